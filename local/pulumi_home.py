@@ -1,0 +1,135 @@
+"""The Pulumi home of the rehearsal: the engine, language host and kubernetes plugin of its runs, and their environment.
+
+Owns `home/` in the work folder. Official parts win: where the user has the official plugin or language host, the
+project's stand-in gives way, and the line that `install` prints says so.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from local import toolchain
+from local.paths import ROOT, work_dir
+
+if TYPE_CHECKING:
+    from local.control_plane import ControlPlane
+
+LANGUAGE_HOST = "pulumi-language-python"
+KUBERNETES_PLUGIN = "pulumi-resource-kubernetes"
+_MARK = "# Written by modelserve's rehearsal (local/pulumi_home.py).\n"
+
+
+def install(say: Callable[[str], None] = print) -> Path:
+    """Sets up the home, or leaves it as it is, and says which parts are official; gives its folder.
+
+    Builds the engine when there is none: minutes, once. Raises ToolchainError where it can be neither found nor built.
+    """
+    # Resolved, because the one on PATH may already be the link that is about to be written.
+    pulumi = toolchain.ensure("pulumi", say=say)["pulumi"].resolve()
+    _link(pulumi, _home() / "bin" / "pulumi")
+    say(_install_language_host(pulumi))
+    say(_install_kubernetes_plugin())
+    return _home()
+
+
+def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[str, str]:
+    """Environment of a `pulumi` run on this control plane: this process's own with the rehearsal's settings over it.
+
+    `state` is the folder of the file backend, `state/` in the work folder unless given; made when it is not there.
+    """
+    state = (state or work_dir() / "state").absolute()
+    state.mkdir(parents=True, exist_ok=True)
+    settings = os.environ | {
+        "PATH": f"{_home() / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PULUMI_HOME": str(_home()),
+        "PULUMI_BACKEND_URL": f"file://{state}",
+        # Guards nothing: the state of a rehearsal holds no secret of a real cluster.
+        "PULUMI_CONFIG_PASSPHRASE": "rehearsal",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        # Without it each run tries for seconds to download what the stand-ins replace.
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "KUBECONFIG": str(control_plane.kubeconfig),
+    }
+    settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+    settings.pop("PULUMI_STACK", None)
+    return settings
+
+
+def _install_language_host(pulumi: Path) -> str:
+    beside = pulumi.with_name(LANGUAGE_HOST)
+    official = _official(shutil.which(LANGUAGE_HOST)) or _official(beside)
+    link = _home() / "bin" / LANGUAGE_HOST
+    if official:
+        _link(official, link)
+        return f"language host: the official {official}"
+    # The engine warns of a host that is not in the folder of its own executable. Only the rehearsal's folder is ours to
+    # write to; an engine elsewhere, on PATH without its language hosts, is a rare sight and works with the warning.
+    built_here = pulumi.is_relative_to(work_dir().resolve())
+    ours = beside if built_here else link
+    _write_script(ours, [sys.executable, str(ROOT / "local" / "language" / "host.py")])
+    if built_here:
+        _link(ours, link)
+    return f"language host: the project's own, because {LANGUAGE_HOST} is not on PATH"
+
+
+def _install_kubernetes_plugin() -> str:
+    version = importlib.metadata.version("pulumi_kubernetes")
+    folder = _home() / "plugins" / f"resource-kubernetes-v{version}"
+    target = folder / KUBERNETES_PLUGIN
+    if ambient := _official(shutil.which(KUBERNETES_PLUGIN)):
+        # The engine prefers this one whatever is installed.
+        return f"kubernetes plugin: the official {ambient}, because it is on PATH"
+    users = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    if official := _official(users / "plugins" / folder.name / KUBERNETES_PLUGIN):
+        _link(official, target)
+        return f"kubernetes plugin: the official {official}"
+    # The engine starts plugins in the program's folder, where `local` need not be importable.
+    python_path = f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}\n"
+    _write_script(target, [sys.executable, "-u", "-m", "local.providers.kubernetes"], python_path)
+    return f"kubernetes plugin: the project's stand-in, because the official v{version} is not in {users / 'plugins'}"
+
+
+def _home() -> Path:
+    return work_dir() / "home"
+
+
+def _official(found: str | Path | None) -> Path | None:
+    """The executable, unless there is none or it is one of our own scripts, of this or another work folder."""
+    path = Path(found) if found else None
+    if path is None or not os.access(path, os.X_OK):
+        return None
+    with path.open("rb") as file:
+        return None if _MARK.encode() in file.read(200) else path
+
+
+def _write_script(path: Path, command: list[str], environment: str = "") -> None:
+    text = f'#!/bin/sh\n{_MARK}{environment}exec {" ".join(shlex.quote(word) for word in command)} "$@"\n'
+    if not path.is_symlink() and path.exists() and path.read_text() == text:
+        return
+    fresh = _fresh(path)
+    fresh.write_text(text)
+    fresh.chmod(0o755)
+    fresh.replace(path)
+
+
+def _link(target: Path, path: Path) -> None:
+    if path.is_symlink() and path.readlink() == target:
+        return
+    fresh = _fresh(path)
+    fresh.symlink_to(target)
+    fresh.replace(path)
+
+
+def _fresh(path: Path) -> Path:
+    """A name beside `path` of this process alone: a run next door must never start half a script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    return fresh
