@@ -1,0 +1,121 @@
+"""How clients reach a model: Service, API key, network policy.
+
+Works in front of any workload whose leaders a label selector finds. Not here: the workload itself, and gateways.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+
+from components.kubernetes import Manifest, kubernetes_object, labels
+
+_API_KEY_KEY = "apiKey"
+# scrypt's interactive cost (RFC 7914 §2): the digest is public, so guessing a weak key from it must not be cheap.
+_SCRYPT_COST = 2**14
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceServiceArgs:
+    """`leaders` selects the pods that serve HTTP on `port`; `members` selects every pod of the workload.
+
+    `api_key` is a secret Output, or None for an endpoint that asks for none.
+    """
+
+    stack: str
+    namespace: str
+    service_name: str
+    leaders: Mapping[str, str]
+    members: Mapping[str, str]
+    port: int = 8000
+    api_key: pulumi.Output[str] | None = None
+
+
+def api_key_secret_name(name: str) -> str:
+    """Name of the Secret, known before it exists: the workload refers to it."""
+    return f"{name}-api-key"
+
+
+def api_key_revision(api_key: str) -> str:
+    """A short public digest, which changes with the key. Pods carry it: a running engine never re-reads its key."""
+    return hashlib.scrypt(api_key.encode(), salt=b"modelserve", n=_SCRYPT_COST, r=8, p=1, dklen=6).hex()
+
+
+def service(name: str, args: InferenceServiceArgs) -> Manifest:
+    """The Service in front of the leaders.
+
+    It does not wait: the official provider would hold each `up` for ten seconds of settling, while the workload's own
+    wait already proves more.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": args.service_name, "namespace": args.namespace, "labels": labels(args.stack, name),
+                     "annotations": {"pulumi.com/skipAwait": "true"}},
+        "spec": {
+            "type": "ClusterIP",
+            "selector": dict(args.leaders),
+            "ports": [{"name": "http", "port": args.port, "protocol": "TCP", "targetPort": args.port}],
+        },
+    }
+
+
+def network_policy(name: str, args: InferenceServiceArgs) -> Manifest:
+    """Lets HTTP in from anywhere and the rest only from the workload's own pods.
+
+    Ray takes code from whoever reaches its ports and asks for no password.
+    """
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": args.namespace, "labels": labels(args.stack, name)},
+        "spec": {
+            "podSelector": {"matchLabels": dict(args.members)},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": [{"podSelector": {"matchLabels": dict(args.members)}}]},
+                {"ports": [{"port": args.port, "protocol": "TCP"}]},
+            ],
+        },
+    }
+
+
+def api_key_secret(name: str, args: InferenceServiceArgs) -> Manifest:
+    """The Secret with the API key. Needs `args.api_key`."""
+    if args.api_key is None:
+        raise ValueError(f"{name}: an API key's Secret without an API key")
+    encoded = args.api_key.apply(lambda key: base64.b64encode(key.encode()).decode())
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": api_key_secret_name(name), "namespace": args.namespace,
+                     "labels": labels(args.stack, name)},
+        "data": {_API_KEY_KEY: encoded},
+    }
+
+
+class InferenceService(pulumi.ComponentResource):
+    """The endpoint of a model inside the cluster."""
+
+    endpoint: pulumi.Output[str]
+    """Base URL of the OpenAI-compatible API, as pods of the cluster reach it."""
+    secret_name: str | None
+    """The API key's Secret, or None."""
+
+    def __init__(self, name: str, args: InferenceServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("modelserve:serving:InferenceService", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
+        self.secret_name = None
+        if args.api_key is not None:
+            kubernetes_object(f"{name}-api-key", api_key_secret(name, args), child)
+            self.secret_name = api_key_secret_name(name)
+        kubernetes_object(f"{name}-network", network_policy(name, args), child)
+        front = kubernetes_object(f"{name}-service", service(name, args), child)
+        url = f"http://{args.service_name}.{args.namespace}.svc.cluster.local:{args.port}/v1"
+        self.endpoint = front.id.apply(lambda _: url)
+        self.register_outputs({"endpoint": self.endpoint})

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Starts one pod of a model's group. "$@" is the argument list of `vllm serve`, on the leader.
+#
+# Several nodes: the leader starts Ray's head, counts every GPU of the group, and only then becomes vLLM. Workers join and
+# stay as long as Ray does. Whatever fails ends the pod, and LeaderWorkerSet makes the whole group anew: a leader left
+# waiting for a worker that will not come would hold all GPUs and answer nothing.
+set -euo pipefail
+
+say() { echo "modelserve: $*"; }
+die() { say "$*" >&2; exit 1; }
+
+nodes=${MODELSERVE_NODES:?} gpus=${MODELSERVE_GPUS_PER_NODE:?} index=${MODELSERVE_POD_INDEX:?}
+
+if [ "$nodes" -eq 1 ]; then
+  say "one node, $gpus GPUs: starting vLLM"
+  exec vllm serve "$@"
+fi
+
+command -v ray >/dev/null || die "ray: the image has no Ray, which joins $nodes nodes: take an image with Ray"
+# LeaderWorkerSet's webhook injects it. Without it the pod is no part of a group.
+leader=${LWS_LEADER_ADDRESS:?modelserve: LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?}
+deadline=$((SECONDS + ${MODELSERVE_RAY_SECONDS:?}))
+port=${MODELSERVE_RAY_PORT:?}
+
+if [ "$index" -ne 0 ]; then
+  # The head may come later: images are pulled at different speeds. A start that cannot reach it fails and is tried anew;
+  # one that reached it stays in the foreground and ends, with the pod, when Ray does.
+  while [ "$SECONDS" -lt "$deadline" ]; do
+    if python3 -c 'import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)' "$leader" "$port" 2>/dev/null; then
+      say "ray: joining $leader with $gpus GPUs"
+      exec ray start --block --address="$leader:$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --disable-usage-stats
+    fi
+    say "ray: waiting for the leader at $leader:$port"
+    sleep 5
+  done
+  die "ray: no leader at $leader:$port in $MODELSERVE_RAY_SECONDS s"
+fi
+
+ray start --head --port="$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --include-dashboard=false --disable-usage-stats
+
+want=$((nodes * gpus))
+while :; do
+  have=$(python3 -c 'import logging, ray
+ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
+print(int(ray.cluster_resources().get("GPU", 0)))' | tail -n 1) || die "ray: the head does not answer"
+  say "ray: $have of $want GPUs joined"
+  [ "$have" -ge "$want" ] && break
+  [ "$SECONDS" -lt "$deadline" ] || die "ray: $have of $want GPUs in $MODELSERVE_RAY_SECONDS s: see the workers' logs"
+  sleep 5
+done
+
+say "ray: formed, starting vLLM"
+exec vllm serve "$@"

@@ -1,0 +1,43 @@
+"""The command line: one module a command, loaded only when it is the one asked for (a check must be quick)."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from stacks.refusals import ConfigError
+from stacks.stackfile import RequestError
+
+_COMMANDS = {
+    "render": "every Kubernetes object of a stack as YAML, without engine or cluster",
+    "check": "what is wrong in a stack file, all at once",
+    "verify": "ask the served models for a completion",
+    "recover": "finish what an interrupted pulumi run left behind",
+    "schema": "the JSON Schema of stack files, for editors",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ops", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name == asked:
+            importlib.import_module(f"ops.{name}").add_arguments(command)
+    args = parser.parse_args(argv)
+    try:
+        return importlib.import_module(f"ops.{args.command}").run(args)
+    except (ConfigError, RequestError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

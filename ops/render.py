@@ -1,0 +1,106 @@
+"""`render STACK`: every Kubernetes object that the program would register, as YAML documents.
+
+It runs the very program of `pulumi up` against a recorder in place of the engine: what is printed cannot differ from
+what would be applied, but for secrets, whose values this command never has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import sys
+from typing import Any
+
+import pulumi
+import yaml
+
+from ops.arguments import add_stack, stack_file
+from stacks.config import SECRETS
+from stacks.program import build
+from stacks.refusals import NAMESPACE
+from stacks.stackfile import StackFile
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_stack(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON list")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the objects; raises ConfigError where the stack file is refused."""
+    objects = render(stack_file(args), args.stack)
+    if args.json:
+        print(json.dumps(objects, indent=2))
+    else:
+        yaml.dump_all(objects, sys.stdout, Dumper=_Dumper, sort_keys=False, width=120)
+    return 0
+
+
+def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
+    """The objects of a stack, in the order of registration."""
+    config = file.config(with_cluster=False)
+    recorder = _Recorder()
+    # The SDK wants a loop of its own to be the current one, which nothing has made in a plain command.
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    pulumi.runtime.set_mocks(recorder, project=NAMESPACE, stack=stack, preview=True)
+    secrets = {f"{NAMESPACE}:{key}": f"<{key}>" for key in SECRETS if key in file.encrypted}
+    pulumi.runtime.set_all_config(secrets, list(secrets))
+
+    @pulumi.runtime.test
+    def program() -> pulumi.Output[Any]:
+        return pulumi.Output.from_input(build(config))
+
+    program()
+    return recorder.objects
+
+
+class _Recorder(pulumi.runtime.Mocks):
+    """Keeps the inputs of Kubernetes objects, and answers as if each had been made."""
+
+    def __init__(self) -> None:
+        self.objects: list[dict[str, Any]] = []
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        if "kind" in args.inputs and args.typ.startswith("kubernetes:"):
+            self.objects.append(_plain(args.inputs))
+        return args.name, args.inputs
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        raise ValueError(f"{args.token}: a look-up, which a rendering cannot make")
+
+
+def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as a person writes it: identity first, whole numbers whole, secrets readable placeholders."""
+    manifest = _unwrapped(inputs)
+    if manifest["kind"] == "Secret":
+        data = manifest.pop("data", {})
+        manifest["stringData"] = {key: base64.b64decode(value).decode() for key, value in data.items()}
+    first = ("apiVersion", "kind", "metadata")
+    return {key: manifest[key] for key in (*first, *(key for key in manifest if key not in first))}
+
+
+def _unwrapped(value: Any) -> Any:
+    if isinstance(value, dict):
+        if pulumi.runtime.rpc._special_sig_key in value:
+            return _unwrapped(value["value"])
+        return {key: _unwrapped(below) for key, below in sorted(value.items())}
+    if isinstance(value, list):
+        return [_unwrapped(below) for below in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block text for scripts, and no anchors, which some readers of manifests do not follow."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)

@@ -1,0 +1,47 @@
+"""Every time limit of the program, derived from one number: the seconds a cold start takes.
+
+No other place names a timeout. The factors are policy, not facts, and are stated here once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+# A start may take half as long again as planned (a slow node, a throttled bucket) before the kubelet gives up on it.
+STARTUP_SLACK = 1.5
+# `pulumi up` waits for two starts: one that fails is made anew by LeaderWorkerSet, and may still win.
+READY_SLACK = 2.0
+# Ray has to form before the weights are read. It is a fraction of the start, but never less than image-pull jitter.
+RAY_SHARE = 0.5
+RAY_FLOOR_SECONDS = 60
+
+STARTUP_PERIOD_SECONDS = 10
+READINESS_PERIOD_SECONDS = 5
+# /health answers 503 only when the engine is dead, and a restart costs a whole cold start: be slow to conclude that.
+LIVENESS_PERIOD_SECONDS = 30
+LIVENESS_FAILURES = 10
+PROBE_TIMEOUT_SECONDS = 10
+# vLLM drains running requests at SIGTERM; a reasoning answer takes about a minute.
+TERMINATION_GRACE_SECONDS = 60
+# Deleting a group waits for its pods' grace period, then for the garbage collector.
+DELETE_SECONDS = 10 * TERMINATION_GRACE_SECONDS
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Time limits of one service, all in seconds but `startup_failures` (a count of probe periods)."""
+
+    startup_failures: int
+    ready_seconds: int
+    ray_seconds: int
+    delete_seconds: int = DELETE_SECONDS
+
+
+def from_startup(startup_seconds: int) -> Timeouts:
+    """Limits for a cold start of `startup_seconds` (> 0), from pod creation to the first answer."""
+    return Timeouts(
+        startup_failures=math.ceil(startup_seconds * STARTUP_SLACK / STARTUP_PERIOD_SECONDS),
+        ready_seconds=math.ceil(startup_seconds * READY_SLACK),
+        ray_seconds=max(RAY_FLOOR_SECONDS, math.ceil(startup_seconds * RAY_SHARE)),
+    )

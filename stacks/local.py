@@ -1,0 +1,56 @@
+"""The program against the rehearsal: everything that needs no cloud."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes
+
+from components.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
+from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
+from stacks import engine
+from stacks.config import Service, StackConfig, service_object
+from stacks.progress import Progress
+from stacks.refusals import NAMESPACE
+
+
+def build(config: StackConfig) -> dict[str, pulumi.Input[Any]]:
+    """Register the stack and return its outputs."""
+    secrets = pulumi.Config(NAMESPACE)
+    kubeconfig = secrets.get_secret("kubeconfig")
+    cluster = pulumi_kubernetes.Provider(
+        "cluster",
+        # Empty, not absent: absent records the path in KUBECONFIG, which differs from machine to machine.
+        kubeconfig=kubeconfig or "",
+        context=config.cluster.context,
+        # A new certificate or address of the same cluster must not replace every object.
+        cluster_identifier=config.cluster.context)
+    api_key = secrets.get_secret("apiKey")
+    progress = Progress(config.cluster.context, config.cluster.namespace, secrets.get("kubeconfig"))
+    endpoints = {name: _serve(name, service, config, api_key, progress, pulumi.ResourceOptions(provider=cluster))
+                 for name, service in config.services.items()}
+    return {"endpoints": endpoints, "verify": f"python -m ops verify {pulumi.get_stack()}"}
+
+
+def _serve(name: str, service: Service, config: StackConfig, api_key: pulumi.Output[str] | None,
+           progress: Progress, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
+    stack, namespace = pulumi.get_stack(), config.cluster.namespace
+    front = InferenceService(name, InferenceServiceArgs(
+        stack=stack, namespace=namespace, service_name=service_object(name), port=service.port, api_key=api_key,
+        leaders=leader_selector(name), members=group_selector(name)), opts)
+    group = RayLwsGroup(name, RayLwsGroupArgs(
+        stack=stack, namespace=namespace, image=service.engine.image, port=service.port, replicas=service.replicas,
+        nodes=service.layout.nodes, gpus_per_node=service.layout.gpus_per_node,
+        tensor=service.layout.tensor, pipeline=service.layout.pipeline,
+        cpu=service.resources.cpu, memory=service.resources.memory, shm=service.resources.shm,
+        ephemeral_storage=service.resources.ephemeral_storage,
+        engine_args=engine.arguments(name, service, config.weights), env=engine.environment(service),
+        volumes=[engine.weights_volume(config.weights)], volume_mounts=[engine.weights_mount()],
+        pod_labels=service.pod_labels, pod_annotations=service.pod_annotations,
+        api_key_secret=front.secret_name,
+        api_key_revision=pulumi.Output.unsecret(api_key.apply(api_key_revision)) if api_key else None,
+        startup_seconds=service.startup_seconds, startup_policy=service.startup_policy,
+        restart_policy=service.restart_policy, readiness_probe=service.readiness_probe,
+    ), pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[front])), progress.hooks())
+    return pulumi.Output.all(front.endpoint, group.ready).apply(lambda known: known[0])

@@ -1,0 +1,152 @@
+"""How bad input is said: one line each, with key, value, why, and what to write instead.
+
+Owns the wording of pydantic's own findings (unknown key, wrong type, missing key); rules of the field are worded where
+they are checked, in `stacks.config`. Knows nothing of Pulumi.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+NAMESPACE = "modelserve"
+_SHOWN = 60  # characters of a value; a longer one is cut
+
+
+class ConfigError(Exception):
+    """The stack file is wrong. `str()` is the list of lines, ready to print."""
+
+    def __init__(self, refusals: Iterable[Refusal]) -> None:
+        self.refusals = tuple(refusals)
+        super().__init__("\n".join(str(r) for r in self.refusals))
+
+
+@dataclass(frozen=True, order=True)
+class Refusal:
+    """One thing that is wrong. `path` is the key without `modelserve:`, as written in the stack file."""
+
+    path: str
+    value: str
+    why: str
+    instead: str
+
+    def __str__(self) -> str:
+        return f"{NAMESPACE}:{self.path}: {self.value}{': ' if self.value else ''}{self.why}; {self.instead}"
+
+
+def shown(value: object) -> str:
+    """A value as the stack file has it, on one line and not longer than needed to recognise it."""
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(map(str, value)) + "}" if value else "{}"
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    elif value is None:
+        text = "null"
+    else:
+        text = str(value)
+    text = re.sub(r"\s+", " ", text)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def refuse(*found: tuple[str, object, str, str]) -> None:
+    """Raise, inside a field's validator, all that is wrong below it: (`.key` or `[index]`, value, why, instead)."""
+    if found:
+        raise PydanticCustomError("refused", "refused", {"found": list(found)})
+
+
+def rule(value: object, why: str, instead: str) -> PydanticCustomError:
+    """The error a field's own validator raises."""
+    return PydanticCustomError("refused", "refused", {"found": [("", value, why, instead)]})
+
+
+def from_pydantic(error: ValidationError, model: type[BaseModel]) -> list[Refusal]:
+    """All findings of one validation, in words."""
+    return [refusal for detail in error.errors() for refusal in _worded(detail, model)]
+
+
+def join(path: Iterable[object]) -> str:
+    """`('services', 'ds', 'args', 0)` as a person would write it: `services.ds.args[0]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
+    return text
+
+
+def _worded(detail: ErrorDetails, model: type[BaseModel]) -> Iterable[Refusal]:
+    location = tuple(part for part in detail["loc"] if part != "[key]")
+    path, value = join(location), detail["input"]
+    if detail["type"] == "refused":
+        for below, wrong, why, instead in detail["ctx"]["found"]:
+            yield Refusal(path + below, shown(wrong), why, instead)
+    elif detail["type"] == "extra_forbidden":
+        yield unknown_key(path, value, str(location[-1]), _fields(model, location[:-1]))
+    elif detail["type"] == "missing":
+        field = _fields(model, location[:-1]).get(str(location[-1]))
+        yield Refusal(path, "", "is missing", f"write {_described(field)}")
+    else:
+        field = _fields(model, location[:-1]).get(str(location[-1]))
+        yield Refusal(path, shown(value), _reason(detail), f"write {_described(field)}")
+
+
+def unknown_key(path: str, value: object, key: str, known: Iterable[str]) -> Refusal:
+    """A key that no model has: the nearest known one is the remedy."""
+    known = sorted(known)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    instead = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+    return Refusal(path, shown(value), "unknown key", instead)
+
+
+def _reason(detail: ErrorDetails) -> str:
+    kinds = {
+        "string_type": "is not text",
+        "int_type": "is not a whole number",
+        "int_from_float": "is not a whole number",
+        "float_type": "is not a number",
+        "bool_type": "is neither true nor false",
+        "dict_type": "is not a map",
+        "model_type": "is not a map",
+        "tuple_type": "is not a list",
+        "list_type": "is not a list",
+        "literal_error": "is not one of the known values",
+    }
+    if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
+        return "is a number, not text (YAML reads it so without quotes)"
+    return kinds.get(detail["type"]) or detail["msg"][0].lower() + detail["msg"][1:]
+
+
+def _described(field: FieldInfo | None) -> str:
+    if field is None:
+        return "what the README's table of keys says"
+    literals = [str(a) for a in get_args(field.annotation) if isinstance(a, str)]
+    words = " or ".join(literals) if literals else (field.description or "a value").rstrip(".")
+    return words[0].lower() + words[1:] if not literals else words
+
+
+def _fields(model: type[BaseModel], path: Iterable[object]) -> dict[str, FieldInfo]:
+    """The fields, by their camelCase names, of the model that the stack file's `path` leads to."""
+    current: type[BaseModel] | None = model
+    for part in path:
+        if current is None:
+            return {}
+        field = _by_alias(current).get(str(part))
+        if field is not None:
+            current = _model_in(field.annotation)
+    return _by_alias(current) if current else {}
+
+
+def _by_alias(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model inside `Model`, `Model | None` or `dict[str, Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
