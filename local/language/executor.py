@@ -73,8 +73,6 @@ def _run(settings: dict[str, object], program: str) -> int:
 def main() -> None:
     """Runs the program named on the command line and exits with its code."""
     settings, lifeline, program = sys.argv[1:4]
-    # The host answers the engine's interrupt by ending this process; a traceback of where it was would be noise.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _die_with(int(lifeline))
     program = os.path.abspath(program)
     sys.argv = [program, *sys.argv[4:]]
