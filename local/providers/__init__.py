@@ -1,0 +1,1 @@
+"""Stand-ins for Pulumi resource plugins, for machines without the official ones."""
