@@ -1,0 +1,109 @@
+"""Reading a stack file without Pulumi gives what Pulumi would give, and sees what YAML hides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stacks.refusals import ConfigError
+from stacks.stackfile import RequestError, load_file, path_of, read
+
+GOOD = """
+config:
+  modelserve:cloud: {kind: local}
+  modelserve:cluster: {context: here}
+  modelserve:weights: {source: pvc, claim: weights}
+  modelserve:services:
+    ds:
+      model: DeepSeek-R1
+      engine: {image: "vllm/vllm-openai:v0.7.3", version: "0.7.3"}
+      layout: {nodes: 2, tensor: 8, pipeline: 2}
+      resources: {cpu: 64, memory: 512Gi}
+      startupSeconds: 1200
+"""
+
+
+@pytest.fixture(autouse=True)
+def kubeconfig(tmp_path, monkeypatch):
+    file = tmp_path / "kubeconfig"
+    file.write_text("contexts: [{name: here}, {name: there}]")
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    return file
+
+
+@pytest.fixture
+def stack(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "Pulumi.dev.yaml"
+        path.write_text(text)
+        return path
+    return write
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_file(path)
+    return str(caught.value)
+
+
+def test_a_good_file_gives_its_config(stack):
+    assert load_file(stack(GOOD)).services["ds"].layout.gpus == 16
+
+
+def test_the_same_service_twice_is_refused_with_both_lines(stack):
+    twice = GOOD + GOOD[GOOD.index("    ds:"):]
+    assert refused(stack(twice)) == "modelserve:services.ds: is given twice, at lines 7 and 13; keep one"
+
+
+def test_an_encrypted_api_key_is_fine_and_a_plain_one_is_refused_unsaid(stack):
+    assert load_file(stack(GOOD + "  modelserve:apiKey: {secure: v1:abc}\n"))
+    text = refused(stack(GOOD + "  modelserve:apiKey: sk-canary\n"))
+    assert text.startswith("modelserve:apiKey: (plain text): ") and "sk-canary" not in text
+
+
+def test_an_encrypted_value_in_place_of_a_plain_one_is_refused(stack):
+    assert "modelserve:cluster" in refused(stack(GOOD.replace("{context: here}", "{secure: v1:abc}")))
+
+
+def test_a_context_that_is_not_there_is_refused_with_those_that_are(stack, kubeconfig):
+    text = refused(stack(GOOD.replace("context: here", "context: nowhere")))
+    assert text == f"modelserve:cluster.context: nowhere: no such context in {kubeconfig}; write one of here, there"
+
+
+def test_without_any_kubeconfig_the_remedy_is_to_name_one(stack, kubeconfig):
+    kubeconfig.unlink()
+    assert "set KUBECONFIG to the file that has it" in refused(stack(GOOD))
+
+
+def test_a_context_inside_a_secret_kubeconfig_is_left_to_pulumi(stack):
+    text = GOOD.replace("context: here", "context: nowhere") + "  modelserve:kubeconfig: {secure: v1:abc}\n"
+    assert load_file(stack(text)).cluster.context == "nowhere"
+
+
+def test_config_and_context_are_refused_together(stack):
+    text = refused(stack(GOOD.replace("context: here", "context: nowhere").replace("512Gi", "512G")))
+    assert len(text.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (GOOD.replace("modelserve:services", "modelserv:services"), "did you mean modelserve:services?"),
+    (GOOD.replace("config:", "cofnig:", 1), "did you mean config?"),
+])
+def test_a_misspelt_namespace_or_top_level_key_is_refused(stack, wrong, said):
+    assert said in refused(stack(wrong))
+
+
+def test_other_providers_keys_are_left_to_them(stack):
+    assert load_file(stack(GOOD + "  pulumi:disable-default-providers: [kubernetes]\n  alicloud:region: cn-hangzhou\n"))
+
+
+def test_what_is_no_yaml_is_one_line_with_its_line_number(stack):
+    with pytest.raises(RequestError, match=r"Pulumi.dev.yaml: line 3: is not YAML"):
+        read(stack("config:\n  a: [1\n  b: 2\n"))
+
+
+def test_a_stack_without_a_file_is_told_with_those_there_are(stack, tmp_path):
+    stack(GOOD)
+    with pytest.raises(RequestError, match=r"stack prod: .* is not there; stacks here: dev"):
+        path_of("prod", tmp_path)
