@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
-    """The objects of a stack, in the order of registration."""
+    """The objects of a stack, custom resources after what they may refer to; the same order every time."""
     config = file.config(with_cluster=False)
     recorder = _Recorder()
     # The SDK wants a loop of its own to be the current one, which nothing has made in a plain command.
@@ -54,7 +54,13 @@ def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
         return pulumi.Output.from_input(build(config))
 
     program()
-    return recorder.objects
+    return sorted(recorder.objects, key=_order)
+
+
+def _order(manifest: dict[str, Any]) -> tuple[bool, str, str]:
+    group = manifest["apiVersion"].rpartition("/")[0]
+    built_in = "." not in group or (group.endswith(".k8s.io") and not group.endswith("x-k8s.io"))
+    return not built_in, manifest["kind"], manifest["metadata"]["name"]
 
 
 class _Recorder(pulumi.runtime.Mocks):

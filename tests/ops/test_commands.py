@@ -1,0 +1,94 @@
+"""`python -m ops`: exit codes, one-line refusals, JSON; as a script calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def ops(tmp_path):
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text("contexts: [{name: rehearsal}]")
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "ops", *args], cwd=ROOT, capture_output=True, text=True, timeout=60,
+                              env=os.environ | {"KUBECONFIG": str(kubeconfig)})
+    return run
+
+
+@pytest.fixture
+def bad(tmp_path):
+    path = tmp_path / "Pulumi.bad.yaml"
+    text = (ROOT / "Pulumi.local.yaml").read_text()
+    path.write_text(text.replace("tensor: 8", "tensor: 4").replace("memory: 512Gi", "memory: 512G"))
+    return path
+
+
+def test_check_accepts_the_local_stack_and_counts_its_gpus(ops):
+    done = ops("check", "local", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {
+        "ok": True, "services": ["ds"], "gpus": 16, "refusals": []})
+
+
+def test_check_loads_neither_pulumi_nor_a_cluster_client():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from ops.__main__ import main; main(['check', 'nowhere']); "
+         "import ops.check; print(sorted({'pulumi', 'kubernetes', 'grpc'} & set(sys.modules)))"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_check_refuses_with_every_line_and_exit_code_2_without_a_traceback(ops, bad):
+    done = ops("check", "bad", "--config", str(bad))
+    assert done.returncode == 2
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == [
+        "modelserve:services.ds.layout.tensor", "modelserve:services.ds.resources.memory"]
+    listed = json.loads(ops("check", "bad", "--config", str(bad), "--json").stdout)
+    assert [refusal["key"] for refusal in listed["refusals"]] == [
+        "modelserve:services.ds.layout.tensor", "modelserve:services.ds.resources.memory"]
+
+
+def test_render_refuses_as_check_does(ops, bad):
+    done = ops("render", "bad", "--config", str(bad))
+    assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
+
+
+def test_a_stack_that_is_not_there_is_one_line(ops):
+    done = ops("render", "nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("stack nowhere: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_render_gives_every_object_the_same_twice_with_placeholders_for_secrets(ops):
+    done = ops("render", "local")
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert [(o["kind"], o["metadata"]["name"].partition("-launch-")[0]) for o in objects] == [
+        ("ConfigMap", "ds"), ("NetworkPolicy", "ds"), ("Secret", "ds-api-key"), ("Service", "ds-leader"),
+        ("LeaderWorkerSet", "ds")]
+    assert objects[2]["stringData"] == {"apiKey": "<apiKey>"}
+    assert ops("render", "local").stdout == done.stdout
+    assert json.loads(ops("render", "local", "--json").stdout) == objects
+
+
+def test_the_committed_schema_is_the_generated_one(ops):
+    assert (ROOT / "stack.schema.json").read_text() == ops("schema").stdout, "run: python -m ops schema --write"
+
+
+def test_the_schema_accepts_our_stack_files_and_refuses_a_misspelt_key(bad):
+    schema = json.loads((ROOT / "stack.schema.json").read_text())
+    for path in ROOT.glob("Pulumi.*.yaml"):
+        jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+    wrong = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())
+    wrong["config"]["modelserve:services"]["ds"]["layout"]["tenser"] = 8
+    with pytest.raises(jsonschema.ValidationError, match="tenser"):
+        jsonschema.validate(wrong, schema)
