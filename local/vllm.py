@@ -1,0 +1,447 @@
+"""An engine simulator: speaks vLLM's HTTP on a loopback port and makes its answers up, with no model behind them.
+
+Owns the protocol as clients, probes and Prometheus see it: paths, status codes, shapes of answers and errors, metric
+names of the release that it plays, counters that count. Does not own pods: `engines.py` decides when one serves.
+Left out: sampling parameters, tools, embeddings, LoRA, metric labels other than the model's name and the finish reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+import socket
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+_METRICS_FILE = Path(__file__).with_name("vllm_metrics.json")
+# Releases from this one on wrap an error in "error" (https://github.com/vllm-project/vllm/pull/22099).
+_NESTED_ERRORS = (0, 10, 1)
+# vLLM takes the model's own, which nothing here knows.
+_DEFAULT_MAX_MODEL_LEN = 131072
+_ANSWER = (
+    "This is a simulated answer . The model {model} has no weights here , but the request went the whole way : through "
+    "the port , the check of the key and the stream of tokens , and it comes back as the engine would send it ."
+)
+_BUCKETS = (0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the simulator takes from the argument list of `vllm serve`."""
+
+    model: str
+    served_names: tuple[str, ...]
+    port: int = 8000
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    max_model_len: int = _DEFAULT_MAX_MODEL_LEN
+    api_keys: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Arguments:
+        """Reads an argument list; flags that mean nothing here are passed over, as are their values."""
+        flags = _flags(words)
+
+        def number(default: int, *names: str) -> int:
+            return next((_human_int(flags[name][-1]) for name in names if flags.get(name)), default)
+
+        model = next(iter(flags.get("", flags.get("--model", ()))), "")
+        return cls(
+            model=model,
+            served_names=tuple(flags.get("--served-model-name", ())) or (model,),
+            port=number(8000, "--port"),
+            tensor_parallel=number(1, "--tensor-parallel-size", "-tp"),
+            pipeline_parallel=number(1, "--pipeline-parallel-size", "-pp"),
+            max_model_len=number(_DEFAULT_MAX_MODEL_LEN, "--max-model-len"),
+            api_keys=tuple(flags.get("--api-key", ())),
+        )
+
+
+def _flags(words: Sequence[str]) -> dict[str, list[str]]:
+    """Flag → its values; under the empty name the words before the first flag."""
+    flags: dict[str, list[str]] = {}
+    current = ""
+    for word in words:
+        if re.match(r"--?[A-Za-z]", word):
+            name, _, value = word.partition("=")
+            current = name.replace("_", "-")
+            flags[current] = [value] if value else []
+        else:
+            flags.setdefault(current, []).append(word)
+    return flags
+
+
+def _human_int(text: str) -> int:
+    """vLLM's human_int: 32k is 32000, 32K is 32768."""
+    powers = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+    return int(float(text[:-1]) * powers[text[-1]]) if text[-1:] in powers else int(text)
+
+
+def release_of(image: str) -> str | None:
+    """The release that an image's tag names, such as 0.7.3 in vllm/vllm-openai:v0.7.3; None where it names none."""
+    match = re.search(r":(?:.*?[^\d.])?(\d+\.\d+\.\d+)", image.rpartition("/")[2].partition("@")[0])
+    return match[1] if match else None
+
+
+def newest_release() -> str:
+    """The newest release whose metric names are known here."""
+    return max((kind["first"] for kind in _metric_table().values()), key=_numbers)
+
+
+@functools.cache
+def _metric_table() -> dict[str, dict[str, str]]:
+    return json.loads(_METRICS_FILE.read_text())["metrics"]
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split("."))
+
+
+class Metrics:
+    """The engine's metrics under the names of one release. What is not observed is exported as zero."""
+
+    def __init__(self, release: str, model: str) -> None:
+        known = _metric_table()
+        self.types = {
+            name: kind["type"]
+            for name, kind in known.items()
+            # An older release than any that was read has the oldest names.
+            if (_numbers(kind["first"]) <= _numbers(release) or kind["first"] == "0.6.6")
+            and _numbers(release) <= _numbers(kind.get("last", "999.0.0"))
+        }
+        self._model = model
+        self._lock = threading.Lock()
+        self._values: dict[str, float] = defaultdict(float)
+        self._finished: Counter[str] = Counter()
+        self._observed: dict[str, Counter[float]] = defaultdict(Counter)
+
+    def add(self, name: str, amount: float) -> None:
+        """Adds to the counter or gauge vllm:NAME."""
+        with self._lock:
+            self._values[f"vllm:{name}"] += amount
+
+    def observe(self, name: str, value: float) -> None:
+        """Records one value of the histogram vllm:NAME."""
+        with self._lock:
+            self._observed[f"vllm:{name}"][next((bound for bound in _BUCKETS if value <= bound), math.inf)] += 1
+            self._values[f"vllm:{name}"] += value
+
+    def finish(self, reason: str) -> None:
+        """Counts one request that ended for `reason`: stop, length or abort."""
+        with self._lock:
+            self._finished[reason] += 1
+
+    def text(self) -> str:
+        """All metrics in Prometheus' text format."""
+        label = f'model_name="{self._model}"'
+        lines = []
+        with self._lock:
+            for name, kind in self.types.items():
+                lines.append(f"# TYPE {name} {kind}")
+                if name == "vllm:request_success_total":
+                    lines += [
+                        f'{name}{{finished_reason="{reason}",{label}}} {float(self._finished[reason])}'
+                        for reason in ("stop", "length", "abort")
+                    ]
+                elif kind == "histogram":
+                    lines += self._histogram(name, label)
+                else:
+                    lines.append(f"{name}{{{label}}} {float(self._values[name])}")
+        return "\n".join(lines) + "\n"
+
+    def _histogram(self, name: str, label: str) -> list[str]:
+        counts, below, lines = self._observed[name], 0, []
+        for bound in (*_BUCKETS, math.inf):
+            below += counts[bound]
+            lines.append(f'{name}_bucket{{le="{"+Inf" if bound == math.inf else bound}",{label}}} {float(below)}')
+        return [*lines, f"{name}_count{{{label}}} {float(below)}", f"{name}_sum{{{label}}} {self._values[name]}"]
+
+
+class ApiError(Exception):
+    """A request that vLLM refuses; `kind` is the name it gives the refusal."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+@dataclass
+class Generation:
+    """One answer in the making."""
+
+    prompt_tokens: int
+    limit: int
+    words: list[str]
+    made: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def finish_reason(self) -> str:
+        """stop where the answer came to its end, length where max_tokens cut it."""
+        return "length" if self.limit < len(self.words) else "stop"
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Token counts as the API reports them."""
+        both = self.prompt_tokens + self.made
+        return {"prompt_tokens": self.prompt_tokens, "total_tokens": both, "completion_tokens": self.made}
+
+
+class Engine:
+    """Makes answers up, at `token_seconds` a token, and counts them."""
+
+    def __init__(
+        self, arguments: Arguments, release: str, api_keys: Sequence[str] = (), token_seconds: float = 0.01
+    ) -> None:
+        """`api_keys` are further keys beside those of the argument list, such as VLLM_API_KEY."""
+        self.arguments, self.release, self.token_seconds = arguments, release, token_seconds
+        self.api_keys = (*arguments.api_keys, *api_keys)
+        self.metrics = Metrics(release, arguments.served_names[0])
+        self.metrics.add("cache_config_info", 1)
+
+    def begin(self, request: Mapping[str, Any], prompt: str) -> Generation:
+        """Takes a request in, or raises ApiError with vLLM's reason."""
+        name = request.get("model") or self.arguments.served_names[0]
+        if name not in self.arguments.served_names:
+            raise ApiError(404, "NotFoundError", f"The model `{name}` does not exist.")
+        longest = self.arguments.max_model_len
+        given = count_tokens(prompt)
+        wanted = request.get("max_completion_tokens") or request.get("max_tokens")
+        if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
+            raise ApiError(400, "BadRequestError", f"max_tokens must be at least 1, got {wanted}.")
+        head = f"This model's maximum context length is {longest} tokens. However, you requested"
+        if given >= longest:
+            text = f"{head} {given} tokens in the messages, Please reduce the length of the messages."
+            raise ApiError(400, "BadRequestError", text)
+        if given + (wanted or 0) > longest:
+            parts = f"({given} in the messages, {wanted} in the completion)"
+            text = f"{head} {given + wanted} tokens {parts}. Please reduce the length of the messages or completion."
+            raise ApiError(400, "BadRequestError", text)
+        words = _ANSWER.format(model=name).split(" ")
+        return Generation(given, min(wanted or longest, longest - given), words)
+
+    def tokens(self, generation: Generation) -> Iterator[str]:
+        """The answer piece by piece, each in its time; what was made is counted, also when the client goes away."""
+        metrics, ended = self.metrics, "abort"
+        metrics.add("num_requests_running", 1)
+        metrics.add("prompt_tokens_total", generation.prompt_tokens)
+        last = generation.started
+        try:
+            for word in generation.words[: generation.limit]:
+                time.sleep(self.token_seconds)
+                now = time.monotonic()
+                if generation.made:
+                    metrics.observe("time_per_output_token_seconds", now - last)
+                    metrics.observe("inter_token_latency_seconds", now - last)
+                else:
+                    metrics.observe("time_to_first_token_seconds", now - generation.started)
+                last = now
+                generation.made += 1
+                metrics.add("generation_tokens_total", 1)
+                yield word if generation.made == 1 or word in ".,:" else f" {word}"
+            ended = generation.finish_reason
+        finally:
+            metrics.add("num_requests_running", -1)
+            metrics.observe("e2e_request_latency_seconds", time.monotonic() - generation.started)
+            metrics.observe("request_prompt_tokens", generation.prompt_tokens)
+            metrics.observe("request_generation_tokens", generation.made)
+            metrics.finish(ended)
+
+
+def count_tokens(text: str) -> int:
+    """About what a tokenizer would count: words and marks."""
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        engine = self.server.engine
+        answers = {
+            "/health": lambda: self._send(200, b""),
+            "/ping": lambda: self._send(200, b""),
+            "/version": lambda: self._json(200, {"version": engine.release}),
+            "/metrics": lambda: self._send(200, engine.metrics.text().encode(), "text/plain; version=0.0.4"),
+            "/v1/models": lambda: self._json(200, self._models()),
+        }
+        self._answer(answers, {"/v1/completions", "/v1/chat/completions"})
+
+    def do_POST(self) -> None:
+        answers = {"/v1/chat/completions": self._chat, "/v1/completions": self._completion}
+        self._answer(answers, {"/health", "/version", "/metrics", "/v1/models"})
+
+    def _answer(self, answers: Mapping[str, Any], other_method: set[str]) -> None:
+        path = self.path.partition("?")[0]
+        keys = self.server.engine.api_keys
+        self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        known = {f"Bearer {key}" for key in keys}
+        if known and path.startswith("/v1") and self.headers.get("Authorization") not in known:
+            return self._json(401, {"error": "Unauthorized"})
+        if path not in answers:
+            status, text = (405, "Method Not Allowed") if path in other_method else (404, "Not Found")
+            return self._json(status, {"detail": text})
+        try:
+            answers[path]()
+        except ApiError as error:
+            self._json(error.status, self._error(error))
+
+    def _error(self, error: ApiError) -> dict[str, Any]:
+        body = {"message": str(error), "type": error.kind, "param": None, "code": error.status}
+        if _numbers(self.server.engine.release) >= _NESTED_ERRORS:
+            return {"error": body}
+        return {"object": "error"} | body
+
+    def _models(self) -> dict[str, Any]:
+        arguments = self.server.engine.arguments
+        shared = {"object": "model", "created": int(time.time()), "owned_by": "vllm", "root": arguments.model}
+        shared |= {"parent": None, "max_model_len": arguments.max_model_len}
+        return {"object": "list", "data": [{"id": name} | shared for name in arguments.served_names]}
+
+    def _request(self) -> dict[str, Any]:
+        try:
+            request = json.loads(self._body)
+        except ValueError as error:
+            raise ApiError(400, "BadRequestError", f"Invalid JSON: {error}") from None
+        if not isinstance(request, dict):
+            raise ApiError(400, "BadRequestError", "Input should be a valid dictionary")
+        return request
+
+    def _chat(self) -> None:
+        request = self._request()
+        messages = request.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise ApiError(400, "BadRequestError", "messages: Field required")
+        prompt = "\n".join(str(message.get("content")) for message in messages if isinstance(message, dict))
+        role = {"role": "assistant", "content": ""}
+        self._generate(
+            request, prompt, "chat.completion", "chatcmpl", first={"delta": role},
+            piece=lambda text: {"delta": {"content": text}}, whole=lambda text: {"message": role | {"content": text}},
+        )  # fmt: skip
+
+    def _completion(self) -> None:
+        request = self._request()
+        if not isinstance(request.get("prompt"), str):
+            raise ApiError(400, "BadRequestError", "prompt: Field required")
+        # The completions API cuts after 16 tokens unless told otherwise.
+        request.setdefault("max_tokens", 16)
+        self._generate(request, request["prompt"], "text_completion", "cmpl", first=None, piece=_text, whole=_text)
+
+    def _generate(
+        self, request: dict[str, Any], prompt: str, kind: str, prefix: str, *, first: Any, piece: Any, whole: Any
+    ) -> None:
+        engine = self.server.engine
+        generation = engine.begin(request, prompt)
+        streamed = bool(request.get("stream"))
+        head = {
+            "id": f"{prefix}-{uuid.uuid4().hex}",
+            "object": f"{kind}.chunk" if streamed and prefix == "chatcmpl" else kind,
+            "created": int(time.time()),
+            "model": request.get("model") or engine.arguments.served_names[0],
+        }
+
+        def choice(content: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
+            return head | {"choices": [{"index": 0, **content, "logprobs": None, "finish_reason": reason}]}
+
+        if not streamed:
+            text = "".join(engine.tokens(generation))
+            self._json(200, choice(whole(text), generation.finish_reason) | {"usage": generation.usage})
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        tokens = engine.tokens(generation)
+        try:
+            if first:
+                self._event(choice(first))
+            for token in tokens:
+                last = generation.made == min(generation.limit, len(generation.words))
+                self._event(choice(piece(token), generation.finish_reason if last else None))
+            if (request.get("stream_options") or {}).get("include_usage"):
+                self._event(head | {"choices": [], "usage": generation.usage})
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
+        except OSError:
+            self.close_connection = True
+        finally:
+            tokens.close()
+
+    def _event(self, body: Mapping[str, Any]) -> None:
+        self._chunk(f"data: {json.dumps(body)}\n\n".encode())
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def _json(self, status: int, body: Mapping[str, Any]) -> None:
+        self._send(status, json.dumps(body).encode(), "application/json")
+
+    def _send(self, status: int, body: bytes, kind: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        self.server.access(f"{self.client_address[0]}:{self.client_address[1]} - {format % args}")
+
+
+def _text(piece: str) -> dict[str, Any]:
+    return {"text": piece}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, engine: Engine, access: Any) -> None:
+        self.engine, self.access = engine, access
+        self._open: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no error of the server."""
+
+    def cut(self) -> None:
+        """Ends what clients still hold open: a pod that dies does not finish its sentence."""
+        for connection in list(self._open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+class Simulator:
+    """A running engine on a free port of 127.0.0.1."""
+
+    def __init__(self, engine: Engine, access: Any = lambda line: None) -> None:
+        """`access` is called with one line a request."""
+        self.engine = engine
+        self._server = _Server(engine, access)
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Closes the port and every connection."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.cut()
