@@ -1,0 +1,139 @@
+"""An engine's place-holder that keeps every request of the program whole, so that tests can read resource options.
+
+Pulumi's own mocks show inputs only. Not here: anything an engine decides (diffs, replacements, order).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pulumi
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from pulumi.runtime.mocks import MockMonitor
+from pulumi.runtime.proto import resource_pb2
+
+PROJECT = "modelserve"
+STACK = "test"
+_SIGNATURE = "4dabf18193072939515e22adb298388d"
+_SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"
+
+
+class Recorder(MockMonitor):
+    """One run of a program. `seen` maps (type, logical name) to the RegisterResourceRequest, in order.
+
+    In a preview no resource has an id, as with the engine. A look-up (invoke, call or read) fails the run.
+    """
+
+    def __init__(self, *, preview: bool) -> None:
+        super().__init__(_Echo(preview))
+        self.preview = preview
+        self.seen: dict[tuple[str, str], resource_pb2.RegisterResourceRequest] = {}
+        self.finished: dict[str, resource_pb2.RegisterResourceOutputsRequest] = {}
+        self.hooks: list[str] = []
+        self._lock = threading.Lock()
+
+    def run(self, program: Callable[[], Any]) -> None:
+        """Run `program` to its end, and raise what it raises."""
+        # One loop a run: the SDK keeps work on the current one, and a failed run leaves some behind.
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            pulumi.runtime.set_mocks(self.mocks, project=PROJECT, stack=STACK, preview=self.preview, monitor=self)
+            pulumi.runtime.test(program)()
+        finally:
+            loop.close()
+            asyncio.set_event_loop(None)
+
+    def one(self, type_: str, name: str | None = None) -> resource_pb2.RegisterResourceRequest:
+        """The only request whose type ends in `type_`, such as `Secret` (and whose logical name is `name`)."""
+        found = [request for (token, logical), request in self.seen.items()
+                 if token.endswith(f":{type_}") and name in (None, logical)]
+        assert len(found) == 1, f"{type_} {name or ''}: {len(found)} of them in {list(self.seen)}"
+        return found[0]
+
+    def urn(self, request: resource_pb2.RegisterResourceRequest) -> str:
+        """The URN that the request was given."""
+        return self.make_urn(request.parent, request.type, request.name)
+
+    def objects(self) -> list[dict[str, Any]]:
+        """Every Kubernetes object as the API server would get it: no mark of a secret, whole numbers whole."""
+        return [unmarked(inputs(request)) for request in self.seen.values() if "kind" in request.object]
+
+    def wire(self) -> list[str]:
+        """Every request of the run as text, each with all that it carried."""
+        return [wire(request) for request in (*self.seen.values(), *self.finished.values())]
+
+    def RegisterResource(self, request: resource_pb2.RegisterResourceRequest) -> Any:
+        key = (request.type, request.name)
+        with self._lock:
+            assert key not in self.seen, f"two resources of one type and name: {key}"
+            if request.type != "pulumi:pulumi:Stack":
+                self.seen[key] = request
+        return super().RegisterResource(request)
+
+    def RegisterResourceOutputs(self, request: resource_pb2.RegisterResourceOutputsRequest) -> Any:
+        self.finished[request.urn] = request
+        return super().RegisterResourceOutputs(request)
+
+    def RegisterResourceHook(self, request: resource_pb2.RegisterResourceHookRequest) -> Any:
+        self.hooks.append(request.name)
+        return super().RegisterResourceHook(request)
+
+    def RegisterErrorHook(self, request: resource_pb2.RegisterErrorHookRequest) -> Any:
+        self.hooks.append(request.name)
+        return super().RegisterErrorHook(request)
+
+    def Invoke(self, request: resource_pb2.ResourceInvokeRequest) -> Any:
+        raise AssertionError(f"an unexpected look-up: {request.tok}")
+
+    def ReadResource(self, request: resource_pb2.ReadResourceRequest) -> Any:
+        raise AssertionError(f"an unexpected read: {request.type} {request.name}")
+
+
+class _Echo(pulumi.runtime.Mocks):
+    """Answers each creation with its inputs."""
+
+    def __init__(self, preview: bool) -> None:
+        self._preview = preview
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        return "" if self._preview else f"{args.name}-id", args.inputs
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        raise AssertionError(f"an unexpected call: {args.token}")
+
+
+def inputs(request: resource_pb2.RegisterResourceRequest) -> dict[str, Any]:
+    """A request's inputs as they travel, secrets marked at the leaf."""
+    return _whole(json_format.MessageToDict(request.object))
+
+
+def wire(request: Message) -> str:
+    """A whole message as text."""
+    return json_format.MessageToJson(request, indent=None)
+
+
+def is_secret(value: Any) -> bool:
+    """Whether an input value travels as a secret."""
+    return isinstance(value, dict) and value.get(_SIGNATURE) == _SECRET_SIGNATURE
+
+
+def unmarked(value: Any) -> Any:
+    """`value` with every secret in plain."""
+    if is_secret(value):
+        return unmarked(value["value"])
+    if isinstance(value, dict):
+        return {key: unmarked(below) for key, below in value.items()}
+    return [unmarked(below) for below in value] if isinstance(value, list) else value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_whole(below) for below in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
