@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def adopt(state: dict[str, Any], stack: str, look: Look) -> tuple[list[str], bool]:
-    """Settle the pending creates of Kubernetes objects in `state`, in place; a line for each, and whether one is foreign.
+    """Settle the pending creates of Kubernetes objects in `state`, in place; their lines, and whether one is foreign.
 
-    `look` gives the live object of a manifest, or None. Pending updates and deletes stay: the engine heals these itself.
+    `look` gives the live object of a manifest, or None. Pending updates and deletes stay: the engine repeats them.
     """
     deployment = state["deployment"]
     lines, kept, foreign = [], [], False

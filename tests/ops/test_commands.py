@@ -21,8 +21,8 @@ def ops(tmp_path):
     kubeconfig.write_text("contexts: [{name: rehearsal}]")
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "ops", *args], cwd=ROOT, capture_output=True, text=True, timeout=60,
-                              env=os.environ | {"KUBECONFIG": str(kubeconfig)})
+        return subprocess.run([sys.executable, "-m", "ops", *args], cwd=ROOT, capture_output=True, text=True,
+                              timeout=60, env=os.environ | {"KUBECONFIG": str(kubeconfig)})
     return run
 
 

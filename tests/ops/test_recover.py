@@ -36,7 +36,8 @@ def test_our_own_object_is_taken_into_the_state_as_not_yet_ready():
 
 def test_an_object_that_was_never_made_is_forgotten():
     found = state(pending())
-    assert adopt(found, "dev", lambda manifest: None) == (["LeaderWorkerSet default/ds: was not made; forgotten"], False)
+    lines, foreign = adopt(found, "dev", lambda manifest: None)
+    assert (foreign, lines) == (False, ["LeaderWorkerSet default/ds: was not made; forgotten"])
     assert found == state()
 
 
