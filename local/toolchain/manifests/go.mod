@@ -4,7 +4,7 @@ go 1.26
 
 require (
 	github.com/fluid-cloudnative/fluid v1.0.8
-	github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring v0.82.0
+	github.com/prometheus-operator/prometheus-operator v0.82.0
 	github.com/ray-project/kuberay/ray-operator v1.3.0
 	github.com/vllm-project/aibrix v0.6.0
 	sigs.k8s.io/gateway-api v1.2.1

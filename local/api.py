@@ -1,0 +1,120 @@
+"""A small client for the rehearsal's API server: JSON and YAML in, JSON out, errors with the server's own words."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+
+_FIELD_MANAGER = "rehearsal"
+_JSON = "application/json"
+_DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+
+class ApiError(Exception):
+    """The API server refused; `code` is the HTTP status, the text is the server's message."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Api:
+    """One API server, spoken to as its administrator."""
+
+    def __init__(self, server: str, pki: Path) -> None:
+        """`pki` holds ca.crt, admin.crt and admin.key."""
+        context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+        context.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
+        self._server = server
+        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=8, retries=False, timeout=30)
+
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON
+    ) -> Any:
+        """The decoded answer. Raises ApiError, or urllib3's own error when nobody answers."""
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        headers = {"Content-Type": content_type, "Accept": accept}
+        answer = self._pool.request(method, self._server + path, body=data, headers=headers)
+        if answer.status >= 400:
+            try:
+                message = answer.json()["message"]
+            except (ValueError, KeyError, TypeError):
+                message = answer.data.decode(errors="replace")
+            raise ApiError(answer.status, message)
+        return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.data.decode()
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def delete(self, path: str, propagation: str = "Background") -> None:
+        self.request("DELETE", path, {"propagationPolicy": propagation})
+
+    def merge(self, path: str, patch: Any) -> Any:
+        return self.request("PATCH", path, patch, "application/merge-patch+json")
+
+    def apply(self, path: str, manifest: bytes | dict[str, Any]) -> Any:
+        """Server-side apply of one object. Bytes are sent as they are, so that big YAML files need no parsing here."""
+        body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+        query = f"?fieldManager={_FIELD_MANAGER}&force=true"
+        return self.request("PATCH", path + query, body, "application/apply-patch+yaml")
+
+    def apply_crds(self, files: Iterable[Path], seconds: float = 60) -> list[str]:
+        """Applies CustomResourceDefinitions side by side and waits until all are Established; gives their names."""
+        base = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        documents = [text.encode() for file in files for text in _documents(file.read_text())]
+        names = [_crd_name(document) for document in documents]
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda pair: self.apply(f"{base}/{pair[0]}", pair[1]), zip(names, documents, strict=True)))
+
+        def missing() -> list[str]:
+            # Discovery names what is served in a few kilobytes; the definitions themselves are megabytes.
+            served = {
+                f"{resource['resource']}.{group['metadata']['name']}"
+                for group in self.request("GET", "/apis", accept=_DISCOVERY)["items"]
+                for version in group["versions"]
+                for resource in version["resources"]
+            }
+            return [name for name in names if name not in served]
+
+        wait_until(lambda: not missing(), seconds, lambda: f"CRDs not established: {', '.join(missing())}")
+        return names
+
+
+def wait_until(done: Callable[[], bool], seconds: float, what: Callable[[], str], step: float = 0.1) -> None:
+    """Polls until `done` is true; a refused connection counts as not yet. Raises TimeoutError(what())."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if done():
+                return
+        except (urllib3.exceptions.HTTPError, ApiError):
+            if time.monotonic() > end:
+                raise
+        if time.monotonic() > end:
+            raise TimeoutError(what())
+        time.sleep(step)
+
+
+def load_documents(file: Path) -> list[dict[str, Any]]:
+    """The objects of a YAML file, empty documents left out."""
+    return [document for document in yaml.safe_load_all(file.read_text()) if document]
+
+
+def _documents(text: str) -> list[str]:
+    return [part for part in re.split(r"^---\s*$", text, flags=re.MULTILINE) if re.search(r"^kind:", part, re.MULTILINE)]
+
+
+def _crd_name(document: bytes) -> str:
+    match = re.search(rb"^metadata:\n(?:^ .*\n)*?^  name: (\S+)", document, re.MULTILINE)
+    if match is None:
+        raise ValueError("a CustomResourceDefinition without metadata.name")
+    return match.group(1).decode()

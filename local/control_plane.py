@@ -1,0 +1,298 @@
+"""A real Kubernetes control plane on this machine: etcd, API server, controllers and scheduler, started by kwokctl.
+
+Owns the folder `clusters/NAME` in the work folder, everything in it, and the processes recorded there. Several run side
+by side on free ports. What the fake nodes do with pods stands in stages/, which operators run in operators.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import urllib3
+import yaml
+
+from local import operators, processes
+from local.api import Api, ApiError, wait_until
+from local.nodes import NodePool
+from local.paths import ROOT, work_dir
+from local.toolchain import ensure, module
+
+Say = Callable[[str], None]
+
+_COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+_KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
+_KWOK_STAGES = ("node/fast/node-initialize.yaml", "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml")
+_ATTEMPTS = 3
+
+
+class ControlPlaneError(Exception):
+    """A control plane does not come up; the text is one line: what, why, what to do."""
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """A running control plane. `kubeconfig` has one context, always named `rehearsal`."""
+
+    name: str
+    folder: Path
+    kubeconfig: Path
+
+    @property
+    def api(self) -> Api:
+        """A client with all rights."""
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        return Api(config["clusters"][0]["cluster"]["server"], self.folder / "pki")
+
+
+def start(
+    name: str = "local", *, nodes: NodePool = NodePool(), load_seconds: float = 10, say: Say = print
+) -> ControlPlane:
+    """Starts the control plane `name`, or returns the running one as it is.
+
+    `load_seconds` is how long a pod with GPUs runs before it gets ready, unless its annotation says otherwise.
+    Raises ControlPlaneError or ToolchainError. One that a crash left half dead is removed and started anew.
+    """
+    with _lock(name):
+        plane = _plane(name)
+        if plane.folder.exists():
+            dead = _dead(plane)
+            if not dead:
+                return plane
+            say(f"control plane {name} was left half dead ({', '.join(dead)}): starting it anew")
+            _remove(plane.folder)
+        programs = ensure(*_COMPONENTS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                say(f"control plane {name} did not come up ({reason}): trying again on other ports")
+            try:
+                with ExitStack() as undo:
+                    undo.callback(_remove, plane.folder)
+                    _start(plane, programs, nodes, load_seconds)
+                    undo.pop_all()
+                    return plane
+            except (ControlPlaneError, TimeoutError, ApiError, urllib3.exceptions.HTTPError) as error:
+                reason = str(error)
+        raise ControlPlaneError(f"control plane {name} does not come up: {reason}")
+
+
+def stop(name: str = "local", say: Say = print) -> None:
+    """Ends the processes of the control plane `name` and removes its folder; where there is none it only says so."""
+    with _lock(name):
+        folder = _plane(name).folder
+        if not folder.exists():
+            say(f"control plane {name} is not running")
+            return
+        _remove(folder)
+        say(f"control plane {name} is gone")
+
+
+def running() -> list[str]:
+    """Names of the control planes that have a process, whole or half dead."""
+    folders = (work_dir() / "clusters").glob("[!.]*")
+    return sorted(folder.name for folder in folders if processes.alive(folder))
+
+
+def _plane(name: str) -> ControlPlane:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
+        raise ControlPlaneError(f"{name!r} is no name for a control plane: use lower-case letters, digits and hyphens")
+    folder = work_dir() / "clusters" / name
+    return ControlPlane(name, folder, folder / "kubeconfig")
+
+
+@contextmanager
+def _lock(name: str) -> Iterator[None]:
+    """One start or stop of a control plane at a time; the system frees the lock of a killed process."""
+    folder = work_dir() / "clusters"
+    folder.mkdir(exist_ok=True)
+    with (folder / f".{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _dead(plane: ControlPlane) -> list[str]:
+    """What is missing for the control plane to be whole; nothing, when it is."""
+    ended = _ended(plane)
+    if ended or not (plane.folder / "complete").exists():
+        return [f"{name} ended" for name in ended] or ["its start was cut short"]
+    try:
+        plane.api.get("/readyz")
+    except (ApiError, urllib3.exceptions.HTTPError):
+        return ["the API server does not answer"]
+    return []
+
+
+def _last_words(plane: ControlPlane, name: str) -> str:
+    lines = (plane.folder / "logs" / f"{name}.log").read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"
+
+
+def _remove(folder: Path) -> None:
+    processes.end(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load_seconds: float) -> None:
+    _create(plane, programs)
+    api = plane.api
+    # Work before its start is done slows it down so much that the controllers, which wait ten seconds for it, give up.
+    wait_until(lambda: api.get("/readyz") == "ok", 60, lambda: "the API server is not ready")
+    with ThreadPoolExecutor(4) as threads:
+        # The operators' caches need their kinds; everything else may come in any order.
+        kinds = threads.submit(api.apply_crds, operators.crd_files())
+        others = [
+            threads.submit(_apply_stages, api, load_seconds),
+            threads.submit(_apply_nodes, api, nodes),
+            threads.submit(_apply_storage, api),
+        ]
+        kinds.result()
+        urls = _start_operators(plane, programs, api)
+        for each in others:
+            each.result()
+    if (ROOT / "local" / "engines.py").exists():
+        command = [sys.executable, "-m", "local.engines", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
+        processes.launch(plane.folder, "engines", command, {"PYTHONPATH": str(ROOT)})
+    for url in urls:
+        wait_until(lambda url=url: operators.answers(url, plane.folder), 30, lambda url=url: f"nobody answers at {url}")
+    wait_until(lambda: not _unready(plane, api), 30, lambda: f"not ready: {', '.join(_unready(plane, api))}")
+    (plane.folder / "complete").touch()
+
+
+def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
+    """etcd, API server, controllers, scheduler and kwok, and our kubeconfig for them."""
+    plane.folder.mkdir(parents=True)
+    ports = dict(zip(("etcd", "etcdPeer", "kubeApiserver", "kubeControllerManager", "kubeScheduler", "kwokController"),
+                     free_ports(6), strict=True))  # fmt: skip
+    binaries = {re.sub(r"-(.)", lambda m: m[1].upper(), name): str(programs[name]) for name in _COMPONENTS}
+    binaries["kwokController"] = binaries.pop("kwok")
+    options = (
+        {"runtime": "binary", "bindAddress": "127.0.0.1", "enableCRDs": _KWOK_CRDS, "disableQPSLimits": True}
+        | {f"{name}Port": port for name, port in ports.items()}
+        | {f"{name}Binary": path for name, path in binaries.items()}
+    )
+    # Nobody competes for leadership here, and waiting for the lease costs seconds.
+    alone = [{"key": "leader-elect", "value": "false"}]
+    settings = {
+        "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+        "kind": "KwokctlConfiguration",
+        "options": options,
+        "componentsPatches": [
+            {"name": name, "extraArgs": alone} for name in ("kube-controller-manager", "kube-scheduler")
+        ],
+    }
+    file = plane.folder / "kwokctl.json"
+    file.write_text(json.dumps(settings))
+    command = [programs["kwokctl"], "create", "cluster", "--name", plane.name, "--config", file, "--kubeconfig", "",
+               "--timeout", "60s"]  # fmt: skip
+    environment = os.environ | {"KWOK_WORKDIR": str(work_dir())}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True)
+    if answer.returncode:
+        raise ControlPlaneError(f"kwokctl: {(answer.stderr or answer.stdout).strip().splitlines()[-1]}")
+    _write_kubeconfig(plane, ports["kubeApiserver"])
+
+
+def _write_kubeconfig(plane: ControlPlane, port: int) -> None:
+    def inline(file: str) -> str:
+        return base64.b64encode((plane.folder / "pki" / file).read_bytes()).decode()
+
+    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority-data": inline("ca.crt")}
+    user = {"client-certificate-data": inline("admin.crt"), "client-key-data": inline("admin.key")}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "rehearsal", "cluster": cluster}],
+        "users": [{"name": "rehearsal", "user": user}],
+        "contexts": [{"name": "rehearsal", "context": {"cluster": "rehearsal", "user": "rehearsal"}}],
+        "current-context": "rehearsal",
+    }
+    plane.kubeconfig.touch(mode=0o600)
+    plane.kubeconfig.write_text(yaml.safe_dump(config))
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Ports of 127.0.0.1 that nobody uses now. Somebody may take one before its user does, hence the attempts."""
+    with ExitStack() as sockets:
+        taken = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for each in taken:
+            each.bind(("127.0.0.1", 0))
+        return tuple(each.getsockname()[1] for each in taken)
+
+
+def _apply_stages(api: Api, load_seconds: float) -> None:
+    """What happens to nodes, pods and Fluid's resources without anybody behind them."""
+    upstream = module("sigs.k8s.io/kwok") / "kustomize" / "stage"
+    files = [upstream / file for file in _KWOK_STAGES] + sorted((ROOT / "local" / "stages").glob("*.yaml"))
+    texts = [file.read_text().replace("LOAD_SECONDS", str(float(load_seconds))) for file in files]
+    for stage in (document for text in texts for document in yaml.safe_load_all(text)):
+        api.apply(f"/apis/kwok.x-k8s.io/v1alpha1/stages/{stage['metadata']['name']}", stage)
+
+
+def _apply_nodes(api: Api, nodes: NodePool) -> None:
+    for node in nodes.manifests():
+        api.apply(f"/api/v1/nodes/{node['metadata']['name']}", node)
+
+
+def _apply_storage(api: Api) -> None:
+    """A volume with weights that was there before the program, as on a platform with a file store."""
+    access = {"accessModes": ["ReadOnlyMany"], "storageClassName": "", "volumeName": "model-weights"}
+    claim = {"metadata": {"name": "model-weights"}, "spec": access | {"resources": {"requests": {"storage": "1Ti"}}}}
+    volume = {
+        "metadata": {"name": "model-weights"},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "capacity": {"storage": "1Ti"},
+            "claimRef": {"namespace": "default", "name": "model-weights"},
+            "hostPath": {"path": "/models"},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+        },
+    }
+    head = {"apiVersion": "v1"}
+    api.apply("/api/v1/persistentvolumes/model-weights", head | {"kind": "PersistentVolume"} | volume)
+    path = "/api/v1/namespaces/default/persistentvolumeclaims/model-weights"
+    api.apply(path, head | {"kind": "PersistentVolumeClaim"} | claim)
+
+
+def _start_operators(plane: ControlPlane, programs: dict[str, Path], api: Api) -> list[str]:
+    """Starts every operator; gives the addresses of their webhooks."""
+    urls = []
+    for operator in operators.OPERATORS:
+        ports = free_ports(operator.ports)
+        operators.launch(operator, plane.folder, programs[operator.program], ports)
+        urls += operators.install_webhooks(operator, api, plane.folder, ports[0])
+    return urls
+
+
+def _ended(plane: ControlPlane) -> list[str]:
+    return sorted(processes.recorded(plane.folder).keys() - processes.alive(plane.folder).keys())
+
+
+def _unready(plane: ControlPlane, api: Api) -> list[str]:
+    """What a first pod would still have to wait for. Raises ControlPlaneError when a process ended meanwhile."""
+    if ended := _ended(plane):
+        raise ControlPlaneError(f"{', '.join(ended)} ended: {_last_words(plane, ended[0])}")
+    found = []
+    for node in api.get("/api/v1/nodes")["items"]:
+        conditions = {each["type"]: each["status"] for each in node.get("status", {}).get("conditions", [])}
+        taints = [taint["key"] for taint in node["spec"].get("taints", [])]
+        if conditions.get("Ready") != "True" or taints:
+            found.append(f"node {node['metadata']['name']}")
+    # Without it the API server refuses every pod of the namespace.
+    if not api.get("/api/v1/namespaces/default/serviceaccounts")["items"]:
+        found.append("service account default")
+    claim = api.get("/api/v1/namespaces/default/persistentvolumeclaims/model-weights")
+    if claim["status"].get("phase") != "Bound":
+        found.append("volume claim model-weights")
+    return found

@@ -1,0 +1,122 @@
+"""The operators that run for real beside a control plane: which program, which CRDs, which webhooks.
+
+AIBrix's controllers and KubeRay get their entry in OPERATORS when their programs join the toolchain.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from local import processes
+from local.api import Api, load_documents
+from local.toolchain import module
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator as a process of this machine. `ports` free ports are handed to `arguments`, the first for webhooks.
+
+    `webhooks` is a file in `module` whose configurations are pointed at the process; `pod_label` limits those on pods.
+    """
+
+    name: str
+    program: str
+    module: str
+    ports: int
+    arguments: Callable[[Path, tuple[int, ...]], list[str]]
+    webhooks: str
+    pod_label: str
+
+
+def _lws_arguments(folder: Path, ports: tuple[int, ...]) -> list[str]:
+    webhook, health = ports
+    settings = {
+        "apiVersion": "config.lws.x-k8s.io/v1alpha1",
+        "kind": "Configuration",
+        "leaderElection": {"leaderElect": False},
+        "internalCertManagement": {"enable": False},
+        "webhook": {"host": "127.0.0.1", "port": webhook, "certDir": str(folder / "webhook-pki")},
+        "metrics": {"bindAddress": "0"},
+        "health": {"healthProbeBindAddress": f"127.0.0.1:{health}"},
+    }
+    file = folder / "lws-manager.json"
+    file.write_text(json.dumps(settings))
+    return [f"--config={file}"]
+
+
+OPERATORS = (
+    Operator(
+        name="lws-manager",
+        program="lws-manager",
+        module="sigs.k8s.io/lws",
+        ports=2,
+        arguments=_lws_arguments,
+        webhooks="config/webhook/manifests.yaml",
+        pod_label="leaderworkerset.sigs.k8s.io/name",
+    ),
+)
+
+# Module → files with CustomResourceDefinitions. All are installed, also of operators that do not run here.
+CRDS = {
+    "sigs.k8s.io/lws": "config/crd/bases/*.yaml",
+    "github.com/fluid-cloudnative/fluid": "config/crd/bases/*.yaml",
+    "github.com/vllm-project/aibrix": "config/crd/*/*aibrix.ai_*.yaml",
+    "github.com/ray-project/kuberay/ray-operator": "config/crd/bases/*.yaml",
+    "github.com/prometheus-operator/prometheus-operator": "example/prometheus-operator-crd/*.yaml",
+    "sigs.k8s.io/gateway-api": "config/crd/standard/*.yaml",
+}
+
+
+def crd_files() -> list[Path]:
+    """Every CRD file that a control plane gets, out of the Go module cache."""
+    return sorted(file for path, pattern in CRDS.items() for file in module(path).glob(pattern))
+
+
+def launch(operator: Operator, folder: Path, program: Path, ports: tuple[int, ...]) -> None:
+    """Starts the operator's process. Its webhooks show the API server's own certificate, which names 127.0.0.1."""
+    pki = folder / "webhook-pki"
+    pki.mkdir(exist_ok=True)
+    for link, target in (("tls.crt", "admin.crt"), ("tls.key", "admin.key")):
+        if not (pki / link).is_symlink():
+            (pki / link).symlink_to(folder / "pki" / target)
+    arguments = [f"--kubeconfig={folder / 'kubeconfig'}", *operator.arguments(folder, ports)]
+    processes.launch(folder, operator.name, [program, *arguments])
+
+
+def webhook_configurations(operator: Operator, folder: Path, port: int) -> list[dict[str, Any]]:
+    """The operator's own webhook configurations, calling its process instead of a Service."""
+    authority = base64.b64encode((folder / "pki" / "ca.crt").read_bytes()).decode()
+    found = load_documents(module(operator.module) / operator.webhooks)
+    for configuration in found:
+        configuration["metadata"]["name"] = f"{operator.name}-{configuration['metadata']['name']}"
+        for webhook in configuration["webhooks"]:
+            path = webhook["clientConfig"]["service"]["path"]
+            webhook["clientConfig"] = {"url": f"https://127.0.0.1:{port}{path}", "caBundle": authority}
+            if any("pods" in rule["resources"] for rule in webhook["rules"]):
+                # Else no pod at all could be created while this one operator is down.
+                exists = {"key": operator.pod_label, "operator": "Exists"}
+                webhook["objectSelector"] = {"matchExpressions": [exists]}
+    return found
+
+
+def install_webhooks(operator: Operator, api: Api, folder: Path, port: int) -> list[str]:
+    """Applies the webhook configurations; gives the addresses that they call."""
+    urls = []
+    for configuration in webhook_configurations(operator, folder, port):
+        plural = configuration["kind"].lower() + "s"
+        api.apply(f"/apis/admissionregistration.k8s.io/v1/{plural}/{configuration['metadata']['name']}", configuration)
+        urls += [webhook["clientConfig"]["url"] for webhook in configuration["webhooks"]]
+    return urls
+
+
+def answers(url: str, folder: Path) -> bool:
+    """Whether a webhook is served: it is registered some time after its server's port is open."""
+    with urllib3.PoolManager(ca_certs=str(folder / "pki" / "ca.crt"), retries=False, timeout=5) as pool:
+        return pool.request("POST", url, body=b"{}").status != 404

@@ -1,0 +1,79 @@
+"""Processes that outlive the one that started them, each recorded by a file with its id.
+
+A process belongs to a folder when its id stands in one of the folder's `pids/*.pid` and its command line names the
+folder: an id that the system has since given to somebody else is thereby never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def launch(folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> int:
+    """Starts `command` detached, with its output in logs/NAME.log and its id in pids/NAME.pid; gives the id."""
+    for part in ("logs", "pids"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    with (folder / "logs" / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=folder,
+            env=dict(os.environ) | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    record = folder / "pids" / f"{name}.pid"
+    record.with_suffix(".new").write_text(str(process.pid))
+    record.with_suffix(".new").rename(record)
+    return process.pid
+
+
+def recorded(folder: Path) -> dict[str, int]:
+    """Name → id of everything that was started for this folder, alive or not."""
+    found = {}
+    for file in sorted((folder / "pids").glob("*.pid")):
+        text = file.read_text().strip()
+        if text.isdigit():
+            found[file.stem] = int(text)
+    return found
+
+
+def alive(folder: Path) -> dict[str, int]:
+    """Name → id of this folder's processes that run."""
+    return {name: pid for name, pid in recorded(folder).items() if str(folder) in _command_line(pid)}
+
+
+def end(folder: Path, grace_seconds: float = 3) -> None:
+    """Ends this folder's processes: asked first, killed when still there after `grace_seconds`."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for pid in alive(folder).values():
+            _signal(pid, sign)
+        deadline = time.monotonic() + grace_seconds
+        while alive(folder) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def _signal(pid: int, sign: signal.Signals) -> None:
+    try:
+        # Each was started as the leader of a session of its own; its helpers go with it.
+        os.killpg(pid, sign)
+    except ProcessLookupError:
+        pass
+
+
+def _command_line(pid: int) -> str:
+    """The command line of a running process, empty when it does not run or is only waiting to be reaped."""
+    proc = Path(f"/proc/{pid}/cmdline")
+    if Path("/proc/self").exists():
+        try:
+            return proc.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return ""
+    answer = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
+    return answer.stdout.strip()

@@ -1,0 +1,252 @@
+"""The programs of the rehearsal: found on PATH when recent enough, else built from pinned Go modules.
+
+Owns versions (the go.mod files next to this one are the only place they are written), builds and look-ups in the Go
+module cache. Knows nothing of what the programs do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.paths import work_dir
+
+_HERE = Path(__file__).resolve().parent
+_KUBERNETES_VERSION = "-X k8s.io/component-base/version.gitVersion={v} -X k8s.io/component-base/version.gitMajor={major}"
+_KUBERNETES_VERSION += " -X k8s.io/component-base/version.gitMinor={minor}"
+
+
+class ToolchainError(Exception):
+    """A program can be neither found nor built; the text is one line: what, why, what to do."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program: where its source is pinned and how its version is asked for and written into it.
+
+    `minutes` and `gib` are what a build from an empty Go cache took on two cores: time, and growth of the Go caches.
+    """
+
+    name: str
+    folder: str
+    package: str
+    dependency: str
+    minutes: float
+    gib: float
+    version_flag: str | None = "--version"
+    stamp: str = ""
+
+    @property
+    def version(self) -> str:
+        """The pinned version, such as v1.34.4."""
+        return pinned(self.folder)[self.dependency]
+
+    @property
+    def minimum(self) -> tuple[int, ...]:
+        """Major and minor below which one on PATH is not taken: those of the pin, the oldest that was tried."""
+        return _numbers(self.version)[:2]
+
+    @property
+    def linker_flags(self) -> str:
+        """What is handed to -ldflags: no symbols, and the version, which a plain `go build` would leave out."""
+        major, minor = self.minimum
+        return f"-s -w {self.stamp.format(v=self.version, major=major, minor=minor)}".strip()
+
+    @property
+    def target(self) -> Path:
+        """The built program. Its name changes with the version, any pinned dependency and the linker flags."""
+        digest = hashlib.sha256(self.linker_flags.encode())
+        for file in ("go.mod", "go.sum"):
+            digest.update((_HERE / self.folder / file).read_bytes())
+        return work_dir() / "bin" / f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"
+
+
+def _kubernetes(name: str, minutes: float, gib: float) -> Program:
+    package = f"k8s.io/kubernetes/cmd/{name}"
+    return Program(name, "kubernetes", package, "k8s.io/kubernetes", minutes, gib, stamp=_KUBERNETES_VERSION)
+
+
+def _kwok(name: str, minutes: float, gib: float) -> Program:
+    stamp = "-X sigs.k8s.io/kwok/pkg/consts.Version={v}"
+    return Program(name, "kwok", f"sigs.k8s.io/kwok/cmd/{name}", "sigs.k8s.io/kwok", minutes, gib, stamp=stamp)
+
+
+_PULUMI = "github.com/pulumi/pulumi/pkg/v3"
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program(
+            "pulumi", "pulumi", f"{_PULUMI}/cmd/pulumi", _PULUMI, 4, 2.0, "version",
+            "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={v}",
+        ),
+        Program("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", 0.4, 0.3),
+        _kubernetes("kube-apiserver", 2, 1.2),
+        _kubernetes("kube-controller-manager", 0.7, 0.4),
+        _kubernetes("kube-scheduler", 0.1, 0.1),
+        _kwok("kwok", 2.5, 1.2),
+        _kwok("kwokctl", 0.3, 0.2),
+        # Nobody has an operator's manager on PATH.
+        Program("lws-manager", "lws", "sigs.k8s.io/lws/cmd", "sigs.k8s.io/lws", 1, 0.6, version_flag=None),
+    )
+}  # fmt: skip
+
+
+def ensure(*names: str, say: Callable[[str], None] = print) -> dict[str, Path]:
+    """Paths of the named programs (all of them without a name), building what is missing.
+
+    Raises ToolchainError when Go or room on the disk is missing, or a build fails. An interrupted build leaves
+    nothing that a later run could take for a program; two runs at once build one after the other.
+    """
+    found: dict[str, Path] = {}
+    missing: list[tuple[Program, str]] = []
+    for name in names or PROGRAMS:
+        program = PROGRAMS[name]
+        path, reason = _on_path(program)
+        if path is None and program.target.exists():
+            path = program.target
+        if path is None:
+            missing.append((program, reason))
+        else:
+            found[name] = path
+    if missing:
+        with _lock(say):
+            _build_all([(program, reason) for program, reason in missing if not program.target.exists()], say)
+        found.update((program.name, program.target) for program, _ in missing)
+    return found
+
+
+@functools.cache
+def module(path: str) -> Path:
+    """The folder with the source of a pinned Go module, downloaded once into Go's own module cache.
+
+    Raises ToolchainError when Go is missing or the module cannot be downloaded.
+    """
+    for folder in sorted(file.parent for file in _HERE.glob("*/go.mod")):
+        if path in pinned(folder.name):
+            answer = _go(folder, "mod", "download", "-json", path)
+            try:
+                details = json.loads(answer.stdout or "{}")
+            except ValueError:
+                details = {}
+            if answer.returncode or "Dir" not in details:
+                why = details.get("Error") or answer.stderr
+                raise ToolchainError(f"Go module {path} could not be downloaded: {_last_lines(why)}")
+            return Path(details["Dir"])
+    raise KeyError(f"{path} is in none of the go.mod files below {_HERE}")
+
+
+@functools.cache
+def pinned(folder: str) -> dict[str, str]:
+    """Module path → version, of every module that the go.mod file in `folder` requires."""
+    text = (_HERE / folder / "go.mod").read_text()
+    return dict(re.findall(r"^(?:require )?\s*([\w./-]+\.[\w./-]+) (v\S+)", text.split("\nreplace", 1)[0], re.MULTILINE))
+
+
+def _on_path(program: Program) -> tuple[Path | None, str]:
+    """The program on PATH, or the reason why it is not taken."""
+    if program.version_flag is None:
+        return None, "never on PATH"
+    path = shutil.which(program.name)
+    if path is None:
+        return None, "not on PATH"
+    try:
+        answer = subprocess.run([path, program.version_flag], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"{path} does not answer: {error}"
+    numbers = _numbers(answer.stdout + answer.stderr)
+    if answer.returncode or not numbers:
+        return None, f"{path} does not tell its version"
+    if numbers[:2] < program.minimum:
+        has, needs = (".".join(map(str, n)) for n in (numbers, program.minimum))
+        return None, f"PATH has v{has}, need ≥ {needs}"
+    return Path(path), ""
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(int(part) for part in match.groups()) if match else ()
+
+
+def _build_all(missing: list[tuple[Program, str]], say: Callable[[str], None]) -> None:
+    if not missing:
+        return
+    _require_go(missing)
+    _require_room(missing)
+    for number, (program, reason) in enumerate(missing, 1):
+        say(
+            f"building {program.name} {program.version} ({number} of {len(missing)}; {reason}; "
+            f"about {max(program.minutes, 0.5):g} min from a cold Go cache)"
+        )
+        _build(program)
+
+
+def _build(program: Program) -> None:
+    target = program.target
+    partial = target.with_name(f"{target.name}.partial")
+    flags = ["-trimpath", "-buildvcs=false", "-ldflags", program.linker_flags]
+    answer = _go(_HERE / program.folder, "build", *flags, "-o", str(partial), program.package)
+    if answer.returncode:
+        partial.unlink(missing_ok=True)
+        raise ToolchainError(f"{program.name} {program.version} could not be built: {_last_lines(answer.stderr)}")
+    partial.rename(target)
+
+
+def _go(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    # A go.work file above the checkout, or cgo's need for a C compiler, must not decide whether the build works.
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
+    try:
+        return subprocess.run(["go", *args], cwd=folder, env=environment, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ToolchainError("Go is not installed: install it from https://go.dev/dl and put `go` on PATH") from None
+
+
+def _require_go(missing: list[tuple[Program, str]]) -> None:
+    for folder in {program.folder for program, _ in missing}:
+        answer = _go(_HERE / folder, "env", "GOVERSION")
+        if answer.returncode:
+            raise ToolchainError(f"Go is too old: {_last_lines(answer.stderr)}; install a newer one from https://go.dev/dl")
+
+
+def _require_room(missing: list[tuple[Program, str]]) -> None:
+    cache = Path(_go(_HERE, "env", "GOCACHE").stdout.strip() or Path.home())
+    while not cache.exists():
+        cache = cache.parent
+    need = sum(program.gib for program, _ in missing)
+    for place in (cache, work_dir()):
+        free = shutil.disk_usage(place).free / 2**30
+        if free < need:
+            names = ", ".join(program.name for program, _ in missing)
+            raise ToolchainError(
+                f"building {names} takes up to {need:.1f} GiB, {place} has {free:.1f} GiB free: "
+                "make room, or point GOCACHE and GOMODCACHE at another disk"
+            )
+
+
+@contextmanager
+def _lock(say: Callable[[str], None]) -> Iterator[None]:
+    """One build at a time over all processes; the system frees the lock of a killed one."""
+    folder = work_dir() / "bin"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another run is building programs; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        for left in folder.glob("*.partial"):
+            left.unlink()
+        yield
+
+
+def _last_lines(text: str, count: int = 3) -> str:
+    return " | ".join(line.strip() for line in text.strip().splitlines()[-count:])
