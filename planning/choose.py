@@ -1,0 +1,107 @@
+"""The longest context of a layout, the cheapest layout that fits, and the nearest ones when the asked one does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from planning.errors import PlanError
+from planning.layout import Layout, broken_rules
+from planning.memory import Fit, Request, judge
+
+# A layout that holds less than this is no service: answers of reasoning models alone are longer (it is also the
+# smallest context that published deployments of DeepSeek-R1 set).
+SHORTEST_CONTEXT = 2048
+MOST_NODES = 16
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A layout and how it fits."""
+
+    layout: Layout
+    fit: Fit
+
+
+def fit(request: Request, max_model_len: int | None) -> Fit:
+    """The fit at `max_model_len`, or at the longest context that fits (at least SHORTEST_CONTEXT) where it is None."""
+    if max_model_len is not None:
+        return judge(request, max_model_len)
+    limit = request.model.max_context
+    whole = judge(request, limit)
+    if whole.kv_fits:
+        return whole
+    # Where a step's size does not depend on the context, what the cache holds is the answer.
+    held = judge(request, max(SHORTEST_CONTEXT, min(whole.kv_tokens, limit)))
+    if held.kv_fits:
+        return held
+    low, high = SHORTEST_CONTEXT, limit
+    while high - low > 16:
+        middle = (low + high) // 32 * 16
+        if middle <= low:
+            break
+        low, high = (middle, high) if judge(request, middle).kv_fits else (low, middle)
+    return judge(request, low)
+
+
+def refusals(request: Request, max_model_len: int | None) -> list[str]:
+    """Every rule that the request breaks, one line each; memory is not judged here."""
+    model, lines = request.model, broken_rules(request.model, request.layout)
+    if not 0 < request.share < 1:
+        lines.append(f"utilization {request.share:g}: is not between 0 and 1; write the part of a GPU's memory that the "
+                     f"engine may use, such as {request.engine['gpuMemoryUtilization']}")
+    if max_model_len is not None and not 0 < max_model_len <= model.max_context:
+        lines.append(f"max-model-len {max_model_len}: {model.name} has a context of {model.max_context} tokens; write at "
+                     f"most that, or auto")
+    return lines
+
+
+def cheapest(request: Request, max_model_len: int | None, nodes: int | None = None) -> Choice:
+    """The layout with the fewest GPUs that fits; of those the one that is quickest to answer (`_preference`).
+
+    `nodes` fixes their number. Raises PlanError where none does up to MOST_NODES.
+    """
+    for choices in _by_nodes(request, max_model_len, nodes):
+        if choices:
+            return max(choices, key=_preference)
+    where = f"{nodes}" if nodes else f"up to {MOST_NODES}"
+    raise PlanError(f"layout auto: {request.model.name} fits on no layout of {where} nodes x "
+                    f"{request.layout.gpus_per_node} {request.gpu.name} ({request.gpu.usable_gib:g} GiB usable)"
+                    + (f" at max-model-len {max_model_len}" if max_model_len else ""))
+
+
+def alternatives(request: Request, max_model_len: int | None) -> list[Choice]:
+    """The nearest layouts that fit: by the difference in GPUs, then as `cheapest` prefers."""
+    found: list[Choice] = []
+    for choices in _by_nodes(request, max_model_len, None):
+        found += [choice for choice in choices if choice.layout != request.layout]
+        if len(found) >= SHOWN and choices and choices[0].layout.nodes > request.layout.nodes:
+            break
+    nearest = sorted(found, key=lambda c: (abs(c.layout.gpus - request.layout.gpus), *(-x for x in _preference(c))))
+    return nearest[:SHOWN]
+
+
+def _preference(choice: Choice) -> tuple[int, int, int]:
+    """Tensor ranks inside a node first (they talk in every layer), then few stages (each adds latency), then cache."""
+    layout = choice.layout
+    return layout.tensor <= layout.gpus_per_node, -layout.pipeline, choice.fit.kv_tokens * layout.data
+
+
+def _by_nodes(request: Request, max_model_len: int | None, nodes: int | None) -> Iterator[list[Choice]]:
+    for count in [nodes] if nodes else range(1, MOST_NODES + 1):
+        choices = []
+        for layout in _candidates(replace(request.layout, nodes=count), request.model.layers):
+            asked = replace(request, layout=layout)
+            if not refusals(asked, max_model_len) and (held := fit(asked, max_model_len)).fits:
+                choices.append(Choice(layout, held))
+        yield choices
+
+
+def _candidates(layout: Layout, layers: int) -> Iterator[Layout]:
+    ranks, rest = divmod(layout.gpus, layout.data)
+    if rest:
+        return
+    for tensor in range(1, ranks + 1):
+        if ranks % tensor == 0 and ranks // tensor <= layers:
+            yield replace(layout, tensor=tensor, pipeline=ranks // tensor)

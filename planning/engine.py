@@ -1,0 +1,64 @@
+"""What a vLLM release does with memory, as facts of its own source. Knows no model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from planning.catalog import fact
+from planning.errors import PlanError
+from planning.gpus import Gpu
+
+
+def _key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def newest() -> str:
+    """The newest release the catalog knows."""
+    return fact("vllm", "releases", "known")[-1]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One release. Anything between two known releases behaves as the older one."""
+
+    version: str
+
+    def __getitem__(self, name: str) -> Any:
+        """The fact `name` of the catalog's `memory` section, at this release."""
+        holds = None
+        for step in fact("vllm", "memory", name):
+            if _key(step["since"]) <= _key(self.version):
+                holds = step["is"]
+        return holds
+
+    def batch(self, gpu: Gpu, max_model_len: int, mla: bool) -> tuple[int, int]:
+        """(max_num_batched_tokens, max_num_seqs) that `vllm serve` picks when nothing is asked for."""
+        rule = next(r for r in self["batch"] if gpu.usable_gib >= r["fromGib"]
+                    and not (r.get("only") and not gpu.name.upper().startswith(tuple(r["only"])))
+                    and not gpu.name.upper().startswith(tuple(r.get("not", ("-",)))))
+        if rule["tokens"] is not None:
+            return rule["tokens"], rule["sequences"]
+        chunked = max_model_len > self["chunkedPrefillAbove"] and not mla
+        return (2048 if chunked else max(max_model_len, 2048)), rule["sequences"]
+
+    def graph_sizes(self, sequences: int) -> int:
+        """How many batch sizes are captured as CUDA graphs."""
+        rule = self["graphSizes"]
+        limit = min(rule["limit"], 2 * sequences)
+        sizes = [1, 2, 4, *range(8, 256, 8), *range(256, limit + 1, 8 if rule["fine"] else 16)]
+        return sum(size <= limit for size in sizes)
+
+
+def find(version: str | None) -> Engine:
+    """The release `version`, by default the newest known. Raises PlanError for one older than the catalog."""
+    if version is None:
+        return Engine(newest())
+    if not re.fullmatch(r"v?\d+\.\d+(\.\d+)?([.+-]?\w.*)?", version):
+        raise PlanError(f"engine version {version}: is not a release; write one such as {newest()}")
+    first = fact("vllm", "releases", "known")[0]
+    if _key(version) < _key(first):
+        raise PlanError(f"engine version {version}: older than anything the catalog knows; write {first} or later")
+    return Engine(version.removeprefix("v"))

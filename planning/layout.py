@@ -1,0 +1,119 @@
+"""How one replica is cut over GPUs, and the rules that a cut must keep. Knows shapes, not memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planning.engine import Engine
+from planning.models import Model
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`tensor` GPUs split every layer, `pipeline` stages split the layers, `data` copies split the requests.
+
+    tensor x pipeline x data = nodes x gpus_per_node. With `expert_parallel` whole experts lie on the tensor x data
+    ranks of a stage; `context` (decode context parallel) spreads one sequence's KV over that many tensor ranks.
+    """
+
+    nodes: int
+    gpus_per_node: int
+    tensor: int
+    pipeline: int
+    data: int = 1
+    expert_parallel: bool = False
+    context: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the replica."""
+        return self.nodes * self.gpus_per_node
+
+    def __str__(self) -> str:
+        data = f" DP{self.data}" if self.data > 1 else ""
+        expert = " EP" if self.expert_parallel else ""
+        return f"{self.nodes} x {self.gpus_per_node} GPUs as TP{self.tensor} PP{self.pipeline}{data}{expert}"
+
+
+def split(layers: int, stages: int, engine: Engine) -> list[int]:
+    """Layers of each pipeline stage, first to last, as this release deals them out."""
+    base, rest = divmod(layers, stages)
+    counts = [base] * stages
+    if engine["pipelineRemainder"] == "last":
+        counts[-1] += rest
+    else:
+        for stage in range(stages - 2, stages - 2 - rest, -1):
+            counts[stage] += 1
+    return counts
+
+
+def broken_rules(model: Model, layout: Layout) -> list[str]:
+    """Every rule of the engine that the layout breaks, each with its arithmetic. Empty when it may start."""
+    numbers = {"nodes": layout.nodes, "gpus-per-node": layout.gpus_per_node, "tensor": layout.tensor,
+               "pipeline": layout.pipeline, "data": layout.data, "context": layout.context}
+    if below := [f"{name} {value}: is not 1 or more" for name, value in numbers.items() if value < 1]:
+        return below
+    broken = []
+    ranks = layout.tensor * layout.pipeline * layout.data
+    if ranks != layout.gpus:
+        broken.append(f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data} = {ranks} ranks, but "
+                      f"{layout.nodes} nodes x {layout.gpus_per_node} = {layout.gpus} GPUs")
+    if layout.pipeline > model.layers:
+        broken.append(f"pipeline {layout.pipeline}: more stages than the model's {model.layers} layers")
+    if layout.expert_parallel and model.moe is None:
+        broken.append(f"expert-parallel: {model.name} has no experts")
+    return broken + _tensor_rules(model, layout) + _context_rules(model, layout)
+
+
+def _tensor_rules(model: Model, layout: Layout) -> list[str]:
+    tensor, broken = layout.tensor, []
+    if model.heads % tensor:
+        broken.append(f"tensor {tensor}: {model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not whole")
+    kv = model.kv_heads
+    if model.mla is None and max(kv, tensor) % min(kv, tensor):
+        broken.append(f"tensor {tensor}: {kv} KV heads and {tensor} ranks, neither divides the other")
+    padded = padded_vocab(model)
+    if padded % tensor:
+        broken.append(f"tensor {tensor}: vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not whole")
+    unit, why = _unit(model)
+    for name, width, ranks in _widths(model, layout):
+        if width % ranks:
+            broken.append(f"tensor {tensor}: {name} {width} / {ranks} = {width / ranks:g}, not whole")
+        elif ranks > 1 and width // ranks % unit:
+            broken.append(f"tensor {tensor}: {name} {width} / {ranks} = {width // ranks}, not a multiple of {unit} ({why})")
+    return broken
+
+
+def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
+    """The widths that ranks split: (name, elements, ranks)."""
+    widths = []
+    if model.moe is None or model.moe.dense_layers:
+        widths.append(("MLP width", model.intermediate, layout.tensor))
+    # Whole experts on every rank are split by nobody. mxfp4 pads a rank's part instead of asking for a multiple.
+    if model.moe and not layout.expert_parallel and model.quantisation != "mxfp4":
+        widths.append(("expert width", model.moe.intermediate, layout.tensor * layout.data))
+    if model.moe and model.moe.shared:
+        widths.append(("shared expert width", model.moe.shared * model.moe.intermediate, layout.tensor))
+    return widths
+
+
+def _unit(model: Model) -> tuple[int, str]:
+    units = {"fp8-block": (128, "FP8 blocks are 128 wide"), "int4": (128, "quantisation groups are 128 wide"),
+             "nvfp4": (16, "quantisation groups are 16 wide")}
+    return units.get(model.quantisation, (1, ""))
+
+
+def _context_rules(model: Model, layout: Layout) -> list[str]:
+    if layout.context == 1:
+        return []
+    if layout.tensor % layout.context:
+        return [f"context {layout.context}: tensor {layout.tensor} / {layout.context} is not whole"]
+    copies = layout.tensor // (1 if model.mla else min(model.kv_heads, layout.tensor))
+    if layout.context > copies:
+        return [f"context {layout.context}: only {copies} tensor ranks hold the same KV heads"]
+    return []
+
+
+def padded_vocab(model: Model) -> int:
+    """Rows of the embedding as vLLM allocates it: the vocabulary in steps of 64."""
+    return -(-model.vocab // 64) * 64

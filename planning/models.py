@@ -1,0 +1,247 @@
+"""What a model is made of, as far as memory goes: shapes, expert counts, storage format of its weights.
+
+Owns the look-up by name (catalog, or a quantised variant of a catalogued model by its suffix) and the reading of a local
+config.json. Does not know GPUs or engines. A fact that is missing is named in a PlanError, never guessed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from planning.catalog import entries
+from planning.errors import PlanError
+
+# Bytes of one weight in a linear layer, by storage format; embeddings, norms and routers stay in 16 bits in all.
+# Scales: one fp32 a 128 x 128 block; fp16 scale and 4-bit zero a group of 128; fp8 a group of 16 (nvfp4), 8 bits a
+# group of 32 (mxfp4); bitsandbytes' nf4 an 8-bit constant a block of 64, and an fp32 for 256 of those.
+FORMATS = {
+    "none": 2.0,
+    "fp8-block": 1 + 4 / 128**2,
+    "fp8": 1.0,
+    "fp8-mlp": 1.0,
+    "w8a8": 1.0,
+    "int4": 0.5 + 2.5 / 128,
+    "nvfp4": 0.5 + 1 / 16,
+    "mxfp4": 0.5 + 1 / 32,
+    "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
+}
+# Published repositories name a quantised variant by these endings.
+_SUFFIXES = {
+    r"-fp8-dynamic$": "fp8",
+    r"-fp8$": None,  # the maker's own: blocks of 128 where the maker is Qwen or DeepSeek
+    r"-nvfp4(a16)?$": "nvfp4",
+    r"-fp4$": "nvfp4",
+    r"-(awq|awq-int4|int4-awq|gptq|gptq-int4|int4|quantized\.w4a16|w4a16)$": "int4",
+    r"-(int8|w8a8|quantized\.w8a8|gptq-int8)$": "w8a8",
+    r"-(bnb-4bit|unsloth-bnb-4bit|bitsandbytes|nf4)$": "nf4",
+    r"-bf16$": "none",
+}
+
+
+@dataclass(frozen=True)
+class Mla:
+    """Multi-head latent attention: ranks and head sizes, in elements. `query_rank` is None without query compression."""
+
+    query_rank: int | None
+    kv_rank: int
+    nope: int
+    rope: int
+    value: int
+
+
+@dataclass(frozen=True)
+class Moe:
+    """Mixture of experts: `experts` routed ones of width `intermediate`, `shared` of them always on."""
+
+    experts: int
+    per_token: int
+    intermediate: int
+    shared: int = 0
+    dense_layers: int = 0
+    expert_bias: bool = False
+
+
+@dataclass(frozen=True)
+class Indexer:
+    """Sparse attention's indexer: heads of width `dim`, and the bytes of its own cache for one token of one layer."""
+
+    heads: int
+    dim: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's shape. Sizes in elements; `file_bytes` are of the published files, None where unknown."""
+
+    name: str
+    layers: int
+    hidden: int
+    heads: int
+    vocab: int
+    max_context: int
+    source: str
+    kv_heads: int = 0
+    head_dim: int = 0
+    intermediate: int = 0
+    tied_embeddings: bool = False
+    qkv_bias: bool = False
+    mla: Mla | None = None
+    moe: Moe | None = None
+    indexer: Indexer | None = None
+    window: int = 0
+    window_layers: int = 0
+    mtp_layers: int = 0
+    quantisation: str = "none"
+    other_bytes: int = 0
+    file_bytes: int | None = None
+    parameters: int | None = None
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of one weight in a quantised linear layer."""
+        return FORMATS[self.quantisation]
+
+    def is_moe(self, layer: int) -> bool:
+        """Whether `layer` (from 0) has routed experts."""
+        return self.moe is not None and layer >= self.moe.dense_layers
+
+
+def find(name: str) -> Model:
+    """The model called `name`: a public repository name in any case (owner optional), or the path of a config.json.
+
+    Raises PlanError where there is none, or where its facts do not suffice.
+    """
+    if name.endswith(".json") or "/" in name and Path(name).exists():
+        path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
+        return from_config(_read(path), path.parent.resolve().name or str(path))
+    key = name.rpartition("/")[2].lower()
+    catalog = _names()
+    if key in catalog:
+        return catalog[key]
+    for suffix, kind in _SUFFIXES.items():
+        base = re.sub(suffix, "", key)
+        if base != key and base in catalog:
+            model = catalog[base]
+            own = "fp8" if base.startswith(("llama", "meta-", "mistral")) else "fp8-block"
+            source = f"{model.source}; storage format read from the name's ending"
+            return replace(model, name=name.rpartition("/")[2], quantisation=kind or own, file_bytes=None, source=source)
+    near = difflib.get_close_matches(key, catalog, n=3, cutoff=0.5)
+    known = ", ".join(catalog[n].name for n in near) or "DeepSeek-R1, Qwen3-32B, Llama-3.3-70B-Instruct"
+    raise PlanError(f"model {name}: unknown to the catalog; write one of its names (such as {known}) or the path of the "
+                    "model's config.json")
+
+
+def _names() -> dict[str, Model]:
+    found: dict[str, Model] = {}
+    for name, entry in entries("models")["models"].items():
+        model = from_facts(name, entry["value"], entry["source"])
+        for alias in (name, *entry["value"].get("alsoNamed", ())):
+            found[alias.lower()] = replace(model, name=alias)
+    return found
+
+
+def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
+    """A model from the catalog's own keys (camelCase). Raises PlanError with the facts that are missing."""
+    mla, moe, indexer, window = (facts.get(key) for key in ("mla", "moe", "indexer", "slidingWindow"))
+    window = window or {}
+    needed = ["layers", "hidden", "heads", "vocab", "maxContext"]
+    needed += [] if mla else ["kvHeads", "headDim"]
+    needed += [] if moe and not moe.get("denseLayers") else ["intermediate"]
+    missing = [key for key in needed if facts.get(key) is None]
+    missing += [f"mla.{key}" for key in ("kvRank", "nope", "rope", "value") if mla and mla.get(key) is None]
+    missing += [f"moe.{key}" for key in ("experts", "perToken", "intermediate") if moe and moe.get(key) is None]
+    if missing:
+        raise PlanError(f"model {name}: facts missing to plan it: {', '.join(missing)}; add them to the catalog entry")
+    quantisation = facts.get("quantisation", "none")
+    if quantisation not in FORMATS:
+        raise PlanError(f"model {name}: storage format {quantisation} is unknown; write one of {', '.join(FORMATS)}")
+    return Model(
+        name=name, source=source, layers=facts["layers"], hidden=facts["hidden"], heads=facts["heads"],
+        vocab=facts["vocab"], max_context=facts["maxContext"], kv_heads=facts.get("kvHeads") or 0,
+        head_dim=facts.get("headDim") or 0, intermediate=facts.get("intermediate") or 0,
+        tied_embeddings=facts.get("tiedEmbeddings", False), qkv_bias=facts.get("qkvBias", False),
+        mla=Mla(mla.get("queryRank"), mla["kvRank"], mla["nope"], mla["rope"], mla["value"]) if mla else None,
+        moe=Moe(moe["experts"], moe["perToken"], moe["intermediate"], moe.get("shared", 0), moe.get("denseLayers", 0),
+                moe.get("expertBias", False)) if moe else None,
+        indexer=Indexer(indexer["heads"], indexer["dim"], indexer["cacheBytesPerToken"]) if indexer else None,
+        window=window.get("tokens", 0), window_layers=window.get("layers", 0),
+        mtp_layers=facts.get("mtpLayers", 0), quantisation=quantisation, other_bytes=facts.get("otherBytes", 0),
+        file_bytes=facts.get("fileBytes"), parameters=facts.get("parameters"))
+
+
+def from_config(config: Mapping[str, Any], name: str) -> Model:
+    """A model from the keys of its published config.json. Raises PlanError with the keys that are missing."""
+    text = config.get("text_config", config)
+    kinds = set(text.get("layer_types") or ())
+    if strange := sorted(kinds - {"full_attention", "sliding_attention"}):
+        raise PlanError(f"model {name}: layers of kind {', '.join(strange)} are not planned yet; only full and sliding "
+                        "attention are")
+    heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
+    sliding = list(text.get("layer_types") or ()).count("sliding_attention")
+    facts: dict[str, Any] = {
+        "layers": text.get("num_hidden_layers"), "hidden": hidden, "heads": heads, "vocab": text.get("vocab_size"),
+        "maxContext": text.get("max_position_embeddings"), "intermediate": text.get("intermediate_size"),
+        "kvHeads": text.get("num_key_value_heads", heads),
+        "headDim": text.get("head_dim") or (hidden // heads if hidden and heads else None),
+        "tiedEmbeddings": config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)),
+        "qkvBias": text.get("attention_bias", text.get("model_type") == "qwen2"),
+        "mtpLayers": text.get("num_nextn_predict_layers", 0), "quantisation": _format(config, text, name),
+        "slidingWindow": {"tokens": text.get("sliding_window"), "layers": sliding} if sliding else None,
+    }
+    if text.get("kv_lora_rank"):
+        facts["mla"] = {"queryRank": text.get("q_lora_rank"), "kvRank": text["kv_lora_rank"],
+                        "nope": text.get("qk_nope_head_dim"), "rope": text.get("qk_rope_head_dim"),
+                        "value": text.get("v_head_dim")}
+    if text.get("index_n_heads"):
+        dim = text.get("index_head_dim", 0)
+        facts["indexer"] = {"heads": text["index_n_heads"], "dim": dim, "cacheBytesPerToken": dim + 4 * dim // 128}
+    experts = next((text[key] for key in ("n_routed_experts", "num_experts", "num_local_experts") if text.get(key)), 0)
+    if experts:
+        facts["moe"] = {"experts": experts, "perToken": text.get("num_experts_per_tok"),
+                        "intermediate": text.get("moe_intermediate_size", text.get("intermediate_size")),
+                        "shared": text.get("n_shared_experts") or 0, "expertBias": text.get("model_type") == "gpt_oss",
+                        "denseLayers": text.get("first_k_dense_replace", len(text.get("mlp_only_layers") or ()))}
+    return from_facts(name, facts, "the model's own config.json")
+
+
+def _format(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> str:
+    quant = config.get("quantization_config") or text.get("quantization_config")
+    if not quant:
+        return "none"
+    method, bits = str(quant.get("quant_method", "")).lower(), quant.get("bits")
+    groups = json.dumps(quant.get("config_groups", {}))
+    if method == "fp8":
+        return "fp8-block" if quant.get("weight_block_size") else "fp8"
+    known = {"fbgemm_fp8": "fp8-mlp", "mxfp4": "mxfp4", "awq": "int4", "bitsandbytes": "nf4"}
+    if method in known:
+        return known[method]
+    if method == "gptq":
+        return "int4" if bits == 4 else "w8a8"
+    if method in ("compressed-tensors", "modelopt"):
+        algorithm = str(quant.get("quant_algo", "")).upper()
+        if "FP4" in algorithm or '"num_bits": 4, "type": "float"' in groups:
+            return "nvfp4"
+        if '"num_bits": 4' in groups:
+            return "int4"
+        return "fp8" if "FP8" in algorithm or '"type": "float"' in groups else "w8a8"
+    raise PlanError(f"model {name}: quantisation {method or 'without a method'} is unknown; write the catalog's facts of "
+                    "this model instead")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise PlanError(f"model {path}: cannot be read ({error.strerror}); write the path of a config.json") from error
+    except ValueError as error:
+        raise PlanError(f"model {path}: is not JSON ({error}); write the path of a config.json") from error
+    if not isinstance(config, dict):
+        raise PlanError(f"model {path}: holds no JSON object; write the path of a config.json")
+    return config
