@@ -142,7 +142,7 @@ def _non_torch(request: Request) -> tuple[float, float]:
     context = fact("vllm", "overhead", "cudaContextGib")
     inside, outside = (inside + context, outside) if engine["startCountsAgainstBudget"] else (inside, outside + context)
     if layout.gpus > 1:
-        base, per_rank = fact("vllm", "overhead", "collectivesGib")[link]
+        base, per_rank = fact("vllm", "overhead", "collectivesGib")[engine["engine"]][link]
         inside += base + per_rank * layout.tensor
         groups = fact("vllm", "overhead", "communicatorsGib")[link]
         further = (layout.pipeline > 1 and layout.tensor > 1) + (layout.data > 1)
@@ -169,8 +169,11 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
         width = moe.intermediate / (1 if layout.expert_parallel else layout.tensor * layout.data)
         # The first product and the last share a buffer; the activation between them has its own.
         routed = chunk * moe.per_token * (max(2 * width, model.hidden) + width) + gathered * model.hidden
+        # The shared experts' result waits for the routed ones'.
+        routed += tokens * model.hidden if moe.shared else 0
         widest = max(widest, routed)
-    return 2 * (hidden + widest)
+    quantised_input = tokens * model.hidden if model.quantisation in ("fp8-block", "fp8", "w8a8") else 0
+    return 2 * (hidden + widest) + quantised_input
 
 
 def kv_bytes(request: Request) -> float:
