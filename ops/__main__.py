@@ -13,6 +13,7 @@ from stacks.stackfile import RequestError
 _COMMANDS = {
     "render": "every Kubernetes object of a stack as YAML, without engine or cluster",
     "check": "what is wrong in a stack file, all at once",
+    "plan": "will a model fit, when will it answer, what will it cost",
     "verify": "ask the served models for a completion",
     "recover": "finish what an interrupted pulumi run left behind",
     "schema": "the JSON Schema of stack files, for editors",

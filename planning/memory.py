@@ -143,7 +143,7 @@ def _non_torch(request: Request) -> tuple[float, float]:
     inside, outside = (inside + context, outside) if engine["startCountsAgainstBudget"] else (inside, outside + context)
     if layout.gpus > 1:
         base, per_rank = fact("vllm", "overhead", "collectivesGib")[engine["engine"]][link]
-        inside += base + per_rank * layout.tensor
+        inside += base + per_rank * min(layout.tensor, layout.gpus_per_node)  # between nodes it grows no more
         groups = fact("vllm", "overhead", "communicatorsGib")[link]
         further = (layout.pipeline > 1 and layout.tensor > 1) + (layout.data > 1)
         groups += further * fact("vllm", "overhead", "extraGroupGib") * (1 if link == "nvlink" else groups)

@@ -1,0 +1,123 @@
+"""`plan --model M --gpu G …`: will it fit, when will it answer, what will it cost, without a stack, cluster or cloud."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from planning.cost import Prices
+from planning.errors import PlanError
+from planning.plan import Ask, Plan, plan
+from planning.startup import Supply
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--model", required=True, metavar="M",
+                        help="public repository name without its owner, in any case, or the path of a config.json")
+    parser.add_argument("--gpu", required=True, metavar="G", help="H20-96, H100-80, L40S-48 …, or NAME:GIB as the driver "
+                        "reports it (L40S:44.42)")
+    layout = parser.add_argument_group("layout (the cheapest that fits where tensor or pipeline is left out)")
+    layout.add_argument("--gpus-per-node", type=int, metavar="N", help="8, or fewer where the ranks are fewer")
+    layout.add_argument("--nodes", type=int, metavar="N")
+    layout.add_argument("--tensor", type=int, metavar="N", help="tensor parallel size")
+    layout.add_argument("--pipeline", type=int, metavar="N", help="pipeline parallel size; 1 if only tensor is given")
+    layout.add_argument("--data", type=int, default=1, metavar="N", help="data parallel size")
+    layout.add_argument("--expert-parallel", action="store_true")
+    layout.add_argument("--decode-context", type=int, default=1, metavar="N", help="decode context parallel size")
+    engine = parser.add_argument_group("engine (vLLM's own defaults where left out)")
+    engine.add_argument("--utilization", type=float, metavar="X", help="part of a GPU's memory, between 0 and 1")
+    engine.add_argument("--max-model-len", default="auto", metavar="N|auto", help="context in tokens")
+    engine.add_argument("--engine-version", metavar="V", help="vLLM release, the newest known if left out")
+    engine.add_argument("--kv-dtype", default="auto", metavar="auto|fp8")
+    engine.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
+    engine.add_argument("--speculative", action="store_true", help="load the model's own draft layer")
+    engine.add_argument("--max-num-batched-tokens", type=int, metavar="N")
+    engine.add_argument("--max-num-seqs", type=int, metavar="N")
+    start = parser.add_argument_group("start-up and cost")
+    start.add_argument("--storage", choices=("mount", "cache", "copy"), default="mount",
+                       help="nodes read the bucket, a warmed cache, or download every file first")
+    start.add_argument("--link-gbit", type=float, metavar="X", help="the account's bandwidth out of the bucket, Gbit/s")
+    start.add_argument("--price-per-gpu-hour", type=float, metavar="X")
+    start.add_argument("--currency", metavar="C")
+    start.add_argument("--price-as-of", metavar="DAY", help="the day the price was read, 2026-11-01")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 where it fits, 1 where it does not, 2 where the request cannot be planned."""
+    try:
+        found = plan(_ask(args))
+    except PlanError as error:
+        if args.json:
+            print(json.dumps({"fits": False, "refusals": list(error.lines)}))
+        print("\n".join(error.lines), file=sys.stderr)
+        return 2
+    print(json.dumps(found.to_json()) if args.json else table(found))
+    return 0 if found.fits else 1
+
+
+def _ask(args: argparse.Namespace) -> Ask:
+    length: int | None = None
+    if args.max_model_len != "auto":
+        if not args.max_model_len.isdecimal():
+            raise PlanError(f"max-model-len {args.max_model_len}: is no whole number; write tokens, or auto")
+        length = int(args.max_model_len)
+    if args.link_gbit is not None and args.link_gbit <= 0:
+        raise PlanError(f"link-gbit {args.link_gbit:g}: is not above 0; write Gbit/s")
+    pipeline = 1 if args.pipeline is None and args.tensor is not None else args.pipeline
+    tensor = 1 if args.tensor is None and args.pipeline is not None else args.tensor
+    per_node = args.gpus_per_node
+    if per_node is None:
+        ranks = (tensor or 8) * (pipeline or 1) * args.data
+        per_node = max(1, ranks // args.nodes) if args.nodes and tensor else min(8, max(1, ranks))
+    return Ask(model=args.model, gpu=args.gpu, gpus_per_node=per_node, nodes=args.nodes, tensor=tensor, pipeline=pipeline,
+               data=args.data, expert_parallel=args.expert_parallel, context=args.decode_context,
+               utilization=args.utilization, max_model_len=length, engine_version=args.engine_version,
+               kv_dtype=args.kv_dtype, eager=args.enforce_eager, speculative=args.speculative,
+               batched_tokens=args.max_num_batched_tokens, sequences=args.max_num_seqs,
+               supply=Supply(args.storage, args.link_gbit),
+               prices=Prices(args.currency, args.price_per_gpu_hour, as_of=args.price_as_of))
+
+
+def table(found: Plan) -> str:
+    """The plan for a terminal, at most 120 columns where the sources allow."""
+    request, fit = found.request, found.fit
+    verdict = "fits" if found.fits else "does not fit" if not fit.kv_fits else "does not start"
+    lines = [f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}: {verdict}", "",
+             _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
+    lines += [_row(number, stage.layers, f"{stage.weights_gib:.2f}", f"{stage.overhead:.2f}", f"{stage.kv:.2f}",
+                   f"{stage.budget:.2f}", "") for number, stage in enumerate(fit.stages)]
+    lines += ["", f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests of that "
+              f"length at once", *(f"  {reason}" for reason in found.reasons)]
+    if found.alternatives:
+        lines += ["", "nearest that fit", *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens"
+                                            for choice in found.alternatives)]
+    path = found.startup
+    lines += ["", f"first token after {_time(path.first_token_seconds)}, at best {_time(path.floor_seconds)}"]
+    lines += [f"  {_time(step.start):>8} {step.name:18}{_time(step.seconds):>8}  {_size(step.bytes):>9}  {step.source}"
+              for step in path.steps]
+    lines += ["", _money(found)]
+    return "\n".join(lines)
+
+
+def _row(*cells: Any) -> str:
+    return "".join(f"{cell:>10}" for cell in cells[:-1]) + f"  {cells[-1]}".rstrip()
+
+
+def _time(seconds: float) -> str:
+    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size else ""
+
+
+def _money(found: Plan) -> str:
+    cost = found.cost
+    if cost.per_hour is None:
+        return "cost unknown: no price given"
+    start = "" if cost.cold_start is None else f", one cold start {cost.cold_start:.2f}"
+    return f"cost {cost.per_hour:.2f} {cost.currency} an hour{start}, prices of {cost.as_of}"

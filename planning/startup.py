@@ -1,0 +1,154 @@
+"""The seconds from an empty cluster to the first token, as named steps on a critical path, each with its source.
+
+Owns what each node reads: a stage's files or all of them. `planning.timeouts` turns the sum into limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from planning.catalog import entries, fact
+from planning.layout import Layout
+from planning.memory import GIB, Fit, Request, Stage, batch
+
+Storage = Literal["cache", "mount", "copy"]
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Where weights come from. `cache`: warmed once, read from its workers; `mount`: nodes read the bucket itself;
+    `copy`: each node downloads every file first. `link_gbit` is the account's way out of the bucket, Gbit/s."""
+
+    storage: Storage = "mount"
+    link_gbit: float | None = None
+    cache_gbit: float | None = None
+    fill_gbit: float | None = None  # the way into an empty bucket; None where the files are there already
+    node_ready: bool = False  # nodes and image are there already
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step. It begins `start` seconds after the beginning and cannot be quicker than `floor` seconds."""
+
+    name: str
+    start: float
+    seconds: float
+    floor: float
+    bytes: int
+    source: str
+
+    @property
+    def end(self) -> float:
+        """Seconds after the beginning."""
+        return self.start + self.seconds
+
+
+@dataclass(frozen=True)
+class Startup:
+    """The steps in order of their begin. `floor_seconds` is the same path at the speed of the links."""
+
+    steps: tuple[Step, ...]
+    first_token_seconds: float
+    floor_seconds: float
+
+
+def file_bytes(request: Request, fit: Fit) -> int:
+    """Bytes of the published files; where unknown, the weights of all stages as one GPU would hold them."""
+    return request.model.file_bytes or round(sum(_whole(stage, request.layout) for stage in fit.stages))
+
+
+def node_bytes(request: Request, fit: Fit) -> list[int]:
+    """Bytes that each node reads when the loader skips other stages' tensors (vLLM's safetensors loaders do).
+
+    Ranks are dealt to nodes in order, tensor ranks first. A node whose ranks hold a stage reads all of that stage.
+    """
+    layout = request.layout
+    shares = [_whole(stage, layout) for stage in fit.stages]
+    total = file_bytes(request, fit)
+    reads = []
+    for node in range(layout.nodes):
+        ranks = range(node * layout.gpus_per_node, (node + 1) * layout.gpus_per_node)
+        stages = {rank // layout.tensor % layout.pipeline for rank in ranks}
+        reads.append(round(total * sum(shares[stage] for stage in stages) / sum(shares)))
+    return reads
+
+
+def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
+    """The path for one replica with this memory plan."""
+    total = file_bytes(request, fit)
+    link = supply.link_gbit or fact("startup", "cold", "defaultLinkGbitPerSecond")
+    steps: list[Step] = []
+    filled = (0.0, 0.0)
+    if supply.fill_gbit:
+        seconds = _seconds(total, supply.fill_gbit)
+        filled = _add(steps, (0.0, 0.0), "fill the bucket", seconds, seconds, total, f"{supply.fill_gbit:g} Gbit/s in")
+    node = (0.0, 0.0)
+    if not supply.node_ready:
+        node = _ranged(steps, filled, "node and image", "nodeAndImageSeconds")
+    warm = filled
+    if supply.storage == "cache":
+        rate = min(link, fact("startup", "cold", "bucketReadGbitPerSecond"))
+        warm = _add(steps, filled, "warm the cache", _seconds(total, rate), _seconds(total, link), total,
+                    f"one copy at {rate:g} of {link:g} Gbit/s: {_source('bucketReadGbitPerSecond')}")
+    weights = _weights(steps, (max(node[0], warm[0], filled[0]), max(node[1], warm[1], filled[1])), request, fit, supply, link)
+    to_gpu = _to_gpu(steps, weights, request, fit)
+    ready = _ranged(steps, to_gpu, "engine init", "engineInitSeconds")
+    if not request.eager:
+        sizes = request.engine.graph_sizes(batch(request, fit.max_model_len)[1])
+        seconds = sizes * fact("startup", "cold", "captureSecondsPerSize")
+        ready = _add(steps, ready, "CUDA graphs", seconds, seconds, 0,
+                     f"{sizes} batch sizes: {_source('captureSecondsPerSize')}")
+    return Startup(tuple(sorted(steps, key=lambda step: step.start)), ready[0], ready[1])
+
+
+def _weights(steps: list[Step], begin: tuple[float, float], request: Request, fit: Fit, supply: Supply,
+             link: float) -> tuple[float, float]:
+    reads, nodes = node_bytes(request, fit), request.layout.nodes
+    if supply.storage == "copy":
+        everything = file_bytes(request, fit) * nodes
+        seconds = _seconds(everything, link)
+        return _add(steps, begin, "weights to nodes", seconds, seconds, everything,
+                    f"{nodes} whole copies over one link of {link:g} Gbit/s")
+    rate = supply.cache_gbit or link if supply.storage == "cache" else link
+    if supply.storage == "mount":
+        rate = min(rate, fact("startup", "cold", "bucketReadGbitPerSecond"))
+    best = rate if supply.storage == "cache" else link
+    kind = "the cache's workers" if supply.storage == "cache" else "the bucket"
+    stages = "only its stages" if max(reads) < file_bytes(request, fit) else "every file"
+    return _add(steps, begin, "weights to nodes", _seconds(sum(reads), rate), _seconds(sum(reads), best), sum(reads),
+                f"{nodes} node{'s'[: nodes != 1]}, each reads {stages}, from {kind} at {rate:g} Gbit/s in all")
+
+
+def _to_gpu(steps: list[Step], begin: tuple[float, float], request: Request, fit: Fit) -> tuple[float, float]:
+    read = max(node_bytes(request, fit))
+    floor = max(stage.weights_gib for stage in fit.stages) / request.gpu.host_gib_per_second
+    seconds = max(floor, read / GIB / fact("startup", "cold", "hotReadGibPerSecond"))
+    return _add(steps, begin, "host to GPU", seconds, floor, read, _source("hotReadGibPerSecond"))
+
+
+def _whole(stage: Stage, layout: Layout) -> float:
+    """Bytes of a stage's tensors in the files: what ranks split times the ranks, what they copy once."""
+    weights = stage.weights
+    split = weights.total - weights.replicated - weights.absorbed - weights.experts
+    return split * layout.tensor + weights.experts * layout.tensor * layout.data + weights.replicated
+
+
+def _add(steps: list[Step], begin: tuple[float, float], name: str, seconds: float, floor: float, size: int,
+         source: str) -> tuple[float, float]:
+    steps.append(Step(name, begin[0], seconds, floor, size, source))
+    return begin[0] + seconds, begin[1] + floor
+
+
+def _ranged(steps: list[Step], begin: tuple[float, float], name: str, key: str) -> tuple[float, float]:
+    value = fact("startup", "cold", key)
+    return _add(steps, begin, name, value["usual"], value["floor"], 0, _source(key))
+
+
+def _source(key: str) -> str:
+    return entries("startup")["cold"][key]["source"]
+
+
+def _seconds(size: float, gbit: float) -> float:
+    return size * 8 / (gbit * 1e9)
+
