@@ -1,4 +1,4 @@
-"""`plan --model M --gpu G …`: will it fit, when will it answer, what will it cost, without a stack, cluster or cloud."""
+"""`plan --model M --gpu G …`: does it fit, when does it answer, what does it cost; needs no stack or cloud."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("--model", required=True, metavar="M",
                         help="public repository name without its owner, in any case, or the path of a config.json")
-    parser.add_argument("--gpu", required=True, metavar="G", help="H20-96, H100-80, L40S-48 …, or NAME:GIB as the driver "
-                        "reports it (L40S:44.42)")
+    parser.add_argument("--gpu", required=True, metavar="G",
+                        help="H20-96, H100-80, L40S-48 …, or NAME:GIB as the driver reports it (L40S:44.42)")
     layout = parser.add_argument_group("layout (the cheapest that fits where tensor or pipeline is left out)")
     layout.add_argument("--gpus-per-node", type=int, metavar="N", help="8, or fewer where the ranks are fewer")
     layout.add_argument("--nodes", type=int, metavar="N")
@@ -73,8 +73,8 @@ def _ask(args: argparse.Namespace) -> Ask:
     if per_node is None:
         ranks = (tensor or 8) * (pipeline or 1) * args.data
         per_node = max(1, ranks // args.nodes) if args.nodes and tensor else min(8, max(1, ranks))
-    return Ask(model=args.model, gpu=args.gpu, gpus_per_node=per_node, nodes=args.nodes, tensor=tensor, pipeline=pipeline,
-               data=args.data, expert_parallel=args.expert_parallel, context=args.decode_context,
+    return Ask(model=args.model, gpu=args.gpu, gpus_per_node=per_node, nodes=args.nodes, tensor=tensor,
+               pipeline=pipeline, data=args.data, expert_parallel=args.expert_parallel, context=args.decode_context,
                utilization=args.utilization, max_model_len=length, engine_version=args.engine_version,
                kv_dtype=args.kv_dtype, eager=args.enforce_eager, speculative=args.speculative,
                batched_tokens=args.max_num_batched_tokens, sequences=args.max_num_seqs,
@@ -86,12 +86,12 @@ def table(found: Plan) -> str:
     """The plan for a terminal, at most 120 columns where the sources allow."""
     request, fit = found.request, found.fit
     verdict = "fits" if found.fits else "does not fit" if not fit.kv_fits else "does not start"
-    lines = [f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}: {verdict}", "",
-             _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
+    lines = [f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}: {verdict}",
+             "", _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
     lines += [_row(number, stage.layers, f"{stage.weights_gib:.2f}", f"{stage.overhead:.2f}", f"{stage.kv:.2f}",
                    f"{stage.budget:.2f}", "") for number, stage in enumerate(fit.stages)]
-    lines += ["", f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests of that "
-              f"length at once", *(f"  {reason}" for reason in found.reasons)]
+    lines += ["", f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests of "
+              "that length at once", *(f"  {reason}" for reason in found.reasons)]
     if found.alternatives:
         lines += ["", "nearest that fit", *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens"
                                             for choice in found.alternatives)]

@@ -48,15 +48,16 @@ def cache(file_bytes: int, *, replicas: int = 1, read_gbit_per_second: float = 0
     for_rate = math.ceil(read_gbit_per_second / shape["gbitPerSecond"])
     least = max(for_bytes, for_rate)
     if workers is not None and workers < least:
-        raise PlanError(f"cache.workers {workers}: {workers} x {quota} GiB x {high:g} = {workers * quota * high:.0f} GiB, but "
-                        f"{needed:.0f} GiB are to be held; write {least + 1}, or auto")
+        raise PlanError(f"cache.workers {workers}: {workers} x {quota} GiB x {high:g} = {workers * quota * high:.0f} GiB, "
+                        f"but {needed:.0f} GiB are to be held; write {least + 1}, or auto")
     count = workers or least + 1
     reasons = (f"{needed:.0f} GiB / ({quota} GiB x {high:g}) = {for_bytes} workers, one more to lose",
                f"{count} workers x {shape['gbitPerSecond']} Gbit/s = {count * shape['gbitPerSecond']} Gbit/s")
     return CachePlan(count, quota, limit, count * quota * high, count * shape["gbitPerSecond"], reasons)
 
 
-def host(read_bytes: float, *, memory_gib: float | None = None, image_gib: float = 0, downloads: bool = False) -> HostPlan:
+def host(read_bytes: float, *, memory_gib: float | None = None, image_gib: float = 0,
+         downloads: bool = False) -> HostPlan:
     """What a node that reads `read_bytes` of weights needs. `downloads`: the files land on its own disk first."""
     read, shm = read_bytes / GIB, fact("startup", "host", "shmGib")
     reasons, holds = [], None

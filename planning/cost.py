@@ -42,8 +42,8 @@ def checked(prices: Prices) -> Prices:
     stated = {name: value for name, value in given.items() if value is not None}
     lines += [f"prices.{name} {value:g}: is below zero" for name, value in stated.items() if value < 0]
     if stated and not prices.as_of:
-        lines.append("prices.asOf: is missing, and a price without its date cannot be judged; write the day it was read, "
-                     "such as 2026-11-01")
+        lines.append("prices.asOf: is missing, and a price without its date cannot be judged; write the day it was "
+                     "read, such as 2026-11-01")
     if stated and not prices.currency:
         lines.append("prices.currency: is missing; write one such as CNY")
     if prices.as_of:

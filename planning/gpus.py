@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from dataclasses import dataclass
 
 from planning.catalog import entries
@@ -27,21 +28,30 @@ def find(name: str) -> Gpu:
     catalog = {alias.lower(): key for key, entry in entries("gpus")["gpus"].items()
                for alias in (key, *entry["value"]["aliases"])}
     key = catalog.get(product.lower())
-    facts = entries("gpus")["gpus"][key]["value"] if key else None
     if colon:
         usable = _gib(name, memory)
-        # A product that nobody has described is taken as NVLink, whose communicators need more memory.
-        link, host = (facts["link"], facts["hostGibPerSecond"]) if facts else ("nvlink", 25.0)
-        return Gpu(product, usable, link, "usable memory as given", host)
+        # With its memory given, the name only tells how GPUs are joined, which no two sizes of a product differ in. A
+        # product that nobody has described is taken as NVLink, whose communicators need more memory.
+        same = key or next((k for k in catalog.values() if _product(k) == _product(product)), None)
+        like = entries("gpus")["gpus"][same]["value"] if same else {"link": "nvlink", "hostGibPerSecond": 25.0}
+        return Gpu(product, usable, like["link"], "usable memory as given", like["hostGibPerSecond"])
+    facts = entries("gpus")["gpus"][key]["value"] if key else None
     if key is None or facts is None:
         near = difflib.get_close_matches(product.lower(), catalog, n=3, cutoff=0.5)
         known = ", ".join(dict.fromkeys(catalog[n] for n in near)) or ", ".join(entries("gpus")["gpus"])
         raise PlanError(f"GPU {name}: unknown to the catalog; write one of {known}, or NAME:GIB with the usable memory "
                         "that the driver reports")
+    source = entries("gpus")["gpus"][key]["source"]
     if facts["usableGib"] is None:
-        raise PlanError(f"GPU {name}: its usable memory is not in the catalog ({entries('gpus')['gpus'][key]['source']}); "
+        raise PlanError(f"GPU {name}: its usable memory is not in the catalog ({source}); "
                         f"write {key}:GIB with what the driver reports")
-    return Gpu(key, facts["usableGib"], facts["link"], entries("gpus")["gpus"][key]["source"], facts["hostGibPerSecond"])
+    return Gpu(key, facts["usableGib"], facts["link"], source, facts["hostGibPerSecond"])
+
+
+def _product(name: str) -> str:
+    """`NVIDIA H100 80GB HBM3` and `H100-80` are both `h100`."""
+    words = re.sub(r"nvidia|geforce|tesla|blackwell|server edition|hbm\d*e?|pcie|sxm\d?|\b\d+ ?gb\b", " ", name.lower())
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"-\d+$", "", words.strip(" -")))
 
 
 def _gib(name: str, memory: str) -> float:

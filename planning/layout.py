@@ -68,19 +68,22 @@ def broken_rules(model: Model, layout: Layout) -> list[str]:
 def _tensor_rules(model: Model, layout: Layout) -> list[str]:
     tensor, broken = layout.tensor, []
     if model.heads % tensor:
-        broken.append(f"tensor {tensor}: {model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not whole")
+        broken.append(f"tensor {tensor}: {model.heads} attention heads / {tensor} = {model.heads / tensor:g}, "
+                      "not whole")
     kv = model.kv_heads
     if model.mla is None and max(kv, tensor) % min(kv, tensor):
         broken.append(f"tensor {tensor}: {kv} KV heads and {tensor} ranks, neither divides the other")
     padded = padded_vocab(model)
     if padded % tensor:
-        broken.append(f"tensor {tensor}: vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not whole")
+        broken.append(f"tensor {tensor}: vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, "
+                      "not whole")
     unit, why = _unit(model)
     for name, width, ranks in _widths(model, layout):
         if width % ranks:
             broken.append(f"tensor {tensor}: {name} {width} / {ranks} = {width / ranks:g}, not whole")
         elif ranks > 1 and width // ranks % unit:
-            broken.append(f"tensor {tensor}: {name} {width} / {ranks} = {width // ranks}, not a multiple of {unit} ({why})")
+            broken.append(f"tensor {tensor}: {name} {width} / {ranks} = {width // ranks}, not a multiple "
+                          f"of {unit} ({why})")
     return broken
 
 

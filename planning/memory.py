@@ -73,7 +73,13 @@ class Stage:
     def peak(self) -> float:
         """The most the GPU holds while starting, once the cache is taken."""
         graphs = 0 if self.graphs_in_budget else self.graphs
-        return self.budget + self.outside + graphs + max(0.0, self.late - self.activation)
+        planned = max(self.budget, self.weights_gib + self.overhead)
+        return planned + self.outside + graphs + max(0.0, self.late - self.activation)
+
+    @property
+    def spare(self) -> float:
+        """What must stay free beside `peak`: capturing graphs takes a little more than is planned for it."""
+        return fact("vllm", "overhead", "safetyMib") / 1024 if self.graphs else 0.0
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,7 @@ def judge(request: Request, max_model_len: int) -> Fit:
         stages.append(cache[edge])
         first += layers
     tokens = min(_tokens(request, stage, max_model_len) for stage in stages)
-    safety = fact("vllm", "overhead", "safetyMib") / 1024
-    starts = all(stage.peak + safety <= request.gpu.usable_gib for stage in stages)
+    starts = all(stage.peak + stage.spare <= request.gpu.usable_gib for stage in stages)
     return Fit(tuple(stages), tokens, max_model_len, tokens / max_model_len, tokens >= max_model_len, starts)
 
 
@@ -123,7 +128,8 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int) -> Sta
     sampler = rows * model.vocab * (6 if greedy else engine["samplerBytes"]) + tokens * model.hidden * 2
     body = _body(request, tokens, first + layers > _dense_layers(model))
     warm_up = rows * (model.vocab * engine["samplerBytes"] + model.hidden * 2) if engine["samplerWarmUp"] else 0
-    graphs = 0 if request.eager else layers * engine.graph_sizes(sequences) * fact("vllm", "overhead", "graphMib") / 1024
+    sizes = 0 if request.eager else engine.graph_sizes(sequences)
+    graphs = layers * sizes * fact("vllm", "overhead", "graphMib") / 1024
     return Stage(layers, weights, inside, max(body, sampler) / GIB, graphs, engine["graphsInBudget"],
                  request.share * request.gpu.usable_gib, outside, warm_up / GIB)
 

@@ -1,7 +1,7 @@
 """What a model is made of, as far as memory goes: shapes, expert counts, storage format of its weights.
 
-Owns the look-up by name (catalog, or a quantised variant of a catalogued model by its suffix) and the reading of a local
-config.json. Does not know GPUs or engines. A fact that is missing is named in a PlanError, never guessed.
+Owns the look-up by name (catalog, or a quantised variant of a catalogued model by its suffix) and the reading of a
+local config.json. Does not know GPUs or engines. A fact that is missing is named in a PlanError, never guessed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class Mla:
-    """Multi-head latent attention: ranks and head sizes, in elements. `query_rank` is None without query compression."""
+    """Latent attention: ranks and head sizes, in elements. `query_rank` is None where queries are not compressed."""
 
     query_rank: int | None
     kv_rank: int
@@ -131,11 +131,12 @@ def find(name: str) -> Model:
             model = catalog[base]
             own = "fp8" if base.startswith(("llama", "meta-", "mistral")) else "fp8-block"
             source = f"{model.source}; storage format read from the name's ending"
-            return replace(model, name=name.rpartition("/")[2], quantisation=kind or own, file_bytes=None, source=source)
+            return replace(model, name=name.rpartition("/")[2], quantisation=kind or own, file_bytes=None,
+                           source=source)
     near = difflib.get_close_matches(key, catalog, n=3, cutoff=0.5)
     known = ", ".join(catalog[n].name for n in near) or "DeepSeek-R1, Qwen3-32B, Llama-3.3-70B-Instruct"
-    raise PlanError(f"model {name}: unknown to the catalog; write one of its names (such as {known}) or the path of the "
-                    "model's config.json")
+    raise PlanError(f"model {name}: unknown to the catalog; write one of its names (such as {known}) or the path of "
+                    "the model's config.json")
 
 
 def _names() -> dict[str, Model]:
@@ -231,8 +232,8 @@ def _format(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> st
         if '"num_bits": 4' in groups:
             return "int4"
         return "fp8" if "FP8" in algorithm or '"type": "float"' in groups else "w8a8"
-    raise PlanError(f"model {name}: quantisation {method or 'without a method'} is unknown; write the catalog's facts of "
-                    "this model instead")
+    raise PlanError(f"model {name}: quantisation {method or 'without a method'} is unknown; write the catalog's facts "
+                    "of this model instead")
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from planning import choose, cost, engine, gpus, models, startup
 from planning.cache import CachePlan, HostPlan, cache, host
-from planning.catalog import fact
 from planning.errors import PlanError
 from planning.layout import Layout
 from planning.memory import GIB, Fit, Request, kv_bytes
@@ -19,7 +18,7 @@ from planning.memory import GIB, Fit, Request, kv_bytes
 
 @dataclass(frozen=True)
 class Ask:
-    """What to plan, in words. `tensor` or `pipeline` None: the planner picks the layout; `nodes` None: their number too.
+    """What to plan, in words. `tensor` or `pipeline` None: the planner picks the layout; `nodes` None: their number.
 
     `max_model_len` None is the longest context that fits.
     """
@@ -76,8 +75,8 @@ class Plan:
             "engine_version": self.request.engine.version, "utilization": self.request.share,
             "layout": {"nodes": layout.nodes, "gpus_per_node": layout.gpus_per_node, "tensor": layout.tensor,
                        "pipeline": layout.pipeline, "data": layout.data, "expert_parallel": layout.expert_parallel},
-            "stages": [{"layers": s.layers, "weights_gib": round(s.weights_gib, 3), "overhead_gib": round(s.overhead, 3),
-                        "kv_gib": round(s.kv, 3), "budget_gib": round(s.budget, 3),
+            "stages": [{"layers": s.layers, "weights_gib": round(s.weights_gib, 3),
+                        "overhead_gib": round(s.overhead, 3), "kv_gib": round(s.kv, 3), "budget_gib": round(s.budget, 3),
                         "non_torch_gib": round(s.non_torch, 3), "activation_gib": round(s.activation, 3),
                         "graphs_gib": round(s.graphs, 3), "graphs_in_budget": s.graphs_in_budget,
                         "peak_gib": round(s.peak, 3)} for s in fit.stages],
@@ -143,7 +142,8 @@ def _request(ask: Ask) -> Request:
         except PlanError as error:
             lines.extend(error.lines)
 
-    model, gpu, release = found(models.find, ask.model), found(gpus.find, ask.gpu), found(engine.find, ask.engine_version)
+    model, gpu = found(models.find, ask.model), found(gpus.find, ask.gpu)
+    release = found(engine.find, ask.engine_version)
     if ask.kv_dtype != "auto" and not ask.kv_dtype.startswith("fp8"):
         lines.append(f"kv-dtype {ask.kv_dtype}: is unknown; write auto or fp8")
     for name, value in (("max-num-batched-tokens", ask.batched_tokens), ("max-num-seqs", ask.sequences),
@@ -169,8 +169,9 @@ def _nearest(request: Request, max_model_len: int | None) -> list[str]:
 
 def _reasons(request: Request, fit: Fit) -> list[str]:
     model, layout, release = request.model, request.layout, request.engine
-    lines = [f"stage {number} ({stage.layers} layers): {request.share:g} x {request.gpu.usable_gib:g} = {stage.budget:.2f} "
-             f"GiB - {stage.weights_gib:.2f} weights - {stage.overhead:.2f} overhead (an estimate) = {stage.kv:.2f} for KV"
+    lines = [f"stage {number} ({stage.layers} layers): {request.share:g} x {request.gpu.usable_gib:g} = "
+             f"{stage.budget:.2f} GiB - {stage.weights_gib:.2f} weights - {stage.overhead:.2f} overhead (an estimate) = "
+             f"{stage.kv:.2f} for KV"
              for number, stage in enumerate(fit.stages)]
     smallest = min(fit.stages, key=lambda stage: stage.kv / stage.layers)
     row = kv_bytes(request)
@@ -181,15 +182,15 @@ def _reasons(request: Request, fit: Fit) -> list[str]:
         lines.append(f"KV does not fit: weights and overhead exceed the budget by {-smallest.kv:.2f} GiB per GPU")
     else:
         lines.append(f"KV does not fit: one request of {fit.max_model_len} tokens needs "
-                     f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold {fit.kv_tokens}")
+                     f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold "
+                     f"{fit.kv_tokens}")
     peak = max(stage.peak for stage in fit.stages)
-    safety = fact("vllm", "overhead", "safetyMib") / 1024
-    lines.append(f"{'starts' if fit.starts else 'does not start'}: at most {peak:.2f} GiB with the CUDA context, graphs and "
-                 f"the sampler's warm-up, {safety:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB")
+    lines.append(f"{'starts' if fit.starts else 'does not start'}: at most {peak:.2f} GiB with the CUDA context, graphs "
+                 f"and the sampler's warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB")
     if model.mla and layout.tensor > 1:
         lines.append("the latent KV cache is the same on every tensor rank: more tensor ranks do not hold more tokens")
     elif model.mla is None and layout.tensor > model.kv_heads:
-        lines.append(f"{model.kv_heads} KV heads over {layout.tensor} ranks: each keeps one, so the cache shrinks no more")
+        lines.append(f"{model.kv_heads} KV heads over {layout.tensor} ranks: each keeps one, so it shrinks no more")
     if layout.tensor > layout.gpus_per_node:
         lines.append(f"tensor {layout.tensor} spans nodes of {layout.gpus_per_node}: every layer waits for the network")
     lines += _notes(request, fit.stages)

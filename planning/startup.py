@@ -91,7 +91,8 @@ def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
         rate = min(link, fact("startup", "cold", "bucketReadGbitPerSecond"))
         warm = _add(steps, filled, "warm the cache", _seconds(total, rate), _seconds(total, link), total,
                     f"one copy at {rate:g} of {link:g} Gbit/s: {_source('bucketReadGbitPerSecond')}")
-    weights = _weights(steps, (max(node[0], warm[0], filled[0]), max(node[1], warm[1], filled[1])), request, fit, supply, link)
+    begin = (max(node[0], warm[0], filled[0]), max(node[1], warm[1], filled[1]))
+    weights = _weights(steps, begin, request, fit, supply, link)
     to_gpu = _to_gpu(steps, weights, request, fit)
     ready = _ranged(steps, to_gpu, "engine init", "engineInitSeconds")
     if not request.eager:

@@ -15,8 +15,8 @@ from planning.models import FORMATS, Model
 
 # Norms, routers, embeddings and caches of positions are kept in 16 bits.
 _HALF = 2.0
-# vLLM's mxfp4 kernels want a rank's expert width in 64s and the hidden size in 256s (mxfp4.py of 0.10.2 and its backends'
-# weight layouts), and fill up with zeros: gpt-oss has 2880, stored as 3072.
+# vLLM's mxfp4 kernels want a rank's expert width in 64s and the hidden size in 256s (mxfp4.py of 0.10.2 and the weight
+# layouts of its backends), and fill up with zeros: gpt-oss has 2880, stored as 3072.
 _MXFP4_WIDTH, _MXFP4_HIDDEN = 64, 256
 
 
