@@ -86,12 +86,13 @@ def table(found: Plan) -> str:
     """The plan for a terminal, at most 120 columns where the sources allow."""
     request, fit = found.request, found.fit
     verdict = "fits" if found.fits else "does not fit" if not fit.kv_fits else "does not start"
-    lines = [f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}: {verdict}",
-             "", _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
+    what = f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}"
+    lines = [f"{what}: {verdict}", "",
+             _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
     lines += [_row(number, stage.layers, f"{stage.weights_gib:.2f}", f"{stage.overhead:.2f}", f"{stage.kv:.2f}",
                    f"{stage.budget:.2f}", "") for number, stage in enumerate(fit.stages)]
-    lines += ["", f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests of "
-              "that length at once", *(f"  {reason}" for reason in found.reasons)]
+    lines += ["", f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests "
+              "of that length at once", *(f"  {reason}" for reason in found.reasons)]
     if found.alternatives:
         lines += ["", "nearest that fit", *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens"
                                             for choice in found.alternatives)]

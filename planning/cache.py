@@ -48,8 +48,8 @@ def cache(file_bytes: int, *, replicas: int = 1, read_gbit_per_second: float = 0
     for_rate = math.ceil(read_gbit_per_second / shape["gbitPerSecond"])
     least = max(for_bytes, for_rate)
     if workers is not None and workers < least:
-        raise PlanError(f"cache.workers {workers}: {workers} x {quota} GiB x {high:g} = {workers * quota * high:.0f} GiB, "
-                        f"but {needed:.0f} GiB are to be held; write {least + 1}, or auto")
+        raise PlanError(f"cache.workers {workers}: {workers} x {quota} GiB x {high:g} = {workers * quota * high:.0f} "
+                        f"GiB, but {needed:.0f} GiB are to be held; write {least + 1}, or auto")
     count = workers or least + 1
     reasons = (f"{needed:.0f} GiB / ({quota} GiB x {high:g}) = {for_bytes} workers, one more to lose",
                f"{count} workers x {shape['gbitPerSecond']} Gbit/s = {count * shape['gbitPerSecond']} Gbit/s")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from planning.catalog import entries
 from planning.errors import PlanError
@@ -22,11 +24,18 @@ class Gpu:
     host_gib_per_second: float = 25.0
 
 
-def find(name: str) -> Gpu:
-    """`H20-96` of the catalog, an alias of one, or `NAME:GIB` with the usable memory. Raises PlanError."""
+def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
+    """`H20-96` of the catalog, an alias of one, or `NAME:GIB` with the usable memory.
+
+    `more` adds GPUs or overrules facts of the catalog's, by its keys. Raises PlanError.
+    """
     product, colon, memory = name.partition(":")
     catalog = {alias.lower(): key for key, entry in entries("gpus")["gpus"].items()
                for alias in (key, *entry["value"]["aliases"])}
+    for own, given in (more or {}).items():
+        if own.lower() == product.lower() and not colon:
+            listed = entries("gpus")["gpus"][catalog[own.lower()]]["value"] if own.lower() in catalog else {}
+            return _from_facts(own, {**listed, **given})
     key = catalog.get(product.lower())
     if colon:
         usable = _gib(name, memory)
@@ -46,6 +55,13 @@ def find(name: str) -> Gpu:
         raise PlanError(f"GPU {name}: its usable memory is not in the catalog ({source}); "
                         f"write {key}:GIB with what the driver reports")
     return Gpu(key, facts["usableGib"], facts["link"], source, facts["hostGibPerSecond"])
+
+
+def _from_facts(name: str, facts: Mapping[str, Any]) -> Gpu:
+    """A GPU of the stack file. Raises PlanError with the facts that are missing."""
+    if missing := [key for key in ("usableGib", "link") if facts.get(key) is None]:
+        raise PlanError(f"GPU {name}: facts missing to plan it: {', '.join(missing)}; add them in the stack file")
+    return Gpu(name, facts["usableGib"], facts["link"], "the stack file", facts.get("hostGibPerSecond", 25.0))
 
 
 def _product(name: str) -> str:

@@ -11,11 +11,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from planning.catalog import entries
 from planning.errors import PlanError
+
+Facts = Mapping[str, Mapping[str, Any]]
 
 # Bytes of one weight in a linear layer, by storage format; embeddings, norms and routers stay in 16 bits in all.
 # Scales: one fp32 a 128 x 128 block; fp16 scale and 4-bit zero a group of 128; fp8 a group of 16 (nvfp4), 8 bits a
@@ -113,16 +116,21 @@ class Model:
         return self.moe is not None and layer >= self.moe.dense_layers
 
 
-def find(name: str) -> Model:
+def find(name: str, more: Facts | None = None) -> Model:
     """The model called `name`: a public repository name in any case (owner optional), or the path of a config.json.
 
-    Raises PlanError where there is none, or where its facts do not suffice.
+    `more` adds models to the catalog or overrules facts of its own, by the catalog's keys. Raises PlanError where there
+    is no such model, or where its facts do not suffice.
     """
     if name.endswith(".json") or "/" in name and Path(name).exists():
         path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
         return from_config(_read(path), path.parent.resolve().name or str(path))
     key = name.rpartition("/")[2].lower()
     catalog = _names()
+    for own, given in (more or {}).items():
+        if own.lower() == key:
+            listed = _facts(catalog[key].name if key in catalog else None)
+            return from_facts(own, {**listed, **given}, "the stack file" + (", over the catalog" if listed else ""))
     if key in catalog:
         return catalog[key]
     for suffix, kind in _SUFFIXES.items():
@@ -139,6 +147,15 @@ def find(name: str) -> Model:
                     "the model's config.json")
 
 
+def _facts(alias: str | None) -> Mapping[str, Any]:
+    """The catalog's facts under one of a model's names."""
+    if alias is None:
+        return {}
+    return next(entry["value"] for name, entry in entries("models")["models"].items()
+                if alias in (name, *entry["value"].get("alsoNamed", ())))
+
+
+@cache
 def _names() -> dict[str, Model]:
     found: dict[str, Model] = {}
     for name, entry in entries("models")["models"].items():

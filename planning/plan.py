@@ -46,6 +46,8 @@ class Ask:
     most_replicas: int | None = None
     memory_gib: float | None = None
     cache_workers: int | None = None
+    more_models: models.Facts | None = None
+    more_gpus: models.Facts | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class Plan:
             "layout": {"nodes": layout.nodes, "gpus_per_node": layout.gpus_per_node, "tensor": layout.tensor,
                        "pipeline": layout.pipeline, "data": layout.data, "expert_parallel": layout.expert_parallel},
             "stages": [{"layers": s.layers, "weights_gib": round(s.weights_gib, 3),
-                        "overhead_gib": round(s.overhead, 3), "kv_gib": round(s.kv, 3), "budget_gib": round(s.budget, 3),
-                        "non_torch_gib": round(s.non_torch, 3), "activation_gib": round(s.activation, 3),
+                        "overhead_gib": round(s.overhead, 3), "kv_gib": round(s.kv, 3),
+                        "budget_gib": round(s.budget, 3), "non_torch_gib": round(s.non_torch, 3),
+                        "activation_gib": round(s.activation, 3),
                         "graphs_gib": round(s.graphs, 3), "graphs_in_budget": s.graphs_in_budget,
                         "peak_gib": round(s.peak, 3)} for s in fit.stages],
             "kv_tokens": fit.kv_tokens, "kv_tokens_all": fit.kv_tokens * layout.data,
@@ -136,13 +139,13 @@ def _request(ask: Ask) -> Request:
     """The request with every name looked up; all names that are wrong are said at once."""
     lines: list[str] = []
 
-    def found(look_up: Any, name: str | None) -> Any:
+    def found(look_up: Any, *names: Any) -> Any:
         try:
-            return look_up(name)
+            return look_up(*names)
         except PlanError as error:
             lines.extend(error.lines)
 
-    model, gpu = found(models.find, ask.model), found(gpus.find, ask.gpu)
+    model, gpu = found(models.find, ask.model, ask.more_models), found(gpus.find, ask.gpu, ask.more_gpus)
     release = found(engine.find, ask.engine_version)
     if ask.kv_dtype != "auto" and not ask.kv_dtype.startswith("fp8"):
         lines.append(f"kv-dtype {ask.kv_dtype}: is unknown; write auto or fp8")
@@ -170,8 +173,8 @@ def _nearest(request: Request, max_model_len: int | None) -> list[str]:
 def _reasons(request: Request, fit: Fit) -> list[str]:
     model, layout, release = request.model, request.layout, request.engine
     lines = [f"stage {number} ({stage.layers} layers): {request.share:g} x {request.gpu.usable_gib:g} = "
-             f"{stage.budget:.2f} GiB - {stage.weights_gib:.2f} weights - {stage.overhead:.2f} overhead (an estimate) = "
-             f"{stage.kv:.2f} for KV"
+             f"{stage.budget:.2f} GiB - {stage.weights_gib:.2f} weights - {stage.overhead:.2f} overhead (an estimate) "
+             f"= {stage.kv:.2f} for KV"
              for number, stage in enumerate(fit.stages)]
     smallest = min(fit.stages, key=lambda stage: stage.kv / stage.layers)
     row = kv_bytes(request)
@@ -185,8 +188,9 @@ def _reasons(request: Request, fit: Fit) -> list[str]:
                      f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold "
                      f"{fit.kv_tokens}")
     peak = max(stage.peak for stage in fit.stages)
-    lines.append(f"{'starts' if fit.starts else 'does not start'}: at most {peak:.2f} GiB with the CUDA context, graphs "
-                 f"and the sampler's warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB")
+    word = "starts" if fit.starts else "does not start"
+    lines.append(f"{word}: at most {peak:.2f} GiB with CUDA context, graphs and "
+                 f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB")
     if model.mla and layout.tensor > 1:
         lines.append("the latent KV cache is the same on every tensor rank: more tensor ranks do not hold more tokens")
     elif model.mla is None and layout.tensor > model.kv_heads:
