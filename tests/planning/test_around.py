@@ -79,8 +79,10 @@ def test_the_path_ends_where_its_last_step_ends_and_nothing_beats_the_floor() ->
 
 
 def test_warming_the_cache_runs_beside_the_nodes_coming_up() -> None:
-    starts = {step.name: step.start for step in _path(Layout(2, 8, 8, 2), Supply("cache", 100, 42)).steps}
-    assert starts["warm the cache"] == starts["node and image"] == 0
+    steps = {step.name: step for step in _path(Layout(2, 8, 8, 2), Supply("cache", 100, 42)).steps}
+    warm, node = steps["warm the cache"], steps["node and image"]
+    assert warm.start == node.start == 0
+    assert steps["weights to nodes"].start == max(warm.end, node.end)
 
 
 def test_an_eager_engine_captures_no_graphs() -> None:

@@ -97,6 +97,14 @@ def test_kv_cache_of_a_token() -> None:
     assert shared == [1024, 512, 512]  # 4 KV heads: a rank keeps one at least
 
 
+def test_ranks_beyond_the_kv_heads_hold_copies_of_them() -> None:
+    """Qwen3-235B has 4 KV heads of 128: an eighth of the ranks saves no key or value projection over a fourth."""
+    requests = (_request("Qwen3-235B-A22B", layout=Layout(1, tensor, tensor, 1)) for tensor in (8, 4))
+    eight, four = (fit(request, 2048).stages[0].weights.attention for request in requests)
+    kv = 94 * 2 * 128 * 4096 * 2
+    assert eight - kv == pytest.approx((four - kv) / 2)
+
+
 def test_layers_with_a_window_hold_more_tokens_the_longer_the_context() -> None:
     request = _request("gpt-oss-120b", "H100-80", Layout(1, 2, 2, 1))
     assert fit(request, 131072).kv_tokens > 1.8 * fit(request, 1024).kv_tokens
