@@ -116,7 +116,8 @@ def test_everything_wrong_is_said_at_once_whatever_else_is_wrong_beside_it():
     raw["typo"] = 1
     keys = {line.split(": ")[0].removeprefix("modelserve:") for line in lines(raw, plain_secrets={"apiKey": "k"})}
     assert keys >= {"services.ds.layout.tensor", "services.ds.startupPolicy", "services.ds.port",
-                    "services.ds.replicas", "services.ds.unknown", "services.ds.resources.cpu", "services.ds.resources.memory",
+                    "services.ds.replicas", "services.ds.unknown", "services.ds.resources.cpu",
+                    "services.ds.resources.memory",
                     "services.Bad_Name", "services.Bad_Name.model", "cluster.context", "typo", "apiKey"}
 
 
