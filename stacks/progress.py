@@ -58,7 +58,7 @@ def describe(view: View) -> Standing:
     pods = sorted(view.pods, key=lambda pod: pod["metadata"]["name"])
     placed = [pod for pod in pods if pod["spec"].get("nodeName")]
     running = [pod for pod in placed if pod["status"].get("phase") == "Running" and not _waiting(pod)]
-    problems = tuple(text for pod in pods for text in _problems(pod, view))
+    problems = (*_no_room(pods, view), *(text for pod in pods for text in _failures(pod, view)))
     if len(pods) < wanted:
         return Standing(f"pods created: {len(pods)} of {wanted}", problems)
     if len(placed) < wanted:
@@ -89,11 +89,8 @@ def _stage(log: str) -> str:
     return "started, nothing in its log yet"
 
 
-def _problems(pod: Mapping[str, Any], view: View) -> list[str]:
+def _failures(pod: Mapping[str, Any], view: View) -> list[str]:
     found = []
-    for condition in pod["status"].get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            found.append(_no_room(pod, view, condition.get("message", "")))
     for status in pod["status"].get("containerStatuses") or []:
         waiting = (status.get("state") or {}).get("waiting") or {}
         ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
@@ -106,14 +103,20 @@ def _problems(pod: Mapping[str, Any], view: View) -> list[str]:
     return found
 
 
-def _no_room(pod: Mapping[str, Any], view: View, scheduler: str) -> str:
-    resource, per_pod = _gpus(pod)
-    template = view.spec["leaderWorkerTemplate"]
-    wanted = per_pod * template["size"] * view.spec["replicas"]
+def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
+    """One line for all pods that the scheduler cannot place, with the GPUs wanted and there."""
+    refused = [(pod, condition.get("message", "")) for pod in pods for condition in pod["status"].get("conditions") or []
+               if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable"]
+    if not refused:
+        return []
+    resource, per_pod = _gpus(refused[0][0])
+    wanted = per_pod * view.spec["leaderWorkerTemplate"]["size"] * view.spec["replicas"]
     there = sum(int(node["status"].get("allocatable", {}).get(resource, 0)) for node in view.nodes)
     taken = sum(_gpus(other)[1] for other in [*view.others, *view.pods] if other["spec"].get("nodeName"))
-    return (f"{_name(pod)} finds no node: {wanted} {resource} are wanted ({per_pod} in each pod), the cluster has "
-            f"{there}, of which {max(there - taken, 0)} free; the scheduler says: {scheduler}")
+    # What follows «preemption» is about evicting other pods, which is not what the reader can change.
+    scheduler = refused[0][1].partition(" no new claims")[0].partition(" preemption:")[0]
+    return [f"no node for {', '.join(_name(pod) for pod, _ in refused)}: {wanted} {resource} are wanted ({per_pod} in "
+            f"each pod), the cluster has {there}, of which {max(there - taken, 0)} free; the scheduler says: {scheduler}"]
 
 
 def _gpus(pod: Mapping[str, Any]) -> tuple[str, int]:
