@@ -105,18 +105,20 @@ def _failures(pod: Mapping[str, Any], view: View) -> list[str]:
 
 def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
     """One line for all pods that the scheduler cannot place, with the GPUs wanted and there."""
-    refused = [(pod, condition.get("message", "")) for pod in pods for condition in pod["status"].get("conditions") or []
+    refused = [(_name(pod), pod, condition.get("message", "")) for pod in pods
+               for condition in pod["status"].get("conditions") or []
                if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable"]
     if not refused:
         return []
-    resource, per_pod = _gpus(refused[0][0])
+    _, first, message = refused[0]
+    resource, per_pod = _gpus(first)
     wanted = per_pod * view.spec["leaderWorkerTemplate"]["size"] * view.spec["replicas"]
     there = sum(int(node["status"].get("allocatable", {}).get(resource, 0)) for node in view.nodes)
     taken = sum(_gpus(other)[1] for other in [*view.others, *view.pods] if other["spec"].get("nodeName"))
     # What follows «preemption» is about evicting other pods, which is not what the reader can change.
-    scheduler = refused[0][1].partition(" no new claims")[0].partition(" preemption:")[0]
-    return [f"no node for {', '.join(_name(pod) for pod, _ in refused)}: {wanted} {resource} are wanted ({per_pod} in "
-            f"each pod), the cluster has {there}, of which {max(there - taken, 0)} free; the scheduler says: {scheduler}"]
+    scheduler = message.partition(" no new claims")[0].partition(" preemption:")[0]
+    return [f"no node for {', '.join(name for name, *_ in refused)}: {wanted} {resource} are wanted ({per_pod} in each "
+            f"pod), the cluster has {there}, of which {max(there - taken, 0)} free; the scheduler says: {scheduler}"]
 
 
 def _gpus(pod: Mapping[str, Any]) -> tuple[str, int]:
