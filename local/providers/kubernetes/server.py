@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -201,6 +203,8 @@ def serve(engine: str) -> None:
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(engine), server)
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     server.start()
-    stop = threading.Event()
+    # The engine's way to end a plugin. Nothing is under way then; a user's Ctrl-C arrives as the request Cancel.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     while not (engine and _engine_is_gone(engine)):
-        stop.wait(_ENGINE_CHECK_SECONDS)
+        time.sleep(_ENGINE_CHECK_SECONDS)
+    os._exit(0)
