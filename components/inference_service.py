@@ -6,6 +6,7 @@ Works in front of any workload whose leaders a label selector finds. Not here: t
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def api_key_secret_name(name: str) -> str:
     return f"{name}-api-key"
 
 
+@functools.cache  # costs tens of milliseconds of CPU, and every service of a stack has the same key
 def api_key_revision(api_key: str) -> str:
     """A short public digest, which changes with the key. Pods carry it: a running engine never re-reads its key."""
     return hashlib.scrypt(api_key.encode(), salt=b"modelserve", n=_SCRYPT_COST, r=8, p=1, dklen=6).hex()
