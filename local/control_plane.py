@@ -36,6 +36,7 @@ _COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedu
 _KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
 _KWOK_STAGES = ("node/fast/node-initialize.yaml", "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml")
 _ATTEMPTS = 3
+_TWO_NODES = NodePool()
 
 
 class ControlPlaneError(Exception):
@@ -58,7 +59,7 @@ class ControlPlane:
 
 
 def start(
-    name: str = "local", *, nodes: NodePool = NodePool(), load_seconds: float = 10, say: Say = print
+    name: str = "local", *, nodes: NodePool = _TWO_NODES, load_seconds: float = 10, say: Say = print
 ) -> ControlPlane:
     """Starts the control plane `name`, or returns the running one as it is.
 
@@ -74,6 +75,7 @@ def start(
             say(f"control plane {name} was left half dead ({', '.join(dead)}): starting it anew")
             _remove(plane.folder)
         programs = ensure(*_COMPONENTS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
+        reason = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
                 say(f"control plane {name} did not come up ({reason}): trying again on other ports")
@@ -189,7 +191,10 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
         "kind": "KwokctlConfiguration",
         "options": options,
         "componentsPatches": [
-            {"name": name, "extraArgs": alone} for name in ("kube-controller-manager", "kube-scheduler")
+            {"name": "kube-controller-manager", "extraArgs": alone},
+            {"name": "kube-scheduler", "extraArgs": alone},
+            # A third of what it computes while CRDs come in is garbage collection; this trades it for memory.
+            {"name": "kube-apiserver", "extraEnvs": [{"name": "GOGC", "value": "300"}]},
         ],
     }
     file = plane.folder / "kwokctl.json"

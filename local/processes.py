@@ -49,7 +49,7 @@ def alive(folder: Path) -> dict[str, int]:
     return {name: pid for name, pid in recorded(folder).items() if str(folder) in _command_line(pid)}
 
 
-def end(folder: Path, grace_seconds: float = 3) -> None:
+def end(folder: Path, grace_seconds: float = 0.5) -> None:
     """Ends this folder's processes: asked first, killed when still there after `grace_seconds`."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for pid in alive(folder).values():

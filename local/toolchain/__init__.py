@@ -22,8 +22,10 @@ from pathlib import Path
 from local.paths import work_dir
 
 _HERE = Path(__file__).resolve().parent
-_KUBERNETES_VERSION = "-X k8s.io/component-base/version.gitVersion={v} -X k8s.io/component-base/version.gitMajor={major}"
-_KUBERNETES_VERSION += " -X k8s.io/component-base/version.gitMinor={minor}"
+_COMPONENT_BASE = "k8s.io/component-base/version.git"
+_KUBERNETES_VERSION = " ".join(
+    f"-X {_COMPONENT_BASE}{part}" for part in ("Version={v}", "Major={major}", "Minor={minor}")
+)
 
 
 class ToolchainError(Exception):
@@ -148,8 +150,8 @@ def module(path: str) -> Path:
 @functools.cache
 def pinned(folder: str) -> dict[str, str]:
     """Module path → version, of every module that the go.mod file in `folder` requires."""
-    text = (_HERE / folder / "go.mod").read_text()
-    return dict(re.findall(r"^(?:require )?\s*([\w./-]+\.[\w./-]+) (v\S+)", text.split("\nreplace", 1)[0], re.MULTILINE))
+    text, _, _ = (_HERE / folder / "go.mod").read_text().partition("\nreplace")
+    return dict(re.findall(r"^(?:require )?\s*([\w./-]+\.[\w./-]+) (v\S+)", text, re.MULTILINE))
 
 
 def _on_path(program: Program) -> tuple[Path | None, str]:
@@ -214,7 +216,8 @@ def _require_go(missing: list[tuple[Program, str]]) -> None:
     for folder in {program.folder for program, _ in missing}:
         answer = _go(_HERE / folder, "env", "GOVERSION")
         if answer.returncode:
-            raise ToolchainError(f"Go is too old: {_last_lines(answer.stderr)}; install a newer one from https://go.dev/dl")
+            why = _last_lines(answer.stderr)
+            raise ToolchainError(f"Go does not fit: {why}; install a newer one from https://go.dev/dl")
 
 
 def _require_room(missing: list[tuple[Program, str]]) -> None:
