@@ -212,7 +212,8 @@ def test_a_set_of_no_replicas_waits_for_no_number_that_its_status_leaves_out():
 
 
 @pytest.mark.parametrize("change", [
-    {"nodes": 1, "pipeline": 1}, {"gpus_per_node": 4, "tensor": 4}, {"tensor": 16, "pipeline": 1}])
+    {"nodes": 1, "pipeline": 1}, {"gpus_per_node": 4, "tensor": 4}, {"tensor": 16, "pipeline": 1},
+    {"nodes": 4, "gpus_per_node": 4}])
 def test_the_layout_annotation_changes_with_the_layout(change):
     assert group(**change)["metadata"]["annotations"][LAYOUT] != group()["metadata"]["annotations"][LAYOUT]
 
