@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 _COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 _KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
-_KWOK_STAGES = ("node/fast/node-initialize.yaml", "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml")
+_STAGES = ROOT / "local" / "stages"
 _ATTEMPTS = 3
 _TWO_NODES = NodePool()
 
@@ -155,11 +155,13 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
         # The operators' caches need their kinds; everything else may come in any order.
         kinds = threads.submit(api.apply_crds, operators.crd_files())
         others = [
-            threads.submit(_apply_stages, api, load_seconds),
+            threads.submit(_apply_stages, api, load_seconds, [*_kwok_stages(), _STAGES / "pods.yaml"]),
             threads.submit(_apply_nodes, api, nodes),
             threads.submit(_apply_storage, api),
         ]
         kinds.result()
+        # kwok does not come back to a stage whose kind it could not find.
+        others.append(threads.submit(_apply_stages, api, load_seconds, [_STAGES / "fluid.yaml"]))
         urls = _start_operators(plane, programs, api)
         for each in others:
             each.result()
@@ -193,8 +195,8 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
         "componentsPatches": [
             {"name": "kube-controller-manager", "extraArgs": alone},
             {"name": "kube-scheduler", "extraArgs": alone},
-            # A third of what it computes while CRDs come in is garbage collection; this trades it for memory.
-            {"name": "kube-apiserver", "extraEnvs": [{"name": "GOGC", "value": "300"}]},
+            # A third of its work while CRDs come in is garbage collection; this trades some of it for memory.
+            {"name": "kube-apiserver", "extraEnvs": [{"name": "GOGC", "value": "200"}]},
         ],
     }
     file = plane.folder / "kwokctl.json"
@@ -235,13 +237,20 @@ def free_ports(count: int) -> tuple[int, ...]:
         return tuple(each.getsockname()[1] for each in taken)
 
 
-def _apply_stages(api: Api, load_seconds: float) -> None:
-    """What happens to nodes, pods and Fluid's resources without anybody behind them."""
-    upstream = module("sigs.k8s.io/kwok") / "kustomize" / "stage"
-    files = [upstream / file for file in _KWOK_STAGES] + sorted((ROOT / "local" / "stages").glob("*.yaml"))
-    texts = [file.read_text().replace("LOAD_SECONDS", str(float(load_seconds))) for file in files]
-    for stage in (document for text in texts for document in yaml.safe_load_all(text)):
-        api.apply(f"/apis/kwok.x-k8s.io/v1alpha1/stages/{stage['metadata']['name']}", stage)
+def _kwok_stages() -> list[Path]:
+    """What keeps fake nodes ready, out of kwok's own module."""
+    folder = module("sigs.k8s.io/kwok") / "kustomize" / "stage" / "node"
+    return [
+        folder / "fast" / "node-initialize.yaml",
+        folder / "heartbeat-with-lease" / "node-heartbeat-with-lease.yaml",
+    ]
+
+
+def _apply_stages(api: Api, load_seconds: float, files: list[Path]) -> None:
+    for file in files:
+        text = file.read_text().replace("LOAD_SECONDS", str(float(load_seconds)))
+        for stage in yaml.safe_load_all(text):
+            api.apply(f"/apis/kwok.x-k8s.io/v1alpha1/stages/{stage['metadata']['name']}", stage)
 
 
 def _apply_nodes(api: Api, nodes: NodePool) -> None:

@@ -63,8 +63,8 @@ OPERATORS = (
     ),
 )
 
-# Module → files with CustomResourceDefinitions, also of operators that do not run here. Of prometheus-operator those that
-# a workload brings along: each further one costs every start half a second.
+# Module and files with CustomResourceDefinitions, also of operators that do not run here. Of prometheus-operator those
+# that a workload brings along: the rest is megabytes of schema, and every start would wait for them.
 CRDS = (
     ("sigs.k8s.io/lws", "config/crd/bases/*.yaml"),
     ("github.com/fluid-cloudnative/fluid", "config/crd/bases/*.yaml"),
