@@ -58,6 +58,28 @@ class ControlPlane:
         return Api(config["clusters"][0]["cluster"]["server"], self.folder / "pki")
 
 
+def find(name: str) -> ControlPlane:
+    """The control plane of that name, there or not. Raises ControlPlaneError when it is no name."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
+        raise ControlPlaneError(f"{name!r} is no name for a control plane: use lower-case letters, digits and hyphens")
+    folder = work_dir() / "clusters" / name
+    return ControlPlane(name, folder, folder / "kubeconfig")
+
+
+def ailments(plane: ControlPlane) -> list[str]:
+    """What is missing for the control plane to be whole; nothing, when it is."""
+    if not plane.folder.exists():
+        return ["it is not running"]
+    ended = _ended(plane)
+    if ended or not (plane.folder / "complete").exists():
+        return [f"{name} ended" for name in ended] or ["its start was cut short"]
+    try:
+        plane.api.get("/readyz")
+    except (ApiError, urllib3.exceptions.HTTPError):
+        return ["the API server does not answer"]
+    return []
+
+
 def start(
     name: str = "local", *, nodes: NodePool = _TWO_NODES, load_seconds: float = 10, say: Say = print
 ) -> ControlPlane:
@@ -67,12 +89,12 @@ def start(
     Raises ControlPlaneError or ToolchainError. One that a crash left half dead is removed and started anew.
     """
     with _lock(name):
-        plane = _plane(name)
+        plane = find(name)
         if plane.folder.exists():
-            dead = _dead(plane)
-            if not dead:
+            ailing = ailments(plane)
+            if not ailing:
                 return plane
-            say(f"control plane {name} was left half dead ({', '.join(dead)}): starting it anew")
+            say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
         programs = ensure(*_COMPONENTS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
         reason = ""
@@ -93,7 +115,7 @@ def start(
 def stop(name: str = "local", say: Say = print) -> None:
     """Ends the processes of the control plane `name` and removes its folder; where there is none it only says so."""
     with _lock(name):
-        folder = _plane(name).folder
+        folder = find(name).folder
         if not folder.exists():
             say(f"control plane {name} is not running")
             return
@@ -107,33 +129,22 @@ def running() -> list[str]:
     return sorted(folder.name for folder in folders if processes.alive(folder))
 
 
-def _plane(name: str) -> ControlPlane:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
-        raise ControlPlaneError(f"{name!r} is no name for a control plane: use lower-case letters, digits and hyphens")
-    folder = work_dir() / "clusters" / name
-    return ControlPlane(name, folder, folder / "kubeconfig")
-
-
 @contextmanager
 def _lock(name: str) -> Iterator[None]:
     """One start or stop of a control plane at a time; the system frees the lock of a killed process."""
-    folder = work_dir() / "clusters"
-    folder.mkdir(exist_ok=True)
-    with (folder / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _dead(plane: ControlPlane) -> list[str]:
-    """What is missing for the control plane to be whole; nothing, when it is."""
-    ended = _ended(plane)
-    if ended or not (plane.folder / "complete").exists():
-        return [f"{name} ended" for name in ended] or ["its start was cut short"]
-    try:
-        plane.api.get("/readyz")
-    except (ApiError, urllib3.exceptions.HTTPError):
-        return ["the API server does not answer"]
-    return []
+    file = work_dir() / "clusters" / f".{name}.lock"
+    file.parent.mkdir(exist_ok=True)
+    while True:
+        with file.open("w") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            # Whoever had it before may have removed it: then the lock is one on a file that nobody else will open.
+            if not file.exists() or not os.path.samestat(os.fstat(opened.fileno()), file.stat()):
+                continue
+            try:
+                yield
+            finally:
+                file.unlink()
+            return
 
 
 def _last_words(plane: ControlPlane, name: str) -> str:
