@@ -138,8 +138,9 @@ class Engine(Strict):
     @field_validator("env")
     @classmethod
     def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
-        ours = fact("engines", "vllm", "variablesWeSet")
-        refuse(*[(f".{name}", "", "is set by the program", "leave it out") for name in value if name in ours])
+        ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
+        refuse(*[(f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
+                 for name in value if name.startswith(ours)])
         return value
 
 

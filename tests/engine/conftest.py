@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from local import control_plane as planes
+from tests.engine.pulumi_stack import API_KEY, Cluster, Stack
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +21,23 @@ def control_plane() -> Iterator[planes.ControlPlane]:
         yield planes.start(name, load_seconds=1)
     finally:
         planes.stop(name)
+
+
+@pytest.fixture
+def cluster(control_plane: planes.ControlPlane) -> Cluster:
+    """What stands in the session's control plane."""
+    return Cluster(control_plane)
+
+
+@pytest.fixture
+def stack(control_plane: planes.ControlPlane, cluster: Cluster, tmp_path: Path) -> Iterator[Stack]:
+    """A fresh stack; whatever the test did, nothing of it is left and nothing it said or stored holds the API key."""
+    made = Stack(control_plane, tmp_path)
+    try:
+        yield made
+        made.destroy()
+        cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
+    finally:
+        cluster.clear()
+    told = "".join(made.said) + "".join(path.read_text() for path in (made.folder / "state").rglob("*.json*"))
+    assert API_KEY not in told and base64.b64encode(API_KEY.encode()).decode() not in told

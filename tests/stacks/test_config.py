@@ -83,6 +83,7 @@ def test_a_good_file_is_accepted_with_every_default_in_one_place():
      "use layout.tensor"),
     ("services/ds/engine/extraArgs", ["--api-key", "k"], "services.ds.engine.extraArgs[0]", "modelserve:apiKey"),
     ("services/ds/engine/env", {"VLLM_API_KEY": "k"}, "services.ds.engine.env.VLLM_API_KEY", "is set by the program"),
+    ("services/ds/engine/env", {"MODELSERVE_NODES": "9"}, "services.ds.engine.env.MODELSERVE_NODES", "leave it out"),
     ("services/ds/engine/gpuMemoryUtilization", 1.0, "services.ds.engine.gpuMemoryUtilization", "less than 1"),
     ("services/ds/podLabels", {"pulumi.com/x": "1"}, "services.ds.podLabels.pulumi.com/x", "leave it out"),
     ("services/ds/model", "deepseek-ai/DeepSeek-R1", "services.ds.model", "without its owner"),
