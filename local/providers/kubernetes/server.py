@@ -152,6 +152,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             context.abort_with_status(_incomplete(error))
         except (Rejected, Unreachable) as error:
             _abort(context, str(error))
+        if not resource_id:
+            return provider_pb2.ReadResponse()  # gone: properties must be absent, not empty
         return provider_pb2.ReadResponse(id=resource_id, properties=encode(outputs), inputs=encode(inputs))
 
     def Update(self, request: Any, context: grpc.ServicerContext) -> Any:

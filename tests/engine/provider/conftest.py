@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,18 @@ class Engine:
         self._folder = folder
         self._program: Program = lambda: None
         self.name = f"t{secrets.token_hex(3)}"
-        workspace = auto.LocalWorkspaceOptions(env_vars=environment, work_dir=str(folder))
-        self.stack = auto.create_stack(
-            self.name, project_name="provider", program=lambda: self._program(), opts=workspace
+        self.stack = auto.Stack.create(
+            self.name,
+            auto.LocalWorkspace(
+                work_dir=str(folder),
+                env_vars=environment,
+                program=lambda: self._program(),
+                project_settings=auto.ProjectSettings(name="provider", runtime="python"),
+            ),
         )
+        # Each would run the CLI again after every operation, for what no test asks.
+        summary = auto.UpdateSummary("update", datetime.now(), "", {}, {}, "succeeded")
+        vars(self.stack).update(outputs=dict, info=lambda show_secrets=False: summary)
 
     def _run(self, operation: Callable[..., Any], program: Program | None = None, **options: Any) -> Outcome:
         self._program = program or self._program
@@ -126,7 +135,7 @@ class Engine:
         wrapper = self._folder / "bin" / "pulumi"
         wrapper.parent.mkdir(exist_ok=True)
         real = shutil.which("pulumi", path=self._environment["PATH"])
-        wrapper.write_text(f'#!/bin/sh\n[ "$1" = up ] && echo $$ > {pid_file}\nexec {real} "$@"\n')
+        wrapper.write_text(f'#!/bin/sh\ncase " $* " in *" up "*) echo $$ > {pid_file};; esac\nexec {real} "$@"\n')
         wrapper.chmod(0o755)
         workspace = self.stack.workspace
         path = f"{wrapper.parent}{os.pathsep}{self._environment['PATH']}"
@@ -136,12 +145,12 @@ class Engine:
             until(when)
             os.kill(int(pid_file.read_text()), how)
 
-        workspace.set_env_vars({"PATH": path})
+        workspace.env_vars = {**self._environment, "PATH": path}
         thread = threading.Thread(target=interrupt)
         thread.start()
         self._run(self.stack.up, program, into=outcome)
         thread.join()
-        workspace.set_env_vars({"PATH": self._environment["PATH"]})
+        workspace.env_vars = self._environment
         return outcome
 
 
