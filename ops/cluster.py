@@ -95,12 +95,11 @@ class Cluster:
             except (client.ApiException, urllib3.exceptions.HTTPError, OSError):
                 return
             far = forward.socket(leader.port)
-            up = threading.Thread(target=_pump, args=(near, far), daemon=True)
-            up.start()
-            _pump(far, near)
+            threading.Thread(target=_pump, args=(far, near), daemon=True).start()
+            # Ends with the client: that the pod has closed its side, not every kubelet passes on.
+            _pump(near, far)
             with suppress(OSError):
-                near.shutdown(socket.SHUT_RDWR)
-            up.join()
+                far.shutdown(socket.SHUT_RDWR)
             forward.close()
 
     def _standing(self, pod: client.V1Pod) -> str:
@@ -115,10 +114,11 @@ class Cluster:
                 return f"{name}: {waiting.reason}" + (f": {waiting.message}" if waiting.message else "")
         if pod.status.phase != "Running":
             return f"{name} is {pod.status.phase}"
-        last = ""
+        last = None
         with suppress(client.ApiException):
             last = self._core.read_namespaced_pod_log(name, self._namespace, tail_lines=1, _request_timeout=_CALL)
-        return f"{name} runs and is not ready" + (f"; its log ends: {last.strip()}" if last.strip() else "")
+        # The library gives None, not "", for a log without a line.
+        return f"{name} runs and is not ready" + (f"; its log ends: {last.strip()}" if last else "")
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
