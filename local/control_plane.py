@@ -32,7 +32,14 @@ from local.toolchain import ensure, module
 
 Say = Callable[[str], None]
 
-_COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+# Program → what kwokctl's options of it begin with.
+_OPTIONS = {
+    "etcd": "etcd",
+    "kube-apiserver": "kubeApiserver",
+    "kube-controller-manager": "kubeControllerManager",
+    "kube-scheduler": "kubeScheduler",
+    "kwok": "kwokController",
+}
 _KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
 _STAGES = ROOT / "local" / "stages"
 _ATTEMPTS = 3
@@ -41,6 +48,10 @@ _TWO_NODES = NodePool()
 
 class ControlPlaneError(Exception):
     """A control plane does not come up; the text is one line: what, why, what to do."""
+
+
+# A port that somebody else took meanwhile shows as any of these.
+_FAILURES = (ControlPlaneError, TimeoutError, subprocess.TimeoutExpired, ApiError, urllib3.exceptions.HTTPError)
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ def start(
                 return plane
             say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
-        programs = ensure(*_COMPONENTS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
+        programs = ensure(*_OPTIONS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
         reason = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
@@ -107,7 +118,7 @@ def start(
                     _start(plane, programs, nodes, load_seconds)
                     undo.pop_all()
                     return plane
-            except (ControlPlaneError, TimeoutError, ApiError, urllib3.exceptions.HTTPError) as error:
+            except _FAILURES as error:
                 reason = str(error)
         raise ControlPlaneError(f"control plane {name} does not come up: {reason}")
 
@@ -176,9 +187,8 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
         urls = _start_operators(plane, programs, api)
         for each in others:
             each.result()
-    if (ROOT / "local" / "engines.py").exists():
-        command = [sys.executable, "-m", "local.engines", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
-        processes.launch(plane.folder, "engines", command, {"PYTHONPATH": str(ROOT)})
+    engines = [sys.executable, "-m", "local.engines", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
+    processes.launch(plane.folder, "engines", engines, {"PYTHONPATH": str(ROOT)})
     for url in urls:
         wait_until(lambda url=url: operators.answers(url, plane.folder), 30, lambda url=url: f"nobody answers at {url}")
     wait_until(lambda: not _unready(plane, api), 30, lambda: f"not ready: {', '.join(_unready(plane, api))}")
@@ -188,14 +198,11 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
 def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
     """etcd, API server, controllers, scheduler and kwok, and our kubeconfig for them."""
     plane.folder.mkdir(parents=True)
-    ports = dict(zip(("etcd", "etcdPeer", "kubeApiserver", "kubeControllerManager", "kubeScheduler", "kwokController"),
-                     free_ports(6), strict=True))  # fmt: skip
-    binaries = {re.sub(r"-(.)", lambda m: m[1].upper(), name): str(programs[name]) for name in _COMPONENTS}
-    binaries["kwokController"] = binaries.pop("kwok")
+    ports = dict(zip((*_OPTIONS.values(), "etcdPeer"), free_ports(len(_OPTIONS) + 1), strict=True))
     options = (
         {"runtime": "binary", "bindAddress": "127.0.0.1", "enableCRDs": _KWOK_CRDS, "disableQPSLimits": True}
-        | {f"{name}Port": port for name, port in ports.items()}
-        | {f"{name}Binary": path for name, path in binaries.items()}
+        | {f"{option}Port": port for option, port in ports.items()}
+        | {f"{option}Binary": str(programs[program]) for program, option in _OPTIONS.items()}
     )
     # Nobody competes for leadership here, and waiting for the lease costs seconds.
     alone = [{"key": "leader-elect", "value": "false"}]
@@ -206,18 +213,18 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
         "componentsPatches": [
             {"name": "kube-controller-manager", "extraArgs": alone},
             {"name": "kube-scheduler", "extraArgs": alone},
-            # A third of its work while CRDs come in is garbage collection; this trades some of it for memory.
-            {"name": "kube-apiserver", "extraEnvs": [{"name": "GOGC", "value": "200"}]},
+            # A third of its work while CRDs come in is garbage collection, with the default settings.
+            {
+                "name": "kube-apiserver",
+                "extraEnvs": [{"name": "GOGC", "value": "300"}, {"name": "GOMEMLIMIT", "value": "1GiB"}],
+            },
         ],
     }
     file = plane.folder / "kwokctl.json"
     file.write_text(json.dumps(settings))
-    command = [programs["kwokctl"], "create", "cluster", "--name", plane.name, "--config", file, "--kubeconfig", "",
-               "--timeout", "60s"]  # fmt: skip
-    environment = os.environ | {"KWOK_WORKDIR": str(work_dir())}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True)
-    if answer.returncode:
-        raise ControlPlaneError(f"kwokctl: {(answer.stderr or answer.stdout).strip().splitlines()[-1]}")
+    command = [programs["kwokctl"], "create", "cluster", "--name", plane.name, "--config", file, "--kubeconfig", ""]
+    if processes.run(plane.folder, "kwokctl", command, {"KWOK_WORKDIR": str(work_dir())}, seconds=60):
+        raise ControlPlaneError(f"kwokctl: {_last_words(plane, 'kwokctl')}")
     _write_kubeconfig(plane, ports["kubeApiserver"])
 
 

@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-def launch(folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> int:
-    """Starts `command` detached, with its output in logs/NAME.log and its id in pids/NAME.pid; gives the id."""
+def launch(
+    folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts `command` detached, with its output in logs/NAME.log and its id in pids/NAME.pid."""
     for part in ("logs", "pids"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     with (folder / "logs" / f"{name}.log").open("ab") as log:
@@ -31,7 +33,17 @@ def launch(folder: Path, name: str, command: Sequence[str | Path], environment: 
     record = folder / "pids" / f"{name}.pid"
     record.with_suffix(".new").write_text(str(process.pid))
     record.with_suffix(".new").rename(record)
-    return process.pid
+    return process
+
+
+def run(folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str], seconds: float) -> int:
+    """Like `launch`, and waits for the end; gives the exit code. Raises subprocess.TimeoutExpired.
+
+    Recorded as long as it runs, so that `end` finds it also when whoever waited was killed.
+    """
+    code = launch(folder, name, command, environment).wait(seconds)
+    (folder / "pids" / f"{name}.pid").unlink()
+    return code
 
 
 def recorded(folder: Path) -> dict[str, int]:
