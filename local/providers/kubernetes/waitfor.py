@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 
-
 class WaitForError(Exception):
     """The annotation's value cannot be used. Found only after the object was created, as the official plugin does."""
 

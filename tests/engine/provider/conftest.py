@@ -99,7 +99,7 @@ class Engine:
             outcome.ok, outcome.output = True, result.stdout
         except auto.CommandError as error:
             outcome.output = str(error)
-            # The SDK leaves coroutines behind when the engine ends a program; they complain wherever they are collected.
+            # The SDK leaves coroutines behind when the engine ends a program: collected elsewhere they break others.
             gc.collect()
         return outcome
 
@@ -234,7 +234,10 @@ def widget_crd(group: str = WIDGETS) -> dict[str, Any]:
         "properties": {
             "size": {"type": "integer", "maximum": 10},
             "mode": {"type": "string", "enum": ["a", "b"], "default": "a"},
-            "role": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "role is immutable"}]},
+            "role": {
+                "type": "string",
+                "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "role is immutable"}],
+            },
         },
     }
     free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

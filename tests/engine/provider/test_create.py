@@ -48,7 +48,10 @@ def test_an_existing_object_passes_preview_and_fails_up_until_the_provider_may_u
     def upserting() -> None:
         provider = k8s.Provider("upserting", upsert_existing_objects=True)
         k8s.core.v1.ConfigMap(
-            "ex", metadata={"namespace": namespace, "name": "ex"}, data={"a": "1"}, opts=ResourceOptions(provider=provider)
+            "ex",
+            metadata={"namespace": namespace, "name": "ex"},
+            data={"a": "1"},
+            opts=ResourceOptions(provider=provider),
         )
 
     assert engine.up(upserting).ok
@@ -58,11 +61,10 @@ def test_an_existing_object_passes_preview_and_fails_up_until_the_provider_may_u
     assert engine.destroy().ok and not cluster.exists(f"{path}/ex")
 
 
-def test_what_the_schema_refuses_fails_the_preview_unless_an_input_is_unknown(
-    engine: Engine, namespace: str
-) -> None:
+def test_what_the_schema_refuses_fails_the_preview_unless_an_input_is_unknown(engine: Engine, namespace: str) -> None:
+    urn = engine.urn(f"{WIDGET_VERSION}:Widget", "w")
     words = (
-        f'resource "{engine.urn(f"{WIDGET_VERSION}:Widget", "w")}" was not successfully created by the Kubernetes API server: '
+        f'resource "{urn}" was not successfully created by the Kubernetes API server: '
         'Widget.provider.example.com "w" is invalid: spec.size: Invalid value: 99: '
         "spec.size in body should be less than or equal to 10"
     )
@@ -70,13 +72,8 @@ def test_what_the_schema_refuses_fails_the_preview_unless_an_input_is_unknown(
 
     def with_unknown() -> None:
         source = k8s.core.v1.ConfigMap("source", metadata={"namespace": namespace})
-        k8s.apiextensions.CustomResource(
-            "w",
-            api_version=WIDGET_VERSION,
-            kind="Widget",
-            metadata={"name": "w", "namespace": namespace, "labels": {"uid": source.metadata["uid"].apply(lambda uid: uid)}},
-            spec={"size": 99, "mode": pulumi.Output.from_input(source.id).apply(lambda _: "a")},
-        )
+        unknown = pulumi.Output.from_input(source.id).apply(lambda _: "a")
+        widget(namespace, size=99, mode=unknown)
 
     assert engine.preview(with_unknown).ok
     up = engine.up(with_unknown)
@@ -93,7 +90,11 @@ def test_a_missing_kind_or_namespace_passes_preview_and_is_retried_until_it_is_t
         crd = widget_crd(group)
         k8s.apiextensions.v1.CustomResourceDefinition("crd", metadata=crd["metadata"], spec=crd["spec"])
         k8s.apiextensions.CustomResource(
-            "w", api_version=f"{group}/v1", kind="Widget", metadata={"name": "w", "namespace": namespace}, spec={"size": 1}
+            "w",
+            api_version=f"{group}/v1",
+            kind="Widget",
+            metadata={"name": "w", "namespace": namespace},
+            spec={"size": 1},
         )
         k8s.core.v1.Namespace("fresh", metadata={"name": fresh})
         k8s.core.v1.ConfigMap("inside", metadata={"name": "inside", "namespace": fresh})

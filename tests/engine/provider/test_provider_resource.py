@@ -1,4 +1,4 @@
-"""The provider resource: which of its changes replace everything, and what happens while its cluster cannot be reached."""
+"""The provider resource: which of its changes replace everything, and what an unreachable cluster means."""
 
 from __future__ import annotations
 

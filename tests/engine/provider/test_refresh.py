@@ -31,7 +31,11 @@ def test_a_refresh_marks_an_unready_deployment_and_the_next_up_waits_for_it(engi
         pod = {"node_selector": {"nowhere": "yes"}, "containers": [{"name": "c", "image": "busybox"}]}
         k8s.apps.v1.Deployment(
             "dep",
-            metadata={"name": "dep", "namespace": namespace, "annotations": {"pulumi.com/skipAwait": str(skip).lower()}},
+            metadata={
+                "name": "dep",
+                "namespace": namespace,
+                "annotations": {"pulumi.com/skipAwait": str(skip).lower()},
+            },
             spec={"selector": {"match_labels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
             opts=ResourceOptions(custom_timeouts={"create": "1s", "update": "1s"}),
         )

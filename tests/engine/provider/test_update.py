@@ -16,9 +16,7 @@ def config_map(namespace: str, labels: dict[str, str] | None = None, **options: 
 
 
 def not_live(where: str, reason: str) -> str:
-    return (
-        f'the Kubernetes API server reported that "{where}" failed to fully initialize or become live: {reason}'
-    )
+    return f'the Kubernetes API server reported that "{where}" failed to fully initialize or become live: {reason}'
 
 
 def one_error(line: str) -> str:
@@ -161,9 +159,7 @@ def test_what_kubectl_wrote_is_taken_over_at_up_though_preview_shows_a_conflict(
     assert engine.up().ok and cluster.get(path)["spec"] == {"size": 3, "mode": "b"}
 
 
-def test_an_ignored_field_stays_with_the_manager_that_owns_it(
-    engine: Engine, cluster: Cluster, namespace: str
-) -> None:
+def test_an_ignored_field_stays_with_the_manager_that_owns_it(engine: Engine, cluster: Cluster, namespace: str) -> None:
     path = f"/apis/{WIDGET_VERSION}/namespaces/{namespace}/widgets/w"
     opts = ResourceOptions(ignore_changes=["spec.size"])
     assert engine.up(lambda: widget(namespace, size=1, opts=opts)).ok

@@ -88,7 +88,9 @@ def test_a_condition_must_be_true_and_the_words_follow_it(engine: Engine, cluste
 
 
 def test_paths_and_lists_are_waited_for_in_order(engine: Engine, cluster: Cluster, namespace: str) -> None:
-    wanted = """["jsonpath={.status.phase}=Running", "jsonpath={.status.conditions[?(@.type==\\"Ready\\")].status}=True"]"""
+    wanted = (
+        """["jsonpath={.status.phase}=Running", "jsonpath={.status.conditions[?(@.type==\\"Ready\\")].status}=True"]"""
+    )
     pending, ready = ({"conditions": [{"type": "Ready", "status": status}]} for status in ("False", "True"))
     path = '{.status.conditions[?(@.type=="Ready")].status}'
     created = up_with(
