@@ -133,6 +133,8 @@ class Member:
     formed_at: float | None = None
     said_at: float = 0.0
     said: str = ""
+    # Whether its last words are written.
+    doomed: bool = False
 
     @property
     def labels(self) -> dict[str, str]:
@@ -259,28 +261,29 @@ class Engines:
         """Lets the logs of starting pods grow."""
         with self._lock:
             for member in self._members.values():
-                if not member.ready or member.formed_at is None:
+                if not member.ready or member.formed_at is None:  # a worker without a probe is ready at once
                     self._tell(member)
 
     def _begin(self, member: Member) -> None:
         member.log.begin()
         member.run, member.begun = member.state["running"]["startedAt"], time.monotonic()
-        member.formed_at, member.said, member.said_at = None, "", 0.0
+        member.formed_at, member.said, member.said_at, member.doomed = None, "", 0.0, False
         member.script = vllm_log.engine(member.arguments, member.release) if member.leads else []
         if member.nodes == 1:
             member.formed_at = member.begun
             member.log.write([vllm_log.one_node(member.gpus)])
-        if member.crashes:
-            # Now, not at the end: LeaderWorkerSet deletes the pod, and with it the log, as soon as that is known.
-            member.formed_at = member.begun
-            member.script = [(0.0, line) for line in _last_words(member)]
         log = {"containers": [member.container["name"]], "logsFile": str(member.log.current)}
         log |= {"previousLogsFile": str(member.log.previous)} if member.log.previous.exists() else {}
         self._apply("Logs", member, {"logs": [log]})
 
     def _tell(self, member: Member) -> None:
         """Writes the lines that are due."""
-        if not member.running:
+        if not member.running or member.doomed:
+            return
+        if member.crashes:
+            # Now, not at the end: LeaderWorkerSet deletes the pod, and with it the log, as soon as that is known.
+            member.doomed = True
+            member.log.write(_last_words(member))
             return
         if member.formed_at is None:
             self._tell_ray(member)

@@ -175,3 +175,14 @@ def test_two_pods_serve_on_ports_of_their_own(bench: Bench) -> None:
     requests.get(f"{bench.target('one')}/ping")
     bench.wait_for_log("one", "/ping")
     assert "/ping" not in bench.log("two")
+
+
+def test_engine_that_dies_later_says_why_and_closes_its_port(bench: Bench) -> None:
+    bench.pod("fallen")
+    wait_until(lambda: len(bench.objects()) == 2, 30, lambda: str(bench.objects()))
+    path = f"/api/v1/namespaces/{bench.namespace}/pods/fallen"
+    bench.api.merge(path, {"metadata": {"annotations": {"rehearsal.modelserve.dev/fail": "crash"}}})
+    wait_until(lambda: "CrashLoopBackOff" in str(bench.status("fallen")), 30, lambda: str(bench.status("fallen")))
+    wait_until(lambda: bench.objects() == ["logs/fallen"], 10, lambda: str(bench.objects()))
+    assert "Application startup complete." in bench.log("fallen")
+    assert "CUDA out of memory" in bench.log("fallen").splitlines()[-1]
