@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components import names
 from components.kubernetes import Manifest, kubernetes_object, labels
 
-_API_KEY_KEY = "apiKey"
 # The digest is public. Two bytes tell a changed key from the old one in all but one of 65,536 changes, and are too few
 # to confirm a guess, which any longer digest of a weak key would, however slowly it is made.
 _REVISION_BYTES = 2
@@ -34,11 +34,6 @@ class InferenceServiceArgs:
     members: Mapping[str, str]
     port: int = 8000
     api_key: pulumi.Output[str] | None = None
-
-
-def api_key_secret_name(name: str) -> str:
-    """Name of the Secret, known before it exists: the workload refers to it."""
-    return f"{name}-api-key"
 
 
 def api_key_revision(api_key: str) -> str:
@@ -94,9 +89,9 @@ def api_key_secret(name: str, args: InferenceServiceArgs) -> Manifest:
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {"name": api_key_secret_name(name), "namespace": args.namespace,
+        "metadata": {"name": names.api_key_secret(name), "namespace": args.namespace,
                      "labels": labels(args.stack, name)},
-        "data": {_API_KEY_KEY: encoded},
+        "data": {names.API_KEY: encoded},
     }
 
 
@@ -114,7 +109,7 @@ class InferenceService(pulumi.ComponentResource):
         self.secret_name = None
         if args.api_key is not None:
             kubernetes_object(f"{name}-api-key", api_key_secret(name, args), child)
-            self.secret_name = api_key_secret_name(name)
+            self.secret_name = names.api_key_secret(name)
         kubernetes_object(f"{name}-network", network_policy(name, args), child)
         front = kubernetes_object(f"{name}-service", service(name, args), child)
         url = f"http://{args.service_name}.{args.namespace}.svc.cluster.local:{args.port}/v1"

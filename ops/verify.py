@@ -18,7 +18,8 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from pathlib import Path
 from typing import Any
 
-from stacks.config import StackConfig, service_object
+from components.names import API_KEY, api_key_secret, service_object
+from stacks.config import StackConfig
 from stacks.stackfile import RequestError, path_of, read
 
 _QUESTION = "Say in one sentence what you are."
@@ -151,7 +152,7 @@ def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
 
 
 def _ask_service(cluster: Any, stack: StackConfig, name: str, timeout: float) -> Answer:
-    key = cluster.secret(f"{name}-api-key", "apiKey")
+    key = cluster.secret(api_key_secret(name), API_KEY)
     with cluster.forwarded(cluster.leader(service_object(name))) as url:
         return ask(url, stack.services[name].served_model_name or name, key, timeout)
 

@@ -8,9 +8,10 @@ import pulumi
 
 from components.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
 from components.kubernetes import kubernetes_provider
+from components.names import API_KEY, service_object
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from stacks import engine
-from stacks.config import Service, StackConfig, service_object
+from stacks.config import Service, StackConfig
 from stacks.progress import Progress
 from stacks.refusals import NAMESPACE
 
@@ -19,7 +20,7 @@ def build(config: StackConfig) -> dict[str, pulumi.Input[Any]]:
     """Register the stack and return its outputs."""
     secrets = pulumi.Config(NAMESPACE)
     cluster = kubernetes_provider("cluster", config.cluster.context, secrets.get_secret("kubeconfig"))
-    api_key = secrets.get_secret("apiKey")
+    api_key = secrets.get_secret(API_KEY)
     progress = Progress(config.cluster.context, config.cluster.namespace, secrets.get("kubeconfig"))
     endpoints = {name: _serve(name, service, config, api_key, progress, pulumi.ResourceOptions(provider=cluster))
                  for name, service in config.services.items()}
