@@ -99,8 +99,6 @@ class Engine:
             outcome.ok, outcome.output = True, result.stdout
         except auto.CommandError as error:
             outcome.output = str(error)
-            # The SDK leaves coroutines behind when the engine ends a program: collected elsewhere they break others.
-            gc.collect()
         return outcome
 
     def preview(self, program: Program | None = None, **options: Any) -> Outcome:
@@ -272,7 +270,10 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture
-def engine(cluster: Cluster, control_plane: Any, tmp_path: Path) -> Engine:
+def engine(cluster: Cluster, control_plane: Any, tmp_path: Path) -> Iterator[Engine]:
     folder = tmp_path / "program"
     folder.mkdir()
-    return Engine(pulumi_home.environment(control_plane, tmp_path / "state"), folder)
+    yield Engine(pulumi_home.environment(control_plane, tmp_path / "state"), folder)
+    # The SDK leaves coroutines behind when the engine ends a program early; elsewhere their end would confuse others.
+    time.sleep(0.05)
+    gc.collect()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pulumi
 import pulumi_kubernetes as k8s
+import yaml
 from pulumi import ResourceOptions
 
 from tests.engine.provider.conftest import WIDGET_VERSION, Cluster, Engine, widget, widget_crd
@@ -130,3 +132,28 @@ def test_generate_name_and_a_version_without_group_are_refused_by_their_words(en
     assert "the `.metadata.generateName` field is not supported in Server-Side Apply mode" in outcome.error
     outcome = engine.preview(lambda: k8s.apiextensions.CustomResource("ex", api_version="v1", kind="ConfigMap"))
     assert 'apiVersion does not have both a group and a version: "v1"' in outcome.error
+
+
+def test_what_rbac_forbids_passes_preview_and_fails_up_and_bad_credentials_count_as_unreachable(
+    engine: Engine, cluster: Cluster, namespace: str
+) -> None:
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    token = cluster.create(f"{path}/default/token", {"spec": {}})["status"]["token"]
+    admin = yaml.safe_load(cluster.kubeconfig.read_text())
+
+    def program(credential: str) -> None:
+        user = {"name": admin["users"][0]["name"], "user": {"token": credential}}
+        provider = k8s.Provider("low", kubeconfig=json.dumps({**admin, "users": [user]}))
+        metadata = {"name": "ex", "namespace": namespace}
+        k8s.core.v1.ConfigMap("ex", metadata=metadata, opts=ResourceOptions(provider=provider))
+
+    assert engine.preview(lambda: program(token)).ok
+    assert engine.up().error.endswith(
+        f'configmaps is forbidden: User "system:serviceaccount:{namespace}:default" cannot create resource '
+        f'"configmaps" in API group "" in the namespace "{namespace}"'
+    )
+    assert engine.preview(lambda: program("wrong")).ok
+    assert engine.up().error == (
+        "configured Kubernetes cluster is unreachable: unable to load schema information from the API server: "
+        "the server has asked for the client to provide credentials"
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.engine.provider.conftest import WIDGET_VERSION, Cluster, Engine, widget
 
 
@@ -41,6 +43,7 @@ def test_ctrl_c_during_a_wait_keeps_the_object_in_the_state_and_the_next_up_wait
     )
 
 
+@pytest.mark.filterwarnings("ignore:Error in event stream")
 def test_a_kill_during_a_create_leaves_lock_pending_create_and_an_orphan_object(
     engine: Engine, cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:

@@ -90,3 +90,16 @@ def test_an_import_adopts_a_custom_resource_and_needs_the_right_id(
     assert imported.ok and [op for op, _ in imported.steps] == ["import", "update"]
     assert imported.detail["w"] == {"spec": "add"}
     assert engine.up(lambda: widget(namespace, size=1)).steps == [("same", "w")]
+
+
+def test_an_object_that_is_only_read_stays_when_the_stack_goes(
+    engine: Engine, cluster: Cluster, namespace: str
+) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps/cm"
+    cluster.create(path.removesuffix("/cm"), {"metadata": {"name": "cm"}, "data": {"a": "1"}})
+    missing = engine.preview(lambda: k8s.core.v1.ConfigMap.get("cm", f"{namespace}/none"))
+    assert f"resource '{namespace}/none' does not exist" in missing.error
+    read = engine.up(lambda: k8s.core.v1.ConfigMap.get("cm", f"{namespace}/cm"))
+    assert read.ok and read.steps == [("read", "cm")]
+    assert engine.resource("cm")["outputs"]["data"] == {"a": "1"}
+    assert engine.destroy().ok and cluster.exists(path)
