@@ -35,7 +35,7 @@ class Api:
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         context.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
         self._server = server
-        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=8, retries=False, timeout=30)
+        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=16, retries=False, timeout=30)
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON) -> Any:
         """The decoded answer. Raises ApiError, or urllib3's own error when nobody answers."""

@@ -99,8 +99,8 @@ def start(
     `load_seconds` is how long a pod with GPUs runs before it gets ready, unless its annotation says otherwise.
     Raises ControlPlaneError or ToolchainError. One that a crash left half dead is removed and started anew.
     """
+    plane = find(name)
     with _lock(name):
-        plane = find(name)
         if plane.folder.exists():
             ailing = ailments(plane)
             if not ailing:
@@ -125,8 +125,8 @@ def start(
 
 def stop(name: str = "local", say: Say = print) -> None:
     """Ends the processes of the control plane `name` and removes its folder; where there is none it only says so."""
+    folder = find(name).folder
     with _lock(name):
-        folder = find(name).folder
         if not folder.exists():
             say(f"control plane {name} is not running")
             return

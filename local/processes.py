@@ -33,6 +33,9 @@ def launch(
     record = folder / "pids" / f"{name}.pid"
     record.with_suffix(".new").write_text(str(process.pid))
     record.with_suffix(".new").rename(record)
+    # For an instant a new process has no command line yet, and `alive` would take it for an ended one.
+    while not _command_line(process.pid) and not _over(process.pid):
+        time.sleep(0.001)
     return process
 
 
@@ -64,10 +67,11 @@ def alive(folder: Path) -> dict[str, int]:
 def end(folder: Path, grace_seconds: float = 0.5) -> None:
     """Ends this folder's processes: asked first, killed when still there after `grace_seconds`."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        for pid in alive(folder).values():
+        asked = list(alive(folder).values())
+        for pid in asked:
             _signal(pid, sign)
         deadline = time.monotonic() + grace_seconds
-        while alive(folder) and time.monotonic() < deadline:
+        while not all(_over(pid) for pid in asked) and (sign == signal.SIGKILL or time.monotonic() < deadline):
             time.sleep(0.02)
 
 
@@ -77,6 +81,17 @@ def _signal(pid: int, sign: signal.Signals) -> None:
         os.killpg(pid, sign)
     except ProcessLookupError:
         pass
+
+
+def _over(pid: int) -> bool:
+    """Whether a process has ended. One on its way out has no command line any more, but still its ports."""
+    if Path("/proc/self").exists():
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        except OSError:
+            return True
+    answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return answer.stdout.strip()[:1] in ("", "Z")
 
 
 def _command_line(pid: int) -> str:
