@@ -35,20 +35,30 @@ def test_a_finalizer_that_stays_ends_the_delete_by_timeout_and_keeps_the_state(
     assert gone.ok and gone.steps == [("delete", "cm")] and engine.names() == []
 
 
-def test_dependents_go_first_unless_the_object_says_orphan(engine: Engine, cluster: Cluster, namespace: str) -> None:
+def test_a_delete_waits_for_dependents_unless_the_object_says_orphan(
+    engine: Engine, cluster: Cluster, namespace: str
+) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
 
     def program() -> None:
+        opts = ResourceOptions(custom_timeouts=CustomTimeouts(delete="3s"))
         for name, policy in (("foreground", {}), ("orphan", {"pulumi.com/deletionPropagationPolicy": "Orphan"})):
-            k8s.core.v1.ConfigMap(name, metadata={"name": name, "namespace": namespace, "annotations": policy})
+            metadata = {"name": name, "namespace": namespace, "annotations": policy}
+            k8s.core.v1.ConfigMap(name, metadata=metadata, opts=opts)
 
     assert engine.up(program).ok
     for name in ("foreground", "orphan"):
         uid = cluster.get(f"{path}/{name}")["metadata"]["uid"]
         owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "blockOwnerDeletion": True}
-        cluster.create(path, {"metadata": {"name": f"{name}-child", "ownerReferences": [owner]}})
-    until(lambda: cluster.get(f"{path}/orphan-child"))
-    destroyed = engine.destroy()
-    assert destroyed.ok and "Resource scheduled for deletion" in destroyed.status
-    assert not cluster.exists(f"{path}/foreground-child")
-    assert "ownerReferences" not in cluster.get(f"{path}/orphan-child")["metadata"]
+        child = {"name": f"{name}-child", "ownerReferences": [owner], "finalizers": ["provider.example.com/never"]}
+        cluster.create(path, {"metadata": child})
+    held = engine.destroy()
+    assert held.error == "timed out waiting for the condition" and engine.names() == ["foreground"]
+    assert held.warnings == ["finalizers might be preventing deletion (foregroundDeletion)"]
+    assert "Resource scheduled for deletion" in held.status
+
+    cluster.merge(f"{path}/foreground-child", {"metadata": {"finalizers": None}})
+    assert engine.destroy().ok and not cluster.exists(f"{path}/foreground-child")
+    orphan = cluster.get(f"{path}/orphan-child")["metadata"]
+    assert "ownerReferences" not in orphan and "deletionTimestamp" not in orphan
+    cluster.merge(f"{path}/orphan-child", {"metadata": {"finalizers": None}})
