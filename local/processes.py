@@ -66,12 +66,13 @@ def alive(folder: Path) -> dict[str, int]:
 
 def end(folder: Path, grace_seconds: float = 0.5) -> None:
     """Ends this folder's processes: asked first, killed when still there after `grace_seconds`."""
+    asked: set[int] = set()
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        asked = list(alive(folder).values())
-        for pid in asked:
+        for pid in alive(folder).values():
+            asked.add(pid)
             _signal(pid, sign)
         deadline = time.monotonic() + grace_seconds
-        while not all(_over(pid) for pid in asked) and (sign == signal.SIGKILL or time.monotonic() < deadline):
+        while not all(map(_over, asked)) and (sign == signal.SIGKILL or time.monotonic() < deadline):
             time.sleep(0.02)
 
 
@@ -87,7 +88,9 @@ def _over(pid: int) -> bool:
     """Whether a process has ended. One on its way out has no command line any more, but still its ports."""
     if Path("/proc/self").exists():
         try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            # The first thread is a zombie already while others still hold the ports.
+            return state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
         except OSError:
             return True
     answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
