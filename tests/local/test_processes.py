@@ -54,7 +54,9 @@ def test_a_process_that_ignores_the_request_is_killed(folder: Path) -> None:
 
 
 def test_an_id_that_the_system_gave_to_somebody_else_is_not_touched(folder: Path) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    code = "import time; print('on', flush=True); time.sleep(60)"
+    stranger = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+    assert stranger.stdout and stranger.stdout.readline() == b"on\n"
     try:
         (folder / "pids").mkdir()
         (folder / "pids" / "etcd.pid").write_text(str(stranger.pid))
@@ -62,4 +64,4 @@ def test_an_id_that_the_system_gave_to_somebody_else_is_not_touched(folder: Path
         assert processes.alive(folder) == {} and stranger.poll() is None
     finally:
         stranger.kill()
-        stranger.wait()
+        stranger.communicate()
