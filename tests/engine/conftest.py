@@ -10,17 +10,23 @@ from pathlib import Path
 import pytest
 
 from local import control_plane as planes
+from local import pulumi_home
 from tests.engine.pulumi_stack import API_KEY, Cluster, Stack
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[planes.ControlPlane]:
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[planes.ControlPlane]:
     """Two 8-GPU nodes, LWS's own manager, pods with GPUs and a probe ready after one second."""
     name = f"test-{secrets.token_hex(4)}"
-    try:
-        yield planes.start(name, load_seconds=1)
-    finally:
-        planes.stop(name)
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            plane = planes.start(name, load_seconds=1)
+            pulumi_home.install()
+            # The automation API asks for the engine's version on this process's own PATH.
+            patch.setenv("PATH", pulumi_home.environment(plane, tmp_path_factory.mktemp("state"))["PATH"])
+            yield plane
+        finally:
+            planes.stop(name)
 
 
 @pytest.fixture
