@@ -108,6 +108,7 @@ def start(
             say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
         programs = ensure(*_OPTIONS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
+        say(f"starting control plane {name}: etcd, API server, controllers, scheduler, operators (about 15 s)")
         reason = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
