@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components import names
 from components.kubernetes import Manifest, kubernetes_object, labels
 
-_API_KEY_KEY = "apiKey"
-# scrypt's interactive cost (RFC 7914 §2): the digest is public, so guessing a weak key from it must not be cheap.
-_SCRYPT_COST = 2**14
+# The digest is public. Two bytes tell a changed key from the old one in all but one of 65,536 changes, and are too few
+# to confirm a guess, which any longer digest of a weak key would, however slowly it is made.
+_REVISION_BYTES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +36,9 @@ class InferenceServiceArgs:
     api_key: pulumi.Output[str] | None = None
 
 
-def api_key_secret_name(name: str) -> str:
-    """Name of the Secret, known before it exists: the workload refers to it."""
-    return f"{name}-api-key"
-
-
 def api_key_revision(api_key: str) -> str:
     """A short public digest, which changes with the key. Pods carry it: a running engine never re-reads its key."""
-    return hashlib.scrypt(api_key.encode(), salt=b"modelserve", n=_SCRYPT_COST, r=8, p=1, dklen=6).hex()
+    return hashlib.blake2s(api_key.encode(), digest_size=_REVISION_BYTES).hexdigest()
 
 
 def service(name: str, args: InferenceServiceArgs) -> Manifest:
@@ -93,9 +89,9 @@ def api_key_secret(name: str, args: InferenceServiceArgs) -> Manifest:
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {"name": api_key_secret_name(name), "namespace": args.namespace,
+        "metadata": {"name": names.api_key_secret(name), "namespace": args.namespace,
                      "labels": labels(args.stack, name)},
-        "data": {_API_KEY_KEY: encoded},
+        "data": {names.API_KEY: encoded},
     }
 
 
@@ -113,7 +109,7 @@ class InferenceService(pulumi.ComponentResource):
         self.secret_name = None
         if args.api_key is not None:
             kubernetes_object(f"{name}-api-key", api_key_secret(name, args), child)
-            self.secret_name = api_key_secret_name(name)
+            self.secret_name = names.api_key_secret(name)
         kubernetes_object(f"{name}-network", network_policy(name, args), child)
         front = kubernetes_object(f"{name}-service", service(name, args), child)
         url = f"http://{args.service_name}.{args.namespace}.svc.cluster.local:{args.port}/v1"

@@ -1,8 +1,9 @@
-"""Registers a Kubernetes manifest as a resource, under the type token of the official SDK.
+"""Registers a Kubernetes manifest, and the cluster's provider, as resources under the official SDK's type tokens.
 
-Owns that mapping and what every object of ours carries. The SDK's typed classes are left aside on purpose: importing
-`core.v1` alone costs more CPU time than the rest of the program, and a manifest checked against the API's own schema
-(tests do that) is typed better than by them.
+Owns that mapping and what every object of ours carries. The SDK itself is left aside on purpose: its top level alone
+costs a twentieth of a second at every preview, `core.v1` more than the rest of the program, and a manifest checked
+against the API's own schema (tests do that) is typed better than by them. It stays installed, because the engine learns
+from installed packages which plugin a program needs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import pulumi
 
+PLUGIN_VERSION = "4.34.2"  # of the pulumi-kubernetes in requirements.txt
 MANAGER = "modelserve"
 STACK_LABEL = "modelserve.dev/stack"
 
@@ -21,6 +23,17 @@ Manifest = dict[str, Any]
 def labels(stack: str, service: str) -> dict[str, str]:
     """Labels of every object: whose they are decides what may be taken over after an interrupted `up`."""
     return {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/instance": service, STACK_LABEL: stack}
+
+
+def kubernetes_provider(name: str, context: str, kubeconfig: pulumi.Output[str] | None) -> pulumi.ProviderResource:
+    """The provider for one kubeconfig context; `kubeconfig` is content, or None for this machine's files."""
+    return pulumi.ProviderResource("kubernetes", name, {
+        # Empty, not absent: absent records the path in KUBECONFIG, which differs from machine to machine.
+        "kubeconfig": kubeconfig if kubeconfig is not None else "",
+        "context": context,
+        # A new certificate or address of the same cluster must not replace every object.
+        "clusterIdentifier": context,
+    }, pulumi.ResourceOptions(version=PLUGIN_VERSION))
 
 
 def kubernetes_object(name: str, manifest: Mapping[str, Any], opts: pulumi.ResourceOptions) -> pulumi.CustomResource:

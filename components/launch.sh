@@ -9,6 +9,10 @@ set -euo pipefail
 say() { echo "modelserve: $*"; }
 die() { say "$*" >&2; exit 1; }
 
+# A container's first process is deaf to signals that it does not handle: a pod deleted while Ray forms would hold its
+# GPUs for the whole grace period. After `exec`, vLLM and Ray handle them themselves.
+trap 'exit 143' TERM
+
 nodes=${MODELSERVE_NODES:?} gpus=${MODELSERVE_GPUS_PER_NODE:?} index=${MODELSERVE_POD_INDEX:?}
 
 if [ "$nodes" -eq 1 ]; then
@@ -18,25 +22,28 @@ fi
 
 command -v ray >/dev/null || die "ray: the image has no Ray, which joins $nodes nodes: take an image with Ray"
 # LeaderWorkerSet's webhook injects it. Without it the pod is no part of a group.
-leader=${LWS_LEADER_ADDRESS:?modelserve: LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?}
+leader=${LWS_LEADER_ADDRESS:-}
+[ -n "$leader" ] || die "LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?"
+poll=${MODELSERVE_POLL_SECONDS:-5}
 deadline=$((SECONDS + ${MODELSERVE_RAY_SECONDS:?}))
 port=${MODELSERVE_RAY_PORT:?}
 
 if [ "$index" -ne 0 ]; then
-  # The head may come later: images are pulled at different speeds. A start that cannot reach it fails and is tried anew;
-  # one that reached it stays in the foreground and ends, with the pod, when Ray does.
+  # The head may come later: images are pulled at different speeds. `ray start` alone gives up after seconds. Once
+  # joined, it stays in the foreground and ends, with the pod, when Ray does.
   while [ "$SECONDS" -lt "$deadline" ]; do
     if python3 -c 'import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)' "$leader" "$port" 2>/dev/null; then
       say "ray: joining $leader with $gpus GPUs"
       exec ray start --block --address="$leader:$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --disable-usage-stats
     fi
     say "ray: waiting for the leader at $leader:$port"
-    sleep 5
+    sleep "$poll"
   done
   die "ray: no leader at $leader:$port in $MODELSERVE_RAY_SECONDS s"
 fi
 
-ray start --head --port="$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --include-dashboard=false --disable-usage-stats
+ray start --head --port="$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --include-dashboard=false --disable-usage-stats ||
+  die "ray: the head did not start"
 
 want=$((nodes * gpus))
 while :; do
@@ -46,7 +53,7 @@ print(int(ray.cluster_resources().get("GPU", 0)))' | tail -n 1) || die "ray: the
   say "ray: $have of $want GPUs joined"
   [ "$have" -ge "$want" ] && break
   [ "$SECONDS" -lt "$deadline" ] || die "ray: $have of $want GPUs in $MODELSERVE_RAY_SECONDS s: see the workers' logs"
-  sleep 5
+  sleep "$poll"
 done
 
 say "ray: formed, starting vLLM"

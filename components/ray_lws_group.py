@@ -16,6 +16,7 @@ from typing import Any
 import pulumi
 
 from components.kubernetes import Manifest, kubernetes_object, labels
+from components.names import API_KEY
 from planning import timeouts
 
 PORT_NAME = "http"
@@ -23,7 +24,6 @@ CONTAINER = "vllm"
 _SCRIPT = Path(__file__).with_name("launch.sh")
 _SCRIPT_FOLDER = "/etc/modelserve"
 _RAY_PORT = 6379
-_API_KEY_KEY = "apiKey"
 # Which layout the group was made with. LeaderWorkerSet's webhook accepts a new size in place and would roll groups into
 # it one by one, beside GPUs that the old ones still hold; so we ask for a replacement ourselves.
 _LAYOUT = "modelserve.dev/layout"
@@ -195,7 +195,7 @@ def _container(args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
         container["args"] = list(args.engine_args)
         if args.api_key_secret:
             container["env"].append({"name": "VLLM_API_KEY", "valueFrom": {
-                "secretKeyRef": {"name": args.api_key_secret, "key": _API_KEY_KEY}}})
+                "secretKeyRef": {"name": args.api_key_secret, "key": API_KEY}}})
         container["ports"] = [{"name": PORT_NAME, "containerPort": args.port}]
         container |= _probes(args)
     return container

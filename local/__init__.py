@@ -1,1 +1,1 @@
-"""The rehearsal: a real Pulumi engine and a real Kubernetes control plane on one machine. Nothing outside imports it."""
+"""The rehearsal: a real Pulumi engine and Kubernetes control plane on one machine. Nothing outside imports it."""

@@ -35,11 +35,9 @@ class Api:
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         context.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
         self._server = server
-        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=8, retries=False, timeout=30)
+        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=16, retries=False, timeout=30)
 
-    def request(
-        self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON
-    ) -> Any:
+    def request(self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON) -> Any:
         """The decoded answer. Raises ApiError, or urllib3's own error when nobody answers."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         headers = {"Content-Type": content_type, "Accept": accept}
@@ -110,7 +108,9 @@ def load_documents(file: Path) -> list[dict[str, Any]]:
 
 
 def _documents(text: str) -> list[str]:
-    return [part for part in re.split(r"^---\s*$", text, flags=re.MULTILINE) if re.search(r"^kind:", part, re.MULTILINE)]
+    return [
+        part for part in re.split(r"^---\s*$", text, flags=re.MULTILINE) if re.search(r"^kind:", part, re.MULTILINE)
+    ]
 
 
 def _crd_name(document: bytes) -> str:

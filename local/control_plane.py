@@ -32,14 +32,26 @@ from local.toolchain import ensure, module
 
 Say = Callable[[str], None]
 
-_COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+# Program → what kwokctl's options of it begin with.
+_OPTIONS = {
+    "etcd": "etcd",
+    "kube-apiserver": "kubeApiserver",
+    "kube-controller-manager": "kubeControllerManager",
+    "kube-scheduler": "kubeScheduler",
+    "kwok": "kwokController",
+}
 _KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
-_KWOK_STAGES = ("node/fast/node-initialize.yaml", "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml")
+_STAGES = ROOT / "local" / "stages"
 _ATTEMPTS = 3
+_TWO_NODES = NodePool()
 
 
 class ControlPlaneError(Exception):
     """A control plane does not come up; the text is one line: what, why, what to do."""
+
+
+# A port that somebody else took meanwhile shows as any of these.
+_FAILURES = (ControlPlaneError, TimeoutError, subprocess.TimeoutExpired, ApiError, urllib3.exceptions.HTTPError)
 
 
 @dataclass(frozen=True)
@@ -57,23 +69,47 @@ class ControlPlane:
         return Api(config["clusters"][0]["cluster"]["server"], self.folder / "pki")
 
 
+def find(name: str) -> ControlPlane:
+    """The control plane of that name, there or not. Raises ControlPlaneError when it is no name."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
+        raise ControlPlaneError(f"{name!r} is no name for a control plane: use lower-case letters, digits and hyphens")
+    folder = work_dir() / "clusters" / name
+    return ControlPlane(name, folder, folder / "kubeconfig")
+
+
+def ailments(plane: ControlPlane) -> list[str]:
+    """What is missing for the control plane to be whole; nothing, when it is."""
+    if not plane.folder.exists():
+        return ["it is not running"]
+    ended = _ended(plane)
+    if ended or not (plane.folder / "complete").exists():
+        return [f"{name} ended" for name in ended] or ["its start was cut short"]
+    try:
+        plane.api.get("/readyz")
+    except (ApiError, urllib3.exceptions.HTTPError):
+        return ["the API server does not answer"]
+    return []
+
+
 def start(
-    name: str = "local", *, nodes: NodePool = NodePool(), load_seconds: float = 10, say: Say = print
+    name: str = "local", *, nodes: NodePool = _TWO_NODES, load_seconds: float = 10, say: Say = print
 ) -> ControlPlane:
     """Starts the control plane `name`, or returns the running one as it is.
 
     `load_seconds` is how long a pod with GPUs runs before it gets ready, unless its annotation says otherwise.
     Raises ControlPlaneError or ToolchainError. One that a crash left half dead is removed and started anew.
     """
+    plane = find(name)
     with _lock(name):
-        plane = _plane(name)
         if plane.folder.exists():
-            dead = _dead(plane)
-            if not dead:
+            ailing = ailments(plane)
+            if not ailing:
                 return plane
-            say(f"control plane {name} was left half dead ({', '.join(dead)}): starting it anew")
+            say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
-        programs = ensure(*_COMPONENTS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
+        programs = ensure(*_OPTIONS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
+        say(f"starting control plane {name}: etcd, API server, controllers, scheduler, operators (about 15 s)")
+        reason = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
                 say(f"control plane {name} did not come up ({reason}): trying again on other ports")
@@ -83,15 +119,15 @@ def start(
                     _start(plane, programs, nodes, load_seconds)
                     undo.pop_all()
                     return plane
-            except (ControlPlaneError, TimeoutError, ApiError, urllib3.exceptions.HTTPError) as error:
+            except _FAILURES as error:
                 reason = str(error)
         raise ControlPlaneError(f"control plane {name} does not come up: {reason}")
 
 
 def stop(name: str = "local", say: Say = print) -> None:
     """Ends the processes of the control plane `name` and removes its folder; where there is none it only says so."""
+    folder = find(name).folder
     with _lock(name):
-        folder = _plane(name).folder
         if not folder.exists():
             say(f"control plane {name} is not running")
             return
@@ -105,33 +141,22 @@ def running() -> list[str]:
     return sorted(folder.name for folder in folders if processes.alive(folder))
 
 
-def _plane(name: str) -> ControlPlane:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
-        raise ControlPlaneError(f"{name!r} is no name for a control plane: use lower-case letters, digits and hyphens")
-    folder = work_dir() / "clusters" / name
-    return ControlPlane(name, folder, folder / "kubeconfig")
-
-
 @contextmanager
 def _lock(name: str) -> Iterator[None]:
     """One start or stop of a control plane at a time; the system frees the lock of a killed process."""
-    folder = work_dir() / "clusters"
-    folder.mkdir(exist_ok=True)
-    with (folder / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _dead(plane: ControlPlane) -> list[str]:
-    """What is missing for the control plane to be whole; nothing, when it is."""
-    ended = _ended(plane)
-    if ended or not (plane.folder / "complete").exists():
-        return [f"{name} ended" for name in ended] or ["its start was cut short"]
-    try:
-        plane.api.get("/readyz")
-    except (ApiError, urllib3.exceptions.HTTPError):
-        return ["the API server does not answer"]
-    return []
+    file = work_dir() / "clusters" / f".{name}.lock"
+    file.parent.mkdir(exist_ok=True)
+    while True:
+        with file.open("w") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            # Whoever had it before may have removed it: then the lock is one on a file that nobody else will open.
+            if not file.exists() or not os.path.samestat(os.fstat(opened.fileno()), file.stat()):
+                continue
+            try:
+                yield
+            finally:
+                file.unlink()
+            return
 
 
 def _last_words(plane: ControlPlane, name: str) -> str:
@@ -153,17 +178,18 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
         # The operators' caches need their kinds; everything else may come in any order.
         kinds = threads.submit(api.apply_crds, operators.crd_files())
         others = [
-            threads.submit(_apply_stages, api, load_seconds),
+            threads.submit(_apply_stages, api, load_seconds, [*_kwok_stages(), _STAGES / "pods.yaml"]),
             threads.submit(_apply_nodes, api, nodes),
             threads.submit(_apply_storage, api),
         ]
         kinds.result()
+        # kwok does not come back to a stage whose kind it could not find.
+        others.append(threads.submit(_apply_stages, api, load_seconds, [_STAGES / "fluid.yaml"]))
         urls = _start_operators(plane, programs, api)
         for each in others:
             each.result()
-    if (ROOT / "local" / "engines.py").exists():
-        command = [sys.executable, "-m", "local.engines", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
-        processes.launch(plane.folder, "engines", command, {"PYTHONPATH": str(ROOT)})
+    engines = [sys.executable, "-m", "local.engines", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
+    processes.launch(plane.folder, "engines", engines, {"PYTHONPATH": str(ROOT)})
     for url in urls:
         wait_until(lambda url=url: operators.answers(url, plane.folder), 30, lambda url=url: f"nobody answers at {url}")
     wait_until(lambda: not _unready(plane, api), 30, lambda: f"not ready: {', '.join(_unready(plane, api))}")
@@ -173,14 +199,11 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
 def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
     """etcd, API server, controllers, scheduler and kwok, and our kubeconfig for them."""
     plane.folder.mkdir(parents=True)
-    ports = dict(zip(("etcd", "etcdPeer", "kubeApiserver", "kubeControllerManager", "kubeScheduler", "kwokController"),
-                     free_ports(6), strict=True))  # fmt: skip
-    binaries = {re.sub(r"-(.)", lambda m: m[1].upper(), name): str(programs[name]) for name in _COMPONENTS}
-    binaries["kwokController"] = binaries.pop("kwok")
+    ports = dict(zip((*_OPTIONS.values(), "etcdPeer"), free_ports(len(_OPTIONS) + 1), strict=True))
     options = (
         {"runtime": "binary", "bindAddress": "127.0.0.1", "enableCRDs": _KWOK_CRDS, "disableQPSLimits": True}
-        | {f"{name}Port": port for name, port in ports.items()}
-        | {f"{name}Binary": path for name, path in binaries.items()}
+        | {f"{option}Port": port for option, port in ports.items()}
+        | {f"{option}Binary": str(programs[program]) for program, option in _OPTIONS.items()}
     )
     # Nobody competes for leadership here, and waiting for the lease costs seconds.
     alone = [{"key": "leader-elect", "value": "false"}]
@@ -189,17 +212,20 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
         "kind": "KwokctlConfiguration",
         "options": options,
         "componentsPatches": [
-            {"name": name, "extraArgs": alone} for name in ("kube-controller-manager", "kube-scheduler")
+            {"name": "kube-controller-manager", "extraArgs": alone},
+            {"name": "kube-scheduler", "extraArgs": alone},
+            # A third of its work while CRDs come in is garbage collection, with the default settings.
+            {
+                "name": "kube-apiserver",
+                "extraEnvs": [{"name": "GOGC", "value": "300"}, {"name": "GOMEMLIMIT", "value": "1GiB"}],
+            },
         ],
     }
     file = plane.folder / "kwokctl.json"
     file.write_text(json.dumps(settings))
-    command = [programs["kwokctl"], "create", "cluster", "--name", plane.name, "--config", file, "--kubeconfig", "",
-               "--timeout", "60s"]  # fmt: skip
-    environment = os.environ | {"KWOK_WORKDIR": str(work_dir())}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True)
-    if answer.returncode:
-        raise ControlPlaneError(f"kwokctl: {(answer.stderr or answer.stdout).strip().splitlines()[-1]}")
+    command = [programs["kwokctl"], "create", "cluster", "--name", plane.name, "--config", file, "--kubeconfig", ""]
+    if processes.run(plane.folder, "kwokctl", command, {"KWOK_WORKDIR": str(work_dir())}, seconds=60):
+        raise ControlPlaneError(f"kwokctl: {_last_words(plane, 'kwokctl')}")
     _write_kubeconfig(plane, ports["kubeApiserver"])
 
 
@@ -230,13 +256,20 @@ def free_ports(count: int) -> tuple[int, ...]:
         return tuple(each.getsockname()[1] for each in taken)
 
 
-def _apply_stages(api: Api, load_seconds: float) -> None:
-    """What happens to nodes, pods and Fluid's resources without anybody behind them."""
-    upstream = module("sigs.k8s.io/kwok") / "kustomize" / "stage"
-    files = [upstream / file for file in _KWOK_STAGES] + sorted((ROOT / "local" / "stages").glob("*.yaml"))
-    texts = [file.read_text().replace("LOAD_SECONDS", str(float(load_seconds))) for file in files]
-    for stage in (document for text in texts for document in yaml.safe_load_all(text)):
-        api.apply(f"/apis/kwok.x-k8s.io/v1alpha1/stages/{stage['metadata']['name']}", stage)
+def _kwok_stages() -> list[Path]:
+    """What keeps fake nodes ready, out of kwok's own module."""
+    folder = module("sigs.k8s.io/kwok") / "kustomize" / "stage" / "node"
+    return [
+        folder / "fast" / "node-initialize.yaml",
+        folder / "heartbeat-with-lease" / "node-heartbeat-with-lease.yaml",
+    ]
+
+
+def _apply_stages(api: Api, load_seconds: float, files: list[Path]) -> None:
+    for file in files:
+        text = file.read_text().replace("LOAD_SECONDS", str(float(load_seconds)))
+        for stage in yaml.safe_load_all(text):
+            api.apply(f"/apis/kwok.x-k8s.io/v1alpha1/stages/{stage['metadata']['name']}", stage)
 
 
 def _apply_nodes(api: Api, nodes: NodePool) -> None:

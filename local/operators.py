@@ -63,20 +63,29 @@ OPERATORS = (
     ),
 )
 
-# Module → files with CustomResourceDefinitions. All are installed, also of operators that do not run here.
-CRDS = {
-    "sigs.k8s.io/lws": "config/crd/bases/*.yaml",
-    "github.com/fluid-cloudnative/fluid": "config/crd/bases/*.yaml",
-    "github.com/vllm-project/aibrix": "config/crd/*/*aibrix.ai_*.yaml",
-    "github.com/ray-project/kuberay/ray-operator": "config/crd/bases/*.yaml",
-    "github.com/prometheus-operator/prometheus-operator": "example/prometheus-operator-crd/*.yaml",
-    "sigs.k8s.io/gateway-api": "config/crd/standard/*.yaml",
-}
+# Module and files with CustomResourceDefinitions, also of operators that do not run here. Of prometheus-operator those
+# that a workload brings along: the rest is megabytes of schema, and every start would wait for them.
+CRDS = (
+    ("sigs.k8s.io/lws", "config/crd/bases/*.yaml"),
+    ("github.com/fluid-cloudnative/fluid", "config/crd/bases/*.yaml"),
+    ("github.com/vllm-project/aibrix", "config/crd/*/*aibrix.ai_*.yaml"),
+    ("github.com/ray-project/kuberay/ray-operator", "config/crd/bases/*.yaml"),
+    ("github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd/*_podmonitors.yaml"),
+    ("github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd/*_servicemonitors.yaml"),
+    ("github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd/*_prometheusrules.yaml"),
+    ("sigs.k8s.io/gateway-api", "config/crd/standard/*.yaml"),
+)
 
 
 def crd_files() -> list[Path]:
     """Every CRD file that a control plane gets, out of the Go module cache."""
-    return sorted(file for path, pattern in CRDS.items() for file in module(path).glob(pattern))
+    found: list[Path] = []
+    for path, pattern in CRDS:
+        files = sorted(module(path).glob(pattern))
+        if not files:
+            raise FileNotFoundError(f"no CRDs in {path} at {pattern}")
+        found += files
+    return found
 
 
 def launch(operator: Operator, folder: Path, program: Path, ports: tuple[int, ...]) -> None:

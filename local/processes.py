@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-def launch(folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> int:
-    """Starts `command` detached, with its output in logs/NAME.log and its id in pids/NAME.pid; gives the id."""
+def launch(
+    folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts `command` detached, with its output in logs/NAME.log and its id in pids/NAME.pid."""
     for part in ("logs", "pids"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     with (folder / "logs" / f"{name}.log").open("ab") as log:
@@ -31,7 +33,20 @@ def launch(folder: Path, name: str, command: Sequence[str | Path], environment: 
     record = folder / "pids" / f"{name}.pid"
     record.with_suffix(".new").write_text(str(process.pid))
     record.with_suffix(".new").rename(record)
-    return process.pid
+    # For an instant a new process has no command line yet, and `alive` would take it for an ended one.
+    while not _command_line(process.pid) and not _over(process.pid):
+        time.sleep(0.001)
+    return process
+
+
+def run(folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str], seconds: float) -> int:
+    """Like `launch`, and waits for the end; gives the exit code. Raises subprocess.TimeoutExpired.
+
+    Recorded as long as it runs, so that `end` finds it also when whoever waited was killed.
+    """
+    code = launch(folder, name, command, environment).wait(seconds)
+    (folder / "pids" / f"{name}.pid").unlink()
+    return code
 
 
 def recorded(folder: Path) -> dict[str, int]:
@@ -49,13 +64,15 @@ def alive(folder: Path) -> dict[str, int]:
     return {name: pid for name, pid in recorded(folder).items() if str(folder) in _command_line(pid)}
 
 
-def end(folder: Path, grace_seconds: float = 3) -> None:
+def end(folder: Path, grace_seconds: float = 0.5) -> None:
     """Ends this folder's processes: asked first, killed when still there after `grace_seconds`."""
+    asked: set[int] = set()
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for pid in alive(folder).values():
+            asked.add(pid)
             _signal(pid, sign)
         deadline = time.monotonic() + grace_seconds
-        while alive(folder) and time.monotonic() < deadline:
+        while not all(map(_over, asked)) and (sign == signal.SIGKILL or time.monotonic() < deadline):
             time.sleep(0.02)
 
 
@@ -65,6 +82,19 @@ def _signal(pid: int, sign: signal.Signals) -> None:
         os.killpg(pid, sign)
     except ProcessLookupError:
         pass
+
+
+def _over(pid: int) -> bool:
+    """Whether a process has ended. One on its way out has no command line any more, but still its ports."""
+    if Path("/proc/self").exists():
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            # The first thread is a zombie already while others still hold the ports.
+            return state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
+        except OSError:
+            return True
+    answer = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return answer.stdout.strip()[:1] in ("", "Z")
 
 
 def _command_line(pid: int) -> str:

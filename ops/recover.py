@@ -136,22 +136,20 @@ def _alive(pid: int) -> bool:
 def _looker(config: StackConfig, stack: str) -> Look:
     """Looks objects up in the stack's cluster, through its kubeconfig if that is a secret of the stack."""
     from kubernetes.client import ApiException
+    from kubernetes.dynamic import DynamicClient
+    from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
     secret = subprocess.run(["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack], capture_output=True,
                             text=True)
-    api = api_client(config.cluster.context, secret.stdout if secret.returncode == 0 else None)
-
-    def get(path: str) -> Any:
-        return api.call_api(path, "GET", response_type="object", auth_settings=["BearerToken"],
-                            _return_http_data_only=True)
+    cluster = DynamicClient(api_client(config.cluster.context, secret.stdout if secret.returncode == 0 else None))
 
     def look(manifest: dict[str, Any]) -> dict[str, Any] | None:
-        version, metadata = manifest["apiVersion"], manifest["metadata"]
-        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        metadata = manifest["metadata"]
         try:
-            kind = next(r for r in get(root)["resources"] if r["kind"] == manifest["kind"] and "/" not in r["name"])
-            within = f"/namespaces/{metadata.get('namespace', 'default')}" if kind["namespaced"] else ""
-            return get(f"{root}{within}/{kind['name']}/{metadata['name']}")
+            kind = cluster.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
+            return kind.get(name=metadata["name"], namespace=metadata.get("namespace")).to_dict()
+        except ResourceNotFoundError:
+            return None
         except ApiException as error:
             if error.status == 404:
                 return None

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
+from components.names import API_KEY, service_object
 from planning.catalog import fact
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, refuse, rule, shown, unknown_key
 
 # Secret keys of the stack file, each with what it is. They are read as Pulumi secrets by the builder.
 SECRETS = {
-    "apiKey": "the key that clients send as a bearer token; without it the endpoint asks for none",
+    API_KEY: "the key that clients send as a bearer token; without it the endpoint asks for none",
     "kubeconfig": "the cluster's kubeconfig, where it is not a file of the machine",
 }
 
@@ -138,8 +139,9 @@ class Engine(Strict):
     @field_validator("env")
     @classmethod
     def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
-        ours = fact("engines", "vllm", "variablesWeSet")
-        refuse(*[(f".{name}", "", "is set by the program", "leave it out") for name in value if name in ours])
+        ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
+        refuse(*[(f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
+                 for name in value if name.startswith(ours)])
         return value
 
 
@@ -262,11 +264,6 @@ class StackConfig(Strict):
 def gibibytes(quantity: str) -> float:
     """A binary quantity (`512Gi`) in GiB."""
     return int(quantity[:-2]) * {"Mi": 1 / 1024, "Gi": 1, "Ti": 1024}[quantity[-2:]]
-
-
-def service_object(name: str) -> str:
-    """Name of the Kubernetes Service of a service. LeaderWorkerSet takes the bare name for its own headless one."""
-    return f"{name}-leader"
 
 
 def parse(raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}) -> StackConfig:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
-import pulumi_kubernetes
 
 from components.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
+from components.kubernetes import kubernetes_provider
+from components.names import API_KEY, service_object
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from stacks import engine
-from stacks.config import Service, StackConfig, service_object
+from stacks.config import Service, StackConfig
 from stacks.progress import Progress
 from stacks.refusals import NAMESPACE
 
@@ -18,15 +19,8 @@ from stacks.refusals import NAMESPACE
 def build(config: StackConfig) -> dict[str, pulumi.Input[Any]]:
     """Register the stack and return its outputs."""
     secrets = pulumi.Config(NAMESPACE)
-    kubeconfig = secrets.get_secret("kubeconfig")
-    cluster = pulumi_kubernetes.Provider(
-        "cluster",
-        # Empty, not absent: absent records the path in KUBECONFIG, which differs from machine to machine.
-        kubeconfig=kubeconfig or "",
-        context=config.cluster.context,
-        # A new certificate or address of the same cluster must not replace every object.
-        cluster_identifier=config.cluster.context)
-    api_key = secrets.get_secret("apiKey")
+    cluster = kubernetes_provider("cluster", config.cluster.context, secrets.get_secret("kubeconfig"))
+    api_key = secrets.get_secret(API_KEY)
     progress = Progress(config.cluster.context, config.cluster.namespace, secrets.get("kubeconfig"))
     endpoints = {name: _serve(name, service, config, api_key, progress, pulumi.ResourceOptions(provider=cluster))
                  for name, service in config.services.items()}

@@ -58,7 +58,7 @@ def describe(view: View) -> Standing:
     pods = sorted(view.pods, key=lambda pod: pod["metadata"]["name"])
     placed = [pod for pod in pods if pod["spec"].get("nodeName")]
     running = [pod for pod in placed if pod["status"].get("phase") == "Running" and not _waiting(pod)]
-    problems = tuple(text for pod in pods for text in _problems(pod, view))
+    problems = (*_no_room(pods, view), *(text for pod in pods for text in _failures(pod, view)))
     if len(pods) < wanted:
         return Standing(f"pods created: {len(pods)} of {wanted}", problems)
     if len(placed) < wanted:
@@ -89,11 +89,8 @@ def _stage(log: str) -> str:
     return "started, nothing in its log yet"
 
 
-def _problems(pod: Mapping[str, Any], view: View) -> list[str]:
+def _failures(pod: Mapping[str, Any], view: View) -> list[str]:
     found = []
-    for condition in pod["status"].get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            found.append(_no_room(pod, view, condition.get("message", "")))
     for status in pod["status"].get("containerStatuses") or []:
         waiting = (status.get("state") or {}).get("waiting") or {}
         ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
@@ -106,14 +103,23 @@ def _problems(pod: Mapping[str, Any], view: View) -> list[str]:
     return found
 
 
-def _no_room(pod: Mapping[str, Any], view: View, scheduler: str) -> str:
-    resource, per_pod = _gpus(pod)
-    template = view.spec["leaderWorkerTemplate"]
-    wanted = per_pod * template["size"] * view.spec["replicas"]
+def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
+    """One line for all pods that the scheduler cannot place, with the GPUs wanted and there."""
+    refused = [(_name(pod), pod, condition.get("message", "")) for pod in pods
+               for condition in pod["status"].get("conditions") or []
+               if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable"]
+    if not refused:
+        return []
+    _, first, message = refused[0]
+    resource, per_pod = _gpus(first)
+    wanted = per_pod * view.spec["leaderWorkerTemplate"]["size"] * view.spec["replicas"]
     there = sum(int(node["status"].get("allocatable", {}).get(resource, 0)) for node in view.nodes)
     taken = sum(_gpus(other)[1] for other in [*view.others, *view.pods] if other["spec"].get("nodeName"))
-    return (f"{_name(pod)} finds no node: {wanted} {resource} are wanted ({per_pod} in each pod), the cluster has "
-            f"{there}, of which {max(there - taken, 0)} free; the scheduler says: {scheduler}")
+    # What follows «preemption» is about evicting other pods, which is not what the reader can change.
+    scheduler = message.partition(" no new claims")[0].partition(" preemption:")[0]
+    room = f", the cluster has {there}, of which {max(there - taken, 0)} free" if view.nodes else ""
+    return [f"no node for {', '.join(name for name, *_ in refused)}: {wanted} {resource} are wanted ({per_pod} in each "
+            f"pod){room}; the scheduler says: {scheduler}"]
 
 
 def _gpus(pod: Mapping[str, Any]) -> tuple[str, int]:
@@ -213,10 +219,13 @@ class _Look:
     """Reads a View from the cluster."""
 
     def __init__(self, context: str, namespace: str, kubeconfig: str | None) -> None:
+        import urllib3
         from kubernetes import client
 
         api = api_client(context, kubeconfig)
-        self._namespace, self._error = namespace, client.ApiException
+        self._namespace = namespace
+        # The second: nobody answers for a moment. Neither may end the watch.
+        self._errors = (client.ApiException, urllib3.exceptions.HTTPError)
         self._core, self._custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
         self._plain = api.sanitize_for_serialization
 
@@ -225,20 +234,28 @@ class _Look:
         try:
             group = self._custom.get_namespaced_custom_object(
                 "leaderworkerset.x-k8s.io", "v1", self._namespace, "leaderworkersets", name)
-            pods = self._plain(self._core.list_pod_for_all_namespaces().items)
-            ours = [pod for pod in pods if pod["metadata"]["namespace"] == self._namespace
-                    and (pod["metadata"].get("labels") or {}).get(f"{_GROUP}name") == name]
-            short = any(not pod["spec"].get("nodeName") for pod in ours)
-            return View(spec=group["spec"], pods=ours, others=[pod for pod in pods if pod not in ours],
-                        nodes=self._plain(self._core.list_node().items) if short else [],
-                        logs={_name(pod): self._log(_name(pod)) for pod in ours if _tells(pod)})
-        except self._error:
+            pods = self._plain(self._core.list_namespaced_pod(
+                self._namespace, label_selector=f"{_GROUP}name={name}").items)
+        except self._errors:
             return None
+        short = any(not pod["spec"].get("nodeName") for pod in pods)
+        nodes, others = self._room(name) if short else ([], [])
+        return View(spec=group["spec"], pods=pods, nodes=nodes, others=others,
+                    logs={_name(pod): self._log(_name(pod)) for pod in pods if _tells(pod)})
+
+    def _room(self, name: str) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """The nodes, and the pods that are not of the group. Empty for who may read one namespace only."""
+        try:
+            pods = self._plain(self._core.list_pod_for_all_namespaces(label_selector=f"{_GROUP}name!={name}").items)
+            return self._plain(self._core.list_node().items), pods
+        except self._errors:
+            return [], []
 
     def _log(self, pod: str) -> str:
         try:
-            return self._core.read_namespaced_pod_log(pod, self._namespace, tail_lines=_LOG_LINES)
-        except self._error:
+            # The library gives None, not "", for a log without a line.
+            return self._core.read_namespaced_pod_log(pod, self._namespace, tail_lines=_LOG_LINES) or ""
+        except self._errors:
             return ""
 
 

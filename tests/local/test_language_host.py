@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import pytest
+from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 
 from local import pulumi_home
+from local.paths import ROOT
 
 
 class Project:
@@ -219,3 +222,53 @@ def test_required_packages_are_those_with_a_plugin_in_the_programs_environment(p
     about = json.loads(project.run("about", "--json").stdout)
     named = {(plugin["name"], plugin["kind"]) for plugin in about["plugins"]}
     assert ("kubernetes", "resource") in named
+
+
+@pytest.fixture
+def host() -> Iterator[language_pb2_grpc.LanguageRuntimeStub]:
+    """A host without an engine, spoken to directly."""
+    command = [sys.executable, str(ROOT / "local" / "language" / "host.py"), "127.0.0.1:1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with grpc.insecure_channel(f"127.0.0.1:{process.stdout.readline().strip()}") as channel:
+            yield language_pb2_grpc.LanguageRuntimeStub(channel)
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+
+
+def plugin_request(folder: Path, program: str) -> language_pb2.RunPluginRequest:
+    (folder / "__main__.py").write_text(program)
+    info = language_pb2.ProgramInfo(root_directory=str(folder), program_directory=str(folder), entry_point=".")
+    info.options.update({"virtualenv": sys.prefix})
+    return language_pb2.RunPluginRequest(
+        pwd=str(folder), args=["one", "two"], env=["COLOUR=blue"], info=info, kind="resource"
+    )
+
+
+def test_plugin_written_in_python_runs_with_its_output_and_exit_code(
+    host: language_pb2_grpc.LanguageRuntimeStub, tmp_path: Path
+) -> None:
+    program = "import os, sys\nprint(sys.argv[1:], os.environ['COLOUR'])\nsys.stderr.write('bad')\nsys.exit(3)\n"
+    seen: dict[str, list[bytes | int]] = {"stdout": [], "stderr": [], "exitcode": []}
+    for message in host.RunPlugin(plugin_request(tmp_path, program)):
+        kind = message.WhichOneof("output")
+        seen[kind].append(getattr(message, kind))
+    assert b"".join(seen["stdout"]) == b"['one', 'two'] blue\n"
+    assert b"".join(seen["stderr"]) == b"bad"
+    assert seen["exitcode"] == [3]
+
+
+def test_plugin_ends_with_the_call_that_started_it(host: language_pb2_grpc.LanguageRuntimeStub, tmp_path: Path) -> None:
+    call = host.RunPlugin(plugin_request(tmp_path, "import os, time\nprint(os.getpid())\ntime.sleep(600)\n"))
+    pid = int(next(call).stdout)
+    assert runs(pid)
+    call.cancel()
+    wait_for(lambda: not runs(pid))
+
+
+def test_unknown_toolchain_is_refused_with_what_to_do(
+    host: language_pb2_grpc.LanguageRuntimeStub, tmp_path: Path
+) -> None:
+    info = language_pb2.ProgramInfo(root_directory=str(tmp_path), program_directory=str(tmp_path), entry_point=".")
+    info.options.update({"toolchain": "poetry"})
+    answer = host.Run(language_pb2.RunRequest(pwd=str(tmp_path), info=info))
+    assert "toolchain: poetry is not known to this language host; leave it out" in answer.error

@@ -83,6 +83,7 @@ def test_a_good_file_is_accepted_with_every_default_in_one_place():
      "use layout.tensor"),
     ("services/ds/engine/extraArgs", ["--api-key", "k"], "services.ds.engine.extraArgs[0]", "modelserve:apiKey"),
     ("services/ds/engine/env", {"VLLM_API_KEY": "k"}, "services.ds.engine.env.VLLM_API_KEY", "is set by the program"),
+    ("services/ds/engine/env", {"MODELSERVE_NODES": "9"}, "services.ds.engine.env.MODELSERVE_NODES", "leave it out"),
     ("services/ds/engine/gpuMemoryUtilization", 1.0, "services.ds.engine.gpuMemoryUtilization", "less than 1"),
     ("services/ds/podLabels", {"pulumi.com/x": "1"}, "services.ds.podLabels.pulumi.com/x", "leave it out"),
     ("services/ds/model", "deepseek-ai/DeepSeek-R1", "services.ds.model", "without its owner"),
@@ -116,7 +117,8 @@ def test_everything_wrong_is_said_at_once_whatever_else_is_wrong_beside_it():
     raw["typo"] = 1
     keys = {line.split(": ")[0].removeprefix("modelserve:") for line in lines(raw, plain_secrets={"apiKey": "k"})}
     assert keys >= {"services.ds.layout.tensor", "services.ds.startupPolicy", "services.ds.port",
-                    "services.ds.replicas", "services.ds.unknown", "services.ds.resources.cpu", "services.ds.resources.memory",
+                    "services.ds.replicas", "services.ds.unknown", "services.ds.resources.cpu",
+                    "services.ds.resources.memory",
                     "services.Bad_Name", "services.Bad_Name.model", "cluster.context", "typo", "apiKey"}
 
 

@@ -27,6 +27,10 @@ def unplaced(index: int, message: str) -> dict[str, Any]:
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}])
 
 
+MESSAGE = ("0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1 nodes "
+           "are available: 1 No preemption victims found for incoming pod.")
+
+
 def view(*pods: dict[str, Any], logs: dict[str, str] | None = None, nodes: int = 2, replicas: int = 1) -> View:
     return View(spec={"replicas": replicas, "leaderWorkerTemplate": {"size": 2}}, pods=pods, others=[], logs=logs or {},
                 nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * nodes)
@@ -52,17 +56,18 @@ def test_the_status_names_the_first_thing_that_is_missing(pods, logs, status):
 
 
 def test_a_cluster_too_small_is_told_with_the_gpus_wanted_there_and_free():
-    standing = describe(view(pod(0), unplaced(1, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."), nodes=1))
+    standing = describe(view(pod(0), unplaced(1, MESSAGE), nodes=1))
     assert standing.status == "pods scheduled: 1 of 2"
     assert standing.problems == (
-        "ds-0-1 finds no node: 16 nvidia.com/gpu are wanted (8 in each pod), the cluster has 8, of which 0 free; "
+        "no node for ds-0-1: 16 nvidia.com/gpu are wanted (8 in each pod), the cluster has 8, of which 0 free; "
         "the scheduler says: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",)
 
 
 def test_gpus_that_other_workloads_hold_are_not_free():
     shown = View(spec={"replicas": 1, "leaderWorkerTemplate": {"size": 2}}, pods=[unplaced(0, "no"), unplaced(1, "no")],
                  others=[pod(0)], logs={}, nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * 2)
-    assert "the cluster has 16, of which 8 free" in describe(shown).problems[0]
+    [line] = describe(shown).problems
+    assert line.startswith("no node for ds-0, ds-0-1: 16 ") and "the cluster has 16, of which 8 free" in line
 
 
 def test_an_image_that_cannot_be_pulled_is_a_problem_at_once():

@@ -6,6 +6,7 @@ Pulumi's own mocks show inputs only. Not here: anything an engine decides (diffs
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
+from pulumi.runtime.settings import reset_options
 
 PROJECT = "modelserve"
 STACK = "test"
@@ -34,14 +36,20 @@ class Recorder(MockMonitor):
         self.seen: dict[tuple[str, str], resource_pb2.RegisterResourceRequest] = {}
         self.finished: dict[str, resource_pb2.RegisterResourceOutputsRequest] = {}
         self.hooks: list[str] = []
+        self._urns: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
 
     def run(self, program: Callable[[], Any]) -> None:
         """Run `program` to its end, and raise what it raises."""
-        # One loop a run: the SDK keeps work on the current one, and a failed run leaves some behind.
+        # The SDK keeps its root resource in a context variable and its work on the current loop; a run that failed
+        # leaves both half done, so each run has its own.
+        contextvars.copy_context().run(self._run, program)
+
+    def _run(self, program: Callable[[], Any]) -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
+            reset_options()
             pulumi.runtime.set_mocks(self.mocks, project=PROJECT, stack=STACK, preview=self.preview, monitor=self)
             pulumi.runtime.test(program)()
         finally:
@@ -57,7 +65,7 @@ class Recorder(MockMonitor):
 
     def urn(self, request: resource_pb2.RegisterResourceRequest) -> str:
         """The URN that the request was given."""
-        return self.make_urn(request.parent, request.type, request.name)
+        return self._urns[request.type, request.name]
 
     def objects(self) -> list[dict[str, Any]]:
         """Every Kubernetes object as the API server would get it: no mark of a secret, whole numbers whole."""
@@ -73,7 +81,9 @@ class Recorder(MockMonitor):
             assert key not in self.seen, f"two resources of one type and name: {key}"
             if request.type != "pulumi:pulumi:Stack":
                 self.seen[key] = request
-        return super().RegisterResource(request)
+        response = super().RegisterResource(request)
+        self._urns[key] = response.urn
+        return response
 
     def RegisterResourceOutputs(self, request: resource_pb2.RegisterResourceOutputsRequest) -> Any:
         self.finished[request.urn] = request

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 
 Manifest = dict[str, Any]
 
@@ -68,35 +69,23 @@ class Kind:
         return f"{self.prefix}{middle}/{self.plural}" + (f"/{name}" if name else "")
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _load(kubeconfig: str | None) -> tuple[dict[str, Any], Path]:
+    """`kubeconfig` is the content, a path, or None for the ambient one (of which only one file is read)."""
+    given = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    folder = Path.cwd()
+    if "\n" not in given and not given.startswith("{"):
+        file = Path(given).expanduser()
+        if not file.is_file():
+            raise KubeconfigError(f"failed to parse kubeconfig: {given} is no file")
+        given, folder = file.read_text(), file.parent
     try:
-        config = json.loads(text)
-    except ValueError:
-        import yaml  # only for a kubeconfig that is not JSON
-
-        try:
-            config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise KubeconfigError(f"failed to parse kubeconfig: yaml: line {line}: {error.problem}") from error
+        config = yaml.load(given, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise KubeconfigError(f"failed to parse kubeconfig: yaml: line {line}: {error.problem}") from error
     if not isinstance(config, dict):
         raise KubeconfigError("failed to parse kubeconfig: no mapping")
-    return config
-
-
-def _load(kubeconfig: str | None) -> tuple[dict[str, Any], Path]:
-    """`kubeconfig` is the content, a path, or None for the ambient one."""
-    if kubeconfig and "\n" not in kubeconfig and not kubeconfig.lstrip().startswith("{"):
-        file = Path(kubeconfig).expanduser()
-        if file.is_file():
-            return _parse(file.read_text()), file.parent
-    if kubeconfig:
-        return _parse(kubeconfig), Path.cwd()
-    ambient = (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
-    for file in (Path(part).expanduser() for part in ambient):
-        if file.is_file():
-            return _parse(file.read_text()), file.parent
-    raise KubeconfigError("no configuration has been provided, try setting KUBECONFIG environment variable")
+    return config, folder
 
 
 def resolve(kubeconfig: str | None, context: str | None = None, cluster: str | None = None) -> Target:
@@ -153,11 +142,8 @@ class Api:
     def __init__(self, target: Target) -> None:
         self.server = target.cluster["server"].rstrip("/")
         self._headers = {"Accept": "application/json"}
-        token = target.user.get("token")
-        if "tokenFile" in target.user:
-            token = (target.folder / target.user["tokenFile"]).read_text().strip()
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+        if target.user.get("token"):
+            self._headers["Authorization"] = f"Bearer {target.user['token']}"
         tls = {"ssl_context": _tls(target)} if self.server.startswith("https:") else {}
         self._pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=32, **tls)
         self._kinds: dict[str, dict[str, Kind]] = {}

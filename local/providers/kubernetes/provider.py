@@ -53,7 +53,7 @@ _DELETE_HINT = (
     "If the cluster was deleted, you can remove this resource from Pulumi state by rerunning the operation with the "
     'PULUMI_K8S_DELETE_UNREACHABLE environment variable set to "true"'
 )
-_STILL_THERE = 'failed to fully initialize or become live'
+_NOT_LIVE = "failed to fully initialize or become live"
 
 
 class Rejected(Exception):
@@ -83,9 +83,9 @@ class Call:
 class Provider:
     """The objects of one cluster. `cancelled` ends every wait."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, cancelled: threading.Event) -> None:
         self._options = options
-        self.cancelled = threading.Event()
+        self.cancelled = cancelled
         self._api: Api | None = None
         self._reason = ""
         self._namespace = options.namespace or "default"
@@ -167,19 +167,19 @@ class Provider:
         except (ApiError, NoMatch) as error:
             if call.preview and _previews_fine(error):
                 return "", inputs
-            raise Rejected(_not_created(call.urn, manifest, error)) from error
+            raise Rejected(_not_created(call.urn, manifest, error, manager)) from error
         outputs = _checkpoint(inputs, live, manager, manifest["apiVersion"])
         if call.preview:
             return "", outputs
         try:
             live = self._wait(call).until_ready(manifest, live)
         except WaitForError as error:
-            raise Rejected(_not_created(call.urn, manifest, error)) from error
+            raise Rejected(_not_created(call.urn, manifest, error, manager)) from error
         except NotReady as error:
             first, *others = error.reasons
             text = (
                 f'resource "{call.urn}" was successfully created, but the Kubernetes API server reported that it '
-                f"{_STILL_THERE}: {first}"
+                f"{_NOT_LIVE}: {first}"
             )
             outputs = _checkpoint(inputs, error.live, manager, manifest["apiVersion"])
             raise Incomplete(_id(error.live), outputs, inputs, [text, *others]) from error
@@ -227,9 +227,7 @@ class Provider:
 
     # update
 
-    def update(
-        self, call: Call, state: Properties, old_inputs: Properties, inputs: Properties, ignored: list[str]
-    ) -> Properties:
+    def update(self, call: Call, state: Properties, inputs: Properties, ignored: list[str]) -> Properties:
         """The updated object's outputs."""
         manifest = plain(inputs)
         if call.preview and self._no_dry_run(manifest):
@@ -266,7 +264,7 @@ class Provider:
             text = error.reasons[0] if isinstance(error, NotReady) else error
             return Rejected(f'update of resource "{call.urn}" failed: {text}\nunable to get cluster state: {gone}')
         reasons = list(error.reasons) if isinstance(error, NotReady) else [_apply_error(error, manager)]
-        reasons[0] = f'the Kubernetes API server reported that "{_id(manifest)}" {_STILL_THERE}: {reasons[0]}'
+        reasons[0] = f'the Kubernetes API server reported that "{_id(manifest)}" {_NOT_LIVE}: {reasons[0]}'
         return Incomplete(_id(live), _checkpoint(inputs, live, manager, initial), inputs, reasons)
 
     # read
@@ -433,7 +431,7 @@ def _previews_fine(error: ApiError | NoMatch) -> bool:
     return error.reason == "AlreadyExists" or error.code == 403 or no_namespace or dry_run_disabled
 
 
-def _not_created(urn: str, manifest: Manifest, error: Exception) -> str:
+def _not_created(urn: str, manifest: Manifest, error: Exception, manager: str) -> str:
     if isinstance(error, NoMatch):
         return (
             f'creation of resource "{urn}" with kind {manifest["apiVersion"]}/{manifest["kind"]} failed because the '
@@ -441,7 +439,7 @@ def _not_created(urn: str, manifest: Manifest, error: Exception) -> str:
             f"required CRDs have been created: {error}"
         )
     exists = isinstance(error, ApiError) and error.reason == "AlreadyExists"
-    text = _apply_error(error, "")
+    text = _apply_error(error, manager)
     return f'resource "{urn}" was not successfully created by the Kubernetes API server: {text}' + (
         _ALREADY_EXISTS_HELP if exists else ""
     )
@@ -451,5 +449,3 @@ def _apply_error(error: Exception, manager: str) -> str:
     if isinstance(error, ApiError) and error.code == 409 and str(error).startswith("Apply failed with"):
         return f'{_CONFLICT_HELP}The resource managed by field manager "{manager}" had an apply conflict: {error}'
     return str(error)
-
-

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -26,33 +31,31 @@ _SEVERITIES = {"info": engine_pb2.INFO, "warning": engine_pb2.WARNING}
 _KINDS = {"add": 0, "delete": 2, "update": 4}
 
 
-class _Failed(grpc.RpcError, grpc.Status):
-    """A failure as gRPC wants it: UNKNOWN is the code that the engine shows without comment."""
-
-    code = grpc.StatusCode.UNKNOWN
-
-    def __init__(self, text: str, detail: Any = None) -> None:
-        self.details = text
-        self.trailing_metadata: tuple[tuple[str, bytes], ...] = ()
-        if detail is not None:
-            status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=text)
-            status.details.add().Pack(detail)
-            self.trailing_metadata = (("grpc-status-details-bin", status.SerializeToString()),)
-
-
-def _incomplete(error: Incomplete) -> _Failed:
-    detail = provider_pb2.ErrorResourceInitFailed(
-        id=error.id, properties=encode(error.outputs), inputs=encode(error.inputs), reasons=error.reasons
-    )
-    return _Failed("; ".join(error.reasons), detail)
+@contextmanager
+def _failures(context: grpc.ServicerContext) -> Iterator[None]:
+    """The operations' errors as gRPC has them. UNKNOWN is the code that the engine shows without comment."""
+    try:
+        yield
+    except Incomplete as error:
+        status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message="; ".join(error.reasons))
+        detail = provider_pb2.ErrorResourceInitFailed(
+            id=error.id, properties=encode(error.outputs), inputs=encode(error.inputs), reasons=error.reasons
+        )
+        status.details.add().Pack(detail)
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(grpc.StatusCode.UNKNOWN, status.message)
+    except (Rejected, Unreachable, KubeconfigError) as error:
+        context.abort(grpc.StatusCode.UNKNOWN, str(error))
 
 
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
-    """One provider instance; the engine starts a plugin process for each."""
+    """One provider instance; the engine starts a plugin process for each, and configures it before anything else."""
+
+    _provider: Provider
 
     def __init__(self, engine: str) -> None:
         self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine)) if engine else None
-        self._provider = Provider(Options())
+        self._cancelled = threading.Event()
 
     def _call(self, request: Any) -> Call:
         return Call(
@@ -89,14 +92,12 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return Empty()
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Empty:
-        self._provider.cancelled.set()
+        self._cancelled.set()
         return Empty()
 
     def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
+        with _failures(context):
             options.check(decode(request.news))
-        except KubeconfigError as error:
-            _abort(context, f"rpc error: code = Unknown desc = {error}")
         return provider_pb2.CheckResponse(inputs=request.news)
 
     def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -105,17 +106,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.DiffResponse(changes=2 if changed else 1, diffs=changed, replaces=replaces)
 
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._provider = Provider(Options.read(plain(decode(request.args))))
+        self._provider = Provider(Options.read(plain(decode(request.args))), self._cancelled)
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
         name = request.urn.rpartition("::")[2]
-        try:
-            inputs, failure = self._provider.check(
-                self._call(request), name, decode(request.olds), decode(request.news)
-            )
-        except Rejected as error:
-            _abort(context, str(error))
+        olds, news = decode(request.olds), decode(request.news)
+        with _failures(context):
+            inputs, failure = self._provider.check(self._call(request), name, olds, news)
         failures = [provider_pb2.CheckFailure(reason=failure)] if failure else []
         return provider_pb2.CheckResponse(inputs=encode(inputs), failures=failures)
 
@@ -133,54 +131,32 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         )
 
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
+        with _failures(context):
             resource_id, outputs = self._provider.create(self._call(request), decode(request.properties))
-        except Incomplete as error:
-            context.abort_with_status(_incomplete(error))
-        except (Rejected, Unreachable) as error:
-            _abort(context, str(error))
         return provider_pb2.CreateResponse(id=resource_id, properties=encode(outputs))
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            resource_id, outputs, inputs = self._provider.read(
-                self._call(request), request.id, decode(request.inputs), decode(request.properties)
-            )
-        except Incomplete as error:
-            context.abort_with_status(_incomplete(error))
-        except (Rejected, Unreachable) as error:
-            _abort(context, str(error))
+        inputs, state = decode(request.inputs), decode(request.properties)
+        with _failures(context):
+            resource_id, outputs, inputs = self._provider.read(self._call(request), request.id, inputs, state)
+        if not resource_id:
+            return provider_pb2.ReadResponse()  # gone: properties must be absent, not empty
         return provider_pb2.ReadResponse(id=resource_id, properties=encode(outputs), inputs=encode(inputs))
 
     def Update(self, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            outputs = self._provider.update(
-                self._call(request),
-                decode(request.olds),
-                decode(request.old_inputs),
-                decode(request.news),
-                list(request.ignoreChanges),
-            )
-        except Incomplete as error:
-            context.abort_with_status(_incomplete(error))
-        except (Rejected, Unreachable) as error:
-            _abort(context, str(error))
+        state, news, ignored = decode(request.olds), decode(request.news), list(request.ignoreChanges)
+        with _failures(context):
+            outputs = self._provider.update(self._call(request), state, news, ignored)
         return provider_pb2.UpdateResponse(properties=encode(outputs))
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Empty:
-        try:
+        with _failures(context):
             self._provider.delete(self._call(request), request.id, decode(request.properties))
-        except (Rejected, Unreachable) as error:
-            _abort(context, str(error))
         return Empty()
 
 
 def _detail(change: diff.Change) -> Any:
     return provider_pb2.PropertyDiff(kind=_KINDS[change.kind] + change.replaces, inputDiff=change.kind == "delete")
-
-
-def _abort(context: grpc.ServicerContext, text: str) -> None:
-    context.abort(grpc.StatusCode.UNKNOWN, text)
 
 
 def _engine_is_gone(engine: str) -> bool:
@@ -201,6 +177,8 @@ def serve(engine: str) -> None:
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(engine), server)
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     server.start()
-    stop = threading.Event()
+    # The engine's way to end a plugin. Nothing is under way then; a user's Ctrl-C arrives as the request Cancel.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     while not (engine and _engine_is_gone(engine)):
-        stop.wait(_ENGINE_CHECK_SECONDS)
+        time.sleep(_ENGINE_CHECK_SECONDS)
+    os._exit(0)

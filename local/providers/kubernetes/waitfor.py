@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-from local.providers.kubernetes.jsonpath import JsonPath, JsonPathError
 
 
 class WaitForError(Exception):
@@ -60,12 +59,19 @@ def _parse_path(text: str) -> WaitFor:
         raise WaitForError(f"{text} requires a value")
     if rest and not rest.startswith("="):
         raise WaitForError(f"{text} should be wrapped in brackets {{ ... }}")
+    return _Path(shown, _compile(shown), rest[1:] if rest else None)
+
+
+def _compile(shown: str) -> Callable[[Any], list[Any]]:
+    import jsonpath  # as costly as all of this package together, and rarely needed
+
     path = shown[1:-1].strip()
     try:
-        parsed = JsonPath(path if path.startswith("$") else f"${path}")
-    except JsonPathError as error:
-        raise WaitForError(f'parsing "{shown}": {error}') from error
-    return _Path(shown, parsed, rest[1:] if rest else None)
+        return jsonpath.compile(path if path.startswith("$") else f"${path}").findall
+    except jsonpath.JSONPathError as error:
+        token = error.token
+        place = f"unexpected '{token.value}' at position {token.index + 1}" if token else error.args[0]
+        raise WaitForError(f'parsing "{shown}": jsonpath: {place}') from error
 
 
 def _closing_brace(text: str) -> int:
@@ -115,13 +121,13 @@ class _Condition:
 @dataclass(frozen=True)
 class _Path:
     shown: str
-    path: JsonPath
+    find: Callable[[Any], list[Any]]
     wanted: str | None
 
     def look(self, live: dict[str, Any]) -> Look:
         if generation_lag(live, (live.get("status") or {}).get("observedGeneration")):
             return Look(False)
-        found = self.path.find(live)
+        found = self.find(live)
         if not found:
             return Look(False, (("info", f"{self.shown} selected nothing"),))
         if self.wanted is None:

@@ -167,16 +167,23 @@ def _current(live: Manifest) -> bool:
     return observed is not None and not generation_lag(live, observed)
 
 
+def _ready(line: str = "", severity: str = "info") -> Look:
+    return Look(True, ((severity, line),) if line else ())
+
+
+def _waiting(line: str = "", *problems: str) -> Look:
+    return Look(False, (("info", line),) if line else (), problems)
+
+
 def _deployment(wait: Wait, live: Manifest) -> Look:
     status, wanted = live.get("status") or {}, live["spec"].get("replicas", 1)
     if wanted == 0:
-        return Look(True, (("warning", f'Replicas scaled to 0 for Deployment "{live["metadata"]["name"]}"'),))
-    available = _conditions(live).get("Available", {})
-    progressing = _conditions(live).get("Progressing", {})
-    done = progressing.get("status") == "True" and progressing.get("reason") == "NewReplicaSetAvailable"
+        return _ready(f'Replicas scaled to 0 for Deployment "{live["metadata"]["name"]}"', "warning")
+    available, progressing = (_conditions(live).get(kind, {}) for kind in ("Available", "Progressing"))
+    done = progressing.get("reason") == "NewReplicaSetAvailable" or not progressing
     updated = status.get("updatedReplicas", 0) >= wanted
-    if _current(live) and available.get("status") == "True" and updated and (done or not progressing):
-        return Look(True, (("info", "Deployment initialization complete"),))
+    if _current(live) and available.get("status") == "True" and updated and done:
+        return _ready("Deployment initialization complete")
     pods = f"{status.get('availableReplicas', 0)}/{wanted}"
     lines = [("info", f"Waiting for app ReplicaSet to be available ({pods} Pods available)")]
     if available.get("status") == "False":
@@ -192,75 +199,52 @@ def _stateful_set(wait: Wait, live: Manifest) -> Look:
     ready = status.get("readyReplicas", 0)
     current, update = status.get("currentRevision", ""), status.get("updateRevision", "")
     if _current(live) and ready == wanted and current == update:
-        return Look(True, (("info", "StatefulSet initialization complete"),))
-    line = f"[1/2] Waiting for StatefulSet to create Pods ({ready}/{wanted} Pods ready)"
-    if wait.update:
-        line = f"[1/3] Waiting for StatefulSet update to roll out ({ready}/{wanted} Pods ready)"
-    problems = (
+        return _ready("StatefulSet initialization complete")
+    step = (
+        "[1/3] Waiting for StatefulSet update to roll out"
+        if wait.update
+        else ("[1/2] Waiting for StatefulSet to create Pods")
+    )
+    return _waiting(
+        f"{step} ({ready}/{wanted} Pods ready)",
         f"{ready} out of {wanted} replicas succeeded readiness checks",
         f'StatefulSet controller failed to advance from revision "{current}" to revision "{update}"',
     )
-    return Look(False, (("info", line),), problems)
-
-
-def _daemon_set(wait: Wait, live: Manifest) -> Look:
-    status = live.get("status") or {}
-    if not status.get("observedGeneration"):
-        return Look(False, (("info", "DaemonSet status.observedGeneration not found"),))
-    wanted, available = status.get("desiredNumberScheduled", 0), status.get("numberAvailable", 0)
-    if _current(live) and available >= wanted and status.get("updatedNumberScheduled", 0) >= wanted:
-        return Look(True, (("info", f"All replicas scheduled as expected. Replicas: {wanted}"),))
-    return Look(False, (("info", f"Available: {available}/{wanted}"),))
 
 
 def _job(wait: Wait, live: Manifest) -> Look:
     status = live.get("status") or {}
     if _is_true(live, "Complete"):
-        return Look(True)
+        return _ready()
     if "startTime" not in status:
-        return Look(False, (("info", f'Waiting for Job "{_shown(live)}" to start'),))
+        return _waiting(f'Waiting for Job "{_shown(live)}" to start')
     counts = " | ".join(f"{name}: {status.get(name.lower(), 0)}" for name in ("Active", "Succeeded", "Failed"))
-    return Look(False, (("info", f'Waiting for Job "{_shown(live)}" to succeed ({counts})'),))
+    return _waiting(f'Waiting for Job "{_shown(live)}" to succeed ({counts})')
 
 
 def _pod(wait: Wait, live: Manifest) -> Look:
     if _is_true(live, "Ready") or (live.get("status") or {}).get("phase") == "Succeeded":
-        return Look(True)
+        return _ready()
     for condition, goal in (("PodScheduled", "scheduled"), ("Initialized", "initialized")):
         if not _is_true(live, condition):
-            return Look(False, (("info", f'Waiting for Pod "{_shown(live)}" to be {goal}'),))
-    return Look(False, (("info", f'Waiting for Pod "{_shown(live)}" to be ready'),))
+            return _waiting(f'Waiting for Pod "{_shown(live)}" to be {goal}')
+    return _waiting(f'Waiting for Pod "{_shown(live)}" to be ready')
 
 
 def _claim(wait: Wait, live: Manifest) -> Look:
-    phase = (live.get("status") or {}).get("phase")
-    if phase == "Bound":
-        return Look(True)
-    name = live["spec"].get("storageClassName")
-    if phase == "Pending" and name:
-        try:
-            storage_class = wait.api.request("GET", f"/apis/storage.k8s.io/v1/storageclasses/{name}")
-        except ApiError:
-            storage_class = {}
-        return Look(storage_class.get("volumeBindingMode") == "WaitForFirstConsumer")
-    return Look(False)
+    phase, name = (live.get("status") or {}).get("phase"), live["spec"].get("storageClassName")
+    if phase != "Pending" or not name:
+        return Look(phase == "Bound")
+    try:
+        storage_class = wait.api.request("GET", f"/apis/storage.k8s.io/v1/storageclasses/{name}")
+    except ApiError:
+        return _waiting()
+    return Look(storage_class.get("volumeBindingMode") == "WaitForFirstConsumer")
 
 
 def _volume(wait: Wait, live: Manifest) -> Look:
-    if (live.get("status") or {}).get("phase") in ("Available", "Bound"):
-        return Look(True, (("info", "✅ PV marked available"),))
-    return Look(False)
-
-
-def _ingress(wait: Wait, live: Manifest) -> Look:
-    if ((live.get("status") or {}).get("loadBalancer") or {}).get("ingress"):
-        return Look(True)
-    problem = (
-        "Ingress .status.loadBalancer field was not updated with a hostname/IP address. \n"
-        "    for more information about this error, see https://pulumi.io/xdv72s"
-    )
-    line = "[2/3] Waiting for update of .status.loadBalancer with hostname/IP"
-    return Look(False, (("info", line),), (problem,))
+    available = (live.get("status") or {}).get("phase") in ("Available", "Bound")
+    return _ready("✅ PV marked available") if available else _waiting()
 
 
 def _has_address(live: Manifest) -> bool:
@@ -269,22 +253,20 @@ def _has_address(live: Manifest) -> bool:
 
 
 def _service(wait: Wait, live: Manifest) -> Look:
-    spec = live["spec"]
-    line = ("info", "[1/3] Finding Pods to direct traffic to")
+    spec, line = live["spec"], "[1/3] Finding Pods to direct traffic to"
     if spec.get("type") == "ExternalName" or spec.get("clusterIP") == "None" or not spec.get("selector"):
-        return Look(True, (line,))
+        return _ready(line)
     try:
         endpoints = wait.api.get({"apiVersion": "v1", "kind": "Endpoints", "metadata": live["metadata"]})
     except ApiError:
-        endpoints = {}
-    version = endpoints.get("metadata", {}).get("resourceVersion")
+        endpoints = {"metadata": {}}
+    version = endpoints["metadata"].get("resourceVersion")
     if version != wait.endpoints:
         wait.endpoints, wait.settled_since = version, time.monotonic()
-    settled = time.monotonic() - wait.settled_since >= _SERVICE_SETTLE_SECONDS
-    if settled and _has_address(live):
-        return Look(True, (line, ("info", "Service initialization complete")))
+    if time.monotonic() - wait.settled_since >= _SERVICE_SETTLE_SECONDS and _has_address(live):
+        return _ready("Service initialization complete")
     problem = "Service was not allocated an IP address; does your cloud provider support this?"
-    return Look(False, (line,), () if _has_address(live) else (problem,))
+    return _waiting(line) if _has_address(live) else _waiting(line, problem)
 
 
 @dataclass(frozen=True)
@@ -298,9 +280,7 @@ class _Awaiter:
 _AWAITERS = {
     "apps/Deployment": _Awaiter(_deployment),
     "apps/StatefulSet": _Awaiter(_stateful_set),
-    "apps/DaemonSet": _Awaiter(_daemon_set),
     "batch/Job": _Awaiter(_job),
-    "networking.k8s.io/Ingress": _Awaiter(_ingress),
     "/Pod": _Awaiter(_pod),
     "/Service": _Awaiter(_service, late_is_fine=_has_address),
     "/PersistentVolumeClaim": _Awaiter(_claim, fixed_seconds=300, create_only=True),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import Struct, Value
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"
@@ -76,11 +76,6 @@ def _fill(struct: Struct, properties: dict[str, Any]) -> None:
         _put(fields[key], value)
 
 
-def _fill_list(target: ListValue, items: list[Any]) -> None:
-    for item in items:
-        _put(target.values.add(), item)
-
-
 def _put(target: Value, value: Any) -> None:
     if isinstance(value, str):
         target.string_value = value
@@ -89,7 +84,8 @@ def _put(target: Value, value: Any) -> None:
         _fill(target.struct_value, value)
     elif isinstance(value, list):
         target.list_value.SetInParent()
-        _fill_list(target.list_value, value)
+        for item in value:
+            _put(target.list_value.values.add(), item)
     elif isinstance(value, bool):
         target.bool_value = value
     elif value is None:

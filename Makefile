@@ -1,0 +1,64 @@
+# One machine with Python, Go and make is enough: everything else comes with the first run.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+WORK := $(or $(MODELSERVE_REHEARSAL),.rehearsal)
+# Compiled at install, whatever the shell says: every start of the program would compile its packages again.
+PIP := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --disable-pip-version-check --compile
+
+.PHONY: help up down test bench lint
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
+
+up: $(VENV)/runtime ## start the rehearsal and serve the local stack on it
+	@$(PY) -m local up
+	@set -e; source $(WORK)/env.sh; \
+	pulumi stack select --create local; \
+	pulumi up -s local --yes; \
+	$(PY) -m ops verify local
+
+down: ## take the local stack and the rehearsal away
+	@if [ ! -e $(VENV)/runtime ]; then echo "nothing to take down: make up has not run here"; exit 0; fi; \
+	outcome=0; \
+	if [ -e $(WORK)/env.sh ] && $(PY) -m local status >/dev/null; then \
+	  source $(WORK)/env.sh; \
+	  if pulumi stack select local 2>/dev/null; then \
+	    { pulumi destroy -s local --yes && pulumi stack rm -s local --yes --preserve-config; } || outcome=$$?; \
+	  fi; \
+	fi; \
+	if [ $$outcome != 0 ]; then echo "not taken down in order; what is left goes with the control plane" >&2; fi; \
+	$(PY) -m local down; \
+	exit $$outcome
+
+test: $(VENV)/development ## run every test
+	@$(PY) -m local build
+	@$(PY) -m pytest -q
+
+bench: $(VENV)/development ## measure, as ratios inside one run
+	@$(PY) -m bench
+
+lint: $(VENV)/development ## check style
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+$(VENV)/runtime: requirements.txt
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "$(PYTHON) is not installed: install Python 3.10 or newer, or set PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$$($(PYTHON) --version) is too old: install 3.10 or newer, or set PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv with pip: install its venv package (on Debian python3-venv)" >&2; exit 1; }
+	@echo "installing Python packages into $(VENV)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/development: requirements-dev.txt $(VENV)/runtime
+	@echo "installing development tools into $(VENV)"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@

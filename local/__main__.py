@@ -1,0 +1,207 @@
+"""`python -m local`: builds the rehearsal's programs, brings a control plane up or down, breaks pods on request.
+
+Exit 0 fine, 1 it did not work or is not there, 2 the request is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from datetime import datetime, timezone
+from hashlib import sha256
+from pathlib import Path
+
+from local import control_plane, processes, pulumi_home, toolchain
+from local.api import ApiError
+from local.control_plane import ControlPlane, ControlPlaneError
+from local.nodes import NodePool
+from local.paths import work_dir
+from local.toolchain import ToolchainError
+
+_FAIL = "rehearsal.modelserve.dev/fail"
+
+
+def main(argv: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except (ToolchainError, ControlPlaneError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command takes it up again", file=sys.stderr)
+        return 130
+
+
+def build(_: argparse.Namespace) -> int:
+    for name, path in toolchain.ensure().items():
+        print(f"{name:24} {path}")
+    return 0
+
+
+def up(args: argparse.Namespace) -> int:
+    plane = control_plane.start(args.name, nodes=NodePool(count=args.nodes), load_seconds=args.load_seconds)
+    home = pulumi_home.install()
+    state = _own_state(plane)
+    file = _environment_file(args.name)
+    file.write_text(_exports(pulumi_home.environment(plane, state)))
+    print(
+        f"control plane {plane.name}: {len(processes.alive(plane.folder))} processes, logs in {plane.folder / 'logs'}"
+    )
+    for label, place in (("kubeconfig", plane.kubeconfig), ("Pulumi home", home), ("state", state)):
+        print(f"  {label:12} {place}")
+    print(f"for a shell of your own: source {file}")
+    return 0
+
+
+def down(args: argparse.Namespace) -> int:
+    control_plane.stop(args.name)
+    _environment_file(args.name).unlink(missing_ok=True)
+    # What it tells of went with the control plane; a later run would take it for true.
+    shutil.rmtree(_state(args.name), ignore_errors=True)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    names = control_plane.running()
+    for name in names:
+        plane = control_plane.find(name)
+        print(f"{name}: {plane.folder}" + "".join(f"\n  {what}" for what in control_plane.ailments(plane)))
+        for program, pid in processes.alive(plane.folder).items():
+            print(f"  {program:24} {pid}")
+    if args.name not in names:
+        print(f"control plane {args.name} is not running")
+        return 1
+    return 1 if control_plane.ailments(control_plane.find(args.name)) else 0
+
+
+def environment(args: argparse.Namespace) -> int:
+    print(_exports(pulumi_home.environment(_running(args.name), _state(args.name))), end="")
+    return 0
+
+
+def kill(args: argparse.Namespace) -> int:
+    """A container dies once, as by the kernel's out-of-memory killer, and is started again."""
+    plane, path = _running(args.name), _pod_path(args)
+    pod = _pod(plane, path, args.pod)
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    containers = pod["status"]["containerStatuses"]
+    for container in containers:
+        since = container["state"].get("running", {}).get("startedAt", now)
+        ended = {"exitCode": 137, "reason": "OOMKilled", "startedAt": since, "finishedAt": now}
+        container["restartCount"] += 1
+        container.update(
+            ready=False, started=False, lastState={"terminated": ended}, state={"running": {"startedAt": now}}
+        )
+    unready = [
+        condition | {"status": "False", "reason": "ContainersNotReady", "lastTransitionTime": now}
+        if condition["type"] in ("Ready", "ContainersReady")
+        else condition
+        for condition in pod["status"]["conditions"]
+    ]
+    plane.api.merge(f"{path}/status", {"status": {"containerStatuses": containers, "conditions": unready}})
+    print(f"killed the containers of pod {args.namespace}/{args.pod}")
+    return 0
+
+
+def fail(args: argparse.Namespace) -> int:
+    """The pod fails from now on; one that replaces it does not."""
+    plane, path = _running(args.name), _pod_path(args)
+    _pod(plane, path, args.pod)
+    plane.api.merge(path, {"metadata": {"annotations": {_FAIL: args.how}}})
+    print(f"pod {args.namespace}/{args.pod} fails from now on: {args.how}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--name", default="local", help="name of the control plane (default: local)")
+        command.set_defaults(run=run)
+        return command
+
+    add("build", build, "find or build every program")
+    upping = add("up", up, "start the control plane and set up Pulumi for it")
+    upping.add_argument("--nodes", type=int, default=2, help="number of 8-GPU nodes (default: 2)")
+    upping.add_argument("--load-seconds", type=float, default=10, help="start-up time of GPU pods (default: 10)")
+    add("down", down, "end the control plane, with all that is on it")
+    add("status", status, "what runs; exit 1 when the control plane is not whole")
+    add("env", environment, 'print the exports for a shell: eval "$(python -m local env)"')
+    for name, run, text in (
+        ("kill", kill, "let the containers of a pod die once"),
+        ("fail", fail, "let a pod fail from now on"),
+    ):
+        command = add(name, run, text)
+        command.add_argument("pod", metavar="POD")
+        command.add_argument("--namespace", "-n", default="default")
+        if run is fail:
+            command.add_argument("--how", choices=("crash", "never-ready"), default="crash")
+    return parser
+
+
+def _running(name: str) -> ControlPlane:
+    plane = control_plane.find(name)
+    if ailing := control_plane.ailments(plane):
+        raise ControlPlaneError(f"control plane {name}: {', '.join(ailing)}; start it with `python -m local up`")
+    return plane
+
+
+def _pod_path(args: argparse.Namespace) -> str:
+    return f"/api/v1/namespaces/{args.namespace}/pods/{args.pod}"
+
+
+def _pod(plane: ControlPlane, path: str, name: str) -> dict:
+    try:
+        pod = plane.api.get(path)
+    except ApiError as error:
+        raise ControlPlaneError(str(error)) from None
+    if pod["status"].get("phase") != "Running":
+        raise ControlPlaneError(f"pod {name} is {pod['status'].get('phase')}, only a Running one can die")
+    return pod
+
+
+def _state(name: str) -> Path:
+    return work_dir() / ("state" if name == "local" else f"state-{name}")
+
+
+def _own_state(plane: ControlPlane) -> Path:
+    """The folder of the file backend, emptied when what it tells of stood on a control plane that is gone."""
+    state = _state(plane.name)
+    owner = sha256((plane.folder / "pki" / "ca.crt").read_bytes()).hexdigest()
+    mark = state / "control-plane"
+    if state.exists() and (not mark.exists() or mark.read_text() != owner):
+        print("the stack's state belonged to a control plane that is gone: removed")
+        shutil.rmtree(state)
+    state.mkdir(parents=True, exist_ok=True)
+    mark.write_text(owner)
+    return state
+
+
+def _environment_file(name: str) -> Path:
+    return work_dir() / ("env.sh" if name == "local" else f"env-{name}.sh")
+
+
+def _exports(environment: dict[str, str]) -> str:
+    """Lines for a shell that turn its environment into this one, whatever is in its own PATH."""
+    lines = []
+    for name, value in sorted(environment.items()):
+        here = os.environ.get(name)
+        if value == here:
+            continue
+        text = shlex.quote(value)
+        if name == "PATH" and here and value.endswith(os.pathsep + here):
+            text = f'{shlex.quote(value.removesuffix(here))}"$PATH"'
+        lines.append(f"export {name}={text}\n")
+    lines += [f"unset {name}\n" for name in sorted(os.environ.keys() - environment.keys())]
+    return "".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,276 @@
+"""`verify STACK | --url URL`: asks served models for a real chat completion, streamed, and says how fast it came.
+
+The API key comes from the cluster's Secret or from an environment variable, never from the command line, and is never
+printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+from components.names import API_KEY, api_key_secret, service_object
+from stacks.config import StackConfig
+from stacks.stackfile import RequestError, path_of, read
+
+_QUESTION = "Say in one sentence what you are."
+# Room for a sentence; a reasoning model is cut in its thoughts, which answers the question whether it serves.
+_MAX_TOKENS = 64
+_SHOWN = 100  # characters of an answer
+_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A completion: seconds to its first token, how many tokens, and tokens a second after the first."""
+
+    model: str
+    first_token_seconds: float
+    tokens: int
+    tokens_per_second: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one service said: an answer, or the reason why there is none."""
+
+    service: str
+    answer: Answer | None = None
+    reason: str | None = None
+
+
+class NoAnswer(Exception):
+    """The model did not answer. `str()` is one line."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("stack", metavar="STACK", nargs="?", help="names Pulumi.<STACK>.yaml")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="read this stack file instead")
+    parser.add_argument("--service", metavar="NAME", help="ask this service only, not all of the stack")
+    parser.add_argument("--url", help="ask this endpoint instead of a stack's, with or without /v1")
+    parser.add_argument("--model", help="with --url: the model's name; the first that is served if absent")
+    parser.add_argument("--api-key-env", metavar="VAR", help="with --url: the environment variable with the API key")
+    parser.add_argument(
+        "--timeout", metavar="S", type=float, default=_TIMEOUT_SECONDS, help="seconds for one answer (default 60)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every model answered, 1 when one did not. Raises RequestError or ConfigError on a wrong request."""
+    if args.timeout <= 0:
+        raise RequestError(f"--timeout {args.timeout:g}: is not a time; give seconds above 0")
+    outcomes = [_outcome_of_url(args)] if args.url else list(_outcomes_of_stack(args))
+    good = all(outcome.answer for outcome in outcomes)
+    if args.json:
+        print(json.dumps({"ok": good, "services": [asdict(outcome) for outcome in outcomes]}))
+    else:
+        for outcome in outcomes:
+            print(_told(outcome), file=sys.stdout if outcome.answer else sys.stderr)
+    return 0 if good else 1
+
+
+def ask(url: str, model: str | None, api_key: str | None, timeout: float) -> Answer:
+    """One streamed chat completion from the endpoint at `url`, within `timeout` seconds. Raises NoAnswer.
+
+    Without `model` the first one that the endpoint lists is asked.
+    """
+    if api_key and not (api_key.isascii() and api_key.isprintable()):
+        raise NoAnswer("the API key has a character that no HTTP header may carry, such as a line break")
+    endpoint = _Endpoint(url, api_key, time.monotonic() + timeout)
+    try:
+        name = model or endpoint.models()[0]
+        request = {
+            "model": name,
+            "messages": [{"role": "user", "content": _QUESTION}],
+            "max_tokens": _MAX_TOKENS,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        return endpoint.complete(name, request)
+    except TimeoutError:
+        raise NoAnswer(f"no answer within {timeout:g} s; --timeout gives it longer") from None
+    except ConnectionRefusedError:
+        raise NoAnswer(f"nobody listens at {endpoint.address}") from None
+    except (OSError, HTTPException) as error:
+        said = str(error) or type(error).__name__
+        raise NoAnswer(f"the connection to {endpoint.address} broke: {said}") from None
+
+
+def _outcome_of_url(args: argparse.Namespace) -> Outcome:
+    if args.stack or args.config or args.service:
+        raise RequestError("--url asks one endpoint: leave out STACK, --config and --service, or leave out --url")
+    key = None
+    if args.api_key_env:
+        key = os.environ.get(args.api_key_env)
+        if not key:
+            raise RequestError(f"--api-key-env {args.api_key_env}: is not set; export the API key in it")
+    if not _is_http(args.url):
+        raise RequestError(f"--url {args.url}: is not an http or https URL; write one such as http://127.0.0.1:8000")
+    return _outcome(args.url, lambda: ask(args.url, args.model, key, args.timeout))
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
+
+def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
+    if not args.stack and not args.config:
+        raise RequestError("name a STACK, or an endpoint with --url")
+    if args.model or args.api_key_env:
+        raise RequestError("--model and --api-key-env go with --url; a stack's own are in its file and its cluster")
+    file = read(args.config or path_of(args.stack))
+    stack = file.config()
+    if args.service and args.service not in stack.services:
+        raise RequestError(f"--service {args.service}: the stack has {', '.join(stack.services)}")
+    if "kubeconfig" in file.encrypted:
+        where = f"taking context {stack.cluster.context} of KUBECONFIG"
+        print(f"the secret modelserve:kubeconfig cannot be read here: {where}", file=sys.stderr)
+    from ops.cluster import Cluster, ClusterError
+
+    def answer(name: str) -> Answer:
+        return _ask_service(Cluster(stack.cluster.context, stack.cluster.namespace), stack, name, args.timeout)
+
+    for name in [args.service] if args.service else stack.services:
+        yield _outcome(name, lambda name=name: answer(name), ClusterError)
+
+
+def _ask_service(cluster: Any, stack: StackConfig, name: str, timeout: float) -> Answer:
+    key = cluster.secret(api_key_secret(name), API_KEY)
+    with cluster.forwarded(cluster.leader(service_object(name))) as url:
+        return ask(url, stack.services[name].served_model_name or name, key, timeout)
+
+
+def _outcome(service: str, answer: Any, *errors: type[Exception]) -> Outcome:
+    try:
+        return Outcome(service, answer())
+    except (NoAnswer, *errors) as error:
+        return Outcome(service, reason=str(error))
+
+
+def _told(outcome: Outcome) -> str:
+    answer = outcome.answer
+    if answer is None:
+        return f"{outcome.service}: did not answer: {outcome.reason}"
+    text = " ".join(answer.text.split())
+    shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    rate = f"{answer.tokens_per_second:.1f} tokens/s" if answer.tokens_per_second else "too short for a rate"
+    return (
+        f"{outcome.service}: {answer.model} answered: first token after {answer.first_token_seconds:.2f} s, "
+        f"{answer.tokens} tokens, {rate}: {shown}"
+    )
+
+
+class _Endpoint:
+    """An OpenAI-compatible API, asked until `deadline` (monotonic seconds)."""
+
+    def __init__(self, url: str, api_key: str | None, deadline: float) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._scheme, self._host, self._port = parts.scheme, parts.hostname or "", parts.port
+        self._path = parts.path.rstrip("/").removesuffix("/v1")
+        self._key, self._deadline = api_key, deadline
+        self.address = f"{parts.scheme}://{parts.netloc}"
+
+    def models(self) -> list[str]:
+        """Names of the models it serves."""
+        listed = self._document(self._send("GET", "/v1/models")).get("data") or []
+        names = [model["id"] for model in listed if "id" in model]
+        if not names:
+            raise NoAnswer(f"{self.address} serves no model")
+        return names
+
+    def complete(self, model: str, request: dict[str, Any]) -> Answer:
+        """The streamed answer to a chat completion."""
+        begun = time.monotonic()
+        answer = self._send("POST", "/v1/chat/completions", request)
+        pieces: list[str] = []
+        first = last = 0.0
+        tokens = None
+        for event in self._events(answer):
+            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+            for choice in event.get("choices") or []:
+                delta = choice.get("delta") or {}
+                # What a reasoning parser takes out of the answer comes under its own name, which changed once.
+                piece = delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
+                if piece:
+                    last = time.monotonic()
+                    first = first or last
+                    pieces.append(piece)
+        text = "".join(pieces)
+        if not text.strip():
+            raise NoAnswer(f"{model} sent an empty answer")
+        count = tokens if tokens is not None else len(pieces)
+        rate = (count - 1) / (last - first) if count > 1 and last > first else None
+        return Answer(model, first - begun, count, rate, text)
+
+    def _events(self, answer: HTTPResponse) -> Iterator[dict[str, Any]]:
+        while line := answer.readline():
+            if time.monotonic() > self._deadline:
+                raise TimeoutError
+            data = line.decode(errors="replace").strip()
+            if data == "data: [DONE]":
+                return
+            if data.startswith("data:"):
+                event = _parsed(data.removeprefix("data:"))
+                if "error" in event:
+                    raise NoAnswer(f"the stream broke off: {_message(event)}")
+                yield event
+        raise NoAnswer("the stream ended before the answer did")
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> HTTPResponse:
+        """The response to one request on a connection of its own; raises NoAnswer unless its status is 200."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        kind = HTTPSConnection if self._scheme == "https" else HTTPConnection
+        connection = kind(self._host, self._port, timeout=left)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        connection.request(method, self._path + path, json.dumps(body) if body else None, headers)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise NoAnswer(self._refusal(answer, (body or {}).get("model")))
+        return answer
+
+    def _refusal(self, answer: HTTPResponse, model: str | None) -> str:
+        said = _message(self._document(answer))
+        if answer.status == 401:
+            why = "the API key is wrong" if self._key else "the endpoint wants an API key and none was found"
+            return f"401 {answer.reason}: {why}"
+        if answer.status == 404 and model:
+            return f"404 {answer.reason}: {said or 'no chat completions there'}"
+        return f"{answer.status} {answer.reason}: {said or 'no reason given'}"
+
+    def _document(self, answer: HTTPResponse) -> dict[str, Any]:
+        return _parsed(answer.read().decode(errors="replace"))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {"message": " ".join(text.split())[:200]}
+    return value if isinstance(value, dict) else {}
+
+
+def _message(body: dict[str, Any]) -> str:
+    """What an error says, in either of vLLM's shapes or FastAPI's."""
+    error = body.get("error", body)
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("detail") or "")
+    return str(error)

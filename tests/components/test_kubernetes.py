@@ -1,0 +1,27 @@
+"""The provider's plugin is the one that the pinned SDK names, and the cluster is known by its context alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pulumi
+
+from components.kubernetes import PLUGIN_VERSION, kubernetes_provider
+from tests.support.recorder import Recorder, inputs, is_secret
+
+
+def test_the_plugin_is_the_one_of_the_installed_sdk():
+    assert importlib.metadata.version("pulumi-kubernetes") == PLUGIN_VERSION
+
+
+def test_the_provider_is_tied_to_the_context_and_records_no_path_of_this_machine(engine: Recorder, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", "/home/somebody/.kube/config")
+    engine.run(lambda: kubernetes_provider("cluster", "prod", None).id)
+    request = engine.one("kubernetes")
+    assert inputs(request) == {"kubeconfig": "", "context": "prod", "clusterIdentifier": "prod"}
+    assert request.version == PLUGIN_VERSION
+
+
+def test_a_kubeconfig_stays_secret(engine: Recorder):
+    engine.run(lambda: kubernetes_provider("cluster", "prod", pulumi.Output.secret("apiVersion: v1")).id)
+    assert is_secret(inputs(engine.one("kubernetes"))["kubeconfig"])

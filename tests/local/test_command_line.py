@@ -1,0 +1,61 @@
+"""`python -m local` where nothing runs, and the exports that it writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local.__main__ import _exports, main
+from local.paths import ROOT
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODELSERVE_REHEARSAL", str(tmp_path))
+    return tmp_path
+
+
+def test_down_without_a_control_plane_says_so_and_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["down"]) == 0
+    assert capsys.readouterr().out == "control plane local is not running\n"
+
+
+def test_status_without_a_control_plane_says_so_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status"]) == 1
+    assert capsys.readouterr().out == "control plane local is not running\n"
+
+
+@pytest.mark.parametrize("command", [["kill", "ds-0"], ["fail", "ds-0"], ["env"]])
+def test_what_needs_a_control_plane_names_the_command_that_starts_it(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 1
+    assert capsys.readouterr().err == ("control plane local: it is not running; start it with `python -m local up`\n")
+
+
+@pytest.mark.parametrize("name", ["../x", "A", "", "-a", "a" * 40])
+def test_a_name_that_is_no_folder_is_refused_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", f"--name={name}"]) == 1
+    assert capsys.readouterr().err == (
+        f"{name!r} is no name for a control plane: use lower-case letters, digits and hyphens\n"
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["nonsense"], ["kill"], ["fail", "x", "--how", "image-pull"]])
+def test_a_wrong_request_ends_with_2(command: list[str]) -> None:
+    answer = subprocess.run([sys.executable, "-m", "local", *command], cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 2 and "Traceback" not in answer.stderr
+
+
+def test_exports_survive_a_shell_and_keep_its_own_path(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_STACK", "other")
+    wanted = dict(os.environ) | {"KUBECONFIG": '/a b/it\'s "$HOME"', "PATH": f"/a b/bin:{os.environ['PATH']}"}
+    wanted.pop("PULUMI_STACK")
+    (work / "env.sh").write_text(_exports(wanted))
+    script = 'PATH=/mine:"$PATH"; . "$0"; printf "%s\\n" "$KUBECONFIG" "$PATH" "${PULUMI_STACK-none}"'
+    said = subprocess.run(["sh", "-c", script, work / "env.sh"], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [wanted["KUBECONFIG"], f"/a b/bin:/mine:{os.environ['PATH']}", "none"]

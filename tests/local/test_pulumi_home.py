@@ -1,0 +1,120 @@
+"""The Pulumi home: what is ours, what gives way to official parts. With programs that only answer their version."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from local import pulumi_home
+
+PLUGIN_FOLDER = f"plugins/resource-kubernetes-v{importlib.metadata.version('pulumi_kubernetes')}"
+PLUGIN = f"{PLUGIN_FOLDER}/pulumi-resource-kubernetes"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of its own: a work folder, a user's Pulumi home, and a PATH with nothing but an engine."""
+    monkeypatch.setenv("MODELSERVE_REHEARSAL", str(tmp_path / "work"))
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "users"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    program(tmp_path / "path" / "pulumi", "v3.999.0")
+    return tmp_path
+
+
+def program(path: Path, says: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho {says}\n")
+    path.chmod(0o755)
+    return path
+
+
+def install() -> tuple[Path, str]:
+    said: list[str] = []
+    return pulumi_home.install(said.append), "\n".join(said)
+
+
+def files(home: Path) -> dict[str, tuple[int, int]]:
+    """Every file of the home with what changes when it is written anew."""
+    return {str(path): (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in home.rglob("*")}
+
+
+def test_stand_ins_take_the_places_of_absent_official_parts(machine: Path) -> None:
+    home, said = install()
+    assert home == machine / "work" / "home"
+    assert (home / "bin" / "pulumi").resolve() == machine / "path" / "pulumi"
+    for script in (home / "bin" / "pulumi-language-python", home / PLUGIN):
+        assert os.access(script, os.X_OK)
+        assert script.read_text().startswith("#!/bin/sh\n")
+    assert "language host: the project's own" in said
+    assert "kubernetes plugin: the project's stand-in" in said
+
+
+def test_second_install_writes_nothing(machine: Path) -> None:
+    home, _ = install()
+    before = files(home)
+    assert install()[0] == home
+    assert files(home) == before
+
+
+def test_install_inside_its_own_environment_does_not_take_itself_for_official(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, first = install()
+    before = files(home)
+    for name, value in pulumi_home.environment(SimpleNamespace(kubeconfig=machine / "kubeconfig")).items():
+        monkeypatch.setenv(name, value)
+    _, second = install()
+    assert "the project's own" in second
+    assert "the project's stand-in" in second
+    assert files(home) == before
+    assert (home / "bin" / "pulumi").resolve() == machine / "path" / "pulumi"
+
+
+def test_official_language_host_on_path_is_used(machine: Path) -> None:
+    install()
+    official = program(machine / "path" / "pulumi-language-python", "official")
+    home, said = install()
+    assert f"language host: the official {official}" in said
+    assert subprocess.run([home / "bin" / "pulumi-language-python"], capture_output=True).stdout == b"official\n"
+
+
+def test_official_plugin_of_the_users_home_is_used(machine: Path) -> None:
+    install()
+    official = program(machine / "users" / PLUGIN, "official")
+    home, said = install()
+    assert f"kubernetes plugin: the official {official}" in said
+    assert subprocess.run([home / PLUGIN], capture_output=True).stdout == b"official\n"
+
+
+def test_plugin_that_the_user_removed_is_replaced_by_the_stand_in(machine: Path) -> None:
+    official = program(machine / "users" / PLUGIN, "official")
+    install()
+    official.unlink()
+    home, said = install()
+    assert "kubernetes plugin: the project's stand-in" in said
+    assert "local.providers.kubernetes" in (home / PLUGIN).read_text()
+
+
+def test_official_plugin_on_path_is_said(machine: Path) -> None:
+    official = program(machine / "path" / "pulumi-resource-kubernetes", "official")
+    assert f"kubernetes plugin: the official {official}, because it is on PATH" in install()[1]
+
+
+def test_environment_keeps_state_and_cluster_apart_from_the_users_own(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_STACK", "KUBECONFIG"):
+        monkeypatch.setenv(name, "the user's own")
+    planes = [SimpleNamespace(kubeconfig=machine / name) for name in ("one", "two")]
+    one, two = (pulumi_home.environment(plane, machine / f"state {plane.kubeconfig.name}") for plane in planes)
+    assert (one["KUBECONFIG"], two["KUBECONFIG"]) == (str(machine / "one"), str(machine / "two"))
+    assert one["PULUMI_BACKEND_URL"] == f"file://{machine}/state one"
+    assert (machine / "state two").is_dir()
+    assert one["PULUMI_HOME"] == two["PULUMI_HOME"] == str(machine / "work" / "home")
+    assert "the user's own" not in one.values()
+    assert one["PATH"].startswith(f"{machine / 'work' / 'home' / 'bin'}:")

@@ -1,0 +1,174 @@
+"""Where the rehearsal's programs come from, with made-up programs and a made-up Go in place of the real ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from local import toolchain
+from local.paths import ROOT
+
+# Does what `go build -o FILE` and `go env` do, and counts the builds.
+_GO = """
+case "$1" in
+  env) echo go1.26.0 ;;
+  build)
+    echo build >> "$COUNT"
+    while [ "$1" != -o ]; do shift; done
+    printf half > "$2"; {meanwhile}
+    printf whole > "$2" ;;
+esac
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder on PATH besides the shell's own, and an empty work folder."""
+    folder = tmp_path / "path"
+    folder.mkdir()
+    for tool in ("sh", "sleep"):
+        (folder / tool).symlink_to(shutil.which(tool) or tool)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
+    monkeypatch.setenv("MODELSERVE_REHEARSAL", str(tmp_path / "work"))
+    return folder
+
+
+def executable(folder: Path, name: str, script: str) -> Path:
+    file = folder / name
+    file.write_text(f"#!{folder}/sh\n{script}\n")
+    file.chmod(0o755)
+    return file
+
+
+def builds() -> int:
+    count = Path(os.environ["COUNT"])
+    return len(count.read_text().split()) if count.exists() else 0
+
+
+def apart(program: str) -> subprocess.Popen[str]:
+    """Another process that wants the program."""
+    code = f"from local import toolchain; toolchain.ensure({program!r})"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, **pipes)
+
+
+@pytest.mark.parametrize("says", ["etcd Version: 3.6.4", "v3.6.0", "etcd Version: 4.0.0"])
+def test_a_program_on_path_of_the_pinned_minor_version_or_later_is_taken(path: Path, says: str) -> None:
+    file = executable(path, "etcd", f"echo '{says}'")
+    assert toolchain.ensure("etcd") == {"etcd": file}
+
+
+def test_a_program_on_path_that_is_too_old_is_built_and_the_line_says_why(path: Path) -> None:
+    executable(path, "go", _GO.format(meanwhile=""))
+    executable(path, "kube-apiserver", "echo Kubernetes v1.30.2")
+    said: list[str] = []
+    built = toolchain.ensure("kube-apiserver", say=said.append)["kube-apiserver"]
+    assert built.read_text() == "whole" and os.access(built.parent, os.X_OK)
+    assert len(said) == 1
+    assert "kube-apiserver v1.34.4" in said[0] and "PATH has v1.30.2, need ≥ 1.34" in said[0] and "2 min" in said[0]
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo hello", "exit 127"])
+def test_a_program_on_path_without_a_version_is_built(path: Path, script: str) -> None:
+    executable(path, "go", _GO.format(meanwhile=""))
+    executable(path, "etcd", script)
+    said: list[str] = []
+    toolchain.ensure("etcd", say=said.append)
+    assert "does not tell its version" in said[0]
+
+
+def test_an_operators_manager_is_never_taken_from_path(path: Path) -> None:
+    executable(path, "go", _GO.format(meanwhile=""))
+    executable(path, "lws-manager", "echo v9.9.9")
+    assert toolchain.ensure("lws-manager", say=lambda _: None)["lws-manager"].read_text() == "whole"
+
+
+def test_a_built_program_is_built_once(path: Path) -> None:
+    executable(path, "go", _GO.format(meanwhile=""))
+    assert toolchain.ensure("kwok", say=lambda _: None) == toolchain.ensure("kwok", say=lambda _: None)
+    assert builds() == 1
+
+
+def test_a_changed_pin_builds_anew(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = toolchain.PROGRAMS["kwok"].target
+    shutil.copytree(ROOT / "local" / "toolchain", tmp_path / "pins")
+    monkeypatch.setattr(toolchain, "_HERE", tmp_path / "pins")
+    assert toolchain.PROGRAMS["kwok"].target == before
+    with (tmp_path / "pins" / "kwok" / "go.sum").open("a") as file:
+        file.write("example.org/other v1.0.0 h1:AAAA=\n")
+    assert toolchain.PROGRAMS["kwok"].target != before
+
+
+def test_without_go_one_line_says_what_to_do(path: Path) -> None:
+    with pytest.raises(toolchain.ToolchainError, match=r"^Go is not installed.*go\.dev/dl.*PATH$"):
+        toolchain.ensure("etcd")
+
+
+def test_a_go_that_is_too_old_is_named_with_the_version_that_is_needed(path: Path) -> None:
+    executable(path, "go", "echo 'go: go.mod requires go >= 1.26 (running go 1.21.0)' >&2; exit 1")
+    with pytest.raises(
+        toolchain.ToolchainError, match=r"requires go >= 1\.26 \(running go 1\.21\.0\); install a newer"
+    ):
+        toolchain.ensure("etcd")
+
+
+def test_a_disk_that_is_too_full_is_named_with_the_room_that_is_needed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(path, "go", _GO.format(meanwhile=""))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**27))
+    with pytest.raises(toolchain.ToolchainError, match=r"building kube-apiserver takes up to .* GiB.*0\.1 GiB free"):
+        toolchain.ensure("kube-apiserver")
+    assert builds() == 0
+
+
+def test_a_failing_build_shows_its_last_lines_and_leaves_no_file(path: Path) -> None:
+    executable(path, "go", _GO.format(meanwhile="echo 'x.go:1: undefined: y' >&2; exit 1;"))
+    with pytest.raises(toolchain.ToolchainError, match=r"^etcd v3\.6\.4 could not be built: x\.go:1: undefined: y$"):
+        toolchain.ensure("etcd", say=lambda _: None)
+    assert [file.name for file in toolchain.PROGRAMS["etcd"].target.parent.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_build_leaves_nothing_to_be_taken_for_a_program(path: Path, sign: signal.Signals) -> None:
+    executable(path, "go", _GO.format(meanwhile="sleep 60;"))
+    run = apart("etcd")
+    target = toolchain.PROGRAMS["etcd"].target
+    while not list(target.parent.glob("*.partial")):
+        assert run.poll() is None
+        time.sleep(0.01)
+    os.killpg(run.pid, sign)
+    run.communicate()
+    assert not target.exists()
+    executable(path, "go", _GO.format(meanwhile=""))
+    assert toolchain.ensure("etcd", say=lambda _: None)["etcd"].read_text() == "whole"
+    assert not list(target.parent.glob("*.partial"))
+
+
+def test_two_runs_at_once_build_once_and_the_second_says_what_it_waits_for(path: Path) -> None:
+    executable(path, "go", _GO.format(meanwhile="sleep 0.5;"))
+    runs = [apart("etcd"), apart("etcd")]
+    said = "".join(run.communicate()[0] for run in runs)
+    assert [run.returncode for run in runs] == [0, 0]
+    assert builds() == 1
+    assert "another run is building programs" in said
+
+
+def test_every_program_is_pinned_and_the_manager_is_one_that_reports_observed_generations() -> None:
+    assert all(program.version.startswith("v") for program in toolchain.PROGRAMS.values())
+    # Before 0.9 its conditions carry no observedGeneration, and a wait takes an old Available for a new one.
+    assert toolchain.PROGRAMS["lws-manager"].minimum >= (0, 9)
+
+
+def test_a_module_that_nobody_pins_is_refused() -> None:
+    with pytest.raises(KeyError, match=r"example\.org/unknown"):
+        toolchain.module("example.org/unknown")

@@ -1,0 +1,68 @@
+"""Validates Kubernetes objects as strictly as an API server that is asked for strict field validation.
+
+The schemas are the real ones: the LeaderWorkerSet CRD and Kubernetes' own OpenAPI documents, read out of Go's module
+cache at the versions that the rehearsal pins. Not here: rules that no schema states (names, webhooks, CEL).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from local.toolchain import module
+
+_CRD = "config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml"
+_CORE = {"v1": "api__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
+_OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+
+
+def problems(manifest: Mapping[str, Any]) -> list[str]:
+    """What is wrong with an object, each `path: why`. Raises KeyError for an API group that no test has needed yet."""
+    errors = _validator(manifest["apiVersion"], manifest["kind"]).iter_errors(manifest)
+    return sorted(f"{error.json_path}: {error.message}" for error in errors)
+
+
+@functools.cache
+def _validator(group_version: str, kind: str) -> Draft202012Validator:
+    if group_version == "leaderworkerset.x-k8s.io/v1":
+        schema = _leader_worker_set()
+    else:
+        group = group_version.removesuffix("/v1") if "/" in group_version else "core"
+        definition = f"io.k8s.api.{group.split('.')[0]}.v1.{kind}"
+        schemas = _open_api(group_version)
+        schema = {"$ref": f"#/components/schemas/{definition}", "components": {"schemas": schemas}}
+    return Draft202012Validator(schema)
+
+
+def _leader_worker_set() -> dict[str, Any]:
+    crd = yaml.load((module("sigs.k8s.io/lws") / _CRD).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    (schema,) = (version["schema"]["openAPIV3Schema"] for version in crd["spec"]["versions"] if version["name"] == "v1")
+    schema = _strict(schema)
+    # A CRD leaves metadata to the API server.
+    schema["properties"]["metadata"] = {"$ref": f"#/components/schemas/{_OBJECT_META}"}
+    return schema | {"components": {"schemas": _open_api("v1")}}
+
+
+@functools.cache
+def _open_api(group_version: str) -> dict[str, Any]:
+    folder = module("k8s.io/kubernetes") / "api" / "openapi-spec" / "v3"
+    document = json.loads((folder / f"{_CORE[group_version]}_openapi.json").read_text())
+    return {name: _strict(schema) for name, schema in document["components"]["schemas"].items()}
+
+
+def _strict(schema: Any) -> Any:
+    """The schema with every object closed whose fields it names; maps and free-form objects stay open."""
+    if isinstance(schema, list):
+        return [_strict(below) for below in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _strict(below) for key, below in schema.items()}
+    names_fields = isinstance(schema.get("properties"), dict) and schema.get("type") == "object"
+    if names_fields and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        closed.setdefault("additionalProperties", False)
+    return closed
