@@ -7,6 +7,7 @@ import json
 import sys
 
 from ops.arguments import add_stack, stack_file
+from stacks.plans import briefly, plan_services
 from stacks.refusals import NAMESPACE, ConfigError
 
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when the file is accepted; 2 with one line a refusal when not."""
     try:
-        config = stack_file(args).config()
+        plans = plan_services(stack_file(args).config())
     except ConfigError as error:
         if args.json:
             print(json.dumps({"ok": False, "refusals": [
@@ -28,9 +29,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(error, file=sys.stderr)
         return 2
-    gpus = sum(service.layout.gpus * service.replicas for service in config.services.values())
+    gpus = sum(planned.layout.gpus * planned.service.replicas for planned in plans.values())
     if args.json:
-        print(json.dumps({"ok": True, "services": list(config.services), "gpus": gpus, "refusals": []}))
+        print(json.dumps({"ok": True, "services": list(plans), "gpus": gpus, "refusals": []}))
     else:
-        print(f"{args.stack}: {len(config.services)} service{'s'[: len(config.services) != 1]}, {gpus} GPUs: fine")
+        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {gpus} GPUs: fine")
+        print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
     return 0

@@ -1,23 +1,31 @@
-"""`plan --model M --gpu G …`: does it fit, when does it answer, what does it cost; needs no stack or cloud."""
+"""`plan STACK` or `plan --model M --gpu G …`: does it fit, when does it answer, what does it cost; needs no cloud."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+from ops.arguments import stack_file
 from planning.cost import Prices
 from planning.errors import PlanError
 from planning.plan import Ask, Plan, plan
 from planning.startup import Supply
+from stacks.plans import plan_services
+from stacks.stackfile import RequestError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--model", required=True, metavar="M",
+    parser.add_argument("stack", metavar="STACK", nargs="?", help="names Pulumi.<STACK>.yaml; every service of it")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="read this stack file instead")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write one self-contained page with pictures")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--model", metavar="M",
                         help="public repository name without its owner, in any case, or the path of a config.json")
-    parser.add_argument("--gpu", required=True, metavar="G",
+    parser.add_argument("--gpu", metavar="G",
                         help="H20-96, H100-80, L40S-48 …, or NAME:GIB as the driver reports it (L40S:44.42)")
     layout = parser.add_argument_group("layout (the cheapest that fits where tensor or pipeline is left out)")
     layout.add_argument("--gpus-per-node", type=int, metavar="N", help="8, or fewer where the ranks are fewer")
@@ -43,20 +51,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--price-per-gpu-hour", type=float, metavar="X")
     start.add_argument("--currency", metavar="C")
     start.add_argument("--price-as-of", metavar="DAY", help="the day the price was read, 2026-11-01")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 where it fits, 1 where it does not, 2 where the request cannot be planned."""
+    """0 where it fits, 1 where it does not, 2 where the request cannot be planned.
+
+    Of a stack the JSON is `{"fits": …, "services": {name: plan}}`; without one it is the plan itself.
+    """
+    if (args.stack is None and args.config is None) == (args.model is None or args.gpu is None):
+        raise RequestError("plan: write a STACK, or --model M with --gpu G")
     try:
-        found = plan(_ask(args))
+        plans = _of_stack(args) if args.model is None else {args.model: plan(_ask(args))}
     except PlanError as error:
         if args.json:
             print(json.dumps({"fits": False, "refusals": list(error.lines)}))
         print("\n".join(error.lines), file=sys.stderr)
         return 2
-    print(json.dumps(found.to_json()) if args.json else table(found))
-    return 0 if found.fits else 1
+    fits = all(found.fits for found in plans.values())
+    shown = {name: found.to_json() for name, found in plans.items()}
+    if args.html:
+        from ops.page import page
+
+        args.html.write_text(page(args.stack or args.model or str(args.config), shown), encoding="utf-8")
+    if args.json:
+        print(json.dumps({"fits": fits, "services": shown} if args.model is None else shown[args.model]))
+    elif args.html:
+        print(f"{args.html}: {'fits' if fits else 'does not fit'}")
+    else:
+        print("\n\n".join(f"{name}: {table(found)}" if args.model is None else table(found)
+                          for name, found in plans.items()))
+    return 0 if fits else 1
+
+
+def _of_stack(args: argparse.Namespace) -> dict[str, Plan]:
+    config = stack_file(args).config(with_cluster=False, with_plans=False)
+    return {name: planned.plan for name, planned in plan_services(config, refuse_misfits=False).items()}
 
 
 def _ask(args: argparse.Namespace) -> Ask:

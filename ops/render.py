@@ -18,6 +18,7 @@ import yaml
 
 from ops.arguments import add_stack, stack_file
 from stacks.config import SECRETS
+from stacks.plans import plan_services
 from stacks.program import build
 from stacks.refusals import NAMESPACE
 from stacks.stackfile import StackFile
@@ -51,7 +52,7 @@ def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
 
     @pulumi.runtime.test
     def program() -> pulumi.Output[Any]:
-        return pulumi.Output.from_input(build(config))
+        return pulumi.Output.from_input(build(config, plan_services(config)))
 
     program()
     return sorted(recorder.objects, key=_order)

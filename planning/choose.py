@@ -12,6 +12,9 @@ from planning.memory import Fit, Request, judge
 # A layout that holds less than this is no service: answers of reasoning models alone are longer (it is also the
 # smallest context that published deployments of DeepSeek-R1 set).
 SHORTEST_CONTEXT = 2048
+# What a layout must hold to be *proposed*: an answer may have 8192 tokens (the default limit of DeepSeek's own API when
+# R1 came out), and so has to fit with its question.
+PROPOSED_CONTEXT = 8192
 MOST_NODES = 16
 SHOWN = 3
 
@@ -32,11 +35,12 @@ def fit(request: Request, max_model_len: int | None) -> Fit:
     whole = judge(request, limit)
     if whole.kv_fits:
         return whole
-    # Where a step's size does not depend on the context, what the cache holds is the answer.
+    # Where a step's size does not depend on the context, what the cache holds is the answer; before 0.8 a longer
+    # context takes larger steps, and more can be held at a shorter one.
     held = judge(request, max(SHORTEST_CONTEXT, min(whole.kv_tokens, limit)))
-    if held.kv_fits:
+    if held.kv_tokens == held.max_model_len:
         return held
-    low, high = SHORTEST_CONTEXT, limit
+    low, high = (held.max_model_len if held.kv_fits else SHORTEST_CONTEXT), limit
     while high - low > 16:
         middle = (low + high) // 32 * 16
         if middle <= low:
@@ -62,9 +66,11 @@ def cheapest(request: Request, max_model_len: int | None, nodes: int | None = No
 
     `nodes` fixes their number. Raises PlanError where none does up to MOST_NODES.
     """
+    least = min(PROPOSED_CONTEXT, request.model.max_context) if max_model_len is None else max_model_len
     for choices in _by_nodes(request, max_model_len, nodes):
-        if choices:
-            return max(choices, key=_preference)
+        useful = [choice for choice in choices if choice.fit.max_model_len >= least]
+        if useful:
+            return max(useful, key=_preference)
     where = f"{nodes}" if nodes else f"up to {MOST_NODES}"
     raise PlanError(f"layout auto: {request.model.name} fits on no layout of {where} nodes x "
                     f"{request.layout.gpus_per_node} {request.gpu.name} ({request.gpu.usable_gib:g} GiB usable)"

@@ -6,11 +6,21 @@ Pulumi, so that a check of a stack file costs a fraction of a second.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from components.names import API_KEY, service_object
@@ -72,6 +82,18 @@ def _model_name(value: str) -> str:
                "write the model's public repository name without its owner, such as DeepSeek-R1")
 
 
+def _day(value: Any) -> Any:
+    """YAML takes an unquoted 2026-11-01 for a date, where Pulumi hands it over as text."""
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+def _auto_schema(schema: dict[str, Any]) -> None:
+    """In the stack file what Python knows as None is written `auto`."""
+    schema["anyOf"] = [{"const": "auto"} if option == {"type": "null"} else option for option in schema["anyOf"]]
+    schema["default"] = "auto"
+
+
+_AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
 BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -90,6 +112,8 @@ class Cloud(Strict):
     """Where the stack runs."""
 
     kind: Literal["local"] = Field(description="the cloud: local is the rehearsal on this machine")
+    gpu: str = Field(min_length=1, description="the GPU by its catalog name, such as H20-96, or NAME:GIB with the "
+                     "usable memory that the driver reports")
 
 
 class Cluster(Strict):
@@ -108,6 +132,8 @@ class Weights(Strict):
         description="the name of an existing PersistentVolumeClaim that holds the weights")
     prefix: Annotated[str, AfterValidator(_relative_path)] = Field(
         "models", description="the folder that holds one folder a model")
+    gbit_per_second: float | None = Field(
+        None, gt=0, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent")
 
 
 class Engine(Strict):
@@ -130,6 +156,7 @@ class Engine(Strict):
                  "-tp": "layout.tensor", "--pipeline-parallel-size": "layout.pipeline", "-pp": "layout.pipeline",
                  "--max-model-len": "maxModelLen", "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
                  "--distributed-executor-backend": "engine.launcher", "--model": "model",
+                 "--data-parallel-size": "replicas", "-dp": "replicas",
                  "--api-key": "the secret modelserve:apiKey", "--host": "nothing: it listens on every address"}
         refuse(*[(f"[{i}]", flag, "is set by the program from another key", f"use {owned[flag]}")
                  for i, argument in enumerate(value)
@@ -208,12 +235,16 @@ class Service(Strict):
     served_model_name: str | None = Field(
         None, min_length=1, description="the model's name in requests; the service's name if absent")
     engine: Engine = Field(description="a map with image and version")
-    layout: Layout = Field(description="a map with nodes, tensor and pipeline")
+    layout: Annotated[Layout | None, _AUTO] = Field(
+        None, description="a map with nodes, tensor and pipeline, or auto for the cheapest layout that fits",
+        json_schema_extra=_auto_schema)
     resources: Resources = Field(description="a map with cpu and memory")
-    startup_seconds: Positive = Field(
-        description="seconds of a cold start, from pod to first answer; every time limit derives from it")
-    max_model_len: Positive | None = Field(
-        None, description="the longest context in tokens; vLLM takes the model's own if absent")
+    startup_seconds: Positive | None = Field(
+        None, description="seconds of a cold start, from pod to first answer, where you know better than the plan")
+    max_model_len: Annotated[Positive | None, _AUTO] = Field(
+        None, description="the longest context in tokens, or auto for the longest that fits",
+        json_schema_extra=_auto_schema)
+    unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
     replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
     readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
@@ -252,6 +283,23 @@ class Service(Strict):
         return value
 
 
+class Catalog(Strict):
+    """Facts that the program's own catalog lacks or has wrong, under the names and in the shape it has them."""
+
+    models: dict[str, dict[str, Any]] = Field({}, description="a map of models: name to facts")
+    gpus: dict[str, dict[str, Any]] = Field({}, description="a map of GPUs: name to usableGib and link")
+
+
+class Prices(Strict):
+    """What things cost, and when that was read. Nothing is guessed: what is absent is unknown."""
+
+    currency: str | None = Field(None, min_length=1, description="the currency of every price, such as CNY")
+    per_gpu_hour: float | None = Field(None, description="the price of one GPU for an hour")
+    per_gib_month: float | None = Field(None, description="the price of one GiB of weights kept for a month")
+    as_of: Annotated[str | None, BeforeValidator(_day)] = Field(
+        None, description="the day the prices were read, such as 2026-11-01")
+
+
 class StackConfig(Strict):
     """The whole stack file, without its secrets."""
 
@@ -259,6 +307,8 @@ class StackConfig(Strict):
     cluster: Cluster = Field(description="a map with context")
     weights: Weights = Field(description="a map with source")
     services: dict[str, Service] = Field(min_length=1, description="a map of services: name to model, engine, layout")
+    catalog: Catalog = Field(Catalog(), description="a map with models and gpus")
+    prices: Prices = Field(Prices(), description="a map with currency, perGpuHour and asOf")
 
 
 def gibibytes(quantity: str) -> float:

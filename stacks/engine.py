@@ -5,6 +5,7 @@ from __future__ import annotations
 from components.kubernetes import Manifest
 from planning.catalog import fact
 from stacks.config import Service, Weights
+from stacks.plans import Planned
 
 _MOUNT = "/weights"
 
@@ -24,31 +25,30 @@ def weights_mount() -> Manifest:
     return {"name": "weights", "mountPath": _MOUNT, "readOnly": True}
 
 
-def arguments(name: str, service: Service, weights: Weights) -> list[str]:
+def arguments(name: str, planned: Planned, weights: Weights) -> list[str]:
     """The argument list of `vllm serve` for the service called `name`."""
-    layout, engine = service.layout, service.engine
+    service, layout, engine = planned.service, planned.layout, planned.service.engine
     args = [weights_path(weights, service),
             "--served-model-name", service.served_model_name or name,
             "--port", str(service.port),
             "--tensor-parallel-size", str(layout.tensor),
-            "--pipeline-parallel-size", str(layout.pipeline)]
+            "--pipeline-parallel-size", str(layout.pipeline),
+            "--max-model-len", str(planned.max_model_len)]
     if layout.nodes > 1:
         # Always said: releases from 0.11.1 on no longer choose Ray by themselves.
         args += ["--distributed-executor-backend", engine.launcher]
-    if service.max_model_len:
-        args += ["--max-model-len", str(service.max_model_len)]
     if engine.gpu_memory_utilization:
         args += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]
     return args + list(engine.extra_args)
 
 
-def environment(service: Service) -> dict[str, str]:
+def environment(planned: Planned) -> dict[str, str]:
     """Environment variables of the engine, the user's last."""
-    ready = fact("engines", "vllm", "readyTimeoutVariable")
+    engine, ready = planned.service.engine, fact("engines", "vllm", "readyTimeoutVariable")
     env = {}
-    if _release(service.engine.version) >= _release(ready["since"]):
-        env[ready["name"]] = str(service.startup_seconds)
-    return env | service.engine.env
+    if _release(engine.version) >= _release(ready["since"]):
+        env[ready["name"]] = str(planned.startup_seconds)
+    return env | engine.env
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -11,6 +12,7 @@ from pulumi.runtime import config as engine_config
 
 from stacks.cluster import check_context
 from stacks.config import SECRETS, StackConfig, parse
+from stacks.plans import Planned, briefly, plan_services, summary
 from stacks.refusals import NAMESPACE, ConfigError
 
 
@@ -18,14 +20,21 @@ def run() -> dict[str, pulumi.Input[Any]]:
     """Build the stack that is selected and return its outputs. Raises RunError, without a traceback, on bad input."""
     try:
         config = _load()
+        plans = plan_services(config)
     except ConfigError as error:
         raise pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}") from None
-    return build(config)
+    for name, planned in plans.items():
+        for line in briefly(name, planned):
+            pulumi.log.info(line)
+        if planned.warning:
+            pulumi.log.warn(f"{name}: deployed unproven: {planned.warning}")
+    return build(config, plans)
 
 
-def build(config: StackConfig) -> dict[str, pulumi.Input[Any]]:
+def build(config: StackConfig, plans: Mapping[str, Planned]) -> dict[str, pulumi.Input[Any]]:
     """Register the resources of `config` with its cloud's builder, whose SDK alone is imported; give the outputs."""
-    return importlib.import_module(f"stacks.{config.cloud.kind}").build(config)
+    outputs = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans)
+    return outputs | {"plan": {name: summary(planned) for name, planned in plans.items()}}
 
 
 def _load() -> StackConfig:

@@ -11,6 +11,7 @@ import yaml
 
 from stacks.cluster import check_context
 from stacks.config import SECRETS, StackConfig, parse
+from stacks.plans import plan_services
 from stacks.refusals import NAMESPACE, ConfigError, Refusal, join
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
@@ -31,10 +32,11 @@ class StackFile:
     plain_secrets: dict[str, str] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
 
-    def config(self, *, with_cluster: bool = True) -> StackConfig:
+    def config(self, *, with_cluster: bool = True, with_plans: bool = True) -> StackConfig:
         """The typed config. Raises ConfigError with everything that is wrong in the file.
 
-        `with_cluster` also asks for its context on this machine, which a pure reader of the file does without.
+        `with_cluster` also asks for its context on this machine, which a pure reader of the file does without;
+        `with_plans` also refuses services that do not fit.
         """
         refusals = list(self.refusals)
         config = None
@@ -48,6 +50,11 @@ class StackFile:
         if with_cluster and isinstance(context, str) and not said and "kubeconfig" not in self.encrypted:
             try:
                 check_context(context)
+            except ConfigError as error:
+                refusals += error.refusals
+        if with_plans and config is not None:
+            try:
+                plan_services(config)
             except ConfigError as error:
                 refusals += error.refusals
         if refusals or config is None:

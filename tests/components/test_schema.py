@@ -11,16 +11,16 @@ import pulumi
 import pytest
 
 from stacks.config import parse
+from stacks.plans import plan_services
 from stacks.program import build
 from tests.support.recorder import Recorder
 from tests.support.schemas import problems
 
 SERVICE: dict[str, Any] = {
     "model": "DeepSeek-R1",
-    "engine": {"image": "vllm/vllm-openai:v0.7.3", "version": "0.7.3"},
+    "engine": {"image": "vllm/vllm-openai:v0.7.3", "version": "0.7.3", "gpuMemoryUtilization": 0.95},
     "layout": {"nodes": 2, "tensor": 8, "pipeline": 2},
     "resources": {"cpu": 64, "memory": "512Gi"},
-    "startupSeconds": 1200,
 }
 ONE_NODE = {"layout": {"nodes": 1, "tensor": 8, "pipeline": 1}}
 EVERYTHING = {
@@ -45,14 +45,15 @@ STACKS = {
 def objects(stack: str, *, key: bool) -> list[dict[str, Any]]:
     """What the program registers for one of the stacks above."""
     config = parse({
-        "cloud": {"kind": "local"}, "cluster": {"context": "here"}, "weights": {"source": "pvc", "claim": "weights"},
+        "cloud": {"kind": "local", "gpu": "H20-96"}, "cluster": {"context": "here"},
+        "weights": {"source": "pvc", "claim": "weights"},
         "services": {name: SERVICE | changes for name, changes in STACKS[stack].items()}})
     recorder = Recorder(preview=False)
     secrets = {"modelserve:apiKey": "k"} if key else {}
 
     def program() -> None:
         pulumi.runtime.set_all_config(secrets, list(secrets))
-        build(config)
+        build(config, plan_services(config))
 
     recorder.run(program)
     return recorder.objects()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 from typing import Any
 
 import pytest
@@ -12,15 +13,14 @@ from stacks.config import name_limit, parse
 from stacks.refusals import ConfigError
 
 GOOD: dict[str, Any] = {
-    "cloud": {"kind": "local"},
+    "cloud": {"kind": "local", "gpu": "H20-96"},
     "cluster": {"context": "here"},
     "weights": {"source": "pvc", "claim": "weights"},
     "services": {"ds": {
         "model": "DeepSeek-R1",
-        "engine": {"image": "vllm/vllm-openai:v0.7.3", "version": "0.7.3"},
+        "engine": {"image": "vllm/vllm-openai:v0.7.3", "version": "0.7.3", "gpuMemoryUtilization": 0.95},
         "layout": {"nodes": 2, "tensor": 8, "pipeline": 2},
         "resources": {"cpu": 64, "memory": "512Gi"},
-        "startupSeconds": 1200,
     }},
 }
 
@@ -49,6 +49,19 @@ def test_a_good_file_is_accepted_with_every_default_in_one_place():
     service = parse(GOOD).services["ds"]
     assert (service.replicas, service.port, service.layout.gpus_per_node) == (1, 8000, 8)
     assert service.startup_policy == "LeaderCreated"
+
+
+@pytest.mark.parametrize("key", ["layout", "maxModelLen"])
+def test_auto_and_an_absent_key_are_the_same(key):
+    service = parse(changed(f"services/ds/{key}", "auto")).services["ds"]
+    absent = copy.deepcopy(GOOD)
+    absent["services"]["ds"].pop(key, None)
+    assert service == parse(absent).services["ds"]
+
+
+def test_a_date_is_read_alike_whether_yaml_took_it_for_one_or_not():
+    for day in ("2026-11-01", datetime.date(2026, 11, 1)):
+        assert parse(changed("prices/asOf", day)).prices.as_of == "2026-11-01"
 
 
 @pytest.mark.parametrize(("path", "value", "key", "said"), [
@@ -100,8 +113,8 @@ def test_bad_input_is_one_line_with_key_value_why_and_remedy(path, value, key, s
     assert ";" in found[0], "no remedy"
 
 
-@pytest.mark.parametrize("path", ["cloud", "cluster", "weights", "services", "services/ds/engine",
-                                  "services/ds/startupSeconds", "services/ds/layout/tensor"])
+@pytest.mark.parametrize("path", ["cloud", "cloud/gpu", "cluster", "weights", "services", "services/ds/engine",
+                                  "services/ds/layout/tensor"])
 def test_a_missing_key_is_named_with_what_to_write(path):
     found = lines(changed(path, ...))
     assert found == [line for line in found if f"modelserve:{path.replace('/', '.')}: is missing; write " in line]

@@ -11,7 +11,7 @@ from stacks.stackfile import RequestError, load_file, path_of, read
 
 GOOD = """
 config:
-  modelserve:cloud: {kind: local}
+  modelserve:cloud: {kind: local, gpu: H20-96}
   modelserve:cluster: {context: here}
   modelserve:weights: {source: pvc, claim: weights}
   modelserve:services:
@@ -20,7 +20,6 @@ config:
       engine: {image: "vllm/vllm-openai:v0.7.3", version: "0.7.3"}
       layout: {nodes: 2, tensor: 8, pipeline: 2}
       resources: {cpu: 64, memory: 512Gi}
-      startupSeconds: 1200
 """
 
 
@@ -53,7 +52,7 @@ def test_a_good_file_gives_its_config(stack):
 
 def test_the_same_service_twice_is_refused_with_both_lines(stack):
     twice = GOOD + GOOD[GOOD.index("    ds:"):]
-    assert refused(stack(twice)) == "modelserve:services.ds: is given twice, at lines 7 and 13; keep one"
+    assert refused(stack(twice)) == "modelserve:services.ds: is given twice, at lines 7 and 12; keep one"
 
 
 def test_an_encrypted_api_key_is_fine_and_a_plain_one_is_refused_unsaid(stack):

@@ -1,0 +1,207 @@
+"""Plans every service of a stack file, and refuses those that cannot work.
+
+The planner knows nothing of stack files and the stack file nothing of memory: this is where one becomes the other, and
+where the planner's findings get the keys they belong to.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from planning.catalog import fact
+from planning.cost import Prices
+from planning.errors import PlanError
+from planning.plan import Ask, Plan, plan
+from planning.startup import Supply
+from stacks.config import Layout, Service, StackConfig, gibibytes
+from stacks.refusals import ConfigError, Refusal
+
+# Which key of a service the planner's words are about, by their first word.
+_KEYS = {"tensor": "layout.tensor", "pipeline": "layout.pipeline", "nodes": "layout.nodes",
+         "gpus-per-node": "layout.gpusPerNode", "layout": "layout", "max-model-len": "maxModelLen", "model": "model",
+         "utilization": "engine.gpuMemoryUtilization", "kv-dtype": "engine.extraArgs", "context": "engine.extraArgs",
+         "expert-parallel": "engine.extraArgs", "max-num-seqs": "engine.extraArgs", "engine": "engine.version",
+         "max-num-batched-tokens": "engine.extraArgs"}
+_LINE = re.compile(r"(?P<what>[\w.-]+)(?: (?P<value>[^:]*))?: (?P<why>[^;]*)(?:; (?P<instead>.*))?")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A service with everything decided: what was `auto` in the stack file is a number here.
+
+    `startup_seconds` is the whole cold start. `warning` says why an `unproven` service is not expected to work.
+    """
+
+    service: Service
+    plan: Plan
+    layout: Layout
+    max_model_len: int
+    startup_seconds: int
+    warning: str | None = None
+
+
+def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[str, Planned]:
+    """Every service, planned. Raises ConfigError with everything that cannot work, of all services at once.
+
+    Without `refuse_misfits` a layout that keeps the rules and does not fit is planned too, for those who want to see.
+    """
+    planned, refusals = {}, []
+    for name, service in config.services.items():
+        try:
+            planned[name] = _planned(config, service, refuse_misfits)
+        except PlanError as error:
+            refusals += _refusals(f"services.{name}", error.lines)
+        except _Misfit as misfit:
+            refusals.append(Refusal(f"services.{name}.{misfit.key}", misfit.value, misfit.why, misfit.instead))
+    if refusals:
+        raise ConfigError(sorted(set(refusals)))
+    return planned
+
+
+def briefly(name: str, planned: Planned) -> list[str]:
+    """Three lines for a preview: does it fit, when does it answer, what does it cost."""
+    found, layout = planned.plan, planned.layout
+    fit, path, money = found.fit, found.startup, found.cost
+    fullest = min(fit.stages, key=lambda stage: stage.kv)
+    price = ("unknown: no price in the stack file" if money.per_hour is None else
+             f"{money.per_hour:.2f} {money.currency} an hour, {money.cold_start:.2f} for one cold start "
+             f"(prices of {money.as_of})")
+    return [
+        f"{name}: {'fits' if found.fits else 'does not fit'}: {found.request.model.name} on {layout.nodes} x "
+        f"{layout.gpus_per_node} {found.request.gpu.name}, TP{layout.tensor} PP{layout.pipeline}; "
+        f"{fullest.weights_gib:.1f} GiB of weights and {max(fullest.kv, 0):.1f} of KV cache on the fullest GPU; "
+        f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}",
+        f"{name}: answers {_minutes(planned.startup_seconds)} after an empty start, at best "
+        f"{_minutes(path.floor_seconds)}; longest step: {max(path.steps, key=lambda step: step.seconds).name}",
+        f"{name}: costs {price}",
+    ]
+
+
+def summary(planned: Planned) -> dict[str, Any]:
+    """The plan in few numbers, as a stack output. `python -m ops plan STACK --json` has them all."""
+    found, layout = planned.plan, planned.layout
+    return {"fits": found.fits, "kvTokens": found.fit.kv_tokens, "maxModelLen": planned.max_model_len,
+            "maxConcurrency": round(found.fit.max_concurrency, 2), "startupSeconds": planned.startup_seconds,
+            "floorSeconds": round(found.startup.floor_seconds), "costPerHour": found.cost.per_hour,
+            "currency": found.cost.currency, "pricesAsOf": found.cost.as_of,
+            "layout": f"{layout.nodes} x {layout.gpus_per_node} GPUs, TP{layout.tensor} PP{layout.pipeline}"}
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+class _Misfit(Exception):
+    """A layout that keeps every rule and does not fit."""
+
+    def __init__(self, key: str, value: object, why: str, instead: str) -> None:
+        super().__init__(why)
+        self.key, self.value, self.why, self.instead = key, str(value), why, instead
+
+
+def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
+    ask = _ask(config, service)
+    found = _auto(ask, config.cloud.kind) if service.layout is None else _plan(ask)
+    warning = None
+    if not found.fits:
+        misfit = _misfit(ask, found)
+        if refuse_misfits and not service.unproven:
+            raise misfit
+        warning = misfit.why
+    shape = found.request.layout
+    layout = service.layout or Layout.model_construct(
+        nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline)
+    seconds = service.startup_seconds or math.ceil(found.startup.first_token_seconds)
+    return Planned(service, found, layout, found.fit.max_model_len, seconds, warning)
+
+
+def _ask(config: StackConfig, service: Service) -> Ask:
+    layout, engine = service.layout, service.engine
+    flags = dict(_flags(engine.extra_args))
+    prices = config.prices
+    return Ask(
+        model=service.model, gpu=config.cloud.gpu, engine_version=engine.version,
+        gpus_per_node=layout.gpus_per_node if layout else max(fact("clouds", config.cloud.kind, "gpusPerPod")),
+        nodes=layout.nodes if layout else None, tensor=layout.tensor if layout else None,
+        pipeline=layout.pipeline if layout else None, max_model_len=service.max_model_len,
+        utilization=engine.gpu_memory_utilization, eager="--enforce-eager" in flags,
+        kv_dtype=flags.get("--kv-cache-dtype") or "auto", expert_parallel="--enable-expert-parallel" in flags,
+        context=int(flags.get("--decode-context-parallel-size") or 1), speculative="--speculative-config" in flags,
+        batched_tokens=_number(flags.get("--max-num-batched-tokens")), sequences=_number(flags.get("--max-num-seqs")),
+        supply=Supply("mount", config.weights.gbit_per_second), memory_gib=gibibytes(service.resources.memory),
+        prices=Prices(prices.currency, prices.per_gpu_hour, None, prices.per_gib_month, prices.as_of),
+        replicas=service.replicas, more_models=_frozen(config.catalog.models), more_gpus=_frozen(config.catalog.gpus))
+
+
+def _flags(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """`--flag value`, `--flag=value` and bare `--flag` alike."""
+    following: tuple[str | None, ...] = (*arguments, None)[1:]
+    for argument, after in zip(arguments, following, strict=True):
+        if argument.startswith("--"):
+            flag, equals, value = argument.partition("=")
+            own = value if equals else after if after and not after.startswith("--") else None
+            yield flag.replace("_", "-"), own
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
+
+
+def _frozen(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return MappingProxyType(dict(facts)) if facts else None
+
+
+def _plan(ask: Ask) -> Plan:
+    """The plan, computed once for services that ask the same: a stack of two hundred copies plans one."""
+    return plan(ask) if ask.more_models or ask.more_gpus else _remembered(ask)
+
+
+_remembered = cache(plan)
+
+
+def _auto(ask: Ask, cloud: str) -> Plan:
+    """The cheapest layout that fits: the smallest pod that holds the model, else as few of the largest as do."""
+    sizes = sorted(fact("clouds", cloud, "gpusPerPod"))
+    for size in sizes:
+        try:
+            return _plan(replace(ask, gpus_per_node=size, nodes=1))
+        except PlanError as error:
+            if not all(line.startswith("layout auto") for line in error.lines):
+                raise
+    return _plan(replace(ask, gpus_per_node=sizes[-1], nodes=None))
+
+
+def _misfit(ask: Ask, found: Plan) -> _Misfit:
+    nearest = "; ".join(f"{choice.layout} holds {choice.fit.kv_tokens} tokens" for choice in found.alternatives)
+    others = f"nearest layouts that fit: {nearest}" if nearest else "no layout of this GPU fits"
+    why = next((line for line in found.reasons if "does not" in line), "does not fit")
+    if ask.max_model_len is not None:
+        longest = _plan(replace(ask, max_model_len=None))
+        if longest.fits:
+            return _Misfit("maxModelLen", ask.max_model_len, why,
+                           f"write at most {longest.fit.max_model_len}, or auto; {others}")
+    return _Misfit("layout", found.request.layout, why, others)
+
+
+def _refusals(path: str, lines: tuple[str, ...]) -> Iterator[Refusal]:
+    """The planner's lines under the keys of the stack file. What fits instead is the remedy of each broken rule."""
+    instead = [line.removeprefix("instead, ") for line in lines if line.startswith("instead, ")]
+    fallback = f"layouts that fit: {'; '.join(instead)}" if instead else "write another value"
+    for line in lines:
+        match = _LINE.fullmatch(line)
+        if match is None or line.startswith("instead, "):
+            continue
+        what, value = match["what"], match["value"] or ""
+        if what == "GPU":
+            key = "cloud.gpu"
+        elif what.startswith("prices."):
+            key = what
+        else:
+            key = f"{path}.{_KEYS.get(what, 'layout')}"
+        yield Refusal(key, value, match["why"], match["instead"] or fallback)
