@@ -20,6 +20,8 @@ from tests.engine.pulumi_stack import API_KEY, Cluster, Stack, one_node
 def test_a_group_comes_up_answers_and_a_second_up_changes_nothing(stack: Stack, cluster: Cluster):
     preview = stack.preview()
     assert "+ 9 to create" in preview and cluster.ours() == []
+    for line in ("ds: fits: DeepSeek-R1 on 2 x 8 H20-96, TP8 PP2; ", "ds: answers 0 min 08 s ", "ds: costs unknown"):
+        assert line in preview
     first = stack.up()
     assert 'ds: "http://ds-leader.default.svc.cluster.local:8000/v1"' in first
     assert cluster.ready() and len(cluster.pods()) == 2
@@ -139,6 +141,13 @@ def test_bad_input_is_refused_in_preview_line_by_line_before_anything_is_registe
         assert f"modelserve:{key}" in said
     assert "Traceback" not in said and "kubernetes:" not in said
     assert stack.up(ok=False).count("modelserve:services.ds") == 2 and cluster.ours() == []
+
+
+def test_a_layout_that_does_not_fit_is_refused_in_preview_with_those_that_do(stack: Stack, cluster: Cluster):
+    stack.config["modelserve:cloud"]["gpu"] = "L20-48"
+    said = stack.preview(ok=False)
+    assert "modelserve:services.ds.layout: 2 x 8 GPUs as TP8 PP2: KV does not fit: " in said
+    assert "nearest layouts that fit: 3 x 8 GPUs as " in said and cluster.ours() == []
 
 
 def test_a_plain_api_key_is_refused_without_being_repeated(stack: Stack):
