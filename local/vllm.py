@@ -19,10 +19,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-_METRICS_FILE = Path(__file__).with_name("vllm_metrics.json")
+from planning.catalog import entries
+
 # Releases from this one on wrap an error in "error" (https://github.com/vllm-project/vllm/pull/22099).
 _NESTED_ERRORS = (0, 10, 1)
 # vLLM takes the model's own, which nothing here knows.
@@ -99,7 +99,7 @@ def newest_release() -> str:
 
 @functools.cache
 def _metric_table() -> dict[str, dict[str, str]]:
-    return json.loads(_METRICS_FILE.read_text())["metrics"]
+    return entries("vllm_metrics")["metrics"]
 
 
 def _numbers(release: str) -> tuple[int, ...]:

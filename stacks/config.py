@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from components.names import API_KEY, service_object
+from planning import flags
 from planning.catalog import fact
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, refuse, rule, shown, unknown_key
 
@@ -37,6 +38,16 @@ _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"<[^<>]+>")
 _GPUS_DEFAULT = 8
+# Arguments that the program derives from other keys, and which key that is.
+_OWNED_FLAGS = {
+    "--served-model-name": "servedModelName", "--port": "port", "--model": "model",
+    "--tensor-parallel-size": "layout.tensor", "-tp": "layout.tensor",
+    "--pipeline-parallel-size": "layout.pipeline", "-pp": "layout.pipeline",
+    "--data-parallel-size": "replicas", "-dp": "replicas",
+    "--max-model-len": "maxModelLen", "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
+    "--distributed-executor-backend": "engine.launcher", "--api-key": "the secret modelserve:apiKey",
+    "--host": "nothing: it listens on every address",
+}
 
 
 def _binary_quantity(value: str) -> str:
@@ -143,6 +154,8 @@ class Engine(Strict):
     version: Annotated[str, AfterValidator(_version)] = Field(
         description="the vLLM release inside the image, in quotes")
     launcher: Literal["ray"] = Field("ray", description="what joins the nodes of one replica")
+    image_has_ray: bool = Field(
+        False, description="true where you put Ray into an image of a release that ships without it")
     gpu_memory_utilization: float | None = Field(
         None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1")
     extra_args: tuple[str, ...] = Field(
@@ -151,16 +164,16 @@ class Engine(Strict):
 
     @field_validator("extra_args")
     @classmethod
-    def _repeats_no_key_of_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        owned = {"--served-model-name": "servedModelName", "--port": "port", "--tensor-parallel-size": "layout.tensor",
-                 "-tp": "layout.tensor", "--pipeline-parallel-size": "layout.pipeline", "-pp": "layout.pipeline",
-                 "--max-model-len": "maxModelLen", "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
-                 "--distributed-executor-backend": "engine.launcher", "--model": "model",
-                 "--data-parallel-size": "replicas", "-dp": "replicas",
-                 "--api-key": "the secret modelserve:apiKey", "--host": "nothing: it listens on every address"}
-        refuse(*[(f"[{i}]", flag, "is set by the program from another key", f"use {owned[flag]}")
-                 for i, argument in enumerate(value)
-                 if (flag := argument.partition("=")[0].replace("_", "-")) in owned])
+    def _engine_knows_them_and_no_key_of_ours_says_them(cls, value: tuple[str, ...], info: ValidationInfo
+                                                        ) -> tuple[str, ...]:
+        found = []
+        for i, argument in enumerate(value):
+            flag = argument.partition("=")[0].replace("_", "-")
+            if flag in _OWNED_FLAGS:
+                found.append((f"[{i}]", flag, "is set by the program from another key", f"use {_OWNED_FLAGS[flag]}"))
+            elif "version" in info.data and (wrong := flags.problem(argument, info.data["version"])):
+                found.append((f"[{i}]", argument, *wrong))
+        refuse(*found)
         return value
 
     @field_validator("env")

@@ -98,7 +98,7 @@ def _minutes(seconds: float) -> str:
 
 
 class _Misfit(Exception):
-    """A layout that keeps every rule and does not fit."""
+    """A service that keeps every rule of the stack file and still cannot work."""
 
     def __init__(self, key: str, value: object, why: str, instead: str) -> None:
         super().__init__(why)
@@ -115,6 +115,10 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
             raise misfit
         warning = misfit.why
     shape = found.request.layout
+    if shape.nodes > 1 and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
+        raise _Misfit("engine.image", service.engine.image,
+                      f"images of vLLM {service.engine.version} ship without Ray, which joins {shape.nodes} nodes",
+                      "take an image with Ray and say imageHasRay: true, or a layout of one node")
     layout = service.layout or Layout.model_construct(
         nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline)
     seconds = service.startup_seconds or math.ceil(found.startup.first_token_seconds)

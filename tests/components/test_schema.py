@@ -26,8 +26,8 @@ ONE_NODE = {"layout": {"nodes": 1, "tensor": 8, "pipeline": 1}}
 EVERYTHING = {
     "servedModelName": "r1", "maxModelLen": 32768, "replicas": 3, "port": 9000, "startupPolicy": "LeaderReady",
     "restartPolicy": "RecreateGroupAfterStart", "readinessProbe": False,
-    "engine": {"image": "vllm/vllm-openai:v0.14.0", "version": "0.14.0", "launcher": "ray", "extraArgs": ["--x"],
-               "gpuMemoryUtilization": 0.95, "env": {"NCCL_DEBUG": "INFO"}},
+    "engine": {"image": "vllm/vllm-openai:v0.14.0", "version": "0.14.0", "launcher": "ray",
+               "extraArgs": ["--enforce-eager"], "gpuMemoryUtilization": 0.95, "env": {"NCCL_DEBUG": "INFO"}},
     "resources": {"cpu": 64, "memory": "1Ti", "shm": "32Gi", "ephemeralStorage": "30Gi"},
     "podLabels": {"team": "a"}, "podAnnotations": {"note": "b"},
 }

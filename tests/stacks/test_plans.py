@@ -94,9 +94,17 @@ def test_the_context_that_the_plan_found_is_the_one_that_the_engine_is_told():
     assert arguments[arguments.index("--max-model-len") + 1] == str(planned.max_model_len) != "163840"
 
 
+def test_several_nodes_need_an_image_with_ray():
+    engine_without = {"version": "0.19.0", "image": "vllm/vllm-openai:v0.19.0"}
+    [line] = refused(on("H20-96", engine=engine_without))
+    assert line.startswith("modelserve:services.ds.engine.image: vllm/vllm-openai:v0.19.0: ") and "without Ray" in line
+    assert plan_services(parse(on("H20-96", engine=engine_without | {"imageHasRay": True})))
+    assert plan_services(parse(on("H20-141", engine=engine_without, layout=ONE_NODE)))
+
+
 def test_flags_in_the_stack_file_change_the_plan():
     def kv(*flags: str) -> int:
-        raw = on("H20-96")
+        raw = on("H20-141", layout=ONE_NODE)
         raw["services"]["ds"]["engine"] = GOOD["services"]["ds"]["engine"] | {
             "version": "0.18.1", "image": "vllm/vllm-openai:v0.18.1", "extraArgs": list(flags)}
         return plan_services(parse(raw))["ds"].plan.fit.kv_tokens
