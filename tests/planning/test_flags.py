@@ -35,7 +35,8 @@ def test_what_the_release_knows_or_nobody_can_judge_is_left_alone(argument, vers
 
 @pytest.mark.parametrize("version", fact("vllm", "releases", "known"))
 def test_no_release_gets_an_argument_of_ours_that_it_lacks(version):
-    config = parse(changed("services/ds/engine", GOOD["services"]["ds"]["engine"] | {"version": version, "imageHasRay": True}))
+    changes = {"version": version, "imageHasRay": True}
+    config = parse(changed("services/ds/engine", GOOD["services"]["ds"]["engine"] | changes))
     planned = plan_services(config, refuse_misfits=False)["ds"]
     arguments = engine.arguments("ds", planned, config.weights)
     assert "--max-model-len" in arguments
