@@ -92,6 +92,12 @@ class Plan:
                                   for s in self.startup.steps],
                         "first_token_seconds": round(self.startup.first_token_seconds, 1),
                         "floor_seconds": round(self.startup.floor_seconds, 1)},
+            "host": {"read_gib": round(self.host.read_gib, 1), "shm_gib": self.host.shm_gib,
+                     "ephemeral_gib": round(self.host.ephemeral_gib, 1),
+                     "page_cache_holds": self.host.page_cache_holds},
+            "cache": None if self.cache is None else {
+                "workers": self.cache.workers, "quota_gib": self.cache.quota_gib, "limit_gib": self.cache.limit_gib,
+                "usable_gib": round(self.cache.usable_gib, 1), "gbit_per_second": self.cache.gbit_per_second},
             "cost": {"per_hour": self.cost.per_hour, "most_per_hour": self.cost.most_per_hour,
                      "kept_per_hour": self.cost.kept_per_hour, "cold_start": self.cost.cold_start,
                      "currency": self.cost.currency, "as_of": self.cost.as_of},
@@ -131,8 +137,9 @@ def plan(ask: Ask) -> Plan:
     money = cost.cost(prices, request.layout.gpus, replicas=ask.replicas, most_replicas=ask.most_replicas,
                       cache_workers=cached.workers if cached else 0, kept_bytes=files,
                       start_seconds=path.first_token_seconds)
-    return Plan(request, fit, tuple(_reasons(request, fit)), others, path, money,
-                host(reads, memory_gib=ask.memory_gib, downloads=downloads), cached)
+    node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)
+    reasons = (*_reasons(request, fit), *node.reasons, *(cached.reasons if cached else ()))
+    return Plan(request, fit, reasons, others, path, money, node, cached)
 
 
 def _request(ask: Ask) -> Request:

@@ -139,3 +139,10 @@ def test_a_price_makes_the_hour_and_the_cold_start_known():
     assert summary(planned)["costPerHour"] == 160.0
     line = briefly("ds", planned)[2]
     assert "costs 160.00 CNY an hour" in line and "(prices of 2026-11-01)" in line
+
+
+def test_a_node_whose_memory_cannot_hold_what_it_reads_is_told():
+    layout = {"nodes": 2, "tensor": 16, "pipeline": 1}
+    found = plan_services(parse(on("H20-96", layout=layout)))["ds"].plan
+    assert found.to_json()["host"]["page_cache_holds"] is False
+    assert any("641 GiB; 512 GiB of memory" in reason and "will read files again" in reason for reason in found.reasons)
