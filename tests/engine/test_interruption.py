@@ -57,6 +57,7 @@ def test_a_killed_up_can_be_destroyed_after_recover(stack: Stack, cluster: Clust
     stack.ops("recover", stack.name)
     stack.destroy()
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
+    assert stack.state()["deployment"].get("resources", []) == []
 
 
 @pytest.mark.parametrize("gone", ["LeaderWorkerSet/ds", "Service/ds-leader"])
@@ -68,6 +69,7 @@ def test_a_killed_destroy_is_put_right_by_recover_and_the_next_destroy_ends_it(s
     stack.ops("recover", stack.name)
     stack.destroy()
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
+    assert stack.state()["deployment"].get("resources", []) == []
 
 
 def test_a_killed_image_change_is_put_right_by_recover_and_the_next_up_finishes_it(stack: Stack, cluster: Cluster):

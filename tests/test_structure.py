@@ -1,0 +1,54 @@
+"""The rooms: who may import whom, and what a quick command must not load."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Each room, and the rooms of ours that it may import.
+ALLOWED = {
+    "planning": {"planning"},
+    "components": {"components", "planning"},
+    "stacks": {"stacks", "components", "planning"},
+    "ops": {"ops", "stacks", "components", "planning"},
+    "local": {"local", "planning"},
+    "bench": {"bench", "local"},
+}
+
+
+def imported(room: str) -> dict[str, set[str]]:
+    """Top-level packages that each file of a room imports anywhere in it."""
+    found: dict[str, set[str]] = {}
+    for file in (ROOT / room).rglob("*.py"):
+        names = found.setdefault(str(file.relative_to(ROOT)), set())
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+    assert found, f"{room} has no Python file"
+    return found
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_imports_go_one_way(room):
+    wrong = {file: names & ALLOWED.keys() - ALLOWED[room] for file, names in imported(room).items()}
+    assert not {file: names for file, names in wrong.items() if names}
+
+
+def test_the_planner_knows_no_pulumi_and_no_cluster():
+    for file, names in imported("planning").items():
+        assert not names & {"pulumi", "pulumi_kubernetes", "kubernetes", "yaml", "os"}, file
+
+
+def test_components_read_no_environment():
+    for file, names in imported("components").items():
+        assert "os" not in names, file
+        assert "pulumi.Config" not in (ROOT / file).read_text(), file
+
+
+def test_the_program_itself_stays_a_page():
+    assert len((ROOT / "__main__.py").read_text().splitlines()) < 30
