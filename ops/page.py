@@ -366,7 +366,7 @@ def _chart(ref: str, points: Sequence[tuple[int, float]], tokens: int, length: i
                   _label(LEFT, y(10**power) + 4, f"{10**power:,}", "quiet", "end", -8)]
     for size, _ in points[:-1]:
         drawn.append(_line("grid", x(size), TOP, x(size), BOTTOM))
-        if size < points[-1][0] / 2.5:  # closer ones would touch the last
+        if size < points[-1][0] / 2.4:  # closer ones would touch the last
             drawn.append(_label(x(size), 214, _short(size), "quiet", "middle"))
     drawn += [_line("curve", x1, y1, x2, y2), _label(x2, 214, _short(points[-1][0]), anchor="middle")]
     drawn += [f'<circle class="dot" cx="{x(size):.3f}%" cy="{y(count):g}" r="4"/>'
