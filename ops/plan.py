@@ -72,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         from ops.page import page
 
-        args.html.write_text(page(args.stack or args.model or str(args.config), shown), encoding="utf-8")
+        try:
+            args.html.write_text(page(args.stack or args.model or str(args.config), shown), encoding="utf-8")
+        except OSError as error:
+            raise RequestError(f"--html {args.html}: {error.strerror}; name a file that can be written") from None
     if args.json:
         print(json.dumps({"fits": fits, "services": shown} if args.model is None else shown[args.model]))
     elif args.html:
@@ -138,7 +141,7 @@ def _row(*cells: Any) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+    return f"{round(seconds) // 60}m{round(seconds) % 60:02d}s"
 
 
 def _size(size: int) -> str:

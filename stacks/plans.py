@@ -94,7 +94,7 @@ def summary(planned: Planned) -> dict[str, Any]:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
 
 
 class _Misfit(Exception):

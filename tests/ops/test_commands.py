@@ -92,3 +92,29 @@ def test_the_schema_accepts_our_stack_files_and_refuses_a_misspelt_key(bad):
     wrong["config"]["modelserve:services"]["ds"]["layout"]["tenser"] = 8
     with pytest.raises(jsonschema.ValidationError, match="tenser"):
         jsonschema.validate(wrong, schema)
+
+
+def test_plan_of_a_stack_is_a_table_json_and_a_page(ops, tmp_path):
+    table = ops("plan", "local")
+    assert table.returncode == 0 and table.stdout.startswith("ds: DeepSeek-R1 on 2 x 8 GPUs as TP8 PP2 of H20-96")
+    found = json.loads(ops("plan", "local", "--json").stdout)
+    assert found["fits"] is True and found["services"]["ds"]["kv_tokens"] > 0
+    page = tmp_path / "plan.html"
+    assert ops("plan", "local", "--html", str(page)).stdout == f"{page}: fits\n"
+    assert page.read_text().startswith("<!DOCTYPE html>") and "DeepSeek-R1" in page.read_text()
+    lost = ops("plan", "local", "--html", str(tmp_path / "no" / "plan.html"))
+    assert lost.returncode == 2 and len(lost.stderr.splitlines()) == 1
+
+
+def test_plan_shows_a_misfit_that_check_refuses(ops, tmp_path):
+    path = tmp_path / "Pulumi.small.yaml"
+    path.write_text((ROOT / "Pulumi.local.yaml").read_text().replace("gpu: H20-96", "gpu: L20-48"))
+    assert ops("check", "small", "--config", str(path)).returncode == 2
+    shown = ops("plan", "small", "--config", str(path))
+    assert shown.returncode == 1 and "does not fit" in shown.stdout and "nearest that fit" in shown.stdout
+
+
+def test_plan_wants_a_stack_or_a_model_with_a_gpu(ops):
+    for args in ((), ("--model", "DeepSeek-R1"), ("local", "--model", "DeepSeek-R1", "--gpu", "H20-96")):
+        done = ops("plan", *args)
+        assert (done.returncode, done.stderr) == (2, "plan: write a STACK, or --model M with --gpu G\n")
