@@ -39,18 +39,11 @@ class Change:
     replaces: bool = False
 
 
-@dataclass(frozen=True)
-class Diff:
-    changes: list[Change]
-    delete_before_replace: bool
+def compare(live: dict[str, Any], old_inputs: dict[str, Any], news: dict[str, Any]) -> tuple[list[Change], bool]:
+    """The state's live object, reduced to what the old inputs had, against the new inputs.
 
-    @property
-    def replaces(self) -> list[str]:
-        return [change.path for change in self.changes if change.replaces]
-
-
-def compare(live: dict[str, Any], old_inputs: dict[str, Any], news: dict[str, Any]) -> Diff:
-    """The state's live object, reduced to what the old inputs had, against the new inputs."""
+    The second is whether the old object has to go first, because the new one has its name.
+    """
     old = prune(live, old_inputs)
     fields = _REPLACING + _REPLACING_BY_KIND.get(f"{news.get('apiVersion')}/{news.get('kind')}", [])
     changes = [
@@ -59,8 +52,7 @@ def compare(live: dict[str, Any], old_inputs: dict[str, Any], news: dict[str, An
     ]
     before, after = (side.get("metadata") or {} for side in (live, news))
     stays = all((before.get(key) or "") == (after.get(key) or "") for key in ("name", "namespace"))
-    replaced = any(change.replaces for change in changes)
-    return Diff(changes, replaced and stays and annotation(news, "autonamed") != "true")
+    return changes, stays and annotation(news, "autonamed") != "true" and any(change.replaces for change in changes)
 
 
 def prune(live: Any, shape: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from pulumi.runtime.proto import provider_pb2, status_pb2
 
-from local.providers.kubernetes.client import Manifest, NoMatch, Refusal
+from local.providers.kubernetes.client import Manifest, NoMatch, Refusal, Unreachable
 from local.providers.kubernetes.wire import Properties, encode
 
 _ALREADY_EXISTS_HELP = """
@@ -52,6 +52,8 @@ class Incomplete(Exception):
 
 
 def not_created(urn: str, manifest: Manifest, error: Refusal) -> Refusal:
+    if isinstance(error, Unreachable):
+        return error
     if isinstance(error, NoMatch):
         return Refusal(
             f'creation of resource "{urn}" with kind {manifest["apiVersion"]}/{manifest["kind"]} failed because the '

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import os
 import threading
 from typing import Any
@@ -30,16 +29,12 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     """One provider instance; the engine starts a plugin process for each, and configures it before anything else."""
 
     def __init__(self, engine: str) -> None:
-        self._engine_address = engine
+        self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine))
         self._cancelled = threading.Event()
         self._api: Api | None = None
         self._no_api = ""
         self._namespace = "default"
         self._delete_unreachable = False
-
-    @functools.cached_property
-    def _engine(self) -> engine_pb2_grpc.EngineStub:
-        return engine_pb2_grpc.EngineStub(grpc.insecure_channel(self._engine_address))
 
     def _say(self, urn: str) -> Say:
         """Messages are progress, gone when the operation ends; a severity with `!` keeps its message."""
@@ -63,9 +58,6 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return Wait(self.api, self._cancelled, self._say(request.urn), getattr(request, "timeout", 0), update)
 
     # the provider itself
-
-    def Handshake(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return provider_pb2.ProviderHandshakeResponse(accept_secrets=True)
 
     def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
         return plugin_pb2.PluginInfo(version=VERSION)
@@ -128,18 +120,18 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Diff(self, request: Any) -> Any:
         state, news = plain(decode(request.olds)), plain(decode(request.news))
         live = {key: value for key, value in state.items() if not key.startswith("__")}
-        found = compare(live, plain(decode(request.old_inputs)), news)
+        changes, delete_first = compare(live, plain(decode(request.old_inputs)), news)
         details = {
             change.path: provider_pb2.PropertyDiff(
                 kind=_CHANGES[change.kind] + change.replaces, inputDiff=change.kind == "delete"
             )
-            for change in found.changes
+            for change in changes
         }
         return provider_pb2.DiffResponse(
-            changes=2 if found.changes else 1,
+            changes=2 if changes else 1,
             diffs=sorted({path.split(".")[0].split("[")[0] for path in details}),
-            replaces=found.replaces,
-            deleteBeforeReplace=found.delete_before_replace,
+            replaces=[change.path for change in changes if change.replaces],
+            deleteBeforeReplace=delete_first,
             hasDetailedDiff=True,
             detailedDiff=details,
         )
@@ -150,7 +142,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Create(self, request: Any) -> Any:
         inputs = decode(request.properties)
         manifest = plain(inputs)
-        if request.preview and self._cannot_dry_run(manifest):
+        if request.preview and has_unknowns(manifest):
             return provider_pb2.CreateResponse(properties=request.properties)
         marks = _marks({}, manifest)
         try:
@@ -160,23 +152,12 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         except NotReady as error:
             reasons = failures.not_live(failures.CREATED.format(urn=request.urn), error)
             raise Incomplete(_id(error.live), _outputs(inputs, error.live, marks), inputs, reasons) from error
-        except Unreachable:
-            raise
         except Refusal as error:
             if request.preview and _previews_fine(error):
                 return provider_pb2.CreateResponse(properties=request.properties)
             raise failures.not_created(request.urn, manifest, error) from error
         outputs = encode(_outputs(inputs, live, marks))
         return provider_pb2.CreateResponse(id="" if request.preview else _id(live), properties=outputs)
-
-    def _cannot_dry_run(self, manifest: Manifest) -> bool:
-        if has_unknowns(manifest):
-            return True
-        try:
-            self.api.is_namespaced(manifest)
-        except (NoMatch, Unreachable):
-            return True
-        return False
 
     def _create_with_retries(self, request: Any, manifest: Manifest) -> Manifest:
         """A missing namespace or kind is tried again for 63 seconds, whatever the custom timeout says."""
@@ -185,7 +166,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             try:
                 return self.api.request("POST", self.api.path(manifest, collection=True), manifest, **query)
             except ApiError as error:
-                self._say(request.urn)("info", f"Retry #{attempt}; creation failed: {error}")
+                if not (request.preview and isinstance(error, NoMatch)):
+                    self._say(request.urn)("info", f"Retry #{attempt}; creation failed: {error}")
                 if request.preview or error.code != 404:
                     raise
                 last = error
@@ -199,16 +181,16 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Update(self, request: Any) -> Any:
         inputs = decode(request.news)
         manifest = plain(inputs)
-        if request.preview and self._cannot_dry_run(manifest):
+        if request.preview and has_unknowns(manifest):
             return provider_pb2.UpdateResponse(properties=request.news)
         marks = _marks(plain(decode(request.olds)), manifest)
         try:
             live = self._update_live(request, manifest, marks[_FIELD_MANAGER])
-        except Unreachable:
-            raise
         except Refusal as error:
-            if request.preview and error.code == 403:
+            if request.preview and (error.code == 403 or isinstance(error, NoMatch | Unreachable)):
                 return provider_pb2.UpdateResponse(properties=request.news)
+            if isinstance(error, Unreachable):
+                raise
             live = self._after_failure(request, manifest, error)
             reasons = failures.not_live(failures.UPDATED.format(id=_id(manifest)), error)
             raise Incomplete(_id(live), _outputs(inputs, live, marks), inputs, reasons) from error
@@ -373,4 +355,5 @@ def _previews_fine(error: Refusal) -> bool:
     """What a preview of a create lets through."""
     no_namespace = error.code == 404 and error.details.get("kind") == "namespaces"
     no_dry_run = "does not support dry run" in str(error)
-    return error.reason == "AlreadyExists" or error.code == 403 or no_namespace or no_dry_run
+    refused = error.reason == "AlreadyExists" or error.code == 403 or no_namespace or no_dry_run
+    return refused or isinstance(error, NoMatch | Unreachable)

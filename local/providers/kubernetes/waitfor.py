@@ -10,10 +10,6 @@ from typing import Any
 from local.providers.kubernetes.client import Manifest, Refusal
 
 
-class WaitForError(Refusal):
-    """The annotation's value cannot be used. Found only after the object was created, as the official plugin does."""
-
-
 @dataclass(frozen=True)
 class Look:
     """What a look at a live object showed: `lines` (severity, text) are told at once, `problems` when time runs out."""
@@ -36,12 +32,12 @@ Step = Callable[[Manifest], Look]
 
 
 def parse(text: str) -> list[Step]:
-    """All of them must hold, one after the other. Raises WaitForError."""
+    """All of them must hold, one after the other. Raises Refusal for a text that cannot be used."""
     if not text.startswith("["):
         return [_parse_one(text)]
     parts = json.loads(text)
     if not parts:
-        raise WaitForError("at least one condition must be specified")
+        raise Refusal("at least one condition must be specified")
     return [_parse_one(str(part)) for part in parts]
 
 
@@ -52,19 +48,19 @@ def _parse_one(text: str) -> Step:
         return lambda live: _condition(live, kind, status or "True")
     if form == "jsonpath" and equals:
         return _parse_path(rest)
-    raise WaitForError(f'expected a "jsonpath=" or "condition=" prefix, got "{text}"')
+    raise Refusal(f'expected a "jsonpath=" or "condition=" prefix, got "{text}"')
 
 
 def _parse_path(text: str) -> Step:
     import jsonpath  # as costly as all of this package together, and rarely needed
 
     if text[:1] in ("'", '"'):
-        raise WaitForError(f"{text} should omit shell quotes")
+        raise Refusal(f"{text} should omit shell quotes")
     path, compares, wanted = text.partition("}=")
     if not path.startswith("{") or not (compares or path.endswith("}")):
-        raise WaitForError(f"{text} should be wrapped in brackets {{ ... }}")
+        raise Refusal(f"{text} should be wrapped in brackets {{ ... }}")
     if compares and not wanted:
-        raise WaitForError(f"{text} requires a value")
+        raise Refusal(f"{text} requires a value")
     path = path.removesuffix("}")
     shown, path = f"{path}}}", path[1:].strip()
     try:
@@ -72,7 +68,7 @@ def _parse_path(text: str) -> Step:
     except jsonpath.JSONPathError as error:
         token = error.token
         place = f"unexpected '{token.value}' at position {token.index + 1}" if token else error.args[0]
-        raise WaitForError(f'parsing "{shown}": jsonpath: {place}') from error
+        raise Refusal(f'parsing "{shown}": jsonpath: {place}') from error
     return lambda live: _path(live, find, shown, wanted)
 
 

@@ -49,7 +49,7 @@ class Wait:
     settled_since: float = field(default_factory=time.monotonic)
 
     def until_ready(self, manifest: Manifest, live: Manifest) -> Manifest:
-        """The live object once it is ready. Raises NotReady, and WaitForError for an annotation that cannot be used."""
+        """The live object once it is ready. Raises NotReady, and Refusal for an annotation that cannot be used."""
         if annotation(manifest, "skipAwait") == "true":
             self.say("info", "Skipping await logic")
             return live
