@@ -1,11 +1,20 @@
-"""`python -m local.providers.kubernetes ENGINE_ADDRESS`: the plugin process."""
+"""`python -m local.providers.kubernetes ENGINE_ADDRESS`: the plugin process, which ends with its engine."""
 
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import socket
 import sys
+import time
 import types
 from importlib.machinery import PathFinder
+
+# An operation occupies a thread while it waits; threads are made when they are needed.
+_THREADS = 512
+_MESSAGE_BYTES = 400 << 20
+_ENGINE_CHECK_SECONDS = 5
 
 
 def _skip_sdk() -> None:
@@ -19,14 +28,38 @@ def _skip_sdk() -> None:
         sys.modules[name] = module
 
 
-def main() -> None:
+def _is_gone(engine: str) -> bool:
+    host, _, port = engine.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ENGINE_CHECK_SECONDS).close()
+    except OSError:
+        return True
+    return False
+
+
+def main(engine: str) -> None:
+    """Prints the port and serves until the engine at this address is gone, which a killed one is too."""
     _skip_sdk()
-    gc.disable()  # an eighth of the start goes into looking for garbage that imports do not make
-    from local.providers.kubernetes.server import serve  # only now can it be imported cheaply
+    gc.disable()  # an eighth of the start would go into looking for garbage that imports do not make
+    from concurrent.futures import ThreadPoolExecutor
+
+    import grpc
+    from pulumi.runtime.proto import provider_pb2_grpc
+
+    from local.providers.kubernetes.provider import Provider
 
     gc.enable()
-    serve(sys.argv[1])
+    limits = [(f"grpc.max_{way}_message_length", _MESSAGE_BYTES) for way in ("receive", "send")]
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=limits)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(engine), server)
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    server.start()
+    # The engine's way to end a plugin. Nothing is under way then; a user's Ctrl-C arrives as the request Cancel.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    while not _is_gone(engine):
+        time.sleep(_ENGINE_CHECK_SECONDS)
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

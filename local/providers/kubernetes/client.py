@@ -10,11 +10,9 @@ import select
 import ssl
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
-
-if TYPE_CHECKING:
-    from local.providers.kubernetes.kubeconfig import Target
 
 Manifest = dict[str, Any]
 
@@ -52,41 +50,42 @@ class NoMatch(ApiError):
         super().__init__(404, {"message": f'no matches for kind "{kind}" in version "{api_version}"'})
 
 
-def _pem(target: Target, entry: dict[str, Any], key: str) -> str:
+def _pem(entry: dict[str, Any], key: str) -> str:
     """A certificate or key of a kubeconfig, which gives the content or a file; empty where it gives neither."""
     if f"{key}-data" in entry:
         return base64.b64decode(entry[f"{key}-data"]).decode()
-    return (target.folder / entry[key]).read_text() if key in entry else ""
+    return Path(entry[key]).read_text() if key in entry else ""
 
 
-def _tls(target: Target) -> ssl.SSLContext:
+def _tls(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if authority := _pem(target, target.cluster, "certificate-authority"):
+    if authority := _pem(cluster, "certificate-authority"):
         context.load_verify_locations(cadata=authority)
     else:
         context.load_default_certs()
-    if certificate := _pem(target, target.user, "client-certificate"):
+    if certificate := _pem(user, "client-certificate"):
         # OpenSSL reads a client's certificate and key from files only.
         with tempfile.NamedTemporaryFile("w") as file:
-            file.write(f"{certificate}\n{_pem(target, target.user, 'client-key')}")
+            file.write(f"{certificate}\n{_pem(user, 'client-key')}")
             file.flush()
             context.load_cert_chain(file.name)
     return context
 
 
 class Api:
-    """One API server. Threads share it."""
+    """One API server, by the entries of a kubeconfig. Threads share it."""
 
-    def __init__(self, target: Target) -> None:
-        self._server = target.cluster["server"].rstrip("/")
+    def __init__(self, cluster: dict[str, Any], user: dict[str, Any], namespace: str) -> None:
+        self.namespace = namespace
+        self._server = cluster["server"].rstrip("/")
         url = urlsplit(self._server)
         self._host, self._prefix = url.netloc, url.path
         self._headers = {"Accept": "application/json"}
-        if target.user.get("token"):
-            self._headers["Authorization"] = f"Bearer {target.user['token']}"
+        if user.get("token"):
+            self._headers["Authorization"] = f"Bearer {user['token']}"
         # Last in, first out: a connection is only opened when all open ones are busy.
         self._idle = queue.LifoQueue[http.client.HTTPSConnection]()
-        tls = _tls(target)
+        tls = _tls(cluster, user)
         for _ in range(_CONNECTIONS):
             self._idle.put(http.client.HTTPSConnection(url.netloc, timeout=_TIMEOUT_SECONDS, context=tls))
         self._kinds: dict[str, dict[str, tuple[str, bool]]] = {}

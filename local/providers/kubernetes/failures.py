@@ -35,10 +35,6 @@ DELETE_HINT = (
     "If the cluster was deleted, you can remove this resource from Pulumi state by rerunning the operation with the "
     'PULUMI_K8S_DELETE_UNREACHABLE environment variable set to "true"'
 )
-UNREACHABLE_DELETED = (
-    "configured Kubernetes cluster is unreachable and the `deleteUnreachable` option is enabled. "
-    "Deleting the unreachable resource from Pulumi state"
-)
 
 
 @dataclass

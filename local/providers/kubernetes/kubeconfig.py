@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,13 @@ import yaml
 from local.providers.kubernetes.client import Refusal
 from local.providers.kubernetes.wire import UNKNOWN, plain
 
-
-@dataclass(frozen=True)
-class Target:
-    """What a kubeconfig's context points to: its cluster and user entries, and the namespace."""
-
-    cluster: dict[str, Any]
-    user: dict[str, Any]
-    namespace: str
-    folder: Path
+_FILES = ("certificate-authority", "client-certificate", "client-key")
 
 
-def resolve(kubeconfig: str | None = None, context: str | None = None) -> Target:
-    """`kubeconfig` is the content, a path, or empty for the ambient one, of which only one file is read.
+def resolve(kubeconfig: str | None, context: str | None = None) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The cluster and user entries that a context points to, and its namespace.
 
+    `kubeconfig` is the content, a path, or empty for the ambient one, of which only one file is read.
     Raises Refusal where it does not parse, and LookupError for a context that is not there.
     """
     config, folder = _load(kubeconfig)
@@ -33,12 +25,13 @@ def resolve(kubeconfig: str | None = None, context: str | None = None) -> Target
     def entry(kind: str, name: str | None) -> dict[str, Any]:
         for item in config.get(f"{kind}s") or []:
             if item.get("name") == name:
-                return item.get(kind) or {}
+                found = item.get(kind) or {}
+                return {key: str(folder / value) if key in _FILES else value for key, value in found.items()}
         raise LookupError(f'{kind} "{name}" does not exist')
 
     chosen = entry("context", context or config.get("current-context"))
     user = entry("user", chosen["user"]) if chosen.get("user") else {}
-    return Target(entry("cluster", chosen.get("cluster")), user, chosen.get("namespace") or "default", folder)
+    return entry("cluster", chosen.get("cluster")), user, chosen.get("namespace") or "default"
 
 
 def _load(kubeconfig: str | None) -> tuple[dict[str, Any], Path]:
@@ -66,7 +59,7 @@ def check(news: dict[str, Any]) -> None:
 
 def _cluster_entry(settings: dict[str, Any]) -> dict[str, Any] | None:
     try:
-        return resolve(settings.get("kubeconfig"), settings.get("context")).cluster
+        return resolve(settings.get("kubeconfig"), settings.get("context"))[0]
     except (Refusal, LookupError):
         return None
 

@@ -57,8 +57,6 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def _wait(self, request: Any, *, update: bool = False) -> Wait:
         return Wait(self.api, self._cancelled, self._say(request.urn), getattr(request, "timeout", 0), update)
 
-    # the provider itself
-
     def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
         return plugin_pb2.PluginInfo(version=VERSION)
 
@@ -82,17 +80,14 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         switch = settings.get("deleteUnreachable", os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE", ""))
         self._delete_unreachable = str(switch).lower() in ("true", "1")
         try:
-            target = kubeconfig.resolve(settings.get("kubeconfig"), settings.get("context"))
-            self._namespace = settings.get("namespace") or target.namespace
-            self._api = Api(target)
+            self._api = Api(*kubeconfig.resolve(settings.get("kubeconfig"), settings.get("context")))
+            self._namespace = settings.get("namespace") or self._api.namespace
         except (Refusal, OSError, LookupError, ValueError) as error:
             self._no_api = (
                 "configured Kubernetes cluster is unreachable: "
                 f"unable to load Kubernetes client configuration from kubeconfig file: {error}"
             )
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
-
-    # check and diff
 
     @reported
     def Check(self, request: Any) -> Any:
@@ -136,8 +131,6 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             detailedDiff=details,
         )
 
-    # create
-
     @reported
     def Create(self, request: Any) -> Any:
         inputs = decode(request.properties)
@@ -174,8 +167,6 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             if self._cancelled.wait(pause):
                 raise Unreachable("context canceled")
         raise last
-
-    # update
 
     @reported
     def Update(self, request: Any) -> Any:
@@ -224,8 +215,6 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         except (ApiError, Unreachable) as gone:
             text = f'update of resource "{request.urn}" failed: {error}\nunable to get cluster state: {gone}'
             raise Refusal(text) from error
-
-    # read and delete
 
     @reported
     def Read(self, request: Any) -> Any:
@@ -277,7 +266,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         if not self._delete_unreachable:
             self._say(urn)("warning!", str(error))
             raise Refusal(f"{what}. {failures.DELETE_HINT}") from error
-        self._say(urn)("info!", failures.UNREACHABLE_DELETED)
+        option = "configured Kubernetes cluster is unreachable and the `deleteUnreachable` option is enabled"
+        self._say(urn)("info!", f"{option}. Deleting the unreachable resource from Pulumi state")
 
 
 def _type_token(urn: str) -> str:
@@ -286,8 +276,7 @@ def _type_token(urn: str) -> str:
 
 
 def _id(manifest: Manifest) -> str:
-    metadata = manifest["metadata"]
-    return f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else metadata["name"]
+    return "/".join(manifest["metadata"][key] for key in ("namespace", "name") if manifest["metadata"].get(key))
 
 
 def _identity(urn: str, resource_id: str, state: Properties) -> Manifest:

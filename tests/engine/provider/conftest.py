@@ -187,7 +187,7 @@ class Cluster:
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
-        self.api = Api(resolve(str(kubeconfig)))
+        self.api = Api(*resolve(str(kubeconfig)))
 
     def get(self, path: str) -> dict[str, Any]:
         return self.api.request("GET", path)

@@ -124,7 +124,7 @@ def test_the_plugin_starts_without_the_sdk() -> None:
     # The SDK's own import would double what a preview costs.
     code = (
         "import sys; from local.providers.kubernetes import __main__ as plugin; plugin._skip_sdk();"
-        "import local.providers.kubernetes.server; print('pulumi.output' in sys.modules)"
+        "import local.providers.kubernetes.provider; print('pulumi.output' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "False\n"
