@@ -286,15 +286,15 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(cluster: Cluster, control_plane: Any, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+def only_engine(cluster: Cluster, control_plane: Any, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = tmp_path_factory.mktemp("provider")
     return Engine(pulumi_home.environment(control_plane, folder / "state"), folder)
 
 
 @pytest.fixture
-def engine(stack: Engine) -> Iterator[Engine]:
-    stack.forget()
-    yield stack
+def engine(only_engine: Engine) -> Iterator[Engine]:
+    only_engine.forget()
+    yield only_engine
     # The SDK leaves coroutines behind when the engine ends a program early; elsewhere their end would confuse others.
     time.sleep(0.05)
     gc.collect()
