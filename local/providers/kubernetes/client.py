@@ -1,228 +1,176 @@
-"""The API server: kubeconfig, HTTP, discovery of kinds, errors in the server's own words."""
+"""The API server: connections, HTTP, discovery of kinds, errors in the server's own words."""
 
 from __future__ import annotations
 
 import base64
+import http.client
 import json
-import os
+import queue
+import select
 import ssl
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
-
-import urllib3
-import yaml
+from urllib.parse import urlencode, urlsplit
 
 Manifest = dict[str, Any]
 
+_TIMEOUT_SECONDS = 32
+# A handshake costs more than what most requests do, and nothing is left open while an operation waits.
+_CONNECTIONS = 4
 
-class KubeconfigError(Exception):
-    """The kubeconfig cannot be parsed, or has no such context."""
+
+class Refusal(Exception):
+    """Something cannot be done, for reasons that the user reads word for word. `code` is an HTTP status or 0."""
+
+    code, reason, details = 0, "", {}
+
+    @property
+    def reasons(self) -> list[str]:
+        return [str(self)]
 
 
-class Unreachable(Exception):
+class Unreachable(Refusal):
     """Nobody answers at the server's address, or the server does not accept the credentials."""
 
 
-class ApiError(Exception):
-    """The API server refused. `code` is the HTTP status, `reason` the server's word for it; the text is its message."""
+class ApiError(Refusal):
+    """The API server refused. `reason` is its word for it; the text is its message."""
 
     def __init__(self, code: int, status: dict[str, Any]) -> None:
         super().__init__(status.get("message") or "the server could not find the requested resource")
-        self.code = code
-        self.reason: str = status.get("reason", "")
-        self.details: dict[str, Any] = status.get("details") or {}
+        self.code, self.reason, self.details = code, status.get("reason", ""), status.get("details") or {}
 
 
-class NoMatch(Exception):
+class NoMatch(ApiError):
     """The server knows no such kind."""
 
     def __init__(self, api_version: str, kind: str) -> None:
-        super().__init__(f'no matches for kind "{kind}" in version "{api_version}"')
+        super().__init__(404, {"message": f'no matches for kind "{kind}" in version "{api_version}"'})
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a kubeconfig's context points to: its cluster and user entries, and the namespace."""
-
-    cluster: dict[str, Any]
-    user: dict[str, Any]
-    namespace: str
-    folder: Path
+def _pem(entry: dict[str, Any], key: str) -> str:
+    """A certificate or key of a kubeconfig, which gives the content or a file; empty where it gives neither."""
+    if f"{key}-data" in entry:
+        return base64.b64decode(entry[f"{key}-data"]).decode()
+    return Path(entry[key]).read_text() if key in entry else ""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Where the objects of a kind live."""
-
-    prefix: str
-    plural: str
-    namespaced: bool
-
-    def path(self, namespace: str | None, name: str = "") -> str:
-        middle = f"/namespaces/{namespace}" if self.namespaced else ""
-        return f"{self.prefix}{middle}/{self.plural}" + (f"/{name}" if name else "")
-
-
-def _load(kubeconfig: str | None) -> tuple[dict[str, Any], Path]:
-    """`kubeconfig` is the content, a path, or None for the ambient one (of which only one file is read)."""
-    given = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
-    folder = Path.cwd()
-    if "\n" not in given and not given.startswith("{"):
-        file = Path(given).expanduser()
-        if not file.is_file():
-            raise KubeconfigError(f"failed to parse kubeconfig: {given} is no file")
-        given, folder = file.read_text(), file.parent
-    try:
-        config = yaml.load(given, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise KubeconfigError(f"failed to parse kubeconfig: yaml: line {line}: {error.problem}") from error
-    if not isinstance(config, dict):
-        raise KubeconfigError("failed to parse kubeconfig: no mapping")
-    return config, folder
-
-
-def resolve(kubeconfig: str | None, context: str | None = None, cluster: str | None = None) -> Target:
-    """The cluster, user and namespace that a kubeconfig selects. Raises KubeconfigError."""
-    config, folder = _load(kubeconfig)
-
-    def entry(kind: str, name: str) -> dict[str, Any]:
-        for item in config.get(f"{kind}s") or []:
-            if item.get("name") == name:
-                return item.get(kind) or {}
-        raise KubeconfigError(f'{kind} "{name}" does not exist')
-
-    chosen = entry("context", context or config.get("current-context") or "")
-    return Target(
-        cluster=entry("cluster", cluster or chosen.get("cluster", "")),
-        user=entry("user", chosen["user"]) if chosen.get("user") else {},
-        namespace=chosen.get("namespace") or "default",
-        folder=folder,
-    )
-
-
-@contextmanager
-def _as_file(target: Target, entry: dict[str, Any], key: str) -> Iterator[str]:
-    """A certificate or key of a kubeconfig as a file, which OpenSSL wants; for inline data a short-lived one."""
-    if f"{key}-data" not in entry:
-        yield str(target.folder / entry[key])
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(base64.b64decode(entry[f"{key}-data"]))
-        file.flush()
-        yield file.name
-
-
-def _tls(target: Target) -> ssl.SSLContext:
-    cluster, user = target.cluster, target.user
+def _tls(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if cluster.get("insecure-skip-tls-verify"):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif "certificate-authority" in cluster or "certificate-authority-data" in cluster:
-        with _as_file(target, cluster, "certificate-authority") as file:
-            context.load_verify_locations(file)
+    if authority := _pem(cluster, "certificate-authority"):
+        context.load_verify_locations(cadata=authority)
     else:
         context.load_default_certs()
-    if "client-certificate" in user or "client-certificate-data" in user:
-        with _as_file(target, user, "client-certificate") as certificate, _as_file(target, user, "client-key") as key:
-            context.load_cert_chain(certificate, key)
+    if certificate := _pem(user, "client-certificate"):
+        # OpenSSL reads a client's certificate and key from files only.
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(f"{certificate}\n{_pem(user, 'client-key')}")
+            file.flush()
+            context.load_cert_chain(file.name)
     return context
 
 
 class Api:
-    """One API server. Threads share it."""
+    """One API server, by the entries of a kubeconfig. Threads share it."""
 
-    def __init__(self, target: Target) -> None:
-        self.server = target.cluster["server"].rstrip("/")
+    def __init__(self, cluster: dict[str, Any], user: dict[str, Any], namespace: str) -> None:
+        self.namespace = namespace
+        self._server = cluster["server"].rstrip("/")
+        url = urlsplit(self._server)
+        self._host, self._prefix = url.netloc, url.path
         self._headers = {"Accept": "application/json"}
-        if target.user.get("token"):
-            self._headers["Authorization"] = f"Bearer {target.user['token']}"
-        tls = {"ssl_context": _tls(target)} if self.server.startswith("https:") else {}
-        self._pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=32, **tls)
-        self._kinds: dict[str, dict[str, Kind]] = {}
-        self._lock = threading.Lock()
-        self._reason: str | None = None
-
-    def unreachable(self) -> str:
-        """Why the server cannot be used, or an empty text. Asked once in a process."""
-        with self._lock:
-            if self._reason is None:
-                self._reason = self._try()
-            return self._reason
-
-    def _try(self) -> str:
-        host = self.server.partition("://")[2]
-        try:
-            self.request("GET", "/version")
-        except Unreachable as error:
-            cause = f'Get "{self.server}/openapi/v2?timeout=32s": {error}'.replace("HOST", host)
-        except ApiError as error:
-            if error.code != 401:
-                return ""
-            cause = "the server has asked for the client to provide credentials"
-        else:
-            return ""
-        problem = "unable to load schema information from the API server"
-        return f"configured Kubernetes cluster is unreachable: {problem}: {cause}"
+        if user.get("token"):
+            self._headers["Authorization"] = f"Bearer {user['token']}"
+        # Last in, first out: a connection is only opened when all open ones are busy.
+        self._idle = queue.LifoQueue[http.client.HTTPSConnection]()
+        tls = _tls(cluster, user)
+        for _ in range(_CONNECTIONS):
+            self._idle.put(http.client.HTTPSConnection(url.netloc, timeout=_TIMEOUT_SECONDS, context=tls))
+        self._kinds: dict[str, dict[str, tuple[str, bool]]] = {}
+        self._discovering = threading.Lock()
+        self._answered = False
+        self._lost = ""
 
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json", **query: str
     ) -> dict[str, Any]:
-        """The decoded answer. Raises ApiError, or Unreachable."""
-        url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
+        """The decoded answer. Raises ApiError, or Unreachable, which is remembered when nothing was ever answered."""
+        if self._lost:
+            raise Unreachable(self._lost)
+        url = f"{self._prefix}{path}" + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         try:
-            answer = self._pool.request(method, url, body=data, headers={**self._headers, "Content-Type": content_type})
-        except urllib3.exceptions.NewConnectionError as error:
-            raise Unreachable("dial tcp HOST: connect: connection refused") from error
-        except urllib3.exceptions.SSLError as error:
-            raise Unreachable(f"tls: failed to verify certificate: {error}") from error
-        except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(str(error)) from error
+            status, text = self._send(method, url, data, {**self._headers, "Content-Type": content_type})
+        except (OSError, http.client.HTTPException) as error:
+            refused = isinstance(error, ConnectionRefusedError)
+            cause = f"dial tcp {self._host}: connect: connection refused" if refused else error
+            unreachable = _unreachable(f'Get "{self._server}/openapi/v2?timeout={_TIMEOUT_SECONDS}s": {cause}')
+            self._lost = "" if self._answered else str(unreachable)
+            raise unreachable from error
+        if status == 401:
+            raise _unreachable("the server has asked for the client to provide credentials")
+        self._answered = True
         try:
-            decoded = json.loads(answer.data)
+            answer = json.loads(text)
         except ValueError:
-            decoded = {}
-        if answer.status >= 400:
-            raise ApiError(answer.status, decoded)
-        return decoded
+            answer = {}
+        if status >= 400:
+            raise ApiError(status, answer)
+        return answer
 
-    def kind(self, api_version: str, kind: str) -> Kind:
-        """Raises NoMatch. Remembered, except that a kind is missing: its CRD may arrive at any time."""
-        found = self._kinds.get(api_version, {}).get(kind)
-        if found is None:
-            self._kinds[api_version] = self._discover(api_version)
-            found = self._kinds[api_version].get(kind)
-        if found is None:
-            raise NoMatch(api_version, kind)
-        return found
-
-    def _discover(self, api_version: str) -> dict[str, Kind]:
-        prefix = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    def _send(self, method: str, url: str, data: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
+        connection = self._idle.get()
         try:
-            listing = self.request("GET", prefix)
+            if connection.sock and select.select([connection.sock], [], [], 0)[0]:
+                connection.close()  # the server has hung up meanwhile
+            connection.request(method, url, data, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            raise
+        finally:
+            self._idle.put(connection)
+
+    def _kind(self, manifest: Manifest) -> tuple[str, bool]:
+        """Plural, and whether namespaced. Raises NoMatch, which is asked again: a CRD may arrive at any time."""
+        api_version, kind = manifest["apiVersion"], manifest["kind"]
+        with self._discovering:
+            if kind not in self._kinds.get(api_version, {}):
+                self._kinds[api_version] = self._discover(api_version)
+            if kind not in self._kinds[api_version]:
+                raise NoMatch(api_version, kind)
+            return self._kinds[api_version][kind]
+
+    def _discover(self, api_version: str) -> dict[str, tuple[str, bool]]:
+        try:
+            listing = self.request("GET", _root(api_version))
         except ApiError as error:
             if error.code == 404:
                 return {}
             raise
-        return {
-            item["kind"]: Kind(prefix, item["name"], item["namespaced"])
-            for item in listing["resources"]
-            if "/" not in item["name"]
-        }
+        return {r["kind"]: (r["name"], r["namespaced"]) for r in listing["resources"] if "/" not in r["name"]}
+
+    def is_namespaced(self, manifest: Manifest) -> bool:
+        return self._kind(manifest)[1]
 
     def path(self, manifest: Manifest, *, collection: bool = False) -> str:
+        plural, namespaced = self._kind(manifest)
         metadata = manifest["metadata"]
-        kind = self.kind(manifest["apiVersion"], manifest["kind"])
-        return kind.path(metadata.get("namespace"), "" if collection else metadata["name"])
+        place = f"/namespaces/{metadata.get('namespace')}" if namespaced else ""
+        return f"{_root(manifest['apiVersion'])}{place}/{plural}" + ("" if collection else f"/{metadata['name']}")
 
     def get(self, manifest: Manifest) -> Manifest:
         """The live object of the manifest's kind and name."""
         return self.request("GET", self.path(manifest))
+
+
+def _root(api_version: str) -> str:
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+def _unreachable(cause: str) -> Unreachable:
+    problem = "unable to load schema information from the API server"
+    return Unreachable(f"configured Kubernetes cluster is unreachable: {problem}: {cause}")

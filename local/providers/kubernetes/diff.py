@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from local.providers.kubernetes.wire import UNKNOWN
@@ -12,50 +12,47 @@ from local.providers.kubernetes.wire import UNKNOWN
 _ABSENT = object()
 _BARE_KEY = re.compile(r"[A-Za-z_$][\w$]*\Z")
 
-# Fields that the official plugin replaces the object for, by the kind's name without its group.
-_REPLACING: dict[str, list[str]] = {
-    "ConfigMap": ["binaryData", "data"],
-    "Secret": ["type", "stringData", "data"],
-    "Service": ["spec.clusterIP"],
-    "Deployment": ["spec.selector"],
-    "DaemonSet": ["spec.selector"],
-    "StatefulSet": [
-        "spec.podManagementPolicy",
-        "spec.revisionHistoryLimit",
-        "spec.selector",
-        "spec.serviceName",
-        "spec.volumeClaimTemplates",
-    ],
-    "Job": ["spec.completions", "spec.parallelism", "spec.selector", "spec.template"],
-    "PersistentVolumeClaim": ["spec.accessModes", "spec.selector", "spec.storageClassName", "spec.volumeName"],
-    "PersistentVolume": [f"spec.{source}" for source in ("csi", "flexVolume", "hostPath", "local", "nfs")],
-    "Pod": ["spec"],
-    "PodDisruptionBudget": ["spec"],
-    "RoleBinding": ["roleRef"],
-    "ClusterRoleBinding": ["roleRef"],
-    "StorageClass": ["parameters", "provisioner"],
+# Fields that the official plugin replaces the object for, of every kind and of the kinds of these group versions.
+_REPLACING = ["metadata.name", "metadata.namespace"]
+_REPLACING_BY_KIND: dict[str, list[str]] = {
+    "v1/ConfigMap": ["binaryData", "data"],
+    "v1/Secret": ["type", "stringData", "data"],
+    "v1/Service": ["spec.clusterIP"],
+    "v1/PersistentVolumeClaim": ["spec.accessModes", "spec.selector", "spec.storageClassName", "spec.volumeName"],
+    "v1/PersistentVolume": [f"spec.{source}" for source in ("csi", "flexVolume", "hostPath", "local", "nfs")],
+    "v1/Pod": ["spec"],
+    "apps/v1/Deployment": ["spec.selector"],
+    "apps/v1/StatefulSet": ["spec.podManagementPolicy", "spec.revisionHistoryLimit", "spec.selector"]
+    + ["spec.serviceName", "spec.volumeClaimTemplates"],
+    "batch/v1/Job": ["spec.completions", "spec.parallelism", "spec.selector", "spec.template"],
+    "rbac.authorization.k8s.io/v1/RoleBinding": ["roleRef"],
+    "rbac.authorization.k8s.io/v1/ClusterRoleBinding": ["roleRef"],
 }
-_REPLACING_ALL = ["metadata.name", "metadata.namespace"]
-_BUILT_IN_GROUP = re.compile(r"[a-z]+(\.k8s\.io)?/|v1\Z")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One changed place. `removed` is a removal from the inputs; a path is written as the engine writes it."""
+    """One changed place; the path is written as the engine writes it."""
 
     path: str
     kind: str  # add, delete or update
     replaces: bool = False
 
 
-@dataclass
-class Diff:
-    changes: list[Change] = field(default_factory=list)
-    delete_before_replace: bool = False
+def compare(live: dict[str, Any], old_inputs: dict[str, Any], news: dict[str, Any]) -> tuple[list[Change], bool]:
+    """The state's live object, reduced to what the old inputs had, against the new inputs.
 
-    @property
-    def replaces(self) -> list[str]:
-        return [change.path for change in self.changes if change.replaces]
+    The second is whether the old object has to go first, because the new one has its name.
+    """
+    old = prune(live, old_inputs)
+    fields = _REPLACING + _REPLACING_BY_KIND.get(f"{news.get('apiVersion')}/{news.get('kind')}", [])
+    changes = [
+        Change(path, kind, any(_touches(path, field, old if kind == "delete" else news) for field in fields))
+        for path, kind in _walk(old, news, "")
+    ]
+    before, after = (side.get("metadata") or {} for side in (live, news))
+    stays = all((before.get(key) or "") == (after.get(key) or "") for key in ("name", "namespace"))
+    return changes, stays and annotation(news, "autonamed") != "true" and any(change.replaces for change in changes)
 
 
 def prune(live: Any, shape: Any) -> Any:
@@ -65,12 +62,6 @@ def prune(live: Any, shape: Any) -> Any:
     if isinstance(live, list) and isinstance(shape, list):
         return [prune(item, part) for item, part in zip(live, shape, strict=False)]
     return live
-
-
-def _join(path: str, key: str) -> str:
-    if not _BARE_KEY.match(key):
-        return f'{path}["{key}"]'
-    return f"{path}.{key}" if path else key
 
 
 def _walk(old: Any, new: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -85,64 +76,27 @@ def _walk(old: Any, new: Any, path: str) -> Iterator[tuple[str, str]]:
         for index in range(max(len(old), len(new))):
             pair = (items[index] if index < len(items) else _ABSENT for items in (old, new))
             yield from _walk(*pair, f"{path}[{index}]")
-    elif new is UNKNOWN or old != new or isinstance(old, bool) != isinstance(new, bool):
+    elif new == UNKNOWN or old != new or isinstance(old, bool) != isinstance(new, bool):
         yield path, "update"
 
 
-def _under(path: str, field_path: str) -> bool:
-    return path == field_path or path.startswith((f"{field_path}.", f"{field_path}["))
+def _join(path: str, key: str) -> str:
+    if not _BARE_KEY.match(key):
+        return f'{path}["{key}"]'
+    return f"{path}.{key}" if path else key
 
 
-def _touches(path: str, old: Any, new: Any, field_path: str) -> bool:
-    """Whether a change at `path` changes `field_path`: lies in it, or adds or removes a map that holds it."""
-    if _under(path, field_path):
+def _touches(path: str, field: str, side: Any) -> bool:
+    """Whether a change at `path` changes `field`: it lies in it, or is a whole map of `side` that holds it."""
+    if path == field or path.startswith((f"{field}.", f"{field}[")):
         return True
-    return _under(field_path, path) and _reaches(old, field_path) != _reaches(new, field_path)
-
-
-def _reaches(value: Any, field_path: str) -> bool:
-    for key in field_path.split("."):
-        if not isinstance(value, dict) or key not in value:
+    if not field.startswith(f"{path}."):
+        return False
+    for key in field.split("."):
+        if not isinstance(side, dict) or key not in side:
             return False
-        value = value[key]
+        side = side[key]
     return True
-
-
-def _replacing_fields(old: dict[str, Any], new: dict[str, Any], mutable_kinds: set[str]) -> list[str]:
-    kind, api_version = new.get("kind", ""), str(new.get("apiVersion", ""))
-    if not _BUILT_IN_GROUP.match(api_version):
-        return _REPLACING_ALL
-    if kind in mutable_kinds and True not in (old.get("immutable"), new.get("immutable")):
-        return _REPLACING_ALL + (["type"] if kind == "Secret" else [])
-    return _REPLACING_ALL + _REPLACING.get(kind, [])
-
-
-def compare(
-    live: dict[str, Any], old_inputs: dict[str, Any], new_inputs: dict[str, Any], mutable_kinds: set[str]
-) -> Diff:
-    """The state's live object, reduced to what the old inputs had, against the new inputs.
-
-    `mutable_kinds` are those of ConfigMap and Secret whose data may change in place.
-    """
-    old = prune(live, old_inputs)
-    fields = _replacing_fields(old, new_inputs, mutable_kinds)
-    changes = [
-        Change(path, kind, any(_touches(path, old, new_inputs, name) for name in fields))
-        for path, kind in _walk(old, new_inputs, "")
-    ]
-    diff = Diff(changes)
-    old_metadata, new_metadata = live.get("metadata") or {}, new_inputs.get("metadata") or {}
-    diff.delete_before_replace = (
-        bool(diff.replaces)
-        and not is_autonamed(new_inputs)
-        and new_metadata.get("name") == old_metadata.get("name")
-        and (new_metadata.get("namespace") or "") == (old_metadata.get("namespace") or "")
-    )
-    return diff
-
-
-def is_autonamed(manifest: dict[str, Any]) -> bool:
-    return annotation(manifest, "autonamed") == "true"
 
 
 def annotation(manifest: dict[str, Any], name: str) -> str | None:

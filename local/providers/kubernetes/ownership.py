@@ -12,19 +12,20 @@ CREATE_MANAGER = "pulumi-kubernetes"
 _TRIES = 5
 
 
+def _entries(live: Manifest) -> list[dict[str, Any]]:
+    return live["metadata"].get("managedFields", [])
+
+
 def _takes_over(entry: dict[str, Any]) -> bool:
-    manager, operation = entry["manager"], entry["operation"]
     if entry.get("subresource"):
         return False
-    if manager.startswith("kubectl"):
-        return True
-    return operation == "Update" and manager in ("before-first-apply", CREATE_MANAGER)
+    ours = entry["operation"] == "Update" and entry["manager"] in ("before-first-apply", CREATE_MANAGER)
+    return ours or entry["manager"].startswith("kubectl")
 
 
 def has_create_entry(live: Manifest) -> bool:
     """Whether nothing but the create has written the object so far: then a dry run has to force."""
-    entries = live["metadata"].get("managedFields", [])
-    return any(entry["manager"] == CREATE_MANAGER and entry["operation"] == "Update" for entry in entries)
+    return any(e["manager"] == CREATE_MANAGER and e["operation"] == "Update" for e in _entries(live))
 
 
 def _merge(into: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -32,49 +33,45 @@ def _merge(into: dict[str, Any], fields: dict[str, Any]) -> None:
         _merge(into.setdefault(key, {}), value)
 
 
-def take_over(api: Api, live: Manifest, manager: str) -> Manifest:
+def take_over(api: Api, live: Manifest, manager: str) -> None:
     """Hands the entries of kubectl and of our own create to `manager`, so that an apply can remove their fields."""
     for attempt in range(_TRIES):
-        entries = live["metadata"].get("managedFields", [])
-        taken = [entry for entry in entries if _takes_over(entry)]
-        if not taken:
-            return live
-        kept = [entry for entry in entries if entry not in taken]
-        ours = next((e for e in kept if e["manager"] == manager and e["operation"] == "Apply"), None)
-        fields = copy.deepcopy(ours["fieldsV1"]) if ours else {}
-        for entry in taken:
-            _merge(fields, entry.get("fieldsV1", {}))
-        base = {**(ours or taken[0]), "manager": manager, "operation": "Apply", "fieldsV1": fields}
+        handed = [
+            entry
+            for entry in _entries(live)
+            if _takes_over(entry) or (entry["manager"] == manager and entry["operation"] == "Apply")
+        ]
+        if not any(map(_takes_over, handed)):
+            return
+        merged = {**handed[0], "manager": manager, "operation": "Apply", "fieldsV1": {}}
+        for entry in handed:
+            _merge(merged["fieldsV1"], entry.get("fieldsV1", {}))
+        entries = [entry for entry in _entries(live) if entry not in handed] + [merged]
         patch = [
-            {"op": "replace", "path": "/metadata/managedFields", "value": [e for e in kept if e is not ours] + [base]},
+            {"op": "replace", "path": "/metadata/managedFields", "value": entries},
             # The server answers 409 when somebody wrote in between.
             {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
         ]
         try:
-            return api.request("PATCH", api.path(live), patch, "application/json-patch+json")
+            api.request("PATCH", api.path(live), patch, "application/json-patch+json")
+            return
         except ApiError as error:
             if error.code != 409 or attempt == _TRIES - 1:
                 raise
         live = api.get(live)
-    return live
 
 
 def respect_ignored(manifest: Manifest, live: Manifest, ignored: list[str], manager: str) -> Manifest:
     """The patch without the ignored fields that are somebody else's; those that we own or share keep the live value."""
     patch = copy.deepcopy(manifest)
-    entries = live["metadata"].get("managedFields", [])
     for path in ignored:
-        keys = re.findall(r'\["([^"]+)"\]|([^.\[\]"]+)', path)
-        steps = [quoted or bare for quoted, bare in keys]
-        ours, theirs = False, False
-        for entry in entries:
-            if _dig(entry.get("fieldsV1", {}), [f"f:{step}" for step in steps]) is not None:
-                mine = entry["manager"] == manager or _takes_over(entry)
-                ours, theirs = ours or mine, theirs or not mine
+        steps = [quoted or bare for quoted, bare in re.findall(r'\["([^"]+)"\]|([^.\[\]"]+)', path)]
+        fields = [f"f:{step}" for step in steps]
+        owners = [entry for entry in _entries(live) if _dig(entry.get("fieldsV1"), fields) is not None]
         parent, value = _dig(patch, steps[:-1]), _dig(live, steps)
         if not isinstance(parent, dict):
             continue
-        if theirs and not ours:
+        if owners and not any(entry["manager"] == manager or _takes_over(entry) for entry in owners):
             parent.pop(steps[-1], None)
         elif value is not None:
             parent[steps[-1]] = value

@@ -5,88 +5,74 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-
-class WaitForError(Exception):
-    """The annotation's value cannot be used. Found only after the object was created, as the official plugin does."""
+from local.providers.kubernetes.client import Manifest, Refusal
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at a live object showed: `status` (severity, text) is told at once, `problems` when time runs out."""
+    """What a look at a live object showed: `lines` (severity, text) are told at once, `problems` when time runs out."""
 
     ready: bool
-    status: tuple[tuple[str, str], ...] = ()
+    lines: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
+    fine_when_late: bool = False
 
 
-class WaitFor(Protocol):
-    def look(self, live: dict[str, Any]) -> Look: ...
+def waiting(line: str, *problems: str, severity: str = "info") -> Look:
+    return Look(False, ((severity, line),), problems)
 
 
-def parse(text: str) -> list[WaitFor]:
-    """All of them must hold, one after the other. Raises WaitForError."""
+def done(line: str = "", severity: str = "info") -> Look:
+    return Look(True, ((severity, line),) if line else ())
+
+
+Step = Callable[[Manifest], Look]
+
+
+def parse(text: str) -> list[Step]:
+    """All of them must hold, one after the other. Raises Refusal for a text that cannot be used."""
     if not text.startswith("["):
         return [_parse_one(text)]
-    try:
-        parts = json.loads(text)
-    except ValueError as error:
-        raise WaitForError(str(error)) from error
+    parts = json.loads(text)
     if not parts:
-        raise WaitForError("at least one condition must be specified")
+        raise Refusal("at least one condition must be specified")
     return [_parse_one(str(part)) for part in parts]
 
 
-def _parse_one(text: str) -> WaitFor:
-    form, _, rest = text.partition("=")
+def _parse_one(text: str) -> Step:
+    form, equals, rest = text.partition("=")
     if form == "condition":
         kind, _, status = rest.partition("=")
-        return _Condition(kind, status or "True")
-    if form == "jsonpath" and "=" in text:
+        return lambda live: _condition(live, kind, status or "True")
+    if form == "jsonpath" and equals:
         return _parse_path(rest)
-    raise WaitForError(f'expected a "jsonpath=" or "condition=" prefix, got "{text}"')
+    raise Refusal(f'expected a "jsonpath=" or "condition=" prefix, got "{text}"')
 
 
-def _parse_path(text: str) -> WaitFor:
-    if text[:1] in ("'", '"'):
-        raise WaitForError(f"{text} should omit shell quotes")
-    end = _closing_brace(text)
-    if not text.startswith("{") or end < 0:
-        raise WaitForError(f"{text} should be wrapped in brackets {{ ... }}")
-    shown, rest = text[: end + 1], text[end + 1 :]
-    if rest == "=":
-        raise WaitForError(f"{text} requires a value")
-    if rest and not rest.startswith("="):
-        raise WaitForError(f"{text} should be wrapped in brackets {{ ... }}")
-    return _Path(shown, _compile(shown), rest[1:] if rest else None)
-
-
-def _compile(shown: str) -> Callable[[Any], list[Any]]:
+def _parse_path(text: str) -> Step:
     import jsonpath  # as costly as all of this package together, and rarely needed
 
-    path = shown[1:-1].strip()
+    if text[:1] in ("'", '"'):
+        raise Refusal(f"{text} should omit shell quotes")
+    path, compares, wanted = text.partition("}=")
+    if not path.startswith("{") or not (compares or path.endswith("}")):
+        raise Refusal(f"{text} should be wrapped in brackets {{ ... }}")
+    if compares and not wanted:
+        raise Refusal(f"{text} requires a value")
+    path = path.removesuffix("}")
+    shown, path = f"{path}}}", path[1:].strip()
     try:
-        return jsonpath.compile(path if path.startswith("$") else f"${path}").findall
+        find = jsonpath.compile(path if path.startswith("$") else f"${path}").findall
     except jsonpath.JSONPathError as error:
         token = error.token
         place = f"unexpected '{token.value}' at position {token.index + 1}" if token else error.args[0]
-        raise WaitForError(f'parsing "{shown}": jsonpath: {place}') from error
+        raise Refusal(f'parsing "{shown}": jsonpath: {place}') from error
+    return lambda live: _path(live, find, shown, wanted)
 
 
-def _closing_brace(text: str) -> int:
-    quote = ""
-    for position, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character == "}":
-            return position
-    return -1
-
-
-def generation_lag(live: dict[str, Any], observed: Any) -> str:
+def generation_lag(live: Manifest, observed: Any) -> str:
     """Why a status that was written for `observed` does not count yet, or an empty text."""
     wanted = live["metadata"].get("generation", 0)
     if isinstance(observed, int) and observed < wanted:
@@ -94,60 +80,30 @@ def generation_lag(live: dict[str, Any], observed: Any) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class _Condition:
-    kind: str
-    wanted: str
-
-    def look(self, live: dict[str, Any]) -> Look:
-        status = live.get("status") or {}
-        conditions = status.get("conditions") or []
-        if not conditions:
-            return Look(False, (("warning", "Has no .status.conditions"),))
-        for condition in conditions:
-            if condition.get("type") != self.kind:
-                continue
+def _condition(live: Manifest, kind: str, wanted: str) -> Look:
+    status = live.get("status") or {}
+    if not status.get("conditions"):
+        return waiting("Has no .status.conditions", severity="warning")
+    for condition in status["conditions"]:
+        if condition.get("type") == kind:
             lag = generation_lag(live, condition.get("observedGeneration", status.get("observedGeneration")))
             if lag:
-                return Look(False, (("info", lag),))
+                return waiting(lag)
             found = condition.get("status")
-            if found == self.wanted:
-                return Look(True)
-            text = f"Resource has condition {self.kind}={found} (want {self.wanted})"
-            return Look(False, (("warning", text),))
+            if found == wanted:
+                return done()
+            return waiting(f"Resource has condition {kind}={found} (want {wanted})", severity="warning")
+    return Look(False)
+
+
+def _path(live: Manifest, find: Callable[[Manifest], list[Any]], shown: str, wanted: str) -> Look:
+    if generation_lag(live, (live.get("status") or {}).get("observedGeneration")):
         return Look(False)
-
-
-@dataclass(frozen=True)
-class _Path:
-    shown: str
-    find: Callable[[Any], list[Any]]
-    wanted: str | None
-
-    def look(self, live: dict[str, Any]) -> Look:
-        if generation_lag(live, (live.get("status") or {}).get("observedGeneration")):
-            return Look(False)
-        found = self.find(live)
-        if not found:
-            return Look(False, (("info", f"{self.shown} selected nothing"),))
-        if self.wanted is None:
-            return Look(True, (("info", f"Found {self.shown}"),))
-        goal = f"{self.shown}={self.wanted}"
-        values = [_text(value) for value in found if not isinstance(value, dict | list)]
-        if self.wanted in values:
-            return Look(True, (("info", f"Found {goal}"),))
-        if not values:
-            problem = f'"{self.shown}" has a non-primitive value ({_text(found[0])})'
-            return Look(False, (("info", f"Waiting for {goal}"),), (problem,))
-        return Look(False, (("info", f'Waiting for {goal} (found "{values[0]}")'),))
-
-
-def _text(value: Any) -> str:
-    """A value as Go prints it."""
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{_text(value[key])}" for key in sorted(value)) + "]"
-    if isinstance(value, list):
-        return "[" + " ".join(map(_text, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "<nil>" if value is None else str(value)
+    found = find(live)
+    goal = f"{shown}={wanted}" if wanted else shown
+    if not found:
+        return waiting(f"{shown} selected nothing")
+    values = [value if isinstance(value, str) else json.dumps(value) for value in found]
+    if not wanted or wanted in values:
+        return done(f"Found {goal}")
+    return waiting(f'Waiting for {goal} (found "{values[0]}")')

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from local.providers.kubernetes import waitfor
-from local.providers.kubernetes.client import Api, ApiError, Manifest, Unreachable
+from local.providers.kubernetes.client import Api, ApiError, Manifest, Refusal, Unreachable
 from local.providers.kubernetes.diff import annotation
-from local.providers.kubernetes.waitfor import Look, generation_lag
+from local.providers.kubernetes.waitfor import Look, done, generation_lag, waiting
 
 Say = Callable[[str, str], None]
 
-DEFAULT_SECONDS = 600.0
+_DEFAULT_SECONDS = 600.0
+_CLAIM_SECONDS = 300.0
 _SERVICE_SETTLE_SECONDS = 10.0
 _TIMED_OUT = "timed out waiting for the condition"
 # Kinds whose deletion `pulumi.com/skipAwait` does not wait for; all others wait all the same.
 _SKIP_DELETE_WAIT = {"Namespace", "Pod", "ReplicationController", "Deployment", "StatefulSet", "DaemonSet", "Job"}
 
 
-class NotReady(Exception):
+class NotReady(Refusal):
     """The object is there, but did not become ready. The first of `reasons` says how the wait ended."""
 
     def __init__(self, live: Manifest, *reasons: str) -> None:
-        super().__init__(*reasons)
+        super().__init__(reasons[0])
         self.live = live
-        self.reasons = reasons
+        self._reasons = reasons
+
+    @property
+    def reasons(self) -> list[str]:
+        return list(self._reasons)
 
 
 @dataclass
@@ -43,110 +48,89 @@ class Wait:
     endpoints: Any = None
     settled_since: float = field(default_factory=time.monotonic)
 
-    def limit(self, manifest: Manifest) -> float:
-        """Seconds to wait: custom timeout, else annotation, else ten minutes."""
-        try:
-            noted = float(annotation(manifest, "timeoutSeconds") or 0)
-        except ValueError:
-            noted = 0
-        return self.seconds or noted or DEFAULT_SECONDS
-
     def until_ready(self, manifest: Manifest, live: Manifest) -> Manifest:
-        """The live object once it is ready. Raises NotReady, and WaitForError for an annotation that cannot be used."""
+        """The live object once it is ready. Raises NotReady, and Refusal for an annotation that cannot be used."""
         if annotation(manifest, "skipAwait") == "true":
             self.say("info", "Skipping await logic")
             return live
-        wanted = annotation(manifest, "waitFor")
+        wanted, look_at = annotation(manifest, "waitFor"), _LOOKS.get(_kind(live))
+        name, is_claim = live["metadata"]["name"], _kind(live) == "/PersistentVolumeClaim"
+        deadline = time.monotonic() + (_CLAIM_SECONDS if is_claim else self._limit(manifest))
         if wanted is not None:
-            steps = waitfor.parse(wanted)
-            deadline = time.monotonic() + self.limit(manifest)
-            for step in steps:
-                live = self._poll(live, step.look, deadline, lambda look: (look.problems or (_TIMED_OUT,))[:1])
-            return live
-        awaiter = _awaiter(live)
-        if awaiter is None or (self.update and awaiter.create_only):
-            return live
-        deadline = time.monotonic() + (awaiter.fixed_seconds or self.limit(manifest))
-        name = live["metadata"]["name"]
-        late = f"'{name}' timed out waiting to be Ready"
-        if awaiter.fixed_seconds:
-            late = f"Timeout occurred polling for '{name}'"
-        return self._poll(
-            live,
-            lambda now: awaiter.look(self, now),
-            deadline,
-            lambda look: (late, *look.problems),
-            awaiter.late_is_fine,
-        )
-
-    def _poll(
-        self,
-        live: Manifest,
-        check: Callable[[Manifest], Look],
-        deadline: float,
-        reasons: Callable[[Look], tuple[str, ...]],
-        late_is_fine: Callable[[Manifest], bool] = lambda live: False,
-    ) -> Manifest:
-        started, told = time.monotonic(), set[tuple[str, str]]()
-        while True:
-            look = check(live)
-            for line in look.status:
-                if line not in told:
-                    self.say(*line)
-            told = set(look.status)
-            if look.ready:
-                return live
-            if self.cancelled.is_set():
-                raise NotReady(live, "context canceled")
-            if time.monotonic() >= deadline:
-                if late_is_fine(live):
-                    return live
-                raise NotReady(live, *reasons(look))
-            self._pause(started, deadline)
-            try:
-                live = self.api.get(live)
-            except (ApiError, Unreachable):
-                # Gone or out of reach for a moment: the official plugin waits on in both cases, to the timeout.
-                continue
-
-    def _pause(self, started: float, deadline: float) -> None:
-        now = time.monotonic()
-        self.cancelled.wait(max(0.0, min(max(0.05, (now - started) / 10), 1.0, deadline - now)))
+            for step in waitfor.parse(wanted):
+                live, look = self._until(live, step, deadline)
+                if not look.ready:
+                    raise NotReady(live, _TIMED_OUT)
+        elif look_at and not (is_claim and self.update):
+            live, look = self._until(live, lambda now: look_at(self, now), deadline)
+            if not (look.ready or look.fine_when_late):
+                late = f"'{name}' timed out waiting to be Ready"
+                raise NotReady(live, f"Timeout occurred polling for '{name}'" if is_claim else late, *look.problems)
+        return live
 
     def until_gone(self, manifest: Manifest, live: Manifest) -> None:
         """Waits for the object that is being deleted. Raises NotReady."""
         if annotation(manifest, "skipAwait") == "true" and live["kind"] in _SKIP_DELETE_WAIT:
             return
-        started = time.monotonic()
-        deadline = started + self.limit(manifest)
-        uid = live["metadata"]["uid"]
-        while True:
-            try:
-                live = self.api.get(live)
-            except ApiError as error:
-                if error.code == 404:
-                    return
-                raise
-            if live["metadata"]["uid"] != uid:
+        for found in self._again(live, time.monotonic() + self._limit(manifest)):
+            if found is None or found["metadata"]["uid"] != live["metadata"]["uid"]:
                 return
-            if self.cancelled.is_set():
-                raise NotReady(live, "context canceled")
-            if time.monotonic() >= deadline:
-                finalizers = ", ".join(live["metadata"].get("finalizers", []))
-                self.say("warning!", f"finalizers might be preventing deletion ({finalizers})")
-                raise NotReady(live, _TIMED_OUT)
-            self._pause(started, deadline)
+            live = found
+        finalizers = ", ".join(live["metadata"].get("finalizers", []))
+        self.say("warning!", f"finalizers might be preventing deletion ({finalizers})")
+        raise NotReady(live, _TIMED_OUT)
 
     def problems_now(self, live: Manifest) -> list[str]:
         """What a refresh says about an object of a built-in kind that is not ready."""
-        awaiter = _awaiter(live)
-        if awaiter is None or awaiter.create_only or awaiter.look is _service:
+        look_at = _LOOKS.get(_kind(live))
+        if look_at in (None, _service, _claim) or annotation(live, "skipAwait") == "true":
             return []
-        if annotation(live, "skipAwait") == "true":
-            return []
-        look = awaiter.look(self, live)
+        look = look_at(self, live)
         failed = f"Resource '{live['metadata']['name']}' was created but failed to initialize"
         return [] if look.ready else [failed, *look.problems]
+
+    def _limit(self, manifest: Manifest) -> float:
+        """Seconds to wait: custom timeout, else annotation, else ten minutes."""
+        return self.seconds or float(annotation(manifest, "timeoutSeconds") or _DEFAULT_SECONDS)
+
+    def _until(self, live: Manifest, step: waitfor.Step, deadline: float) -> tuple[Manifest, Look]:
+        """The first look that is ready, or the last one in time. What it shows is said once."""
+        look = Look(False)
+        for found in self._again(live, deadline):
+            live, told = found or live, look.lines
+            look = step(live)
+            for line in look.lines:
+                if line not in told:
+                    self.say(*line)
+            if look.ready:
+                break
+        return live, look
+
+    def _again(self, live: Manifest, deadline: float) -> Iterator[Manifest | None]:
+        """The object until time is up, None while it is gone. Raises NotReady when the operation is cancelled.
+
+        A server that is out of reach for a moment is no reason to give up.
+        """
+        found: Manifest | None = live
+        started = time.monotonic()
+        while True:
+            now = time.monotonic()
+            yield found
+            if self.cancelled.is_set():
+                raise NotReady(live, "context canceled")
+            if now >= deadline:
+                return
+            self.cancelled.wait(max(0.0, min(max(0.05, (now - started) / 10), 1.0, deadline - now)))
+            try:
+                found = live = self.api.get(live)
+            except ApiError as error:
+                found = None if error.code == 404 else found
+            except Unreachable:
+                continue
+
+
+def _kind(live: Manifest) -> str:
+    return f"{live['apiVersion'].rpartition('/')[0]}/{live['kind']}"
 
 
 def _shown(live: Manifest) -> str:
@@ -154,81 +138,68 @@ def _shown(live: Manifest) -> str:
     return live["metadata"]["name"] if namespace == "default" else f"{namespace}/{live['metadata']['name']}"
 
 
-def _conditions(live: Manifest) -> dict[str, dict[str, Any]]:
-    return {condition["type"]: condition for condition in (live.get("status") or {}).get("conditions") or []}
+def _condition(live: Manifest, kind: str) -> dict[str, Any]:
+    return next((c for c in (live.get("status") or {}).get("conditions") or [] if c["type"] == kind), {})
 
 
 def _is_true(live: Manifest, kind: str) -> bool:
-    return _conditions(live).get(kind, {}).get("status") == "True"
+    return _condition(live, kind).get("status") == "True"
 
 
-def _current(live: Manifest) -> bool:
-    observed = (live.get("status") or {}).get("observedGeneration")
-    return observed is not None and not generation_lag(live, observed)
-
-
-def _ready(line: str = "", severity: str = "info") -> Look:
-    return Look(True, ((severity, line),) if line else ())
-
-
-def _waiting(line: str = "", *problems: str) -> Look:
-    return Look(False, (("info", line),) if line else (), problems)
+def _replicas(live: Manifest) -> tuple[dict[str, Any], int, bool]:
+    """Status, wanted replicas, and whether the status is that of the present generation."""
+    status = live.get("status") or {}
+    observed = status.get("observedGeneration")
+    return status, live["spec"].get("replicas", 1), observed is not None and not generation_lag(live, observed)
 
 
 def _deployment(wait: Wait, live: Manifest) -> Look:
-    status, wanted = live.get("status") or {}, live["spec"].get("replicas", 1)
+    status, wanted, current = _replicas(live)
     if wanted == 0:
-        return _ready(f'Replicas scaled to 0 for Deployment "{live["metadata"]["name"]}"', "warning")
-    available, progressing = (_conditions(live).get(kind, {}) for kind in ("Available", "Progressing"))
-    done = progressing.get("reason") == "NewReplicaSetAvailable" or not progressing
+        return done(f'Replicas scaled to 0 for Deployment "{live["metadata"]["name"]}"', "warning")
+    available = _condition(live, "Available")
+    rolled_out = _condition(live, "Progressing").get("reason", "NewReplicaSetAvailable") == "NewReplicaSetAvailable"
     updated = status.get("updatedReplicas", 0) >= wanted
-    if _current(live) and available.get("status") == "True" and updated and done:
-        return _ready("Deployment initialization complete")
+    if current and _is_true(live, "Available") and updated and rolled_out:
+        return done("Deployment initialization complete")
     pods = f"{status.get('availableReplicas', 0)}/{wanted}"
     lines = [("info", f"Waiting for app ReplicaSet to be available ({pods} Pods available)")]
     if available.get("status") == "False":
         lines.insert(0, ("warning", f"[{available.get('reason')}] {available.get('message')}"))
-    problem = "Minimum number of live Pods was not attained"
-    if wait.update:
-        problem = "Minimum number of Pods to consider the application live was not attained"
-    return Look(False, tuple(lines), (problem,))
+    missing = "number of Pods to consider the application live" if wait.update else "number of live Pods"
+    return Look(False, tuple(lines), (f"Minimum {missing} was not attained",))
 
 
 def _stateful_set(wait: Wait, live: Manifest) -> Look:
-    status, wanted = live.get("status") or {}, live["spec"].get("replicas", 1)
+    status, wanted, current = _replicas(live)
     ready = status.get("readyReplicas", 0)
-    current, update = status.get("currentRevision", ""), status.get("updateRevision", "")
-    if _current(live) and ready == wanted and current == update:
-        return _ready("StatefulSet initialization complete")
-    step = (
-        "[1/3] Waiting for StatefulSet update to roll out"
-        if wait.update
-        else ("[1/2] Waiting for StatefulSet to create Pods")
-    )
-    return _waiting(
-        f"{step} ({ready}/{wanted} Pods ready)",
+    old, new = status.get("currentRevision", ""), status.get("updateRevision", "")
+    if current and ready == wanted and old == new:
+        return done("StatefulSet initialization complete")
+    step = "[1/3] Waiting for StatefulSet update to roll out"
+    return waiting(
+        f"{step if wait.update else '[1/2] Waiting for StatefulSet to create Pods'} ({ready}/{wanted} Pods ready)",
         f"{ready} out of {wanted} replicas succeeded readiness checks",
-        f'StatefulSet controller failed to advance from revision "{current}" to revision "{update}"',
+        f'StatefulSet controller failed to advance from revision "{old}" to revision "{new}"',
     )
 
 
 def _job(wait: Wait, live: Manifest) -> Look:
     status = live.get("status") or {}
     if _is_true(live, "Complete"):
-        return _ready()
+        return done()
     if "startTime" not in status:
-        return _waiting(f'Waiting for Job "{_shown(live)}" to start')
+        return waiting(f'Waiting for Job "{_shown(live)}" to start')
     counts = " | ".join(f"{name}: {status.get(name.lower(), 0)}" for name in ("Active", "Succeeded", "Failed"))
-    return _waiting(f'Waiting for Job "{_shown(live)}" to succeed ({counts})')
+    return waiting(f'Waiting for Job "{_shown(live)}" to succeed ({counts})')
 
 
 def _pod(wait: Wait, live: Manifest) -> Look:
     if _is_true(live, "Ready") or (live.get("status") or {}).get("phase") == "Succeeded":
-        return _ready()
-    for condition, goal in (("PodScheduled", "scheduled"), ("Initialized", "initialized")):
-        if not _is_true(live, condition):
-            return _waiting(f'Waiting for Pod "{_shown(live)}" to be {goal}')
-    return _waiting(f'Waiting for Pod "{_shown(live)}" to be ready')
+        return done()
+    goals = {"PodScheduled": "scheduled", "Initialized": "initialized"}
+    goal = next((goal for condition, goal in goals.items() if not _is_true(live, condition)), "ready")
+    return waiting(f'Waiting for Pod "{_shown(live)}" to be {goal}')
 
 
 def _claim(wait: Wait, live: Manifest) -> Look:
@@ -238,24 +209,14 @@ def _claim(wait: Wait, live: Manifest) -> Look:
     try:
         storage_class = wait.api.request("GET", f"/apis/storage.k8s.io/v1/storageclasses/{name}")
     except ApiError:
-        return _waiting()
+        return Look(False)
     return Look(storage_class.get("volumeBindingMode") == "WaitForFirstConsumer")
-
-
-def _volume(wait: Wait, live: Manifest) -> Look:
-    available = (live.get("status") or {}).get("phase") in ("Available", "Bound")
-    return _ready("✅ PV marked available") if available else _waiting()
-
-
-def _has_address(live: Manifest) -> bool:
-    addresses = ((live.get("status") or {}).get("loadBalancer") or {}).get("ingress")
-    return live["spec"].get("type") != "LoadBalancer" or bool(addresses)
 
 
 def _service(wait: Wait, live: Manifest) -> Look:
     spec, line = live["spec"], "[1/3] Finding Pods to direct traffic to"
     if spec.get("type") == "ExternalName" or spec.get("clusterIP") == "None" or not spec.get("selector"):
-        return _ready(line)
+        return done(line)
     try:
         endpoints = wait.api.get({"apiVersion": "v1", "kind": "Endpoints", "metadata": live["metadata"]})
     except ApiError:
@@ -263,30 +224,18 @@ def _service(wait: Wait, live: Manifest) -> Look:
     version = endpoints["metadata"].get("resourceVersion")
     if version != wait.endpoints:
         wait.endpoints, wait.settled_since = version, time.monotonic()
-    if time.monotonic() - wait.settled_since >= _SERVICE_SETTLE_SECONDS and _has_address(live):
-        return _ready("Service initialization complete")
-    problem = "Service was not allocated an IP address; does your cloud provider support this?"
-    return _waiting(line) if _has_address(live) else _waiting(line, problem)
+    if spec.get("type") == "LoadBalancer" and not (live["status"].get("loadBalancer") or {}).get("ingress"):
+        return waiting(line, "Service was not allocated an IP address; does your cloud provider support this?")
+    if time.monotonic() - wait.settled_since >= _SERVICE_SETTLE_SECONDS:
+        return done("Service initialization complete")
+    return Look(False, (("info", line),), fine_when_late=True)
 
 
-@dataclass(frozen=True)
-class _Awaiter:
-    look: Callable[[Wait, Manifest], Look]
-    fixed_seconds: float = 0
-    create_only: bool = False
-    late_is_fine: Callable[[Manifest], bool] = lambda live: False
-
-
-_AWAITERS = {
-    "apps/Deployment": _Awaiter(_deployment),
-    "apps/StatefulSet": _Awaiter(_stateful_set),
-    "batch/Job": _Awaiter(_job),
-    "/Pod": _Awaiter(_pod),
-    "/Service": _Awaiter(_service, late_is_fine=_has_address),
-    "/PersistentVolumeClaim": _Awaiter(_claim, fixed_seconds=300, create_only=True),
-    "/PersistentVolume": _Awaiter(_volume, fixed_seconds=300, create_only=True),
+_LOOKS: dict[str, Callable[[Wait, Manifest], Look]] = {
+    "apps/Deployment": _deployment,
+    "apps/StatefulSet": _stateful_set,
+    "batch/Job": _job,
+    "/Pod": _pod,
+    "/Service": _service,
+    "/PersistentVolumeClaim": _claim,
 }
-
-
-def _awaiter(live: Manifest) -> _Awaiter | None:
-    return _AWAITERS.get(f"{live['apiVersion'].rpartition('/')[0]}/{live['kind']}")

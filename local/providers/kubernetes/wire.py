@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
+Properties = dict[str, Any]
+
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"
-# One for each type that an unknown can have; all of them mean the same here.
-_UNKNOWN_TEXT = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-_UNKNOWN_TEXTS = {
-    _UNKNOWN_TEXT,
-    "1c4a061d-8072-4f0a-a4cb-0ff528b18fe7",
-    "3eeb2bf0-c639-47a8-9e75-3b44932eb421",
-    "6a19a0b0-7e62-4c92-b797-7f8e31da9cc2",
-    "030794c1-ac77-496b-92df-f27374a8bd58",
-    "e48ece36-62e2-4504-bad9-02848725956a",
-    "dd056dcd-154b-4c76-9bd3-c8f88648b5ff",
-}
-
-
-class Unknown:
-    """A value that only `up` will know."""
-
-    def __repr__(self) -> str:
-        return "UNKNOWN"
-
-
-UNKNOWN = Unknown()
+# A value that only `up` will know, as the Python SDK says it of every type.
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 
 @dataclass(frozen=True)
@@ -40,15 +23,14 @@ class Secret:
     value: Any
 
 
-def decode(struct: Struct) -> dict[str, Any]:
+def decode(struct: Struct) -> Properties:
     return {key: _decode(value) for key, value in struct.fields.items()}
 
 
 def _decode(value: Value) -> Any:
     kind = value.WhichOneof("kind")
     if kind == "string_value":
-        text = value.string_value
-        return UNKNOWN if text in _UNKNOWN_TEXTS else text
+        return value.string_value
     if kind == "struct_value":
         decoded = decode(value.struct_value)
         if _SIGNATURE not in decoded:
@@ -59,43 +41,22 @@ def _decode(value: Value) -> Any:
     if kind == "list_value":
         return [_decode(item) for item in value.list_value.values]
     if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() else number
+        return int(value.number_value) if value.number_value.is_integer() else value.number_value
     return value.bool_value if kind == "bool_value" else None
 
 
-def encode(properties: dict[str, Any]) -> Struct:
+def encode(properties: Properties) -> Struct:
     struct = Struct()
-    _fill(struct, properties)
+    struct.update(_sendable(properties))
     return struct
 
 
-def _fill(struct: Struct, properties: dict[str, Any]) -> None:
-    fields = struct.fields
-    for key, value in properties.items():
-        _put(fields[key], value)
-
-
-def _put(target: Value, value: Any) -> None:
-    if isinstance(value, str):
-        target.string_value = value
-    elif isinstance(value, dict):
-        target.struct_value.SetInParent()
-        _fill(target.struct_value, value)
-    elif isinstance(value, list):
-        target.list_value.SetInParent()
-        for item in value:
-            _put(target.list_value.values.add(), item)
-    elif isinstance(value, bool):
-        target.bool_value = value
-    elif value is None:
-        target.null_value = 0
-    elif isinstance(value, Secret):
-        _fill(target.struct_value, {_SIGNATURE: _SECRET, "value": value.value})
-    elif value is UNKNOWN:
-        target.string_value = _UNKNOWN_TEXT
-    else:
-        target.number_value = value
+def _sendable(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return {_SIGNATURE: _SECRET, "value": _sendable(value.value)}
+    if isinstance(value, dict):
+        return {key: _sendable(item) for key, item in value.items()}
+    return [_sendable(item) for item in value] if isinstance(value, list) else value
 
 
 def plain(value: Any) -> Any:
@@ -107,33 +68,26 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _any(value: Any, found: Callable[[Any], bool]) -> bool:
-    if found(value):
-        return True
+def _parts(value: Any) -> Iterator[Any]:
+    yield value
     if isinstance(value, Secret):
-        return _any(value.value, found)
-    if isinstance(value, dict):
-        return any(_any(item, found) for item in value.values())
-    return isinstance(value, list) and any(_any(item, found) for item in value)
+        yield from _parts(value.value)
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _parts(item)
 
 
 def has_unknowns(value: Any) -> bool:
-    return _any(value, lambda item: item is UNKNOWN)
+    return any(part == UNKNOWN for part in _parts(value))
 
 
-def has_secrets(value: Any) -> bool:
-    return _any(value, lambda item: isinstance(item, Secret))
-
-
-def mark_like(value: dict[str, Any], pattern: dict[str, Any]) -> dict[str, Any]:
+def mark_like(value: Properties, pattern: Properties) -> Properties:
     """`value` with secret marks where `pattern` has them; a secret anywhere in a list hides the whole list."""
     marked = dict(value)
     for key, example in pattern.items():
         item = marked.get(key)
-        if item is None or isinstance(item, Secret):
-            continue
         if isinstance(example, dict) and isinstance(item, dict):
             marked[key] = mark_like(item, example)
-        elif has_secrets(example):
+        elif item is not None and any(isinstance(part, Secret) for part in _parts(example)):
             marked[key] = Secret(item)
     return marked

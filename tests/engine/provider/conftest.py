@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import secrets
 import shutil
@@ -21,7 +22,8 @@ import pulumi_kubernetes as k8s
 import pytest
 
 from local import pulumi_home
-from local.providers.kubernetes.client import Api, ApiError, resolve
+from local.providers.kubernetes.client import Api, ApiError
+from local.providers.kubernetes.kubeconfig import resolve
 
 Program = Callable[[], None]
 WIDGETS = "provider.example.com"
@@ -71,13 +73,17 @@ class Outcome:
 
 
 class Engine:
-    """One stack. Each operation runs the given program, or the last one again; `into` is an Outcome to fill."""
+    """One stack. Each operation runs the given program, or the last one again; `into` is an Outcome to fill.
+
+    Making a stack costs as much as an operation, so all tests have the same one, which `forget` empties.
+    """
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self._environment = environment
         self._folder = folder
+        self.backend = folder / "state"
         self._program: Program = lambda: None
-        self.name = f"t{secrets.token_hex(3)}"
+        self.name = "test"
         self.stack = auto.Stack.create(
             self.name,
             auto.LocalWorkspace(
@@ -90,6 +96,14 @@ class Engine:
         # Each would run the CLI again after every operation, for what no test asks.
         summary = auto.UpdateSummary("update", datetime.now(), "", {}, {}, "succeeded")
         vars(self.stack).update(outputs=dict, info=lambda show_secrets=False: summary)
+        self._fresh = folder / "fresh"
+        shutil.copytree(self.backend, self._fresh)
+
+    def forget(self) -> None:
+        """The state, locks and program of a new stack."""
+        shutil.rmtree(self.backend)
+        shutil.copytree(self._fresh, self.backend)
+        self._program = lambda: None
 
     def _run(self, operation: Callable[..., Any], program: Program | None = None, **options: Any) -> Outcome:
         self._program = program or self._program
@@ -114,7 +128,9 @@ class Engine:
         return self._run(self.stack.destroy)
 
     def state(self) -> dict[str, Any]:
-        return self.stack.export_stack().deployment or {}
+        """What `pulumi stack export` would give, which takes as long as an operation."""
+        (file,) = self.backend.rglob(f"stacks/**/{self.name}.json")
+        return json.loads(file.read_text())["checkpoint"]["latest"] or {}
 
     def resource(self, name: str) -> dict[str, Any]:
         """The state's entry of a resource, by its logical name."""
@@ -171,7 +187,7 @@ class Cluster:
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
-        self.api = Api(resolve(str(kubeconfig)))
+        self.api = Api(*resolve(str(kubeconfig)))
 
     def get(self, path: str) -> dict[str, Any]:
         return self.api.request("GET", path)
@@ -269,11 +285,16 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.delete(f"/api/v1/namespaces/{name}")
 
 
+@pytest.fixture(scope="session")
+def only_engine(cluster: Cluster, control_plane: Any, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = tmp_path_factory.mktemp("provider")
+    return Engine(pulumi_home.environment(control_plane, folder / "state"), folder)
+
+
 @pytest.fixture
-def engine(cluster: Cluster, control_plane: Any, tmp_path: Path) -> Iterator[Engine]:
-    folder = tmp_path / "program"
-    folder.mkdir()
-    yield Engine(pulumi_home.environment(control_plane, tmp_path / "state"), folder)
+def engine(only_engine: Engine) -> Iterator[Engine]:
+    only_engine.forget()
+    yield only_engine
     # The SDK leaves coroutines behind when the engine ends a program early; elsewhere their end would confuse others.
     time.sleep(0.05)
     gc.collect()

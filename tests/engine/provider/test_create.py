@@ -33,9 +33,7 @@ The resource already exists in the cluster. This can happen when:
     server-side apply to update existing objects on create."""
 
 
-def test_an_existing_object_passes_preview_and_fails_up_until_the_provider_may_upsert(
-    engine: Engine, cluster: Cluster, namespace: str
-) -> None:
+def test_an_existing_object_passes_preview_and_fails_up(engine: Engine, cluster: Cluster, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     cluster.create(path, {"metadata": {"name": "ex"}, "data": {"foreign": "1"}})
 
@@ -45,22 +43,7 @@ def test_an_existing_object_passes_preview_and_fails_up_until_the_provider_may_u
 
     up = engine.up()
     assert up.error == ALREADY_EXISTS.format(urn=engine.urn("core/v1:ConfigMap", "ex"))
-    assert engine.names() == []
-
-    def upserting() -> None:
-        provider = k8s.Provider("upserting", upsert_existing_objects=True)
-        k8s.core.v1.ConfigMap(
-            "ex",
-            metadata={"namespace": namespace, "name": "ex"},
-            data={"a": "1"},
-            opts=ResourceOptions(provider=provider),
-        )
-
-    assert engine.up(upserting).ok
-    assert cluster.get(f"{path}/ex")["data"] == {"foreign": "1", "a": "1"}
-    entry = engine.resource("ex")
-    assert entry["outputs"]["data"] == {"foreign": "1", "a": "1"} and entry["inputs"]["data"] == {"a": "1"}
-    assert engine.destroy().ok and not cluster.exists(f"{path}/ex")
+    assert engine.names() == [] and cluster.get(f"{path}/ex")["data"] == {"foreign": "1"}
 
 
 def test_what_the_schema_refuses_fails_the_preview_unless_an_input_is_unknown(engine: Engine, namespace: str) -> None:
@@ -123,15 +106,6 @@ def test_a_missing_name_is_made_up_once_and_kept(engine: Engine, cluster: Cluste
     listed = cluster.get(f"/api/v1/namespaces/{namespace}/configmaps")["items"]
     names = [item["metadata"]["name"] for item in listed if item["metadata"]["name"].startswith("ex-")]
     assert len(names) == 1 and names != [name]
-
-
-def test_generate_name_and_a_version_without_group_are_refused_by_their_words(engine: Engine, namespace: str) -> None:
-    outcome = engine.preview(
-        lambda: k8s.core.v1.ConfigMap("ex", metadata={"namespace": namespace, "generate_name": "ex-"})
-    )
-    assert "the `.metadata.generateName` field is not supported in Server-Side Apply mode" in outcome.error
-    outcome = engine.preview(lambda: k8s.apiextensions.CustomResource("ex", api_version="v1", kind="ConfigMap"))
-    assert 'apiVersion does not have both a group and a version: "v1"' in outcome.error
 
 
 def test_what_rbac_forbids_passes_preview_and_fails_up_and_bad_credentials_count_as_unreachable(

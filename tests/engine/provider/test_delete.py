@@ -15,7 +15,7 @@ def test_a_finalizer_that_stays_ends_the_delete_by_timeout_and_keeps_the_state(
 
     def program(value: str = "1") -> None:
         metadata = {"name": "cm", "namespace": namespace, "finalizers": ["provider.example.com/never"]}
-        opts = ResourceOptions(custom_timeouts=CustomTimeouts(delete="1s"))
+        opts = ResourceOptions(custom_timeouts=CustomTimeouts(delete="500ms"))
         k8s.core.v1.ConfigMap("cm", metadata=metadata, data={"a": value}, opts=opts)
 
     assert engine.up(program).ok
@@ -41,8 +41,9 @@ def test_a_delete_waits_for_dependents_unless_the_object_says_orphan(
     path = f"/api/v1/namespaces/{namespace}/configmaps"
 
     def program() -> None:
-        opts = ResourceOptions(custom_timeouts=CustomTimeouts(delete="3s"))
-        for name, policy in (("foreground", {}), ("orphan", {"pulumi.com/deletionPropagationPolicy": "Orphan"})):
+        orphan = {"pulumi.com/deletionPropagationPolicy": "Orphan"}
+        for name, policy, seconds in (("foreground", {}, "1s"), ("orphan", orphan, "30s")):
+            opts = ResourceOptions(custom_timeouts=CustomTimeouts(delete=seconds))
             metadata = {"name": name, "namespace": namespace, "annotations": policy}
             k8s.core.v1.ConfigMap(name, metadata=metadata, opts=opts)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,7 @@ WAITING = {"pulumi.com/waitFor": "condition=Ready", "pulumi.com/timeoutSeconds":
 
 
 def test_ctrl_c_during_a_wait_keeps_the_object_in_the_state_and_the_next_up_waits_again(
-    engine: Engine, cluster: Cluster, namespace: str, tmp_path: Path
+    engine: Engine, cluster: Cluster, namespace: str
 ) -> None:
     stopped = engine.up_interrupted(
         lambda: widget(namespace, WAITING, size=1), lambda: cluster.get(path(namespace)), signal.SIGINT
@@ -29,7 +28,7 @@ def test_ctrl_c_during_a_wait_keeps_the_object_in_the_state_and_the_next_up_wait
     )
     assert stopped.error == f"1 error occurred:\n\t* {words}\n\n"
     assert engine.resource("w")["initErrors"] == [words]
-    assert not engine.state().get("pending_operations") and not list((tmp_path / "state").rglob("locks/**/*.json"))
+    assert not engine.state().get("pending_operations") and not list(engine.backend.rglob("locks/**/*.json"))
 
     changed = engine.up_interrupted(
         lambda: widget(namespace, WAITING, size=2),
@@ -45,7 +44,7 @@ def test_ctrl_c_during_a_wait_keeps_the_object_in_the_state_and_the_next_up_wait
 
 @pytest.mark.filterwarnings("ignore:Error in event stream")
 def test_a_kill_during_a_create_leaves_lock_pending_create_and_an_orphan_object(
-    engine: Engine, cluster: Cluster, namespace: str, tmp_path: Path
+    engine: Engine, cluster: Cluster, namespace: str
 ) -> None:
     killed = engine.up_interrupted(
         lambda: widget(namespace, WAITING, size=1), lambda: cluster.get(path(namespace)), signal.SIGKILL
@@ -54,7 +53,7 @@ def test_a_kill_during_a_create_leaves_lock_pending_create_and_an_orphan_object(
     assert engine.names() == []
     pending = engine.state()["pending_operations"]
     assert [(item["type"], item["resource"]["urn"].rpartition("::")[2]) for item in pending] == [("creating", "w")]
-    locks = list((tmp_path / "state").rglob("locks/**/*.json"))
+    locks = list(engine.backend.rglob("locks/**/*.json"))
     assert len(locks) == 1
     assert engine.preview().ok
     assert "the stack is currently locked by 1 lock(s)" in engine.up().output

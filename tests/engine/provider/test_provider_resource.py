@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pulumi import ResourceOptions
 
-from local.providers.kubernetes import options
+from local.providers.kubernetes import kubeconfig as kubeconfigs
 from local.providers.kubernetes.wire import UNKNOWN
 from tests.engine.provider.conftest import Cluster, Engine
 
@@ -77,11 +77,6 @@ def test_an_unreachable_cluster_passes_preview_and_fails_what_would_touch_it(
     assert refreshed.error == f"failed to read resource state due to unreachable cluster. {HINT}"
     assert destroyed.error == f"configured Kubernetes cluster is unreachable. {HINT}"
 
-    skipping = engine.up(
-        lambda: program(away, namespace, {"a": "2"}, cluster_identifier="a", skip_update_unreachable=True)
-    )
-    assert skipping.ok and ("same", "cm") in skipping.steps
-    assert skipping.warnings == ["Cluster is unreachable but skipUpdateUnreachable flag is set to true, skipping..."]
     assert engine.up(lambda: program(away, namespace, cluster_identifier="a", delete_unreachable=True)).ok
     assert engine.refresh().ok and engine.names() == []
 
@@ -94,5 +89,5 @@ def test_a_kubeconfig_that_is_no_yaml_fails_the_preview(engine: Engine, namespac
 def test_an_unknown_kubeconfig_replaces_unless_the_identifier_is_known_and_the_same() -> None:
     old = {"kubeconfig": "{}", "clusterIdentifier": "a"}
     unknown = {"kubeconfig": UNKNOWN, "clusterIdentifier": "a"}
-    assert options.compare(old, unknown) == (["kubeconfig"], [])
-    assert options.compare({"kubeconfig": "{}"}, {"kubeconfig": UNKNOWN}) == (["kubeconfig"], ["kubeconfig"])
+    assert kubeconfigs.compare(old, unknown) == (["kubeconfig"], [])
+    assert kubeconfigs.compare({"kubeconfig": "{}"}, {"kubeconfig": UNKNOWN}) == (["kubeconfig"], ["kubeconfig"])

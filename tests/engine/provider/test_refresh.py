@@ -37,7 +37,7 @@ def test_a_refresh_marks_an_unready_deployment_and_the_next_up_waits_for_it(engi
                 "annotations": {"pulumi.com/skipAwait": str(skip).lower()},
             },
             spec={"selector": {"match_labels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
-            opts=ResourceOptions(custom_timeouts={"create": "1s", "update": "1s"}),
+            opts=ResourceOptions(custom_timeouts={"create": "500ms", "update": "500ms"}),
         )
 
     created = engine.up(lambda: program(False))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
 
 from local.paths import ROOT
-from local.providers.kubernetes import diff, provider, waitfor
-from local.providers.kubernetes.waitfor import WaitForError, parse
+from local.providers.kubernetes import diff, provider, waits
+from local.providers.kubernetes.client import Refusal
+from local.providers.kubernetes.waitfor import Look, parse, waiting
 
 LIVE = {
     "metadata": {"generation": 3},
@@ -38,7 +40,7 @@ LIVE = {
     ],
 )
 def test_a_wait_for_that_cannot_be_read_says_why(text: str, words: str) -> None:
-    with pytest.raises(WaitForError) as caught:
+    with pytest.raises(Refusal) as caught:
         parse(text)
     assert str(caught.value) == words
 
@@ -64,30 +66,21 @@ def test_a_wait_for_that_cannot_be_read_says_why(text: str, words: str) -> None:
 )
 def test_each_form_of_wait_for_holds_when_it_should(text: str, ready: bool) -> None:
     (step,) = parse(text)
-    assert step.look(LIVE).ready is ready
-
-
-def test_a_path_to_more_than_a_value_says_so_at_the_end() -> None:
-    (step,) = parse("jsonpath={.spec}=x")
-    look = step.look(LIVE)
-    assert look.status == (("info", "Waiting for {.spec}=x"),)
-    assert look.problems == ('"{.spec}" has a non-primitive value (map[replicas:3])',)
+    assert step(LIVE).ready is ready
 
 
 def test_a_lagging_status_does_not_count() -> None:
     live = {**LIVE, "status": {"observedGeneration": 1, "phase": "x", "conditions": [{"type": "A", "status": "True"}]}}
-    assert parse("condition=A")[0].look(live) == waitfor.Look(
-        False, (("info", "Generation 1 is less than expected 3"),)
-    )
-    assert parse("jsonpath={.status.phase}")[0].look(live) == waitfor.Look(False)
+    assert parse("condition=A")[0](live) == waiting("Generation 1 is less than expected 3")
+    assert parse("jsonpath={.status.phase}")[0](live) == Look(False)
 
 
 def changes(kind: str, old: dict[str, Any], new: dict[str, Any], **live: Any) -> dict[str, str]:
     head = {"apiVersion": "apps/v1" if kind in ("Deployment", "StatefulSet") else "v1", "kind": kind}
     if kind == "Job":
         head["apiVersion"] = "batch/v1"
-    found = diff.compare({**head, **old, **live}, {**head, **old}, {**head, **new}, set())
-    return {change.path: change.kind + ("-replace" if change.replaces else "") for change in found.changes}
+    found = diff.compare({**head, **old, **live}, {**head, **old}, {**head, **new})[0]
+    return {change.path: change.kind + ("-replace" if change.replaces else "") for change in found}
 
 
 def test_only_what_the_old_inputs_had_is_compared() -> None:
@@ -100,8 +93,8 @@ def test_only_what_the_old_inputs_had_is_compared() -> None:
 
 def test_a_null_map_is_a_removal_at_every_run() -> None:
     inputs = {"metadata": {"name": "w", "annotations": None}}
-    found = diff.compare({"metadata": {"name": "w"}}, inputs, inputs, set())
-    assert found.changes == [diff.Change("metadata.annotations", "delete")]
+    found, _ = diff.compare({"metadata": {"name": "w"}}, inputs, inputs)
+    assert found == [diff.Change("metadata.annotations", "delete")]
 
 
 def test_the_fields_that_cost_the_object_are_those_of_the_official_plugin() -> None:
@@ -131,10 +124,29 @@ def test_the_plugin_starts_without_the_sdk() -> None:
     # The SDK's own import would double what a preview costs.
     code = (
         "import sys; from local.providers.kubernetes import __main__ as plugin; plugin._skip_sdk();"
-        "import local.providers.kubernetes.server; print('pulumi.output' in sys.modules)"
+        "import local.providers.kubernetes.provider; print('pulumi.output' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "False\n"
+
+
+def test_a_service_waits_until_its_endpoints_have_settled_for_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, version = [0.0], ["1"]
+
+    class Api:
+        def get(self, manifest: dict[str, Any]) -> dict[str, Any]:
+            assert (manifest["kind"], manifest["metadata"]["name"]) == ("Endpoints", "svc")
+            return {"metadata": {"resourceVersion": version[0]}}
+
+    monkeypatch.setattr(waits.time, "monotonic", lambda: now[0])
+    wait = waits.Wait(Api(), threading.Event(), lambda severity, text: None)
+    live = {"metadata": {"name": "svc"}, "spec": {"selector": {"app": "a"}}}
+    seen = []
+    for now[0], version[0] in ((0.0, "1"), (9.9, "1"), (9.95, "2"), (19.9, "2"), (20.0, "2")):
+        seen.append(waits._service(wait, live))
+    assert [look.ready for look in seen] == [False, False, False, False, True]
+    assert seen[0].fine_when_late and seen[0].lines == (("info", "[1/3] Finding Pods to direct traffic to"),)
+    assert seen[-1].lines == (("info", "Service initialization complete"),)
 
 
 def test_a_missing_kind_is_retried_for_a_minute() -> None:

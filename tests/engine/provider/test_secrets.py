@@ -26,9 +26,7 @@ def assert_hidden(folder: Path, *outcomes: Outcome) -> None:
             assert form not in kept and form not in printed
 
 
-def test_no_secret_is_ever_plain_in_state_or_output(
-    engine: Engine, cluster: Cluster, namespace: str, tmp_path: Path
-) -> None:
+def test_no_secret_is_ever_plain_in_state_or_output(engine: Engine, cluster: Cluster, namespace: str) -> None:
     labels = {"app": "a"}
 
     def program(text: str = WORDS[0], token: str = WORDS[2]) -> None:
@@ -58,7 +56,7 @@ def test_no_secret_is_ever_plain_in_state_or_output(
     changed = engine.up(lambda: program("hunter-two", "tr0ub4dor"))
     assert changed.ok and changed.replaced_by["s"] == ["data.text"]
     assert changed.detail["dep"] == {"spec.template.spec.containers[0].env[0].value": "update"}
-    assert_hidden(tmp_path / "state", preview, up, again, refreshed, changed)
+    assert_hidden(engine.backend, preview, up, again, refreshed, changed)
 
     entry = engine.resource("s")
     assert "stringData" not in entry["inputs"]

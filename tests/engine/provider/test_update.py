@@ -60,16 +60,6 @@ def test_another_name_is_created_before_the_old_object_goes(engine: Engine, clus
     assert not cluster.exists(f"/api/v1/namespaces/{namespace}/configmaps/one")
 
 
-def test_data_changes_in_place_where_the_provider_says_mutable(engine: Engine, namespace: str) -> None:
-    def program(value: str) -> None:
-        provider = k8s.Provider("mutable", enable_config_map_mutable=True, enable_secret_mutable=True)
-        config_map(namespace, data={"a": value}, opts=ResourceOptions(provider=provider))
-
-    assert engine.up(lambda: program("1")).ok
-    changed = engine.up(lambda: program("2"))
-    assert changed.ok and ("update", "cm") in changed.steps and changed.detail["cm"] == {"data.a": "update"}
-
-
 def test_replace_on_changes_passes_preview_and_fails_up_unless_the_old_object_is_deleted_first(
     engine: Engine, namespace: str
 ) -> None:
