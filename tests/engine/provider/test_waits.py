@@ -178,9 +178,13 @@ def test_built_in_kinds_are_waited_for_side_by_side(engine: Engine, cluster: Clu
             },
         )
 
+        k8s.core.v1.Service(
+            "short", metadata=named("short"), spec={"selector": {"app": "none"}, "ports": [{"port": 80}]}, opts=BRIEFLY
+        )
+
     outcome = engine.up(program)
     late = {name: engine.resource(name).get("initErrors") for name in engine.names()}
-    assert sorted(late) == ["claim", "dep", "headless", "job", "later", "lb", "sts", "svc"]
+    assert sorted(late) == ["claim", "dep", "headless", "job", "later", "lb", "short", "sts", "svc"]
     assert late["lb"] == [
         not_live(engine, "'lb' timed out waiting to be Ready", "core/v1:Service", "lb"),
         "Service was not allocated an IP address; does your cloud provider support this?",
