@@ -42,8 +42,7 @@ class Project:
         else:
             (folder / ".venv").symlink_to(ROOT / ".venv")
             (folder / "__main__.py").touch()
-            (folder / "Pulumi.yaml").write_text(
-                "name: empty\nruntime: {name: python, options: {virtualenv: .venv}}\n")
+            (folder / "Pulumi.yaml").write_text("name: empty\nruntime: {name: python, options: {virtualenv: .venv}}\n")
         self.cost(["pulumi", "stack", "init", "bench"])
 
     def services(self, count: int, **changes: Any) -> None:
@@ -91,8 +90,16 @@ def _preview(ours: Project, empty: Project, pairs: int) -> None:
 def _up(ours: Project, empty: Project, pairs: int) -> None:
     ours.services(1, replicas=0)
     rendered = ours.folder / "rendered.yaml"
-    rendered.write_text(subprocess.run([sys.executable, "-m", "ops", "render", "bench"], cwd=ours.folder, env=ours.env,
-                                       check=True, capture_output=True, text=True).stdout)
+    rendered.write_text(
+        subprocess.run(
+            [sys.executable, "-m", "ops", "render", "bench"],
+            cwd=ours.folder,
+            env=ours.env,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
     how, apply, delete = _applier(rendered)
 
     def up() -> float:
@@ -112,8 +119,11 @@ def _up(ours: Project, empty: Project, pairs: int) -> None:
 def _applier(rendered: Path) -> tuple[str, list[str], list[str]]:
     """How the same objects are applied without Pulumi: with kubectl where there is one, else with our own client."""
     if kubectl := shutil.which("kubectl"):
-        return ("kubectl apply --server-side", [kubectl, "apply", "--server-side", "-f", str(rendered)],
-                [kubectl, "delete", "--wait", "-f", str(rendered)])
+        return (
+            "kubectl apply --server-side",
+            [kubectl, "apply", "--server-side", "-f", str(rendered)],
+            [kubectl, "delete", "--wait", "-f", str(rendered)],
+        )
     apply = [sys.executable, "-m", "bench.apply"]
     return "server-side apply", [*apply, str(rendered)], [*apply, "--delete", str(rendered)]
 
@@ -125,15 +135,20 @@ def _growth(ours: Project, empty: Project, sizes: list[int]) -> None:
         ours.services(size)
         whole = ours.cost(_PREVIEW)
         costs.append(Cost(whole.wall - base.wall, whole.cpu - base.cpu, whole.memory))
-        print(f"preview of {size:4} services: CPU {whole.cpu:6.2f} s, {costs[-1].cpu / size:.3f} s a service over the "
-              f"empty program; largest process {whole.memory:.0f} MiB", flush=True)
+        print(
+            f"preview of {size:4} services: CPU {whole.cpu:6.2f} s, {costs[-1].cpu / size:.3f} s a service over the "
+            f"empty program; largest process {whole.memory:.0f} MiB",
+            flush=True,
+        )
     # The first service also pays what is paid once; the cost of *adding* services is what is left without it.
     added = [size - sizes[0] for size in sizes[1:]]
     more = [one.cpu - costs[0].cpu for one in costs[1:]]
     memory = [max(one.memory - costs[0].memory, 0.1) for one in costs[1:]]
     print(f"exponent of CPU over added services: {exponent(added, more):.2f} (goal ≤ {_GOALS['exponent']})")
-    print(f"exponent of memory over added services: {exponent(added, memory):.2f} (goal ≤ {_GOALS['exponent']}), "
-          f"{memory[-1] / added[-1]:.2f} MiB a service")
+    print(
+        f"exponent of memory over added services: {exponent(added, memory):.2f} (goal ≤ {_GOALS['exponent']}), "
+        f"{memory[-1] / added[-1]:.2f} MiB a service"
+    )
 
 
 def _tell(what: str, found: tuple[float, float, float], goal: float) -> None:

@@ -53,5 +53,4 @@ def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
     """b of the least-squares fit cost = a·size^b: 1 is linear. All costs must be positive."""
     xs, ys = [math.log(size) for size in sizes], [math.log(value) for value in costs]
     mean_x, mean_y = statistics.fmean(xs), statistics.fmean(ys)
-    return (sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
-            / sum((x - mean_x) ** 2 for x in xs))
+    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum((x - mean_x) ** 2 for x in xs)

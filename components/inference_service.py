@@ -50,8 +50,12 @@ def service(name: str, args: InferenceServiceArgs) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": args.service_name, "namespace": args.namespace, "labels": labels(args.stack, name),
-                     "annotations": {"pulumi.com/skipAwait": "true"}},
+        "metadata": {
+            "name": args.service_name,
+            "namespace": args.namespace,
+            "labels": labels(args.stack, name),
+            "annotations": {"pulumi.com/skipAwait": "true"},
+        },
         "spec": {
             "type": "ClusterIP",
             "selector": dict(args.leaders),
@@ -89,8 +93,11 @@ def api_key_secret(name: str, args: InferenceServiceArgs) -> Manifest:
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {"name": names.api_key_secret(name), "namespace": args.namespace,
-                     "labels": labels(args.stack, name)},
+        "metadata": {
+            "name": names.api_key_secret(name),
+            "namespace": args.namespace,
+            "labels": labels(args.stack, name),
+        },
         "data": {names.API_KEY: encoded},
     }
 

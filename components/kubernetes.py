@@ -27,13 +27,18 @@ def labels(stack: str, service: str) -> dict[str, str]:
 
 def kubernetes_provider(name: str, context: str, kubeconfig: pulumi.Output[str] | None) -> pulumi.ProviderResource:
     """The provider for one kubeconfig context; `kubeconfig` is content, or None for this machine's files."""
-    return pulumi.ProviderResource("kubernetes", name, {
-        # Empty, not absent: absent records the path in KUBECONFIG, which differs from machine to machine.
-        "kubeconfig": kubeconfig if kubeconfig is not None else "",
-        "context": context,
-        # A new certificate or address of the same cluster must not replace every object.
-        "clusterIdentifier": context,
-    }, pulumi.ResourceOptions(version=PLUGIN_VERSION))
+    return pulumi.ProviderResource(
+        "kubernetes",
+        name,
+        {
+            # Empty, not absent: absent records the path in KUBECONFIG, which differs from machine to machine.
+            "kubeconfig": kubeconfig if kubeconfig is not None else "",
+            "context": context,
+            # A new certificate or address of the same cluster must not replace every object.
+            "clusterIdentifier": context,
+        },
+        pulumi.ResourceOptions(version=PLUGIN_VERSION),
+    )
 
 
 def kubernetes_object(name: str, manifest: Mapping[str, Any], opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
@@ -44,6 +49,7 @@ def kubernetes_object(name: str, manifest: Mapping[str, Any], opts: pulumi.Resou
     group_version = manifest["apiVersion"]
     token = f"kubernetes:{group_version if '/' in group_version else f'core/{group_version}'}:{manifest['kind']}"
     if manifest["kind"] == "Secret":
-        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(
-            additional_secret_outputs=["data", "stringData"]))
+        opts = pulumi.ResourceOptions.merge(
+            opts, pulumi.ResourceOptions(additional_secret_outputs=["data", "stringData"])
+        )
     return pulumi.CustomResource(token, name, dict(manifest), opts)

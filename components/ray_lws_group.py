@@ -70,8 +70,10 @@ class RayLwsGroupArgs:
 
     def __post_init__(self) -> None:
         if self.tensor * self.pipeline != self.nodes * self.gpus_per_node:
-            raise ValueError(f"tensor {self.tensor} x pipeline {self.pipeline} is not nodes {self.nodes} x "
-                             f"gpus_per_node {self.gpus_per_node}: change one so that they are equal")
+            raise ValueError(
+                f"tensor {self.tensor} x pipeline {self.pipeline} is not nodes {self.nodes} x "
+                f"gpus_per_node {self.gpus_per_node}: change one so that they are equal"
+            )
 
     @property
     def limits(self) -> timeouts.Timeouts:
@@ -128,7 +130,7 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
             "annotations": {
                 "pulumi.com/waitFor": json.dumps(wait),
                 _LAYOUT: f"nodes={args.nodes},gpusPerNode={args.gpus_per_node},"
-                         f"tensor={args.tensor},pipeline={args.pipeline}",
+                f"tensor={args.tensor},pipeline={args.pipeline}",
             },
         },
         "spec": {
@@ -136,8 +138,10 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
             "startupPolicy": args.startup_policy,
             # A surge group needs a second set of GPUs; LeaderWorkerSet makes it even at the first rollout
             # (https://github.com/kubernetes-sigs/lws/issues/614). Cost: with one replica an update is an outage.
-            "rolloutStrategy": {"type": "RollingUpdate",
-                                "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0}},
+            "rolloutStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0},
+            },
             "leaderWorkerTemplate": {
                 "size": args.nodes,
                 "restartPolicy": args.restart_policy,
@@ -153,8 +157,13 @@ def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     annotations: dict[str, Any] = dict(args.pod_annotations)
     if args.api_key_revision is not None:
         annotations["modelserve.dev/api-key-revision"] = args.api_key_revision
-    metadata: Manifest = {"labels": {**args.pod_labels, **labels(args.stack, name),
-                                     "app.kubernetes.io/component": "leader" if leader else "worker"}}
+    metadata: Manifest = {
+        "labels": {
+            **args.pod_labels,
+            **labels(args.stack, name),
+            "app.kubernetes.io/component": "leader" if leader else "worker",
+        }
+    }
     if annotations:
         metadata["annotations"] = annotations
     return {
@@ -194,8 +203,9 @@ def _container(args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     if leader:
         container["args"] = list(args.engine_args)
         if args.api_key_secret:
-            container["env"].append({"name": "VLLM_API_KEY", "valueFrom": {
-                "secretKeyRef": {"name": args.api_key_secret, "key": API_KEY}}})
+            container["env"].append(
+                {"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": args.api_key_secret, "key": API_KEY}}}
+            )
         container["ports"] = [{"name": PORT_NAME, "containerPort": args.port}]
         container |= _probes(args)
     return container
@@ -211,8 +221,10 @@ def _environment(args: RayLwsGroupArgs) -> list[Manifest]:
     }
     env: list[Manifest] = [{"name": key, "value": value} for key, value in values.items()]
     # The label, not LWS_WORKER_INDEX: releases before 0.6 do not inject that variable.
-    env += [_from_field("MODELSERVE_POD_INDEX", f"metadata.labels['{_INDEX_LABEL}']"),
-            _from_field("VLLM_HOST_IP", "status.podIP")]
+    env += [
+        _from_field("MODELSERVE_POD_INDEX", f"metadata.labels['{_INDEX_LABEL}']"),
+        _from_field("VLLM_HOST_IP", "status.podIP"),
+    ]
     return env
 
 
@@ -223,10 +235,16 @@ def _from_field(name: str, path: str) -> Manifest:
 def _probes(args: RayLwsGroupArgs) -> Manifest:
     health = {"httpGet": {"path": "/health", "port": PORT_NAME}, "timeoutSeconds": timeouts.PROBE_TIMEOUT_SECONDS}
     probes = {
-        "startupProbe": {**health, "periodSeconds": timeouts.STARTUP_PERIOD_SECONDS,
-                         "failureThreshold": args.limits.startup_failures},
-        "livenessProbe": {**health, "periodSeconds": timeouts.LIVENESS_PERIOD_SECONDS,
-                          "failureThreshold": timeouts.LIVENESS_FAILURES},
+        "startupProbe": {
+            **health,
+            "periodSeconds": timeouts.STARTUP_PERIOD_SECONDS,
+            "failureThreshold": args.limits.startup_failures,
+        },
+        "livenessProbe": {
+            **health,
+            "periodSeconds": timeouts.LIVENESS_PERIOD_SECONDS,
+            "failureThreshold": timeouts.LIVENESS_FAILURES,
+        },
     }
     if args.readiness_probe:
         probes["readinessProbe"] = {**health, "periodSeconds": timeouts.READINESS_PERIOD_SECONDS}
@@ -239,17 +257,29 @@ class RayLwsGroup(pulumi.ComponentResource):
     ready: pulumi.Output[str]
     """The LeaderWorkerSet's id, known when the wait is over."""
 
-    def __init__(self, name: str, args: RayLwsGroupArgs, opts: pulumi.ResourceOptions | None = None,
-                 hooks: pulumi.ResourceHookBinding | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        args: RayLwsGroupArgs,
+        opts: pulumi.ResourceOptions | None = None,
+        hooks: pulumi.ResourceHookBinding | None = None,
+    ) -> None:
         super().__init__("modelserve:serving:RayLwsGroup", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
         config = kubernetes_object(f"{name}-launch", launch_config(name, args), child)
         ready_in, gone_in = f"{args.limits.ready_seconds}s", f"{args.limits.delete_seconds}s"
-        group = kubernetes_object(name, leader_worker_set(name, args), pulumi.ResourceOptions(
-            parent=self, depends_on=[config], hooks=hooks,
-            custom_timeouts=pulumi.CustomTimeouts(create=ready_in, update=ready_in, delete=gone_in),
-            replace_on_changes=[f'metadata.annotations["{_LAYOUT}"]'],
-            # Its name is fixed, and the old group holds the GPUs that the new one needs.
-            delete_before_replace=True))
+        group = kubernetes_object(
+            name,
+            leader_worker_set(name, args),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[config],
+                hooks=hooks,
+                custom_timeouts=pulumi.CustomTimeouts(create=ready_in, update=ready_in, delete=gone_in),
+                replace_on_changes=[f'metadata.annotations["{_LAYOUT}"]'],
+                # Its name is fixed, and the old group holds the GPUs that the new one needs.
+                delete_before_replace=True,
+            ),
+        )
         self.ready = group.id
         self.register_outputs({"ready": self.ready})

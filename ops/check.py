@@ -23,9 +23,17 @@ def run(args: argparse.Namespace) -> int:
         plans = plan_services(stack_file(args).config())
     except ConfigError as error:
         if args.json:
-            print(json.dumps({"ok": False, "refusals": [
-                {"key": f"{NAMESPACE}:{r.path}", "value": r.value, "why": r.why, "instead": r.instead}
-                for r in error.refusals]}))
+            print(
+                json.dumps(
+                    {
+                        "ok": False,
+                        "refusals": [
+                            {"key": f"{NAMESPACE}:{r.path}", "value": r.value, "why": r.why, "instead": r.instead}
+                            for r in error.refusals
+                        ],
+                    }
+                )
+            )
         else:
             print(error, file=sys.stderr)
         return 2

@@ -15,16 +15,24 @@ from typing import Any
 Json = Mapping[str, Any]
 
 # Shape and word say it too: colour alone would not reach everyone.
-ICONS = {"good": '<circle cx="12" cy="12" r="10"/><path d="M7.5 12.5l3 3 6-6.5"/>',
-         "bad": '<rect x="2" y="2" width="20" height="20" rx="3"/><path d="M8 8l8 8M16 8l-8 8"/>',
-         "warn": '<path d="M12 2.5L22.5 21h-21zM12 9.5v5M12 17.6v.1"/>'}
-PARTS = (("weights", "weights", "weights_gib"), ("non-torch", "non-torch memory", "non_torch_gib"),
-         ("activation", "activations", "activation_gib"), ("graphs", "CUDA graphs", "graphs_gib"),
-         ("kv", "KV cache", "kv_gib"))
+ICONS = {
+    "good": '<circle cx="12" cy="12" r="10"/><path d="M7.5 12.5l3 3 6-6.5"/>',
+    "bad": '<rect x="2" y="2" width="20" height="20" rx="3"/><path d="M8 8l8 8M16 8l-8 8"/>',
+    "warn": '<path d="M12 2.5L22.5 21h-21zM12 9.5v5M12 17.6v.1"/>',
+}
+PARTS = (
+    ("weights", "weights", "weights_gib"),
+    ("non-torch", "non-torch memory", "non_torch_gib"),
+    ("activation", "activations", "activation_gib"),
+    ("graphs", "CUDA graphs", "graphs_gib"),
+    ("kv", "KV cache", "kv_gib"),
+)
 # Patterns are referred to by id, once for all charts.
-DEFS = ('<svg id="defs" aria-hidden="true"><defs>'
-        '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse"><path d="M-1 7L7-1"/></pattern>'
-        "</defs></svg>")
+DEFS = (
+    '<svg id="defs" aria-hidden="true"><defs>'
+    '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse"><path d="M-1 7L7-1"/></pattern>'
+    "</defs></svg>"
+)
 LEFT, RIGHT, TOP, BOTTOM = 13.0, 86.0, 16, 196  # of the KV chart: per cent of its width, pixels of its height
 
 
@@ -33,14 +41,16 @@ def page(title: str, plans: Mapping[str, Json]) -> str:
     summary = _summary(plans)
     body = "".join(_service(f"s{number}", name, plan) for number, (name, plan) in enumerate(plans.items()))
     css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<meta name="color-scheme" content="light dark">'
-            # The browser itself holds the page to «no network».
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">'
-            f"<title>{_text(summary)} · {_text(title)}</title><style>{css}</style></head><body>{DEFS}"
-            f"<header><h1>{_text(title)}</h1>{_contents(plans)}</header>"
-            f"<main>{body}</main></body></html>\n")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        # The browser itself holds the page to «no network».
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{_text(summary)} · {_text(title)}</title><style>{css}</style></head><body>{DEFS}"
+        f"<header><h1>{_text(title)}</h1>{_contents(plans)}</header>"
+        f"<main>{body}</main></body></html>\n"
+    )
 
 
 def _text(value: object) -> str:
@@ -65,32 +75,42 @@ def _summary(plans: Mapping[str, Json]) -> str:
 
 def _badge(plan: Json) -> str:
     kind, words = _verdict(plan)
-    return (f'<span class="verdict"><svg viewBox="0 0 24 24" aria-hidden="true">{ICONS[kind]}</svg>'
-            f"{words.capitalize()}</span>")
+    return (
+        f'<span class="verdict"><svg viewBox="0 0 24 24" aria-hidden="true">{ICONS[kind]}</svg>'
+        f"{words.capitalize()}</span>"
+    )
 
 
 def _contents(plans: Mapping[str, Json]) -> str:
     if len(plans) < 2:
         return ""
-    items = "".join(f'<li class="{_verdict(plan)[0]}">{_badge(plan)} <a href="#s{number}">{_text(name)}</a></li>'
-                    for number, (name, plan) in enumerate(plans.items()))
+    items = "".join(
+        f'<li class="{_verdict(plan)[0]}">{_badge(plan)} <a href="#s{number}">{_text(name)}</a></li>'
+        for number, (name, plan) in enumerate(plans.items())
+    )
     return f'<p class="muted">{_text(_summary(plans))}.</p><nav aria-label="Services"><ul>{items}</ul></nav>'
 
 
 def _service(ref: str, name: str, plan: Json) -> str:
-    head = (f'<section class="service {_verdict(plan)[0]}" id="{ref}" aria-labelledby="{ref}-name">'
-            f'<h2 id="{ref}-name">{_badge(plan)} {_text(name)}</h2>')
+    head = (
+        f'<section class="service {_verdict(plan)[0]}" id="{ref}" aria-labelledby="{ref}-name">'
+        f'<h2 id="{ref}-name">{_badge(plan)} {_text(name)}</h2>'
+    )
     if "refusals" in plan:
         return f"{head}{_list(plan['refusals'])}</section>"
     layout = plan["layout"]
-    nodes = f"{layout['nodes']} node{'s'[:layout['nodes'] != 1]} of {layout['gpus_per_node']} × {plan['gpu']}"
-    what = (f"{plan['model']} on {nodes}, tensor {layout['tensor']} × pipeline {layout['pipeline']}"
-            f"{_if(layout['data'] > 1, ' × data ' + str(layout['data']))}"
-            f"{_if(layout['expert_parallel'], ', expert parallel')}"
-            f", vLLM {plan['engine_version']} with {plan['utilization']:g} of each GPU")
-    return (f'{head}<p class="what">{_text(what)}</p><p class="lead">{_text(_lead(plan))}</p>{_figures(plan)}'
-            f"{_alternatives(plan)}{_memory(ref, plan)}{_startup(ref, plan['startup'])}{_tokens(ref, plan)}"
-            f"{_cost(plan['cost'])}<h3>Reasons and sources</h3>{_list(plan['reasons'])}</section>")
+    nodes = f"{layout['nodes']} node{'s'[: layout['nodes'] != 1]} of {layout['gpus_per_node']} × {plan['gpu']}"
+    what = (
+        f"{plan['model']} on {nodes}, tensor {layout['tensor']} × pipeline {layout['pipeline']}"
+        f"{_if(layout['data'] > 1, ' × data ' + str(layout['data']))}"
+        f"{_if(layout['expert_parallel'], ', expert parallel')}"
+        f", vLLM {plan['engine_version']} with {plan['utilization']:g} of each GPU"
+    )
+    return (
+        f'{head}<p class="what">{_text(what)}</p><p class="lead">{_text(_lead(plan))}</p>{_figures(plan)}'
+        f"{_alternatives(plan)}{_memory(ref, plan)}{_startup(ref, plan['startup'])}{_tokens(ref, plan)}"
+        f"{_cost(plan['cost'])}<h3>Reasons and sources</h3>{_list(plan['reasons'])}</section>"
+    )
 
 
 def _if(condition: bool, words: str) -> str:
@@ -125,30 +145,47 @@ def _lead(plan: Json) -> str:
     """What decides the verdict, in one or two sentences."""
     stages, length, tokens = plan["stages"], plan["max_model_len"], plan["kv_tokens"]
     if plan["fits"]:
-        return (f"The KV cache holds {tokens:,} tokens: {plan['max_concurrency']:.2f} requests of {length:,} tokens "
-                "at once.")
+        return (
+            f"The KV cache holds {tokens:,} tokens: {plan['max_concurrency']:.2f} requests of {length:,} tokens "
+            "at once."
+        )
     lines, missing = [], -min(stage["kv_gib"] for stage in stages)
     if not plan["kv_fits"]:
-        lines.append(f"Weights and overhead exceed the budget by {_gib(missing)} GiB per GPU." if missing >= 0 else
-                     f"One request of {length:,} tokens does not fit into a KV cache of {tokens:,} tokens.")
+        lines.append(
+            f"Weights and overhead exceed the budget by {_gib(missing)} GiB per GPU."
+            if missing >= 0
+            else f"One request of {length:,} tokens does not fit into a KV cache of {tokens:,} tokens."
+        )
     if not plan["starts"]:
         peak, usable = max(stage["peak_gib"] for stage in stages), plan["usable_gib"]
-        lines.append(f"Starting takes up to {_gib(peak)} GiB per GPU; {_gib(usable)} GiB are usable"
-                     f"{_if(peak <= usable, ', too few to spare for capturing graphs')}.")
+        lines.append(
+            f"Starting takes up to {_gib(peak)} GiB per GPU; {_gib(usable)} GiB are usable"
+            f"{_if(peak <= usable, ', too few to spare for capturing graphs')}."
+        )
     return " ".join(lines)
 
 
 def _figures(plan: Json) -> str:
     start, cost, engines = plan["startup"], plan["cost"], plan["layout"]["data"]
-    rows = [("KV tokens", f"{plan['kv_tokens']:,}",
-             _if(engines > 1, f"in each of {engines} engines, {plan['kv_tokens_all']:,} in all")),
-            ("Context", f"{plan['max_model_len']:,} tokens", ""),
-            ("Requests of that length at once", f"{plan['max_concurrency']:.2f}", _if(engines > 1, "in each engine")),
-            (f"First token{_if(not plan['fits'], ', if it ran,')} after", _duration(start["first_token_seconds"]),
-             f"{_duration(start['floor_seconds'])} at best"),
-            ("Cost per hour", _money(cost["per_hour"], cost["currency"]), "")]
-    cells = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}{_if(bool(note), f'<small>{note}</small>')}</dd></div>"
-                    for name, value, note in rows)
+    rows = [
+        (
+            "KV tokens",
+            f"{plan['kv_tokens']:,}",
+            _if(engines > 1, f"in each of {engines} engines, {plan['kv_tokens_all']:,} in all"),
+        ),
+        ("Context", f"{plan['max_model_len']:,} tokens", ""),
+        ("Requests of that length at once", f"{plan['max_concurrency']:.2f}", _if(engines > 1, "in each engine")),
+        (
+            f"First token{_if(not plan['fits'], ', if it ran,')} after",
+            _duration(start["first_token_seconds"]),
+            f"{_duration(start['floor_seconds'])} at best",
+        ),
+        ("Cost per hour", _money(cost["per_hour"], cost["currency"]), ""),
+    ]
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{_text(value)}{_if(bool(note), f'<small>{note}</small>')}</dd></div>"
+        for name, value, note in rows
+    )
     return f'<dl class="figures">{cells}</dl>'
 
 
@@ -157,18 +194,26 @@ def _alternatives(plan: Json) -> str:
         return ""
     if not plan["alternatives"]:
         return "<h3>What fits instead</h3><p>No layout near this one fits.</p>"
-    rows = (_row(str(other["nodes"]), [str(other["tensor"]), str(other["pipeline"]), f"{other['kv_tokens']:,}",
-                                       f"{other['max_model_len']:,}"]) for other in plan["alternatives"])
+    rows = (
+        _row(
+            str(other["nodes"]),
+            [str(other["tensor"]), str(other["pipeline"]), f"{other['kv_tokens']:,}", f"{other['max_model_len']:,}"],
+        )
+        for other in plan["alternatives"]
+    )
     return "<h3>What fits instead</h3>" + _table(
-        f"The nearest layouts on {plan['gpu']}", ["Nodes", "Tensor", "Pipeline", "KV tokens", "Context"], rows)
+        f"The nearest layouts on {plan['gpu']}", ["Nodes", "Tensor", "Pipeline", "KV tokens", "Context"], rows
+    )
 
 
 def _table(caption: str, heads: Sequence[str], rows: Iterable[str], kind: str = "") -> str:
     columns = "".join(f'<th scope="col">{_text(head)}</th>' for head in heads)
     # Many stages are wider than a phone: that table scrolls by itself, also by keyboard, not with the whole page.
     scrolls = _if(kind == "memory" and len(heads) > 3, f' tabindex="0" role="region" aria-label="{_text(caption)}"')
-    return (f'<div class="scroll"{scrolls}><table class="{kind}"><caption>{_text(caption)}</caption>'
-            f"<thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>")
+    return (
+        f'<div class="scroll"{scrolls}><table class="{kind}"><caption>{_text(caption)}</caption>'
+        f"<thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _row(head: str, cells: Iterable[str], kind: str = "", mark: str = "") -> str:
@@ -178,8 +223,10 @@ def _row(head: str, cells: Iterable[str], kind: str = "", mark: str = "") -> str
 
 def _svg(ref: str, title: str, desc: str, height: int, content: str) -> str:
     """A drawing without a viewBox: lengths in per cent follow the page's width while text keeps its size."""
-    return (f'<svg role="img" aria-labelledby="{ref}-t {ref}-d" height="{height}"><title id="{ref}-t">{_text(title)}'
-            f'</title><desc id="{ref}-d">{_text(desc)}</desc>{content}</svg>')
+    return (
+        f'<svg role="img" aria-labelledby="{ref}-t {ref}-d" height="{height}"><title id="{ref}-t">{_text(title)}'
+        f'</title><desc id="{ref}-d">{_text(desc)}</desc>{content}</svg>'
+    )
 
 
 def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:
@@ -191,7 +238,7 @@ def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def _label(x: float, y: float, words: str, kind: str = "", anchor: str = "start", dx: int = 0) -> str:
-    return (f'<text class="{kind}" x="{x:.3f}%" y="{y:g}" dx="{dx}" text-anchor="{anchor}">{_text(words)}</text>')
+    return f'<text class="{kind}" x="{x:.3f}%" y="{y:g}" dx="{dx}" text-anchor="{anchor}">{_text(words)}</text>'
 
 
 def _mark(kind: str, x: float, y1: float, y2: float) -> str:
@@ -215,9 +262,11 @@ def _memory(ref: str, plan: Json) -> str:
     scale = max(usable, *(max(_planned(stage), stage["peak_gib"]) for stage in stages))
     each = layout["tensor"] * layout["data"]
     bars = "".join(_bar(f"{ref}-m{number}", number, stage, usable, scale, each) for number, stage in enumerate(stages))
-    return ('<h3>Memory of each GPU</h3><p class="muted">In GiB. The budget is '
-            f"{plan['utilization']:g} of the usable memory; what starting takes beside it must find room as well."
-            f"</p>{bars}{_memory_table(stages, usable)}")
+    return (
+        '<h3>Memory of each GPU</h3><p class="muted">In GiB. The budget is '
+        f"{plan['utilization']:g} of the usable memory; what starting takes beside it must find room as well."
+        f"</p>{bars}{_memory_table(stages, usable)}"
+    )
 
 
 def _bar(ref: str, number: int, stage: Json, usable: float, scale: float, gpus: int) -> str:
@@ -230,27 +279,39 @@ def _bar(ref: str, number: int, stage: Json, usable: float, scale: float, gpus: 
             text = f"{words} {_gib(value)}" if width > 40 else _gib(value)
             drawn.append(_label(x, 40, text, "on", dx=8))
         x += width
-    budget, planned, outside = (value / scale * 100 for value in
-                                (stage["budget_gib"], _planned(stage), stage["graphs_gib"]))
+    budget, planned, outside = (
+        value / scale * 100 for value in (stage["budget_gib"], _planned(stage), stage["graphs_gib"])
+    )
     if planned > budget:
         drawn.append(_rect("over", budget, 51, planned - budget, 5))
     if not stage["graphs_in_budget"]:
         drawn.append(_rect("graphs", planned, 20, outside, 30))
         planned += outside
     edge = usable / scale * 100
-    drawn += [_rect("beside", planned, 20, _beside(stage) / scale * 100, 30), _rect("card", 0, 20, edge, 30),
-              _mark("", budget, 16, 54), _mark("", edge, 16, 54),
-              _label(budget, 11, f"budget {_gib(stage['budget_gib'])}", anchor="end", dx=1),
-              _label(edge, 68, f"usable {_gib(usable)}", anchor="end", dx=1), _label(0, 68, "0", "quiet")]
+    drawn += [
+        _rect("beside", planned, 20, _beside(stage) / scale * 100, 30),
+        _rect("card", 0, 20, edge, 30),
+        _mark("", budget, 16, 54),
+        _mark("", edge, 16, 54),
+        _label(budget, 11, f"budget {_gib(stage['budget_gib'])}", anchor="end", dx=1),
+        _label(edge, 68, f"usable {_gib(usable)}", anchor="end", dx=1),
+        _label(0, 68, "0", "quiet"),
+    ]
     excess, spare = -stage["kv_gib"], usable - stage["peak_gib"]
-    note = (f'<span class="excess">{_gib(excess)} GiB over the budget</span>' if excess > 0 else
-            f'<span class="excess">{_gib(-spare)} GiB more than the card has</span>' if spare < 0 else
-            f"<span>{_gib(spare)} GiB to spare</span>")
+    note = (
+        f'<span class="excess">{_gib(excess)} GiB over the budget</span>'
+        if excess > 0
+        else f'<span class="excess">{_gib(-spare)} GiB more than the card has</span>'
+        if spare < 0
+        else f"<span>{_gib(spare)} GiB to spare</span>"
+    )
     desc = ", ".join(f"{words} {_gib(value)} GiB" for _, words, value in parts)
     desc += f"; budget {_gib(stage['budget_gib'])} GiB, at most {_gib(stage['peak_gib'])} of {_gib(usable)} GiB taken"
-    return (f'<figure class="stage"><figcaption><span><b>Stage {number}</b> · {stage["layers"]} layers · '
-            f'{gpus} GPU{"s"[:gpus != 1]}, each:</span>{note}</figcaption>'
-            f"{_svg(ref, f'Memory of each GPU of stage {number}', desc, 74, ''.join(drawn))}</figure>")
+    return (
+        f'<figure class="stage"><figcaption><span><b>Stage {number}</b> · {stage["layers"]} layers · '
+        f"{gpus} GPU{'s'[: gpus != 1]}, each:</span>{note}</figcaption>"
+        f"{_svg(ref, f'Memory of each GPU of stage {number}', desc, 74, ''.join(drawn))}</figure>"
+    )
 
 
 def _memory_table(stages: Sequence[Json], usable: float) -> str:
@@ -270,9 +331,11 @@ def _memory_table(stages: Sequence[Json], usable: float) -> str:
     rows.append(_row("= budget", cells("budget_gib"), "sum"))
     if not inside:
         rows.append(_row("CUDA graphs, beside it", cells("graphs_gib"), mark=swatch("graphs")))
-    rows += [_row("CUDA context and others beside it", [_gib(_beside(stage)) for stage in stages],
-                  mark=swatch("beside")),
-             _row("most taken while starting", cells("peak_gib"), "sum"), _row("usable", [_gib(usable)] * len(stages))]
+    rows += [
+        _row("CUDA context and others beside it", [_gib(_beside(stage)) for stage in stages], mark=swatch("beside")),
+        _row("most taken while starting", cells("peak_gib"), "sum"),
+        _row("usable", [_gib(usable)] * len(stages)),
+    ]
     heads = ["Part", *(f"Stage {number}" for number in range(len(stages)))]
     return _table("GiB on each GPU", heads, rows, "memory")
 
@@ -285,46 +348,73 @@ def _startup(ref: str, start: Json) -> str:
     marks = _mark("floor", floor / scale * 100, 0, 40) + _line("mark", first / scale * 100, 0, first / scale * 100, 40)
     rows = "".join(_gantt_row(f"{ref}-g{number}", step, scale, guides, marks) for number, step in enumerate(steps))
     at, side = floor / scale * 100, "end" if floor > scale / 2 else "start"
-    head = _svg(f"{ref}-gh", "When the first token comes",
-                f"After {_duration(first)}; not before {_duration(floor)} at the speed of the links.", 36,
-                _label(first / scale * 100, 12, f"first token {_duration(first)}", anchor="end")
-                + _label(at, 29, f"physical floor {_duration(floor)}", anchor=side))
+    head = _svg(
+        f"{ref}-gh",
+        "When the first token comes",
+        f"After {_duration(first)}; not before {_duration(floor)} at the speed of the links.",
+        36,
+        _label(first / scale * 100, 12, f"first token {_duration(first)}", anchor="end")
+        + _label(at, 29, f"physical floor {_duration(floor)}", anchor=side),
+    )
     # A last tick close to the end would run into the page's edge.
-    axis = "".join(_label(tick / scale * 100, 14, f"{tick // 60:g} min" if tick else "0", "quiet",
-                          "middle" if tick else "start") for tick in ticks if tick < scale * 0.95)
-    return (f'<h3>Start-up</h3><p class="muted">From nothing running to the first token, for one replica.</p>'
-            f'<figure class="gantt"><div class="axis">{head}</div><ol>{rows}</ol>'
-            f'<div class="axis"><svg height="20" aria-hidden="true">{axis}</svg></div>'
-            '<ul class="key"><li><svg aria-hidden="true"><rect class="time floor" width="100%" height="100%"/></svg>'
-            'cannot be quicker</li><li><svg aria-hidden="true"><rect class="time" width="100%" height="100%"/></svg>'
-            f"expected on top</li></ul></figure>{_steps_table(steps)}")
+    axis = "".join(
+        _label(tick / scale * 100, 14, f"{tick // 60:g} min" if tick else "0", "quiet", "middle" if tick else "start")
+        for tick in ticks
+        if tick < scale * 0.95
+    )
+    return (
+        f'<h3>Start-up</h3><p class="muted">From nothing running to the first token, for one replica.</p>'
+        f'<figure class="gantt"><div class="axis">{head}</div><ol>{rows}</ol>'
+        f'<div class="axis"><svg height="20" aria-hidden="true">{axis}</svg></div>'
+        '<ul class="key"><li><svg aria-hidden="true"><rect class="time floor" width="100%" height="100%"/></svg>'
+        'cannot be quicker</li><li><svg aria-hidden="true"><rect class="time" width="100%" height="100%"/></svg>'
+        f"expected on top</li></ul></figure>{_steps_table(steps)}"
+    )
 
 
 def _minutes(scale: float) -> list[int]:
     """Ticks at whole minutes, at most six after zero."""
-    step = next(size for size in (1, 2, 5, 10, 15, 30, 60, 120, 240, *(10 ** power for power in range(3, 300)))
-                if scale / 60 / size <= 6)
+    step = next(
+        size
+        for size in (1, 2, 5, 10, 15, 30, 60, 120, 240, *(10**power for power in range(3, 300)))
+        if scale / 60 / size <= 6
+    )
     return [tick * step * 60 for tick in range(int(scale // (step * 60)) + 1)]
 
 
 def _gantt_row(ref: str, step: Json, scale: float, behind: str, marks: str) -> str:
     x, floor = step["start_seconds"] / scale * 100, min(step["floor_seconds"], step["seconds"]) / scale * 100
-    desc = (f"From {step['start_seconds']:,.1f} s on it takes {step['seconds']:,.1f} s, at best "
-            f"{step['floor_seconds']:,.1f} s.")
+    desc = (
+        f"From {step['start_seconds']:,.1f} s on it takes {step['seconds']:,.1f} s, at best "
+        f"{step['floor_seconds']:,.1f} s."
+    )
     bar = _rect("time", x, 11, step["seconds"] / scale * 100, 18) + _rect("time floor", x, 11, floor, 18)
-    return (f'<li><span class="label"><span>{_text(step["name"])}</span><b>{step["seconds"]:,.1f} s</b></span>'
-            f"{_svg(ref, step['name'], desc, 40, behind + bar + marks)}</li>")
+    return (
+        f'<li><span class="label"><span>{_text(step["name"])}</span><b>{step["seconds"]:,.1f} s</b></span>'
+        f"{_svg(ref, step['name'], desc, 40, behind + bar + marks)}</li>"
+    )
 
 
 def _steps_table(steps: Sequence[Json]) -> str:
     rows = []
     for step in steps:
         size = f"{step['bytes'] / 1e9:.1f} GB" if step["bytes"] else "–"
-        rows += [_row(step["name"], [f"{step['start_seconds']:,.1f} s", f"{step['seconds']:,.1f} s",
-                                     f"{step['floor_seconds']:,.1f} s", size], "has-source"),
-                 f'<tr><td class="source" colspan="5">{_text(step["source"])}</td></tr>']
-    return _table("The steps and where their numbers come from", ["Step", "Begins", "Takes", "At best", "Reads"], rows,
-                  "steps")
+        rows += [
+            _row(
+                step["name"],
+                [
+                    f"{step['start_seconds']:,.1f} s",
+                    f"{step['seconds']:,.1f} s",
+                    f"{step['floor_seconds']:,.1f} s",
+                    size,
+                ],
+                "has-source",
+            ),
+            f'<tr><td class="source" colspan="5">{_text(step["source"])}</td></tr>',
+        ]
+    return _table(
+        "The steps and where their numbers come from", ["Step", "Begins", "Takes", "At best", "Reads"], rows, "steps"
+    )
 
 
 def _tokens(ref: str, plan: Json) -> str:
@@ -336,12 +426,16 @@ def _tokens(ref: str, plan: Json) -> str:
     shortest = min(1024, 2 ** max(0, int(math.log2(longest)) - 4))
     powers = [shortest * 4**power for power in range(20) if shortest * 4**power < longest / 1.6]
     points = [(size, tokens / size) for size in [*powers, longest]]
-    note = ("How many requests of one length the KV cache "
-            f"{_if(plan['layout']['data'] > 1, 'of each engine ')}holds at once. The engine's own limit on requests "
-            "can be lower, and so can the number of short requests where layers keep a sliding window.")
+    note = (
+        "How many requests of one length the KV cache "
+        f"{_if(plan['layout']['data'] > 1, 'of each engine ')}holds at once. The engine's own limit on requests "
+        "can be lower, and so can the number of short requests where layers keep a sliding window."
+    )
     rows = (_row(f"{size:,}", [_requests(count)]) for size, count in points)
-    return (f'{head}<p class="muted">{note}</p><div class="beside-each-other">{_chart(ref, points, tokens, length)}'
-            f"{_table('Requests at once', ['Tokens of each', 'Requests'], rows)}</div>")
+    return (
+        f'{head}<p class="muted">{note}</p><div class="beside-each-other">{_chart(ref, points, tokens, length)}'
+        f"{_table('Requests at once', ['Tokens of each', 'Requests'], rows)}</div>"
+    )
 
 
 def _chart(ref: str, points: Sequence[tuple[int, float]], tokens: int, length: int) -> str:
@@ -357,26 +451,37 @@ def _chart(ref: str, points: Sequence[tuple[int, float]], tokens: int, length: i
 
     (x1, y1), (x2, y2) = ((x(size), y(count)) for size, count in (points[0], points[-1]))
     # Only a nested drawing that stretches lets a polygon follow a width in per cent.
-    area = (f'<svg aria-hidden="true" x="{x1:.3f}%" y="0" width="{x2 - x1:.3f}%" height="{BOTTOM}" '
-            f'viewBox="0 0 1 {BOTTOM}" preserveAspectRatio="none">'
-            f'<polygon class="area" points="0,{y1} 1,{y2} 1,{BOTTOM} 0,{BOTTOM}"/></svg>')
+    area = (
+        f'<svg aria-hidden="true" x="{x1:.3f}%" y="0" width="{x2 - x1:.3f}%" height="{BOTTOM}" '
+        f'viewBox="0 0 1 {BOTTOM}" preserveAspectRatio="none">'
+        f'<polygon class="area" points="0,{y1} 1,{y2} 1,{BOTTOM} 0,{BOTTOM}"/></svg>'
+    )
     drawn = [area]
     for power in range(decades + 1):
-        drawn += [_line("grid", LEFT, y(10**power), RIGHT, y(10**power)),
-                  _label(LEFT, y(10**power) + 4, f"{10**power:,}", "quiet", "end", -8)]
+        drawn += [
+            _line("grid", LEFT, y(10**power), RIGHT, y(10**power)),
+            _label(LEFT, y(10**power) + 4, f"{10**power:,}", "quiet", "end", -8),
+        ]
     for size, _ in points[:-1]:
         drawn.append(_line("grid", x(size), TOP, x(size), BOTTOM))
         if size < points[-1][0] / 2.4:  # closer ones would touch the last
             drawn.append(_label(x(size), 214, _short(size), "quiet", "middle"))
     drawn += [_line("curve", x1, y1, x2, y2), _label(x2, 214, _short(points[-1][0]), anchor="middle")]
-    drawn += [f'<circle class="dot" cx="{x(size):.3f}%" cy="{y(count):g}" r="4"/>'
-              + _label(x(size), y(count) - 7, _requests(count), dx=7) for size, count in points]
+    drawn += [
+        f'<circle class="dot" cx="{x(size):.3f}%" cy="{y(count):g}" r="4"/>'
+        + _label(x(size), y(count) - 7, _requests(count), dx=7)
+        for size, count in points
+    ]
     if tokens < length:
-        drawn += [_line("wanted", x(length), TOP, x(length), BOTTOM),
-                  _label(x(length), 10, f"{length:,} asked for", "short", "end", 8)]
+        drawn += [
+            _line("wanted", x(length), TOP, x(length), BOTTOM),
+            _label(x(length), 10, f"{length:,} asked for", "short", "end", 8),
+        ]
     desc = "; ".join(f"{_requests(count)} requests of {size:,} tokens" for size, count in points)
-    return (f'<figure class="chart">{_svg(f"{ref}-k", "Requests at once by their length", desc, 220, "".join(drawn))}'
-            "<figcaption>Requests at once over tokens of each (k = 1,024), both logarithmic</figcaption></figure>")
+    return (
+        f'<figure class="chart">{_svg(f"{ref}-k", "Requests at once by their length", desc, 220, "".join(drawn))}'
+        "<figcaption>Requests at once over tokens of each (k = 1,024), both logarithmic</figcaption></figure>"
+    )
 
 
 def _short(size: int) -> str:
@@ -386,7 +491,14 @@ def _short(size: int) -> str:
 def _cost(cost: Json) -> str:
     if all(cost[key] is None for key in ("per_hour", "most_per_hour", "kept_per_hour", "cold_start")):
         return "<h3>Cost</h3><p>Unknown: no price given.</p>"
-    rows = (("an hour", "per_hour"), ("an hour at the most replicas", "most_per_hour"),
-            ("an hour for what stays after a destroy", "kept_per_hour"), ("one cold start", "cold_start"))
-    return "<h3>Cost</h3>" + _table(f"At prices of {cost['as_of']}", ["For", "Cost"],
-                                    (_row(words, [_money(cost[key], cost["currency"])]) for words, key in rows))
+    rows = (
+        ("an hour", "per_hour"),
+        ("an hour at the most replicas", "most_per_hour"),
+        ("an hour for what stays after a destroy", "kept_per_hour"),
+        ("one cold start", "cold_start"),
+    )
+    return "<h3>Cost</h3>" + _table(
+        f"At prices of {cost['as_of']}",
+        ["For", "Cost"],
+        (_row(words, [_money(cost[key], cost["currency"])]) for words, key in rows),
+    )

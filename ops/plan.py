@@ -23,10 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", type=Path, help="read this stack file instead")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write one self-contained page with pictures")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--model", metavar="M",
-                        help="public repository name without its owner, in any case, or the path of a config.json")
-    parser.add_argument("--gpu", metavar="G",
-                        help="H20-96, H100-80, L40S-48 …, or NAME:GIB as the driver reports it (L40S:44.42)")
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help="public repository name without its owner, in any case, or the path of a config.json",
+    )
+    parser.add_argument(
+        "--gpu", metavar="G", help="H20-96, H100-80, L40S-48 …, or NAME:GIB as the driver reports it (L40S:44.42)"
+    )
     layout = parser.add_argument_group("layout (the cheapest that fits where tensor or pipeline is left out)")
     layout.add_argument("--gpus-per-node", type=int, metavar="N", help="8, or fewer where the ranks are fewer")
     layout.add_argument("--nodes", type=int, metavar="N")
@@ -45,8 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--max-num-batched-tokens", type=int, metavar="N")
     engine.add_argument("--max-num-seqs", type=int, metavar="N")
     start = parser.add_argument_group("start-up and cost")
-    start.add_argument("--storage", choices=("mount", "cache", "copy"), default="mount",
-                       help="nodes read the bucket, a warmed cache, or download every file first")
+    start.add_argument(
+        "--storage",
+        choices=("mount", "cache", "copy"),
+        default="mount",
+        help="nodes read the bucket, a warmed cache, or download every file first",
+    )
     start.add_argument("--link-gbit", type=float, metavar="X", help="the account's bandwidth out of the bucket, Gbit/s")
     start.add_argument("--price-per-gpu-hour", type=float, metavar="X")
     start.add_argument("--currency", metavar="C")
@@ -81,8 +89,11 @@ def run(args: argparse.Namespace) -> int:
     elif args.html:
         print(f"{args.html}: {'fits' if fits else 'does not fit'}")
     else:
-        print("\n\n".join(f"{name}: {table(found)}" if args.model is None else table(found)
-                          for name, found in plans.items()))
+        print(
+            "\n\n".join(
+                f"{name}: {table(found)}" if args.model is None else table(found) for name, found in plans.items()
+            )
+        )
     return 0 if fits else 1
 
 
@@ -105,13 +116,27 @@ def _ask(args: argparse.Namespace) -> Ask:
     if per_node is None:
         ranks = (tensor or 8) * (pipeline or 1) * args.data
         per_node = max(1, ranks // args.nodes) if args.nodes and tensor else min(8, max(1, ranks))
-    return Ask(model=args.model, gpu=args.gpu, gpus_per_node=per_node, nodes=args.nodes, tensor=tensor,
-               pipeline=pipeline, data=args.data, expert_parallel=args.expert_parallel, context=args.decode_context,
-               utilization=args.utilization, max_model_len=length, engine_version=args.engine_version,
-               kv_dtype=args.kv_dtype, eager=args.enforce_eager, speculative=args.speculative,
-               batched_tokens=args.max_num_batched_tokens, sequences=args.max_num_seqs,
-               supply=Supply(args.storage, args.link_gbit),
-               prices=Prices(args.currency, args.price_per_gpu_hour, as_of=args.price_as_of))
+    return Ask(
+        model=args.model,
+        gpu=args.gpu,
+        gpus_per_node=per_node,
+        nodes=args.nodes,
+        tensor=tensor,
+        pipeline=pipeline,
+        data=args.data,
+        expert_parallel=args.expert_parallel,
+        context=args.decode_context,
+        utilization=args.utilization,
+        max_model_len=length,
+        engine_version=args.engine_version,
+        kv_dtype=args.kv_dtype,
+        eager=args.enforce_eager,
+        speculative=args.speculative,
+        batched_tokens=args.max_num_batched_tokens,
+        sequences=args.max_num_seqs,
+        supply=Supply(args.storage, args.link_gbit),
+        prices=Prices(args.currency, args.price_per_gpu_hour, as_of=args.price_as_of),
+    )
 
 
 def table(found: Plan) -> str:
@@ -119,19 +144,37 @@ def table(found: Plan) -> str:
     request, fit = found.request, found.fit
     verdict = "fits" if found.fits else "does not fit" if not fit.kv_fits else "does not start"
     what = f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}"
-    lines = [f"{what}: {verdict}", "",
-             _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
-    lines += [_row(number, stage.layers, f"{stage.weights_gib:.2f}", f"{stage.overhead:.2f}", f"{stage.kv:.2f}",
-                   f"{stage.budget:.2f}", "") for number, stage in enumerate(fit.stages)]
-    lines += ["", f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests "
-              "of that length at once", *(f"  {reason}" for reason in found.reasons)]
+    lines = [f"{what}: {verdict}", "", _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
+    lines += [
+        _row(
+            number,
+            stage.layers,
+            f"{stage.weights_gib:.2f}",
+            f"{stage.overhead:.2f}",
+            f"{stage.kv:.2f}",
+            f"{stage.budget:.2f}",
+            "",
+        )
+        for number, stage in enumerate(fit.stages)
+    ]
+    lines += [
+        "",
+        f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests "
+        "of that length at once",
+        *(f"  {reason}" for reason in found.reasons),
+    ]
     if found.alternatives:
-        lines += ["", "nearest that fit", *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens"
-                                            for choice in found.alternatives)]
+        lines += [
+            "",
+            "nearest that fit",
+            *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens" for choice in found.alternatives),
+        ]
     path = found.startup
     lines += ["", f"first token after {_time(path.first_token_seconds)}, at best {_time(path.floor_seconds)}"]
-    lines += [f"  {_time(step.start):>8} {step.name:18}{_time(step.seconds):>8}  {_size(step.bytes):>9}  {step.source}"
-              for step in path.steps]
+    lines += [
+        f"  {_time(step.start):>8} {step.name:18}{_time(step.seconds):>8}  {_size(step.bytes):>9}  {step.source}"
+        for step in path.steps
+    ]
     lines += ["", _money(found)]
     return "\n".join(lines)
 

@@ -80,8 +80,11 @@ def adopt(state: dict[str, Any], stack: str, look: Look) -> tuple[list[str], boo
             foreign = True
             lines.append(f"{what}: is there but not this stack's; left alone: rename the service, or remove the object")
     deployment["pending_operations"] = kept
-    lines += [f"{operation['resource']['urn'].rpartition('::')[2]}: {operation['type']} was cut off; "
-              "the next up or destroy repeats it" for operation in kept]
+    lines += [
+        f"{operation['resource']['urn'].rpartition('::')[2]}: {operation['type']} was cut off; "
+        "the next up or destroy repeats it"
+        for operation in kept
+    ]
     return lines, foreign
 
 
@@ -107,8 +110,9 @@ def _unlock(stack: str, *, force: bool) -> None:
     """Remove the lock of a dead run. Raises RequestError where its owner lives, or may live, elsewhere."""
     state = _pulumi("stack", "export", "-s", stack)
     # Importing a state into itself changes nothing but, unlike exporting it, asks for the lock.
-    said = subprocess.run(["pulumi", "stack", "import", "-s", stack, "--non-interactive"], input=state, text=True,
-                          capture_output=True)
+    said = subprocess.run(
+        ["pulumi", "stack", "import", "-s", stack, "--non-interactive"], input=state, text=True, capture_output=True
+    )
     if said.returncode == 0:
         return
     lock = _LOCKED.search(said.stderr)
@@ -116,8 +120,10 @@ def _unlock(stack: str, *, force: bool) -> None:
         raise RequestError(f"pulumi stack import: {said.stderr.strip()}")
     owner = f"{lock['user']}@{lock['host']} (pid {lock['pid']}), since {lock['at']}"
     if not force and (lock["host"] != socket.gethostname() or _alive(int(lock["pid"]))):
-        raise RequestError(f"stack {stack}: is locked by {owner}, which may be alive: wait for it; if you know that it "
-                           f"is dead: python -m ops recover {stack} --force")
+        raise RequestError(
+            f"stack {stack}: is locked by {owner}, which may be alive: wait for it; if you know that it "
+            f"is dead: python -m ops recover {stack} --force"
+        )
     time.sleep(_SETTLE_SECONDS)
     _pulumi("cancel", "--yes", "-s", stack)
     print(f"{stack}: removed the lock of {owner}")
@@ -139,8 +145,9 @@ def _looker(config: StackConfig, stack: str) -> Look:
     from kubernetes.dynamic import DynamicClient
     from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
-    secret = subprocess.run(["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack], capture_output=True,
-                            text=True)
+    secret = subprocess.run(
+        ["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack], capture_output=True, text=True
+    )
     cluster = DynamicClient(api_client(config.cluster.context, secret.stdout if secret.returncode == 0 else None))
 
     def look(manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -153,8 +160,9 @@ def _looker(config: StackConfig, stack: str) -> Look:
         except ApiException as error:
             if error.status == 404:
                 return None
-            raise RequestError(f"the cluster does not answer for {manifest['kind']} {metadata['name']}: "
-                               f"{error.status} {error.reason}") from None
+            raise RequestError(
+                f"the cluster does not answer for {manifest['kind']} {metadata['name']}: {error.status} {error.reason}"
+            ) from None
 
     return look
 

@@ -32,22 +32,28 @@ def schema() -> dict[str, Any]:
     """The schema of a whole stack file: our keys typed, secrets encrypted, other namespaces left to their owners."""
     ours = StackConfig.model_json_schema()
     definitions = ours.pop("$defs")
-    secret = {"type": "object", "properties": {"secure": {"type": "string"}}, "required": ["secure"],
-              "additionalProperties": False}
+    secret = {
+        "type": "object",
+        "properties": {"secure": {"type": "string"}},
+        "required": ["secure"],
+        "additionalProperties": False,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A stack file of modelserve",
         "type": "object",
-        "properties": {"config": {
-            "type": "object",
-            "properties": {
-                **{f"{NAMESPACE}:{key}": value for key, value in ours["properties"].items()},
-                **{f"{NAMESPACE}:{key}": {**secret, "description": text} for key, text in SECRETS.items()},
-            },
-            "required": [f"{NAMESPACE}:{key}" for key in ours["required"]],
-            "patternProperties": {f"^(?!{NAMESPACE}:).*": {}},
-            "additionalProperties": False,
-        }},
+        "properties": {
+            "config": {
+                "type": "object",
+                "properties": {
+                    **{f"{NAMESPACE}:{key}": value for key, value in ours["properties"].items()},
+                    **{f"{NAMESPACE}:{key}": {**secret, "description": text} for key, text in SECRETS.items()},
+                },
+                "required": [f"{NAMESPACE}:{key}" for key in ours["required"]],
+                "patternProperties": {f"^(?!{NAMESPACE}:).*": {}},
+                "additionalProperties": False,
+            }
+        },
         "required": ["config"],
         "$defs": definitions,
     }

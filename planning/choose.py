@@ -53,11 +53,15 @@ def refusals(request: Request, max_model_len: int | None) -> list[str]:
     """Every rule that the request breaks, one line each; memory is not judged here."""
     model, lines = request.model, broken_rules(request.model, request.layout)
     if not 0 < request.share < 1:
-        lines.append(f"utilization {request.share:g}: is not between 0 and 1; write the part of a GPU's memory that "
-                     f"the engine may use, such as {request.engine['gpuMemoryUtilization']}")
+        lines.append(
+            f"utilization {request.share:g}: is not between 0 and 1; write the part of a GPU's memory that "
+            f"the engine may use, such as {request.engine['gpuMemoryUtilization']}"
+        )
     if max_model_len is not None and not 0 < max_model_len <= model.max_context:
-        lines.append(f"max-model-len {max_model_len}: {model.name} has a context of {model.max_context} tokens; write "
-                     "at most that, or auto")
+        lines.append(
+            f"max-model-len {max_model_len}: {model.name} has a context of {model.max_context} tokens; write "
+            "at most that, or auto"
+        )
     return lines
 
 
@@ -72,9 +76,11 @@ def cheapest(request: Request, max_model_len: int | None, nodes: int | None = No
         if useful:
             return max(useful, key=_preference)
     where = f"{nodes}" if nodes else f"up to {MOST_NODES}"
-    raise PlanError(f"layout auto: {request.model.name} fits on no layout of {where} nodes x "
-                    f"{request.layout.gpus_per_node} {request.gpu.name} ({request.gpu.usable_gib:g} GiB usable)"
-                    + (f" at max-model-len {max_model_len}" if max_model_len else ""))
+    raise PlanError(
+        f"layout auto: {request.model.name} fits on no layout of {where} nodes x "
+        f"{request.layout.gpus_per_node} {request.gpu.name} ({request.gpu.usable_gib:g} GiB usable)"
+        + (f" at max-model-len {max_model_len}" if max_model_len else "")
+    )
 
 
 def alternatives(request: Request, max_model_len: int | None) -> list[Choice]:

@@ -37,13 +37,18 @@ class Cost:
 def checked(prices: Prices) -> Prices:
     """The prices, if they can be used. Raises PlanError: a price without a date or currency, or one below zero."""
     lines = []
-    given = {"perGpuHour": prices.per_gpu_hour, "perCacheWorkerHour": prices.per_cache_worker_hour,
-             "perGibMonth": prices.per_gib_month}
+    given = {
+        "perGpuHour": prices.per_gpu_hour,
+        "perCacheWorkerHour": prices.per_cache_worker_hour,
+        "perGibMonth": prices.per_gib_month,
+    }
     stated = {name: value for name, value in given.items() if value is not None}
     lines += [f"prices.{name} {value:g}: is below zero" for name, value in stated.items() if value < 0]
     if stated and not prices.as_of:
-        lines.append("prices.asOf: is missing, and a price without its date cannot be judged; write the day it was "
-                     "read, such as 2026-11-01")
+        lines.append(
+            "prices.asOf: is missing, and a price without its date cannot be judged; write the day it was "
+            "read, such as 2026-11-01"
+        )
     if stated and not prices.currency:
         lines.append("prices.currency: is missing; write one such as CNY")
     if prices.as_of:
@@ -56,8 +61,16 @@ def checked(prices: Prices) -> Prices:
     return prices
 
 
-def cost(prices: Prices, gpus: int, *, replicas: int = 1, most_replicas: int | None = None, cache_workers: int = 0,
-         kept_bytes: int | None = None, start_seconds: float = 0) -> Cost:
+def cost(
+    prices: Prices,
+    gpus: int,
+    *,
+    replicas: int = 1,
+    most_replicas: int | None = None,
+    cache_workers: int = 0,
+    kept_bytes: int | None = None,
+    start_seconds: float = 0,
+) -> Cost:
     """The cost of `replicas` of `gpus` GPUs each, with a cache beside them that does not scale."""
     checked(prices)
     workers = 0.0 if not cache_workers else _times(prices.per_cache_worker_hour, cache_workers)
@@ -67,8 +80,14 @@ def cost(prices: Prices, gpus: int, *, replicas: int = 1, most_replicas: int | N
         return None if engines is None or workers is None else engines + workers
 
     kept = None if kept_bytes is None else _times(prices.per_gib_month, kept_bytes / GIB / HOURS_A_MONTH)
-    return Cost(hourly(replicas), hourly(most_replicas or replicas), kept,
-                _times(prices.per_gpu_hour, gpus * start_seconds / 3600), prices.currency, prices.as_of)
+    return Cost(
+        hourly(replicas),
+        hourly(most_replicas or replicas),
+        kept,
+        _times(prices.per_gpu_hour, gpus * start_seconds / 3600),
+        prices.currency,
+        prices.as_of,
+    )
 
 
 def _times(price: float | None, amount: float) -> float | None:

@@ -37,9 +37,13 @@ class Engine:
     def batch(self, gpu: Gpu, max_model_len: int, mla: bool) -> tuple[int, int]:
         """(max_num_batched_tokens, max_num_seqs) that `vllm serve` picks when nothing is asked for."""
         name = gpu.name.upper()  # vLLM looks for these words in the device's name
-        rule = next(rule for rule in self["batch"] if gpu.usable_gib >= rule["fromGib"]
-                    and any(word in name for word in rule.get("only", ("",)))
-                    and not any(word in name for word in rule.get("not", ())))
+        rule = next(
+            rule
+            for rule in self["batch"]
+            if gpu.usable_gib >= rule["fromGib"]
+            and any(word in name for word in rule.get("only", ("",)))
+            and not any(word in name for word in rule.get("not", ()))
+        )
         if rule["tokens"] is not None:
             return rule["tokens"], rule["sequences"]
         chunked = max_model_len > self["chunkedPrefillAbove"] and not mla

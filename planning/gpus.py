@@ -30,8 +30,11 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     `more` adds GPUs or overrules facts of the catalog's, by its keys. Raises PlanError.
     """
     product, colon, memory = name.partition(":")
-    catalog = {alias.lower(): key for key, entry in entries("gpus")["gpus"].items()
-               for alias in (key, *entry["value"]["aliases"])}
+    catalog = {
+        alias.lower(): key
+        for key, entry in entries("gpus")["gpus"].items()
+        for alias in (key, *entry["value"]["aliases"])
+    }
     for own, given in (more or {}).items():
         if own.lower() == product.lower() and not colon:
             listed = entries("gpus")["gpus"][catalog[own.lower()]]["value"] if own.lower() in catalog else {}
@@ -48,12 +51,16 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     if key is None or facts is None:
         near = difflib.get_close_matches(product.lower(), catalog, n=3, cutoff=0.5)
         known = ", ".join(dict.fromkeys(catalog[n] for n in near)) or ", ".join(entries("gpus")["gpus"])
-        raise PlanError(f"GPU {name}: unknown to the catalog; write one of {known}, or NAME:GIB with the usable memory "
-                        "that the driver reports")
+        raise PlanError(
+            f"GPU {name}: unknown to the catalog; write one of {known}, or NAME:GIB with the usable memory "
+            "that the driver reports"
+        )
     source = entries("gpus")["gpus"][key]["source"]
     if facts["usableGib"] is None:
-        raise PlanError(f"GPU {name}: its usable memory is not in the catalog ({source}); "
-                        f"write {key}:GIB with what the driver reports")
+        raise PlanError(
+            f"GPU {name}: its usable memory is not in the catalog ({source}); "
+            f"write {key}:GIB with what the driver reports"
+        )
     return Gpu(key, facts["usableGib"], facts["link"], source, facts["hostGibPerSecond"])
 
 

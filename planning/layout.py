@@ -49,15 +49,23 @@ def split(layers: int, stages: int, engine: Engine) -> list[int]:
 
 def broken_rules(model: Model, layout: Layout) -> list[str]:
     """Every rule of the engine that the layout breaks, each with its arithmetic. Empty when it may start."""
-    numbers = {"nodes": layout.nodes, "gpus-per-node": layout.gpus_per_node, "tensor": layout.tensor,
-               "pipeline": layout.pipeline, "data": layout.data, "context": layout.context}
+    numbers = {
+        "nodes": layout.nodes,
+        "gpus-per-node": layout.gpus_per_node,
+        "tensor": layout.tensor,
+        "pipeline": layout.pipeline,
+        "data": layout.data,
+        "context": layout.context,
+    }
     if below := [f"{name} {value}: is not 1 or more" for name, value in numbers.items() if value < 1]:
         return below
     broken = []
     ranks = layout.tensor * layout.pipeline * layout.data
     if ranks != layout.gpus:
-        broken.append(f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data} = {ranks} ranks, but "
-                      f"{layout.nodes} nodes x {layout.gpus_per_node} = {layout.gpus} GPUs")
+        broken.append(
+            f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data} = {ranks} ranks, but "
+            f"{layout.nodes} nodes x {layout.gpus_per_node} = {layout.gpus} GPUs"
+        )
     if layout.pipeline > model.layers:
         broken.append(f"pipeline {layout.pipeline}: more stages than the model's {model.layers} layers")
     if layout.expert_parallel and model.moe is None:
@@ -68,22 +76,25 @@ def broken_rules(model: Model, layout: Layout) -> list[str]:
 def _tensor_rules(model: Model, layout: Layout) -> list[str]:
     tensor, broken = layout.tensor, []
     if model.heads % tensor:
-        broken.append(f"tensor {tensor}: {model.heads} attention heads / {tensor} = {model.heads / tensor:g}, "
-                      "not whole")
+        broken.append(
+            f"tensor {tensor}: {model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not whole"
+        )
     kv = model.kv_heads
     if model.mla is None and max(kv, tensor) % min(kv, tensor):
         broken.append(f"tensor {tensor}: {kv} KV heads and {tensor} ranks, neither divides the other")
     padded = padded_vocab(model)
     if padded % tensor:
-        broken.append(f"tensor {tensor}: vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, "
-                      "not whole")
+        broken.append(
+            f"tensor {tensor}: vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not whole"
+        )
     unit, why = _unit(model)
     for name, width, ranks in _widths(model, layout):
         if width % ranks:
             broken.append(f"tensor {tensor}: {name} {width} / {ranks} = {width / ranks:g}, not whole")
         elif ranks > 1 and width // ranks % unit:
-            broken.append(f"tensor {tensor}: {name} {width} / {ranks} = {width // ranks}, not a multiple "
-                          f"of {unit} ({why})")
+            broken.append(
+                f"tensor {tensor}: {name} {width} / {ranks} = {width // ranks}, not a multiple of {unit} ({why})"
+            )
     return broken
 
 
@@ -101,8 +112,11 @@ def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
 
 
 def _unit(model: Model) -> tuple[int, str]:
-    units = {"fp8-block": (128, "FP8 blocks are 128 wide"), "int4": (128, "quantisation groups are 128 wide"),
-             "nvfp4": (16, "quantisation groups are 16 wide")}
+    units = {
+        "fp8-block": (128, "FP8 blocks are 128 wide"),
+        "int4": (128, "quantisation groups are 128 wide"),
+        "nvfp4": (16, "quantisation groups are 16 wide"),
+    }
     return units.get(model.quantisation, (1, ""))
 
 

@@ -130,8 +130,17 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int) -> Sta
     warm_up = rows * (model.vocab * engine["samplerBytes"] + model.hidden * 2) if engine["samplerWarmUp"] else 0
     sizes = 0 if request.eager else engine.graph_sizes(sequences)
     graphs = layers * sizes * fact("vllm", "overhead", "graphMib") / 1024
-    return Stage(layers, weights, inside, max(body, sampler) / GIB, graphs, engine["graphsInBudget"],
-                 request.share * request.gpu.usable_gib, outside, warm_up / GIB)
+    return Stage(
+        layers,
+        weights,
+        inside,
+        max(body, sampler) / GIB,
+        graphs,
+        engine["graphsInBudget"],
+        request.share * request.gpu.usable_gib,
+        outside,
+        warm_up / GIB,
+    )
 
 
 def batch(request: Request, max_model_len: int) -> tuple[int, int]:

@@ -139,20 +139,26 @@ def find(name: str, more: Facts | None = None) -> Model:
             model = catalog[base]
             own = "fp8" if base.startswith(("llama", "meta-", "mistral")) else "fp8-block"
             source = f"{model.source}; storage format read from the name's ending"
-            return replace(model, name=name.rpartition("/")[2], quantisation=kind or own, file_bytes=None,
-                           source=source)
+            return replace(
+                model, name=name.rpartition("/")[2], quantisation=kind or own, file_bytes=None, source=source
+            )
     near = difflib.get_close_matches(key, catalog, n=3, cutoff=0.5)
     known = ", ".join(catalog[n].name for n in near) or "DeepSeek-R1, Qwen3-32B, Llama-3.3-70B-Instruct"
-    raise PlanError(f"model {name}: unknown to the catalog; write one of its names (such as {known}) or the path of "
-                    "the model's config.json")
+    raise PlanError(
+        f"model {name}: unknown to the catalog; write one of its names (such as {known}) or the path of "
+        "the model's config.json"
+    )
 
 
 def _facts(alias: str | None) -> Mapping[str, Any]:
     """The catalog's facts under one of a model's names."""
     if alias is None:
         return {}
-    return next(entry["value"] for name, entry in entries("models")["models"].items()
-                if alias in (name, *entry["value"].get("alsoNamed", ())))
+    return next(
+        entry["value"]
+        for name, entry in entries("models")["models"].items()
+        if alias in (name, *entry["value"].get("alsoNamed", ()))
+    )
 
 
 @cache
@@ -181,17 +187,38 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     if quantisation not in FORMATS:
         raise PlanError(f"model {name}: storage format {quantisation} is unknown; write one of {', '.join(FORMATS)}")
     return Model(
-        name=name, source=source, layers=facts["layers"], hidden=facts["hidden"], heads=facts["heads"],
-        vocab=facts["vocab"], max_context=facts["maxContext"], kv_heads=facts.get("kvHeads") or 0,
-        head_dim=facts.get("headDim") or 0, intermediate=facts.get("intermediate") or 0,
-        tied_embeddings=facts.get("tiedEmbeddings", False), qkv_bias=facts.get("qkvBias", False),
+        name=name,
+        source=source,
+        layers=facts["layers"],
+        hidden=facts["hidden"],
+        heads=facts["heads"],
+        vocab=facts["vocab"],
+        max_context=facts["maxContext"],
+        kv_heads=facts.get("kvHeads") or 0,
+        head_dim=facts.get("headDim") or 0,
+        intermediate=facts.get("intermediate") or 0,
+        tied_embeddings=facts.get("tiedEmbeddings", False),
+        qkv_bias=facts.get("qkvBias", False),
         mla=Mla(mla.get("queryRank"), mla["kvRank"], mla["nope"], mla["rope"], mla["value"]) if mla else None,
-        moe=Moe(moe["experts"], moe["perToken"], moe["intermediate"], moe.get("shared", 0), moe.get("denseLayers", 0),
-                moe.get("expertBias", False)) if moe else None,
+        moe=Moe(
+            moe["experts"],
+            moe["perToken"],
+            moe["intermediate"],
+            moe.get("shared", 0),
+            moe.get("denseLayers", 0),
+            moe.get("expertBias", False),
+        )
+        if moe
+        else None,
         indexer=Indexer(indexer["heads"], indexer["dim"], indexer["cacheBytesPerToken"]) if indexer else None,
-        window=window.get("tokens", 0), window_layers=window.get("layers", 0),
-        mtp_layers=facts.get("mtpLayers", 0), quantisation=quantisation, other_bytes=facts.get("otherBytes", 0),
-        file_bytes=facts.get("fileBytes"), parameters=facts.get("parameters"))
+        window=window.get("tokens", 0),
+        window_layers=window.get("layers", 0),
+        mtp_layers=facts.get("mtpLayers", 0),
+        quantisation=quantisation,
+        other_bytes=facts.get("otherBytes", 0),
+        file_bytes=facts.get("fileBytes"),
+        parameters=facts.get("parameters"),
+    )
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Model:
@@ -199,33 +226,48 @@ def from_config(config: Mapping[str, Any], name: str) -> Model:
     text = config.get("text_config", config)
     kinds = set(text.get("layer_types") or ())
     if strange := sorted(kinds - {"full_attention", "sliding_attention"}):
-        raise PlanError(f"model {name}: layers of kind {', '.join(strange)} are not planned yet; only full and sliding "
-                        "attention are")
+        raise PlanError(
+            f"model {name}: layers of kind {', '.join(strange)} are not planned yet; only full and sliding "
+            "attention are"
+        )
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
     sliding = list(text.get("layer_types") or ()).count("sliding_attention")
     facts: dict[str, Any] = {
-        "layers": text.get("num_hidden_layers"), "hidden": hidden, "heads": heads, "vocab": text.get("vocab_size"),
-        "maxContext": text.get("max_position_embeddings"), "intermediate": text.get("intermediate_size"),
+        "layers": text.get("num_hidden_layers"),
+        "hidden": hidden,
+        "heads": heads,
+        "vocab": text.get("vocab_size"),
+        "maxContext": text.get("max_position_embeddings"),
+        "intermediate": text.get("intermediate_size"),
         "kvHeads": text.get("num_key_value_heads", heads),
         "headDim": text.get("head_dim") or (hidden // heads if hidden and heads else None),
         "tiedEmbeddings": config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)),
         "qkvBias": text.get("attention_bias", text.get("model_type") == "qwen2"),
-        "mtpLayers": text.get("num_nextn_predict_layers", 0), "quantisation": _format(config, text, name),
+        "mtpLayers": text.get("num_nextn_predict_layers", 0),
+        "quantisation": _format(config, text, name),
         "slidingWindow": {"tokens": text.get("sliding_window"), "layers": sliding} if sliding else None,
     }
     if text.get("kv_lora_rank"):
-        facts["mla"] = {"queryRank": text.get("q_lora_rank"), "kvRank": text["kv_lora_rank"],
-                        "nope": text.get("qk_nope_head_dim"), "rope": text.get("qk_rope_head_dim"),
-                        "value": text.get("v_head_dim")}
+        facts["mla"] = {
+            "queryRank": text.get("q_lora_rank"),
+            "kvRank": text["kv_lora_rank"],
+            "nope": text.get("qk_nope_head_dim"),
+            "rope": text.get("qk_rope_head_dim"),
+            "value": text.get("v_head_dim"),
+        }
     if text.get("index_n_heads"):
         dim = text.get("index_head_dim", 0)
         facts["indexer"] = {"heads": text["index_n_heads"], "dim": dim, "cacheBytesPerToken": dim + 4 * dim // 128}
     experts = next((text[key] for key in ("n_routed_experts", "num_experts", "num_local_experts") if text.get(key)), 0)
     if experts:
-        facts["moe"] = {"experts": experts, "perToken": text.get("num_experts_per_tok"),
-                        "intermediate": text.get("moe_intermediate_size", text.get("intermediate_size")),
-                        "shared": text.get("n_shared_experts") or 0, "expertBias": text.get("model_type") == "gpt_oss",
-                        "denseLayers": text.get("first_k_dense_replace", len(text.get("mlp_only_layers") or ()))}
+        facts["moe"] = {
+            "experts": experts,
+            "perToken": text.get("num_experts_per_tok"),
+            "intermediate": text.get("moe_intermediate_size", text.get("intermediate_size")),
+            "shared": text.get("n_shared_experts") or 0,
+            "expertBias": text.get("model_type") == "gpt_oss",
+            "denseLayers": text.get("first_k_dense_replace", len(text.get("mlp_only_layers") or ())),
+        }
     return from_facts(name, facts, "the model's own config.json")
 
 
@@ -249,8 +291,10 @@ def _format(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> st
         if '"num_bits": 4' in groups:
             return "int4"
         return "fp8" if "FP8" in algorithm or '"type": "float"' in groups else "w8a8"
-    raise PlanError(f"model {name}: quantisation {method or 'without a method'} is unknown; write the catalog's facts "
-                    "of this model instead")
+    raise PlanError(
+        f"model {name}: quantisation {method or 'without a method'} is unknown; write the catalog's facts "
+        "of this model instead"
+    )
 
 
 def _read(path: Path) -> Mapping[str, Any]:

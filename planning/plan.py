@@ -72,41 +72,92 @@ class Plan:
         """The plan under the names that scripts read. Memory in GiB per GPU, time in seconds."""
         layout, fit = self.request.layout, self.fit
         return {
-            "fits": fit.fits, "kv_fits": fit.kv_fits, "starts": fit.starts,
-            "model": self.request.model.name, "gpu": self.request.gpu.name, "usable_gib": self.request.gpu.usable_gib,
-            "engine_version": self.request.engine.version, "utilization": self.request.share,
-            "layout": {"nodes": layout.nodes, "gpus_per_node": layout.gpus_per_node, "tensor": layout.tensor,
-                       "pipeline": layout.pipeline, "data": layout.data, "expert_parallel": layout.expert_parallel},
-            "stages": [{"layers": s.layers, "weights_gib": round(s.weights_gib, 3),
-                        "overhead_gib": round(s.overhead, 3), "kv_gib": round(s.kv, 3),
-                        "budget_gib": round(s.budget, 3), "non_torch_gib": round(s.non_torch, 3),
-                        "activation_gib": round(s.activation, 3),
-                        "graphs_gib": round(s.graphs, 3), "graphs_in_budget": s.graphs_in_budget,
-                        "peak_gib": round(s.peak, 3)} for s in fit.stages],
-            "kv_tokens": fit.kv_tokens, "kv_tokens_all": fit.kv_tokens * layout.data,
-            "max_model_len": fit.max_model_len, "max_concurrency": round(fit.max_concurrency, 2),
+            "fits": fit.fits,
+            "kv_fits": fit.kv_fits,
+            "starts": fit.starts,
+            "model": self.request.model.name,
+            "gpu": self.request.gpu.name,
+            "usable_gib": self.request.gpu.usable_gib,
+            "engine_version": self.request.engine.version,
+            "utilization": self.request.share,
+            "layout": {
+                "nodes": layout.nodes,
+                "gpus_per_node": layout.gpus_per_node,
+                "tensor": layout.tensor,
+                "pipeline": layout.pipeline,
+                "data": layout.data,
+                "expert_parallel": layout.expert_parallel,
+            },
+            "stages": [
+                {
+                    "layers": s.layers,
+                    "weights_gib": round(s.weights_gib, 3),
+                    "overhead_gib": round(s.overhead, 3),
+                    "kv_gib": round(s.kv, 3),
+                    "budget_gib": round(s.budget, 3),
+                    "non_torch_gib": round(s.non_torch, 3),
+                    "activation_gib": round(s.activation, 3),
+                    "graphs_gib": round(s.graphs, 3),
+                    "graphs_in_budget": s.graphs_in_budget,
+                    "peak_gib": round(s.peak, 3),
+                }
+                for s in fit.stages
+            ],
+            "kv_tokens": fit.kv_tokens,
+            "kv_tokens_all": fit.kv_tokens * layout.data,
+            "max_model_len": fit.max_model_len,
+            "max_concurrency": round(fit.max_concurrency, 2),
             "reasons": list(self.reasons),
             "alternatives": [_alternative(choice) for choice in self.alternatives],
-            "startup": {"steps": [{"name": s.name, "seconds": round(s.seconds, 1), "bytes": s.bytes, "source": s.source,
-                                   "start_seconds": round(s.start, 1), "floor_seconds": round(s.floor, 1)}
-                                  for s in self.startup.steps],
-                        "first_token_seconds": round(self.startup.first_token_seconds, 1),
-                        "floor_seconds": round(self.startup.floor_seconds, 1)},
-            "host": {"read_gib": round(self.host.read_gib, 1), "shm_gib": self.host.shm_gib,
-                     "ephemeral_gib": round(self.host.ephemeral_gib, 1),
-                     "page_cache_holds": self.host.page_cache_holds},
-            "cache": None if self.cache is None else {
-                "workers": self.cache.workers, "quota_gib": self.cache.quota_gib, "limit_gib": self.cache.limit_gib,
-                "usable_gib": round(self.cache.usable_gib, 1), "gbit_per_second": self.cache.gbit_per_second},
-            "cost": {"per_hour": self.cost.per_hour, "most_per_hour": self.cost.most_per_hour,
-                     "kept_per_hour": self.cost.kept_per_hour, "cold_start": self.cost.cold_start,
-                     "currency": self.cost.currency, "as_of": self.cost.as_of},
+            "startup": {
+                "steps": [
+                    {
+                        "name": s.name,
+                        "seconds": round(s.seconds, 1),
+                        "bytes": s.bytes,
+                        "source": s.source,
+                        "start_seconds": round(s.start, 1),
+                        "floor_seconds": round(s.floor, 1),
+                    }
+                    for s in self.startup.steps
+                ],
+                "first_token_seconds": round(self.startup.first_token_seconds, 1),
+                "floor_seconds": round(self.startup.floor_seconds, 1),
+            },
+            "host": {
+                "read_gib": round(self.host.read_gib, 1),
+                "shm_gib": self.host.shm_gib,
+                "ephemeral_gib": round(self.host.ephemeral_gib, 1),
+                "page_cache_holds": self.host.page_cache_holds,
+            },
+            "cache": None
+            if self.cache is None
+            else {
+                "workers": self.cache.workers,
+                "quota_gib": self.cache.quota_gib,
+                "limit_gib": self.cache.limit_gib,
+                "usable_gib": round(self.cache.usable_gib, 1),
+                "gbit_per_second": self.cache.gbit_per_second,
+            },
+            "cost": {
+                "per_hour": self.cost.per_hour,
+                "most_per_hour": self.cost.most_per_hour,
+                "kept_per_hour": self.cost.kept_per_hour,
+                "cold_start": self.cost.cold_start,
+                "currency": self.cost.currency,
+                "as_of": self.cost.as_of,
+            },
         }
 
 
 def _alternative(choice: choose.Choice) -> dict[str, int]:
-    return {"nodes": choice.layout.nodes, "tensor": choice.layout.tensor, "pipeline": choice.layout.pipeline,
-            "kv_tokens": choice.fit.kv_tokens, "max_model_len": choice.fit.max_model_len}
+    return {
+        "nodes": choice.layout.nodes,
+        "tensor": choice.layout.tensor,
+        "pipeline": choice.layout.pipeline,
+        "kv_tokens": choice.fit.kv_tokens,
+        "max_model_len": choice.fit.max_model_len,
+    }
 
 
 def plan(ask: Ask) -> Plan:
@@ -134,9 +185,15 @@ def plan(ask: Ask) -> Plan:
     files = startup.file_bytes(request, fit)
     downloads = supply.storage == "copy"
     reads = files if downloads else max(startup.node_bytes(request, fit))
-    money = cost.cost(prices, request.layout.gpus, replicas=ask.replicas, most_replicas=ask.most_replicas,
-                      cache_workers=cached.workers if cached else 0, kept_bytes=files,
-                      start_seconds=path.first_token_seconds)
+    money = cost.cost(
+        prices,
+        request.layout.gpus,
+        replicas=ask.replicas,
+        most_replicas=ask.most_replicas,
+        cache_workers=cached.workers if cached else 0,
+        kept_bytes=files,
+        start_seconds=path.first_token_seconds,
+    )
     node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)
     reasons = (*_reasons(request, fit), *node.reasons, *(cached.reasons if cached else ()))
     return Plan(request, fit, reasons, others, path, money, node, cached)
@@ -156,48 +213,80 @@ def _request(ask: Ask) -> Request:
     release = found(engine.find, ask.engine_version)
     if ask.kv_dtype != "auto" and not ask.kv_dtype.startswith("fp8"):
         lines.append(f"kv-dtype {ask.kv_dtype}: is unknown; write auto or fp8")
-    for name, value in (("max-num-batched-tokens", ask.batched_tokens), ("max-num-seqs", ask.sequences),
-                        ("gpus-per-node", ask.gpus_per_node), ("nodes", ask.nodes), ("data", ask.data)):
+    for name, value in (
+        ("max-num-batched-tokens", ask.batched_tokens),
+        ("max-num-seqs", ask.sequences),
+        ("gpus-per-node", ask.gpus_per_node),
+        ("nodes", ask.nodes),
+        ("data", ask.data),
+    ):
         if value is not None and value < 1:
             lines.append(f"{name} {value}: is not 1 or more")
     if lines:
         raise PlanError(*lines)
     tensor, pipeline = ask.tensor or 1, ask.pipeline or 1
     nodes = ask.nodes or max(1, -(-tensor * pipeline * ask.data // ask.gpus_per_node))
-    layout = Layout(nodes, ask.gpus_per_node, tensor if ask.tensor is None else ask.tensor,
-                    pipeline if ask.pipeline is None else ask.pipeline, ask.data, ask.expert_parallel, ask.context)
-    return Request(model, gpu, layout, release, ask.utilization, ask.kv_dtype, ask.eager, ask.speculative,
-                   ask.batched_tokens, ask.sequences)
+    layout = Layout(
+        nodes,
+        ask.gpus_per_node,
+        tensor if ask.tensor is None else ask.tensor,
+        pipeline if ask.pipeline is None else ask.pipeline,
+        ask.data,
+        ask.expert_parallel,
+        ask.context,
+    )
+    return Request(
+        model,
+        gpu,
+        layout,
+        release,
+        ask.utilization,
+        ask.kv_dtype,
+        ask.eager,
+        ask.speculative,
+        ask.batched_tokens,
+        ask.sequences,
+    )
 
 
 def _nearest(request: Request, max_model_len: int | None) -> list[str]:
     if not 0 < request.share < 1 or request.layout.gpus_per_node < 1:
         return []
-    return [f"instead, {choice.layout} fits and holds {choice.fit.kv_tokens} KV tokens"
-            for choice in choose.alternatives(request, max_model_len)]
+    return [
+        f"instead, {choice.layout} fits and holds {choice.fit.kv_tokens} KV tokens"
+        for choice in choose.alternatives(request, max_model_len)
+    ]
 
 
 def _reasons(request: Request, fit: Fit) -> list[str]:
     model, layout, release = request.model, request.layout, request.engine
-    lines = [f"stage {number} ({stage.layers} layers): {request.share:g} x {request.gpu.usable_gib:g} = "
-             f"{stage.budget:.2f} GiB - {stage.weights_gib:.2f} weights - {stage.overhead:.2f} overhead (an estimate) "
-             f"= {stage.kv:.2f} for KV"
-             for number, stage in enumerate(fit.stages)]
+    lines = [
+        f"stage {number} ({stage.layers} layers): {request.share:g} x {request.gpu.usable_gib:g} = "
+        f"{stage.budget:.2f} GiB - {stage.weights_gib:.2f} weights - {stage.overhead:.2f} overhead (an estimate) "
+        f"= {stage.kv:.2f} for KV"
+        for number, stage in enumerate(fit.stages)
+    ]
     smallest = min(fit.stages, key=lambda stage: stage.kv / stage.layers)
     row = kv_bytes(request)
     if fit.kv_fits:
-        lines.append(f"KV: {row:g} B a token and layer x {smallest.layers} layers: {fit.kv_tokens} tokens, "
-                     f"{fit.max_concurrency:.2f} x the context of {fit.max_model_len}")
+        lines.append(
+            f"KV: {row:g} B a token and layer x {smallest.layers} layers: {fit.kv_tokens} tokens, "
+            f"{fit.max_concurrency:.2f} x the context of {fit.max_model_len}"
+        )
     elif smallest.kv <= 0:
         lines.append(f"KV does not fit: weights and overhead exceed the budget by {-smallest.kv:.2f} GiB per GPU")
     else:
-        lines.append(f"KV does not fit: one request of {fit.max_model_len} tokens needs "
-                     f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold "
-                     f"{fit.kv_tokens}")
+        lines.append(
+            f"KV does not fit: one request of {fit.max_model_len} tokens needs "
+            f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold "
+            f"{fit.kv_tokens}"
+        )
     peak = max(stage.peak for stage in fit.stages)
     word = "starts" if fit.starts else "does not start"
-    lines.append(f"{word}: at most {peak:.2f} GiB with CUDA context, graphs and "
-                 f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB")
+    lines.append(
+        f"{word}: at most {peak:.2f} GiB with CUDA context, graphs and "
+        f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB"
+    )
     if model.mla and layout.tensor > 1:
         lines.append("the latent KV cache is the same on every tensor rank: more tensor ranks do not hold more tokens")
     elif model.mla is None and layout.tensor > model.kv_heads:

@@ -89,8 +89,15 @@ def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
     warm = filled
     if supply.storage == "cache":
         rate = min(link, fact("startup", "cold", "bucketReadGbitPerSecond"))
-        warm = _add(steps, filled, "warm the cache", _seconds(total, rate), _seconds(total, link), total,
-                    f"one copy at {rate:g} of {link:g} Gbit/s: {_source('bucketReadGbitPerSecond')}")
+        warm = _add(
+            steps,
+            filled,
+            "warm the cache",
+            _seconds(total, rate),
+            _seconds(total, link),
+            total,
+            f"one copy at {rate:g} of {link:g} Gbit/s: {_source('bucketReadGbitPerSecond')}",
+        )
     begin = (max(node[0], warm[0], filled[0]), max(node[1], warm[1], filled[1]))
     weights = _weights(steps, begin, request, fit, supply, link)
     to_gpu = _to_gpu(steps, weights, request, fit)
@@ -98,27 +105,43 @@ def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
     if not request.eager:
         sizes = request.engine.graph_sizes(batch(request, fit.max_model_len)[1])
         seconds = sizes * fact("startup", "cold", "captureSecondsPerSize")
-        ready = _add(steps, ready, "CUDA graphs", seconds, seconds, 0,
-                     f"{sizes} batch sizes: {_source('captureSecondsPerSize')}")
+        ready = _add(
+            steps, ready, "CUDA graphs", seconds, seconds, 0, f"{sizes} batch sizes: {_source('captureSecondsPerSize')}"
+        )
     return Startup(tuple(sorted(steps, key=lambda step: step.start)), ready[0], ready[1])
 
 
-def _weights(steps: list[Step], begin: tuple[float, float], request: Request, fit: Fit, supply: Supply,
-             link: float) -> tuple[float, float]:
+def _weights(
+    steps: list[Step], begin: tuple[float, float], request: Request, fit: Fit, supply: Supply, link: float
+) -> tuple[float, float]:
     reads, nodes = node_bytes(request, fit), request.layout.nodes
     if supply.storage == "copy":
         everything = file_bytes(request, fit) * nodes
         seconds = _seconds(everything, link)
-        return _add(steps, begin, "weights to nodes", seconds, seconds, everything,
-                    f"{nodes} whole copies over one link of {link:g} Gbit/s")
+        return _add(
+            steps,
+            begin,
+            "weights to nodes",
+            seconds,
+            seconds,
+            everything,
+            f"{nodes} whole copies over one link of {link:g} Gbit/s",
+        )
     rate = supply.cache_gbit or link if supply.storage == "cache" else link
     if supply.storage == "mount":
         rate = min(rate, fact("startup", "cold", "bucketReadGbitPerSecond"))
     best = rate if supply.storage == "cache" else link
     kind = "the cache's workers" if supply.storage == "cache" else "the bucket"
     stages = "only its stages" if max(reads) < file_bytes(request, fit) else "every file"
-    return _add(steps, begin, "weights to nodes", _seconds(sum(reads), rate), _seconds(sum(reads), best), sum(reads),
-                f"{nodes} node{'s'[: nodes != 1]}, each reads {stages}, from {kind} at {rate:g} Gbit/s in all")
+    return _add(
+        steps,
+        begin,
+        "weights to nodes",
+        _seconds(sum(reads), rate),
+        _seconds(sum(reads), best),
+        sum(reads),
+        f"{nodes} node{'s'[: nodes != 1]}, each reads {stages}, from {kind} at {rate:g} Gbit/s in all",
+    )
 
 
 def _to_gpu(steps: list[Step], begin: tuple[float, float], request: Request, fit: Fit) -> tuple[float, float]:
@@ -135,8 +158,9 @@ def _whole(stage: Stage, layout: Layout) -> float:
     return split * layout.tensor + weights.experts * layout.tensor * layout.data + weights.replicated
 
 
-def _add(steps: list[Step], begin: tuple[float, float], name: str, seconds: float, floor: float, size: int,
-         source: str) -> tuple[float, float]:
+def _add(
+    steps: list[Step], begin: tuple[float, float], name: str, seconds: float, floor: float, size: int, source: str
+) -> tuple[float, float]:
     steps.append(Step(name, begin[0], seconds, floor, size, source))
     return begin[0] + seconds, begin[1] + floor
 
@@ -152,4 +176,3 @@ def _source(key: str) -> str:
 
 def _seconds(size: float, gbit: float) -> float:
     return size * 8 / (gbit * 1e9)
-

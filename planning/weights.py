@@ -46,8 +46,9 @@ class Weights:
         return Weights(*(getattr(self, f.name) * times for f in fields(self)))
 
 
-def stage_weights(model: Model, layout: Layout, engine: Engine, first_layer: int, layers: int,
-                  speculative: bool = False) -> Weights:
+def stage_weights(
+    model: Model, layout: Layout, engine: Engine, first_layer: int, layers: int, speculative: bool = False
+) -> Weights:
     """Bytes on one GPU of the stage that holds `layers` layers from `first_layer` on."""
     first, last = first_layer == 0, first_layer + layers == model.layers
     routed = 0 if model.moe is None else max(0, first_layer + layers - max(first_layer, model.moe.dense_layers))
@@ -92,8 +93,11 @@ def _attention(model: Model, tensor: int, mla_weights: str) -> Weights:
         return Weights(attention=(2 * query + 2 * kv) * model.hidden * byte + bias, replicated=norms)
     mla, heads = model.mla, model.heads / tensor
     query_in = mla.query_rank or model.hidden
-    sharded = (query_in * heads * (mla.nope + mla.rope) + mla.kv_rank * heads * (mla.nope + mla.value)
-               + heads * mla.value * model.hidden)
+    sharded = (
+        query_in * heads * (mla.nope + mla.rope)
+        + mla.kv_rank * heads * (mla.nope + mla.value)
+        + heads * mla.value * model.hidden
+    )
     whole = model.hidden * (mla.query_rank or 0) + model.hidden * (mla.kv_rank + mla.rope)
     if model.indexer:  # not split by tensor ranks; the small projection of head weights stays in 16 bits
         whole += query_in * model.indexer.heads * model.indexer.dim + model.hidden * model.indexer.dim
@@ -128,8 +132,13 @@ def _moe(model: Model, layout: Layout) -> Weights:
     hidden: float = model.hidden
     if model.quantisation == "mxfp4":
         width, hidden = _up(width, _MXFP4_WIDTH), _up(hidden, _MXFP4_HIDDEN)
-    routed = experts * 3 * hidden * width * (FORMATS["fp8"] if model.quantisation == "fp8-mlp"
-                                             else _linear(model, of_experts=True))
+    routed = (
+        experts
+        * 3
+        * hidden
+        * width
+        * (FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, of_experts=True))
+    )
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF
     shared = 3 * model.hidden * moe.shared * moe.intermediate / layout.tensor * _linear(model)

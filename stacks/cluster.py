@@ -34,7 +34,8 @@ def check_context(context: str, kubeconfig: str | None = None) -> None:
 def kubeconfig_files() -> list[Path]:
     """The kubeconfig files that kubectl would read here."""
     return [Path(path) for path in os.environ.get("KUBECONFIG", "").split(os.pathsep) if path] or [
-        Path.home() / ".kube" / "config"]
+        Path.home() / ".kube" / "config"
+    ]
 
 
 def contexts_in(kubeconfig: Mapping[str, Any]) -> set[str]:
@@ -55,6 +56,7 @@ def _parsed(text: str, where: str) -> Mapping[str, Any]:
     try:
         parsed = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise ConfigError([Refusal("cluster.context", "", f"{where} is not YAML ({str(error).splitlines()[0]})",
-                                   "give a kubeconfig")]) from None
+        raise ConfigError(
+            [Refusal("cluster.context", "", f"{where} is not YAML ({str(error).splitlines()[0]})", "give a kubeconfig")]
+        ) from None
     return parsed if isinstance(parsed, Mapping) else {}

@@ -40,12 +40,19 @@ _PLACEHOLDER = re.compile(r"<[^<>]+>")
 _GPUS_DEFAULT = 8
 # Arguments that the program derives from other keys, and which key that is.
 _OWNED_FLAGS = {
-    "--served-model-name": "servedModelName", "--port": "port", "--model": "model",
-    "--tensor-parallel-size": "layout.tensor", "-tp": "layout.tensor",
-    "--pipeline-parallel-size": "layout.pipeline", "-pp": "layout.pipeline",
-    "--data-parallel-size": "replicas", "-dp": "replicas",
-    "--max-model-len": "maxModelLen", "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
-    "--distributed-executor-backend": "engine.launcher", "--api-key": "the secret modelserve:apiKey",
+    "--served-model-name": "servedModelName",
+    "--port": "port",
+    "--model": "model",
+    "--tensor-parallel-size": "layout.tensor",
+    "-tp": "layout.tensor",
+    "--pipeline-parallel-size": "layout.pipeline",
+    "-pp": "layout.pipeline",
+    "--data-parallel-size": "replicas",
+    "-dp": "replicas",
+    "--max-model-len": "maxModelLen",
+    "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
+    "--distributed-executor-backend": "engine.launcher",
+    "--api-key": "the secret modelserve:apiKey",
     "--host": "nothing: it listens on every address",
 }
 
@@ -55,23 +62,32 @@ def _binary_quantity(value: str) -> str:
         return value
     number = re.match(r"[0-9]+", value)
     example = f"{number[0]}Gi" if number else "512Gi"
-    raise rule(value, "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)",
-               f"write {example}")
+    raise rule(
+        value,
+        "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)",
+        f"write {example}",
+    )
 
 
 def _namespace(value: str) -> str:
     if len(value) <= 63 and _DNS_1123.fullmatch(value):
         return value
-    raise rule(value, "is not a namespace's name (DNS-1123: lower-case letters, digits, '-', at most 63)",
-               "write the name of an existing namespace, such as default")
+    raise rule(
+        value,
+        "is not a namespace's name (DNS-1123: lower-case letters, digits, '-', at most 63)",
+        "write the name of an existing namespace, such as default",
+    )
 
 
 def _pinned_image(value: str) -> str:
     name, _, tag = value.rpartition(":")
     if "@sha256:" in value or (name and "/" not in tag and tag and tag != "latest"):
         return value
-    raise rule(value, "has no fixed tag, so two pods of one group may run two engines",
-               "write name:tag, better name@sha256:digest")
+    raise rule(
+        value,
+        "has no fixed tag, so two pods of one group may run two engines",
+        "write name:tag, better name@sha256:digest",
+    )
 
 
 def _version(value: str) -> str:
@@ -89,8 +105,11 @@ def _relative_path(value: str) -> str:
 def _model_name(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
         return value
-    raise rule(value, "is not a repository's name",
-               "write the model's public repository name without its owner, such as DeepSeek-R1")
+    raise rule(
+        value,
+        "is not a repository's name",
+        "write the model's public repository name without its owner, such as DeepSeek-R1",
+    )
 
 
 def _day(value: Any) -> Any:
@@ -123,8 +142,11 @@ class Cloud(Strict):
     """Where the stack runs."""
 
     kind: Literal["local"] = Field(description="the cloud: local is the rehearsal on this machine")
-    gpu: str = Field(min_length=1, description="the GPU by its catalog name, such as H20-96, or NAME:GIB with the "
-                     "usable memory that the driver reports")
+    gpu: str = Field(
+        min_length=1,
+        description="the GPU by its catalog name, such as H20-96, or NAME:GIB with the "
+        "usable memory that the driver reports",
+    )
 
 
 class Cluster(Strict):
@@ -132,7 +154,8 @@ class Cluster(Strict):
 
     context: str = Field(min_length=1, description="the kubeconfig's context, by name")
     namespace: Annotated[str, AfterValidator(_namespace)] = Field(
-        "default", description="an existing namespace that takes every object of the stack")
+        "default", description="an existing namespace that takes every object of the stack"
+    )
 
 
 class Weights(Strict):
@@ -140,11 +163,14 @@ class Weights(Strict):
 
     source: Literal["pvc"] = Field(description="where weights come from")
     claim: Annotated[str, AfterValidator(_namespace)] = Field(
-        description="the name of an existing PersistentVolumeClaim that holds the weights")
+        description="the name of an existing PersistentVolumeClaim that holds the weights"
+    )
     prefix: Annotated[str, AfterValidator(_relative_path)] = Field(
-        "models", description="the folder that holds one folder a model")
+        "models", description="the folder that holds one folder a model"
+    )
     gbit_per_second: float | None = Field(
-        None, gt=0, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent")
+        None, gt=0, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
+    )
 
 
 class Engine(Strict):
@@ -152,20 +178,23 @@ class Engine(Strict):
 
     image: Annotated[str, AfterValidator(_pinned_image)] = Field(description="the image, by tag or digest")
     version: Annotated[str, AfterValidator(_version)] = Field(
-        description="the vLLM release inside the image, in quotes")
+        description="the vLLM release inside the image, in quotes"
+    )
     launcher: Literal["ray"] = Field("ray", description="what joins the nodes of one replica")
     image_has_ray: bool = Field(
-        False, description="true where you put Ray into an image of a release that ships without it")
+        False, description="true where you put Ray into an image of a release that ships without it"
+    )
     gpu_memory_utilization: float | None = Field(
-        None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1")
-    extra_args: tuple[str, ...] = Field(
-        (), strict=False, description="a list of further arguments of vllm serve")
+        None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1"
+    )
+    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
     env: dict[str, str] = Field({}, description="a map of further environment variables, text to text")
 
     @field_validator("extra_args")
     @classmethod
-    def _engine_knows_them_and_no_key_of_ours_says_them(cls, value: tuple[str, ...], info: ValidationInfo
-                                                        ) -> tuple[str, ...]:
+    def _engine_knows_them_and_no_key_of_ours_says_them(
+        cls, value: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
         found = []
         for i, argument in enumerate(value):
             flag = argument.partition("=")[0].replace("_", "-")
@@ -180,8 +209,13 @@ class Engine(Strict):
     @classmethod
     def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
         ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
-        refuse(*[(f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
-                 for name in value if name.startswith(ours)])
+        refuse(
+            *[
+                (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
+                for name in value
+                if name.startswith(ours)
+            ]
+        )
         return value
 
 
@@ -217,8 +251,12 @@ class Layout(Strict):
         if ranks != gpus:
             stages, rest = divmod(gpus, tensor)
             instead = f"write pipeline: {stages}" if not rest else f"write tensor: {per_node}, pipeline: {nodes}"
-            raise rule(tensor, f"tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but nodes {nodes} x "
-                       f"gpusPerNode {per_node} = {gpus} GPUs", f"{instead}, or change nodes")
+            raise rule(
+                tensor,
+                f"tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but nodes {nodes} x "
+                f"gpusPerNode {per_node} = {gpus} GPUs",
+                f"{instead}, or change nodes",
+            )
         return tensor
 
 
@@ -228,7 +266,8 @@ class Resources(Strict):
     cpu: Positive = Field(description="whole CPUs of each pod, such as 64")
     memory: BinaryQuantity = Field(description="memory of each pod, such as 512Gi")
     shm: BinaryQuantity = Field(
-        "32Gi", validate_default=True, description="size of /dev/shm, such as 32Gi; it is part of memory")
+        "32Gi", validate_default=True, description="size of /dev/shm, such as 32Gi; it is part of memory"
+    )
     ephemeral_storage: BinaryQuantity | None = Field(None, description="scratch disk of each pod, such as 30Gi")
 
     @field_validator("shm")
@@ -244,27 +283,36 @@ class Service(Strict):
     """One model under one name."""
 
     model: Annotated[str, AfterValidator(_model_name)] = Field(
-        description="the model's public repository name without its owner, such as DeepSeek-R1")
+        description="the model's public repository name without its owner, such as DeepSeek-R1"
+    )
     served_model_name: str | None = Field(
-        None, min_length=1, description="the model's name in requests; the service's name if absent")
+        None, min_length=1, description="the model's name in requests; the service's name if absent"
+    )
     engine: Engine = Field(description="a map with image and version")
     layout: Annotated[Layout | None, _AUTO] = Field(
-        None, description="a map with nodes, tensor and pipeline, or auto for the cheapest layout that fits",
-        json_schema_extra=_auto_schema)
+        None,
+        description="a map with nodes, tensor and pipeline, or auto for the cheapest layout that fits",
+        json_schema_extra=_auto_schema,
+    )
     resources: Resources = Field(description="a map with cpu and memory")
     startup_seconds: Positive | None = Field(
-        None, description="seconds of a cold start, from pod to first answer, where you know better than the plan")
+        None, description="seconds of a cold start, from pod to first answer, where you know better than the plan"
+    )
     max_model_len: Annotated[Positive | None, _AUTO] = Field(
-        None, description="the longest context in tokens, or auto for the longest that fits",
-        json_schema_extra=_auto_schema)
+        None,
+        description="the longest context in tokens, or auto for the longest that fits",
+        json_schema_extra=_auto_schema,
+    )
     unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
     replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
     readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
     startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
-        "LeaderCreated", description="when a group's workers are created")
+        "LeaderCreated", description="when a group's workers are created"
+    )
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
-        "RecreateGroupOnPodRestart", description="what the death of one pod does to its group")
+        "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
+    )
     pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
     pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
 
@@ -272,9 +320,12 @@ class Service(Strict):
     @classmethod
     def _port_is_free(cls, value: int, info: ValidationInfo) -> int:
         cloud = info.context["cloud"]
-        taken = {**{port: f"{cloud} reserves it for {what}" for port, what in
-                    fact("clouds", cloud, "reservedPorts").items()},
-                 **{port: f"the same pod uses it for {what}" for port, what in fact("engines", "ray", "ports").items()}}
+        taken = {
+            **{
+                port: f"{cloud} reserves it for {what}" for port, what in fact("clouds", cloud, "reservedPorts").items()
+            },
+            **{port: f"the same pod uses it for {what}" for port, what in fact("engines", "ray", "ports").items()},
+        }
         if str(value) in taken:
             raise rule(value, taken[str(value)], "write 8000")
         return value
@@ -283,16 +334,25 @@ class Service(Strict):
     @classmethod
     def _group_can_start(cls, value: str, info: ValidationInfo) -> str:
         if value == "LeaderReady" and info.data.get("readiness_probe"):
-            raise rule(value, "workers would wait for a leader whose readiness probe passes only when the workers have "
-                       "joined: a deadlock", "write LeaderCreated")
+            raise rule(
+                value,
+                "workers would wait for a leader whose readiness probe passes only when the workers have "
+                "joined: a deadlock",
+                "write LeaderCreated",
+            )
         return value
 
     @field_validator("pod_labels", "pod_annotations")
     @classmethod
     def _owned_by_us(cls, value: dict[str, str]) -> dict[str, str]:
         owners = ("leaderworkerset.sigs.k8s.io/", "pulumi.com/", "modelserve.dev/", "app.kubernetes.io/")
-        refuse(*[(f".{key}", given, "is set by the program or its controllers", "leave it out")
-                 for key, given in value.items() if key.startswith(owners)])
+        refuse(
+            *[
+                (f".{key}", given, "is set by the program or its controllers", "leave it out")
+                for key, given in value.items()
+                if key.startswith(owners)
+            ]
+        )
         return value
 
 
@@ -310,7 +370,8 @@ class Prices(Strict):
     per_gpu_hour: float | None = Field(None, description="the price of one GPU for an hour")
     per_gib_month: float | None = Field(None, description="the price of one GiB of weights kept for a month")
     as_of: Annotated[str | None, BeforeValidator(_day)] = Field(
-        None, description="the day the prices were read, such as 2026-11-01")
+        None, description="the day the prices were read, such as 2026-11-01"
+    )
 
 
 class StackConfig(Strict):
@@ -334,15 +395,23 @@ def parse(raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}) -> S
 
     `plain_secrets` names secret keys that are not encrypted in the stack file. Raises ConfigError with every refusal.
     """
-    refusals = [Refusal(key, "(plain text)", "a secret in plain text ends in the state file, the repository and logs",
-                        f"run: pulumi config set --secret modelserve:{key}") for key in plain_secrets]
+    refusals = [
+        Refusal(
+            key,
+            "(plain text)",
+            "a secret in plain text ends in the state file, the repository and logs",
+            f"run: pulumi config set --secret modelserve:{key}",
+        )
+        for key in plain_secrets
+    ]
     refusals += [unknown_key(key, raw[key], key, [*_top_level(), *SECRETS]) for key in raw if key not in _top_level()]
     refusals += _placeholders(raw)
     refusals += _names(raw.get("services"))
     config = None
     try:
-        config = StackConfig.model_validate({key: value for key, value in raw.items() if key in _top_level()},
-                                            context={"cloud": _cloud_kind(raw)})
+        config = StackConfig.model_validate(
+            {key: value for key, value in raw.items() if key in _top_level()}, context={"cloud": _cloud_kind(raw)}
+        )
     except ValidationError as error:
         said = {refusal.path for refusal in refusals}
         refusals += [refusal for refusal in from_pydantic(error, StackConfig) if refusal.path not in said]
@@ -383,19 +452,42 @@ def _names(services: object) -> list[Refusal]:
         replicas = service.get("replicas", 1) if isinstance(service, Mapping) else 1
         limit = name_limit(replicas if isinstance(replicas, int) else 1)
         if not _DNS_1035.fullmatch(text):
-            refusals.append(Refusal(path, shown(text), "is not a DNS-1035 name, which LeaderWorkerSet asks for",
-                                    "write a lower-case letter, then lower-case letters, digits and '-'"))
+            refusals.append(
+                Refusal(
+                    path,
+                    shown(text),
+                    "is not a DNS-1035 name, which LeaderWorkerSet asks for",
+                    "write a lower-case letter, then lower-case letters, digits and '-'",
+                )
+            )
         if len(text) > limit:
-            refusals.append(Refusal(path, shown(text), f"has {len(text)} characters; the labels of its worker pods, "
-                                    "built from it, would pass 63", f"write at most {limit}"))
+            refusals.append(
+                Refusal(
+                    path,
+                    shown(text),
+                    f"has {len(text)} characters; the labels of its worker pods, built from it, would pass 63",
+                    f"write at most {limit}",
+                )
+            )
         if text in {service_object(str(other)) for other in services}:
-            refusals.append(Refusal(path, shown(text), "is the name of another service's Kubernetes Service",
-                                    f"rename it or {text.removesuffix('-leader')}"))
+            refusals.append(
+                Refusal(
+                    path,
+                    shown(text),
+                    "is the name of another service's Kubernetes Service",
+                    f"rename it or {text.removesuffix('-leader')}",
+                )
+            )
     return refusals
 
 
 def name_limit(replicas: int) -> int:
     """The longest name of a service with so many replicas, in characters."""
     group = len(str(max(replicas - 1, 0)))
-    return (fact("engines", "leaderWorkerSet", "nameLimit") - fact("engines", "leaderWorkerSet", "revisionHashLength")
-            - len("-") - group - len("-"))
+    return (
+        fact("engines", "leaderWorkerSet", "nameLimit")
+        - fact("engines", "leaderWorkerSet", "revisionHashLength")
+        - len("-")
+        - group
+        - len("-")
+    )

@@ -28,12 +28,19 @@ def weights_mount() -> Manifest:
 def arguments(name: str, planned: Planned, weights: Weights) -> list[str]:
     """The argument list of `vllm serve` for the service called `name`."""
     service, layout, engine = planned.service, planned.layout, planned.service.engine
-    args = [weights_path(weights, service),
-            "--served-model-name", service.served_model_name or name,
-            "--port", str(service.port),
-            "--tensor-parallel-size", str(layout.tensor),
-            "--pipeline-parallel-size", str(layout.pipeline),
-            "--max-model-len", str(planned.max_model_len)]
+    args = [
+        weights_path(weights, service),
+        "--served-model-name",
+        service.served_model_name or name,
+        "--port",
+        str(service.port),
+        "--tensor-parallel-size",
+        str(layout.tensor),
+        "--pipeline-parallel-size",
+        str(layout.pipeline),
+        "--max-model-len",
+        str(planned.max_model_len),
+    ]
     if layout.nodes > 1:
         # Always said: releases from 0.11.1 on no longer choose Ray by themselves.
         args += ["--distributed-executor-backend", engine.launcher]

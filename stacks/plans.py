@@ -23,11 +23,22 @@ from stacks.config import Layout, Service, StackConfig, gibibytes
 from stacks.refusals import ConfigError, Refusal
 
 # Which key of a service the planner's words are about, by their first word.
-_KEYS = {"tensor": "layout.tensor", "pipeline": "layout.pipeline", "nodes": "layout.nodes",
-         "gpus-per-node": "layout.gpusPerNode", "layout": "layout", "max-model-len": "maxModelLen", "model": "model",
-         "utilization": "engine.gpuMemoryUtilization", "kv-dtype": "engine.extraArgs", "context": "engine.extraArgs",
-         "expert-parallel": "engine.extraArgs", "max-num-seqs": "engine.extraArgs", "engine": "engine.version",
-         "max-num-batched-tokens": "engine.extraArgs"}
+_KEYS = {
+    "tensor": "layout.tensor",
+    "pipeline": "layout.pipeline",
+    "nodes": "layout.nodes",
+    "gpus-per-node": "layout.gpusPerNode",
+    "layout": "layout",
+    "max-model-len": "maxModelLen",
+    "model": "model",
+    "utilization": "engine.gpuMemoryUtilization",
+    "kv-dtype": "engine.extraArgs",
+    "context": "engine.extraArgs",
+    "expert-parallel": "engine.extraArgs",
+    "max-num-seqs": "engine.extraArgs",
+    "engine": "engine.version",
+    "max-num-batched-tokens": "engine.extraArgs",
+}
 _LINE = re.compile(r"(?P<what>[\w.-]+)(?: (?P<value>[^:]*))?: (?P<why>[^;]*)(?:; (?P<instead>.*))?")
 
 
@@ -69,9 +80,12 @@ def briefly(name: str, planned: Planned) -> list[str]:
     found, layout = planned.plan, planned.layout
     fit, path, money = found.fit, found.startup, found.cost
     fullest = min(fit.stages, key=lambda stage: stage.kv)
-    price = ("unknown: no price in the stack file" if money.per_hour is None else
-             f"{money.per_hour:.2f} {money.currency} an hour, {money.cold_start:.2f} for one cold start "
-             f"(prices of {money.as_of})")
+    price = (
+        "unknown: no price in the stack file"
+        if money.per_hour is None
+        else f"{money.per_hour:.2f} {money.currency} an hour, {money.cold_start:.2f} for one cold start "
+        f"(prices of {money.as_of})"
+    )
     return [
         f"{name}: {'fits' if found.fits else 'does not fit'}: {found.request.model.name} on {layout.nodes} x "
         f"{layout.gpus_per_node} {found.request.gpu.name}, TP{layout.tensor} PP{layout.pipeline}; "
@@ -86,11 +100,18 @@ def briefly(name: str, planned: Planned) -> list[str]:
 def summary(planned: Planned) -> dict[str, Any]:
     """The plan in few numbers, as a stack output. `python -m ops plan STACK --json` has them all."""
     found, layout = planned.plan, planned.layout
-    return {"fits": found.fits, "kvTokens": found.fit.kv_tokens, "maxModelLen": planned.max_model_len,
-            "maxConcurrency": round(found.fit.max_concurrency, 2), "startupSeconds": planned.startup_seconds,
-            "floorSeconds": round(found.startup.floor_seconds), "costPerHour": found.cost.per_hour,
-            "currency": found.cost.currency, "pricesAsOf": found.cost.as_of,
-            "layout": f"{layout.nodes} x {layout.gpus_per_node} GPUs, TP{layout.tensor} PP{layout.pipeline}"}
+    return {
+        "fits": found.fits,
+        "kvTokens": found.fit.kv_tokens,
+        "maxModelLen": planned.max_model_len,
+        "maxConcurrency": round(found.fit.max_concurrency, 2),
+        "startupSeconds": planned.startup_seconds,
+        "floorSeconds": round(found.startup.floor_seconds),
+        "costPerHour": found.cost.per_hour,
+        "currency": found.cost.currency,
+        "pricesAsOf": found.cost.as_of,
+        "layout": f"{layout.nodes} x {layout.gpus_per_node} GPUs, TP{layout.tensor} PP{layout.pipeline}",
+    }
 
 
 def _minutes(seconds: float) -> str:
@@ -116,11 +137,15 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         warning = misfit.why
     shape = found.request.layout
     if shape.nodes > 1 and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
-        raise _Misfit("engine.image", service.engine.image,
-                      f"images of vLLM {service.engine.version} ship without Ray, which joins {shape.nodes} nodes",
-                      "take an image with Ray and say imageHasRay: true, or a layout of one node")
+        raise _Misfit(
+            "engine.image",
+            service.engine.image,
+            f"images of vLLM {service.engine.version} ship without Ray, which joins {shape.nodes} nodes",
+            "take an image with Ray and say imageHasRay: true, or a layout of one node",
+        )
     layout = service.layout or Layout.model_construct(
-        nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline)
+        nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
+    )
     seconds = service.startup_seconds or math.ceil(found.startup.first_token_seconds)
     return Planned(service, found, layout, found.fit.max_model_len, seconds, warning)
 
@@ -130,17 +155,29 @@ def _ask(config: StackConfig, service: Service) -> Ask:
     flags = dict(_flags(engine.extra_args))
     prices = config.prices
     return Ask(
-        model=service.model, gpu=config.cloud.gpu, engine_version=engine.version,
+        model=service.model,
+        gpu=config.cloud.gpu,
+        engine_version=engine.version,
         gpus_per_node=layout.gpus_per_node if layout else max(fact("clouds", config.cloud.kind, "gpusPerPod")),
-        nodes=layout.nodes if layout else None, tensor=layout.tensor if layout else None,
-        pipeline=layout.pipeline if layout else None, max_model_len=service.max_model_len,
-        utilization=engine.gpu_memory_utilization, eager="--enforce-eager" in flags,
-        kv_dtype=flags.get("--kv-cache-dtype") or "auto", expert_parallel="--enable-expert-parallel" in flags,
-        context=int(flags.get("--decode-context-parallel-size") or 1), speculative="--speculative-config" in flags,
-        batched_tokens=_number(flags.get("--max-num-batched-tokens")), sequences=_number(flags.get("--max-num-seqs")),
-        supply=Supply("mount", config.weights.gbit_per_second), memory_gib=gibibytes(service.resources.memory),
+        nodes=layout.nodes if layout else None,
+        tensor=layout.tensor if layout else None,
+        pipeline=layout.pipeline if layout else None,
+        max_model_len=service.max_model_len,
+        utilization=engine.gpu_memory_utilization,
+        eager="--enforce-eager" in flags,
+        kv_dtype=flags.get("--kv-cache-dtype") or "auto",
+        expert_parallel="--enable-expert-parallel" in flags,
+        context=int(flags.get("--decode-context-parallel-size") or 1),
+        speculative="--speculative-config" in flags,
+        batched_tokens=_number(flags.get("--max-num-batched-tokens")),
+        sequences=_number(flags.get("--max-num-seqs")),
+        supply=Supply("mount", config.weights.gbit_per_second),
+        memory_gib=gibibytes(service.resources.memory),
         prices=Prices(prices.currency, prices.per_gpu_hour, None, prices.per_gib_month, prices.as_of),
-        replicas=service.replicas, more_models=_frozen(config.catalog.models), more_gpus=_frozen(config.catalog.gpus))
+        replicas=service.replicas,
+        more_models=_frozen(config.catalog.models),
+        more_gpus=_frozen(config.catalog.gpus),
+    )
 
 
 def _flags(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
@@ -188,8 +225,9 @@ def _misfit(ask: Ask, found: Plan) -> _Misfit:
     if ask.max_model_len is not None:
         longest = _plan(replace(ask, max_model_len=None))
         if longest.fits:
-            return _Misfit("maxModelLen", ask.max_model_len, why,
-                           f"write at most {longest.fit.max_model_len}, or auto; {others}")
+            return _Misfit(
+                "maxModelLen", ask.max_model_len, why, f"write at most {longest.fit.max_model_len}, or auto; {others}"
+            )
     return _Misfit("layout", found.request.layout, why, others)
 
 

@@ -39,10 +39,14 @@ def build(config: StackConfig, plans: Mapping[str, Planned]) -> dict[str, pulumi
 
 def _load() -> StackConfig:
     prefix = f"{NAMESPACE}:"
-    given = {key.removeprefix(prefix): value for key, value in engine_config.CONFIG.get().items()
-             if key.startswith(prefix)}
-    plain = {key: value for key in SECRETS if (value := given.pop(key, None))
-             and not engine_config.is_config_secret(prefix + key)}
+    given = {
+        key.removeprefix(prefix): value for key, value in engine_config.CONFIG.get().items() if key.startswith(prefix)
+    }
+    plain = {
+        key: value
+        for key in SECRETS
+        if (value := given.pop(key, None)) and not engine_config.is_config_secret(prefix + key)
+    }
     config = parse({key: _decoded(value) for key, value in given.items()}, plain_secrets=plain)
     check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
     return config

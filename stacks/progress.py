@@ -65,8 +65,9 @@ def describe(view: View) -> Standing:
         return Standing(f"pods scheduled: {len(placed)} of {wanted}", problems)
     if len(running) < wanted:
         late = next(pod for pod in placed if pod not in running)
-        return Standing(f"pods started: {len(running)} of {wanted} ({_name(late)}: {_waiting(late) or 'Pending'})",
-                        problems)
+        return Standing(
+            f"pods started: {len(running)} of {wanted} ({_name(late)}: {_waiting(late) or 'Pending'})", problems
+        )
     leaders = [pod for pod in pods if pod["metadata"]["labels"].get(f"{_GROUP}worker-index") == "0"]
     late_leader = next((pod for pod in leaders if not _ready(pod)), None)
     if late_leader is None:
@@ -98,16 +99,21 @@ def _failures(pod: Mapping[str, Any], view: View) -> list[str]:
             found.append(f"{_name(pod)}: {waiting['reason']}: {waiting.get('message') or status['image']}")
         if ended and ended.get("exitCode"):
             last = [line for line in view.logs.get(_name(pod), "").splitlines() if line.strip()]
-            found.append(f"{_name(pod)}: its container ended with exit code {ended['exitCode']}, so its group starts "
-                         + ("anew" if not last else f"anew; its last words: {last[-1].strip()}"))
+            found.append(
+                f"{_name(pod)}: its container ended with exit code {ended['exitCode']}, so its group starts "
+                + ("anew" if not last else f"anew; its last words: {last[-1].strip()}")
+            )
     return found
 
 
 def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
     """One line for all pods that the scheduler cannot place, with the GPUs wanted and there."""
-    refused = [(_name(pod), pod, condition.get("message", "")) for pod in pods
-               for condition in pod["status"].get("conditions") or []
-               if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable"]
+    refused = [
+        (_name(pod), pod, condition.get("message", ""))
+        for pod in pods
+        for condition in pod["status"].get("conditions") or []
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable"
+    ]
     if not refused:
         return []
     _, first, message = refused[0]
@@ -118,8 +124,10 @@ def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
     # What follows «preemption» is about evicting other pods, which is not what the reader can change.
     scheduler = message.partition(" no new claims")[0].partition(" preemption:")[0]
     room = f", the cluster has {there}, of which {max(there - taken, 0)} free" if view.nodes else ""
-    return [f"no node for {', '.join(name for name, *_ in refused)}: {wanted} {resource} are wanted ({per_pod} in each "
-            f"pod){room}; the scheduler says: {scheduler}"]
+    return [
+        f"no node for {', '.join(name for name, *_ in refused)}: {wanted} {resource} are wanted ({per_pod} in each "
+        f"pod){room}; the scheduler says: {scheduler}"
+    ]
 
 
 def _gpus(pod: Mapping[str, Any]) -> tuple[str, int]:
@@ -143,8 +151,10 @@ def _waiting(pod: Mapping[str, Any]) -> str | None:
 
 
 def _ready(pod: Mapping[str, Any]) -> bool:
-    return any(condition["type"] == "Ready" and condition["status"] == "True"
-               for condition in pod["status"].get("conditions") or [])
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in pod["status"].get("conditions") or []
+    )
 
 
 class Progress:
@@ -165,8 +175,12 @@ class Progress:
             begin = pulumi.ResourceHook("progress-begin", self._begin, ignore)
             end = pulumi.ResourceHook("progress-end", self._end, ignore)
             self._binding = pulumi.ResourceHookBinding(
-                before_create=[begin], before_update=[begin], after_create=[end], after_update=[end],
-                on_error=[pulumi.ErrorHook("progress-lost", self._lost)])
+                before_create=[begin],
+                before_update=[begin],
+                after_create=[end],
+                after_update=[end],
+                on_error=[pulumi.ErrorHook("progress-lost", self._lost)],
+            )
         return self._binding
 
     async def _begin(self, args: pulumi.ResourceHookArgs) -> None:
@@ -233,15 +247,22 @@ class _Look:
         """The group called `name`, or None while it cannot be read."""
         try:
             group = self._custom.get_namespaced_custom_object(
-                "leaderworkerset.x-k8s.io", "v1", self._namespace, "leaderworkersets", name)
-            pods = self._plain(self._core.list_namespaced_pod(
-                self._namespace, label_selector=f"{_GROUP}name={name}").items)
+                "leaderworkerset.x-k8s.io", "v1", self._namespace, "leaderworkersets", name
+            )
+            pods = self._plain(
+                self._core.list_namespaced_pod(self._namespace, label_selector=f"{_GROUP}name={name}").items
+            )
         except self._errors:
             return None
         short = any(not pod["spec"].get("nodeName") for pod in pods)
         nodes, others = self._room(name) if short else ([], [])
-        return View(spec=group["spec"], pods=pods, nodes=nodes, others=others,
-                    logs={_name(pod): self._log(_name(pod)) for pod in pods if _tells(pod)})
+        return View(
+            spec=group["spec"],
+            pods=pods,
+            nodes=nodes,
+            others=others,
+            logs={_name(pod): self._log(_name(pod)) for pod in pods if _tells(pod)},
+        )
 
     def _room(self, name: str) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
         """The nodes, and the pods that are not of the group. Empty for who may read one namespace only."""

@@ -16,8 +16,12 @@ from tests.components.test_ray_lws_group import ARGS as GROUP
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 
 ARGS = InferenceServiceArgs(
-    stack="test", namespace="default", service_name="ds-leader",
-    leaders=leader_selector("ds"), members=group_selector("ds"))
+    stack="test",
+    namespace="default",
+    service_name="ds-leader",
+    leaders=leader_selector("ds"),
+    members=group_selector("ds"),
+)
 KEY = "sk-canary-0123456789"
 ENCODED = base64.b64encode(KEY.encode()).decode()
 
@@ -25,8 +29,11 @@ ENCODED = base64.b64encode(KEY.encode()).decode()
 def labels_of(name: str, group_index: int, worker_index: int) -> dict[str, str]:
     """What LeaderWorkerSet's pod webhook writes on a pod."""
     prefix = "leaderworkerset.sigs.k8s.io"
-    return {f"{prefix}/name": name, f"{prefix}/group-index": str(group_index),
-            f"{prefix}/worker-index": str(worker_index)}
+    return {
+        f"{prefix}/name": name,
+        f"{prefix}/group-index": str(group_index),
+        f"{prefix}/worker-index": str(worker_index),
+    }
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
@@ -37,10 +44,15 @@ def program(key: str | None = None, opts: pulumi.ResourceOptions | None = None) 
     """A group behind its endpoint, as a stack wires them."""
     secret = pulumi.Output.secret(key) if key else None
     front = InferenceService("ds", replace(ARGS, api_key=secret), opts)
-    RayLwsGroup("ds", replace(
-        GROUP, api_key_secret=front.secret_name,
-        api_key_revision=pulumi.Output.unsecret(secret.apply(api_key_revision)) if secret else None),
-        pulumi.ResourceOptions(depends_on=[front]))
+    RayLwsGroup(
+        "ds",
+        replace(
+            GROUP,
+            api_key_secret=front.secret_name,
+            api_key_revision=pulumi.Output.unsecret(secret.apply(api_key_revision)) if secret else None,
+        ),
+        pulumi.ResourceOptions(depends_on=[front]),
+    )
 
 
 # --- the way in
@@ -123,7 +135,8 @@ def test_the_api_key_is_in_no_other_resource_and_no_output(engine: Recorder):
 def test_the_leader_reads_the_key_from_the_secret_that_holds_it(engine: Recorder):
     engine.run(lambda: program(KEY))
     (leader,) = inputs(engine.one("LeaderWorkerSet"))["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"][
-        "containers"]
+        "containers"
+    ]
     (reference,) = [entry["valueFrom"]["secretKeyRef"] for entry in leader["env"] if entry["name"] == "VLLM_API_KEY"]
     secret = inputs(engine.one("Secret"))
     assert reference["name"] == secret["metadata"]["name"]
@@ -133,8 +146,10 @@ def test_the_leader_reads_the_key_from_the_secret_that_holds_it(engine: Recorder
 def revision(engine: Recorder, key: str) -> Any:
     engine.run(lambda: program(key))
     template = inputs(engine.one("LeaderWorkerSet"))["spec"]["leaderWorkerTemplate"]
-    values = {template[which]["metadata"]["annotations"]["modelserve.dev/api-key-revision"]
-              for which in ("leaderTemplate", "workerTemplate")}
+    values = {
+        template[which]["metadata"]["annotations"]["modelserve.dev/api-key-revision"]
+        for which in ("leaderTemplate", "workerTemplate")
+    }
     assert len(values) == 1
     return values.pop()
 
@@ -180,8 +195,16 @@ def test_every_object_belongs_to_the_component_which_says_where_the_model_answer
 def test_no_option_of_the_component_leaks_into_its_objects(engine: Recorder):
     def leaking() -> None:
         other = pulumi.CustomResource("cloud:index:Bucket", "other", {})
-        program(KEY, pulumi.ResourceOptions(depends_on=[other], ignore_changes=["spec"], replace_on_changes=["*"],
-                                            retain_on_delete=True, additional_secret_outputs=["spec"]))
+        program(
+            KEY,
+            pulumi.ResourceOptions(
+                depends_on=[other],
+                ignore_changes=["spec"],
+                replace_on_changes=["*"],
+                retain_on_delete=True,
+                additional_secret_outputs=["spec"],
+            ),
+        )
 
     engine.run(leaking)
     for kind in ("Secret", "NetworkPolicy", "Service"):

@@ -87,8 +87,13 @@ class Pod:
         bash = which("bash")
         assert bash
         return subprocess.Popen(
-            [bash, SCRIPT, *VLLM_ARGS], env={key: value for key, value in merged.items() if value is not None},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder)
+            [bash, SCRIPT, *VLLM_ARGS],
+            env={key: value for key, value in merged.items() if value is not None},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+        )
 
     def run(self, **env: str | None) -> Ended:
         """Run the script to its end."""
@@ -115,11 +120,21 @@ class Pod:
 @pytest.fixture
 def pod(tmp_path: Path) -> Pod:
     """The leader of a group of two nodes with eight GPUs each."""
-    made = Pod(tmp_path, {
-        "PATH": str(tmp_path / "bin"), "PYTHONPATH": str(tmp_path / "modules"), "MODELSERVE_NODES": "2",
-        "MODELSERVE_GPUS_PER_NODE": "8", "MODELSERVE_POD_INDEX": "0", "MODELSERVE_RAY_SECONDS": "20",
-        "MODELSERVE_RAY_PORT": "6379", "MODELSERVE_POLL_SECONDS": "0.05", "VLLM_HOST_IP": "10.0.0.1",
-        "LWS_LEADER_ADDRESS": "ds-0.ds.default"})
+    made = Pod(
+        tmp_path,
+        {
+            "PATH": str(tmp_path / "bin"),
+            "PYTHONPATH": str(tmp_path / "modules"),
+            "MODELSERVE_NODES": "2",
+            "MODELSERVE_GPUS_PER_NODE": "8",
+            "MODELSERVE_POD_INDEX": "0",
+            "MODELSERVE_RAY_SECONDS": "20",
+            "MODELSERVE_RAY_PORT": "6379",
+            "MODELSERVE_POLL_SECONDS": "0.05",
+            "VLLM_HOST_IP": "10.0.0.1",
+            "LWS_LEADER_ADDRESS": "ds-0.ds.default",
+        },
+    )
     made.image()
     made.install("ray")
     made.install("vllm", "exit 7")
@@ -162,8 +177,9 @@ def test_the_leader_counts_every_gpu_before_it_becomes_vllm(pod: Pod):
     pod.joins(0, 8, 15, 16)
     ended = pod.run()
     head, *counts, engine = pod.calls()
-    assert head[0] == "ray" and {"start", "--head", "--port=6379", "--num-gpus=8",
-                                 "--node-ip-address=10.0.0.1"} <= set(head)
+    assert head[0] == "ray" and {"start", "--head", "--port=6379", "--num-gpus=8", "--node-ip-address=10.0.0.1"} <= set(
+        head
+    )
     assert counts == [["count", "0"], ["count", "8"], ["count", "15"], ["count", "16"]]
     assert engine == ["vllm", str(ended.process), "serve", *VLLM_ARGS], "vLLM must be the pod's first process"
     assert ended.status == 7
@@ -248,8 +264,12 @@ def test_a_worker_waits_for_its_leaders_port(pod: Pod, closed_port: int):
 
 
 def test_a_worker_without_a_leader_ends_after_its_deadline(pod: Pod, closed_port: int):
-    ended = pod.run(MODELSERVE_POD_INDEX="1", LWS_LEADER_ADDRESS="127.0.0.1", MODELSERVE_RAY_PORT=str(closed_port),
-                    MODELSERVE_RAY_SECONDS="1")
+    ended = pod.run(
+        MODELSERVE_POD_INDEX="1",
+        LWS_LEADER_ADDRESS="127.0.0.1",
+        MODELSERVE_RAY_PORT=str(closed_port),
+        MODELSERVE_RAY_SECONDS="1",
+    )
     assert ended.status not in (0, 7)
     assert pod.calls() == []
     assert ended.output.splitlines()[-1] == f"modelserve: ray: no leader at 127.0.0.1:{closed_port} in 1 s"

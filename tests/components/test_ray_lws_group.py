@@ -19,9 +19,19 @@ from stacks.progress import Progress
 from tests.support.recorder import Recorder, inputs
 
 ARGS = RayLwsGroupArgs(
-    stack="test", namespace="default", image="vllm/vllm-openai:v0.7.3",
+    stack="test",
+    namespace="default",
+    image="vllm/vllm-openai:v0.7.3",
     engine_args=["/weights/models/DeepSeek-R1", "--tensor-parallel-size", "8", "--pipeline-parallel-size", "2"],
-    nodes=2, gpus_per_node=8, tensor=8, pipeline=2, cpu=64, memory="512Gi", shm="32Gi", startup_seconds=1200)
+    nodes=2,
+    gpus_per_node=8,
+    tensor=8,
+    pipeline=2,
+    cpu=64,
+    memory="512Gi",
+    shm="32Gi",
+    startup_seconds=1200,
+)
 LAYOUT = "modelserve.dev/layout"
 BOTH = pytest.mark.parametrize("leader", [True, False], ids=["leader", "worker"])
 
@@ -63,8 +73,11 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 @BOTH
 def test_every_pod_requests_exactly_its_limits(leader):
     resources = container(leader, ephemeral_storage="30Gi", gpu_resource="example.com/gpu")["resources"]
-    assert resources["requests"] == resources["limits"] == {
-        "cpu": "64", "memory": "512Gi", "example.com/gpu": "8", "ephemeral-storage": "30Gi"}
+    assert (
+        resources["requests"]
+        == resources["limits"]
+        == {"cpu": "64", "memory": "512Gi", "example.com/gpu": "8", "ephemeral-storage": "30Gi"}
+    )
 
 
 @BOTH
@@ -100,8 +113,13 @@ def test_a_pod_knows_the_size_of_its_group(leader):
 @BOTH
 def test_the_users_variables_volumes_labels_and_annotations_reach_every_pod(leader):
     volume, mount = {"name": "weights", "emptyDir": {}}, {"name": "weights", "mountPath": "/weights"}
-    changes = {"env": {"NCCL_DEBUG": "INFO"}, "volumes": [volume], "volume_mounts": [mount],
-               "pod_labels": {"team": "a"}, "pod_annotations": {"note": "b"}}
+    changes = {
+        "env": {"NCCL_DEBUG": "INFO"},
+        "volumes": [volume],
+        "volume_mounts": [mount],
+        "pod_labels": {"team": "a"},
+        "pod_annotations": {"note": "b"},
+    }
     assert env(leader, **changes)["NCCL_DEBUG"] == "INFO"
     assert volume in pod(leader, **changes)["spec"]["volumes"]
     assert mount in container(leader, **changes)["volumeMounts"]
@@ -122,7 +140,8 @@ def test_the_engines_arguments_port_probes_and_api_key_are_the_leaders_alone():
     assert leader["ports"] == [{"name": "http", "containerPort": 8000}]
     assert {"startupProbe", "livenessProbe", "readinessProbe"} <= leader.keys()
     assert env(True, api_key_secret="ds-api-key")["VLLM_API_KEY"] == {
-        "secretKeyRef": {"name": "ds-api-key", "key": "apiKey"}}
+        "secretKeyRef": {"name": "ds-api-key", "key": "apiKey"}
+    }
     assert leader.keys() - worker.keys() == {"args", "ports", "startupProbe", "livenessProbe", "readinessProbe"}
     assert "VLLM_API_KEY" not in env(False, api_key_secret="ds-api-key")
     assert "ds-api-key" not in json.dumps(worker)
@@ -161,18 +180,32 @@ def test_startup_seconds_moves_the_startup_probe_and_rays_deadline_and_nothing_e
     assert changed(group(), group(startup_seconds=2400)) == {
         f"{template}/leaderTemplate/spec/containers/vllm/startupProbe/failureThreshold",
         f"{template}/leaderTemplate/spec/containers/vllm/env/MODELSERVE_RAY_SECONDS/value",
-        f"{template}/workerTemplate/spec/containers/vllm/env/MODELSERVE_RAY_SECONDS/value"}
+        f"{template}/workerTemplate/spec/containers/vllm/env/MODELSERVE_RAY_SECONDS/value",
+    }
 
 
 def test_every_time_in_a_pod_is_read_from_the_one_place_that_names_times(monkeypatch):
     monkeypatch.setattr(timeouts, "from_startup", lambda _: timeouts.Timeouts(901, 902, 903, 904))
-    named = {name: 1000 + i for i, name in enumerate((
-        "STARTUP_PERIOD_SECONDS", "READINESS_PERIOD_SECONDS", "LIVENESS_PERIOD_SECONDS", "LIVENESS_FAILURES",
-        "PROBE_TIMEOUT_SECONDS", "TERMINATION_GRACE_SECONDS"))}
+    named = {
+        name: 1000 + i
+        for i, name in enumerate(
+            (
+                "STARTUP_PERIOD_SECONDS",
+                "READINESS_PERIOD_SECONDS",
+                "LIVENESS_PERIOD_SECONDS",
+                "LIVENESS_FAILURES",
+                "PROBE_TIMEOUT_SECONDS",
+                "TERMINATION_GRACE_SECONDS",
+            )
+        )
+    }
     for name, value in named.items():
         monkeypatch.setattr(timeouts, name, value)
-    found = {value for path, value in leaves(pod(True)) if isinstance(value, int) and not isinstance(value, bool)
-             and "containerPort" not in path}
+    found = {
+        value
+        for path, value in leaves(pod(True))
+        if isinstance(value, int) and not isinstance(value, bool) and "containerPort" not in path
+    }
     assert found == {901, *named.values()}
     assert env(True)["MODELSERVE_RAY_SECONDS"] == "903"
 
@@ -203,27 +236,55 @@ def test_a_group_has_one_pod_a_node(nodes, pipeline):
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_ready_means_that_every_replica_of_the_new_generation_is(replicas):
     wait = json.loads(group(replicas=replicas)["metadata"]["annotations"]["pulumi.com/waitFor"])
-    assert sorted(wait) == ["condition=Available", f"jsonpath={{.status.readyReplicas}}={replicas}",
-                            f"jsonpath={{.status.updatedReplicas}}={replicas}"]
+    assert sorted(wait) == [
+        "condition=Available",
+        f"jsonpath={{.status.readyReplicas}}={replicas}",
+        f"jsonpath={{.status.updatedReplicas}}={replicas}",
+    ]
 
 
 def test_a_set_of_no_replicas_waits_for_no_number_that_its_status_leaves_out():
     assert json.loads(group(replicas=0)["metadata"]["annotations"]["pulumi.com/waitFor"]) == ["condition=Available"]
 
 
-@pytest.mark.parametrize("change", [
-    {"nodes": 1, "pipeline": 1}, {"gpus_per_node": 4, "tensor": 4}, {"tensor": 16, "pipeline": 1},
-    {"nodes": 4, "gpus_per_node": 4}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"nodes": 1, "pipeline": 1},
+        {"gpus_per_node": 4, "tensor": 4},
+        {"tensor": 16, "pipeline": 1},
+        {"nodes": 4, "gpus_per_node": 4},
+    ],
+)
 def test_the_layout_annotation_changes_with_the_layout(change):
     assert group(**change)["metadata"]["annotations"][LAYOUT] != group()["metadata"]["annotations"][LAYOUT]
 
 
 def test_the_layout_annotation_changes_with_nothing_but_the_layout():
-    other = {"stack": "b", "namespace": "b", "image": "b:1", "engine_args": [], "cpu": 1, "memory": "1Gi", "shm": "1Gi",
-             "startup_seconds": 1, "port": 1, "replicas": 2, "ephemeral_storage": "1Gi", "gpu_resource": "b/b",
-             "env": {"B": "b"}, "volumes": [{"name": "b"}], "volume_mounts": [{"name": "b", "mountPath": "/b"}],
-             "pod_labels": {"b": "b"}, "pod_annotations": {"b": "b"}, "api_key_secret": "b", "api_key_revision": "b",
-             "startup_policy": "LeaderReady", "restart_policy": "None", "readiness_probe": False}
+    other = {
+        "stack": "b",
+        "namespace": "b",
+        "image": "b:1",
+        "engine_args": [],
+        "cpu": 1,
+        "memory": "1Gi",
+        "shm": "1Gi",
+        "startup_seconds": 1,
+        "port": 1,
+        "replicas": 2,
+        "ephemeral_storage": "1Gi",
+        "gpu_resource": "b/b",
+        "env": {"B": "b"},
+        "volumes": [{"name": "b"}],
+        "volume_mounts": [{"name": "b", "mountPath": "/b"}],
+        "pod_labels": {"b": "b"},
+        "pod_annotations": {"b": "b"},
+        "api_key_secret": "b",
+        "api_key_revision": "b",
+        "startup_policy": "LeaderReady",
+        "restart_policy": "None",
+        "readiness_probe": False,
+    }
     layout = {"nodes", "gpus_per_node", "tensor", "pipeline"}
     assert other.keys() == {field.name for field in fields(RayLwsGroupArgs)} - layout
     assert group(**other)["metadata"]["annotations"][LAYOUT] == group()["metadata"]["annotations"][LAYOUT]
@@ -268,7 +329,10 @@ def test_the_group_waits_exactly_as_long_as_the_plan_says(engine: Recorder):
     limits = ARGS.limits
     given = engine.one("LeaderWorkerSet").customTimeouts
     assert (given.create, given.update, given.delete) == (
-        f"{limits.ready_seconds}s", f"{limits.ready_seconds}s", f"{limits.delete_seconds}s")
+        f"{limits.ready_seconds}s",
+        f"{limits.ready_seconds}s",
+        f"{limits.delete_seconds}s",
+    )
 
 
 def test_a_changed_layout_replaces_the_group_and_frees_its_gpus_first(engine: Recorder):
@@ -295,10 +359,18 @@ def test_every_object_belongs_to_the_component_and_nothing_is_left_unfinished(en
 def test_no_option_of_the_component_leaks_into_its_objects(engine: Recorder):
     def program() -> None:
         other = pulumi.CustomResource("cloud:index:Bucket", "other", {})
-        register("ds", opts=pulumi.ResourceOptions(
-            depends_on=[other], ignore_changes=["spec"], replace_on_changes=["*"], retain_on_delete=True,
-            custom_timeouts=pulumi.CustomTimeouts(create="1s"), additional_secret_outputs=["spec"],
-            delete_before_replace=False))
+        register(
+            "ds",
+            opts=pulumi.ResourceOptions(
+                depends_on=[other],
+                ignore_changes=["spec"],
+                replace_on_changes=["*"],
+                retain_on_delete=True,
+                custom_timeouts=pulumi.CustomTimeouts(create="1s"),
+                additional_secret_outputs=["spec"],
+                delete_before_replace=False,
+            ),
+        )
 
     engine.run(program)
     bucket = engine.urn(engine.one("Bucket"))
@@ -338,9 +410,17 @@ def test_groups_and_endpoints_of_several_models_share_no_name_in_one_stack(engin
         key = pulumi.Output.secret("k")
         for name in names:
             register(name)
-            InferenceService(name, InferenceServiceArgs(
-                stack="test", namespace="default", service_name=f"{name}-leader", api_key=key,
-                leaders=leader_selector(name), members=group_selector(name)))
+            InferenceService(
+                name,
+                InferenceServiceArgs(
+                    stack="test",
+                    namespace="default",
+                    service_name=f"{name}-leader",
+                    api_key=key,
+                    leaders=leader_selector(name),
+                    members=group_selector(name),
+                ),
+            )
 
     engine.run(program)  # the recorder refuses a logical name taken twice
     objects = [(found["kind"], found["metadata"]["namespace"], found["metadata"]["name"]) for found in engine.objects()]

@@ -24,12 +24,24 @@ SERVICE: dict[str, Any] = {
 }
 ONE_NODE = {"layout": {"nodes": 1, "tensor": 8, "pipeline": 1}}
 EVERYTHING = {
-    "servedModelName": "r1", "maxModelLen": 32768, "replicas": 3, "port": 9000, "startupPolicy": "LeaderReady",
-    "restartPolicy": "RecreateGroupAfterStart", "readinessProbe": False,
-    "engine": {"image": "vllm/vllm-openai:v0.14.0", "version": "0.14.0", "launcher": "ray",
-               "extraArgs": ["--enforce-eager"], "gpuMemoryUtilization": 0.95, "env": {"NCCL_DEBUG": "INFO"}},
+    "servedModelName": "r1",
+    "maxModelLen": 32768,
+    "replicas": 3,
+    "port": 9000,
+    "startupPolicy": "LeaderReady",
+    "restartPolicy": "RecreateGroupAfterStart",
+    "readinessProbe": False,
+    "engine": {
+        "image": "vllm/vllm-openai:v0.14.0",
+        "version": "0.14.0",
+        "launcher": "ray",
+        "extraArgs": ["--enforce-eager"],
+        "gpuMemoryUtilization": 0.95,
+        "env": {"NCCL_DEBUG": "INFO"},
+    },
     "resources": {"cpu": 64, "memory": "1Ti", "shm": "32Gi", "ephemeralStorage": "30Gi"},
-    "podLabels": {"team": "a"}, "podAnnotations": {"note": "b"},
+    "podLabels": {"team": "a"},
+    "podAnnotations": {"note": "b"},
 }
 STACKS = {
     "two nodes": {"ds": {}},
@@ -44,10 +56,14 @@ STACKS = {
 @functools.cache
 def objects(stack: str, *, key: bool) -> list[dict[str, Any]]:
     """What the program registers for one of the stacks above."""
-    config = parse({
-        "cloud": {"kind": "local", "gpu": "H20-96"}, "cluster": {"context": "here"},
-        "weights": {"source": "pvc", "claim": "weights"},
-        "services": {name: SERVICE | changes for name, changes in STACKS[stack].items()}})
+    config = parse(
+        {
+            "cloud": {"kind": "local", "gpu": "H20-96"},
+            "cluster": {"context": "here"},
+            "weights": {"source": "pvc", "claim": "weights"},
+            "services": {name: SERVICE | changes for name, changes in STACKS[stack].items()},
+        }
+    )
     recorder = Recorder(preview=False)
     secrets = {"modelserve:apiKey": "k"} if key else {}
 
@@ -69,29 +85,62 @@ def test_every_object_passes_strict_validation_against_its_real_schema(stack, ke
     assert {found["metadata"]["name"]: problems(found) for found in made if problems(found)} == {}
 
 
-@pytest.mark.parametrize(("kind", "path", "value", "said"), [
-    ("LeaderWorkerSet", "spec/replcas", 1, "$.spec: Additional properties are not allowed ('replcas' was unexpected)"),
-    ("LeaderWorkerSet", "spec/replicas", "1", "$.spec.replicas: '1' is not of type 'integer'"),
-    ("LeaderWorkerSet", "spec/startupPolicy", "Now", "$.spec.startupPolicy: 'Now' is not one of"),
-    ("LeaderWorkerSet", "metadata/anotations", {}, "$.metadata: Additional properties"),
-    ("LeaderWorkerSet", "spec/leaderWorkerTemplate/leaderTemplate/metadata/lables", {}, "('lables' was unexpected)"),
-    ("LeaderWorkerSet", "spec/leaderWorkerTemplate/workerTemplate/spec/enableServiceLink", False,
-     "('enableServiceLink' was unexpected)"),
-    ("LeaderWorkerSet", "spec/leaderWorkerTemplate/workerTemplate/spec/containers/0/imagePullPolcy", "Always",
-     "('imagePullPolcy' was unexpected)"),
-    ("LeaderWorkerSet", "spec/leaderWorkerTemplate/leaderTemplate/spec/containers/0/startupProbe/httpGet/prt", 1,
-     "('prt' was unexpected)"),
-    ("LeaderWorkerSet", "spec/leaderWorkerTemplate/leaderTemplate/spec/containers/0/resources/limits/memory", "lots",
-     "'lots' does not match"),
-    ("LeaderWorkerSet", "spec/leaderWorkerTemplate/leaderTemplate/spec/volumes/0/configMap/nam", "x",
-     "('nam' was unexpected)"),
-    ("Service", "spec/ports/0/targetPrt", 1, "('targetPrt' was unexpected)"),
-    ("Service", "spec/ports/0/port", "http", "'http' is not of type 'integer'"),
-    ("NetworkPolicy", "spec/podSelector/matchLabel", {}, "('matchLabel' was unexpected)"),
-    ("NetworkPolicy", "spec/ingress/0/form", [], "('form' was unexpected)"),
-    ("Secret", "dat", {}, "('dat' was unexpected)"),
-    ("ConfigMap", "data/launch.sh", 1, "1 is not of type 'string'"),
-])
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "said"),
+    [
+        (
+            "LeaderWorkerSet",
+            "spec/replcas",
+            1,
+            "$.spec: Additional properties are not allowed ('replcas' was unexpected)",
+        ),
+        ("LeaderWorkerSet", "spec/replicas", "1", "$.spec.replicas: '1' is not of type 'integer'"),
+        ("LeaderWorkerSet", "spec/startupPolicy", "Now", "$.spec.startupPolicy: 'Now' is not one of"),
+        ("LeaderWorkerSet", "metadata/anotations", {}, "$.metadata: Additional properties"),
+        (
+            "LeaderWorkerSet",
+            "spec/leaderWorkerTemplate/leaderTemplate/metadata/lables",
+            {},
+            "('lables' was unexpected)",
+        ),
+        (
+            "LeaderWorkerSet",
+            "spec/leaderWorkerTemplate/workerTemplate/spec/enableServiceLink",
+            False,
+            "('enableServiceLink' was unexpected)",
+        ),
+        (
+            "LeaderWorkerSet",
+            "spec/leaderWorkerTemplate/workerTemplate/spec/containers/0/imagePullPolcy",
+            "Always",
+            "('imagePullPolcy' was unexpected)",
+        ),
+        (
+            "LeaderWorkerSet",
+            "spec/leaderWorkerTemplate/leaderTemplate/spec/containers/0/startupProbe/httpGet/prt",
+            1,
+            "('prt' was unexpected)",
+        ),
+        (
+            "LeaderWorkerSet",
+            "spec/leaderWorkerTemplate/leaderTemplate/spec/containers/0/resources/limits/memory",
+            "lots",
+            "'lots' does not match",
+        ),
+        (
+            "LeaderWorkerSet",
+            "spec/leaderWorkerTemplate/leaderTemplate/spec/volumes/0/configMap/nam",
+            "x",
+            "('nam' was unexpected)",
+        ),
+        ("Service", "spec/ports/0/targetPrt", 1, "('targetPrt' was unexpected)"),
+        ("Service", "spec/ports/0/port", "http", "'http' is not of type 'integer'"),
+        ("NetworkPolicy", "spec/podSelector/matchLabel", {}, "('matchLabel' was unexpected)"),
+        ("NetworkPolicy", "spec/ingress/0/form", [], "('form' was unexpected)"),
+        ("Secret", "dat", {}, "('dat' was unexpected)"),
+        ("ConfigMap", "data/launch.sh", 1, "1 is not of type 'string'"),
+    ],
+)
 def test_the_validation_refuses_a_misspelt_field_and_a_wrong_type_at_any_depth(kind, path, value, said):
     (good,) = (found for found in objects("two nodes", key=True) if found["kind"] == kind)
     bad = copy.deepcopy(good)

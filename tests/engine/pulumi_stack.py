@@ -89,8 +89,15 @@ class Stack:
 
     def ops(self, *args: str, code: int = 0) -> str:
         """`python -m ops COMMAND …` for this stack file."""
-        done = subprocess.run([sys.executable, "-m", "ops", *args], cwd=self.folder, env=self.env, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-m", "ops", *args],
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+        )
         self.said.append(done.stdout)
         assert done.returncode == code, done.stdout
         return done.stdout
@@ -99,8 +106,14 @@ class Stack:
         """A `pulumi up` or `destroy` in a process group of its own, to be interrupted."""
         self.write()
         return subprocess.Popen(
-            ["pulumi", command, "-s", self.name, "--skip-preview", "--yes"], cwd=self.folder, env=self.env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+            ["pulumi", command, "-s", self.name, "--skip-preview", "--yes"],
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def interrupt(self, process: subprocess.Popen[str], number: signal.Signals) -> str:
         """Send a signal to the CLI alone, as a terminal's Ctrl-C or a kill would; what the run had said."""
@@ -116,16 +129,23 @@ class Stack:
     def run(self, *args: str, given: str | None = None) -> str:
         """Any pulumi command that must succeed."""
         named = args if self.name in args else (*args, "-s", self.name)
-        done = subprocess.run(["pulumi", *named], cwd=self.folder, env=self.env, text=True, capture_output=True,
-                              input=given, timeout=120)
+        done = subprocess.run(
+            ["pulumi", *named], cwd=self.folder, env=self.env, text=True, capture_output=True, input=given, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def _deploy(self, *args: str, ok: bool) -> str:
         self.write()
         done = subprocess.run(
-            ["pulumi", *args, "-s", self.name, "--non-interactive"], cwd=self.folder, env=self.env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+            ["pulumi", *args, "-s", self.name, "--non-interactive"],
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+        )
         self.said.append(done.stdout)
         assert (done.returncode == 0) is ok, done.stdout
         return done.stdout
@@ -155,7 +175,8 @@ class Cluster:
         """Whether all pods of a service are ready."""
         found = self.core.list_namespaced_pod("default", label_selector=f"leaderworkerset.sigs.k8s.io/name={name}")
         return bool(found.items) and all(
-            any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or []) for pod in found.items)
+            any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or []) for pod in found.items
+        )
 
     def ours(self) -> list[str]:
         """Every object that carries our label, and every pod of a group."""
@@ -163,11 +184,12 @@ class Cluster:
         groups = self.custom.list_namespaced_custom_object(*LWS, label_selector=label)["items"]
         found = [f"LeaderWorkerSet/{group['metadata']['name']}" for group in groups]
         for kind, listed, selector in (
-                ("Service", self.core.list_namespaced_service, label),
-                ("Secret", self.core.list_namespaced_secret, label),
-                ("ConfigMap", self.core.list_namespaced_config_map, label),
-                ("NetworkPolicy", self.network.list_namespaced_network_policy, label),
-                ("Pod", self.core.list_namespaced_pod, "leaderworkerset.sigs.k8s.io/name")):
+            ("Service", self.core.list_namespaced_service, label),
+            ("Secret", self.core.list_namespaced_secret, label),
+            ("ConfigMap", self.core.list_namespaced_config_map, label),
+            ("NetworkPolicy", self.network.list_namespaced_network_policy, label),
+            ("Pod", self.core.list_namespaced_pod, "leaderworkerset.sigs.k8s.io/name"),
+        ):
             found += [f"{kind}/{item.metadata.name}" for item in listed("default", label_selector=selector).items]
         return sorted(found)
 

@@ -18,8 +18,10 @@ def has(cluster: Cluster, name: str) -> Callable[[], bool]:
 
 
 def pending(stack: Stack) -> list[str]:
-    return [f"{operation['type']} {operation['resource']['type'].rpartition(':')[2]}"
-            for operation in stack.state()["deployment"].get("pending_operations") or []]
+    return [
+        f"{operation['type']} {operation['resource']['type'].rpartition(':')[2]}"
+        for operation in stack.state()["deployment"].get("pending_operations") or []
+    ]
 
 
 def test_ctrl_c_during_the_wait_ends_at_once_and_the_next_up_goes_on_waiting(stack: Stack, cluster: Cluster):
@@ -100,14 +102,20 @@ def test_recover_leaves_alone_what_is_not_ours(stack: Stack, cluster: Cluster):
     stack.interrupt(run, signal.SIGKILL)
     time.sleep(3)  # the orphaned provider may still be at it
     cluster.custom.patch_namespaced_custom_object(
-        "leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets", "ds",
-        {"metadata": {"labels": {"modelserve.dev/stack": "another"}}})
+        "leaderworkerset.x-k8s.io",
+        "v1",
+        "default",
+        "leaderworkersets",
+        "ds",
+        {"metadata": {"labels": {"modelserve.dev/stack": "another"}}},
+    )
     try:
         assert "LeaderWorkerSet default/ds: is there but not this stack's" in stack.ops("recover", stack.name, code=1)
         assert "already exists" in stack.up(ok=False)
     finally:
         cluster.custom.delete_namespaced_custom_object(
-            "leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets", "ds")
+            "leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets", "ds"
+        )
 
 
 def test_recover_has_nothing_to_do_after_a_run_that_ended(stack: Stack):

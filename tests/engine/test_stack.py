@@ -39,8 +39,12 @@ def test_a_new_image_rolls_the_group_in_place(stack: Stack, cluster: Cluster):
     assert cluster.group()["metadata"]["uid"] == uid
     after = cluster.pods()
     assert after.keys() == before.keys() and not set(after.values()) & set(before.values())
-    images = {pod.spec.containers[0].image for pod in cluster.core.list_namespaced_pod(
-        "default", label_selector="leaderworkerset.sigs.k8s.io/name=ds").items}
+    images = {
+        pod.spec.containers[0].image
+        for pod in cluster.core.list_namespaced_pod(
+            "default", label_selector="leaderworkerset.sigs.k8s.io/name=ds"
+        ).items
+    }
     assert images == {"vllm/vllm-openai:v0.7.2"} and cluster.ready()
 
 
@@ -103,10 +107,18 @@ def test_up_says_what_it_waits_for(stack: Stack):
 def test_a_killed_worker_brings_the_whole_group_back_without_pulumi(stack: Stack, cluster: Cluster, control_plane):
     stack.up()
     before = cluster.pods()
-    subprocess.run([sys.executable, "-m", "local", "kill", "ds-0-1", "--name", control_plane.name], cwd=ROOT,
-                   check=True, timeout=60)
-    cluster.wait("every pod is new and ready", lambda: len(cluster.pods()) == 2 and cluster.ready()
-                 and not set(cluster.pods().values()) & set(before.values()))
+    subprocess.run(
+        [sys.executable, "-m", "local", "kill", "ds-0-1", "--name", control_plane.name],
+        cwd=ROOT,
+        check=True,
+        timeout=60,
+    )
+    cluster.wait(
+        "every pod is new and ready",
+        lambda: (
+            len(cluster.pods()) == 2 and cluster.ready() and not set(cluster.pods().values()) & set(before.values())
+        ),
+    )
     stack.up("--expect-no-changes")
 
 
@@ -121,8 +133,9 @@ def test_an_object_deleted_behind_the_engines_back_is_found_by_refresh_and_made_
 
 def test_somebody_elses_object_of_the_same_name_is_not_taken_over(stack: Stack, cluster: Cluster):
     cluster.core.create_namespaced_config_map("default", {"metadata": {"name": "ds-leader"}})
-    cluster.core.create_namespaced_service("default", {
-        "metadata": {"name": "ds-leader", "labels": {"whose": "theirs"}}, "spec": {"ports": [{"port": 1}]}})
+    cluster.core.create_namespaced_service(
+        "default", {"metadata": {"name": "ds-leader", "labels": {"whose": "theirs"}}, "spec": {"ports": [{"port": 1}]}}
+    )
     try:
         assert 'services "ds-leader" already exists' in stack.up(ok=False)
         assert cluster.core.read_namespaced_service("ds-leader", "default").metadata.labels == {"whose": "theirs"}
@@ -170,9 +183,13 @@ def test_rendered_objects_pass_the_api_servers_strict_validation(stack: Stack, c
     stack.write()
     objects = list(yaml.safe_load_all(stack.ops("render", stack.name)))
     assert len(objects) == 10
-    paths = {"ConfigMap": "/api/v1/{}/configmaps", "Secret": "/api/v1/{}/secrets", "Service": "/api/v1/{}/services",
-             "NetworkPolicy": "/apis/networking.k8s.io/v1/{}/networkpolicies",
-             "LeaderWorkerSet": "/apis/leaderworkerset.x-k8s.io/v1/{}/leaderworkersets"}
+    paths = {
+        "ConfigMap": "/api/v1/{}/configmaps",
+        "Secret": "/api/v1/{}/secrets",
+        "Service": "/api/v1/{}/services",
+        "NetworkPolicy": "/apis/networking.k8s.io/v1/{}/networkpolicies",
+        "LeaderWorkerSet": "/apis/leaderworkerset.x-k8s.io/v1/{}/leaderworkersets",
+    }
 
     def create(manifest: dict[str, Any]) -> None:
         path = paths[manifest["kind"]].format("namespaces/default")

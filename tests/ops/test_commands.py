@@ -21,8 +21,15 @@ def ops(tmp_path):
     kubeconfig.write_text("contexts: [{name: rehearsal}]")
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "ops", *args], cwd=ROOT, capture_output=True, text=True,
-                              timeout=60, env=os.environ | {"KUBECONFIG": str(kubeconfig)})
+        return subprocess.run(
+            [sys.executable, "-m", "ops", *args],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ | {"KUBECONFIG": str(kubeconfig)},
+        )
+
     return run
 
 
@@ -36,15 +43,25 @@ def bad(tmp_path):
 
 def test_check_accepts_the_local_stack_and_counts_its_gpus(ops):
     done = ops("check", "local", "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (0, {
-        "ok": True, "services": ["ds"], "gpus": 16, "refusals": []})
+    assert (done.returncode, json.loads(done.stdout)) == (
+        0,
+        {"ok": True, "services": ["ds"], "gpus": 16, "refusals": []},
+    )
 
 
 def test_check_loads_neither_pulumi_nor_a_cluster_client():
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from ops.__main__ import main; main(['check', 'nowhere']); "
-         "import ops.check; print(sorted({'pulumi', 'kubernetes', 'grpc'} & set(sys.modules)))"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60)
+        [
+            sys.executable,
+            "-c",
+            "import sys; from ops.__main__ import main; main(['check', 'nowhere']); "
+            "import ops.check; print(sorted({'pulumi', 'kubernetes', 'grpc'} & set(sys.modules)))",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -52,10 +69,14 @@ def test_check_refuses_with_every_line_and_exit_code_2_without_a_traceback(ops, 
     done = ops("check", "bad", "--config", str(bad))
     assert done.returncode == 2
     assert [line.split(": ")[0] for line in done.stderr.splitlines()] == [
-        "modelserve:services.ds.layout.tensor", "modelserve:services.ds.resources.memory"]
+        "modelserve:services.ds.layout.tensor",
+        "modelserve:services.ds.resources.memory",
+    ]
     listed = json.loads(ops("check", "bad", "--config", str(bad), "--json").stdout)
     assert [refusal["key"] for refusal in listed["refusals"]] == [
-        "modelserve:services.ds.layout.tensor", "modelserve:services.ds.resources.memory"]
+        "modelserve:services.ds.layout.tensor",
+        "modelserve:services.ds.resources.memory",
+    ]
 
 
 def test_render_refuses_as_check_does(ops, bad):
@@ -73,8 +94,12 @@ def test_render_gives_every_object_the_same_twice_with_placeholders_for_secrets(
     done = ops("render", "local")
     objects = list(yaml.safe_load_all(done.stdout))
     assert [(o["kind"], o["metadata"]["name"].partition("-launch-")[0]) for o in objects] == [
-        ("ConfigMap", "ds"), ("NetworkPolicy", "ds"), ("Secret", "ds-api-key"), ("Service", "ds-leader"),
-        ("LeaderWorkerSet", "ds")]
+        ("ConfigMap", "ds"),
+        ("NetworkPolicy", "ds"),
+        ("Secret", "ds-api-key"),
+        ("Service", "ds-leader"),
+        ("LeaderWorkerSet", "ds"),
+    ]
     assert objects[2]["stringData"] == {"apiKey": "<apiKey>"}
     assert ops("render", "local").stdout == done.stdout
     assert json.loads(ops("render", "local", "--json").stdout) == objects

@@ -21,8 +21,16 @@ TOO_LONG = Ask("llama-3.3-70b-instruct", "A100-80", 2, 1, 2, 1, max_model_len=13
 NO_START = Ask("llama-3.3-70b-instruct", "A100-80", 2, 1, 2, 1, utilization=0.99, engine_version="0.8.5")
 OLD = Ask("qwen3-32b", "L20-48", 4, 1, 4, 1, engine_version="0.8.5", max_model_len=40960)
 RANKS = Ask("qwen3-235b-a22b", "H20-96", 8, 1, 4, 1, data=2, expert_parallel=True)
-ASKS = {"two nodes": R1, "priced": PRICED, "barely": BARELY, "too small": TOO_SMALL, "too long": TOO_LONG,
-        "no start": NO_START, "old engine": OLD, "data ranks": RANKS}
+ASKS = {
+    "two nodes": R1,
+    "priced": PRICED,
+    "barely": BARELY,
+    "too small": TOO_SMALL,
+    "too long": TOO_LONG,
+    "no start": NO_START,
+    "old engine": OLD,
+    "data ranks": RANKS,
+}
 
 
 class Reader(HTMLParser):
@@ -64,8 +72,13 @@ def bars(document: str) -> list[list[tuple[str, float, float]]]:
     """(class, x, width) in per cent of every rectangle, of each stage's drawing."""
     figures = re.findall(r'<figure class="stage">.*?</figure>', document)
     number = r'"([-\d.]+)%"'
-    return [[(kind, float(x), float(width)) for kind, x, width in
-             re.findall(rf'<rect class="([\w-]+)" x={number} y="\d+" width={number}', figure)] for figure in figures]
+    return [
+        [
+            (kind, float(x), float(width))
+            for kind, x, width in re.findall(rf'<rect class="([\w-]+)" x={number} y="\d+" width={number}', figure)
+        ]
+        for figure in figures
+    ]
 
 
 @pytest.mark.parametrize("asked", ASKS.values(), ids=ASKS)
@@ -100,8 +113,9 @@ def test_it_has_a_dark_and_a_narrow_form() -> None:
 
 def contrast(one: str, other: str) -> float:
     """WCAG 2's contrast ratio of two colours written as #rrggbb."""
+
     def light(colour: str) -> float:
-        parts = [int(colour[place:place + 2], 16) / 255 for place in (1, 3, 5)]
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05
 
@@ -112,8 +126,10 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
 def test_text_and_bars_stand_out_from_what_is_behind_them(mode: int) -> None:
     css = re.findall(r":root \{(.*?)\}", page("a stack", {}), re.DOTALL)[mode]
-    colour = {name: value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
-              for name, value in re.findall(r"--([\w-]+): (#\w+);", css)}
+    colour = {
+        name: value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
+        for name, value in re.findall(r"--([\w-]+): (#\w+);", css)
+    }
     for behind in ("surface", "ground"):
         for text in ("ink", "muted", "good", "bad", "warn"):
             assert contrast(colour[text], colour[behind]) >= 4.5, (text, behind)
@@ -127,21 +143,34 @@ def test_text_and_bars_stand_out_from_what_is_behind_them(mode: int) -> None:
 def test_every_stage_step_and_number_of_the_plan_is_shown(asked: Ask) -> None:
     found, reader = shown(asked)
     text = reader.text
-    expected = [found["model"], found["gpu"], f"vLLM {found['engine_version']}", f"{found['kv_tokens']:,}",
-                f"{found['kv_tokens_all']:,}", f"{found['max_model_len']:,}", f"{found['max_concurrency']:.2f}",
-                f"{found['usable_gib']:.2f}", f"{found['utilization']:g}", *found["reasons"]]
+    expected = [
+        found["model"],
+        found["gpu"],
+        f"vLLM {found['engine_version']}",
+        f"{found['kv_tokens']:,}",
+        f"{found['kv_tokens_all']:,}",
+        f"{found['max_model_len']:,}",
+        f"{found['max_concurrency']:.2f}",
+        f"{found['usable_gib']:.2f}",
+        f"{found['utilization']:g}",
+        *found["reasons"],
+    ]
     for number, stage in enumerate(found["stages"]):
         expected += [f"Stage {number}", f"{stage['layers']} layers"]
         expected += [f"{abs(value):.2f}" for key, value in stage.items() if key.endswith("_gib")]
     for step in found["startup"]["steps"]:
-        expected += [step["name"], step["source"], *(f"{step[key]:,.1f} s" for key in
-                                                     ("seconds", "start_seconds", "floor_seconds"))]
+        expected += [
+            step["name"],
+            step["source"],
+            *(f"{step[key]:,.1f} s" for key in ("seconds", "start_seconds", "floor_seconds")),
+        ]
         expected += [f"{step['bytes'] / 1e9:.1f} GB"] if step["bytes"] else []
     for seconds in (found["startup"]["first_token_seconds"], found["startup"]["floor_seconds"]):
         expected.append(f"{round(seconds) // 60} min {round(seconds) % 60} s")
     for other in found["alternatives"]:
-        expected.append(f"{other['nodes']} {other['tensor']} {other['pipeline']} {other['kv_tokens']:,} "
-                        f"{other['max_model_len']:,}")
+        expected.append(
+            f"{other['nodes']} {other['tensor']} {other['pipeline']} {other['kv_tokens']:,} {other['max_model_len']:,}"
+        )
     spaced = re.sub(r"\s+", " ", " ".join(word.strip() for word in reader.words if word.strip()))
     assert [words for words in expected if words not in text and words not in spaced] == []
 
@@ -172,8 +201,11 @@ def test_the_gantt_draws_each_step_where_it_begins_and_as_long_as_it_takes() -> 
     number = r'"([\d.]+)%"'
     drawn = re.findall(rf'<rect class="time( floor)?" x={number} y="\d+" width={number}', document)
     unit = 100 / found["first_token_seconds"]
-    expected = [(floor, step["start_seconds"] * unit, step[key] * unit) for step in found["steps"]
-                for floor, key in (("", "seconds"), (" floor", "floor_seconds"))]
+    expected = [
+        (floor, step["start_seconds"] * unit, step[key] * unit)
+        for step in found["steps"]
+        for floor, key in (("", "seconds"), (" floor", "floor_seconds"))
+    ]
     assert [kind for kind, *_ in drawn] == [kind for kind, *_ in expected]
     for (_, x, width), (_, begin, long) in zip(drawn, expected, strict=True):
         assert (float(x), float(width)) == (pytest.approx(begin, abs=0.01), pytest.approx(long, abs=0.01))
@@ -181,9 +213,16 @@ def test_the_gantt_draws_each_step_where_it_begins_and_as_long_as_it_takes() -> 
     assert floor and float(floor[1]) == pytest.approx(found["floor_seconds"] * unit, abs=0.01)
 
 
-@pytest.mark.parametrize(("asked", "verdict"), [
-    (R1, "Fits"), (BARELY, "Fits"), (TOO_SMALL, "Does not fit"), (TOO_LONG, "Does not fit"),
-    (NO_START, "Does not start")])
+@pytest.mark.parametrize(
+    ("asked", "verdict"),
+    [
+        (R1, "Fits"),
+        (BARELY, "Fits"),
+        (TOO_SMALL, "Does not fit"),
+        (TOO_LONG, "Does not fit"),
+        (NO_START, "Does not start"),
+    ],
+)
 def test_the_verdict_comes_first_in_words(asked: Ask, verdict: str) -> None:
     found, reader = shown(asked)
     assert reader.text.startswith(f"a stack {verdict} ds")
@@ -191,29 +230,41 @@ def test_the_verdict_comes_first_in_words(asked: Ask, verdict: str) -> None:
     assert ("What fits instead" in reader.text) == (verdict != "Fits")
 
 
-@pytest.mark.parametrize(("asked", "words"), [
-    (TOO_SMALL, "Weights and overhead exceed the budget by 11.0"),
-    (TOO_LONG, "One request of 131,072 tokens does not fit into a KV cache of"),
-    (NO_START, "GiB per GPU; 79.15 GiB are usable.")])
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (TOO_SMALL, "Weights and overhead exceed the budget by 11.0"),
+        (TOO_LONG, "One request of 131,072 tokens does not fit into a KV cache of"),
+        (NO_START, "GiB per GPU; 79.15 GiB are usable."),
+    ],
+)
 def test_a_plan_that_does_not_work_says_what_is_too_much_before_any_number(asked: Ask, words: str) -> None:
     text = shown(asked)[1].text
     assert 0 < text.index(words) < text.index("KV tokens")
 
 
 def test_several_services_are_listed_with_their_verdicts_before_the_first() -> None:
-    plans = {"good": plan(R1).to_json(), "small": plan(TOO_SMALL).to_json(),
-             "wrong": {"fits": False, "refusals": ["tensor 32: breaks a rule", "GPU X: unknown"]}}
+    plans = {
+        "good": plan(R1).to_json(),
+        "small": plan(TOO_SMALL).to_json(),
+        "wrong": {"fits": False, "refusals": ["tensor 32: breaks a rule", "GPU X: unknown"]},
+    }
     text = Reader(page("a stack", plans)).text
-    assert text.startswith("a stack 2 of 3 services cannot run as planned. Fits good Does not fit small "
-                           "Cannot be planned wrong Fits good")
+    assert text.startswith(
+        "a stack 2 of 3 services cannot run as planned. Fits good Does not fit small Cannot be planned wrong Fits good"
+    )
     assert text.endswith("Cannot be planned wrong tensor 32: breaks a rule GPU X: unknown")
 
 
 def test_cost_is_unknown_without_prices_and_shown_with_them() -> None:
     assert "Cost Unknown: no price given." in shown(R1)[1].text
     found, reader = shown(PRICED)
-    for words in ("At prices of 2026-11-01", "168.00 CNY", f"{found['cost']['cold_start']:.2f} CNY",
-                  f"{found['cost']['kept_per_hour']:.2f} CNY"):
+    for words in (
+        "At prices of 2026-11-01",
+        "168.00 CNY",
+        f"{found['cost']['cold_start']:.2f} CNY",
+        f"{found['cost']['kept_per_hour']:.2f} CNY",
+    ):
         assert words in reader.text
     some = {**found, "cost": {**found["cost"], "per_hour": None}}
     assert "an hour unknown" in Reader(page("a stack", {"ds": some})).text
@@ -223,9 +274,14 @@ def test_cost_is_unknown_without_prices_and_shown_with_them() -> None:
 def test_text_from_outside_stays_text(hostile: str) -> None:
     found = plan(TOO_SMALL).to_json()
     steps = [{**step, "name": hostile, "source": hostile} for step in found["startup"]["steps"]]
-    found |= {"model": hostile, "gpu": hostile, "engine_version": hostile, "reasons": [hostile],
-              "startup": {**found["startup"], "steps": steps},
-              "cost": {**found["cost"], "per_hour": 1.5, "currency": hostile, "as_of": hostile}}
+    found |= {
+        "model": hostile,
+        "gpu": hostile,
+        "engine_version": hostile,
+        "reasons": [hostile],
+        "startup": {**found["startup"], "steps": steps},
+        "cost": {**found["cost"], "per_hour": 1.5, "currency": hostile, "as_of": hostile},
+    }
     plans = {hostile: found, "wrong": {"fits": False, "refusals": [hostile]}}
     document = page(hostile, plans)
     reader = Reader(document)

@@ -18,8 +18,17 @@ def test_the_json_has_the_names_that_scripts_read(capsys: pytest.CaptureFixture[
     assert main([*TWO_NODES, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["fits"] is True
-    assert {"fits", "stages", "kv_tokens", "max_model_len", "max_concurrency", "reasons", "alternatives", "startup",
-            "cost"} <= set(plan)
+    assert {
+        "fits",
+        "stages",
+        "kv_tokens",
+        "max_model_len",
+        "max_concurrency",
+        "reasons",
+        "alternatives",
+        "startup",
+        "cost",
+    } <= set(plan)
     assert [stage["layers"] for stage in plan["stages"]] == [31, 30]
     assert {"weights_gib", "overhead_gib", "kv_gib", "budget_gib"} <= set(plan["stages"][0])
     for stage in plan["stages"]:
@@ -35,7 +44,12 @@ def test_a_layout_that_does_not_fit_exits_1_and_names_the_nearest_that_do(capsys
     plan = json.loads(capsys.readouterr().out)
     assert plan["fits"] is False
     assert plan["alternatives"][0] | {"kv_tokens": 0, "max_model_len": 0} == {
-        "nodes": 2, "tensor": 8, "pipeline": 2, "kv_tokens": 0, "max_model_len": 0}
+        "nodes": 2,
+        "tensor": 8,
+        "pipeline": 2,
+        "kv_tokens": 0,
+        "max_model_len": 0,
+    }
     assert plan["alternatives"][0]["kv_tokens"] > 500_000
 
 
@@ -47,23 +61,29 @@ def test_the_table_says_verdict_stages_start_up_and_cost(capsys: pytest.CaptureF
         assert words in text
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--model", "DeepSeek-R9", "--gpu", "H20-96"], "model DeepSeek-R9: unknown to the catalog"),
-    (["--model", "DeepSeek-R1", "--gpu", "H30-96"], "GPU H30-96: unknown to the catalog"),
-    (["--model", "DeepSeek-R1", "--gpu", "L40S:much"], "much is not a memory size"),
-    (["--model", "DeepSeek-R1", "--gpu", "B200"], "its usable memory is not in the catalog"),
-    (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--nodes", "4", "--tensor", "32", "--pipeline", "1"],
-     "2048 / 32 = 64, not a multiple of 128"),
-    (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--tensor", "8", "--nodes", "2"], "tensor 8 x pipeline 1"),
-    (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--max-model-len", "200000"], "has a context of 163840 tokens"),
-    (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--max-model-len", "long"], "is no whole number"),
-    (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--utilization", "1.0"], "is not between 0 and 1"),
-    (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--engine-version", "0.5.0"], "older than anything"),
-    (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--price-per-gpu-hour", "9"], "prices.asOf: is missing"),
-    (["--model", "nowhere/config.json", "--gpu", "H20-96"], "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "DeepSeek-R9", "--gpu", "H20-96"], "model DeepSeek-R9: unknown to the catalog"),
+        (["--model", "DeepSeek-R1", "--gpu", "H30-96"], "GPU H30-96: unknown to the catalog"),
+        (["--model", "DeepSeek-R1", "--gpu", "L40S:much"], "much is not a memory size"),
+        (["--model", "DeepSeek-R1", "--gpu", "B200"], "its usable memory is not in the catalog"),
+        (
+            ["--model", "DeepSeek-R1", "--gpu", "H20-96", "--nodes", "4", "--tensor", "32", "--pipeline", "1"],
+            "2048 / 32 = 64, not a multiple of 128",
+        ),
+        (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--tensor", "8", "--nodes", "2"], "tensor 8 x pipeline 1"),
+        (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--max-model-len", "200000"], "has a context of 163840 tokens"),
+        (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--max-model-len", "long"], "is no whole number"),
+        (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--utilization", "1.0"], "is not between 0 and 1"),
+        (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--engine-version", "0.5.0"], "older than anything"),
+        (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--price-per-gpu-hour", "9"], "prices.asOf: is missing"),
+        (["--model", "nowhere/config.json", "--gpu", "H20-96"], "cannot be read"),
+    ],
+)
 def test_a_request_that_cannot_be_planned_exits_2_in_plain_lines(
-        arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["plan", "--gpus-per-node", "8", *arguments]) == 2
     said = capsys.readouterr()
     assert words in said.err and not said.out
@@ -85,6 +105,8 @@ def test_without_a_layout_the_cheapest_that_fits_is_taken(capsys: pytest.Capture
 
 def test_planning_loads_neither_pulumi_nor_a_kubernetes_client() -> None:
     """What keeps an answer under half a second."""
-    script = ("import sys; from ops.__main__ import main; "
-              f"main({[*TWO_NODES, '--json']!r}); sys.exit(any(m in sys.modules for m in ('pulumi', 'kubernetes')))")
+    script = (
+        "import sys; from ops.__main__ import main; "
+        f"main({[*TWO_NODES, '--json']!r}); sys.exit(any(m in sys.modules for m in ('pulumi', 'kubernetes')))"
+    )
     assert subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=False).returncode == 0

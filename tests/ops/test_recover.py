@@ -11,10 +11,21 @@ OURS = {"app.kubernetes.io/managed-by": "modelserve", "modelserve.dev/stack": "d
 
 
 def pending(kind: str = "creating", **more: Any) -> dict[str, Any]:
-    return {"type": kind, "resource": {
-        "urn": URN, "custom": True, "type": "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet", "provider": "p",
-        "inputs": {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet",
-                   "metadata": {"name": "ds", "namespace": "default"}}, **more}}
+    return {
+        "type": kind,
+        "resource": {
+            "urn": URN,
+            "custom": True,
+            "type": "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet",
+            "provider": "p",
+            "inputs": {
+                "apiVersion": "leaderworkerset.x-k8s.io/v1",
+                "kind": "LeaderWorkerSet",
+                "metadata": {"name": "ds", "namespace": "default"},
+            },
+            **more,
+        },
+    }
 
 
 def state(*operations: dict[str, Any], resources: list[dict[str, Any]] | None = None) -> dict[str, Any]:

@@ -93,19 +93,23 @@ def test_an_eager_engine_captures_no_graphs() -> None:
 def test_cost_comes_from_given_prices_only() -> None:
     unknown = cost(Prices(), 16, kept_bytes=R1, start_seconds=1200)
     assert (unknown.per_hour, unknown.most_per_hour, unknown.kept_per_hour, unknown.cold_start) == (None,) * 4
-    known = cost(Prices("CNY", 10, None, 0.73, "2026-11-01"), 16, most_replicas=3, kept_bytes=100 * GIB,
-                 start_seconds=900)
+    known = cost(
+        Prices("CNY", 10, None, 0.73, "2026-11-01"), 16, most_replicas=3, kept_bytes=100 * GIB, start_seconds=900
+    )
     assert (known.per_hour, known.most_per_hour, known.cold_start) == (160, 480, 40)
     assert known.kept_per_hour == pytest.approx(0.1)
     assert cost(Prices("CNY", 10, as_of="2026-11-01"), 16, cache_workers=7).per_hour is None
 
 
-@pytest.mark.parametrize(("prices", "words"), [
-    (Prices("CNY", 10), "prices.asOf: is missing"),
-    (Prices(None, 10, as_of="2026-11-01"), "prices.currency: is missing"),
-    (Prices("CNY", -1, as_of="2026-11-01"), "is below zero"),
-    (Prices("CNY", 10, as_of="last week"), "is not a day"),
-])
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        (Prices("CNY", 10), "prices.asOf: is missing"),
+        (Prices(None, 10, as_of="2026-11-01"), "prices.currency: is missing"),
+        (Prices("CNY", -1, as_of="2026-11-01"), "is below zero"),
+        (Prices("CNY", 10, as_of="last week"), "is not a day"),
+    ],
+)
 def test_a_price_that_cannot_be_judged_is_refused(prices: Prices, words: str) -> None:
     with pytest.raises(PlanError, match=words):
         checked(prices)

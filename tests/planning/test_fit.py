@@ -18,33 +18,51 @@ from planning.gpus import Gpu
 from planning.layout import Layout, broken_rules, split
 from planning.memory import GIB, Request, kv_bytes
 
-NAMES = ["DeepSeek-R1", "DeepSeek-V3.2", "Kimi-K2-Instruct", "Qwen3-0.6B", "Qwen3-32B", "Qwen3-30B-A3B",
-         "Qwen3-235B-A22B-FP8", "Llama-3.1-405B-Instruct-FP8", "Llama-3.3-70B-Instruct", "gpt-oss-120b"]
+NAMES = [
+    "DeepSeek-R1",
+    "DeepSeek-V3.2",
+    "Kimi-K2-Instruct",
+    "Qwen3-0.6B",
+    "Qwen3-32B",
+    "Qwen3-30B-A3B",
+    "Qwen3-235B-A22B-FP8",
+    "Llama-3.1-405B-Instruct-FP8",
+    "Llama-3.3-70B-Instruct",
+    "gpt-oss-120b",
+]
 
 
 TWO_NODES = Layout(2, 8, 8, 2)
 
 
-def _request(model: str = "DeepSeek-R1", gpu: str = "H20-96", layout: Layout = TWO_NODES,
-             version: str | None = None, **rest: Any) -> Request:
+def _request(
+    model: str = "DeepSeek-R1", gpu: str = "H20-96", layout: Layout = TWO_NODES, version: str | None = None, **rest: Any
+) -> Request:
     return Request(models.find(model), gpus.find(gpu), layout, engine.find(version), **rest)
 
 
-@pytest.mark.parametrize(("layout", "version", "gib"), [
-    (Layout(2, 8, 8, 2), "0.7.2", (39.3, 44.5)),  # 37.2 and 42.4, and 2.15 of matrices merged for MLA
-    (Layout(2, 8, 8, 2), "0.33.0", (38.5, 41.0)),
-    (Layout(2, 8, 16, 1), "0.33.0", (40.3,)),
-    (Layout(1, 8, 8, 1), "0.33.0", (79.5,)),
-])
+@pytest.mark.parametrize(
+    ("layout", "version", "gib"),
+    [
+        (Layout(2, 8, 8, 2), "0.7.2", (39.3, 44.5)),  # 37.2 and 42.4, and 2.15 of matrices merged for MLA
+        (Layout(2, 8, 8, 2), "0.33.0", (38.5, 41.0)),
+        (Layout(2, 8, 16, 1), "0.33.0", (40.3,)),
+        (Layout(1, 8, 8, 1), "0.33.0", (79.5,)),
+    ],
+)
 def test_weights_of_deepseek_r1_per_gpu(layout: Layout, version: str, gib: tuple[float, ...]) -> None:
     found = fit(_request(layout=layout, version=version), 2048)
     assert [stage.weights_gib for stage in found.stages] == pytest.approx(gib, abs=0.2)
 
 
-@pytest.mark.parametrize(("layout", "gpu", "tokens"), [
-    (Layout(2, 8, 8, 2), "H20-96", 1_350_000), (Layout(2, 8, 8, 2), "H800-80", 890_000),
-    (Layout(1, 8, 8, 1), "H200-141", 706_000),
-])
+@pytest.mark.parametrize(
+    ("layout", "gpu", "tokens"),
+    [
+        (Layout(2, 8, 8, 2), "H20-96", 1_350_000),
+        (Layout(2, 8, 8, 2), "H800-80", 890_000),
+        (Layout(1, 8, 8, 1), "H200-141", 706_000),
+    ],
+)
 def test_kv_tokens_of_deepseek_r1_with_some_four_gib_of_overhead(layout: Layout, gpu: str, tokens: int) -> None:
     found = fit(_request(layout=layout, gpu=gpu), None)
     assert found.fits
@@ -66,17 +84,20 @@ def test_more_layers_than_stages_go_where_the_release_puts_them() -> None:
     assert split(62, 4, engine.find("0.8.0")) == [15, 16, 16, 15]
 
 
-@pytest.mark.parametrize(("model", "layout", "words"), [
-    ("DeepSeek-R1", Layout(4, 8, 32, 1), "2048 / 32 = 64, not a multiple of 128"),
-    ("Qwen3-235B-A22B-FP8", Layout(1, 8, 8, 1), "1536 / 8 = 192, not a multiple of 128"),
-    ("Qwen3-14B", Layout(1, 16, 16, 1), "40 attention heads / 16 = 2.5"),
-    ("Qwen2.5-7B", Layout(1, 7, 7, 1), "4 KV heads and 7 ranks"),
-    ("Qwen3-0.6B", Layout(4, 8, 1, 32), "more stages than the model's 28 layers"),
-    ("Qwen3-32B", Layout(1, 8, 8, 2), "tensor 8 x pipeline 2 x data 1 = 16 ranks, but 1 nodes x 8 = 8 GPUs"),
-    ("Qwen3-32B", Layout(1, 8, 8, 1, expert_parallel=True), "has no experts"),
-    ("Qwen3-32B", Layout(1, 8, 8, 1, context=2), "only 1 tensor ranks hold the same KV heads"),
-    ("Qwen3-32B", Layout(1, 8, 0, 1), "tensor 0: is not 1 or more"),
-])
+@pytest.mark.parametrize(
+    ("model", "layout", "words"),
+    [
+        ("DeepSeek-R1", Layout(4, 8, 32, 1), "2048 / 32 = 64, not a multiple of 128"),
+        ("Qwen3-235B-A22B-FP8", Layout(1, 8, 8, 1), "1536 / 8 = 192, not a multiple of 128"),
+        ("Qwen3-14B", Layout(1, 16, 16, 1), "40 attention heads / 16 = 2.5"),
+        ("Qwen2.5-7B", Layout(1, 7, 7, 1), "4 KV heads and 7 ranks"),
+        ("Qwen3-0.6B", Layout(4, 8, 1, 32), "more stages than the model's 28 layers"),
+        ("Qwen3-32B", Layout(1, 8, 8, 2), "tensor 8 x pipeline 2 x data 1 = 16 ranks, but 1 nodes x 8 = 8 GPUs"),
+        ("Qwen3-32B", Layout(1, 8, 8, 1, expert_parallel=True), "has no experts"),
+        ("Qwen3-32B", Layout(1, 8, 8, 1, context=2), "only 1 tensor ranks hold the same KV heads"),
+        ("Qwen3-32B", Layout(1, 8, 0, 1), "tensor 0: is not 1 or more"),
+    ],
+)
 def test_a_broken_rule_is_said_with_its_arithmetic(model: str, layout: Layout, words: str) -> None:
     assert words in "\n".join(broken_rules(models.find(model), layout))
 
@@ -111,8 +132,10 @@ def test_layers_with_a_window_hold_more_tokens_the_longer_the_context() -> None:
 
 
 def test_graphs_are_beside_the_budget_before_020_and_in_it_since() -> None:
-    before, after = (fit(_request("Qwen3-32B", "H100-80", Layout(1, 2, 2, 1), version), 8192).stages[0]
-                     for version in ("0.19.0", "0.20.0"))
+    before, after = (
+        fit(_request("Qwen3-32B", "H100-80", Layout(1, 2, 2, 1), version), 8192).stages[0]
+        for version in ("0.19.0", "0.20.0")
+    )
     assert not before.graphs_in_budget and after.graphs_in_budget
     assert before.overhead + before.graphs == pytest.approx(after.overhead)
 
@@ -136,12 +159,28 @@ def test_auto_takes_one_node_where_one_is_enough() -> None:
 
 def test_a_model_from_a_config_file_weighs_what_the_catalogued_one_does(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    config = {"num_hidden_layers": 61, "hidden_size": 7168, "num_attention_heads": 128, "num_key_value_heads": 128,
-              "vocab_size": 129280, "max_position_embeddings": 163840, "intermediate_size": 18432, "q_lora_rank": 1536,
-              "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
-              "n_routed_experts": 256, "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "n_shared_experts": 1,
-              "first_k_dense_replace": 3, "num_nextn_predict_layers": 1, "tie_word_embeddings": False,
-              "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    config = {
+        "num_hidden_layers": 61,
+        "hidden_size": 7168,
+        "num_attention_heads": 128,
+        "num_key_value_heads": 128,
+        "vocab_size": 129280,
+        "max_position_embeddings": 163840,
+        "intermediate_size": 18432,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "n_routed_experts": 256,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 2048,
+        "n_shared_experts": 1,
+        "first_k_dense_replace": 3,
+        "num_nextn_predict_layers": 1,
+        "tie_word_embeddings": False,
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    }
     path.write_text(json.dumps(config))
     local, known = fit(_request(str(path)), 8192), fit(_request(), 8192)
     assert [s.weights for s in local.stages] == [s.weights for s in known.stages]
@@ -150,11 +189,18 @@ def test_a_model_from_a_config_file_weighs_what_the_catalogued_one_does(tmp_path
         models.find(str(path))
 
 
-@pytest.mark.parametrize(("name", "quantisation"), [
-    ("qwen/qwen3-14b-awq", "int4"), ("Qwen3-32B-FP8", "fp8-block"), ("Llama-3.1-8B-Instruct-FP8", "fp8"),
-    ("Llama-3.3-70B-Instruct-FP8-dynamic", "fp8"), ("Qwen3-8B-NVFP4", "nvfp4"),
-    ("Meta-Llama-3.1-8B-Instruct-quantized.w8a8", "w8a8"), ("GPT-OSS-20B", "mxfp4"),
-])
+@pytest.mark.parametrize(
+    ("name", "quantisation"),
+    [
+        ("qwen/qwen3-14b-awq", "int4"),
+        ("Qwen3-32B-FP8", "fp8-block"),
+        ("Llama-3.1-8B-Instruct-FP8", "fp8"),
+        ("Llama-3.3-70B-Instruct-FP8-dynamic", "fp8"),
+        ("Qwen3-8B-NVFP4", "nvfp4"),
+        ("Meta-Llama-3.1-8B-Instruct-quantized.w8a8", "w8a8"),
+        ("GPT-OSS-20B", "mxfp4"),
+    ],
+)
 def test_a_quantised_variant_is_known_by_its_ending(name: str, quantisation: str) -> None:
     assert models.find(name).quantisation == quantisation
 
@@ -175,8 +221,11 @@ def test_every_catalogued_parameter_count_is_what_the_shape_gives() -> None:
 
 
 # Limits as real deployments have them: enough to break every rule somewhere.
-layouts = st.builds(lambda tensor, pipeline: Layout(pipeline, tensor, tensor, pipeline),
-                    st.sampled_from([1, 2, 4, 8, 16]), st.integers(1, 24))
+layouts = st.builds(
+    lambda tensor, pipeline: Layout(pipeline, tensor, tensor, pipeline),
+    st.sampled_from([1, 2, 4, 8, 16]),
+    st.integers(1, 24),
+)
 memories = st.floats(8, 192, allow_nan=False)
 
 
@@ -184,8 +233,17 @@ memories = st.floats(8, 192, allow_nan=False)
 @given(st.sampled_from(NAMES), layouts, memories, st.floats(1, 2), st.sampled_from(["0.7.2", "0.12.0", "0.33.0"]))
 def test_more_memory_never_fits_less(name: str, layout: Layout, gib: float, factor: float, version: str) -> None:
     """At one step size: vLLM itself takes larger steps, and more memory for them, from 70 GiB on."""
-    small, large = (Request(models.find(name), Gpu("CARD", memory, "nvlink", ""), layout, engine.find(version),
-                            batched_tokens=8192, sequences=256) for memory in (gib, gib * factor))
+    small, large = (
+        Request(
+            models.find(name),
+            Gpu("CARD", memory, "nvlink", ""),
+            layout,
+            engine.find(version),
+            batched_tokens=8192,
+            sequences=256,
+        )
+        for memory in (gib, gib * factor)
+    )
     if refusals(small, None):
         return
     before, after = fit(small, 4096), fit(large, 4096)
@@ -197,17 +255,24 @@ def test_more_memory_never_fits_less(name: str, layout: Layout, gib: float, fact
 @given(st.sampled_from(NAMES), st.sampled_from([1, 2, 4, 8]), st.integers(1, 27))
 def test_more_stages_never_raise_the_weights_of_a_gpu(name: str, tensor: int, pipeline: int) -> None:
     """From 0.8.0 on. Before, the last stage took the whole remainder, and 31 stages of 61 layers were 30 x 1 and 31."""
-    fewer, more = (fit(_request(name, layout=Layout(stages, tensor, tensor, stages)), 2048)
-                   for stages in (pipeline, pipeline + 1))
+    fewer, more = (
+        fit(_request(name, layout=Layout(stages, tensor, tensor, stages)), 2048) for stages in (pipeline, pipeline + 1)
+    )
     heaviest = [max(stage.weights_gib for stage in found.stages) for found in (fewer, more)]
     assert heaviest[1] <= heaviest[0] + 1 / GIB
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.sampled_from(NAMES), st.floats(20, 192, allow_nan=False), st.sampled_from([1, 2, 4, 8]),
-       st.sampled_from([None, 4096, 32768]), st.sampled_from(["0.7.2", "0.12.0", "0.33.0"]))
-def test_auto_never_proposes_what_the_check_refuses(name: str, gib: float, per_node: int, length: int | None,
-                                                    version: str) -> None:
+@given(
+    st.sampled_from(NAMES),
+    st.floats(20, 192, allow_nan=False),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from([None, 4096, 32768]),
+    st.sampled_from(["0.7.2", "0.12.0", "0.33.0"]),
+)
+def test_auto_never_proposes_what_the_check_refuses(
+    name: str, gib: float, per_node: int, length: int | None, version: str
+) -> None:
     card = Gpu("CARD", gib, "nvlink", "")
     request = Request(models.find(name), card, Layout(1, per_node, 1, 1), engine.find(version))
     try:
@@ -222,8 +287,16 @@ def test_auto_never_proposes_what_the_check_refuses(name: str, gib: float, per_n
 
 
 def test_a_stack_file_may_add_models_and_gpus_or_overrule_the_catalog() -> None:
-    facts = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 2, "headDim": 16, "intermediate": 128, "vocab": 640,
-             "maxContext": 4096}
+    facts = {
+        "layers": 2,
+        "hidden": 64,
+        "heads": 4,
+        "kvHeads": 2,
+        "headDim": 16,
+        "intermediate": 128,
+        "vocab": 640,
+        "maxContext": 4096,
+    }
     assert models.find("My-Model", {"my-model": facts}).layers == 2
     assert models.find("deepseek-r1", {"DeepSeek-R1": {"maxContext": 8192}}).max_context == 8192
     assert gpus.find("H20-96", {"H20-96": {"usableGib": 94.5}}).usable_gib == 94.5

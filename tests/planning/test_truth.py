@@ -37,10 +37,16 @@ def _number(text: str) -> int | None:
 
 def _request(row: dict[str, str]) -> Request:
     tensor, pipeline = int(row["tensor"]), int(row["pipeline"])
-    return Request(models.find(row["model"]), gpus.find(row["gpu"]), Layout(1, tensor * pipeline, tensor, pipeline),
-                   engine.find(row["version"] or None), float(row["utilization"]) if row["utilization"] else None,
-                   eager=bool(row["eager"]), batched_tokens=_number(row["batched_tokens"]),
-                   sequences=_number(row["sequences"]))
+    return Request(
+        models.find(row["model"]),
+        gpus.find(row["gpu"]),
+        Layout(1, tensor * pipeline, tensor, pipeline),
+        engine.find(row["version"] or None),
+        float(row["utilization"]) if row["utilization"] else None,
+        eager=bool(row["eager"]),
+        batched_tokens=_number(row["batched_tokens"]),
+        sequences=_number(row["sequences"]),
+    )
 
 
 def _compare(row: dict[str, str]) -> Compared:
@@ -107,15 +113,20 @@ def test_every_row_left_out_says_why() -> None:
 
 def test_padding_of_the_latent_cache_costs_what_the_published_comparison_shows() -> None:
     """4739 blocks with the padding, 5266 without: https://github.com/vllm-project/vllm/pull/14842."""
-    padded, plain = (kv_bytes(Request(models.find("DeepSeek-R1"), gpus.find("H200-141"), Layout(1, 8, 8, 1),
-                                      engine.find(version))) for version in ("0.7.2", "0.8.0"))
+    padded, plain = (
+        kv_bytes(Request(models.find("DeepSeek-R1"), gpus.find("H200-141"), Layout(1, 8, 8, 1), engine.find(version)))
+        for version in ("0.7.2", "0.8.0")
+    )
     assert padded / plain == pytest.approx(5266 / 4739, rel=1e-3)
 
 
-@pytest.mark.parametrize(("model", "layers", "logged"), [
-    ("Qwen3-8B", 36, 50.32 * 1024**3 / 366400),  # qd09
-    ("Qwen3-Coder-30B-A3B-Instruct-FP8", 48, 24.0 * 1024**3 / 262144),  # qm06, the whole model
-])
+@pytest.mark.parametrize(
+    ("model", "layers", "logged"),
+    [
+        ("Qwen3-8B", 36, 50.32 * 1024**3 / 366400),  # qd09
+        ("Qwen3-Coder-30B-A3B-Instruct-FP8", 48, 24.0 * 1024**3 / 262144),  # qm06, the whole model
+    ],
+)
 def test_kv_bytes_of_a_token_agree_with_logs(model: str, layers: int, logged: float) -> None:
     request = Request(models.find(model), gpus.find("H100-80"), Layout(1, 1, 1, 1), engine.find("0.12.0"))
     assert kv_bytes(request) * layers == pytest.approx(logged, rel=2e-3)

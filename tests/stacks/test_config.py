@@ -16,12 +16,14 @@ GOOD: dict[str, Any] = {
     "cloud": {"kind": "local", "gpu": "H20-96"},
     "cluster": {"context": "here"},
     "weights": {"source": "pvc", "claim": "weights"},
-    "services": {"ds": {
-        "model": "DeepSeek-R1",
-        "engine": {"image": "vllm/vllm-openai:v0.7.3", "version": "0.7.3", "gpuMemoryUtilization": 0.95},
-        "layout": {"nodes": 2, "tensor": 8, "pipeline": 2},
-        "resources": {"cpu": 64, "memory": "512Gi"},
-    }},
+    "services": {
+        "ds": {
+            "model": "DeepSeek-R1",
+            "engine": {"image": "vllm/vllm-openai:v0.7.3", "version": "0.7.3", "gpuMemoryUtilization": 0.95},
+            "layout": {"nodes": 2, "tensor": 8, "pipeline": 2},
+            "resources": {"cpu": 64, "memory": "512Gi"},
+        }
+    },
 }
 
 
@@ -64,50 +66,76 @@ def test_a_date_is_read_alike_whether_yaml_took_it_for_one_or_not():
         assert parse(changed("prices/asOf", day)).prices.as_of == "2026-11-01"
 
 
-@pytest.mark.parametrize(("path", "value", "key", "said"), [
-    ("servces", {}, "servces", "unknown key; did you mean services?"),
-    ("cloud/knd", "x", "cloud.knd", "unknown key; did you mean kind?"),
-    ("services/ds/replcas", 2, "services.ds.replcas", "unknown key; did you mean replicas?"),
-    ("services/ds/layout/tenser", 8, "services.ds.layout.tenser", "unknown key; did you mean tensor?"),
-    ("services/ds/engine/zzz", 8, "services.ds.engine.zzz", "unknown key; known here: env, extraArgs"),
-    ("services/ds/replicas", "1", "services.ds.replicas", "is not a whole number; write the number of copies"),
-    ("services/ds/replicas", -1, "services.ds.replicas", "greater than or equal to 0"),
-    ("services/ds/replicas", True, "services.ds.replicas", "is not a whole number"),
-    ("services/ds/layout/nodes", 1.5, "services.ds.layout.nodes", "is not a whole number"),
-    ("services/ds/engine/version", 0.7, "services.ds.engine.version", "YAML reads it so without quotes"),
-    ("services/ds/engine", [], "services.ds.engine", "is not a map"),
-    ("services/ds/engine/extraArgs", "--x", "services.ds.engine.extraArgs", "is not a list"),
-    ("cloud/kind", "aws", "cloud.kind", "is not one of the known values; write local"),
-    ("services/ds/layout/tensor", 4, "services.ds.layout.tensor", "tensor 4 x pipeline 2 = 8 ranks, but nodes 2 x "
-     "gpusPerNode 8 = 16 GPUs; write pipeline: 4, or change nodes"),
-    ("services/ds/layout/gpusPerNode", 6, "services.ds.layout.gpusPerNode", "no pod of 6 GPUs; write one of 1, 2"),
-    ("services/ds/resources/memory", "512G", "services.ds.resources.memory", "write 512Gi"),
-    ("services/ds/resources/memory", "0.5Ti", "services.ds.resources.memory", "not a whole number of Mi, Gi or Ti"),
-    ("services/ds/resources/shm", "512Gi", "services.ds.resources.shm", "counted in the pod's memory of 512Gi"),
-    ("services/ds/startupPolicy", "LeaderReady", "services.ds.startupPolicy", "a deadlock; write LeaderCreated"),
-    ("services/ds/port", 10250, "services.ds.port", "local reserves it for the kubelet; write 8000"),
-    ("services/ds/port", 6379, "services.ds.port", "the same pod uses it for Ray's GCS"),
-    ("services/ds/port", 70000, "services.ds.port", "less than 65536"),
-    ("cluster/context", "<your-context>", "cluster.context", "is a placeholder that was left in"),
-    ("services/ds/engine/image", "<registry>/vllm:1", "services.ds.engine.image", "is a placeholder"),
-    ("services/ds/engine/image", "vllm:latest", "services.ds.engine.image", "has no fixed tag"),
-    ("services/ds/engine/image", "host:5000/vllm", "services.ds.engine.image", "has no fixed tag"),
-    ("services/ds/engine/extraArgs", ["--enforce-eager", "--tensor_parallel_size=4"], "services.ds.engine.extraArgs[1]",
-     "use layout.tensor"),
-    ("services/ds/engine/extraArgs", ["--api-key", "k"], "services.ds.engine.extraArgs[0]", "modelserve:apiKey"),
-    ("services/ds/engine/extraArgs", ["--swop-space", "4"], "services.ds.engine.extraArgs[0]",
-     "vLLM 0.7.3 has no such argument; did you mean --swap-space?"),
-    ("services/ds/engine/extraArgs", ["--enable-eplb"], "services.ds.engine.extraArgs[0]", "does not know it yet"),
-    ("services/ds/engine/env", {"VLLM_API_KEY": "k"}, "services.ds.engine.env.VLLM_API_KEY", "is set by the program"),
-    ("services/ds/engine/env", {"MODELSERVE_NODES": "9"}, "services.ds.engine.env.MODELSERVE_NODES", "leave it out"),
-    ("services/ds/engine/gpuMemoryUtilization", 1.0, "services.ds.engine.gpuMemoryUtilization", "less than 1"),
-    ("services/ds/podLabels", {"pulumi.com/x": "1"}, "services.ds.podLabels.pulumi.com/x", "leave it out"),
-    ("services/ds/model", "deepseek-ai/DeepSeek-R1", "services.ds.model", "without its owner"),
-    ("weights/prefix", "/models", "weights.prefix", "without a leading /"),
-    ("weights/prefix", "a/../b", "weights.prefix", "not a relative path"),
-    ("cluster/namespace", "Prod", "cluster.namespace", "is not a namespace's name"),
-    ("services", {}, "services", "at least 1"),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "key", "said"),
+    [
+        ("servces", {}, "servces", "unknown key; did you mean services?"),
+        ("cloud/knd", "x", "cloud.knd", "unknown key; did you mean kind?"),
+        ("services/ds/replcas", 2, "services.ds.replcas", "unknown key; did you mean replicas?"),
+        ("services/ds/layout/tenser", 8, "services.ds.layout.tenser", "unknown key; did you mean tensor?"),
+        ("services/ds/engine/zzz", 8, "services.ds.engine.zzz", "unknown key; known here: env, extraArgs"),
+        ("services/ds/replicas", "1", "services.ds.replicas", "is not a whole number; write the number of copies"),
+        ("services/ds/replicas", -1, "services.ds.replicas", "greater than or equal to 0"),
+        ("services/ds/replicas", True, "services.ds.replicas", "is not a whole number"),
+        ("services/ds/layout/nodes", 1.5, "services.ds.layout.nodes", "is not a whole number"),
+        ("services/ds/engine/version", 0.7, "services.ds.engine.version", "YAML reads it so without quotes"),
+        ("services/ds/engine", [], "services.ds.engine", "is not a map"),
+        ("services/ds/engine/extraArgs", "--x", "services.ds.engine.extraArgs", "is not a list"),
+        ("cloud/kind", "aws", "cloud.kind", "is not one of the known values; write local"),
+        (
+            "services/ds/layout/tensor",
+            4,
+            "services.ds.layout.tensor",
+            "tensor 4 x pipeline 2 = 8 ranks, but nodes 2 x "
+            "gpusPerNode 8 = 16 GPUs; write pipeline: 4, or change nodes",
+        ),
+        ("services/ds/layout/gpusPerNode", 6, "services.ds.layout.gpusPerNode", "no pod of 6 GPUs; write one of 1, 2"),
+        ("services/ds/resources/memory", "512G", "services.ds.resources.memory", "write 512Gi"),
+        ("services/ds/resources/memory", "0.5Ti", "services.ds.resources.memory", "not a whole number of Mi, Gi or Ti"),
+        ("services/ds/resources/shm", "512Gi", "services.ds.resources.shm", "counted in the pod's memory of 512Gi"),
+        ("services/ds/startupPolicy", "LeaderReady", "services.ds.startupPolicy", "a deadlock; write LeaderCreated"),
+        ("services/ds/port", 10250, "services.ds.port", "local reserves it for the kubelet; write 8000"),
+        ("services/ds/port", 6379, "services.ds.port", "the same pod uses it for Ray's GCS"),
+        ("services/ds/port", 70000, "services.ds.port", "less than 65536"),
+        ("cluster/context", "<your-context>", "cluster.context", "is a placeholder that was left in"),
+        ("services/ds/engine/image", "<registry>/vllm:1", "services.ds.engine.image", "is a placeholder"),
+        ("services/ds/engine/image", "vllm:latest", "services.ds.engine.image", "has no fixed tag"),
+        ("services/ds/engine/image", "host:5000/vllm", "services.ds.engine.image", "has no fixed tag"),
+        (
+            "services/ds/engine/extraArgs",
+            ["--enforce-eager", "--tensor_parallel_size=4"],
+            "services.ds.engine.extraArgs[1]",
+            "use layout.tensor",
+        ),
+        ("services/ds/engine/extraArgs", ["--api-key", "k"], "services.ds.engine.extraArgs[0]", "modelserve:apiKey"),
+        (
+            "services/ds/engine/extraArgs",
+            ["--swop-space", "4"],
+            "services.ds.engine.extraArgs[0]",
+            "vLLM 0.7.3 has no such argument; did you mean --swap-space?",
+        ),
+        ("services/ds/engine/extraArgs", ["--enable-eplb"], "services.ds.engine.extraArgs[0]", "does not know it yet"),
+        (
+            "services/ds/engine/env",
+            {"VLLM_API_KEY": "k"},
+            "services.ds.engine.env.VLLM_API_KEY",
+            "is set by the program",
+        ),
+        (
+            "services/ds/engine/env",
+            {"MODELSERVE_NODES": "9"},
+            "services.ds.engine.env.MODELSERVE_NODES",
+            "leave it out",
+        ),
+        ("services/ds/engine/gpuMemoryUtilization", 1.0, "services.ds.engine.gpuMemoryUtilization", "less than 1"),
+        ("services/ds/podLabels", {"pulumi.com/x": "1"}, "services.ds.podLabels.pulumi.com/x", "leave it out"),
+        ("services/ds/model", "deepseek-ai/DeepSeek-R1", "services.ds.model", "without its owner"),
+        ("weights/prefix", "/models", "weights.prefix", "without a leading /"),
+        ("weights/prefix", "a/../b", "weights.prefix", "not a relative path"),
+        ("cluster/namespace", "Prod", "cluster.namespace", "is not a namespace's name"),
+        ("services", {}, "services", "at least 1"),
+    ],
+)
 def test_bad_input_is_one_line_with_key_value_why_and_remedy(path, value, key, said):
     found = lines(changed(path, value))
     assert len(found) == 1, found
@@ -116,8 +144,9 @@ def test_bad_input_is_one_line_with_key_value_why_and_remedy(path, value, key, s
     assert ";" in found[0], "no remedy"
 
 
-@pytest.mark.parametrize("path", ["cloud", "cloud/gpu", "cluster", "weights", "services", "services/ds/engine",
-                                  "services/ds/layout/tensor"])
+@pytest.mark.parametrize(
+    "path", ["cloud", "cloud/gpu", "cluster", "weights", "services", "services/ds/engine", "services/ds/layout/tensor"]
+)
 def test_a_missing_key_is_named_with_what_to_write(path):
     found = lines(changed(path, ...))
     assert found == [line for line in found if f"modelserve:{path.replace('/', '.')}: is missing; write " in line]
@@ -132,10 +161,20 @@ def test_everything_wrong_is_said_at_once_whatever_else_is_wrong_beside_it():
     raw["cluster"] = {"context": "<context>"}
     raw["typo"] = 1
     keys = {line.split(": ")[0].removeprefix("modelserve:") for line in lines(raw, plain_secrets={"apiKey": "k"})}
-    assert keys >= {"services.ds.layout.tensor", "services.ds.startupPolicy", "services.ds.port",
-                    "services.ds.replicas", "services.ds.unknown", "services.ds.resources.cpu",
-                    "services.ds.resources.memory",
-                    "services.Bad_Name", "services.Bad_Name.model", "cluster.context", "typo", "apiKey"}
+    assert keys >= {
+        "services.ds.layout.tensor",
+        "services.ds.startupPolicy",
+        "services.ds.port",
+        "services.ds.replicas",
+        "services.ds.unknown",
+        "services.ds.resources.cpu",
+        "services.ds.resources.memory",
+        "services.Bad_Name",
+        "services.Bad_Name.model",
+        "cluster.context",
+        "typo",
+        "apiKey",
+    }
 
 
 def test_an_api_key_in_plain_text_is_refused_without_repeating_it():
@@ -166,8 +205,9 @@ def test_a_name_is_refused_exactly_when_the_labels_built_from_it_would_pass_63(r
 def test_a_service_cannot_take_the_name_of_another_ones_kubernetes_service():
     raw = copy.deepcopy(GOOD)
     raw["services"]["ds-leader"] = raw["services"]["ds"]
-    assert lines(raw) == ["modelserve:services.ds-leader: ds-leader: is the name of another service's Kubernetes "
-                          "Service; rename it or ds"]
+    assert lines(raw) == [
+        "modelserve:services.ds-leader: ds-leader: is the name of another service's Kubernetes Service; rename it or ds"
+    ]
 
 
 def test_the_config_cannot_be_changed_afterwards():

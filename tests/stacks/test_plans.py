@@ -39,8 +39,9 @@ def test_a_layout_that_does_not_fit_is_refused_with_what_does():
 
 def test_a_layout_that_breaks_a_rule_is_refused_with_the_arithmetic_under_its_key():
     found = refused(on("H20-96", layout={"nodes": 4, "tensor": 32, "pipeline": 1}))
-    assert any("services.ds.layout.tensor: 32: expert width 2048 / 32 = 64, not a multiple of 128" in line
-               for line in found)
+    assert any(
+        "services.ds.layout.tensor: 32: expert width 2048 / 32 = 64, not a multiple of 128" in line for line in found
+    )
     assert all("layouts that fit: 4 x 8 GPUs as " in line for line in found)
 
 
@@ -51,15 +52,18 @@ def test_a_context_that_the_layout_does_not_hold_is_refused_with_the_longest_tha
     assert f"write at most {longest}, or auto" in line
 
 
-@pytest.mark.parametrize(("raw", "key", "said"), [
-    (on("H21"), "cloud.gpu: H21", "or NAME:GIB with the usable memory"),
-    (on("B200-180"), "cloud.gpu: B200-180", ":GIB with what the driver reports"),
-    (on("H20-96", model="DeepSeek-R9"), "services.ds.model: DeepSeek-R9", "DeepSeek-R1"),
-    (on("H20-96", maxModelLen=500000), "services.ds.maxModelLen: 500000", "a context of 163840 tokens"),
-    (changed("prices", {"perGpuHour": 1.0, "currency": "CNY"}), "prices.asOf", "a price without its date"),
-    (changed("prices", {"perGpuHour": 1.0, "asOf": "2026-11-01"}), "prices.currency", "write one such as CNY"),
-    (changed("catalog", {"gpus": {"H20-96": {"usableGib": None}}}), "cloud.gpu: H20-96", "usableGib"),
-])
+@pytest.mark.parametrize(
+    ("raw", "key", "said"),
+    [
+        (on("H21"), "cloud.gpu: H21", "or NAME:GIB with the usable memory"),
+        (on("B200-180"), "cloud.gpu: B200-180", ":GIB with what the driver reports"),
+        (on("H20-96", model="DeepSeek-R9"), "services.ds.model: DeepSeek-R9", "DeepSeek-R1"),
+        (on("H20-96", maxModelLen=500000), "services.ds.maxModelLen: 500000", "a context of 163840 tokens"),
+        (changed("prices", {"perGpuHour": 1.0, "currency": "CNY"}), "prices.asOf", "a price without its date"),
+        (changed("prices", {"perGpuHour": 1.0, "asOf": "2026-11-01"}), "prices.currency", "write one such as CNY"),
+        (changed("catalog", {"gpus": {"H20-96": {"usableGib": None}}}), "cloud.gpu: H20-96", "usableGib"),
+    ],
+)
 def test_what_the_planner_does_not_know_is_refused_under_the_key_it_belongs_to(raw, key, said):
     [line] = refused(raw)
     assert line.startswith(f"modelserve:{key}: ") and said in line and "; " in line
@@ -69,7 +73,9 @@ def test_every_service_is_judged_before_anything_is_said():
     raw = on("H800-80", layout=ONE_NODE)
     raw["services"]["two"] = GOOD["services"]["ds"] | {"model": "DeepSeek-R9"}
     assert {line.split(": ")[0] for line in refused(raw)} == {
-        "modelserve:services.ds.layout", "modelserve:services.two.model"}
+        "modelserve:services.ds.layout",
+        "modelserve:services.two.model",
+    }
 
 
 def test_an_unproven_service_is_deployed_with_a_warning_instead():
@@ -78,8 +84,9 @@ def test_an_unproven_service_is_deployed_with_a_warning_instead():
     assert "does not fit" in briefly("ds", planned)[0]
 
 
-@pytest.mark.parametrize(("model", "gpu", "gpus"), [("Qwen3-8B", "H20-96", 1), ("DeepSeek-R1", "H20-141", 8),
-                                                    ("DeepSeek-R1", "H800-80", 16)])
+@pytest.mark.parametrize(
+    ("model", "gpu", "gpus"), [("Qwen3-8B", "H20-96", 1), ("DeepSeek-R1", "H20-141", 8), ("DeepSeek-R1", "H800-80", 16)]
+)
 def test_an_auto_layout_takes_the_fewest_gpus_that_hold_the_model_and_its_answers(model, gpu, gpus):
     planned = plan_services(parse(on(gpu, model=model, layout="auto")))["ds"]
     assert planned.layout.gpus == gpus and planned.plan.fits and planned.max_model_len >= 8192
@@ -106,7 +113,10 @@ def test_flags_in_the_stack_file_change_the_plan():
     def kv(*flags: str) -> int:
         raw = on("H20-141", layout=ONE_NODE)
         raw["services"]["ds"]["engine"] = GOOD["services"]["ds"]["engine"] | {
-            "version": "0.18.1", "image": "vllm/vllm-openai:v0.18.1", "extraArgs": list(flags)}
+            "version": "0.18.1",
+            "image": "vllm/vllm-openai:v0.18.1",
+            "extraArgs": list(flags),
+        }
         return plan_services(parse(raw))["ds"].plan.fit.kv_tokens
 
     assert kv("--kv-cache-dtype", "fp8") > kv() == kv("--kv-cache-dtype=auto")

@@ -9,48 +9,86 @@ import pytest
 from stacks.progress import Standing, View, describe
 
 
-def pod(index: int, *, node: str | None = "n", phase: str = "Running", ready: bool = False,
-        container: dict[str, Any] | None = None, conditions: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+def pod(
+    index: int,
+    *,
+    node: str | None = "n",
+    phase: str = "Running",
+    ready: bool = False,
+    container: dict[str, Any] | None = None,
+    conditions: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     name = "ds-0" if index == 0 else f"ds-0-{index}"
     conditions = (conditions or []) + [{"type": "Ready", "status": str(ready)}]
     return {
         "metadata": {"name": name, "labels": {"leaderworkerset.sigs.k8s.io/worker-index": str(index)}},
         "spec": {"nodeName": node, "containers": [{"resources": {"limits": {"cpu": "64", "nvidia.com/gpu": "8"}}}]},
-        "status": {"phase": phase, "conditions": conditions,
-                   "containerStatuses": [{"image": "img", "state": {"running": {}}, "lastState": {}, "restartCount": 0,
-                                          **(container or {})}]},
+        "status": {
+            "phase": phase,
+            "conditions": conditions,
+            "containerStatuses": [
+                {"image": "img", "state": {"running": {}}, "lastState": {}, "restartCount": 0, **(container or {})}
+            ],
+        },
     }
 
 
 def unplaced(index: int, message: str) -> dict[str, Any]:
-    return pod(index, node=None, phase="Pending", conditions=[
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}])
+    return pod(
+        index,
+        node=None,
+        phase="Pending",
+        conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}],
+    )
 
 
-MESSAGE = ("0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1 nodes "
-           "are available: 1 No preemption victims found for incoming pod.")
+MESSAGE = (
+    "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1 nodes "
+    "are available: 1 No preemption victims found for incoming pod."
+)
 
 
 def view(*pods: dict[str, Any], logs: dict[str, str] | None = None, nodes: int = 2, replicas: int = 1) -> View:
-    return View(spec={"replicas": replicas, "leaderWorkerTemplate": {"size": 2}}, pods=pods, others=[], logs=logs or {},
-                nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * nodes)
+    return View(
+        spec={"replicas": replicas, "leaderWorkerTemplate": {"size": 2}},
+        pods=pods,
+        others=[],
+        logs=logs or {},
+        nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * nodes,
+    )
 
 
-@pytest.mark.parametrize(("pods", "logs", "status"), [
-    ([], {}, "pods created: 0 of 2"),
-    ([pod(0)], {}, "pods created: 1 of 2"),
-    ([pod(0), pod(1, node=None)], {}, "pods scheduled: 1 of 2"),
-    ([pod(0), pod(1, phase="Pending", container={"state": {"waiting": {"reason": "ContainerCreating"}}})], {},
-     "pods started: 1 of 2 (ds-0-1: ContainerCreating)"),
-    ([pod(0), pod(1)], {}, "ds-0: started, nothing in its log yet"),
-    ([pod(0), pod(1)], {"ds-0": "modelserve: ray: 8 of 16 GPUs joined\n"}, "ds-0: Ray forming: 8 of 16 GPUs joined"),
-    ([pod(0), pod(1)], {"ds-0": "modelserve: ray: formed, starting vLLM\n"}, "ds-0: weights loading: not begun"),
-    ([pod(0), pod(1)], {"ds-0": "x\nLoading safetensors checkpoint shards:  42% Completed | 68/163\n"},
-     "ds-0: weights loading: 42 %"),
-    ([pod(0), pod(1)], {"ds-0": "Loading safetensors checkpoint shards: 100% Completed | 163/163\nother\n"},
-     "ds-0: probe: weights are loaded, waiting for /health"),
-    ([pod(0, ready=True), pod(1, ready=True)], {}, "replicas ready: 1 of 1"),
-])
+@pytest.mark.parametrize(
+    ("pods", "logs", "status"),
+    [
+        ([], {}, "pods created: 0 of 2"),
+        ([pod(0)], {}, "pods created: 1 of 2"),
+        ([pod(0), pod(1, node=None)], {}, "pods scheduled: 1 of 2"),
+        (
+            [pod(0), pod(1, phase="Pending", container={"state": {"waiting": {"reason": "ContainerCreating"}}})],
+            {},
+            "pods started: 1 of 2 (ds-0-1: ContainerCreating)",
+        ),
+        ([pod(0), pod(1)], {}, "ds-0: started, nothing in its log yet"),
+        (
+            [pod(0), pod(1)],
+            {"ds-0": "modelserve: ray: 8 of 16 GPUs joined\n"},
+            "ds-0: Ray forming: 8 of 16 GPUs joined",
+        ),
+        ([pod(0), pod(1)], {"ds-0": "modelserve: ray: formed, starting vLLM\n"}, "ds-0: weights loading: not begun"),
+        (
+            [pod(0), pod(1)],
+            {"ds-0": "x\nLoading safetensors checkpoint shards:  42% Completed | 68/163\n"},
+            "ds-0: weights loading: 42 %",
+        ),
+        (
+            [pod(0), pod(1)],
+            {"ds-0": "Loading safetensors checkpoint shards: 100% Completed | 163/163\nother\n"},
+            "ds-0: probe: weights are loaded, waiting for /health",
+        ),
+        ([pod(0, ready=True), pod(1, ready=True)], {}, "replicas ready: 1 of 1"),
+    ],
+)
 def test_the_status_names_the_first_thing_that_is_missing(pods, logs, status):
     assert describe(view(*pods, logs=logs)) == Standing(status)
 
@@ -60,27 +98,38 @@ def test_a_cluster_too_small_is_told_with_the_gpus_wanted_there_and_free():
     assert standing.status == "pods scheduled: 1 of 2"
     assert standing.problems == (
         "no node for ds-0-1: 16 nvidia.com/gpu are wanted (8 in each pod), the cluster has 8, of which 0 free; "
-        "the scheduler says: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",)
+        "the scheduler says: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+    )
 
 
 def test_gpus_that_other_workloads_hold_are_not_free():
-    shown = View(spec={"replicas": 1, "leaderWorkerTemplate": {"size": 2}}, pods=[unplaced(0, "no"), unplaced(1, "no")],
-                 others=[pod(0)], logs={}, nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * 2)
+    shown = View(
+        spec={"replicas": 1, "leaderWorkerTemplate": {"size": 2}},
+        pods=[unplaced(0, "no"), unplaced(1, "no")],
+        others=[pod(0)],
+        logs={},
+        nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * 2,
+    )
     [line] = describe(shown).problems
     assert line.startswith("no node for ds-0, ds-0-1: 16 ") and "the cluster has 16, of which 8 free" in line
 
 
 def test_an_image_that_cannot_be_pulled_is_a_problem_at_once():
-    failing = pod(1, phase="Pending", container={
-        "state": {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "img"'}}})
+    failing = pod(
+        1,
+        phase="Pending",
+        container={"state": {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "img"'}}},
+    )
     assert describe(view(pod(0), failing)).problems == ('ds-0-1: ImagePullBackOff: Back-off pulling image "img"',)
 
 
 def test_a_container_that_died_is_told_with_its_last_words():
     dead = pod(0, container={"lastState": {"terminated": {"exitCode": 1}}, "restartCount": 1})
     standing = describe(view(dead, pod(1), logs={"ds-0": "start\ntorch.OutOfMemoryError: CUDA out of memory\n\n"}))
-    assert standing.problems == ("ds-0: its container ended with exit code 1, so its group starts anew; "
-                                 "its last words: torch.OutOfMemoryError: CUDA out of memory",)
+    assert standing.problems == (
+        "ds-0: its container ended with exit code 1, so its group starts anew; "
+        "its last words: torch.OutOfMemoryError: CUDA out of memory",
+    )
 
 
 def test_a_container_that_ended_well_is_no_problem():

@@ -37,6 +37,7 @@ def stack(tmp_path):
         path = tmp_path / "Pulumi.dev.yaml"
         path.write_text(text)
         return path
+
     return write
 
 
@@ -51,7 +52,7 @@ def test_a_good_file_gives_its_config(stack):
 
 
 def test_the_same_service_twice_is_refused_with_both_lines(stack):
-    twice = GOOD + GOOD[GOOD.index("    ds:"):]
+    twice = GOOD + GOOD[GOOD.index("    ds:") :]
     assert refused(stack(twice)) == "modelserve:services.ds: is given twice, at lines 7 and 12; keep one"
 
 
@@ -85,10 +86,13 @@ def test_config_and_context_are_refused_together(stack):
     assert len(text.splitlines()) == 2
 
 
-@pytest.mark.parametrize(("wrong", "said"), [
-    (GOOD.replace("modelserve:services", "modelserv:services"), "did you mean modelserve:services?"),
-    (GOOD.replace("config:", "cofnig:", 1), "did you mean config?"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (GOOD.replace("modelserve:services", "modelserv:services"), "did you mean modelserve:services?"),
+        (GOOD.replace("config:", "cofnig:", 1), "did you mean config?"),
+    ],
+)
 def test_a_misspelt_namespace_or_top_level_key_is_refused(stack, wrong, said):
     assert said in refused(stack(wrong))
 

@@ -58,8 +58,11 @@ class Recorder(MockMonitor):
 
     def one(self, type_: str, name: str | None = None) -> resource_pb2.RegisterResourceRequest:
         """The only request whose type ends in `type_`, such as `Secret` (and whose logical name is `name`)."""
-        found = [request for (token, logical), request in self.seen.items()
-                 if token.endswith(f":{type_}") and name in (None, logical)]
+        found = [
+            request
+            for (token, logical), request in self.seen.items()
+            if token.endswith(f":{type_}") and name in (None, logical)
+        ]
         assert len(found) == 1, f"{type_} {name or ''}: {len(found)} of them in {list(self.seen)}"
         return found[0]
 
