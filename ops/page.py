@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from ops import svg
 
 Json = Mapping[str, Any]
 
@@ -47,14 +48,10 @@ def page(title: str, plans: Mapping[str, Json]) -> str:
         '<meta name="color-scheme" content="light dark">'
         # The browser itself holds the page to «no network».
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{_text(summary)} · {_text(title)}</title><style>{css}</style></head><body>{DEFS}"
-        f"<header><h1>{_text(title)}</h1>{_contents(plans)}</header>"
+        f"<title>{svg.text(summary)} · {svg.text(title)}</title><style>{css}</style></head><body>{DEFS}"
+        f"<header><h1>{svg.text(title)}</h1>{_contents(plans)}</header>"
         f"<main>{body}</main></body></html>\n"
     )
-
-
-def _text(value: object) -> str:
-    return escape(str(value), quote=True)
 
 
 def _verdict(plan: Json) -> tuple[str, str]:
@@ -85,16 +82,16 @@ def _contents(plans: Mapping[str, Json]) -> str:
     if len(plans) < 2:
         return ""
     items = "".join(
-        f'<li class="{_verdict(plan)[0]}">{_badge(plan)} <a href="#s{number}">{_text(name)}</a></li>'
+        f'<li class="{_verdict(plan)[0]}">{_badge(plan)} <a href="#s{number}">{svg.text(name)}</a></li>'
         for number, (name, plan) in enumerate(plans.items())
     )
-    return f'<p class="muted">{_text(_summary(plans))}.</p><nav aria-label="Services"><ul>{items}</ul></nav>'
+    return f'<p class="muted">{svg.text(_summary(plans))}.</p><nav aria-label="Services"><ul>{items}</ul></nav>'
 
 
 def _service(ref: str, name: str, plan: Json) -> str:
     head = (
         f'<section class="service {_verdict(plan)[0]}" id="{ref}" aria-labelledby="{ref}-name">'
-        f'<h2 id="{ref}-name">{_badge(plan)} {_text(name)}</h2>'
+        f'<h2 id="{ref}-name">{_badge(plan)} {svg.text(name)}</h2>'
     )
     if "refusals" in plan:
         return f"{head}{_list(plan['refusals'])}</section>"
@@ -107,7 +104,7 @@ def _service(ref: str, name: str, plan: Json) -> str:
         f", vLLM {plan['engine_version']} with {plan['utilization']:g} of each GPU"
     )
     return (
-        f'{head}<p class="what">{_text(what)}</p><p class="lead">{_text(_lead(plan))}</p>{_figures(plan)}'
+        f'{head}<p class="what">{svg.text(what)}</p><p class="lead">{svg.text(_lead(plan))}</p>{_figures(plan)}'
         f"{_alternatives(plan)}{_memory(ref, plan)}{_startup(ref, plan['startup'])}{_tokens(ref, plan)}"
         f"{_cost(plan['cost'])}<h3>Reasons and sources</h3>{_list(plan['reasons'])}</section>"
     )
@@ -118,7 +115,7 @@ def _if(condition: bool, words: str) -> str:
 
 
 def _list(lines: Sequence[str]) -> str:
-    return f'<ul class="reasons">{"".join(f"<li>{_text(line)}</li>" for line in lines)}</ul>'
+    return f'<ul class="reasons">{"".join(f"<li>{svg.text(line)}</li>" for line in lines)}</ul>'
 
 
 def _gib(value: float) -> str:
@@ -183,7 +180,7 @@ def _figures(plan: Json) -> str:
         ("Cost per hour", _money(cost["per_hour"], cost["currency"]), ""),
     ]
     cells = "".join(
-        f"<div><dt>{name}</dt><dd>{_text(value)}{_if(bool(note), f'<small>{note}</small>')}</dd></div>"
+        f"<div><dt>{name}</dt><dd>{svg.text(value)}{_if(bool(note), f'<small>{note}</small>')}</dd></div>"
         for name, value, note in rows
     )
     return f'<dl class="figures">{cells}</dl>'
@@ -207,43 +204,18 @@ def _alternatives(plan: Json) -> str:
 
 
 def _table(caption: str, heads: Sequence[str], rows: Iterable[str], kind: str = "") -> str:
-    columns = "".join(f'<th scope="col">{_text(head)}</th>' for head in heads)
+    columns = "".join(f'<th scope="col">{svg.text(head)}</th>' for head in heads)
     # Many stages are wider than a phone: that table scrolls by itself, also by keyboard, not with the whole page.
-    scrolls = _if(kind == "memory" and len(heads) > 3, f' tabindex="0" role="region" aria-label="{_text(caption)}"')
+    scrolls = _if(kind == "memory" and len(heads) > 3, f' tabindex="0" role="region" aria-label="{svg.text(caption)}"')
     return (
-        f'<div class="scroll"{scrolls}><table class="{kind}"><caption>{_text(caption)}</caption>'
+        f'<div class="scroll"{scrolls}><table class="{kind}"><caption>{svg.text(caption)}</caption>'
         f"<thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
 def _row(head: str, cells: Iterable[str], kind: str = "", mark: str = "") -> str:
-    columns = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-    return f'<tr class="{kind}"><th scope="row">{mark}{_text(head)}</th>{columns}</tr>'
-
-
-def _svg(ref: str, title: str, desc: str, height: int, content: str) -> str:
-    """A drawing without a viewBox: lengths in per cent follow the page's width while text keeps its size."""
-    return (
-        f'<svg role="img" aria-labelledby="{ref}-t {ref}-d" height="{height}"><title id="{ref}-t">{_text(title)}'
-        f'</title><desc id="{ref}-d">{_text(desc)}</desc>{content}</svg>'
-    )
-
-
-def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:
-    return f'<rect class="{kind}" x="{x:.3f}%" y="{y:g}" width="{width:.3f}%" height="{height:g}"/>'
-
-
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line class="{kind}" x1="{x1:.3f}%" y1="{y1:g}" x2="{x2:.3f}%" y2="{y2:g}"/>'
-
-
-def _label(x: float, y: float, words: str, kind: str = "", anchor: str = "start", dx: int = 0) -> str:
-    return f'<text class="{kind}" x="{x:.3f}%" y="{y:g}" dx="{dx}" text-anchor="{anchor}">{_text(words)}</text>'
-
-
-def _mark(kind: str, x: float, y1: float, y2: float) -> str:
-    """An upright line that is seen on every colour: it stands in a gap of the page's own."""
-    return _line("halo", x, y1, x, y2) + _line(f"mark {kind}".rstrip(), x, y1, x, y2)
+    columns = "".join(f"<td>{svg.text(cell)}</td>" for cell in cells)
+    return f'<tr class="{kind}"><th scope="row">{mark}{svg.text(head)}</th>{columns}</tr>'
 
 
 def _planned(stage: Json) -> float:
@@ -274,28 +246,28 @@ def _bar(ref: str, number: int, stage: Json, usable: float, scale: float, gpus: 
     drawn, x = [], 0.0
     for kind, words, value in parts:
         width = max(0.0, value) / scale * 100
-        drawn.append(_rect(kind, x, 20, width, 30))
+        drawn.append(svg.rect(kind, x, 20, width, 30))
         if width > 12:
             text = f"{words} {_gib(value)}" if width > 40 else _gib(value)
-            drawn.append(_label(x, 40, text, "on", dx=8))
+            drawn.append(svg.label(x, 40, text, "on", dx=8))
         x += width
     budget, planned, outside = (
         value / scale * 100 for value in (stage["budget_gib"], _planned(stage), stage["graphs_gib"])
     )
     if planned > budget:
-        drawn.append(_rect("over", budget, 51, planned - budget, 5))
+        drawn.append(svg.rect("over", budget, 51, planned - budget, 5))
     if not stage["graphs_in_budget"]:
-        drawn.append(_rect("graphs", planned, 20, outside, 30))
+        drawn.append(svg.rect("graphs", planned, 20, outside, 30))
         planned += outside
     edge = usable / scale * 100
     drawn += [
-        _rect("beside", planned, 20, _beside(stage) / scale * 100, 30),
-        _rect("card", 0, 20, edge, 30),
-        _mark("", budget, 16, 54),
-        _mark("", edge, 16, 54),
-        _label(budget, 11, f"budget {_gib(stage['budget_gib'])}", anchor="end", dx=1),
-        _label(edge, 68, f"usable {_gib(usable)}", anchor="end", dx=1),
-        _label(0, 68, "0", "quiet"),
+        svg.rect("beside", planned, 20, _beside(stage) / scale * 100, 30),
+        svg.rect("card", 0, 20, edge, 30),
+        svg.mark("", budget, 16, 54),
+        svg.mark("", edge, 16, 54),
+        svg.label(budget, 11, f"budget {_gib(stage['budget_gib'])}", anchor="end", dx=1),
+        svg.label(edge, 68, f"usable {_gib(usable)}", anchor="end", dx=1),
+        svg.label(0, 68, "0", "quiet"),
     ]
     excess, spare = -stage["kv_gib"], usable - stage["peak_gib"]
     note = (
@@ -310,7 +282,7 @@ def _bar(ref: str, number: int, stage: Json, usable: float, scale: float, gpus: 
     return (
         f'<figure class="stage"><figcaption><span><b>Stage {number}</b> · {stage["layers"]} layers · '
         f"{gpus} GPU{'s'[: gpus != 1]}, each:</span>{note}</figcaption>"
-        f"{_svg(ref, f'Memory of each GPU of stage {number}', desc, 74, ''.join(drawn))}</figure>"
+        f"{svg.svg(ref, f'Memory of each GPU of stage {number}', desc, 74, ''.join(drawn))}</figure>"
     )
 
 
@@ -344,21 +316,25 @@ def _startup(ref: str, start: Json) -> str:
     steps, first, floor = start["steps"], start["first_token_seconds"], start["floor_seconds"]
     scale = max([first, 1.0, *(step["start_seconds"] + step["seconds"] for step in steps)])
     ticks = _minutes(scale)
-    guides = "".join(_line("grid", tick / scale * 100, 0, tick / scale * 100, 40) for tick in ticks)
-    marks = _mark("floor", floor / scale * 100, 0, 40) + _line("mark", first / scale * 100, 0, first / scale * 100, 40)
+    guides = "".join(svg.line("grid", tick / scale * 100, 0, tick / scale * 100, 40) for tick in ticks)
+    marks = svg.mark("floor", floor / scale * 100, 0, 40) + svg.line(
+        "mark", first / scale * 100, 0, first / scale * 100, 40
+    )
     rows = "".join(_gantt_row(f"{ref}-g{number}", step, scale, guides, marks) for number, step in enumerate(steps))
     at, side = floor / scale * 100, "end" if floor > scale / 2 else "start"
-    head = _svg(
+    head = svg.svg(
         f"{ref}-gh",
         "When the first token comes",
         f"After {_duration(first)}; not before {_duration(floor)} at the speed of the links.",
         36,
-        _label(first / scale * 100, 12, f"first token {_duration(first)}", anchor="end")
-        + _label(at, 29, f"physical floor {_duration(floor)}", anchor=side),
+        svg.label(first / scale * 100, 12, f"first token {_duration(first)}", anchor="end")
+        + svg.label(at, 29, f"physical floor {_duration(floor)}", anchor=side),
     )
     # A last tick close to the end would run into the page's edge.
     axis = "".join(
-        _label(tick / scale * 100, 14, f"{tick // 60:g} min" if tick else "0", "quiet", "middle" if tick else "start")
+        svg.label(
+            tick / scale * 100, 14, f"{tick // 60:g} min" if tick else "0", "quiet", "middle" if tick else "start"
+        )
         for tick in ticks
         if tick < scale * 0.95
     )
@@ -388,10 +364,10 @@ def _gantt_row(ref: str, step: Json, scale: float, behind: str, marks: str) -> s
         f"From {step['start_seconds']:,.1f} s on it takes {step['seconds']:,.1f} s, at best "
         f"{step['floor_seconds']:,.1f} s."
     )
-    bar = _rect("time", x, 11, step["seconds"] / scale * 100, 18) + _rect("time floor", x, 11, floor, 18)
+    bar = svg.rect("time", x, 11, step["seconds"] / scale * 100, 18) + svg.rect("time floor", x, 11, floor, 18)
     return (
-        f'<li><span class="label"><span>{_text(step["name"])}</span><b>{step["seconds"]:,.1f} s</b></span>'
-        f"{_svg(ref, step['name'], desc, 40, behind + bar + marks)}</li>"
+        f'<li><span class="label"><span>{svg.text(step["name"])}</span><b>{step["seconds"]:,.1f} s</b></span>'
+        f"{svg.svg(ref, step['name'], desc, 40, behind + bar + marks)}</li>"
     )
 
 
@@ -410,7 +386,7 @@ def _steps_table(steps: Sequence[Json]) -> str:
                 ],
                 "has-source",
             ),
-            f'<tr><td class="source" colspan="5">{_text(step["source"])}</td></tr>',
+            f'<tr><td class="source" colspan="5">{svg.text(step["source"])}</td></tr>',
         ]
     return _table(
         "The steps and where their numbers come from", ["Step", "Begins", "Takes", "At best", "Reads"], rows, "steps"
@@ -459,27 +435,27 @@ def _chart(ref: str, points: Sequence[tuple[int, float]], tokens: int, length: i
     drawn = [area]
     for power in range(decades + 1):
         drawn += [
-            _line("grid", LEFT, y(10**power), RIGHT, y(10**power)),
-            _label(LEFT, y(10**power) + 4, f"{10**power:,}", "quiet", "end", -8),
+            svg.line("grid", LEFT, y(10**power), RIGHT, y(10**power)),
+            svg.label(LEFT, y(10**power) + 4, f"{10**power:,}", "quiet", "end", -8),
         ]
     for size, _ in points[:-1]:
-        drawn.append(_line("grid", x(size), TOP, x(size), BOTTOM))
+        drawn.append(svg.line("grid", x(size), TOP, x(size), BOTTOM))
         if size < points[-1][0] / 2.4:  # closer ones would touch the last
-            drawn.append(_label(x(size), 214, _short(size), "quiet", "middle"))
-    drawn += [_line("curve", x1, y1, x2, y2), _label(x2, 214, _short(points[-1][0]), anchor="middle")]
+            drawn.append(svg.label(x(size), 214, _short(size), "quiet", "middle"))
+    drawn += [svg.line("curve", x1, y1, x2, y2), svg.label(x2, 214, _short(points[-1][0]), anchor="middle")]
     drawn += [
         f'<circle class="dot" cx="{x(size):.3f}%" cy="{y(count):g}" r="4"/>'
-        + _label(x(size), y(count) - 7, _requests(count), dx=7)
+        + svg.label(x(size), y(count) - 7, _requests(count), dx=7)
         for size, count in points
     ]
     if tokens < length:
         drawn += [
-            _line("wanted", x(length), TOP, x(length), BOTTOM),
-            _label(x(length), 10, f"{length:,} asked for", "short", "end", 8),
+            svg.line("wanted", x(length), TOP, x(length), BOTTOM),
+            svg.label(x(length), 10, f"{length:,} asked for", "short", "end", 8),
         ]
     desc = "; ".join(f"{_requests(count)} requests of {size:,} tokens" for size, count in points)
     return (
-        f'<figure class="chart">{_svg(f"{ref}-k", "Requests at once by their length", desc, 220, "".join(drawn))}'
+        f'<figure class="chart">{svg.svg(f"{ref}-k", "Requests at once by their length", desc, 220, "".join(drawn))}'
         "<figcaption>Requests at once over tokens of each (k = 1,024), both logarithmic</figcaption></figure>"
     )
 

@@ -6,15 +6,12 @@ Pulumi, so that a check of a stack file costs a fraction of a second.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -27,6 +24,20 @@ from components.names import API_KEY, service_object
 from planning import flags
 from planning.catalog import fact
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, refuse, rule, shown, unknown_key
+from stacks.values import (
+    AUTO,
+    BinaryQuantity,
+    ClaimName,
+    Day,
+    ModelName,
+    Namespace,
+    PinnedImage,
+    Positive,
+    RelativePath,
+    Release,
+    auto_schema,
+    gibibytes,
+)
 
 # Secret keys of the stack file, each with what it is. They are read as Pulumi secrets by the builder.
 SECRETS = {
@@ -35,7 +46,6 @@ SECRETS = {
 }
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"<[^<>]+>")
 _GPUS_DEFAULT = 8
 # Arguments that the program derives from other keys, and which key that is.
@@ -55,77 +65,6 @@ _OWNED_FLAGS = {
     "--api-key": "the secret modelserve:apiKey",
     "--host": "nothing: it listens on every address",
 }
-
-
-def _binary_quantity(value: str) -> str:
-    if re.fullmatch(r"[1-9][0-9]*(Mi|Gi|Ti)", value):
-        return value
-    number = re.match(r"[0-9]+", value)
-    example = f"{number[0]}Gi" if number else "512Gi"
-    raise rule(
-        value,
-        "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)",
-        f"write {example}",
-    )
-
-
-def _namespace(value: str) -> str:
-    if len(value) <= 63 and _DNS_1123.fullmatch(value):
-        return value
-    raise rule(
-        value,
-        "is not a namespace's name (DNS-1123: lower-case letters, digits, '-', at most 63)",
-        "write the name of an existing namespace, such as default",
-    )
-
-
-def _pinned_image(value: str) -> str:
-    name, _, tag = value.rpartition(":")
-    if "@sha256:" in value or (name and "/" not in tag and tag and tag != "latest"):
-        return value
-    raise rule(
-        value,
-        "has no fixed tag, so two pods of one group may run two engines",
-        "write name:tag, better name@sha256:digest",
-    )
-
-
-def _version(value: str) -> str:
-    if re.fullmatch(r"\d+\.\d+\.\d+([.+-].*)?", value):
-        return value
-    raise rule(value, "is not a release", "write the vLLM release inside the image, such as 0.7.2")
-
-
-def _relative_path(value: str) -> str:
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value) and ".." not in value.split("/"):
-        return value
-    raise rule(value, "is not a relative path of plain names", "write a path such as models, without a leading /")
-
-
-def _model_name(value: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
-        return value
-    raise rule(
-        value,
-        "is not a repository's name",
-        "write the model's public repository name without its owner, such as DeepSeek-R1",
-    )
-
-
-def _day(value: Any) -> Any:
-    """YAML takes an unquoted 2026-11-01 for a date, where Pulumi hands it over as text."""
-    return value.isoformat() if isinstance(value, datetime.date) else value
-
-
-def _auto_schema(schema: dict[str, Any]) -> None:
-    """In the stack file what Python knows as None is written `auto`."""
-    schema["anyOf"] = [{"const": "auto"} if option == {"type": "null"} else option for option in schema["anyOf"]]
-    schema["default"] = "auto"
-
-
-_AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
-BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity)]
-Positive = Annotated[int, Field(gt=0)]
 
 
 class Strict(BaseModel):
@@ -153,21 +92,15 @@ class Cluster(Strict):
     """The Kubernetes cluster, which is there before the stack and stays after it."""
 
     context: str = Field(min_length=1, description="the kubeconfig's context, by name")
-    namespace: Annotated[str, AfterValidator(_namespace)] = Field(
-        "default", description="an existing namespace that takes every object of the stack"
-    )
+    namespace: Namespace = Field("default", description="an existing namespace that takes every object of the stack")
 
 
 class Weights(Strict):
     """Where the engines read weights from. A model's files are in `<prefix>/<model>`."""
 
     source: Literal["pvc"] = Field(description="where weights come from")
-    claim: Annotated[str, AfterValidator(_namespace)] = Field(
-        description="the name of an existing PersistentVolumeClaim that holds the weights"
-    )
-    prefix: Annotated[str, AfterValidator(_relative_path)] = Field(
-        "models", description="the folder that holds one folder a model"
-    )
+    claim: ClaimName = Field(description="the name of an existing PersistentVolumeClaim that holds the weights")
+    prefix: RelativePath = Field("models", description="the folder that holds one folder a model")
     gbit_per_second: float | None = Field(
         None, gt=0, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
     )
@@ -176,10 +109,8 @@ class Weights(Strict):
 class Engine(Strict):
     """The inference engine in the image."""
 
-    image: Annotated[str, AfterValidator(_pinned_image)] = Field(description="the image, by tag or digest")
-    version: Annotated[str, AfterValidator(_version)] = Field(
-        description="the vLLM release inside the image, in quotes"
-    )
+    image: PinnedImage = Field(description="the image, by tag or digest")
+    version: Release = Field(description="the vLLM release inside the image, in quotes")
     launcher: Literal["ray"] = Field("ray", description="what joins the nodes of one replica")
     image_has_ray: bool = Field(
         False, description="true where you put Ray into an image of a release that ships without it"
@@ -282,26 +213,24 @@ class Resources(Strict):
 class Service(Strict):
     """One model under one name."""
 
-    model: Annotated[str, AfterValidator(_model_name)] = Field(
-        description="the model's public repository name without its owner, such as DeepSeek-R1"
-    )
+    model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
     served_model_name: str | None = Field(
         None, min_length=1, description="the model's name in requests; the service's name if absent"
     )
     engine: Engine = Field(description="a map with image and version")
-    layout: Annotated[Layout | None, _AUTO] = Field(
+    layout: Annotated[Layout | None, AUTO] = Field(
         None,
         description="a map with nodes, tensor and pipeline, or auto for the cheapest layout that fits",
-        json_schema_extra=_auto_schema,
+        json_schema_extra=auto_schema,
     )
     resources: Resources = Field(description="a map with cpu and memory")
     startup_seconds: Positive | None = Field(
         None, description="seconds of a cold start, from pod to first answer, where you know better than the plan"
     )
-    max_model_len: Annotated[Positive | None, _AUTO] = Field(
+    max_model_len: Annotated[Positive | None, AUTO] = Field(
         None,
         description="the longest context in tokens, or auto for the longest that fits",
-        json_schema_extra=_auto_schema,
+        json_schema_extra=auto_schema,
     )
     unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
     replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
@@ -369,9 +298,7 @@ class Prices(Strict):
     currency: str | None = Field(None, min_length=1, description="the currency of every price, such as CNY")
     per_gpu_hour: float | None = Field(None, description="the price of one GPU for an hour")
     per_gib_month: float | None = Field(None, description="the price of one GiB of weights kept for a month")
-    as_of: Annotated[str | None, BeforeValidator(_day)] = Field(
-        None, description="the day the prices were read, such as 2026-11-01"
-    )
+    as_of: Day | None = Field(None, description="the day the prices were read, such as 2026-11-01")
 
 
 class StackConfig(Strict):
@@ -383,11 +310,6 @@ class StackConfig(Strict):
     services: dict[str, Service] = Field(min_length=1, description="a map of services: name to model, engine, layout")
     catalog: Catalog = Field(Catalog(), description="a map with models and gpus")
     prices: Prices = Field(Prices(), description="a map with currency, perGpuHour and asOf")
-
-
-def gibibytes(quantity: str) -> float:
-    """A binary quantity (`512Gi`) in GiB."""
-    return int(quantity[:-2]) * {"Mi": 1 / 1024, "Gi": 1, "Ti": 1024}[quantity[-2:]]
 
 
 def parse(raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}) -> StackConfig:

@@ -19,8 +19,9 @@ from planning.cost import Prices
 from planning.errors import PlanError
 from planning.plan import Ask, Plan, plan
 from planning.startup import Supply
-from stacks.config import Layout, Service, StackConfig, gibibytes
+from stacks.config import Layout, Service, StackConfig
 from stacks.refusals import ConfigError, Refusal
+from stacks.values import gibibytes
 
 # Which key of a service the planner's words are about, by their first word.
 _KEYS = {

@@ -133,6 +133,7 @@ def test_a_date_is_read_alike_whether_yaml_took_it_for_one_or_not():
         ("weights/prefix", "/models", "weights.prefix", "without a leading /"),
         ("weights/prefix", "a/../b", "weights.prefix", "not a relative path"),
         ("cluster/namespace", "Prod", "cluster.namespace", "is not a namespace's name"),
+        ("weights/claim", "Weights", "weights.claim", "is not a claim's name"),
         ("services", {}, "services", "at least 1"),
     ],
 )

@@ -1,0 +1,96 @@
+"""Kinds of values that a stack file holds, each with its own rule and the words of its refusal."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from stacks.refusals import rule
+
+_DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+def gibibytes(quantity: str) -> float:
+    """A binary quantity (`512Gi`) in GiB."""
+    return int(quantity[:-2]) * {"Mi": 1 / 1024, "Gi": 1, "Ti": 1024}[quantity[-2:]]
+
+
+def _binary_quantity(value: str) -> str:
+    if re.fullmatch(r"[1-9][0-9]*(Mi|Gi|Ti)", value):
+        return value
+    number = re.match(r"[0-9]+", value)
+    example = f"{number[0]}Gi" if number else "512Gi"
+    raise rule(
+        value,
+        "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)",
+        f"write {example}",
+    )
+
+
+def _named(what: str, instead: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if len(value) <= 63 and _DNS_1123.fullmatch(value):
+            return value
+        raise rule(value, f"is not {what} (DNS-1123: lower-case letters, digits, '-', at most 63)", instead)
+
+    return AfterValidator(check)
+
+
+def _pinned_image(value: str) -> str:
+    name, _, tag = value.rpartition(":")
+    if "@sha256:" in value or (name and "/" not in tag and tag and tag != "latest"):
+        return value
+    raise rule(
+        value,
+        "has no fixed tag, so two pods of one group may run two engines",
+        "write name:tag, better name@sha256:digest",
+    )
+
+
+def _version(value: str) -> str:
+    if re.fullmatch(r"\d+\.\d+\.\d+([.+-].*)?", value):
+        return value
+    raise rule(value, "is not a release", "write the vLLM release inside the image, such as 0.7.2")
+
+
+def _relative_path(value: str) -> str:
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value) and ".." not in value.split("/"):
+        return value
+    raise rule(value, "is not a relative path of plain names", "write a path such as models, without a leading /")
+
+
+def _model_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+        return value
+    raise rule(
+        value,
+        "is not a repository's name",
+        "write the model's public repository name without its owner, such as DeepSeek-R1",
+    )
+
+
+def _day(value: Any) -> Any:
+    """YAML takes an unquoted 2026-11-01 for a date, where Pulumi hands it over as text."""
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+def auto_schema(schema: dict[str, Any]) -> None:
+    """In the stack file what Python knows as None is written `auto`."""
+    schema["anyOf"] = [{"const": "auto"} if option == {"type": "null"} else option for option in schema["anyOf"]]
+    schema["default"] = "auto"
+
+
+AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
+"""`auto` in the stack file is None in Python."""
+BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity)]
+Positive = Annotated[int, Field(gt=0)]
+Namespace = Annotated[str, _named("a namespace's name", "write the name of an existing namespace, such as default")]
+ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim")]
+PinnedImage = Annotated[str, AfterValidator(_pinned_image)]
+Release = Annotated[str, AfterValidator(_version)]
+RelativePath = Annotated[str, AfterValidator(_relative_path)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
+Day = Annotated[str, BeforeValidator(_day)]
