@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         plans = _of_stack(args) if args.model is None else {args.model: plan(_ask(args))}
     except PlanError as error:
         if args.json:
-            print(json.dumps({"fits": False, "refusals": list(error.lines)}))
+            print(json.dumps(error.to_json()))
         print("\n".join(error.lines), file=sys.stderr)
         return 2
     fits = all(found.fits for found in plans.values())

@@ -173,7 +173,7 @@ def plan(ask: Ask) -> Plan:
         chosen = choose.cheapest(request, ask.max_model_len, ask.nodes)
         request, fit = replace(request, layout=chosen.layout), chosen.fit
     elif lines := choose.refusals(request, ask.max_model_len):
-        raise PlanError(*lines, *_nearest(request, ask.max_model_len))
+        raise _broken(request, ask.max_model_len, lines)
     else:
         fit = choose.fit(request, ask.max_model_len)
     others = () if fit.fits else tuple(choose.alternatives(request, ask.max_model_len))
@@ -249,13 +249,12 @@ def _request(ask: Ask) -> Request:
     )
 
 
-def _nearest(request: Request, max_model_len: int | None) -> list[str]:
-    if not 0 < request.share < 1 or request.layout.gpus_per_node < 1:
-        return []
-    return [
-        f"instead, {choice.layout} fits and holds {choice.fit.kv_tokens} KV tokens"
-        for choice in choose.alternatives(request, max_model_len)
-    ]
+def _broken(request: Request, max_model_len: int | None, lines: Sequence[str]) -> PlanError:
+    """The refusal of a layout that breaks rules, with the nearest that break none."""
+    useless = not 0 < request.share < 1 or request.layout.gpus_per_node < 1
+    nearest = [] if useless else choose.alternatives(request, max_model_len)
+    instead = (f"instead, {choice.layout} fits and holds {choice.fit.kv_tokens} KV tokens" for choice in nearest)
+    return PlanError(*lines, *instead, alternatives=[_alternative(choice) for choice in nearest])
 
 
 def _reasons(request: Request, fit: Fit) -> list[str]:

@@ -20,7 +20,7 @@ from planning.errors import PlanError
 from planning.plan import Ask, Plan, plan
 from planning.startup import Supply
 from stacks.config import Layout, Service, StackConfig
-from stacks.refusals import ConfigError, Refusal
+from stacks.refusals import NAMESPACE, ConfigError, Refusal
 from stacks.values import gibibytes
 
 # Which key of a service the planner's words are about, by their first word.
@@ -247,4 +247,8 @@ def _refusals(path: str, lines: tuple[str, ...]) -> Iterator[Refusal]:
             key = what
         else:
             key = f"{path}.{_KEYS.get(what, 'layout')}"
-        yield Refusal(key, value, match["why"], match["instead"] or fallback)
+        # A stack file names models only; their facts, where the catalog has none, are in a section of it.
+        remedy = (match["instead"] or fallback).replace(
+            "the path of the model's config.json", f"give its facts in {NAMESPACE}:catalog.models"
+        )
+        yield Refusal(key, value, match["why"], remedy)

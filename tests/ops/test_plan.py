@@ -94,7 +94,9 @@ def test_refused_layouts_name_the_nearest_that_fit(capsys: pytest.CaptureFixture
     assert main([*R1, "--gpu", "H20-96", "--nodes", "4", "--tensor", "32", "--pipeline", "1", "--json"]) == 2
     said = capsys.readouterr()
     assert any(line.startswith("instead, 4 x 8 GPUs as TP8 PP4 fits") for line in said.err.splitlines())
-    assert json.loads(said.out)["refusals"] == said.err.splitlines()
+    found = json.loads(said.out)
+    assert found["refusals"] == found["reasons"] == said.err.splitlines() and found["fits"] is False
+    assert {"nodes", "tensor", "pipeline", "kv_tokens"} <= found["alternatives"][0].keys()
 
 
 def test_without_a_layout_the_cheapest_that_fits_is_taken(capsys: pytest.CaptureFixture[str]) -> None:

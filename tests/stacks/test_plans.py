@@ -57,7 +57,11 @@ def test_a_context_that_the_layout_does_not_hold_is_refused_with_the_longest_tha
     [
         (on("H21"), "cloud.gpu: H21", "or NAME:GIB with the usable memory"),
         (on("B200-180"), "cloud.gpu: B200-180", ":GIB with what the driver reports"),
-        (on("H20-96", model="DeepSeek-R9"), "services.ds.model: DeepSeek-R9", "DeepSeek-R1"),
+        (
+            on("H20-96", model="DeepSeek-R9"),
+            "services.ds.model: DeepSeek-R9",
+            "give its facts in modelserve:catalog.models",
+        ),
         (on("H20-96", maxModelLen=500000), "services.ds.maxModelLen: 500000", "a context of 163840 tokens"),
         (changed("prices", {"perGpuHour": 1.0, "currency": "CNY"}), "prices.asOf", "a price without its date"),
         (changed("prices", {"perGpuHour": 1.0, "asOf": "2026-11-01"}), "prices.currency", "write one such as CNY"),
