@@ -81,9 +81,10 @@ def ailments(plane: ControlPlane) -> list[str]:
     """What is missing for the control plane to be whole; nothing, when it is."""
     if not plane.folder.exists():
         return ["it is not running"]
-    ended = _ended(plane)
-    if ended or not (plane.folder / "complete").exists():
-        return [f"{name} ended" for name in ended] or ["its start was cut short"]
+    if not (plane.folder / "complete").exists():
+        return ["its start was cut short"]  # whatever of it has ended since
+    if ended := _ended(plane):
+        return [f"{name} ended" for name in ended]
     try:
         plane.api.get("/readyz")
     except (ApiError, urllib3.exceptions.HTTPError):
