@@ -11,7 +11,8 @@ from planning.errors import PlanError
 from planning.gpus import Gpu
 
 
-def _key(version: str) -> tuple[int, ...]:
+def release_key(version: str) -> tuple[int, ...]:
+    """The first three numbers of a release, to order releases by."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
@@ -30,7 +31,7 @@ class Engine:
         """The fact `name` of the catalog's `memory` section, at this release."""
         holds = None
         for step in fact("vllm", "memory", name):
-            if _key(step["since"]) <= _key(self.version):
+            if release_key(step["since"]) <= release_key(self.version):
                 holds = step["is"]
         return holds
 
@@ -64,6 +65,6 @@ def find(version: str | None) -> Engine:
     if not re.fullmatch(r"v?\d+\.\d+(\.\d+)?([.+-]?\w.*)?", version):
         raise PlanError(f"engine version {version}: is not a release; write one such as {newest()}")
     first = fact("vllm", "releases", "known")[0]
-    if _key(version) < _key(first):
+    if release_key(version) < release_key(first):
         raise PlanError(f"engine version {version}: older than anything the catalog knows; write {first} or later")
     return Engine(version.removeprefix("v"))

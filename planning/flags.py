@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from planning.catalog import entries, fact
+from planning.engine import release_key
 
 
 def problem(argument: str, version: str) -> tuple[str, str] | None:
@@ -48,14 +49,10 @@ def _is_number(text: str) -> bool:
 
 def _release(version: str) -> str | None:
     """The newest known release not newer than `version`, or None where the catalog ends before or begins after it."""
-    wanted, known = _key(version), fact("vllm", "releases", "known")
-    if wanted[:2] > _key(known[-1])[:2]:
+    wanted, known = release_key(version), fact("vllm", "releases", "known")
+    if wanted[:2] > release_key(known[-1])[:2]:
         return None
-    return next((release for release in reversed(known) if _key(release) <= wanted), None)
-
-
-def _key(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    return next((release for release in reversed(known) if release_key(release) <= wanted), None)
 
 
 @cache
