@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pulumi
 
+from components.credentials import SecretKey
 from components.kubernetes import Manifest, kubernetes_object, labels
 from components.names import API_KEY
 from planning import addons, timeouts
@@ -65,6 +66,7 @@ class RayLwsGroupArgs:
     ephemeral_storage: str | None = None
     gpu_resource: str = "nvidia.com/gpu"
     env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
     volumes: Sequence[Manifest] = ()
     volume_mounts: Sequence[Manifest] = ()
     pod_labels: Mapping[str, str] = field(default_factory=dict)
@@ -226,9 +228,7 @@ def _container(args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
         container["args"] = list(args.engine_args)
     if leader:
         if args.api_key_secret:
-            container["env"].append(
-                {"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": args.api_key_secret, "key": API_KEY}}}
-            )
+            container["env"].append(_from_secret("VLLM_API_KEY", SecretKey(args.api_key_secret, API_KEY)))
         container["ports"] = [{"name": PORT_NAME, "containerPort": args.port}]
         container |= _probes(args)
     return container
@@ -249,11 +249,15 @@ def _environment(args: RayLwsGroupArgs) -> list[Manifest]:
         _from_field("MODELSERVE_POD_INDEX", f"metadata.labels['{_INDEX_LABEL}']"),
         _from_field("VLLM_HOST_IP", "status.podIP"),
     ]
-    return env
+    return [*env, *(_from_secret(name, key) for name, key in args.secret_env.items())]
 
 
 def _from_field(name: str, path: str) -> Manifest:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _from_secret(name: str, key: SecretKey) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.secret, "key": key.field}}}
 
 
 def _probes(args: RayLwsGroupArgs) -> Manifest:

@@ -26,6 +26,17 @@ PROBE_TIMEOUT_SECONDS = 10
 TERMINATION_GRACE_SECONDS = 60
 # Deleting a group waits for its pods' grace period, then for the garbage collector.
 DELETE_SECONDS = 10 * TERMINATION_GRACE_SECONDS
+# A sync or a warm-up may take twice what it is planned to: hubs and buckets throttle. Never less than a pod and its
+# image need on a cloud that starts one for it.
+STEP_SLACK = 2.0
+STEP_FLOOR_SECONDS = 600
+# Pods of a cache come up with a small image and load nothing.
+CACHE_READY_SECONDS = 900
+
+
+def of_step(seconds: float) -> int:
+    """The limit, in seconds, of a step before the pods (fill the bucket, warm the cache) planned to take `seconds`."""
+    return max(STEP_FLOOR_SECONDS, math.ceil(seconds * STEP_SLACK))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pulumi
 import pytest
 
 from components import ray_lws_group
+from components.credentials import SecretKey
 from components.inference_service import InferenceService, InferenceServiceArgs
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import timeouts
@@ -302,6 +303,7 @@ def test_the_layout_annotation_changes_with_nothing_but_the_layout():
         "weights_ready": None,  # its own test says that it changes nothing
         "gpu_resource": "b/b",
         "env": {"B": "b"},
+        "secret_env": {"B": SecretKey("b", "b")},
         "volumes": [{"name": "b"}],
         "volume_mounts": [{"name": "b", "mountPath": "/b"}],
         "pod_labels": {"b": "b"},

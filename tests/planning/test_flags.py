@@ -210,6 +210,6 @@ def test_no_release_gets_an_argument_of_ours_that_it_lacks(version):
     changes = {"version": version, "imageHasRay": True}
     config = parse(changed("services/ds/engine", GOOD["services"]["ds"]["engine"] | changes))
     planned = plan_services(config, refuse_misfits=False)["ds"]
-    arguments = engine.arguments("ds", planned, config.weights)
+    arguments = engine.arguments("ds", planned, engine.from_volume(config.weights, planned.service.model))
     assert "--max-model-len" in arguments
     assert problems(arguments, version, "ray") == []
