@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,6 @@ def bucket_settings(args: ModelBucketArgs) -> dict[str, Any]:
             {
                 # Without an id of ours the cloud makes one up, which then differs from what is written here.
                 "id": "abort-stale-uploads",
-                "prefix": "",
                 "enabled": True,
                 "abortMultipartUploads": [{"days": args.abort_upload_days}],
             }
@@ -161,26 +160,26 @@ class ModelBucket(pulumi.ComponentResource):
 
     def _identity(self, name: str, args: ModelBucketArgs, role: str) -> KeyPair:
         own = identity_name(args, role)
-        user = self._made(
+        user = pulumi.CustomResource(
             USER,
             f"{name}-{role}",
             {"name": own},
             # The cloud would rename the user in place, under the keys and policies that are made anew by name.
             pulumi.ResourceOptions(parent=self, replace_on_changes=["name"]),
         )
-        policy = self._made(
+        policy = pulumi.CustomResource(
             POLICY,
             f"{name}-{role}",
             {
                 "policyName": own,
                 "policyDocument": access_policy(args, write=role == "writer"),
-                # Each change makes a version, and the cloud keeps five: the oldest goes, and with the policy all of them.
+                # Each change makes a version, and the cloud keeps five: the oldest goes then, and all with the policy.
                 "rotateStrategy": "DeleteOldestNonDefaultVersionWhenLimitExceeded",
                 "force": True,
             },
             pulumi.ResourceOptions(parent=self),
         )
-        attachment = self._made(
+        attachment = pulumi.CustomResource(
             ATTACHMENT,
             f"{name}-{role}",
             {
@@ -190,7 +189,7 @@ class ModelBucket(pulumi.ComponentResource):
             },
             pulumi.ResourceOptions(parent=self),
         )
-        key = self._made(
+        key = pulumi.CustomResource(
             ACCESS_KEY,
             f"{name}-{role}",
             {"userName": pulumi.get(user, "name"), "secret": None},
@@ -198,9 +197,3 @@ class ModelBucket(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, additional_secret_outputs=["secret"], depends_on=[attachment]),
         )
         return KeyPair(pulumi.Output.secret(key.id), pulumi.Output.secret(pulumi.get(key, "secret")))
-
-    @staticmethod
-    def _made(
-        token: str, name: str, arguments: Mapping[str, Any], opts: pulumi.ResourceOptions
-    ) -> pulumi.CustomResource:
-        return pulumi.CustomResource(token, name, dict(arguments), opts)

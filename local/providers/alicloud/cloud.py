@@ -26,26 +26,16 @@ _DENIED = "denied"
 Table = dict[str, dict[str, Any]]
 
 
-@dataclass(eq=False)
 class CloudError(Refusal):
-    """A request that the cloud refused, with its status and code, told as the SDK of its service does."""
+    """A request that the cloud refused, told as the SDK of its service (`oss`, `ram`) does."""
 
-    status: int
-    code: str
-    message: str
-    service: str
-
-    def __str__(self) -> str:
-        if self.service == "oss":
-            return (
-                "[SDK aliyun-oss-go-sdk ERROR]:\n"
-                f"oss: service returned error: StatusCode={self.status}, ErrorCode={self.code}, "
-                f'ErrorMessage="{self.message}"'
-            )
-        return (
-            "[SDK alibaba-cloud-sdk-go ERROR]:\nSDKError:\n"
-            f"   StatusCode: {self.status}\n   Code: {self.code}\n   Message: {self.message}"
-        )
+    def __init__(self, status: int, code: str, message: str, service: str) -> None:
+        told = f"[SDK alibaba-cloud-sdk-go ERROR]:\nSDKError:\n   StatusCode: {status}\n   Code: {code}\n"
+        told += f"   Message: {message}"
+        if service == "oss":
+            told = "[SDK aliyun-oss-go-sdk ERROR]:\noss: service returned error: "
+            told += f'StatusCode={status}, ErrorCode={code}, ErrorMessage="{message}"'
+        super().__init__(told)
 
 
 @dataclass
