@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from local.providers.kubernetes.wire import UNKNOWN
+from local.providers.wire import UNKNOWN
 
 _ABSENT = object()
 _BARE_KEY = re.compile(r"[A-Za-z_$][\w$]*\Z")

@@ -12,11 +12,11 @@ from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from local.providers.kubernetes import failures, kubeconfig, ownership
-from local.providers.kubernetes.client import Api, ApiError, Manifest, NoMatch, Refusal, Unreachable
+from local.providers.kubernetes.client import Api, ApiError, Manifest, NoMatch, Unreachable
 from local.providers.kubernetes.diff import annotation, compare, prune
-from local.providers.kubernetes.failures import Incomplete, reported
 from local.providers.kubernetes.waits import NotReady, Say, Wait
-from local.providers.kubernetes.wire import UNKNOWN, Properties, Secret, decode, encode, has_unknowns, mark_like, plain
+from local.providers.reporting import Incomplete, Refusal, reported
+from local.providers.wire import UNKNOWN, Properties, Secret, decode, encode, has_unknowns, mark_like, plain
 
 VERSION = "4.34.2"
 _FIELD_MANAGER, _INITIAL_API_VERSION, _INPUTS = "__fieldManager", "__initialApiVersion", "__inputs"

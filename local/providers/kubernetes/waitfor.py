@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from local.providers.kubernetes.client import Manifest, Refusal
+from local.providers.kubernetes.client import Manifest
+from local.providers.reporting import Refusal
 
 
 @dataclass(frozen=True)

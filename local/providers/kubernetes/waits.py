@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.providers.kubernetes import waitfor
-from local.providers.kubernetes.client import Api, ApiError, Manifest, Refusal, Unreachable
+from local.providers.kubernetes.client import Api, ApiError, Manifest, Unreachable
 from local.providers.kubernetes.diff import annotation
 from local.providers.kubernetes.waitfor import Look, done, generation_lag, waiting
+from local.providers.reporting import Refusal
 
 Say = Callable[[str, str], None]
 

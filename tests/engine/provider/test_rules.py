@@ -11,8 +11,8 @@ import pytest
 
 from local.paths import ROOT
 from local.providers.kubernetes import diff, provider, waits
-from local.providers.kubernetes.client import Refusal
 from local.providers.kubernetes.waitfor import Look, parse, waiting
+from local.providers.reporting import Refusal
 
 LIVE = {
     "metadata": {"generation": 3},
@@ -123,7 +123,7 @@ def test_the_fields_that_cost_the_object_are_those_of_the_official_plugin() -> N
 def test_the_plugin_starts_without_the_sdk() -> None:
     # The SDK's own import would double what a preview costs.
     code = (
-        "import sys; from local.providers.kubernetes import __main__ as plugin; plugin._skip_sdk();"
+        "import sys; from local.providers import serving; serving.skip_sdk();"
         "import local.providers.kubernetes.provider; print('pulumi.output' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
