@@ -84,6 +84,6 @@ def _serve(
             readiness_probe=service.readiness_probe,
         ),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[front])),
-        progress.hooks(),
+        progress.group_hooks(),
     )
     return pulumi.Output.all(front.endpoint, group.ready).apply(lambda known: known[0])
