@@ -1,4 +1,4 @@
-"""`python -m local`: builds the rehearsal's programs, brings a control plane up or down, breaks pods on request.
+"""`python -m local`: builds the rehearsal's programs, brings a control plane up or down, breaks things on request.
 
 Exit 0 fine, 1 it did not work or is not there, 2 the request is wrong.
 """
@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 
-from local import control_plane, processes, pulumi_home, toolchain
+from local import control_plane, faults, processes, pulumi_home, toolchain
 from local.api import ApiError
 from local.control_plane import ControlPlane, ControlPlaneError
 from local.nodes import NodePool
@@ -22,11 +22,22 @@ from local.paths import work_dir
 from local.toolchain import ToolchainError
 
 _FAIL = "rehearsal.modelserve.dev/fail"
+# What can be made to fail, and how; the first is meant where nothing is said.
+_FAULTS = {
+    "pod": ("crash", "never-ready"),
+    "DataLoad": ("failed", "partial", "stuck"),
+    "Dataset": ("failed", "stuck"),
+    "JindoRuntime": ("failed", "partial", "stuck"),
+    "Job": ("failed", "stuck"),
+}
 
 
 def main(argv: list[str]) -> int:
     """Runs one command and returns its exit code."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run in (fail, heal):
+        _check_fault(parser, args)
     try:
         return args.run(args)
     except (ToolchainError, ControlPlaneError) as error:
@@ -87,7 +98,7 @@ def environment(args: argparse.Namespace) -> int:
 def kill(args: argparse.Namespace) -> int:
     """A container dies once, as by the kernel's out-of-memory killer, and is started again."""
     plane, path = _running(args.name), _pod_path(args)
-    pod = _pod(plane, path, args.pod)
+    pod = _pod(plane, path, args.target)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     containers = pod["status"]["containerStatuses"]
     for container in containers:
@@ -104,16 +115,30 @@ def kill(args: argparse.Namespace) -> int:
         for condition in pod["status"]["conditions"]
     ]
     plane.api.merge(f"{path}/status", {"status": {"containerStatuses": containers, "conditions": unready}})
-    print(f"killed the containers of pod {args.namespace}/{args.pod}")
+    print(f"killed the containers of pod {args.namespace}/{args.target}")
     return 0
 
 
 def fail(args: argparse.Namespace) -> int:
-    """The pod fails from now on; one that replaces it does not."""
-    plane, path = _running(args.name), _pod_path(args)
-    _pod(plane, path, args.pod)
+    """A pod fails from now on, and one that replaces it does not; KIND/NAME fails whenever it is made, until healed."""
+    plane = _running(args.name)
+    if "/" in args.target:
+        kind, name = args.target.split("/", 1)
+        faults.put(plane.folder, kind, name, args.how)
+        print(f"{args.target} fails from now on: {args.how}")
+        return 0
+    path = _pod_path(args)
+    _pod(plane, path, args.target)
     plane.api.merge(path, {"metadata": {"annotations": {_FAIL: args.how}}})
-    print(f"pod {args.namespace}/{args.pod} fails from now on: {args.how}")
+    print(f"pod {args.namespace}/{args.target} fails from now on: {args.how}")
+    return 0
+
+
+def heal(args: argparse.Namespace) -> int:
+    """What `fail KIND/NAME` arranged is off."""
+    kind, name = args.target.split("/", 1)
+    faults.put(_running(args.name).folder, kind, name, None)
+    print(f"{args.target} fails no more; what has failed already stays so")
     return 0
 
 
@@ -134,16 +159,32 @@ def _parser() -> argparse.ArgumentParser:
     add("down", down, "end the control plane, with all that is on it")
     add("status", status, "what runs; exit 1 when the control plane is not whole")
     add("env", environment, 'print the exports for a shell: eval "$(python -m local env)"')
-    for name, run, text in (
-        ("kill", kill, "let the containers of a pod die once"),
-        ("fail", fail, "let a pod fail from now on"),
-    ):
-        command = add(name, run, text)
-        command.add_argument("pod", metavar="POD")
+    killing = add("kill", kill, "let the containers of a pod die once")
+    killing.add_argument("target", metavar="POD")
+    failing = add("fail", fail, "let a pod, or the object KIND/NAME before it exists, fail from now on")
+    failing.add_argument("target", metavar="POD|KIND/NAME")
+    failing.add_argument("how", nargs="?", help="; ".join(f"{kind}: {', '.join(how)}" for kind, how in _FAULTS.items()))
+    failing.add_argument("--how", dest="way", help="the same, for a pod")
+    for command in (killing, failing):
         command.add_argument("--namespace", "-n", default="default")
-        if run is fail:
-            command.add_argument("--how", choices=("crash", "never-ready"), default="crash")
+    healing = add("heal", heal, "take back what `fail KIND/NAME` arranged")
+    healing.add_argument("target", metavar="KIND/NAME")
     return parser
+
+
+def _check_fault(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends with exit code 2 unless the target can fail, and so; the first way is the default."""
+    kind, slash, name = args.target.partition("/")
+    if not slash and args.run is not heal:
+        kind, name = "pod", args.target
+    if kind not in _FAULTS or not name:
+        parser.error(
+            f"{args.target}: write KIND/NAME with one of {', '.join(kind for kind in _FAULTS if kind != 'pod')}"
+        )
+    if args.run is fail:
+        args.how = args.how or args.way or _FAULTS[kind][0]
+        if args.how not in _FAULTS[kind]:
+            parser.error(f"{args.target} cannot fail as {args.how}; write one of {', '.join(_FAULTS[kind])}")
 
 
 def _running(name: str) -> ControlPlane:
@@ -154,7 +195,7 @@ def _running(name: str) -> ControlPlane:
 
 
 def _pod_path(args: argparse.Namespace) -> str:
-    return f"/api/v1/namespaces/{args.namespace}/pods/{args.pod}"
+    return f"/api/v1/namespaces/{args.namespace}/pods/{args.target}"
 
 
 def _pod(plane: ControlPlane, path: str, name: str) -> dict:

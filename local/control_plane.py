@@ -184,13 +184,13 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
             threads.submit(_apply_storage, api),
         ]
         kinds.result()
-        # kwok does not come back to a stage whose kind it could not find.
-        others.append(threads.submit(_apply_stages, api, load_seconds, [_STAGES / "fluid.yaml"]))
         urls = _start_operators(plane, programs, api)
         for each in others:
             each.result()
-    engines = [sys.executable, "-m", "local.engines", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
-    processes.launch(plane.folder, "engines", engines, {"PYTHONPATH": str(ROOT)})
+    here = ["--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
+    for name, options in (("engines", []), ("fluid", ["--load-seconds", str(load_seconds)])):
+        command = [sys.executable, "-m", f"local.{name}", *here, *options]
+        processes.launch(plane.folder, name, command, {"PYTHONPATH": str(ROOT)})
     for url in urls:
         wait_until(lambda url=url: operators.answers(url, plane.folder), 30, lambda url=url: f"nobody answers at {url}")
     wait_until(lambda: not _unready(plane, api), 30, lambda: f"not ready: {', '.join(_unready(plane, api))}")

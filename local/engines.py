@@ -11,52 +11,22 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import urllib3
-import yaml
 
 from local import vllm_log
 from local.api import Api, ApiError
 from local.members import FAIL, Log, Member, engine_container, last_words, script, start_seconds
 from local.vllm import Engine, Simulator
+from local.watching import WatchingApi, follow
 
 _TICK_SECONDS = 0.25
-# An API server that stays away so long has been killed without us.
-_LOST_SECONDS = 30
 _REPEAT_SECONDS = 5.0
-
-
-class WatchingApi(Api):
-    """The client with a watch."""
-
-    def watch(self, path: str, version: str) -> Iterator[dict[str, Any]]:
-        """Events after `version`, until the server ends the stream. Raises ApiError when `version` is too old."""
-        query = f"?watch=true&resourceVersion={version}&allowWatchBookmarks=true&timeoutSeconds=240"
-        timeout = urllib3.Timeout(connect=5, read=300)
-        answer = self._pool.request("GET", self._server + path + query, preload_content=False, timeout=timeout)
-        try:
-            if answer.status >= 400:
-                raise ApiError(answer.status, answer.data.decode(errors="replace"))
-            rest = b""
-            for part in answer.stream(65536):
-                *lines, rest = (rest + part).split(b"\n")
-                for line in lines:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise ApiError(event["object"].get("code", 500), event["object"].get("message", ""))
-                    yield event
-        finally:
-            # Half-read streams must not go back to the pool.
-            answer.close()
 
 
 class Engines:
@@ -249,37 +219,13 @@ def _path(plural: str, metadata: dict[str, Any]) -> str:
     return f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
 
-def follow(api: WatchingApi, engines: Engines, folder: Path) -> None:
-    """Watches pods until the control plane is gone."""
-    alive = time.monotonic()
-    while folder.exists():
-        try:
-            listed = api.get("/api/v1/pods")
-            for pod in listed["items"]:
-                engines.see(pod)
-            engines.keep_only({pod["metadata"]["uid"] for pod in listed["items"]})
-            alive = time.monotonic()
-            for event in api.watch("/api/v1/pods", listed["metadata"]["resourceVersion"]):
-                alive = time.monotonic()
-                if event["type"] == "DELETED":
-                    engines.forget(event["object"]["metadata"]["uid"])
-                elif event["type"] != "BOOKMARK":
-                    engines.see(event["object"])
-        except (ApiError, urllib3.exceptions.HTTPError) as error:
-            print(f"{datetime.now():%H:%M:%S} {error}", flush=True)
-            if time.monotonic() - alive > _LOST_SECONDS:
-                raise SystemExit(f"the API server has been away for {_LOST_SECONDS} s") from None
-            time.sleep(0.5)
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs until it is ended or its control plane is gone."""
     parser = argparse.ArgumentParser(prog="python -m local.engines", description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="the control plane's folder")
     options = parser.parse_args(argv)
-    server = yaml.safe_load(options.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
-    api = WatchingApi(server, options.folder / "pki")
+    api = WatchingApi.of(options.kubeconfig, options.folder)
     engines = Engines(api, options.folder / "pod-logs")
 
     def tick() -> None:
@@ -288,7 +234,7 @@ def main(argv: Sequence[str]) -> None:
             engines.tick()
 
     threading.Thread(target=tick, daemon=True).start()
-    follow(api, engines, options.folder)
+    follow(api, "/api/v1/pods", engines, options.folder)
 
 
 if __name__ == "__main__":

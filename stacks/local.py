@@ -33,7 +33,7 @@ def build(
             engine.from_volume(config.weights, planned.service.model),
             place,
             api_key,
-            progress.hooks(),
+            progress.group_hooks(),
             pulumi.ResourceOptions(provider=cluster),
         )
         for name, planned in plans.items()

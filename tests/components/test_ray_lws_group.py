@@ -368,7 +368,7 @@ def test_a_new_script_is_a_new_configmap_which_rolls_the_group(monkeypatch):
 
 def register(*names: str, opts: pulumi.ResourceOptions | None = None, args: RayLwsGroupArgs = ARGS) -> None:
     for name in names:
-        RayLwsGroup(name, args, opts, Progress("here", "default", None).hooks())
+        RayLwsGroup(name, args, opts, Progress("here", "default", None).group_hooks())
 
 
 def test_the_group_waits_exactly_as_long_as_the_plan_says(engine: Recorder):

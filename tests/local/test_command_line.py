@@ -29,7 +29,9 @@ def test_status_without_a_control_plane_says_so_and_fails(capsys: pytest.Capture
     assert capsys.readouterr().out == "control plane local is not running\n"
 
 
-@pytest.mark.parametrize("command", [["kill", "ds-0"], ["fail", "ds-0"], ["env"]])
+@pytest.mark.parametrize(
+    "command", [["kill", "ds-0"], ["fail", "ds-0"], ["fail", "DataLoad/m"], ["heal", "Job/m"], ["env"]]
+)
 def test_what_needs_a_control_plane_names_the_command_that_starts_it(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,7 +47,18 @@ def test_a_name_that_is_no_folder_is_refused_in_one_line(name: str, capsys: pyte
     )
 
 
-@pytest.mark.parametrize("command", [[], ["nonsense"], ["kill"], ["fail", "x", "--how", "image-pull"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["nonsense"],
+        ["kill"],
+        ["fail", "x", "--how", "image-pull"],
+        ["fail", "DataLoad/x", "crash"],
+        ["fail", "Secret/x"],
+        ["heal", "x"],
+    ],
+)
 def test_a_wrong_request_ends_with_2(command: list[str]) -> None:
     answer = subprocess.run([sys.executable, "-m", "local", *command], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 2 and "Traceback" not in answer.stderr

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from stacks.progress import Standing, View, describe
+from stacks.standing import Standing
+from stacks.standing_group import View, describe
 
 
 def pod(

@@ -1,0 +1,87 @@
+"""Follows the objects of one kind on the rehearsal's API server: a list, then what changes, for as long as it runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import urllib3
+import yaml
+
+from local.api import Api, ApiError
+
+# An API server that stays away so long has been killed without us.
+_LOST_SECONDS = 30
+
+
+class WatchingApi(Api):
+    """The client with a watch."""
+
+    @classmethod
+    def of(cls, kubeconfig: Path, folder: Path) -> WatchingApi:
+        """The client of the control plane in `folder`."""
+        server = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+        return cls(server, folder / "pki")
+
+    def watch(self, path: str, version: str) -> Iterator[dict[str, Any]]:
+        """Events after `version`, until the server ends the stream. Raises ApiError when `version` is too old."""
+        query = f"?watch=true&resourceVersion={version}&allowWatchBookmarks=true&timeoutSeconds=240"
+        timeout = urllib3.Timeout(connect=5, read=300)
+        answer = self._pool.request("GET", self._server + path + query, preload_content=False, timeout=timeout)
+        try:
+            if answer.status >= 400:
+                raise ApiError(answer.status, answer.data.decode(errors="replace"))
+            rest = b""
+            for part in answer.stream(65536):
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ApiError(event["object"].get("code", 500), event["object"].get("message", ""))
+                    yield event
+        finally:
+            # Half-read streams must not go back to the pool.
+            answer.close()
+
+
+class Sink(Protocol):
+    """Whoever takes in what is followed."""
+
+    def see(self, item: dict[str, Any], /) -> None:
+        """Takes in an object as it is now."""
+
+    def forget(self, uid: str, /) -> None:
+        """An object is gone."""
+
+    def keep_only(self, uids: set[str], /) -> None:
+        """Every object that is not among `uids` is gone."""
+
+
+def follow(api: WatchingApi, path: str, sink: Sink, folder: Path) -> None:
+    """Tells `sink` of every object at `path` until the control plane in `folder` is gone.
+
+    Raises SystemExit when the API server stays away.
+    """
+    alive = time.monotonic()
+    while folder.exists():
+        try:
+            listed = api.get(path)
+            for item in listed["items"]:
+                sink.see(item)
+            sink.keep_only({item["metadata"]["uid"] for item in listed["items"]})
+            alive = time.monotonic()
+            for event in api.watch(path, listed["metadata"]["resourceVersion"]):
+                alive = time.monotonic()
+                if event["type"] == "DELETED":
+                    sink.forget(event["object"]["metadata"]["uid"])
+                elif event["type"] != "BOOKMARK":
+                    sink.see(event["object"])
+        except (ApiError, urllib3.exceptions.HTTPError) as error:
+            print(f"{datetime.now():%H:%M:%S} {error}", flush=True)
+            if time.monotonic() - alive > _LOST_SECONDS:
+                raise SystemExit(f"the API server has been away for {_LOST_SECONDS} s") from None
+            time.sleep(0.5)

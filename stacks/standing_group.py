@@ -1,0 +1,129 @@
+"""Where the start of a model's group stands: its pods, the GPUs they wait for, what the leader's log says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stacks.standing import Reader, Standing, failures, pod_name, unplaced, waiting
+
+_GROUP = "leaderworkerset.sigs.k8s.io/"
+_SHARDS = re.compile(r"Loading safetensors checkpoint shards:\s+(\d+)%")
+
+
+@dataclass(frozen=True)
+class View:
+    """What the cluster shows of one LeaderWorkerSet: its spec, its pods, the nodes' free GPUs, the leaders' logs.
+
+    Pods and nodes are the API's JSON. `logs` maps a pod's name to its last lines.
+    """
+
+    spec: Mapping[str, Any]
+    pods: Sequence[Mapping[str, Any]]
+    nodes: Sequence[Mapping[str, Any]]
+    others: Sequence[Mapping[str, Any]]
+    logs: Mapping[str, str]
+
+
+def describe(view: View) -> Standing:
+    """What a start waits for, and what is wrong with it."""
+    size, replicas = view.spec["leaderWorkerTemplate"]["size"], view.spec["replicas"]
+    wanted = size * replicas
+    pods = sorted(view.pods, key=lambda pod: pod["metadata"]["name"])
+    placed = [pod for pod in pods if pod["spec"].get("nodeName")]
+    running = [pod for pod in placed if pod["status"].get("phase") == "Running" and not waiting(pod)]
+    problems = (
+        *_no_room(pods, view),
+        *(text for pod in pods for text in failures(pod, view.logs, "its group starts anew")),
+    )
+    if len(pods) < wanted:
+        return Standing(f"pods created: {len(pods)} of {wanted}", problems)
+    if len(placed) < wanted:
+        return Standing(f"pods scheduled: {len(placed)} of {wanted}", problems)
+    if len(running) < wanted:
+        late = next(pod for pod in placed if pod not in running)
+        return Standing(
+            f"pods started: {len(running)} of {wanted} ({pod_name(late)}: {waiting(late) or 'Pending'})", problems
+        )
+    leaders = [pod for pod in pods if pod["metadata"]["labels"].get(f"{_GROUP}worker-index") == "0"]
+    late_leader = next((pod for pod in leaders if not _ready(pod)), None)
+    if late_leader is None:
+        return Standing(f"replicas ready: {replicas} of {replicas}", problems)
+    return Standing(f"{pod_name(late_leader)}: {_stage(view.logs.get(pod_name(late_leader), ''))}", problems)
+
+
+def _stage(log: str) -> str:
+    """What a leader does, by its newest telling line."""
+    for line in reversed(log.splitlines()):
+        if shards := _SHARDS.search(line):
+            done = shards[1] == "100"
+            return "probe: weights are loaded, waiting for /health" if done else f"weights loading: {shards[1]} %"
+        if "modelserve: ray: formed" in line or "modelserve: one node" in line:
+            return "weights loading: not begun"
+        if "modelserve: ray:" in line:
+            return "Ray forming: " + line.partition("modelserve: ray:")[2].strip()
+        if "startup complete" in line or "KV cache" in line or "graph captur" in line.lower():
+            return "probe: waiting for /health"
+    return "started, nothing in its log yet"
+
+
+def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
+    """One line for all pods that the scheduler cannot place, with the GPUs wanted and there."""
+    refused = [(pod, why) for pod in pods if (why := unplaced(pod)) is not None]
+    if not refused:
+        return []
+    first, scheduler = refused[0]
+    resource, per_pod = _gpus(first)
+    wanted = per_pod * view.spec["leaderWorkerTemplate"]["size"] * view.spec["replicas"]
+    there = sum(int(node["status"].get("allocatable", {}).get(resource, 0)) for node in view.nodes)
+    taken = sum(_gpus(other)[1] for other in [*view.others, *view.pods] if other["spec"].get("nodeName"))
+    room = f", the cluster has {there}, of which {max(there - taken, 0)} free" if view.nodes else ""
+    return [
+        f"no node for {', '.join(pod_name(pod) for pod, _ in refused)}: {wanted} {resource} are wanted "
+        f"({per_pod} in each pod){room}; the scheduler says: {scheduler}"
+    ]
+
+
+def _gpus(pod: Mapping[str, Any]) -> tuple[str, int]:
+    """The extended GPU resource that a pod asks for, and how many; ("GPUs", 0) when none."""
+    for container in pod["spec"]["containers"]:
+        for resource, amount in ((container.get("resources") or {}).get("limits") or {}).items():
+            if resource.endswith("/gpu"):
+                return resource, int(amount)
+    return "GPUs", 0
+
+
+def _ready(pod: Mapping[str, Any]) -> bool:
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in pod["status"].get("conditions") or []
+    )
+
+
+def look(reader: Reader, name: str) -> Standing | None:
+    """The group called `name`, or None while it cannot be read."""
+    group = reader.custom("leaderworkerset.x-k8s.io/v1", "leaderworkersets", name)
+    pods = reader.pods(f"{_GROUP}name={name}")
+    if group is None or pods is None:
+        return None
+    short = any(not pod["spec"].get("nodeName") for pod in pods)
+    nodes, others = reader.room(f"{_GROUP}name!={name}") if short else ([], [])
+    return describe(
+        View(
+            spec=group["spec"],
+            pods=pods,
+            nodes=nodes,
+            others=others,
+            logs={pod_name(pod): reader.log(pod_name(pod)) for pod in pods if _tells(pod)},
+        )
+    )
+
+
+def _tells(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod's log says something new: a leader's while it starts, any pod's when it failed."""
+    statuses = pod["status"].get("containerStatuses") or []
+    failed = any(status.get("restartCount") or "terminated" in (status.get("state") or {}) for status in statuses)
+    leader = pod["metadata"]["labels"].get(f"{_GROUP}worker-index") == "0"
+    return failed or (leader and pod["status"].get("phase") == "Running" and not _ready(pod))
