@@ -40,7 +40,7 @@ class ModelBucketArgs:
 
     `prefix` is the model's whole key prefix, without a slash at either end. `create` false takes a bucket that is there
     and changes nothing of it. `keep` leaves bucket and weights when the stack is destroyed. A key given as `reader` or
-    `writer` is used as it is, else a RAM user is made with a key of its own. Uploads that nobody has completed after
+    `writer` is used as it is, else a RAM user is made with a key of its own; `writes` false makes no writer. Uploads that nobody has completed after
     `abort_upload_days` days are thrown away. Raises ValueError for a name that is no bucket's and a prefix with slashes
     at its ends.
     """
@@ -54,6 +54,7 @@ class ModelBucketArgs:
     keep: bool = True
     reader: KeyPair | None = None
     writer: KeyPair | None = None
+    writes: bool = True
 
     def __post_init__(self) -> None:
         if not re.fullmatch(fact("oss", "bucket", "namePattern"), self.bucket):
@@ -125,7 +126,7 @@ class ModelBucket(pulumi.ComponentResource):
         self.endpoint = internal_endpoint(args.region)
         self.bucket: pulumi.Output[str] = self._create(name, args) if args.create else self._look_up(name, args)
         self.reader = args.reader or self._identity(name, args, "reader")
-        self.writer = args.writer or self._identity(name, args, "writer")
+        self.writer = args.writer or (self._identity(name, args, "writer") if args.writes else None)
         self.register_outputs({"bucket": self.bucket, "endpoint": self.endpoint})
 
     def _create(self, name: str, args: ModelBucketArgs) -> pulumi.Output[str]:

@@ -25,12 +25,16 @@ from planning import timeouts
 from planning.catalog import fact
 from planning.startup import FILL, WARM
 from stacks import addons, engine
+from stacks.cache_look import CacheLook
 from stacks.clouds import AcsCloud, BucketWeights
 from stacks.config import StackConfig, lws_release, repository
 from stacks.plans import Planned
 from stacks.progress import Progress
 from stacks.refusals import NAMESPACE
 from stacks.serving import Place, serve
+
+# Longer than any sync takes, so that only what nobody will complete goes.
+_ABORT_UPLOAD_DAYS = 7
 
 
 def build(
@@ -68,6 +72,7 @@ class _Stack:
         cluster = kubernetes_provider("cluster", config.cluster.context, secrets.get_secret("kubeconfig"))
         self.on_cluster = pulumi.ResourceOptions(provider=cluster)
         self.progress = Progress(config.cluster.context, self.namespace, kubeconfig)
+        self.look = CacheLook(config.cluster.context, self.namespace, kubeconfig)
         self.addons = ClusterAddons(
             "addons", ClusterAddonsArgs(stack=self.name, addons=addons.wanted(config)), self.on_cluster
         )
@@ -150,7 +155,8 @@ class _Stack:
                 keep=weights.bucket.keep,
                 reader=self._given("accessKey", "secretKey"),
                 writer=self._given("syncAccessKey", "syncSecretKey"),
-                syncs=weights.sync is not None,
+                writes=weights.sync is not None,
+                abort_upload_days=_ABORT_UPLOAD_DAYS,
             ),
             pulumi.ResourceOptions(provider=alicloud_provider("cloud", self.cloud.region)),
         )
@@ -164,20 +170,20 @@ class _Stack:
         assert isinstance(weights, BucketWeights) and weights.sync is not None and bucket.writer is not None
         sync = weights.sync
         return ModelSync(
-            name,
+            f"{name}-sync",
             ModelSyncArgs(
                 stack=self.name,
                 namespace=self.namespace,
                 model=model,
                 repository=repository(weights, model) or model,
                 source=sync.from_,
-                revision=sync.revision,
+                revision=sync.revision or "",
                 bucket=bucket.bucket,
                 endpoint=bucket.endpoint,
                 prefix=engine.model_prefix(weights, model),
                 key=bucket.writer,
-                tool_image=sync.tool_image,
-                python_image=sync.python_image,
+                tool_image=sync.tool_image or fact("sync", "images", "rclone"),
+                python_image=sync.python_image or fact("sync", "images", "python"),
                 seconds=timeouts.of_step(planned.plan.startup.seconds(FILL)),
                 scratch_gib=fact("clouds", "acs", "freeEphemeralGib"),
                 pod_labels=fact("clouds", "acs", "cpuPodLabels"),
@@ -216,6 +222,8 @@ class _Stack:
             ),
             pulumi.ResourceOptions.merge(self.on_cluster, pulumi.ResourceOptions(depends_on=[self.addons, *synced])),
             self.progress.load_hooks(),
+            runtime_hooks=self.progress.runtime_hooks(),
+            shortfall=self.look.shortfall(name, planned.plan.file_bytes),
         )
 
     def _pod_labels(self) -> dict[str, str]:

@@ -48,11 +48,11 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     """A warm-up runs once, and the engine sees no change in one that failed: so the cluster is asked."""
     if config.cache.engine != "fluid":
         return {}
-    from stacks.cache_look import attempts
+    from stacks.cache_look import CacheLook
 
+    look = CacheLook(config.cluster.context, config.cluster.namespace, pulumi.Config(NAMESPACE).get("kubeconfig"))
     wanted = {model_object(planned.service.model): planned.plan.file_bytes for planned in plans.values()}
-    kubeconfig = pulumi.Config(NAMESPACE).get("kubeconfig")
-    return attempts(config.cluster.context, config.cluster.namespace, kubeconfig, wanted)
+    return {name: look.attempt(name, file_bytes) for name, file_bytes in wanted.items()}
 
 
 def _load() -> StackConfig:
