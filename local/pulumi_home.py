@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local import toolchain
+from local import charts, toolchain
 from local.paths import ROOT, work_dir
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[
         # Without it each run tries for seconds to download what the stand-ins replace.
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "KUBECONFIG": str(control_plane.kubeconfig),
+        charts.VARIABLE: str(control_plane.kubeconfig.with_name(charts.FOLDER)),
     }
     settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
     settings.pop("PULUMI_STACK", None)
