@@ -37,6 +37,7 @@ _FLAGS = """allowNullValues atomic cleanupOnFail createNamespace dependencyUpdat
     reuseValues skipAwait skipCrds verify waitForJobs""".split()
 _TEXTS = ("description", "keyring", "postrender", "version")
 _DEFAULTS: Properties = dict.fromkeys(_FLAGS, False) | dict.fromkeys(_TEXTS, "") | {"timeout": 0, "values": {}}
+_KNOWN = {*_DEFAULTS, "chart", "maxHistory", "name", "namespace", "repositoryOpts"}
 _REPOSITORY: Properties = dict.fromkeys(("caFile", "certFile", "keyFile", "password", "repo", "username"), "")
 _COMPUTED = ("status", "resourceNames")
 # The official plugin hands these to either command, or to one of them.
@@ -98,7 +99,8 @@ class Releases:
             inputs["timeout"] = _DEFAULT_SECONDS
         if isinstance(inputs.get("repositoryOpts"), dict):
             inputs["repositoryOpts"] = _REPOSITORY | inputs["repositoryOpts"]
-        inputs = _DEFAULTS | inputs
+        # The rest, such as `compat` of the typed SDKs, is not the release's.
+        inputs = _DEFAULTS | {key: value for key, value in inputs.items() if key in _KNOWN}
         failures = []
         if not has_unknowns(inputs):
             try:
