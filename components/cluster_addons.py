@@ -81,6 +81,8 @@ def release_inputs(addon: Addon) -> dict[str, Any]:
         "chart": addon.chart,
         "version": addon.version,
         "values": dict(addon.values),
+        # Else Helm, given no values any more, goes on with those of the last time.
+        "resetValues": True,
         "skipCrds": False,
         "skipAwait": False,
         "timeout": addon.seconds,

@@ -34,6 +34,7 @@ def test_an_addon_is_installed_at_its_exact_version_with_its_crds_and_waited_for
         "chart": "oci://registry.k8s.io/lws/charts/lws",
         "version": "0.10.0",
         "values": {},
+        "resetValues": True,
         "skipCrds": False,
         "skipAwait": False,
         "timeout": 0,

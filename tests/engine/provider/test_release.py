@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -17,26 +18,26 @@ from tests.engine.provider.conftest import Cluster, Engine, Outcome
 
 SECRET = "a-very-secret-value"
 CHART = "oci://registry.k8s.io/lws/charts/lws"
-# The chart's objects without a namespace are named after the release: two releases at once must not share it.
-NAME = "lws"
+
+
+def named(namespace: str) -> str:
+    """A release's name of the test's own: objects of the chart that have no namespace are named after it."""
+    return namespace.replace("provider", "lws")
 
 
 def release(namespace: str, chart: str = CHART, **more: Any) -> Callable[[], None]:
-    """A program with the release `lws`; without a wait, so that no test takes helm's two seconds for it."""
+    """A program with the resource `lws`, a release; without a wait, so that no test takes helm's two seconds for it."""
 
     def program() -> None:
         options = {"version": "0.10.0", "skip_await": True} | more
-        k8s.helm.v3.Release("lws", name=NAME, namespace=namespace, chart=chart, **options)
+        k8s.helm.v3.Release("lws", name=named(namespace), namespace=namespace, chart=chart, **options)
 
     return program
 
 
-def deployment(cluster: Cluster, namespace: str) -> dict[str, Any]:
-    return cluster.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/lws-controller-manager")
-
-
-def gone(cluster: Cluster, namespace: str) -> bool:
-    return not cluster.exists(f"/apis/apps/v1/namespaces/{namespace}/deployments/lws-controller-manager")
+def operator(namespace: str) -> str:
+    """The path of the chart's Deployment."""
+    return f"/apis/apps/v1/namespaces/{namespace}/deployments/{named(namespace)}-controller-manager"
 
 
 def test_a_release_is_installed_and_waited_for_upgraded_and_removed(
@@ -47,13 +48,15 @@ def test_a_release_is_installed_and_waited_for_upgraded_and_removed(
     made = engine.up(program)
     assert made.ok, made.output
     assert any(f"{CHART} is not asked: chart 0.10.0 comes from Go module sigs.k8s.io/lws" in n for n in made.notes)
-    assert deployment(cluster, namespace)["status"]["readyReplicas"] == 1
+    assert cluster.get(operator(namespace))["status"]["readyReplicas"] == 1
     state = engine.resource("lws")
-    assert state["id"] == f"{namespace}/lws"
-    place = {"name": "lws", "namespace": namespace, "chart": "lws"}
+    assert state["id"] == f"{namespace}/{named(namespace)}"
+    place = {"name": named(namespace), "namespace": namespace, "chart": "lws"}
     versions = {"version": "0.10.0", "appVersion": "v0.10.0"}
     assert state["outputs"]["status"] == place | versions | {"revision": 1, "status": "deployed"}
-    assert state["outputs"]["resourceNames"]["Deployment.apps/apps/v1"] == [f"{namespace}/lws-controller-manager"]
+    assert state["outputs"]["resourceNames"]["Deployment.apps/apps/v1"] == [
+        f"{namespace}/{named(namespace)}-controller-manager"
+    ]
     assert (state["inputs"]["atomic"], state["inputs"]["timeout"], state["inputs"]["postrender"]) == (False, 60, "")
     assert "compat" not in state["inputs"]
     assert engine.up().steps == [("same", "lws")]
@@ -61,8 +64,8 @@ def test_a_release_is_installed_and_waited_for_upgraded_and_removed(
     changed = engine.up(release(namespace, skip_await=False, timeout=60, values={"replicaCount": 2}))
     assert changed.detail["lws"] == {"values.replicaCount": "add"}
     assert engine.resource("lws")["outputs"]["status"]["revision"] == 2
-    assert deployment(cluster, namespace)["spec"]["replicas"] == 2
-    cluster.delete(f"/apis/apps/v1/namespaces/{namespace}/deployments/lws-controller-manager")
+    assert cluster.get(operator(namespace))["spec"]["replicas"] == 2
+    cluster.delete(operator(namespace))
     assert engine.refresh().ok
     assert engine.preview().steps == [("same", "lws")]
     assert engine.destroy().ok
@@ -81,7 +84,7 @@ def test_a_secret_value_stays_one_and_reaches_the_chart(engine: Engine, cluster:
     assert engine.up().steps == [("same", "lws")]
     assert engine.refresh().ok
     assert SECRET not in "".join(path.read_text() for path in engine.backend.rglob("*.json*"))
-    template = deployment(cluster, namespace)["spec"]["template"]
+    template = cluster.get(operator(namespace))["spec"]["template"]
     assert template["metadata"]["annotations"]["token"] == SECRET
     assert engine.destroy().ok
 
@@ -102,18 +105,21 @@ def test_what_the_server_refuses_stays_in_the_state_until_the_next_up_repairs_it
     bad = release(namespace, values={"service": {"port": "many"}})
     assert engine.preview(bad).ok
     first = engine.up(bad)
-    name = f"{namespace}/lws"
+    name = f"{namespace}/{named(namespace)}"
     late = f"failed to become available within allocated timeout. Error: Helm Release {name}: "
     assert f'Helm release "{name}" was created, but failed to initialize completely. ' in first.error
     assert f"Use Helm CLI to investigate: {late}" in first.error
-    assert any('Helm release "lws" was created but has a failed status.' in warning for warning in first.warnings)
+    assert any(
+        f'Helm release "{named(namespace)}" was created but has a failed status.' in warning
+        for warning in first.warnings
+    )
     assert engine.resource("lws")["outputs"]["status"]["status"] == "failed"
     second = engine.up()
     assert second.steps == [("update", "lws")]
     assert f'Helm release "{name}" failed to initialize completely. Use Helm CLI to investigate: {late}' in second.error
-    assert engine.up(release(namespace)).ok
+    assert engine.up(release(namespace, reset_values=True)).ok
     assert "initErrors" not in engine.resource("lws")
-    assert deployment(cluster, namespace)
+    assert cluster.get(operator(namespace))
     assert engine.destroy().ok
 
 
@@ -123,13 +129,13 @@ def others(cluster: Cluster, namespace: str) -> str:
     folder = cluster.kubeconfig.with_name(charts.FOLDER)
     archive, _, _ = charts.find(folder, "lws", "0.10.0")
     place = ["--namespace", namespace, "--kubeconfig", str(cluster.kubeconfig)]
-    subprocess.run([charts.helm(folder), "install", NAME, archive, *place], check=True, capture_output=True)
+    subprocess.run([charts.helm(folder), "install", named(namespace), archive, *place], check=True, capture_output=True)
     return namespace
 
 
 @pytest.fixture
 def addon(others: str) -> Addon:
-    return Addon(name="lws", chart=CHART, version="0.10.0", namespace=others, adopt=True)
+    return Addon(name="lws", chart=CHART, version="0.10.0", namespace=others, release=named(others), adopt=True)
 
 
 def adopting(addon: Addon) -> Callable[[], Any]:
@@ -152,13 +158,13 @@ def test_an_adopted_release_is_looked_at_and_left_where_it_is(engine: Engine, cl
     assert engine.up(adopting(addon)).ok
     assert engine.resource("addons-lws")["external"] is True
     assert engine.destroy().ok
-    assert not gone(cluster, addon.namespace)
+    assert cluster.exists(operator(addon.namespace))
 
 
 def test_an_adopted_release_that_is_not_there_or_another_fails_the_preview(engine: Engine, addon: Addon) -> None:
-    absent = Addon(name="lws", chart=CHART, version="0.10.0", namespace=addon.namespace, release="none", adopt=True)
+    absent = replace(addon, release="none")
     assert f"resource '{addon.namespace}/none' does not exist" in engine.preview(adopting(absent)).output
-    older = Addon(name="lws", chart=CHART, version="0.8.0", namespace=addon.namespace, adopt=True)
+    older = replace(addon, version="0.8.0")
     assert "holds v0.10.0, the stack says 0.8.0; write the version" in engine.preview(adopting(older)).output
 
 
@@ -167,8 +173,8 @@ def test_an_interrupted_install_is_marked_as_failed_and_the_next_up_heals_it(
 ) -> None:
     # Its pod never gets ready: no node has so much.
     unready = release(namespace, skip_await=False, timeout=60, values={"resources": {"requests": {"cpu": "9999"}}})
-    outcome = engine.up_interrupted(unready, lambda: not gone(cluster, namespace), signal.SIGINT)
+    outcome = engine.up_interrupted(unready, lambda: cluster.exists(operator(namespace)), signal.SIGINT)
     assert "was created, but failed to initialize completely" in "".join(outcome.errors)
     assert engine.resource("lws")["outputs"]["status"]["status"] == "failed"
-    assert engine.up(release(namespace)).ok
+    assert engine.up(release(namespace, reset_values=True)).ok
     assert engine.destroy().ok
