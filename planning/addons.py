@@ -73,6 +73,17 @@ def require_minimum(addon: str, origin: str, version: str) -> None:
         raise PlanError(f"{addon} {version}: too old for {origin}, which needs {oldest}; write {oldest} or newer")
 
 
+def require_lasting_crds(addon: str, version: str) -> None:
+    """Raises PlanError for a release whose chart has its CRDs among its templates: Helm deletes them with the release,
+    and the API server with them every custom resource of every stack."""
+    if not has(addon, version, "crdsOutliveRelease"):
+        oldest = since(addon, "crdsOutliveRelease")
+        raise PlanError(
+            f"{addon} {version}: Helm would delete its CRDs with the release; write {oldest} or newer, "
+            "adopt: true for a release that is there already, or install: false"
+        )
+
+
 def _key(addon: str, version: str) -> tuple[int, ...]:
     key = release_key(version)
     if len(key) < 3:

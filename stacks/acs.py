@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
+from components.model_sync import ModelSync, ModelSyncArgs
+
 from components.alicloud import alicloud_provider
 from components.cluster_addons import ClusterAddons, ClusterAddonsArgs
-from components.fluid_cache import FluidCache, FluidCacheArgs
-from components.model_bucket import ModelBucket, ModelBucketArgs
-from components.model_sync import ModelSync, ModelSyncArgs
-from components.model_volume import ModelVolume, ModelVolumeArgs
-
 from components.credentials import KeyPair, key_secret
+from components.fluid_cache import FluidCache, FluidCacheArgs
 from components.kubernetes import kubernetes_object, kubernetes_provider
+from components.model_bucket import ModelBucket, ModelBucketArgs
+from components.model_volume import ModelVolume, ModelVolumeArgs
 from components.names import API_KEY, model_object
 from planning import timeouts
 from planning.catalog import fact
