@@ -64,7 +64,7 @@ class Finder(Recorder):
 def allowed(document: str, action: str, resource: str, prefix: str | None = None) -> bool:
     """What the cloud would answer: a condition holds where the request carries the prefix, and it fits."""
     for statement in json.loads(document)["Statement"]:
-        fits = [key for key in statement.get("Condition", {}).get("StringLike", {}).get("oss:Prefix", ["*"])]
+        fits = statement.get("Condition", {}).get("StringLike", {}).get("oss:Prefix", [])
         if (
             action in statement["Action"]
             and any(fnmatch.fnmatchcase(resource, pattern) for pattern in statement["Resource"])
@@ -237,6 +237,8 @@ def test_nobody_sees_anything_beside_the_prefix(write: bool, elsewhere: str):
         assert not allowed(policy, action, "acs:oss:*:*:other/models/DeepSeek-R1/key")
     assert not allowed(policy, "oss:ListObjects", BUCKET_ARN, elsewhere)
     assert not allowed(policy, "oss:ListObjects", BUCKET_ARN)
+    # It would list DeepSeek-R1-Zero too.
+    assert not allowed(policy, "oss:ListObjects", BUCKET_ARN, "models/DeepSeek-R1")
     for action in ("oss:DeleteBucket", "oss:PutBucketAcl", "oss:PutBucketPolicy", "oss:ListBuckets"):
         assert not allowed(policy, action, BUCKET_ARN)
 
