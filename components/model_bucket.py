@@ -94,12 +94,15 @@ def bucket_settings(args: ModelBucketArgs) -> dict[str, Any]:
 def access_policy(args: ModelBucketArgs, *, write: bool) -> str:
     """The RAM policy, JSON, of who reads (and writes) below the prefix and sees nothing else of the bucket."""
     bucket = f"acs:oss:*:*:{args.bucket}"
-    below = [f"{args.prefix}/*", args.prefix]
+    below = f"{args.prefix}/*"
+    # The bare prefix as a key too: a client that looks whether it is one must be told «not there», not «not yours».
+    keys = [f"{bucket}/{below}", f"{bucket}/{args.prefix}"]
     statements = [
         _allow(_READ_BUCKET + (_WRITE_BUCKET if write else ()), [bucket]),
-        # Apart from the others: no other request carries a prefix, and a condition on what is absent never holds.
-        {**_allow(["oss:ListObjects"], [bucket]), "Condition": {"StringLike": {"oss:Prefix": below}}},
-        _allow(_READ_OBJECTS + (_WRITE_OBJECTS if write else ()), [f"{bucket}/{key}" for key in below]),
+        # Apart from the others: no other request carries a prefix, and a condition on what is absent never holds. The
+        # slash must be asked for: without it the list would show models whose name begins likewise.
+        {**_allow(["oss:ListObjects"], [bucket]), "Condition": {"StringLike": {"oss:Prefix": [below]}}},
+        _allow(_READ_OBJECTS + (_WRITE_OBJECTS if write else ()), keys),
     ]
     return json.dumps({"Version": "1", "Statement": statements})
 

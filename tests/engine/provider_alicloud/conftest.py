@@ -72,8 +72,8 @@ class Cloud:
         faults.put(self.plane, kind, name, how)
 
 
-def in_cloud(token: str, name: str, opts: pulumi.ResourceOptions | None = None, **arguments: Any) -> Any:
-    """One resource, such as `oss/bucket:Bucket`, under the default provider of the region."""
+def in_cloud(token: str, name: str, opts: pulumi.ResourceOptions, /, **arguments: Any) -> Any:
+    """One resource, such as `oss/bucket:Bucket`."""
     return pulumi.CustomResource(f"alicloud:{token}", name, arguments, opts)
 
 

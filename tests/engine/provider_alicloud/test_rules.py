@@ -16,13 +16,12 @@ from local.paths import ROOT
 from tests.engine.provider.conftest import Engine, Outcome
 from tests.engine.provider_alicloud.conftest import Cloud, in_cloud, provided
 
-BUCKET, ACL, BLOCK = (
-    f"oss/{name}"
-    for name in ("bucket:Bucket", "bucketAcl:BucketAcl", "bucketPublicAccessBlock:BucketPublicAccessBlock")
-)
+BUCKET, ACL = "oss/bucket:Bucket", "oss/bucketAcl:BucketAcl"
+BLOCK = "oss/bucketPublicAccessBlock:BucketPublicAccessBlock"
 USER, POLICY, KEY = "ram/user:User", "ram/policy:Policy", "ram/accessKey:AccessKey"
 ATTACHMENT = "ram/userPolicyAttachment:UserPolicyAttachment"
 DOCUMENT = json.dumps({"Version": "1", "Statement": [{"Effect": "Allow", "Action": "oss:GetObject", "Resource": "*"}]})
+READS = {"policyDocument": DOCUMENT}
 Steps = Callable[[pulumi.ResourceOptions], None]
 
 
@@ -166,27 +165,27 @@ def test_a_bucket_elsewhere_is_addressed_there(engine: Engine, cloud: Cloud) -> 
     assert "must be addressed using the specified endpoint oss-cn-beijing.aliyuncs.com" in told
 
 
-def test_names_of_users_and_policies_are_taken_once(engine: Engine, cloud: Cloud) -> None:
+@pytest.mark.parametrize("token, arguments", [(USER, {"name": "own"}), (POLICY, {"policyName": "own", **READS})])
+def test_a_name_of_a_user_or_policy_is_taken_once(
+    engine: Engine, cloud: Cloud, token: str, arguments: dict[str, str]
+) -> None:
     def steps(opts: pulumi.ResourceOptions) -> None:
-        for number in "12":
-            in_cloud(USER, f"u{number}", opts, name="reader")
-            in_cloud(POLICY, f"p{number}", opts, policyName="read", policyDocument=DOCUMENT)
+        first = in_cloud(token, "first", opts, **arguments)
+        in_cloud(token, "second", after(opts, first), **arguments)
 
-    told = refusal(engine, steps)
-    assert "Code: EntityAlreadyExists.User" in told
-    assert "Code: EntityAlreadyExists.Policy" in told
+    assert f"Code: EntityAlreadyExists.{token.rpartition(':')[2]}" in refusal(engine, steps)
 
 
-def test_a_policy_goes_to_users_that_are_there(engine: Engine, cloud: Cloud) -> None:
+@pytest.mark.parametrize("user, policy, missing", [("nobody", "read", "User"), ("reader", "none", "Policy")])
+def test_a_policy_that_is_there_goes_to_a_user_that_is_there(
+    engine: Engine, cloud: Cloud, user: str, policy: str, missing: str
+) -> None:
     def steps(opts: pulumi.ResourceOptions) -> None:
-        user = in_cloud(USER, "u", opts, name="reader")
-        common = {"policyName": "read", "policyType": "Custom"}
-        in_cloud(ATTACHMENT, "a", opts, userName="nobody", **common)
-        in_cloud(ATTACHMENT, "b", after(opts, user), userName="reader", **common)
+        made = in_cloud(USER, "u", opts, name="reader"), in_cloud(POLICY, "p", opts, policyName="read", **READS)
+        in_cloud(ATTACHMENT, "a", after(opts, *made), userName=user, policyName=policy, policyType="Custom")
 
-    told = refusal(engine, steps)
-    assert "Code: EntityNotExist.User" in told
-    assert "Code: EntityNotExist.Policy" in told
+    assert f"Code: EntityNotExist.{missing}" in refusal(engine, steps)
+    assert "attachments" not in cloud.left()
 
 
 def test_a_user_has_two_keys_at_most_and_stays_while_it_has_any(engine: Engine, cloud: Cloud) -> None:
@@ -214,9 +213,10 @@ def test_a_secret_is_told_to_the_keys_creator_only_and_secretly(engine: Engine, 
     ((key_id, key),) = cloud.tables()["keys"].items()
     told = engine.resource("k")
     assert told["id"] == key_id
-    assert set(told["outputs"]["secret"]) == {"4dabf18193072939515e22adb298388d", "ciphertext"}
     assert engine.refresh().ok
-    assert engine.resource("k")["outputs"]["secret"] == told["outputs"]["secret"]
+    assert ("same", "k") in up(engine, steps).steps
+    for entry in (told, engine.resource("k")):
+        assert set(entry["outputs"]["secret"]) == {"4dabf18193072939515e22adb298388d", "ciphertext"}
     assert key["secret"] not in json.dumps(engine.state())
 
 
