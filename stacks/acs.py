@@ -136,7 +136,7 @@ class _Stack:
             node_selector=self._node_selector(),
             env=self._network(),
             service_annotations=_load_balancer(planned),
-            after=(*weights.after, self.addons),
+            after=(*weights.after, *self.addons.releases),
         )
         api_key = self.secrets.get_secret(API_KEY)
         return serve(name, planned, weights.source, place, api_key, self.progress.group_hooks(), self.on_cluster)
@@ -220,7 +220,7 @@ class _Stack:
                 worker_annotations=fact("clouds", "acs", "serverlessAnnotation"),
                 attempt=self.attempts.get(name, 1),
             ),
-            pulumi.ResourceOptions.merge(self.on_cluster, pulumi.ResourceOptions(depends_on=[self.addons, *synced])),
+            pulumi.ResourceOptions.merge(self.on_cluster, pulumi.ResourceOptions(depends_on=[*self.addons.releases, *synced])),
             self.progress.load_hooks(),
             runtime_hooks=self.progress.runtime_hooks(),
             shortfall=self.look.shortfall(name, planned.plan.file_bytes),

@@ -25,6 +25,7 @@ def _addon(name: str, choice: AddonChoice, config: StackConfig) -> Addon:
         chart=choice.chart or source.chart,
         repo=choice.repo or (None if choice.chart else source.repo),
         version=choice.chart_version or _chart_version(choice, source),
+        app_version=choice.version or source.app_version,
         namespace=choice.namespace or source.namespace,
         values={**source.values, **choice.values},
         adopt=choice.install == "adopt",
