@@ -27,6 +27,7 @@ from local.watching import WatchingApi, follow
 
 _TICK_SECONDS = 0.25
 _REPEAT_SECONDS = 5.0
+_KWOK = "/apis/kwok.x-k8s.io/v1alpha1"
 
 
 class Engines:
@@ -72,10 +73,16 @@ class Engines:
             self._remove("logs", member)
             shutil.rmtree(member.log.folder, ignore_errors=True)
 
-    def keep_only(self, uids: set[str]) -> None:
-        """Forgets every pod that is not among `uids`."""
-        for uid in self._members.keys() - uids:
+    def keep_only(self, pods: Sequence[dict[str, Any]]) -> None:
+        """Forgets every pod that is not among `pods`, and removes what an earlier process left of such."""
+        for uid in self._members.keys() - {pod["metadata"]["uid"] for pod in pods}:
             self.forget(uid)
+        names = {(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in pods}
+        for plural in ("logs", "portforwards"):
+            for each in self._api.get(f"{_KWOK}/{plural}")["items"]:
+                metadata = each["metadata"]
+                if (metadata["namespace"], metadata["name"]) not in names:
+                    self._delete(plural, metadata)
 
     def tick(self) -> None:
         """Lets the logs of starting pods grow."""
@@ -192,12 +199,12 @@ class Engines:
 
     def _apply(self, kind: str, member: Member, spec: dict[str, Any]) -> None:
         metadata = member.pod["metadata"]
-        owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+        # Not owned by the pod: LeaderWorkerSet deletes leaders in the foreground, which takes what they own first, and
+        # a pod's log can be read until the pod itself is gone.
         manifest = {
             "apiVersion": "kwok.x-k8s.io/v1alpha1",
             "kind": kind,
-            # The owner takes it along even where this process was killed before it could.
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "ownerReferences": [owner]},
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
             "spec": spec,
         }
         plural = {"Logs": "logs", "PortForward": "portforwards"}[kind]
@@ -208,15 +215,21 @@ class Engines:
             print(f"{metadata['namespace']}/{metadata['name']}: {error}", flush=True)
 
     def _remove(self, plural: str, member: Member) -> None:
+        metadata = member.pod["metadata"]
+        heirs = [each.pod["metadata"] for each in self._members.values() if each is not member]
+        if (metadata["namespace"], metadata["name"]) not in {(each["namespace"], each["name"]) for each in heirs}:
+            self._delete(plural, metadata)
+
+    def _delete(self, plural: str, metadata: dict[str, Any]) -> None:
         try:
-            self._api.delete(_path(plural, member.pod["metadata"]))
+            self._api.delete(_path(plural, metadata))
         except ApiError as error:
             if error.code != 404:
                 raise
 
 
 def _path(plural: str, metadata: dict[str, Any]) -> str:
-    return f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+    return f"{_KWOK}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
 
 def main(argv: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ GROUP: dict[str, Any] = {
     "image": "vllm/vllm-openai:v0.19.0",
     "launcher": "native",
     "lws_version": "0.9.0",
-    "engine_args": ["/weights/R1", "--served-model-name", "ds", "--distributed-executor-backend", "mp"],
+    "engine_args": "/weights/R1 --served-model-name ds --distributed-executor-backend mp -tp 8 -pp 2".split(),
     "nodes": 2,
     "gpus_per_node": 8,
     "tensor": 8,
@@ -83,7 +83,7 @@ def test_every_pod_runs_vllm_with_its_rank_and_the_workers_serve_nothing(native:
 def test_new_weights_roll_the_group_and_never_replace_it(native: Stack, cluster: Cluster):
     native.up()
     before = cluster.group()["metadata"]["uid"]
-    assert "+ 0 to create" not in native.preview("--expect-no-changes")
+    native.preview("--expect-no-changes")
     write(native, weights="second")
     assert "[diff: ~metadata,spec]" in native.preview("--diff=false")
     native.up()
@@ -97,7 +97,7 @@ def test_new_weights_roll_the_group_and_never_replace_it(native: Stack, cluster:
     assert volume["configMap"]["name"] == "second"
 
 
-def test_a_release_that_cannot_join_nodes_ends_every_pod_with_its_parsers_words(native: Stack, cluster: Cluster):
+def test_a_release_that_cannot_join_nodes_fails_the_up_with_its_parsers_words(native: Stack, cluster: Cluster):
     write(native, image="vllm/vllm-openai:v0.10.2")
     said = native.up(ok=False)
     assert "vllm: error: unrecognized arguments: --nnodes 2 --node-rank 0" in said
