@@ -164,16 +164,16 @@ def data_load(name: str, args: FluidCacheArgs) -> Manifest:
 
 
 def failure(status: Mapping[str, Any] | None) -> str | None:
-    """Why a DataLoad with that status is no success, in Fluid's own words; None for a complete one."""
-    phase = (status or {}).get("phase")
-    if phase == "Complete":
+    """Why a DataLoad with that status is no success, in Fluid's own words; None for a complete one, and for no status,
+    as a program without an engine has it."""
+    if not status or status.get("phase") == "Complete":
         return None
     said = [
         ": ".join(text for text in (condition.get("reason"), condition.get("message")) if text)
-        for condition in (status or {}).get("conditions") or []
+        for condition in status.get("conditions") or []
         if condition.get("status") == "True"
     ]
-    return f"Fluid calls the load {phase or 'not begun'}" + (f" ({'; '.join(said)})" if any(said) else "")
+    return f"Fluid calls the load {status.get('phase') or 'not begun'}" + (f" ({'; '.join(said)})" if any(said) else "")
 
 
 def _fluid(kind: str, name: str, args: FluidCacheArgs, annotations: Mapping[str, str] | None = None) -> Manifest:

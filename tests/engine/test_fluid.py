@@ -227,14 +227,15 @@ def test_a_load_without_success_fails_up_with_the_cause_and_the_next_up_loads_an
 
 
 def test_a_load_that_does_not_end_fails_up_with_how_far_it_is_and_the_next_up_waits_on(room: Room) -> None:
-    room.settings = {"load_seconds": 8}
+    room.settings = {"load_seconds": 10}
     room.local("fail", f"DataLoad/{room.name}", "stuck")
     stuck = room.engine.up(room.cache)
     assert not stuck.ok and room.steps(stuck) == creates(*CHAIN)
-    assert f"{room.name}-load is not ready: load Executing: 5.00GiB of 20.00GiB cached" in stuck.errors
+    assert f"{room.name}-load is not ready: load Executing: 5.00GiB of 20.00GiB cached" in stuck.errors, stuck.errors
     first = room.object("dataloads")["metadata"]["uid"]
     room.local("heal", f"DataLoad/{room.name}")
-    assert room.engine.up().ok and room.object("dataloads")["metadata"]["uid"] == first
+    ended = room.engine.up()
+    assert ended.ok and room.object("dataloads")["metadata"]["uid"] == first, ended.errors
 
 
 def test_another_quota_replaces_what_mounts_the_cache_and_the_cache_in_an_order_that_fluid_lets_through(
