@@ -164,16 +164,16 @@ def data_load(name: str, args: FluidCacheArgs) -> Manifest:
 
 
 def failure(status: Mapping[str, Any] | None) -> str | None:
-    """Why a DataLoad with that status is no success, in Fluid's own words; None for a complete one."""
-    phase = (status or {}).get("phase")
-    if phase == "Complete":
+    """Why a DataLoad with that status is no success, in Fluid's own words; None for a complete one, and for no status,
+    as a program without an engine has it."""
+    if not status or status.get("phase") == "Complete":
         return None
     said = [
         ": ".join(text for text in (condition.get("reason"), condition.get("message")) if text)
-        for condition in (status or {}).get("conditions") or []
+        for condition in status.get("conditions") or []
         if condition.get("status") == "True"
     ]
-    return f"Fluid calls the load {phase or 'not begun'}" + (f" ({'; '.join(said)})" if any(said) else "")
+    return f"Fluid calls the load {status.get('phase') or 'not begun'}" + (f" ({'; '.join(said)})" if any(said) else "")
 
 
 def _fluid(kind: str, name: str, args: FluidCacheArgs, annotations: Mapping[str, str] | None = None) -> Manifest:
@@ -202,6 +202,8 @@ class FluidCache(pulumi.ComponentResource):
 
     claim: pulumi.Output[str]
     """Name of the claim that Fluid makes, the Dataset's. Known when the whole model is loaded."""
+    parts: tuple[pulumi.Resource, ...]
+    """Dataset and runtime, for the `replace_with` of whatever mounts the claim: neither goes while a pod does."""
 
     def __init__(
         self,
@@ -229,7 +231,8 @@ class FluidCache(pulumi.ComponentResource):
             ),
         )
         runtime = self._runtime(name, args, files, runtime_hooks)
-        load = self._load(name, args, runtime, hooks)
+        self.parts = (files, runtime)
+        load = self._load(name, args, hooks)
 
         async def whole(status: Mapping[str, Any] | None) -> str:
             lacking = failure(status)
@@ -276,7 +279,6 @@ class FluidCache(pulumi.ComponentResource):
         self,
         name: str,
         args: FluidCacheArgs,
-        runtime: pulumi.Resource,
         hooks: pulumi.ResourceHookBinding | None,
     ) -> Any:
         loaded_in = f"{args.load_seconds}s"
@@ -286,12 +288,12 @@ class FluidCache(pulumi.ComponentResource):
             data_load(name, args) | {"status": None},
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[runtime],
+                depends_on=self.parts,
                 hooks=hooks,
                 custom_timeouts=pulumi.CustomTimeouts(create=loaded_in, update=loaded_in),
                 # A load runs once; Fluid ignores what changes after its end.
                 replace_on_changes=["spec", *(f'metadata.annotations["{key}"]' for key in (ATTEMPT, LOADS))],
-                replace_with=[runtime],  # whose cache begins empty
+                replace_with=list(self.parts),  # whose cache begins empty
                 delete_before_replace=True,
             ),
         )

@@ -79,7 +79,7 @@ def persistent_volume(name: str, args: ModelVolumeArgs) -> Manifest:
             "capacity": {"storage": f"{args.size_gib}Gi"},
             "accessModes": ["ReadOnlyMany"],
             "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "",
+            # Without a class. An empty one, as in the claim, the API server drops, which looks like a change.
             # Reserved: else any claim without a class that asks for no more could take it.
             "claimRef": {
                 "namespace": args.namespace,

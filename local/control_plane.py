@@ -1,7 +1,8 @@
 """A real Kubernetes control plane on this machine: etcd, API server, controllers and scheduler, started by kwokctl.
 
 Owns the folder `clusters/NAME` in the work folder, everything in it, and the processes recorded there. Several run side
-by side on free ports. What the fake nodes do with pods stands in stages/, which operators run in operators.py.
+by side on free ports. What the fake nodes do with pods stands in stages/, which operators run in operators.py,
+and fluid.py plays one that cannot.
 """
 
 from __future__ import annotations

@@ -192,36 +192,6 @@ def test_a_job_completes_and_one_that_crashes_fails(room: Room) -> None:
     room.wait(lambda: "Complete" in outcome()["good"] and "Failed" in outcome()["bad"], "the jobs do not end")
 
 
-@pytest.mark.parametrize(("fails", "phase"), [(False, "Complete"), (True, "Failed")])
-def test_fluids_resources_move_through_their_phases_and_can_be_deleted(room: Room, fails: bool, phase: str) -> None:
-    path = f"/apis/data.fluid.io/v1alpha1/namespaces/{room.name}"
-    annotations = {"rehearsal.modelserve.dev/fail": "true"} if fails else {}
-    specs: dict[str, tuple[str, dict[str, Any]]] = {
-        "datasets": ("Dataset", {"mounts": [{"mountPoint": "oss://bucket/models"}]}),
-        "jindoruntimes": ("JindoRuntime", {"replicas": 3}),
-        "dataloads": ("DataLoad", {"dataset": {"name": "r1", "namespace": room.name}}),
-    }
-    for plural, (kind, spec) in specs.items():
-        head = {"apiVersion": "data.fluid.io/v1alpha1", "kind": kind}
-        room.api.request(
-            "POST", f"{path}/{plural}", head | {"metadata": {"name": "r1", "annotations": annotations}, "spec": spec}
-        )
-
-    def seen(plural: str, key: str) -> str:
-        return room.api.get(f"{path}/{plural}/r1").get("status", {}).get(key, "")
-
-    room.wait(lambda: seen("dataloads", "phase") == phase, "the load does not end")
-    room.wait(lambda: seen("datasets", "phase") == ("Failed" if fails else "Bound"), "the dataset does not settle")
-    if not fails:
-        room.wait(lambda: seen("jindoruntimes", "workerPhase") == "Ready", "the workers do not get ready")
-    else:
-        assert seen("jindoruntimes", "workerPhase") == "NotReady"
-    for plural in specs:
-        assert room.api.get(f"{path}/{plural}/r1")["metadata"]["finalizers"]
-        room.api.delete(f"{path}/{plural}/r1")
-    room.wait(lambda: not any(room.api.get(f"{path}/{plural}")["items"] for plural in specs), "objects stay")
-
-
 def test_the_context_is_named_rehearsal_and_every_server_is_on_the_loopback(control_plane: ControlPlane) -> None:
     config = yaml.safe_load(control_plane.kubeconfig.read_text())
     assert config["current-context"] == "rehearsal" and [c["name"] for c in config["contexts"]] == ["rehearsal"]

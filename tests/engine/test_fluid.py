@@ -41,6 +41,7 @@ class Room:
     def __init__(self, plane: ControlPlane, cluster: Cluster, engine: Engine, namespace: str) -> None:
         self.plane, self.cluster, self.engine, self.namespace = plane, cluster, engine, namespace
         self.settings: dict[str, Any] = {}
+        self.mounted = False
         self.name = f"m{secrets.token_hex(2)}"
 
     def object(self, plural: str) -> dict[str, Any]:
@@ -65,7 +66,7 @@ class Room:
         return [(op, name) for op, name in short if name not in ("cluster", NAME)]
 
     def cache(self) -> None:
-        """The program: the cache, and a ConfigMap that needs it, as a workload would."""
+        """The program: the cache, and something that needs it: a pod where `mounted`, else a ConfigMap."""
         provider = pulumi.ResourceOptions(provider=kubernetes_provider("cluster", "rehearsal", _kubeconfig(self.plane)))
         look = CacheLook("rehearsal", self.namespace, self.plane.kubeconfig.read_text(), patience_seconds=4)
         progress = Progress("rehearsal", self.namespace, self.plane.kubeconfig.read_text())
@@ -94,7 +95,10 @@ class Room:
             runtime_hooks=progress.runtime_hooks(),
             shortfall=look.shortfall(self.name, settings["file_bytes"]),
         )
-        _needs("workload", cache.claim, self.namespace, provider)
+        if self.mounted:
+            _mounts("workload", cache, self.namespace, provider)
+        else:
+            _needs("workload", cache.claim, self.namespace, provider)
 
     def volume(self) -> None:
         """The program without a cache."""
@@ -127,6 +131,17 @@ def _needs(name: str, claim: pulumi.Output[str], namespace: str, opts: pulumi.Re
     metadata = {"name": name, "namespace": namespace}
     manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"claim": claim}}
     kubernetes_object(name, manifest, opts)
+
+
+def _mounts(name: str, cache: FluidCache, namespace: str, opts: pulumi.ResourceOptions) -> None:
+    """A pod with the claim, as a cluster without Fluid's sidecar has it; it goes with what it mounts."""
+    volume = {"name": "weights", "persistentVolumeClaim": {"claimName": cache.claim, "readOnly": True}}
+    container = {"name": "c", "image": "i", "volumeMounts": [{"name": "weights", "mountPath": "/weights"}]}
+    metadata = {"name": name, "namespace": namespace}
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+    with_it = pulumi.ResourceOptions(replace_with=list(cache.parts), delete_before_replace=True)
+    opts = pulumi.ResourceOptions.merge(opts, with_it)
+    kubernetes_object(name, manifest | {"spec": {"containers": [container], "volumes": [volume]}}, opts)
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +224,88 @@ def test_a_load_without_success_fails_up_with_the_cause_and_the_next_up_loads_an
     assert load["metadata"]["uid"] != first and load["metadata"]["annotations"]["modelserve.dev/attempt"] == "2"
     settled = room.engine.up()
     assert settled.ok and {op for op, _ in settled.steps} == {"same"}
+
+
+def test_a_load_that_does_not_end_fails_up_with_how_far_it_is_and_the_next_up_waits_on(room: Room) -> None:
+    room.settings = {"load_seconds": 10}
+    room.local("fail", f"DataLoad/{room.name}", "stuck")
+    stuck = room.engine.up(room.cache)
+    assert not stuck.ok and room.steps(stuck) == creates(*CHAIN)
+    assert f"{room.name}-load is not ready: load Executing: 5.00GiB of 20.00GiB cached" in stuck.errors, stuck.errors
+    first = room.object("dataloads")["metadata"]["uid"]
+    room.local("heal", f"DataLoad/{room.name}")
+    ended = room.engine.up()
+    assert ended.ok and room.object("dataloads")["metadata"]["uid"] == first, ended.errors
+
+
+def test_another_quota_replaces_what_mounts_the_cache_and_the_cache_in_an_order_that_fluid_lets_through(
+    room: Room,
+) -> None:
+    room.mounted = True
+    assert room.engine.up(room.cache).ok
+    runtime, load = room.object("jindoruntimes")["metadata"]["uid"], room.object("dataloads")["metadata"]["uid"]
+    room.settings = {"quota_gib": 11}
+    changed = room.engine.up()
+    assert changed.ok, changed.errors
+    steps = room.steps(changed)
+    gone = [name for op, name in steps if op == "delete-replaced"]
+    made = [name for op, name in steps if op == "create-replacement"]
+    assert gone == ["workload", f"{NAME}-load", f"{NAME}-runtime"] and made == [*reversed(gone)]
+    assert room.object("jindoruntimes")["metadata"]["uid"] != runtime
+    assert room.object("dataloads")["metadata"]["uid"] != load
+
+
+def test_another_prefix_replaces_all_of_the_cache_but_its_key(room: Room) -> None:
+    room.mounted = True
+    assert room.engine.up(room.cache).ok
+    room.settings = {"prefix": "models/other"}
+    changed = room.engine.up()
+    assert changed.ok, changed.errors
+    gone = [name for op, name in room.steps(changed) if op == "delete-replaced"]
+    assert gone == ["workload", *reversed(CHAIN[1:])]
+    assert room.object("datasets")["spec"]["mounts"][0]["mountPoint"] == "oss://models/models/other/"
+
+
+def test_more_workers_come_in_place_and_are_waited_for_and_the_model_is_loaded_anew(room: Room) -> None:
+    assert room.engine.up(room.cache).ok
+    runtime = room.object("jindoruntimes")["metadata"]["uid"]
+    room.settings = {"workers": 3}
+    changed = room.engine.up()
+    assert changed.ok, changed.errors
+    assert ("update", f"{NAME}-runtime") in room.steps(changed)
+    assert ("delete-replaced", f"{NAME}-load") in room.steps(changed)
+    live = room.object("jindoruntimes")
+    assert live["metadata"]["uid"] == runtime and live["status"]["workerNumberReady"] == 3
+
+
+def test_workers_that_do_not_all_get_ready_fail_up_with_their_number(room: Room) -> None:
+    room.settings = {"ready_seconds": 5}
+    room.local("fail", f"JindoRuntime/{room.name}", "partial")
+    failed = room.engine.up(room.cache)
+    assert not failed.ok and room.steps(failed) == creates(*CHAIN[:3])
+    assert f"{room.name}-runtime is not ready: cache workers ready: 1 of 2" in failed.errors
+    room.local("heal", f"JindoRuntime/{room.name}")
+
+
+def test_the_cache_is_switched_off_and_on_while_the_workload_moves_over(room: Room) -> None:
+    volume = [f"{NAME}-volume-key", f"{NAME}-volume", f"{NAME}-volume-claim"]
+    assert room.engine.up(room.volume).ok
+    assert {op for op, _ in room.engine.up().steps} == {"same"}
+    on = room.engine.up(room.cache)
+    assert on.ok, on.errors
+    steps = room.steps(on)
+    assert steps[:4] == creates(*CHAIN) and steps[-3:] == [("delete", name) for name in reversed(volume)]
+    off = room.engine.up(room.volume)
+    assert off.ok, off.errors
+    steps = room.steps(off)
+    assert steps[:3] == creates(*volume) and steps[-4:] == [("delete", name) for name in reversed(CHAIN)]
+
+
+def test_a_volume_of_another_bucket_is_made_beside_the_old_one_which_goes_last(room: Room) -> None:
+    assert room.engine.up(room.volume).ok
+    room.settings = {"bucket": "others"}
+    moved = room.engine.up()
+    assert moved.ok, moved.errors
+    steps = room.steps(moved)
+    assert steps[0:2] == [("same", f"{NAME}-volume-key"), ("create-replacement", f"{NAME}-volume")]
+    assert steps[-2:] == [("delete-replaced", f"{NAME}-volume-claim"), ("delete-replaced", f"{NAME}-volume")]

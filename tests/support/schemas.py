@@ -1,7 +1,7 @@
 """Validates Kubernetes objects as strictly as an API server that is asked for strict field validation.
 
-The schemas are the real ones: the LeaderWorkerSet CRD and Kubernetes' own OpenAPI documents, read out of Go's module
-cache at the versions that the rehearsal pins. Not here: rules that no schema states (names, webhooks, CEL).
+The schemas are the real ones: the operators' CRDs and Kubernetes' own OpenAPI documents, read out of Go's module cache
+at the versions that the rehearsal pins. Not here: rules that no schema states (names, webhooks, CEL).
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from jsonschema import Draft202012Validator
 
 from local.toolchain import module
 
-_CRD = "config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml"
+# API version of custom kinds → Go module and its CRD file, with the kind's plural left open.
+_CUSTOM = {
+    "leaderworkerset.x-k8s.io/v1": ("sigs.k8s.io/lws", "config/crd/bases/leaderworkerset.x-k8s.io_{}s.yaml"),
+    "data.fluid.io/v1alpha1": ("github.com/fluid-cloudnative/fluid", "config/crd/bases/data.fluid.io_{}s.yaml"),
+}
 _CORE = {"v1": "api__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
@@ -29,8 +33,8 @@ def problems(manifest: Mapping[str, Any]) -> list[str]:
 
 @functools.cache
 def _validator(group_version: str, kind: str) -> Draft202012Validator:
-    if group_version == "leaderworkerset.x-k8s.io/v1":
-        schema = _leader_worker_set()
+    if group_version in _CUSTOM:
+        schema = _custom(group_version, kind)
     else:
         group = group_version.removesuffix("/v1") if "/" in group_version else "core"
         definition = f"io.k8s.api.{group.split('.')[0]}.v1.{kind}"
@@ -39,9 +43,12 @@ def _validator(group_version: str, kind: str) -> Draft202012Validator:
     return Draft202012Validator(schema)
 
 
-def _leader_worker_set() -> dict[str, Any]:
-    crd = yaml.load((module("sigs.k8s.io/lws") / _CRD).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    (schema,) = (version["schema"]["openAPIV3Schema"] for version in crd["spec"]["versions"] if version["name"] == "v1")
+def _custom(group_version: str, kind: str) -> dict[str, Any]:
+    path, file = _CUSTOM[group_version]
+    text = (module(path) / file.format(kind.lower())).read_text()
+    crd = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    version = group_version.partition("/")[2]
+    (schema,) = (each["schema"]["openAPIV3Schema"] for each in crd["spec"]["versions"] if each["name"] == version)
     schema = _strict(schema)
     # A CRD leaves metadata to the API server.
     schema["properties"]["metadata"] = {"$ref": f"#/components/schemas/{_OBJECT_META}"}
