@@ -38,11 +38,11 @@ _NAME_LENGTH = 30
 class ModelBucketArgs:
     """One bucket and the part of it that one model owns.
 
-    `prefix` is the model's whole key prefix, without a slash at either end. `create` false takes a bucket that is there
+    `prefix` is the key prefix of all models, without a slash at either end. `create` false takes a bucket that is there
     and changes nothing of it. `keep` leaves bucket and weights when the stack is destroyed. A key given as `reader` or
-    `writer` is used as it is, else a RAM user is made with a key of its own; `writes` false makes no writer. Uploads that nobody has completed after
-    `abort_upload_days` days are thrown away. Raises ValueError for a name that is no bucket's and a prefix with slashes
-    at its ends.
+    `writer` is used as it is, else a RAM user is made with a key of its own; `writes` false makes no writer. Uploads
+    that nobody has completed after `abort_upload_days` days are thrown away. Raises ValueError for a name that is no
+    bucket's and a prefix with slashes at its ends.
     """
 
     stack: str

@@ -39,11 +39,11 @@ class RayLwsGroupArgs:
     """Plain fields shape the plan; `Input` fields may come from other resources.
 
     `engine_args` is the whole argument list of `vllm serve`, but for a pod's place in its group, which the launcher
-    says. `memory` and `shm` are binary quantities. `volumes` may hold Outputs at their leaves. `api_key_secret` is the
+    says. `memory` and `shm` are binary quantities. `volumes` may hold Outputs at their leaves: the
+    group is not asked for before they are known, and never where one fails. `api_key_secret` is the
     name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes whenever its content does, which
-    restarts the group. `startup_seconds` is a cold start, from which every time limit derives. `weights_ready` is known
-    when the weights can be read: the group is not asked for before, never where that fails, and no field of it changes
-    with its value. `lws_version` is the cluster's LeaderWorkerSet release; None judges nothing by it.
+    restarts the group. `startup_seconds` is a cold start, from which every time limit derives. `lws_version` is the
+    cluster's LeaderWorkerSet release; None judges nothing by it.
     Raises ValueError when tensor x pipeline does not fill the GPUs, or that release lacks `restart_policy`.
     """
 
@@ -72,7 +72,6 @@ class RayLwsGroupArgs:
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
-    weights_ready: pulumi.Output[str] | None = None
     api_key_secret: str | None = None
     api_key_revision: pulumi.Input[str] | None = None
     startup_policy: str = "LeaderCreated"
@@ -138,10 +137,6 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
     wait = ["condition=Available"]
     if args.replicas:
         wait += [f"jsonpath={{.status.{counter}}}={args.replicas}" for counter in ("updatedReplicas", "readyReplicas")]
-    waiting: pulumi.Input[str] = json.dumps(wait)
-    if args.weights_ready is not None:
-        # In this leaf, because what it says goes to the provider alone: unknown, it replaces and rolls nothing.
-        waiting = args.weights_ready.apply(lambda _: json.dumps(wait))
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
@@ -150,7 +145,7 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
             "namespace": args.namespace,
             "labels": labels(args.stack, name),
             "annotations": {
-                "pulumi.com/waitFor": waiting,
+                "pulumi.com/waitFor": json.dumps(wait),
                 _LAYOUT: f"nodes={args.nodes},gpusPerNode={args.gpus_per_node},"
                 f"tensor={args.tensor},pipeline={args.pipeline}",
             },
@@ -239,7 +234,7 @@ def _environment(args: RayLwsGroupArgs) -> list[Manifest]:
         "MODELSERVE_NODES": str(args.nodes),
         "MODELSERVE_GPUS_PER_NODE": str(args.gpus_per_node),
         "MODELSERVE_LAUNCHER": args.launcher,
-        "MODELSERVE_JOIN_SECONDS": str(args.limits.ray_seconds),
+        "MODELSERVE_JOIN_SECONDS": str(args.limits.join_seconds),
         "MODELSERVE_JOIN_PORT": str(fact("engines", args.launcher, "joinPort")),
         **args.env,
     }

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 STARTUP_SLACK = 1.5
 # `pulumi up` waits for two starts: one that fails is made anew by LeaderWorkerSet, and may still win.
 READY_SLACK = 2.0
-# Ray has to form before the weights are read. It is a fraction of the start, but never less than image-pull jitter.
-RAY_SHARE = 0.5
-RAY_FLOOR_SECONDS = 60
+# A group has to join before the weights are read. It is a fraction of the start, but never less than image-pull jitter.
+JOIN_SHARE = 0.5
+JOIN_FLOOR_SECONDS = 60
 
 STARTUP_PERIOD_SECONDS = 10
 READINESS_PERIOD_SECONDS = 5
@@ -45,7 +45,7 @@ class Timeouts:
 
     startup_failures: int
     ready_seconds: int
-    ray_seconds: int
+    join_seconds: int
     delete_seconds: int = DELETE_SECONDS
 
 
@@ -54,5 +54,5 @@ def from_startup(startup_seconds: int) -> Timeouts:
     return Timeouts(
         startup_failures=math.ceil(startup_seconds * STARTUP_SLACK / STARTUP_PERIOD_SECONDS),
         ready_seconds=math.ceil(startup_seconds * READY_SLACK),
-        ray_seconds=max(RAY_FLOOR_SECONDS, math.ceil(startup_seconds * RAY_SHARE)),
+        join_seconds=max(JOIN_FLOOR_SECONDS, math.ceil(startup_seconds * JOIN_SHARE)),
     )

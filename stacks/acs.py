@@ -220,7 +220,9 @@ class _Stack:
                 worker_annotations=fact("clouds", "acs", "serverlessAnnotation"),
                 attempt=self.attempts.get(name, 1),
             ),
-            pulumi.ResourceOptions.merge(self.on_cluster, pulumi.ResourceOptions(depends_on=[*self.addons.releases, *synced])),
+            pulumi.ResourceOptions.merge(
+                self.on_cluster, pulumi.ResourceOptions(depends_on=[*self.addons.releases, *synced])
+            ),
             self.progress.load_hooks(),
             runtime_hooks=self.progress.runtime_hooks(),
             shortfall=self.look.shortfall(name, planned.plan.file_bytes),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from components.cluster_addons import Addon
-
 from planning import addons
 from stacks.clouds import AddonChoice
 from stacks.config import StackConfig

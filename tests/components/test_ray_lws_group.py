@@ -300,7 +300,6 @@ def test_the_layout_annotation_changes_with_nothing_but_the_layout():
         "launcher": "native",
         "lws_version": "0.5.0",
         "node_selector": {"b": "b"},
-        "weights_ready": None,  # its own test says that it changes nothing
         "gpu_resource": "b/b",
         "env": {"B": "b"},
         "secret_env": {"B": SecretKey("b", "b")},
@@ -465,22 +464,11 @@ def test_a_claim_that_is_not_known_yet_holds_the_group_back_and_reaches_its_volu
         assert claim == (UNKNOWN if engine.preview else "claim")
 
 
-def test_weights_that_are_ready_change_nothing_in_the_group_but_its_order(engine: Recorder):
-    engine.run(lambda: register("ds", args=replace(ARGS, weights_ready=weights(known=True))))
-    (made,) = (found for found in engine.objects() if found["kind"] == "LeaderWorkerSet")
-    assert engine.urn(engine.one("Sync")) in engine.one("LeaderWorkerSet").dependencies
-    differing = {path for path in changed(group(), made)}
-    assert differing == ({"/metadata/annotations/pulumi.com/waitFor"} if engine.preview else set())
-
-
 @pytest.mark.parametrize("engine", ["up"], indirect=True)
-@pytest.mark.parametrize("way", ["weights_ready", "volumes"])
-def test_weights_that_fail_end_the_program_before_the_group_is_asked_for(engine: Recorder, way):
+def test_weights_that_fail_end_the_program_before_the_group_is_asked_for(engine: Recorder):
     def program() -> None:
-        failed = weights(known=False)
-        volume = {"name": "weights", "persistentVolumeClaim": {"claimName": failed}}
-        change: dict[str, Any] = {"weights_ready": failed} if way == "weights_ready" else {"volumes": [volume]}
-        register("ds", args=replace(ARGS, **change))
+        volume = {"name": "weights", "persistentVolumeClaim": {"claimName": weights(known=False)}}
+        register("ds", args=replace(ARGS, volumes=[volume]))
 
     with pytest.raises(RuntimeError, match="the files are not whole"):
         engine.run(program)

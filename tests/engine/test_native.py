@@ -26,8 +26,8 @@ stack, cluster = pulumi.get_stack(), pulumi.ResourceOptions(provider=kubernetes_
 made = {"name": given.pop("weights"), "namespace": "default", "labels": labels(stack, "weights")}
 weights = kubernetes_object("weights", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made}, cluster)
 volume = {"name": "weights", "configMap": {"name": weights.id.apply(lambda id: id.partition("/")[2])}}
-args = RayLwsGroupArgs(stack=stack, namespace="default", volumes=[volume], weights_ready=weights.id, **given)
-RayLwsGroup("ds", args, cluster, Progress("rehearsal", "default", None).hooks())
+args = RayLwsGroupArgs(stack=stack, namespace="default", volumes=[volume], **given)
+RayLwsGroup("ds", args, cluster, Progress("rehearsal", "default", None).group_hooks())
 """
 GROUP: dict[str, Any] = {
     "weights": "first",
