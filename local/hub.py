@@ -48,11 +48,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """One request that was answered: path without query, status, headers, bytes of the body that were sent."""
+    """One request that was answered: path without query, status, what it showed, bytes of the body that were sent."""
 
     path: str
     status: int
-    authorization: str
+    credentials: str
     sent: int
 
 
@@ -120,7 +120,7 @@ class Hub:
         """What is to go wrong with a request for `path` now."""
         with self._lock:
             for fault in self.faults:
-                if fault.times > 0 and re.search(fault.path, path):
+                if fault.times > 0 and (fault.status or path.startswith("/cdn/")) and re.search(fault.path, path):
                     fault.times -= 1
                     return fault
         return None
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(fault.status, b"", retry)
         if path.startswith("/cdn/"):
             return self._file(path, fault)
-        if self.owner.token and self.headers.get("Authorization") != f"Bearer {self.owner.token}":
+        if self.owner.token and self._credentials() not in _shown(self.owner.token):
             return self._answer(401, b"")
         for pattern, answer in _ROUTES:
             if match := re.fullmatch(pattern, path):
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, path: str, fault: Fault | None) -> None:
         repository, _, name = path.removeprefix("/cdn/").partition("//")
-        if self.headers.get("Authorization") or self.headers.get("Cookie"):
+        if self._credentials():
             # As S3 does with a signed address.
             return self._answer(400, b"only one auth mechanism allowed")
         data = (self.owner.files(repository) or {})[name]
@@ -194,6 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers["Content-Range"] = 206, f"bytes {first}-{last}/{len(data)}"
             data = data[first : last + 1]
         return self._answer(status, data, headers, fault)
+
+    def _credentials(self) -> str:
+        return self.headers.get("Authorization") or self.headers.get("Cookie") or ""
 
     def _json(self, body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self._answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"} | dict(headers or {}))
@@ -209,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             sent = self._send(body, fault)
         finally:
-            self.owner.seen.append(Seen(path, status, self.headers.get("Authorization") or "", sent))
+            self.owner.seen.append(Seen(path, status, self._credentials(), sent))
 
     def _send(self, body: bytes, fault: Fault | None) -> int:
         stops = [at for at in (fault.cut, fault.reset, fault.hold) if at is not None] if fault else []
@@ -245,6 +248,11 @@ _ROUTES: tuple[tuple[str, _Answer], ...] = (
     (rf"/api/models/{_REPOSITORY}/tree/(?P<revision>.+)", _Handler._huggingface_list),
     (rf"(?:/models)?/{_REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler._resolve),
 )
+
+
+def _shown(token: str) -> tuple[str, str]:
+    """How Hugging Face and ModelScope want to see a token."""
+    return f"Bearer {token}", f"m_session_id={token}"
 
 
 def _folders(files: Files) -> list[str]:

@@ -1,7 +1,7 @@
 """The object store of a control plane: `rclone serve s3` over one folder a bucket.
 
-Owns the process and the folder `cloud/buckets`, not the buckets in it: whoever plays the cloud's bucket resource makes and
-removes those.
+Owns the process and the folder `cloud/buckets`, not the buckets in it: whoever plays the cloud's bucket resource makes
+and removes those.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def launch(folder: Path, rclone: Path, port: int, keys: Mapping[str, str] | None
     where = buckets(folder)
     where.mkdir(parents=True, exist_ok=True)
     command = [rclone, "serve", "s3", "--config=", f"--addr=127.0.0.1:{port}"]
-    # Buckets come and go beside the server.
-    command += ["--dir-cache-time=0s", "--poll-interval=0"]
+    # Buckets come and go beside the server. Not 0: its timers would then follow each other without a pause.
+    command += ["--dir-cache-time=10ms", "--poll-interval=0"]
     # Not in the argument list: that is everybody's to read.
     pairs = ",".join(f'"{key},{secret}"' for key, secret in (keys or {}).items())
     processes.launch(folder, "object-store", [*command, where], {"RCLONE_AUTH_KEY": pairs} if pairs else {})

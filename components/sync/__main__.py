@@ -23,7 +23,8 @@ _HOPELESS, _ANOTHER_TIME = 1, 2
 
 def say(line: str) -> None:
     """One line of the log."""
-    print(f"modelserve: sync: {line}", flush=True)
+    sys.stdout.write(f"modelserve: sync: {line}\n")  # one piece: other threads write too
+    sys.stdout.flush()
 
 
 def from_environment(variables: Mapping[str, str]) -> Sync:

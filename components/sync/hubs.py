@@ -59,8 +59,10 @@ class Hub:
         """What a private repository wants to see. Never to be sent on to where a redirect leads."""
         if not self._token:
             return {}
-        bearer = {"Authorization": f"Bearer {self._token}"}
-        return bearer | ({"Cookie": f"m_session_id={self._token}"} if self.kind == "modelscope" else {})
+        # One header only: rclone's environment has room for no second.
+        if self.kind == "modelscope":
+            return {"Cookie": f"m_session_id={self._token}"}
+        return {"Authorization": f"Bearer {self._token}"}
 
     def address(self, path: str) -> str:
         """The URL of a file."""

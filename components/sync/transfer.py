@@ -53,6 +53,8 @@ class Sync:
 
     def run(self) -> None:
         """Returns when the bucket holds the model whole. Raises Fatal, GaveUp."""
+        for left in self.scratch.glob("*.part"):
+            left.unlink()  # of a run that was killed
         present = self.patience.persist("listing the bucket", self.bucket.sizes)
         manifest = self.patience.persist("reading the manifest", self.bucket.manifest) if MANIFEST in present else {}
         entries = _entries(manifest)
@@ -156,9 +158,8 @@ class Sync:
         return found.sha256
 
     def _fetch(self, file: File, place: Path) -> Digest:
-        headers = ",".join(f"{name}: {value}" for name, value in self.hub.headers.items())
         # Of all ways to hand rclone a header, the one that reaches no argument list, and no host behind a redirect.
-        environment = {"RCLONE_HEADER_DOWNLOAD": headers} if headers else {}
+        environment = {"RCLONE_HEADER_DOWNLOAD": f"{name}: {value}" for name, value in self.hub.headers.items()}
         try:
             self.rclone.run("copyurl", self.hub.address(file.path), str(place), environment=environment)
         except ToolFailed as failure:
