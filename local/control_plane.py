@@ -24,7 +24,7 @@ from pathlib import Path
 import urllib3
 import yaml
 
-from local import operators, processes
+from local import object_store, operators, processes
 from local.api import Api, ApiError, wait_until
 from local.nodes import NodePool
 from local.paths import ROOT, work_dir
@@ -108,7 +108,7 @@ def start(
                 return plane
             say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
-        programs = ensure(*_OPTIONS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
+        programs = ensure(*_OPTIONS, "kwokctl", "rclone", *(each.program for each in operators.OPERATORS), say=say)
         say(f"starting control plane {name}: etcd, API server, controllers, scheduler, operators (about 15 s)")
         reason = ""
         for attempt in range(_ATTEMPTS):
@@ -189,6 +189,10 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
         urls = _start_operators(plane, programs, api)
         for each in others:
             each.result()
+    store = object_store.launch(plane.folder, programs["rclone"], *free_ports(1))
+    jobs = [sys.executable, "-m", "local.jobs", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
+    jobs += ["--rclone", programs["rclone"], "--store", store]
+    processes.launch(plane.folder, "jobs", jobs, {"PYTHONPATH": str(ROOT)})
     engines = [sys.executable, "-m", "local.engines", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
     processes.launch(plane.folder, "engines", engines, {"PYTHONPATH": str(ROOT)})
     for url in urls:

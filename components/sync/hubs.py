@@ -55,14 +55,16 @@ class Hub:
         return re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
 
     @property
-    def headers(self) -> dict[str, str]:
-        """What a private repository wants to see. Never to be sent on to where a redirect leads."""
+    def header(self) -> str:
+        """The header, `name: value`, that a private repository wants to see; empty without a token.
+
+        Never to be sent on to where a redirect leads.
+        """
         if not self._token:
-            return {}
-        # One header only: rclone's environment has room for no second.
+            return ""
         if self.kind == "modelscope":
-            return {"Cookie": f"m_session_id={self._token}"}
-        return {"Authorization": f"Bearer {self._token}"}
+            return f"Cookie: m_session_id={self._token}"
+        return f"Authorization: Bearer {self._token}"
 
     def address(self, path: str) -> str:
         """The URL of a file."""
@@ -118,8 +120,8 @@ class Hub:
 
     def _request(self, url: str) -> urllib.request.Request:
         request = urllib.request.Request(url)
-        for name, value in self.headers.items():
-            request.add_unredirected_header(name, value)
+        if self.header:
+            request.add_unredirected_header(*self.header.split(": ", 1))
         return request
 
     def _json(self, url: str) -> tuple[Any, str]:

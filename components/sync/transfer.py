@@ -58,13 +58,14 @@ class Sync:
         present = self.patience.persist("listing the bucket", self.bucket.sizes)
         manifest = self.patience.persist("reading the manifest", self.bucket.manifest) if MANIFEST in present else {}
         entries = _entries(manifest)
-        whole = self._is_ours(manifest) and _agrees(entries, present)
-        if whole and self.hub.pinned:
+        whole = _agrees(entries, present)
+        ours = whole and self._is_ours(manifest)
+        if ours and self.hub.pinned:
             return self._nothing_to_do(manifest)
         try:
             files = self.patience.persist("the hub's file list", self.hub.files)
         except GaveUp as error:
-            if not whole:
+            if not ours:
                 raise
             # Branches move seldom, and a hub that is away must not keep a model from being served that is all there.
             self.say(f"{error}; the bucket holds the revision of the last sync")
@@ -96,9 +97,9 @@ class Sync:
         if MANIFEST in present:
             self.patience.persist("the old manifest", lambda: self.bucket.remove(MANIFEST))
         arrived = {
-            file.path: sha256
+            file.path: entry
             for file in files
-            if (sha256 := _arrived(file, present.get(file.path), hashes.get(file.path, {})))
+            if (entry := _arrived(file, present.get(file.path), hashes.get(file.path, {})))
         }
         arrived |= self._transfer(files, arrived, present)
         for path in outdated:
@@ -116,9 +117,9 @@ class Sync:
             )
 
     def _transfer(
-        self, files: Sequence[File], arrived: Mapping[str, str], present: Mapping[str, int]
-    ) -> dict[str, str]:
-        """Brings what has not arrived; gives path to SHA-256 of it."""
+        self, files: Sequence[File], arrived: Mapping[str, File], present: Mapping[str, int]
+    ) -> dict[str, File]:
+        """Brings what has not arrived; gives path to the file with all its hashes."""
         room = int(min(self.limits.scratch_bytes, shutil.disk_usage(self.scratch).free) * _SHARE_OF_SCRATCH)
         progress = Progress(files, arrived.keys(), self.scratch, self.say)
         ledger, brought = Ledger(room), {}
@@ -129,7 +130,8 @@ class Sync:
             with ledger.holding(file.size):
                 adopt = present.get(file.path) == file.size and (file.sha256 or file.git_sha1)
                 found = self._adopted(file) if adopt else None
-                brought[file.path] = found or self._brought(file, place)
+                found = found or self._brought(file, place)
+                brought[file.path] = File(file.path, file.size, found.sha256, found.git_sha1)
                 progress.done(file)
 
         with progress.told_every(self.limits.progress_seconds), ThreadPoolExecutor(self.limits.parallel) as pool:
@@ -143,23 +145,24 @@ class Sync:
                 raise next((error for error in failed if not isinstance(error, Stopped)), failed[0])
         return brought
 
-    def _adopted(self, file: File) -> str | None:
-        """The SHA-256 of an object that somebody else put there, if it is the file."""
+    def _adopted(self, file: File) -> Digest | None:
+        """The digest of an object that somebody else put there, if it is the file."""
         found = self.patience.persist(file.path, lambda: self.bucket.digest(file.path, file.size))
-        return found.sha256 if found.is_of(file) else None
+        return found if found.is_of(file) else None
 
-    def _brought(self, file: File, place: Path) -> str:
+    def _brought(self, file: File, place: Path) -> Digest:
         try:
             found = self.patience.persist(file.path, lambda: self._fetch(file, place))
-            metadata = {"sha256": found.sha256} | ({"git-sha1": found.git_sha1} if file.git_sha1 else {})
+            # Both hashes, whichever the hub lists: another hub may list the other one.
+            metadata = {"sha256": found.sha256, "git-sha1": found.git_sha1}
             self.patience.persist(file.path, lambda: self.bucket.put(place, file.path, metadata))
         finally:
             place.unlink(missing_ok=True)
-        return found.sha256
+        return found
 
     def _fetch(self, file: File, place: Path) -> Digest:
         # Of all ways to hand rclone a header, the one that reaches no argument list, and no host behind a redirect.
-        environment = {"RCLONE_HEADER_DOWNLOAD": f"{name}: {value}" for name, value in self.hub.headers.items()}
+        environment = {"RCLONE_HEADER_DOWNLOAD": self.hub.header} if self.hub.header else {}
         try:
             self.rclone.run("copyurl", self.hub.address(file.path), str(place), environment=environment)
         except ToolFailed as failure:
@@ -175,9 +178,8 @@ class Sync:
             raise Corrupt(f"its hash is not the listed {file.sha256 or file.git_sha1}")
         return found
 
-    def _finish(self, files: Sequence[File], sha256: Mapping[str, str]) -> None:
+    def _finish(self, files: Sequence[File], entries: Mapping[str, File]) -> None:
         """Looks at what is there once more, then writes the manifest."""
-        entries = {file.path: File(file.path, file.size, sha256[file.path], file.git_sha1) for file in files}
         if not _agrees(entries, self.patience.persist("listing the bucket", self.bucket.sizes)):
             raise GaveUp("the bucket changed meanwhile: let nobody else write below this prefix")
         total = sum(file.size for file in files)
@@ -187,7 +189,7 @@ class Sync:
             "revision": self.hub.revision,
             "count": len(files),
             "bytes": total,
-            "files": [_without_none(asdict(entries[path])) for path in sorted(entries)],
+            "files": [asdict(entries[path]) for path in sorted(entries)],
         }
         place = self.scratch / MANIFEST
         place.write_text(json.dumps(manifest, indent=1))
@@ -282,11 +284,12 @@ class Progress:
         )
 
 
-def _arrived(file: File, size: int | None, metadata: Mapping[str, str]) -> str:
-    """The SHA-256 of a file that was put there earlier and whole; empty when it was not."""
-    stands = metadata.get("sha256", "")
-    same = file.sha256 in (None, stands) and file.git_sha1 in (None, metadata.get("git-sha1"))
-    return stands if size == file.size and same else ""
+def _arrived(file: File, size: int | None, metadata: Mapping[str, str]) -> File | None:
+    """The file with all its hashes when it was put there earlier and whole."""
+    sha256, git_sha1 = metadata.get("sha256"), metadata.get("git-sha1")
+    if size != file.size or not sha256 or not git_sha1 or not Digest(size, sha256, git_sha1).is_of(file):
+        return None
+    return File(file.path, file.size, sha256, git_sha1)
 
 
 def _entries(manifest: Mapping[str, Any]) -> dict[str, File]:
@@ -313,10 +316,6 @@ def _same(files: Sequence[File], entries: Mapping[str, File]) -> bool:
         and file.git_sha1 in (None, entry.git_sha1)
         for file in files
     )
-
-
-def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _amount(size: float) -> str:

@@ -108,6 +108,16 @@ def test_scratch_bounds_what_is_under_way_at_once(room: Room):
     room.assert_whole()
 
 
+def test_the_same_files_from_another_hub_are_not_fetched_again(room: Room):
+    room.run()
+    room.hub.seen.clear()
+    assert room.run(**HUGGING_FACE).lines == ["nothing to do: all 7 files, 10.0 MiB, are in the bucket"]
+    (room.objects / MANIFEST).unlink()
+    assert room.run(**HUGGING_FACE).status == 0
+    assert names(room.hub) == []
+    room.assert_whole()
+
+
 # --- killed at any byte
 
 
@@ -134,7 +144,7 @@ def test_killed_again_and_again_it_gets_there_and_trusts_no_half_of_anything(roo
         room.hub.seen.clear()
         process = room.start(PARALLEL="2")
         try:
-            eventually(lambda n=requests: len(room.hub.seen) >= n or process.poll() is not None, "nothing happens")
+            eventually(lambda n=requests, p=process: len(room.hub.seen) >= n or p.poll() is not None, "nothing happens")
         finally:
             kill(process)
     assert room.run().status == 0
