@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from local.toolchain import module
 
 _CRD = "config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml"
-_CORE = {"v1": "api__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
+_CORE = {"v1": "api__v1", "batch/v1": "apis__batch__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 
