@@ -25,7 +25,7 @@ from pathlib import Path
 import urllib3
 import yaml
 
-from local import charts, operators, processes
+from local import charts, object_store, operators, processes
 from local.api import Api, ApiError, wait_until
 from local.nodes import NodePool
 from local.paths import ROOT, work_dir
@@ -110,7 +110,8 @@ def start(
                 return plane
             say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
-        programs = ensure(*_OPTIONS, "kwokctl", "helm", *(each.program for each in operators.OPERATORS), say=say)
+        tools = ("kwokctl", "helm", "rclone")
+        programs = ensure(*_OPTIONS, *tools, *(each.program for each in operators.OPERATORS), say=say)
         say(f"starting control plane {name}: etcd, API server, controllers, scheduler, operators (about 15 s)")
         reason = ""
         for attempt in range(_ATTEMPTS):
@@ -190,8 +191,13 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
         urls = _start_operators(plane, programs, api)
         for each in others:
             each.result()
+    store = object_store.launch(plane.folder, programs["rclone"], *free_ports(1))
     here = ["--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
-    for name, options in (("engines", []), ("fluid", ["--load-seconds", str(load_seconds)])):
+    for name, options in (
+        ("engines", []),
+        ("fluid", ["--load-seconds", str(load_seconds)]),
+        ("jobs", ["--rclone", programs["rclone"], "--store", store]),
+    ):
         command = [sys.executable, "-m", f"local.{name}", *here, *options]
         processes.launch(plane.folder, name, command, {"PYTHONPATH": str(ROOT)})
     for url in urls:

@@ -46,7 +46,8 @@ def test_the_planner_knows_no_pulumi_and_no_cluster():
 
 def test_components_read_no_environment():
     for file, names in imported("components").items():
-        assert "os" not in names, file
+        # What runs in the sync's pod is told everything by its environment.
+        assert "os" not in names or file == "components/sync/__main__.py", file
         assert "pulumi.Config" not in (ROOT / file).read_text(), file
 
 

@@ -21,7 +21,7 @@ _CUSTOM = {
     "leaderworkerset.x-k8s.io/v1": ("sigs.k8s.io/lws", "config/crd/bases/leaderworkerset.x-k8s.io_{}s.yaml"),
     "data.fluid.io/v1alpha1": ("github.com/fluid-cloudnative/fluid", "config/crd/bases/data.fluid.io_{}s.yaml"),
 }
-_CORE = {"v1": "api__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
+_CORE = {"v1": "api__v1", "batch/v1": "apis__batch__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 

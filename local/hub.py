@@ -1,0 +1,267 @@
+"""A model hub on loopback, speaking ModelScope's and Hugging Face's HTTP: lists, files, ranges, redirects, and faults.
+
+Serves given files, or for any repository that is asked for a tiny model made up from its name. Owns no process: the
+server is threads of whoever starts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+Files = Mapping[str, bytes]
+
+_SHARDS, _SHARD_BYTES = 4, 100 << 10
+_PAGE = 3
+_PIECE = 16 << 10
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests whose path matches `path`.
+
+    One of: `status` with `retry_after` seconds; `cut`: the connection ends properly after so many bytes of the body,
+    `reset`: it breaks there, `hold`: it stops there until `released`; `corrupt`: one byte is another one.
+    """
+
+    path: str
+    times: int = 1
+    status: int = 0
+    retry_after: int | None = None
+    cut: int | None = None
+    reset: int | None = None
+    hold: int | None = None
+    corrupt: bool = False
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request that was answered: path without query, status, what it showed, bytes of the body that were sent."""
+
+    path: str
+    status: int
+    credentials: str
+    sent: int
+
+
+def made_up(repository: str) -> dict[str, bytes]:
+    """The files of a tiny model, always the same for one name; `.git` lies among them, as in a clone."""
+    chance = random.Random(repository)
+    names = [f"model-{i:05d}-of-{_SHARDS:05d}.safetensors" for i in range(1, _SHARDS + 1)]
+    index = {
+        "metadata": {"total_size": _SHARDS * _SHARD_BYTES},
+        "weight_map": {f"w{i}": n for i, n in enumerate(names)},
+    }
+    return {
+        ".git/lfs/objects/aa/bb/aabb": chance.randbytes(_SHARD_BYTES),
+        ".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
+        "README.md": f"# {repository}\n".encode(),
+        "config.json": json.dumps({"architectures": ["Rehearsal"], "_name_or_path": repository}).encode(),
+        "figures/benchmark.jpg": chance.randbytes(2000),
+        "model.safetensors.index.json": json.dumps(index).encode(),
+        **{name: chance.randbytes(_SHARD_BYTES) for name in names},
+    }
+
+
+class Hub:
+    """A running hub. `repositories` maps `owner/name` to files; without it every repository is made up."""
+
+    def __init__(self, repositories: Mapping[str, Files] | None = None, token: str = "") -> None:
+        """With `token`, nobody without it gets anything."""
+        self._repositories, self.token = repositories, token
+        self.faults: list[Fault] = []
+        self.seen: list[Seen] = []
+        self._lock = threading.Lock()
+        hub = self
+
+        class Handler(_Handler):
+            owner = hub
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        # A test's hub that still holds a request back must not hold its own end back.
+        self._server.block_on_close = False
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self._server.server_address[1]
+
+    def stop(self) -> None:
+        """Ends it; what it holds back is let go."""
+        for fault in self.faults:
+            fault.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def files(self, repository: str) -> Files | None:
+        """The files of a repository, or None when there is none of that name."""
+        return made_up(repository) if self._repositories is None else self._repositories.get(repository)
+
+    def fault(self, path: str) -> Fault | None:
+        """What is to go wrong with a request for `path` now."""
+        with self._lock:
+            for fault in self.faults:
+                if fault.times > 0 and (fault.status or path.startswith("/cdn/")) and re.search(fault.path, path):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def fetched(self) -> list[str]:
+        """Names of the files of which bytes were sent, one entry for each request."""
+        return [unquote(seen.path.partition("/cdn/")[2]) for seen in self.seen if "/cdn/" in seen.path and seen.sent]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        path, query = unquote(parts.path), {key: values[0] for key, values in parse_qs(parts.query).items()}
+        fault = self.owner.fault(path)
+        if fault and fault.status:
+            retry = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+            return self._answer(fault.status, b"", retry)
+        if path.startswith("/cdn/"):
+            return self._file(path, fault)
+        if self.owner.token and self._credentials() not in _shown(self.owner.token):
+            return self._answer(401, b"")
+        for pattern, answer in _ROUTES:
+            if match := re.fullmatch(pattern, path):
+                files = self.owner.files(match.group("repository"))
+                if files is None:
+                    return self._json({"Code": 10010205001, "Message": "not found", "Success": False}, 404)
+                return answer(self, files, match.groupdict(), query)
+        return self._answer(404, b"")
+
+    def _modelscope_list(self, files: Files, _: Mapping[str, str], __: Mapping[str, str]) -> None:
+        blobs = [
+            {"Name": path.split("/")[-1], "Path": path, "Size": len(data), "Sha256": _sha256(data), "Type": "blob"}
+            for path, data in files.items()
+        ]
+        trees = [{"Name": path, "Path": path, "Size": 0, "Sha256": "", "Type": "tree"} for path in _folders(files)]
+        self._json({"Code": 200, "Success": True, "Message": "", "Data": {"Files": [*trees, *blobs]}})
+
+    def _huggingface_list(self, files: Files, found: Mapping[str, str], query: Mapping[str, str]) -> None:
+        entries: list[dict[str, Any]] = [{"type": "directory", "path": path, "size": 0} for path in _folders(files)]
+        for path, data in files.items():
+            entry = {"type": "file", "path": path, "size": len(data), "oid": _blob(data)}
+            if path.endswith(".safetensors"):
+                entry["lfs"] = {"oid": _sha256(data), "size": len(data), "pointerSize": 135}
+            entries.append(entry)
+        start = int(query.get("cursor", "0"))
+        here = f"{self.owner.url}/api/models/{found['repository']}/tree/{quote(found['revision'], safe='')}"
+        following = f'<{here}?recursive=true&cursor={start + _PAGE}>; rel="next"'
+        self._json(entries[start : start + _PAGE], headers={"Link": following} if entries[start + _PAGE :] else {})
+
+    def _resolve(self, files: Files, found: Mapping[str, str], _: Mapping[str, str]) -> None:
+        if found["path"] not in files:
+            return self._answer(404, b"")
+        # Another host's name: what a client must not show there can be told.
+        address = f"http://localhost:{self.owner.port}/cdn/{found['repository']}//{quote(found['path'])}"
+        return self._answer(302, b"", {"Location": address})
+
+    def _file(self, path: str, fault: Fault | None) -> None:
+        repository, _, name = path.removeprefix("/cdn/").partition("//")
+        if self._credentials():
+            # As S3 does with a signed address.
+            return self._answer(400, b"only one auth mechanism allowed")
+        data = (self.owner.files(repository) or {})[name]
+        if fault and fault.corrupt:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        status, headers = 200, {"Accept-Ranges": "bytes"}
+        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(match[1]), min(int(match[2] or len(data)), len(data) - 1)
+            status, headers["Content-Range"] = 206, f"bytes {first}-{last}/{len(data)}"
+            data = data[first : last + 1]
+        return self._answer(status, data, headers, fault)
+
+    def _credentials(self) -> str:
+        return self.headers.get("Authorization") or self.headers.get("Cookie") or ""
+
+    def _json(self, body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self._answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"} | dict(headers or {}))
+
+    def _answer(
+        self, status: int, body: bytes, headers: Mapping[str, str] | None = None, fault: Fault | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        path, sent = urlsplit(self.path).path, 0
+        try:
+            sent = self._send(body, fault)
+        finally:
+            self.owner.seen.append(Seen(path, status, self._credentials(), sent))
+
+    def _send(self, body: bytes, fault: Fault | None) -> int:
+        stops = [at for at in (fault.cut, fault.reset, fault.hold) if at is not None] if fault else []
+        end = min([len(body), *stops])
+        for start in range(0, end, _PIECE):
+            self.wfile.write(body[start : min(start + _PIECE, end)])
+        if fault and stops:
+            self.wfile.flush()
+            fault.reached.set()
+            self.close_connection = True
+            if fault.hold is not None:
+                fault.released.wait()
+            if fault.reset is not None:
+                # Closing with no time to linger is a reset instead of an end.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+        return end
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (ConnectionError, ValueError, OSError):
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+
+_Answer = Callable[[_Handler, Files, Mapping[str, str], Mapping[str, str]], None]
+_REPOSITORY = r"(?P<repository>[^/]+/[^/]+)"
+_ROUTES: tuple[tuple[str, _Answer], ...] = (
+    (rf"/api/v1/models/{_REPOSITORY}/repo/files", _Handler._modelscope_list),
+    (rf"/api/models/{_REPOSITORY}/tree/(?P<revision>.+)", _Handler._huggingface_list),
+    (rf"(?:/models)?/{_REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler._resolve),
+)
+
+
+def _shown(token: str) -> tuple[str, str]:
+    """How Hugging Face and ModelScope want to see a token."""
+    return f"Bearer {token}", f"m_session_id={token}"
+
+
+def _folders(files: Files) -> list[str]:
+    return sorted({path.rpartition("/")[0] for path in files if "/" in path})
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
