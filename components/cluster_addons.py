@@ -14,6 +14,7 @@ from typing import Any
 
 import pulumi
 
+from components.kubernetes import MANAGER
 from planning import addons
 from planning.engine import release_key
 from planning.errors import PlanError
@@ -27,8 +28,9 @@ class Addon:
     """One operator. `name` is what `planning.addons` calls it, `release` Helm's name, the same unless given.
 
     `version` is the chart's, `app_version` the operator's in it, the same unless given. `repo` is for a `chart` that is
-    no whole address. `adopt` is for a release that somebody else has installed: it is looked at, never changed. Without
-    `install` nothing is done. `seconds` is how long its pods may take to get ready.
+    no whole address. `adopt` is for a release that somebody else has installed: it is looked at, never changed, and one
+    of ours that becomes adopted stays where it is from then on. Without `install` nothing is done. `seconds` is how
+    long its pods may take to get ready.
     Raises PlanError for a chart that cannot be found, and for one whose CRDs would go with its release.
     """
 
@@ -72,8 +74,11 @@ class ClusterAddonsArgs:
     addons: Sequence[Addon]
 
 
-def release_inputs(addon: Addon) -> dict[str, Any]:
-    """The release as the plugin installs it: it waits, because an operator's webhooks refuse what comes too early."""
+def release_inputs(stack: str, addon: Addon) -> dict[str, Any]:
+    """The release as the plugin installs it: it waits, because an operator's webhooks refuse what comes too early.
+
+    Its description says whose it is: a release has no labels of ours, and nothing else tells after an interruption.
+    """
     inputs: dict[str, Any] = {
         "name": addon.release or addon.name,
         "namespace": addon.namespace,
@@ -83,6 +88,7 @@ def release_inputs(addon: Addon) -> dict[str, Any]:
         "values": dict(addon.values),
         # Else Helm, given no values any more, goes on with those of the last time.
         "resetValues": True,
+        "description": f"{MANAGER} stack {stack}",
         "skipCrds": False,
         "skipAwait": False,
         "timeout": addon.seconds,
@@ -115,14 +121,15 @@ class ClusterAddons(pulumi.ComponentResource):
         self.releases = []
         for addon in args.addons:
             if addon.install or addon.adopt:
-                make = self._adopted if addon.adopt else self._installed
-                self.releases.append(make(f"{name}-{addon.name}", addon))
+                logical = f"{name}-{addon.name}"
+                release = self._adopted(logical, addon) if addon.adopt else self._installed(logical, args.stack, addon)
+                self.releases.append(release)
         self.register_outputs({})
 
-    def _installed(self, name: str, addon: Addon) -> pulumi.Resource:
+    def _installed(self, name: str, stack: str, addon: Addon) -> pulumi.Resource:
         # Two releases of one operator fight over its cluster-wide objects.
         opts = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
-        return pulumi.CustomResource(_RELEASE, name, release_inputs(addon), opts)
+        return pulumi.CustomResource(_RELEASE, name, release_inputs(stack, addon), opts)
 
     def _adopted(self, name: str, addon: Addon) -> pulumi.Resource:
         # Read, not imported: Helm does not keep where a chart came from, so that an import ends in an upgrade to the

@@ -35,6 +35,7 @@ def test_an_addon_is_installed_at_its_exact_version_with_its_crds_and_waited_for
         "version": "0.10.0",
         "values": {},
         "resetValues": True,
+        "description": "modelserve stack test",
         "skipCrds": False,
         "skipAwait": False,
         "timeout": 0,
@@ -116,4 +117,4 @@ def test_what_an_adopted_release_does_not_tell_is_no_mismatch():
     assert mismatch(LWS, None) is None
     assert mismatch(LWS, {"version": "0.10.0", "appVersion": "odd"}) is None
     assert mismatch(LWS, {"version": "0.1.0", "appVersion": "main"}) is None
-    assert release_inputs(LWS)["timeout"] >= 300
+    assert release_inputs("test", LWS)["timeout"] >= 300

@@ -289,7 +289,8 @@ def _options(release: Properties, flags: dict[str, str]) -> list[str]:
     options = [flag for key, flag in flags.items() if release.get(key)]
     if not release.get("skipAwait"):
         options += ["--wait", *(["--wait-for-jobs"] if release.get("waitForJobs") else [])]
-    return [*options, "--timeout", _seconds(release)]
+    described = ["--description", release["description"]] if release.get("description") else []
+    return [*options, *described, "--timeout", _seconds(release)]
 
 
 def _late(name: str, error: Refusal) -> str:

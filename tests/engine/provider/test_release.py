@@ -72,6 +72,27 @@ def test_a_release_is_installed_and_waited_for_upgraded_and_removed(
     assert engine.names() == []
 
 
+def test_the_clouds_fluid_gets_ready_on_virtual_nodes_and_its_hook_runs_at_an_upgrade(
+    engine: Engine, cluster: Cluster, namespace: str
+) -> None:
+    # Its objects without a namespace have fixed names; the operator that these stand for is played by stages.
+    def fluid(**values: Any) -> Callable[[], None]:
+        chart = "https://a.example/ack-fluid-1.0.13.tgz"
+        more = {"version": "1.0.13", "values": {"namespace": namespace, **values}, "skip_await": False, "timeout": 60}
+        return release(namespace, chart, **more)
+
+    assert engine.up(fluid()).ok
+    controllers = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    assert cluster.get(f"{controllers}/dataset-controller")["status"]["readyReplicas"] == 1
+    assert engine.up(fluid(workdir="/var")).ok
+    (job,) = cluster.get(f"/apis/batch/v1/namespaces/{namespace}/jobs")["items"]
+    assert job["metadata"]["name"].startswith("fluid-crds-upgrade") and job["status"]["succeeded"] == 1
+    hooks = cluster.get("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations")["items"]
+    assert not [hook for hook in hooks if "fluid" in hook["metadata"]["name"]]
+    assert engine.destroy().ok
+    assert cluster.exists("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/datasets.data.fluid.io")
+
+
 def test_a_secret_value_stays_one_and_reaches_the_chart(engine: Engine, cluster: Cluster, namespace: str) -> None:
     def program() -> None:
         values = {"podAnnotations": {"token": pulumi.Output.secret(SECRET)}}
@@ -155,10 +176,19 @@ def test_a_name_that_is_taken_fails_only_at_up(engine: Engine, others: str) -> N
 
 def test_an_adopted_release_is_looked_at_and_left_where_it_is(engine: Engine, cluster: Cluster, addon: Addon) -> None:
     assert read(engine.preview(adopting(addon))) == ["read"]
-    assert engine.up(adopting(addon)).ok
+    made = engine.up(adopting(addon))
+    assert made.ok, made.output
     assert engine.resource("addons-lws")["external"] is True
     assert engine.destroy().ok
     assert cluster.exists(operator(addon.namespace))
+
+
+def test_a_release_of_ours_that_becomes_adopted_stays(engine: Engine, cluster: Cluster, namespace: str) -> None:
+    ours = Addon(name="lws", chart=CHART, version="0.10.0", namespace=namespace, release=named(namespace), seconds=60)
+    assert engine.up(adopting(ours)).ok
+    assert read(engine.up(adopting(replace(ours, adopt=True)))) == ["read"]
+    assert engine.destroy().ok
+    assert cluster.exists(operator(namespace))
 
 
 def test_an_adopted_release_that_is_not_there_or_another_fails_the_preview(engine: Engine, addon: Addon) -> None:
