@@ -20,6 +20,14 @@ class KeyPair:
     secret: pulumi.Output[str]
 
 
+@dataclass(frozen=True)
+class SecretKey:
+    """One value of a Secret object, by the object's name and the field in it."""
+
+    secret: str
+    field: str
+
+
 def key_secret(
     name: str, stack: str, namespace: str, instance: str, values: Mapping[str, pulumi.Output[str]]
 ) -> Manifest:

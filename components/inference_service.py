@@ -9,6 +9,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 
@@ -24,7 +25,9 @@ _REVISION_BYTES = 2
 class InferenceServiceArgs:
     """`leaders` selects the pods that serve HTTP on `port`; `members` selects every pod of the workload.
 
-    `api_key` is a secret Output, or None for an endpoint that asks for none.
+    `api_key` is a secret Output, or None for an endpoint that asks for none. `load_balancer` are the annotations by
+    which the cloud gives the Service an address outside the cluster, None for none. Raises ValueError for a load
+    balancer without a key: whoever finds the address could use the GPUs.
     """
 
     stack: str
@@ -34,6 +37,11 @@ class InferenceServiceArgs:
     members: Mapping[str, str]
     port: int = 8000
     api_key: pulumi.Output[str] | None = None
+    load_balancer: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.load_balancer is not None and self.api_key is None:
+            raise ValueError(f"{self.service_name}: a load balancer without an API key; give api_key")
 
 
 def api_key_revision(api_key: str) -> str:
@@ -44,9 +52,10 @@ def api_key_revision(api_key: str) -> str:
 def service(name: str, args: InferenceServiceArgs) -> Manifest:
     """The Service in front of the leaders.
 
-    It does not wait: the official provider would hold each `up` for ten seconds of settling, while the workload's own
-    wait already proves more.
+    Inside the cluster it does not wait: the official provider would hold each `up` for ten seconds of settling, while
+    the workload's own wait already proves more. With a load balancer it does, for the address.
     """
+    outside = args.load_balancer is not None
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -54,10 +63,10 @@ def service(name: str, args: InferenceServiceArgs) -> Manifest:
             "name": args.service_name,
             "namespace": args.namespace,
             "labels": labels(args.stack, name),
-            "annotations": {"pulumi.com/skipAwait": "true"},
+            "annotations": dict(args.load_balancer or {}) if outside else {"pulumi.com/skipAwait": "true"},
         },
         "spec": {
-            "type": "ClusterIP",
+            "type": "LoadBalancer" if outside else "ClusterIP",
             "selector": dict(args.leaders),
             "ports": [{"name": "http", "port": args.port, "protocol": "TCP", "targetPort": args.port}],
         },
@@ -106,7 +115,7 @@ class InferenceService(pulumi.ComponentResource):
     """The endpoint of a model inside the cluster."""
 
     endpoint: pulumi.Output[str]
-    """Base URL of the OpenAI-compatible API, as pods of the cluster reach it."""
+    """Base URL of the OpenAI-compatible API: as pods of the cluster reach it, or at the load balancer's address."""
     secret_name: str | None
     """The API key's Secret, or None."""
 
@@ -119,6 +128,12 @@ class InferenceService(pulumi.ComponentResource):
             self.secret_name = names.api_key_secret(name)
         kubernetes_object(f"{name}-network", network_policy(name, args), child)
         front = kubernetes_object(f"{name}-service", service(name, args), child)
-        url = f"http://{args.service_name}.{args.namespace}.svc.cluster.local:{args.port}/v1"
-        self.endpoint = front.id.apply(lambda _: url)
+        inside = f"{args.service_name}.{args.namespace}.svc.cluster.local"
+        host = front.status.apply(_address) if args.load_balancer is not None else front.id.apply(lambda _: inside)
+        self.endpoint = host.apply(lambda address: f"http://{address}:{args.port}/v1")
         self.register_outputs({"endpoint": self.endpoint})
+
+
+def _address(status: Mapping[str, Any]) -> str:
+    ingress = status["loadBalancer"]["ingress"][0]
+    return ingress.get("ip") or ingress["hostname"]

@@ -41,7 +41,14 @@ def kubernetes_provider(name: str, context: str, kubeconfig: pulumi.Output[str] 
     )
 
 
-def kubernetes_object(name: str, manifest: Mapping[str, Any], opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+class KubernetesObject(pulumi.CustomResource):
+    """An object of the cluster."""
+
+    status: pulumi.Output[Any]
+    """The object's status when the wait for it was over."""
+
+
+def kubernetes_object(name: str, manifest: Mapping[str, Any], opts: pulumi.ResourceOptions) -> KubernetesObject:
     """The resource of one manifest (camelCase; leaves may be Outputs). `name` is its logical name.
 
     Nothing is decided here about waiting or replacement: annotations and `opts` say that.
@@ -52,4 +59,5 @@ def kubernetes_object(name: str, manifest: Mapping[str, Any], opts: pulumi.Resou
         opts = pulumi.ResourceOptions.merge(
             opts, pulumi.ResourceOptions(additional_secret_outputs=["data", "stringData"])
         )
-    return pulumi.CustomResource(token, name, dict(manifest), opts)
+    # An absent input is what asks the SDK for the output of that name.
+    return KubernetesObject(token, name, {**manifest, "status": None}, opts)

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Starts one pod of a model's group. "$@" is the argument list of `vllm serve`, on the leader.
+# Starts one pod of a model's group. "$@" is the argument list of `vllm serve`: on the leader, and with launcher native on
+# every pod.
 #
-# Several nodes: the leader starts Ray's head, counts every GPU of the group, and only then becomes vLLM. Workers join and
-# stay as long as Ray does. Whatever fails ends the pod, and LeaderWorkerSet makes the whole group anew: a leader left
+# Several nodes, launcher ray: the leader starts Ray's head, counts every GPU of the group, and only then becomes vLLM.
+# Workers join and stay as long as Ray does. Launcher native: every pod becomes vLLM, the workers without HTTP; the leader
+# waits for them inside vLLM. Whatever fails ends the pod, and LeaderWorkerSet makes the whole group anew: a leader left
 # waiting for a worker that will not come would hold all GPUs and answer nothing.
 set -euo pipefail
 
 say() { echo "modelserve: $*"; }
 die() { say "$*" >&2; exit 1; }
 
-# A container's first process is deaf to signals that it does not handle: a pod deleted while Ray forms would hold its
-# GPUs for the whole grace period. After `exec`, vLLM and Ray handle them themselves.
+# A container's first process is deaf to signals that it does not handle: a pod deleted while its group forms would hold
+# its GPUs for the whole grace period. After `exec`, vLLM and Ray handle them themselves.
 trap 'exit 143' TERM
 
 nodes=${MODELSERVE_NODES:?} gpus=${MODELSERVE_GPUS_PER_NODE:?} index=${MODELSERVE_POD_INDEX:?}
@@ -20,26 +22,40 @@ if [ "$nodes" -eq 1 ]; then
   exec vllm serve "$@"
 fi
 
-command -v ray >/dev/null || die "ray: the image has no Ray, which joins $nodes nodes: take an image with Ray"
+launcher=${MODELSERVE_LAUNCHER:?}
+case $launcher in
+  ray) command -v ray >/dev/null || die "ray: the image has no Ray, which joins $nodes nodes: take an image with Ray" ;;
+  native) ;;
+  *) die "MODELSERVE_LAUNCHER is $launcher: neither ray nor native" ;;
+esac
 # LeaderWorkerSet's webhook injects it. Without it the pod is no part of a group.
 leader=${LWS_LEADER_ADDRESS:-}
 [ -n "$leader" ] || die "LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?"
 poll=${MODELSERVE_POLL_SECONDS:-5}
-deadline=$((SECONDS + ${MODELSERVE_RAY_SECONDS:?}))
-port=${MODELSERVE_RAY_PORT:?}
+seconds=${MODELSERVE_JOIN_SECONDS:?}
+deadline=$((SECONDS + seconds))
+port=${MODELSERVE_JOIN_PORT:?}
+# Last, so that they hold whatever the list says.
+place=(--nnodes "$nodes" --node-rank "$index" --master-addr "$leader" --master-port "$port")
 
 if [ "$index" -ne 0 ]; then
-  # The head may come later: images are pulled at different speeds. `ray start` alone gives up after seconds. Once
-  # joined, it stays in the foreground and ends, with the pod, when Ray does.
+  # The leader may come later: images are pulled at different speeds. `ray start` alone gives up after seconds, and vLLM
+  # where the leader's name is not known yet. Once joined, either stays in the foreground, and the pod ends with it.
   while [ "$SECONDS" -lt "$deadline" ]; do
     if python3 -c 'import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)' "$leader" "$port" 2>/dev/null; then
-      say "ray: joining $leader with $gpus GPUs"
+      say "$launcher: joining $leader with $gpus GPUs"
+      [ "$launcher" = ray ] || exec vllm serve "$@" "${place[@]}" --headless
       exec ray start --block --address="$leader:$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --disable-usage-stats
     fi
-    say "ray: waiting for the leader at $leader:$port"
+    say "$launcher: waiting for the leader at $leader:$port"
     sleep "$poll"
   done
-  die "ray: no leader at $leader:$port in $MODELSERVE_RAY_SECONDS s"
+  die "$launcher: no leader at $leader:$port in $seconds s"
+fi
+
+if [ "$launcher" = native ]; then
+  say "native: leading $nodes nodes at $leader:$port, starting vLLM"
+  exec vllm serve "$@" "${place[@]}"
 fi
 
 ray start --head --port="$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --include-dashboard=false --disable-usage-stats ||
@@ -52,7 +68,7 @@ ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
 print(int(ray.cluster_resources().get("GPU", 0)))' | tail -n 1) || die "ray: the head does not answer"
   say "ray: $have of $want GPUs joined"
   [ "$have" -ge "$want" ] && break
-  [ "$SECONDS" -lt "$deadline" ] || die "ray: $have of $want GPUs in $MODELSERVE_RAY_SECONDS s: see the workers' logs"
+  [ "$SECONDS" -lt "$deadline" ] || die "ray: $have of $want GPUs in $seconds s: see the workers' logs"
   sleep "$poll"
 done
 

@@ -1,5 +1,6 @@
 """A model over one or several nodes as a LeaderWorkerSet: the group itself and its launch script.
 
+The nodes of a replica are joined by Ray or, launcher `native`, by vLLM itself; the name is of when Ray alone could.
 Not here: the Service, the API key and the network policy (`inference_service`), and what a cloud adds to pods (labels,
 volumes, RDMA), which the stack's builder passes in.
 """
@@ -11,34 +12,39 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 
+from components.credentials import SecretKey
 from components.kubernetes import Manifest, kubernetes_object, labels
 from components.names import API_KEY
-from planning import timeouts
+from planning import addons, timeouts
+from planning.catalog import fact
 
 PORT_NAME = "http"
 CONTAINER = "vllm"
 _SCRIPT = Path(__file__).with_name("launch.sh")
 _SCRIPT_FOLDER = "/etc/modelserve"
-_RAY_PORT = 6379
 # Which layout the group was made with. LeaderWorkerSet's webhook accepts a new size in place and would roll groups into
 # it one by one, beside GPUs that the old ones still hold; so we ask for a replacement ourselves.
 _LAYOUT = "modelserve.dev/layout"
 _NAME_LABEL = "leaderworkerset.sigs.k8s.io/name"
 _INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
+_AFTER_START = "RecreateGroupAfterStart"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayLwsGroupArgs:
     """Plain fields shape the plan; `Input` fields may come from other resources.
 
-    `engine_args` is the whole argument list of `vllm serve`. `memory` and `shm` are binary quantities. `api_key_secret`
-    is the name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes whenever its content does,
-    which restarts the group. `startup_seconds` is a cold start, from which every time limit derives.
-    Raises ValueError when tensor x pipeline does not fill the GPUs.
+    `engine_args` is the whole argument list of `vllm serve`, but for a pod's place in its group, which the launcher
+    says. `memory` and `shm` are binary quantities. `volumes` may hold Outputs at their leaves: the
+    group is not asked for before they are known, and never where one fails. `api_key_secret` is the
+    name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes whenever its content does, which
+    restarts the group. `startup_seconds` is a cold start, from which every time limit derives. `lws_version` is the
+    cluster's LeaderWorkerSet release; None judges nothing by it.
+    Raises ValueError when tensor x pipeline does not fill the GPUs, or that release lacks `restart_policy`.
     """
 
     stack: str
@@ -53,15 +59,19 @@ class RayLwsGroupArgs:
     memory: str
     shm: str
     startup_seconds: int
+    launcher: Literal["ray", "native"] = "ray"
+    lws_version: str | None = None
     port: int = 8000
     replicas: int = 1
     ephemeral_storage: str | None = None
     gpu_resource: str = "nvidia.com/gpu"
     env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
     volumes: Sequence[Manifest] = ()
     volume_mounts: Sequence[Manifest] = ()
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
     api_key_secret: str | None = None
     api_key_revision: pulumi.Input[str] | None = None
     startup_policy: str = "LeaderCreated"
@@ -73,6 +83,12 @@ class RayLwsGroupArgs:
             raise ValueError(
                 f"tensor {self.tensor} x pipeline {self.pipeline} is not nodes {self.nodes} x "
                 f"gpus_per_node {self.gpus_per_node}: change one so that they are equal"
+            )
+        later = self.restart_policy == _AFTER_START and self.lws_version is not None
+        if later and not addons.has("lws", self.lws_version, _AFTER_START):
+            raise ValueError(
+                f"restart_policy {_AFTER_START}: LeaderWorkerSet {self.lws_version} does not know it, "
+                f"{addons.since('lws', _AFTER_START)} is the first that does: take RecreateGroupOnPodRestart"
             )
 
     @property
@@ -116,6 +132,7 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
 
     The wait is on numbers beside the condition: releases before 0.9 leave `observedGeneration` out, where a condition
     of the old generation counts at once. It is on conditions only for 0 replicas: a zero is absent from the status.
+    Every release known to us understands all that is said here, once the arguments are accepted.
     """
     wait = ["condition=Available"]
     if args.replicas:
@@ -166,9 +183,11 @@ def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     }
     if annotations:
         metadata["annotations"] = annotations
+    placed: Manifest = {"nodeSelector": dict(args.node_selector)} if args.node_selector else {}
     return {
         "metadata": metadata,
         "spec": {
+            **placed,
             # No pod of ours calls the API server, and a Service named VLLM would set VLLM_PORT, which vLLM reads.
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -200,12 +219,11 @@ def _container(args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
             *args.volume_mounts,
         ],
     }
-    if leader:
+    if leader or args.launcher == "native":
         container["args"] = list(args.engine_args)
+    if leader:
         if args.api_key_secret:
-            container["env"].append(
-                {"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": args.api_key_secret, "key": API_KEY}}}
-            )
+            container["env"].append(_from_secret("VLLM_API_KEY", SecretKey(args.api_key_secret, API_KEY)))
         container["ports"] = [{"name": PORT_NAME, "containerPort": args.port}]
         container |= _probes(args)
     return container
@@ -215,8 +233,9 @@ def _environment(args: RayLwsGroupArgs) -> list[Manifest]:
     values = {
         "MODELSERVE_NODES": str(args.nodes),
         "MODELSERVE_GPUS_PER_NODE": str(args.gpus_per_node),
-        "MODELSERVE_RAY_SECONDS": str(args.limits.ray_seconds),
-        "MODELSERVE_RAY_PORT": str(_RAY_PORT),
+        "MODELSERVE_LAUNCHER": args.launcher,
+        "MODELSERVE_JOIN_SECONDS": str(args.limits.join_seconds),
+        "MODELSERVE_JOIN_PORT": str(fact("engines", args.launcher, "joinPort")),
         **args.env,
     }
     env: list[Manifest] = [{"name": key, "value": value} for key, value in values.items()]
@@ -225,11 +244,15 @@ def _environment(args: RayLwsGroupArgs) -> list[Manifest]:
         _from_field("MODELSERVE_POD_INDEX", f"metadata.labels['{_INDEX_LABEL}']"),
         _from_field("VLLM_HOST_IP", "status.podIP"),
     ]
-    return env
+    return [*env, *(_from_secret(name, key) for name, key in args.secret_env.items())]
 
 
 def _from_field(name: str, path: str) -> Manifest:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _from_secret(name: str, key: SecretKey) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.secret, "key": key.field}}}
 
 
 def _probes(args: RayLwsGroupArgs) -> Manifest:
@@ -252,7 +275,7 @@ def _probes(args: RayLwsGroupArgs) -> Manifest:
 
 
 class RayLwsGroup(pulumi.ComponentResource):
-    """Replicas of a model, each a leader and its workers joined by Ray. Ready when every replica answers /health."""
+    """Replicas of a model, each a leader and its workers. Ready when every replica answers /health."""
 
     ready: pulumi.Output[str]
     """The LeaderWorkerSet's id, known when the wait is over."""

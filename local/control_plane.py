@@ -25,7 +25,7 @@ from pathlib import Path
 import urllib3
 import yaml
 
-from local import operators, processes
+from local import charts, operators, processes
 from local.api import Api, ApiError, wait_until
 from local.nodes import NodePool
 from local.paths import ROOT, work_dir
@@ -43,6 +43,7 @@ _OPTIONS = {
 }
 _KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
 _STAGES = ROOT / "local" / "stages"
+_OWN_STAGES = (_STAGES / "pods.yaml", _STAGES / "services.yaml")
 _ATTEMPTS = 3
 _TWO_NODES = NodePool()
 
@@ -109,7 +110,7 @@ def start(
                 return plane
             say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
-        programs = ensure(*_OPTIONS, "kwokctl", *(each.program for each in operators.OPERATORS), say=say)
+        programs = ensure(*_OPTIONS, "kwokctl", "helm", *(each.program for each in operators.OPERATORS), say=say)
         say(f"starting control plane {name}: etcd, API server, controllers, scheduler, operators (about 15 s)")
         reason = ""
         for attempt in range(_ATTEMPTS):
@@ -180,9 +181,10 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
         # The operators' caches need their kinds; everything else may come in any order.
         kinds = threads.submit(api.apply_crds, operators.crd_files())
         others = [
-            threads.submit(_apply_stages, api, load_seconds, [*_kwok_stages(), _STAGES / "pods.yaml"]),
+            threads.submit(_apply_stages, api, load_seconds, [*_kwok_stages(), *_OWN_STAGES]),
             threads.submit(_apply_nodes, api, nodes),
             threads.submit(_apply_storage, api),
+            threads.submit(charts.install, plane.folder / charts.FOLDER, programs["helm"]),
         ]
         kinds.result()
         urls = _start_operators(plane, programs, api)

@@ -13,7 +13,7 @@ import argparse
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,9 @@ class Kind:
         with self._lock:
             self.things.pop(uid, None)
 
-    def keep_only(self, uids: set[str]) -> None:
-        """Every object that is not among `uids` is gone."""
-        for uid in self.things.keys() - uids:
+    def keep_only(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Every object that is not among `items` is gone."""
+        for uid in self.things.keys() - {item["metadata"]["uid"] for item in items}:
             self.forget(uid)
 
     def named(self, like: Thing, name: str | None = None) -> Thing | None:

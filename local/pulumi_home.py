@@ -1,7 +1,8 @@
-"""The Pulumi home of the rehearsal: the engine, language host and kubernetes plugin of its runs, and their environment.
+"""The Pulumi home of the rehearsal: the engine, language host and plugins of its runs, and their environment.
 
-Owns `home/` in the work folder. Official parts win: where the user has the official plugin or language host, the
-project's stand-in gives way, and the line that `install` prints says so.
+Owns `home/` in the work folder. Official parts win: where the user has the official language host or kubernetes plugin,
+the project's stand-in gives way, and the line that `install` prints says so. Not so the plugin of a cloud: the official
+one knows the real cloud only, where a rehearsal has no business.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local import toolchain
+from local import charts, toolchain
 from local.paths import ROOT, work_dir
 
 if TYPE_CHECKING:
     from local.control_plane import ControlPlane
 
 LANGUAGE_HOST = "pulumi-language-python"
-KUBERNETES_PLUGIN = "pulumi-resource-kubernetes"
+# The stand-in's own words for «any key»; a real cloud knows no such key, should an official plugin ever get it.
+_CLOUD_KEY = {"ALICLOUD_ACCESS_KEY": "rehearsal", "ALICLOUD_SECRET_KEY": "rehearsal"}
 _MARK = "# Written by modelserve's rehearsal (local/pulumi_home.py).\n"
 
 
@@ -35,13 +37,15 @@ def install(say: Callable[[str], None] = print) -> Path:
     pulumi = toolchain.ensure("pulumi", say=say)["pulumi"].resolve()
     _link(pulumi, _home() / "bin" / "pulumi")
     say(_install_language_host(pulumi))
-    say(_install_kubernetes_plugin())
+    say(_install_plugin("kubernetes"))
+    say(_install_plugin("alicloud", real_cloud=True))
     return _home()
 
 
 def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[str, str]:
     """Environment of a `pulumi` run on this control plane: this process's own with the rehearsal's settings over it.
 
+    The cloud's keys among them are the rehearsal's, whatever the user has: nothing here may reach a real account.
     `state` is the folder of the file backend, `state/` in the work folder unless given; made when it is not there.
     """
     state = (state or work_dir() / "state").absolute()
@@ -56,6 +60,9 @@ def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[
         # Without it each run tries for seconds to download what the stand-ins replace.
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "KUBECONFIG": str(control_plane.kubeconfig),
+        "MODELSERVE_CLOUD": str(control_plane.folder / "cloud"),
+        **_CLOUD_KEY,
+        charts.VARIABLE: str(control_plane.folder / charts.FOLDER),
     }
     settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
     settings.pop("PULUMI_STACK", None)
@@ -79,21 +86,24 @@ def _install_language_host(pulumi: Path) -> str:
     return f"language host: the project's own, because {LANGUAGE_HOST} is not on PATH"
 
 
-def _install_kubernetes_plugin() -> str:
-    version = importlib.metadata.version("pulumi_kubernetes")
-    folder = _home() / "plugins" / f"resource-kubernetes-v{version}"
-    target = folder / KUBERNETES_PLUGIN
-    if ambient := _official(shutil.which(KUBERNETES_PLUGIN)):
+def _install_plugin(name: str, *, real_cloud: bool = False) -> str:
+    version, program = importlib.metadata.version(f"pulumi_{name}"), f"pulumi-resource-{name}"
+    folder = _home() / "plugins" / f"resource-{name}-v{version}"
+    if ambient := _official(shutil.which(program)):
         # The engine prefers this one whatever is installed.
-        return f"kubernetes plugin: the official {ambient}, because it is on PATH"
+        return f"{name} plugin: the official {ambient}, because it is on PATH" + (
+            "; take it off PATH to rehearse, it works on the real cloud only" if real_cloud else ""
+        )
     users = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    if official := _official(users / "plugins" / folder.name / KUBERNETES_PLUGIN):
-        _link(official, target)
-        return f"kubernetes plugin: the official {official}"
+    official = None if real_cloud else _official(users / "plugins" / folder.name / program)
+    if official:
+        _link(official, folder / program)
+        return f"{name} plugin: the official {official}"
     # The engine starts plugins in the program's folder, where `local` need not be importable.
     python_path = f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}\n"
-    _write_script(target, [sys.executable, "-u", "-m", "local.providers.kubernetes"], python_path)
-    return f"kubernetes plugin: the project's stand-in, because the official v{version} is not in {users / 'plugins'}"
+    _write_script(folder / program, [sys.executable, "-u", "-m", f"local.providers.{name}"], python_path)
+    reason = "its cloud is a folder" if real_cloud else f"the official v{version} is not in {users / 'plugins'}"
+    return f"{name} plugin: the project's stand-in, because {reason}"
 
 
 def _home() -> Path:

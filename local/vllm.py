@@ -21,69 +21,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from local.vllm_arguments import Arguments
 from planning.catalog import entries
 
 # Releases from this one on wrap an error in "error" (https://github.com/vllm-project/vllm/pull/22099).
 _NESTED_ERRORS = (0, 10, 1)
-# vLLM takes the model's own, which nothing here knows.
-_DEFAULT_MAX_MODEL_LEN = 131072
 _ANSWER = (
     "This is a simulated answer . The model {model} has no weights here , but the request went the whole way : through "
     "the port , the check of the key and the stream of tokens , and it comes back as the engine would send it ."
 )
 _BUCKETS = (0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0)
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What the simulator takes from the argument list of `vllm serve`."""
-
-    model: str
-    served_names: tuple[str, ...]
-    port: int = 8000
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    max_model_len: int = _DEFAULT_MAX_MODEL_LEN
-    api_keys: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, words: Sequence[str]) -> Arguments:
-        """Reads an argument list; flags that mean nothing here are passed over, as are their values."""
-        flags = _flags(words)
-
-        def number(default: int, *names: str) -> int:
-            return next((_human_int(flags[name][-1]) for name in names if flags.get(name)), default)
-
-        model = next(iter(flags.get("", flags.get("--model", ()))), "")
-        return cls(
-            model=model,
-            served_names=tuple(flags.get("--served-model-name", ())) or (model,),
-            port=number(8000, "--port"),
-            tensor_parallel=number(1, "--tensor-parallel-size", "-tp"),
-            pipeline_parallel=number(1, "--pipeline-parallel-size", "-pp"),
-            max_model_len=number(_DEFAULT_MAX_MODEL_LEN, "--max-model-len"),
-            api_keys=tuple(flags.get("--api-key", ())),
-        )
-
-
-def _flags(words: Sequence[str]) -> dict[str, list[str]]:
-    """Flag → its values; under the empty name the words before the first flag."""
-    flags: dict[str, list[str]] = {}
-    current = ""
-    for word in words:
-        if re.match(r"--?[A-Za-z]", word):
-            name, _, value = word.partition("=")
-            current = name.replace("_", "-")
-            flags[current] = [value] if value else []
-        else:
-            flags.setdefault(current, []).append(word)
-    return flags
-
-
-def _human_int(text: str) -> int:
-    """vLLM's human_int: 32k is 32000, 32K is 32768."""
-    powers = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-    return int(float(text[:-1]) * powers[text[-1]]) if text[-1:] in powers else int(text)
 
 
 def release_of(image: str) -> str | None:

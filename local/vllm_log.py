@@ -5,7 +5,7 @@ The wording follows public logs of vLLM 0.7 to 0.11; the numbers in them are exa
 
 from __future__ import annotations
 
-from local.vllm import Arguments
+from local.vllm_arguments import Arguments
 
 _SHARDS = 163
 _SHARD_LINES = 20
@@ -21,23 +21,34 @@ def ray_waits(joined: int, wanted: int) -> str:
 RAY_FORMED = "modelserve: ray: formed, starting vLLM"
 
 
+def native_leads(nodes: int, leader: str, port: str) -> str:
+    """The leader's line where vLLM itself joins the nodes."""
+    return f"modelserve: native: leading {nodes} nodes at {leader}:{port}, starting vLLM"
+
+
 def one_node(gpus: int) -> str:
     """The first line of a group of one, which needs no Ray."""
     return f"modelserve: one node, {gpus} GPUs: starting vLLM"
 
 
-def worker_waits(leader: str) -> str:
+def worker_waits(launcher: str, leader: str, port: str) -> str:
     """A worker's line while its leader is not there."""
-    return f"modelserve: ray: waiting for the leader at {leader}:6379"
+    return f"modelserve: {launcher}: waiting for the leader at {leader}:{port}"
 
 
-def worker_joins(leader: str, gpus: int) -> list[str]:
-    """A worker's lines once it has found the leader; it stays silent after them."""
+def worker_joins(launcher: str, leader: str, gpus: int) -> list[str]:
+    """A worker's lines once it has found the leader; with Ray it stays silent after them."""
+    ray = ["Ray runtime started.", "This command will now block forever until terminated by a signal."]
+    return [f"modelserve: {launcher}: joining {leader} with {gpus} GPUs", *(ray if launcher == "ray" else [])]
+
+
+def headless(arguments: Arguments, release: str, leader: str, port: str) -> list[tuple[float, str]]:
+    """A native worker's lines, as `engine` gives the leader's: it loads its part and serves nothing."""
     return [
-        f"modelserve: ray: joining {leader} with {gpus} GPUs",
-        "Ray runtime started.",
-        "This command will now block forever until terminated by a signal.",
-    ]
+        (0.0, f"INFO {{now}} [serve.py:116] Launching vLLM (v{release}) headless multiproc executor, with head node "
+              f"address {leader}:{port} for torch.distributed process group."),
+        *_loading(arguments),
+    ]  # fmt: skip
 
 
 def engine(arguments: Arguments, release: str) -> list[tuple[float, str]]:
@@ -56,16 +67,10 @@ def engine(arguments: Arguments, release: str) -> list[tuple[float, str]]:
     )  # fmt: skip
     lines = [
         (0.0, f"INFO {{now}} api_server.py:840] vLLM API server version {release}"),
-        (0.05, f"INFO {{now}} config.py:1444] Defaulting to use ray for distributed inference, world size "
-               f"{arguments.tensor_parallel * arguments.pipeline_parallel}"),
-        (0.1, f"INFO {{now}} model_runner.py:1110] Starting to load model {arguments.model}..."),
+        (0.05, f"INFO {{now}} config.py:1444] Defaulting to use {arguments.executor} for distributed inference, world "
+               f"size {arguments.tensor_parallel * arguments.pipeline_parallel}"),
+        *_loading(arguments),
     ]  # fmt: skip
-    for step in range(_SHARD_LINES + 1):
-        done = round(_SHARDS * step / _SHARD_LINES)
-        share = 0.1 + 0.75 * step / _SHARD_LINES
-        percent = 100 * done // _SHARDS
-        lines.append((share, f"Loading safetensors checkpoint shards: {percent:3d}% Completed | {done}/{_SHARDS}"))
-    lines.append((0.87, "INFO {now} model_runner.py:1115] Loading model weights took 41.1312 GB"))
     lines += [(0.92, line) for line in cache]
     lines.append((HELD_BACK, "INFO {now} model_runner.py:1434] Graph capturing finished in 21 secs, took 0.38 GiB"))
     lines += [
@@ -75,6 +80,16 @@ def engine(arguments: Arguments, release: str) -> list[tuple[float, str]]:
         (1.0, f"INFO:     Uvicorn running on http://0.0.0.0:{arguments.port} (Press CTRL+C to quit)"),
     ]
     return lines
+
+
+def _loading(arguments: Arguments) -> list[tuple[float, str]]:
+    lines = [(0.1, f"INFO {{now}} model_runner.py:1110] Starting to load model {arguments.model}...")]
+    for step in range(_SHARD_LINES + 1):
+        done = round(_SHARDS * step / _SHARD_LINES)
+        share = 0.1 + 0.75 * step / _SHARD_LINES
+        percent = 100 * done // _SHARDS
+        lines.append((share, f"Loading safetensors checkpoint shards: {percent:3d}% Completed | {done}/{_SHARDS}"))
+    return [*lines, (0.87, "INFO {now} model_runner.py:1115] Loading model weights took 41.1312 GB")]
 
 
 def leader_crash() -> list[str]:
@@ -88,6 +103,6 @@ def leader_crash() -> list[str]:
     ]
 
 
-def worker_crash(leader: str, seconds: str) -> list[str]:
+def worker_crash(launcher: str, leader: str, port: str, seconds: str) -> list[str]:
     """The last words of a worker whose leader never came."""
-    return [f"modelserve: ray: no leader at {leader}:6379 in {seconds} s"]
+    return [f"modelserve: {launcher}: no leader at {leader}:{port} in {seconds} s"]

@@ -57,8 +57,8 @@ class Sink(Protocol):
     def forget(self, uid: str, /) -> None:
         """An object is gone."""
 
-    def keep_only(self, uids: set[str], /) -> None:
-        """Every object that is not among `uids` is gone."""
+    def keep_only(self, items: list[dict[str, Any]], /) -> None:
+        """Every object that is not among `items` is gone."""
 
 
 def follow(api: WatchingApi, path: str, sink: Sink, folder: Path) -> None:
@@ -72,7 +72,7 @@ def follow(api: WatchingApi, path: str, sink: Sink, folder: Path) -> None:
             listed = api.get(path)
             for item in listed["items"]:
                 sink.see(item)
-            sink.keep_only({item["metadata"]["uid"] for item in listed["items"]})
+            sink.keep_only(listed["items"])
             alive = time.monotonic()
             for event in api.watch(path, listed["metadata"]["resourceVersion"]):
                 alive = time.monotonic()

@@ -12,14 +12,30 @@ GIB = 1024**3
 
 
 @dataclass(frozen=True)
+class CacheSize:
+    """What the user says of a cache; None is left to the plan. `high` and `low` are shares of the quota."""
+
+    workers: int | None = None
+    limit_gib: int | None = None
+    quota_gib: int | None = None
+    vcpu: int | None = None
+    high: float | None = None
+    low: float | None = None
+
+
+@dataclass(frozen=True)
 class CachePlan:
-    """Workers of a distributed cache. `quota_gib` is what one may hold, `usable_gib` what all do before evicting."""
+    """Workers of a distributed cache. `quota_gib` is what one may hold, `usable_gib` what all do before evicting, which
+    they start at `high` of the quota and end at `low`."""
 
     workers: int
     quota_gib: int
     limit_gib: int
     usable_gib: float
     gbit_per_second: float
+    vcpu: int
+    high: float
+    low: float
     reasons: tuple[str, ...]
 
 
@@ -35,35 +51,41 @@ class HostPlan:
 
 
 def cache(
-    file_bytes: int,
-    *,
-    replicas: int = 1,
-    read_gbit_per_second: float = 0,
-    workers: int | None = None,
-    limit_gib: int | None = None,
+    file_bytes: int, size: CacheSize = CacheSize(), *, replicas: int = 1, read_gbit_per_second: float = 0
 ) -> CachePlan:
     """Workers that hold `file_bytes` `replicas` times and read at the wanted rate, one more so that losing one loses
-    nothing. `workers` and `limit_gib` given by the user are checked instead. Raises PlanError where they are too small.
+    nothing. What `size` gives is checked instead. Raises PlanError where it is too small.
     """
     shape = fact("clouds", "acs", "cacheWorker")
-    limit = limit_gib or shape["memoryGib"]
-    quota = int(limit * fact("startup", "cache", "quotaOfLimit"))
-    high, headroom = fact("startup", "cache", "highWatermark"), fact("startup", "cache", "headroom")
-    needed = file_bytes * replicas * headroom / GIB
+    limit, vcpu = size.limit_gib or shape["memoryGib"], size.vcpu or shape["vcpu"]
+    quota = size.quota_gib or int(limit * fact("startup", "cache", "quotaOfLimit"))
+    high = size.high or fact("startup", "cache", "highWatermark")
+    low = size.low or min(fact("startup", "cache", "lowWatermark"), high * fact("startup", "cache", "lowOfHigh"))
+    rate = _gbit_per_second(vcpu)
+    needed = file_bytes * replicas * fact("startup", "cache", "headroom") / GIB
     for_bytes = math.ceil(needed / (quota * high))
-    for_rate = math.ceil(read_gbit_per_second / shape["gbitPerSecond"])
+    for_rate = math.ceil(read_gbit_per_second / rate)
     least = max(for_bytes, for_rate)
-    if workers is not None and workers < least:
+    if size.workers is not None and size.workers < least:
         raise PlanError(
-            f"cache.workers {workers}: {workers} x {quota} GiB x {high:g} = {workers * quota * high:.0f} "
-            f"GiB, but {needed:.0f} GiB are to be held; write {least + 1}, or auto"
+            f"cache.workers {size.workers}: {size.workers} x {quota} GiB x {high:g} = "
+            f"{size.workers * quota * high:.0f} GiB, but {needed:.0f} GiB are to be held; write {least + 1}, or auto"
         )
-    count = workers or least + 1
+    count = size.workers or least + 1
     reasons = (
         f"{needed:.0f} GiB / ({quota} GiB x {high:g}) = {for_bytes} workers, one more to lose",
-        f"{count} workers x {shape['gbitPerSecond']} Gbit/s = {count * shape['gbitPerSecond']} Gbit/s",
+        f"{count} workers x {rate:g} Gbit/s = {count * rate:g} Gbit/s",
     )
-    return CachePlan(count, quota, limit, count * quota * high, count * shape["gbitPerSecond"], reasons)
+    return CachePlan(count, quota, limit, count * quota * high, count * rate, vcpu, high, low, reasons)
+
+
+def _gbit_per_second(vcpu: int) -> float:
+    """What the network gives a pod of so many vCPU: a pod between two known sizes has what the smaller one has, and one
+    below the smallest its share of that."""
+    known = {int(size): rate for size, rate in fact("clouds", "acs", "networkGbitPerSecond").items()}
+    below = [size for size in known if size <= vcpu]
+    smallest = min(known)
+    return known[max(below)] if below else known[smallest] * vcpu / smallest
 
 
 def host(

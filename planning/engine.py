@@ -12,8 +12,13 @@ from planning.gpus import Gpu
 
 
 def release_key(version: str) -> tuple[int, ...]:
-    """The first three numbers of a release, to order releases by."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    """The numbers at the head of a release, at most three, to order releases by; () where there are none.
+
+    A candidate, a nightly and a repackaging (`0.9.0rc1`, `0.9.0.dev7+g1a2b`, `0.9.0.post1`) count as the release whose
+    numbers they carry: they are cut from its branch, and no catalog has them.
+    """
+    head = re.match(r"v?(\d+(?:\.\d+){0,2})", version)
+    return tuple(int(part) for part in head[1].split(".")) if head else ()
 
 
 def newest() -> str:

@@ -1,19 +1,45 @@
-"""Which arguments of `vllm serve` a release knows. Facts of its own parser, condensed; knows no values.
+"""Which arguments of `vllm serve` a release takes, and with which values. Facts of its own parser, condensed.
 
 A release between two known ones is judged as the older. One newer than the catalog is not judged at all: what it knows
-is unknown, and that is no reason to refuse.
+is unknown, and that is no reason to refuse. Knows no types of values: a number that is none, vLLM refuses itself.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from planning.catalog import entries, fact
 from planning.engine import release_key
+
+_LEAVE_OUT = "leave it out"
+
+
+@dataclass
+class Given:
+    """One flag of an argument list, as it was written: `word` is the element at `index`, `values` those behind it."""
+
+    index: int
+    word: str
+    values: list[str] = field(default_factory=list)
+    value_indexes: list[int] = field(default_factory=list)
+
+    @property
+    def spelling(self) -> str:
+        """The flag without value and key, with dashes."""
+        if re.fullmatch(r"-O\d+", self.word):  # vLLM's parser takes a level glued on
+            return "-O"
+        return re.split(r"[=.]", self.word, maxsplit=1)[0].replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The dotted key of `--flag.key`, empty where the flag is whole."""
+        return self.word.partition("=")[0].partition(".")[2]
 
 
 def problem(argument: str, version: str) -> tuple[str, str] | None:
@@ -22,44 +48,208 @@ def problem(argument: str, version: str) -> tuple[str, str] | None:
     Elements that are no flags (values) are never wrong. `--flag=value`, `--flag.key`, underscores and aliases count as
     the flag.
     """
-    flag = re.split(r"[=.]", argument, maxsplit=1)[0]
-    if not flag.startswith("-") or _is_number(flag):
+    release = _release(version)
+    if release is None or not _is_flag(argument):
         return None
-    name = flag.replace("_", "-")
+    name = Given(0, argument).spelling
+    spans = [span for _, span in _spellings().get(name, ())]
+    if not spans:
+        near = difflib.get_close_matches(name, _spellings(), n=1, cutoff=0.7)
+        return f"vLLM {version} has no such argument", f"did you mean {near[0]}?" if near else _LEAVE_OUT
+    if any(_within(release, span) for span in spans):
+        return None
+    firsts = [first for span in spans for first, _ in _ends(span)]
+    first = min(firsts, key=release_key)
+    if release_key(release) < release_key(first):
+        return f"vLLM {version} does not know it yet: it came by {first}", "leave it out, or take a newer engine"
+    lasts = [last for span in spans for _, last in _ends(span) if last]
+    gone = max((last for last in lasts if release_key(last) < release_key(release)), key=release_key)
+    return f"vLLM {version} dropped it: {gone} was the last with it, and the engine would end at once", _LEAVE_OUT
+
+
+def problems(arguments: Sequence[str], version: str, launcher: str | None = None) -> list[tuple[int, str, str]]:
+    """Everything wrong with an argument list for that release, as (index of the element, what, what to write instead).
+
+    The model's name or path may come first. Beside each flag: values that the release does not take, a flag twice,
+    flags that exclude or need each other, and those that the program's launcher gives itself. `launcher` (`ray` or
+    `native`) adds what its workers refuse.
+    """
+    given = parse(arguments)
+    found = []
+    for each in given:
+        wrong = _launchers(each, launcher) or problem(each.word, version)
+        if wrong:
+            found.append((each.index, *wrong))
+        else:
+            found += _wrong_values(each, given, version)
+    found += _twice(given, version)
+    found += _joint(given, version)
+    return sorted(found)
+
+
+def has(flag: str, version: str) -> bool:
+    """Whether the release knows the flag. One newer than the catalog counts as the newest in it, an older one not."""
+    release = _release(version, newest=True)
+    return release is not None and _flag(flag, release) is not None
+
+
+def choices(flag: str, version: str) -> tuple[str, ...] | None:
+    """The values that the release itself names for the flag, sorted; None where it names none or lacks the flag.
+
+    Plugins may add to them unless `enforced`.
+    """
+    release = _release(version, newest=True)
+    name = release and _flag(flag, release)
+    if not release or not name or not _within(release, _entry(name).get("listed", _entry(name)["in"])):
+        return None
+    values = _entry(name).get("values")
+    if values is None:
+        return None
+    return tuple(sorted(value for span, some in values.items() if _within(release, span) for value in some))
+
+
+def enforced(flag: str, version: str) -> bool:
+    """Whether the parser of the release takes no value but its `choices`."""
+    release = _release(version, newest=True)
+    name = release and _flag(flag, release)
+    return bool(release and name) and _within(release, _entry(name).get("enforced", ""))
+
+
+def parse(arguments: Sequence[str]) -> list[Given]:
+    """The flags of an argument list with their values, in order; words before the first flag are left out."""
+    given: list[Given] = []
+    for index, word in enumerate(arguments):
+        if _is_flag(word):
+            _, equals, value = word.partition("=")
+            given.append(Given(index, word, [value] if equals else [], [index] if equals else []))
+        elif given:
+            given[-1].values.append(word)
+            given[-1].value_indexes.append(index)
+    return given
+
+
+def _wrong_values(given: Given, others: Iterable[Given], version: str) -> list[tuple[int, str, str]]:
+    release = _release(version)
+    name = release and _flag(given.spelling, release)
+    if not release or not name:
+        return []
+    entry, surplus = _entry(name), []
+    if "switch" in entry and release_key(entry["switch"]) <= release_key(release):
+        surplus = given.value_indexes
+        because = f"{given.spelling} takes no value in vLLM {version}"
+    elif not entry.get("any") and "switch" not in entry and given.spelling != "-O":
+        if not given.values:
+            return [(given.index, f"{name} needs a value", "write it as the next element")]
+        surplus = given.value_indexes[1:]
+        because = f"{name} takes one value"
+    if surplus:
+        return [(index, because, _LEAVE_OUT) for index in surplus]
+    if given.key or "values" not in entry:
+        return []
+    plugin = entries("vllm_flags")["plugins"].get(name)
+    open_to_all = plugin is None or any(other.spelling == plugin for other in others)
+    wrong = [
+        (index, _wrong_value(name, value, version, open_to_all))
+        for index, value in zip(given.value_indexes, given.values, strict=True)
+    ]
+    return [(index, *said) for index, said in wrong if said]
+
+
+def _wrong_value(name: str, value: str, version: str, open_to_all: bool) -> tuple[str, str] | None:
+    known = choices(name, version)
+    if known is None or value in known:
+        return None
+    instead = f"write one of {', '.join(known)}"
+    firsts = [span.partition("-")[0] for span, some in _entry(name)["values"].items() if value in some]
+    later = [first for first in firsts if release_key(first) > release_key(version)]
+    if later:
+        return f"vLLM {version} does not know {value} yet: it came by {later[0]}", instead
+    if open_to_all and not enforced(name, version):
+        return None  # a plugin's, or a built-in that moved into one
+    return f"vLLM {version} has no {value} for {name}", instead
+
+
+def _twice(given: Iterable[Given], version: str) -> list[tuple[int, str, str]]:
+    """A flag that is said again, under whatever spelling: the last would win, which nobody sees."""
+    release = _release(version)
+    seen: dict[tuple[str, str], Given] = {}
+    found = []
+    for each in given:
+        name = (release and _flag(each.spelling, release)) or each.spelling
+        before = seen.setdefault((name, each.key), each)
+        if before is not each:
+            found.append((each.index, f"says again what {before.word.partition('=')[0]} says", "leave one out"))
+    return found
+
+
+def _joint(given: Sequence[Given], version: str) -> list[tuple[int, str, str]]:
     release = _release(version)
     if release is None:
-        return None
-    spans = _spans().get(name)
-    if spans is None:
-        near = difflib.get_close_matches(name, _spans(), n=1, cutoff=0.7)
-        return f"vLLM {version} has no such argument", f"did you mean {near[0]}?" if near else "leave it out"
-    releases = fact("vllm", "releases", "known")
-    at = releases.index(release)
-    if any(releases.index(first) <= at and (last is None or at <= releases.index(last)) for first, last in spans):
-        return None
-    if at < releases.index(spans[0][0]):
-        return f"vLLM {version} does not know it yet: it came by {spans[0][0]}", "leave it out, or take a newer engine"
-    gone = next(last for _, last in reversed(spans) if last is not None and releases.index(last) < at)
-    return f"vLLM {version} dropped it: {gone} was the last with it, and the engine would end at once", "leave it out"
+        return []
+    on = {_flag(each.spelling, release): each for each in reversed(given) if not each.spelling.startswith("--no-")}
+    table = entries("vllm_flags")
+    return [
+        (on[flag].index, f"vLLM {version} wants {needed} with it", f"add {needed}")
+        for flag, needed, span in table["requires"]
+        if flag in on and needed not in on and _within(release, span)
+    ] + [
+        (on[flag].index, f"vLLM {version} refuses it together with {other}", "leave one out")
+        for flag, other, span in table["excludes"]
+        if flag in on and other in on and _within(release, span)
+    ]
 
 
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-\d+(\.\d+)?", text) is not None
+def _launchers(given: Given, launcher: str | None) -> tuple[str, str] | None:
+    if given.spelling in fact("engines", "launchers", "flags"):
+        return "is set by the launcher", _LEAVE_OUT
+    if launcher == "native" and given.spelling in fact("engines", "launchers", "headlessRefuses"):
+        return "the workers of launcher native, which serve no HTTP, refuse it", _LEAVE_OUT
+    return None
 
 
-def _release(version: str) -> str | None:
-    """The newest known release not newer than `version`, or None where the catalog ends before or begins after it."""
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and len(word) > 1 and not re.fullmatch(r"-\d+(\.\d+)?", word)
+
+
+def _release(version: str, *, newest: bool = False) -> str | None:
+    """The newest known release not newer than `version`, or None where the catalog begins after it.
+
+    None also where it ends before it, unless `newest`.
+    """
     wanted, known = release_key(version), fact("vllm", "releases", "known")
-    if wanted[:2] > release_key(known[-1])[:2]:
+    if wanted[:2] > release_key(known[-1])[:2] and not newest:
         return None
     return next((release for release in reversed(known) if release_key(release) <= wanted), None)
 
 
+def _ends(span: str) -> list[tuple[str, str | None]]:
+    parts = [part.partition("-") for part in span.split()]
+    return [(first, last or None) for first, _, last in parts]
+
+
+def _within(release: str, span: str) -> bool:
+    at = release_key(release)
+    return any(release_key(first) <= at and (last is None or at <= release_key(last)) for first, last in _ends(span))
+
+
+def _entry(name: str) -> Mapping[str, Any]:
+    return entries("vllm_flags")["flags"][name]
+
+
+def _flag(spelling: str, release: str) -> str | None:
+    """The flag that the spelling means in that release, or None."""
+    found = _spellings().get(spelling.replace("_", "-"), ())
+    return next((name for name, span in found if _within(release, span)), None)
+
+
 @cache
-def _spans() -> Mapping[str, list[list[Any]]]:
-    """Every spelling of a flag, with the releases [first, last] that know it; last None: still known."""
-    spans: dict[str, list[list[Any]]] = {}
+def _spellings() -> Mapping[str, list[tuple[str, str]]]:
+    """Every spelling of a flag, with the flags that it has meant and the releases in which it did."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, entry in entries("vllm_flags")["flags"].items():
-        for spelling in (name, *entry.get("aliases", ())):
-            spans.setdefault(spelling.replace("_", "-"), []).extend(entry["in"])
-    return spans
+        found[name.replace("_", "-")].append((name, entry["in"]))
+        if "no" in entry:
+            found[f"--no-{name[2:]}".replace("_", "-")].append((name, entry["no"]))
+        for alias, span in entry.get("aliases", {}).items():
+            found[alias.replace("_", "-")].append((name, span))
+    return dict(found)

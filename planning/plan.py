@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from planning import choose, cost, engine, gpus, models, startup
-from planning.cache import CachePlan, HostPlan, cache, host
+from planning.cache import CachePlan, CacheSize, HostPlan, cache, host
 from planning.errors import PlanError
 from planning.layout import Layout
 from planning.memory import GIB, Fit, Request, kv_bytes
@@ -45,7 +45,7 @@ class Ask:
     replicas: int = 1
     most_replicas: int | None = None
     memory_gib: float | None = None
-    cache_workers: int | None = None
+    cache_size: CacheSize = CacheSize()
     more_models: models.Facts | None = None
     more_gpus: models.Facts | None = None
 
@@ -62,6 +62,7 @@ class Plan:
     cost: cost.Cost
     host: HostPlan
     cache: CachePlan | None
+    file_bytes: int
 
     @property
     def fits(self) -> bool:
@@ -179,7 +180,7 @@ def plan(ask: Ask) -> Plan:
     others = () if fit.fits else tuple(choose.alternatives(request, ask.max_model_len))
     supply, cached = ask.supply, None
     if supply.storage == "cache":
-        cached = cache(startup.file_bytes(request, fit), workers=ask.cache_workers)
+        cached = cache(startup.file_bytes(request, fit), ask.cache_size)
         supply = replace(supply, cache_gbit=supply.cache_gbit or cached.gbit_per_second)
     path = startup.plan(request, fit, supply)
     files = startup.file_bytes(request, fit)
@@ -196,7 +197,7 @@ def plan(ask: Ask) -> Plan:
     )
     node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)
     reasons = (*_reasons(request, fit), *node.reasons, *(cached.reasons if cached else ()))
-    return Plan(request, fit, reasons, others, path, money, node, cached)
+    return Plan(request, fit, reasons, others, path, money, node, cached, files)
 
 
 def _request(ask: Ask) -> Request:

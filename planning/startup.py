@@ -14,6 +14,8 @@ from planning.memory import GIB, Fit, Request, Stage, batch
 
 Storage = Literal["cache", "mount", "copy"]
 
+FILL, WARM, NODE = "fill the bucket", "warm the cache", "node and image"
+
 
 @dataclass(frozen=True)
 class Supply:
@@ -25,6 +27,7 @@ class Supply:
     cache_gbit: float | None = None
     fill_gbit: float | None = None  # the way into an empty bucket; None where the files are there already
     node_ready: bool = False  # nodes and image are there already
+    warm_first: bool = False  # nodes are asked for when the cache is warm, so that no GPU is paid for meanwhile
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class Startup:
     steps: tuple[Step, ...]
     first_token_seconds: float
     floor_seconds: float
+
+    @property
+    def pod_seconds(self) -> float:
+        """Seconds from the pods' creation to the first token."""
+        return self.first_token_seconds - next((s.start for s in self.steps if s.name == NODE), 0)
+
+    def seconds(self, name: str) -> float:
+        """How long the step of that name takes, 0 where there is none."""
+        return sum(step.seconds for step in self.steps if step.name == name)
 
 
 def file_bytes(request: Request, fit: Fit) -> int:
@@ -82,22 +94,22 @@ def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
     filled = (0.0, 0.0)
     if supply.fill_gbit:
         seconds = _seconds(total, supply.fill_gbit)
-        filled = _add(steps, (0.0, 0.0), "fill the bucket", seconds, seconds, total, f"{supply.fill_gbit:g} Gbit/s in")
-    node = (0.0, 0.0)
-    if not supply.node_ready:
-        node = _ranged(steps, filled, "node and image", "nodeAndImageSeconds")
+        filled = _add(steps, (0.0, 0.0), FILL, seconds, seconds, total, f"{supply.fill_gbit:g} Gbit/s in")
     warm = filled
     if supply.storage == "cache":
         rate = min(link, fact("startup", "cold", "bucketReadGbitPerSecond"))
         warm = _add(
             steps,
             filled,
-            "warm the cache",
+            WARM,
             _seconds(total, rate),
             _seconds(total, link),
             total,
             f"one copy at {rate:g} of {link:g} Gbit/s: {_source('bucketReadGbitPerSecond')}",
         )
+    node = (0.0, 0.0)
+    if not supply.node_ready:
+        node = _ranged(steps, warm if supply.warm_first else filled, NODE, "nodeAndImageSeconds")
     begin = (max(node[0], warm[0], filled[0]), max(node[1], warm[1], filled[1]))
     weights = _weights(steps, begin, request, fit, supply, link)
     to_gpu = _to_gpu(steps, weights, request, fit)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 STARTUP_SLACK = 1.5
 # `pulumi up` waits for two starts: one that fails is made anew by LeaderWorkerSet, and may still win.
 READY_SLACK = 2.0
-# Ray has to form before the weights are read. It is a fraction of the start, but never less than image-pull jitter.
-RAY_SHARE = 0.5
-RAY_FLOOR_SECONDS = 60
+# A group has to join before the weights are read. It is a fraction of the start, but never less than image-pull jitter.
+JOIN_SHARE = 0.5
+JOIN_FLOOR_SECONDS = 60
 
 STARTUP_PERIOD_SECONDS = 10
 READINESS_PERIOD_SECONDS = 5
@@ -26,6 +26,17 @@ PROBE_TIMEOUT_SECONDS = 10
 TERMINATION_GRACE_SECONDS = 60
 # Deleting a group waits for its pods' grace period, then for the garbage collector.
 DELETE_SECONDS = 10 * TERMINATION_GRACE_SECONDS
+# A sync or a warm-up may take twice what it is planned to: hubs and buckets throttle. Never less than a pod and its
+# image need on a cloud that starts one for it.
+STEP_SLACK = 2.0
+STEP_FLOOR_SECONDS = 600
+# Pods of a cache come up with a small image and load nothing.
+CACHE_READY_SECONDS = 900
+
+
+def of_step(seconds: float) -> int:
+    """The limit, in seconds, of a step before the pods (fill the bucket, warm the cache) planned to take `seconds`."""
+    return max(STEP_FLOOR_SECONDS, math.ceil(seconds * STEP_SLACK))
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Timeouts:
 
     startup_failures: int
     ready_seconds: int
-    ray_seconds: int
+    join_seconds: int
     delete_seconds: int = DELETE_SECONDS
 
 
@@ -43,5 +54,5 @@ def from_startup(startup_seconds: int) -> Timeouts:
     return Timeouts(
         startup_failures=math.ceil(startup_seconds * STARTUP_SLACK / STARTUP_PERIOD_SECONDS),
         ready_seconds=math.ceil(startup_seconds * READY_SLACK),
-        ray_seconds=max(RAY_FLOOR_SECONDS, math.ceil(startup_seconds * RAY_SHARE)),
+        join_seconds=max(JOIN_FLOOR_SECONDS, math.ceil(startup_seconds * JOIN_SHARE)),
     )

@@ -7,282 +7,35 @@ Pulumi, so that a check of a stack file costs a fraction of a second.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Collection, Mapping
+from typing import Any, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError
 
-from components.names import API_KEY, service_object
+from components.names import API_KEY, model_object, service_object
 from planning import flags
 from planning.catalog import fact
-from stacks.refusals import ConfigError, Refusal, from_pydantic, join, refuse, rule, shown, unknown_key
-from stacks.values import (
-    AUTO,
-    BinaryQuantity,
-    ClaimName,
-    Day,
-    ModelName,
-    Namespace,
-    PinnedImage,
-    Positive,
-    RelativePath,
-    Release,
-    auto_schema,
-    gibibytes,
-)
+from stacks.clouds import AcsCloud, Addons, BucketWeights, Cache, Cloud, Cluster, LocalCloud, Surroundings, Weights
+from stacks.refusals import ConfigError, Refusal, from_pydantic, join, shown, unknown_key
+from stacks.services import Service
+from stacks.values import Day, Strict
 
 # Secret keys of the stack file, each with what it is. They are read as Pulumi secrets by the builder.
 SECRETS = {
     API_KEY: "the key that clients send as a bearer token; without it the endpoint asks for none",
     "kubeconfig": "the cluster's kubeconfig, where it is not a file of the machine",
+    "accessKey": "id of an access key that reads the bucket; without it the stack makes a user for that",
+    "secretKey": "secret of accessKey",
+    "syncAccessKey": "id of an access key that fills the bucket; without it the stack makes a user for that",
+    "syncSecretKey": "secret of syncAccessKey",
+    "hubToken": "the model hub's token, for repositories that ask for one",
 }
+# Keys that are useless alone.
+_PAIRS = (("accessKey", "secretKey"), ("syncAccessKey", "syncSecretKey"))
+_CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud)}
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"<[^<>]+>")
-_GPUS_DEFAULT = 8
-# Arguments that the program derives from other keys, and which key that is.
-_OWNED_FLAGS = {
-    "--served-model-name": "servedModelName",
-    "--port": "port",
-    "--model": "model",
-    "--tensor-parallel-size": "layout.tensor",
-    "-tp": "layout.tensor",
-    "--pipeline-parallel-size": "layout.pipeline",
-    "-pp": "layout.pipeline",
-    "--data-parallel-size": "replicas",
-    "-dp": "replicas",
-    "--max-model-len": "maxModelLen",
-    "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
-    "--distributed-executor-backend": "engine.launcher",
-    "--api-key": "the secret modelserve:apiKey",
-    "--host": "nothing: it listens on every address",
-}
-
-
-class Strict(BaseModel):
-    """Base of every part of the stack file: no unknown key, no silent conversion, no change afterwards.
-
-    Rules that join fields are validators of the last field, reading `info.data`: they still run, and are said, when
-    another field is wrong. Rules that depend on the cloud read its facts by `info.context["cloud"]`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
-
-
-class Cloud(Strict):
-    """Where the stack runs."""
-
-    kind: Literal["local"] = Field(description="the cloud: local is the rehearsal on this machine")
-    gpu: str = Field(
-        min_length=1,
-        description="the GPU by its catalog name, such as H20-96, or NAME:GIB with the "
-        "usable memory that the driver reports",
-    )
-
-
-class Cluster(Strict):
-    """The Kubernetes cluster, which is there before the stack and stays after it."""
-
-    context: str = Field(min_length=1, description="the kubeconfig's context, by name")
-    namespace: Namespace = Field("default", description="an existing namespace that takes every object of the stack")
-
-
-class Weights(Strict):
-    """Where the engines read weights from. A model's files are in `<prefix>/<model>`."""
-
-    source: Literal["pvc"] = Field(description="where weights come from")
-    claim: ClaimName = Field(description="the name of an existing PersistentVolumeClaim that holds the weights")
-    prefix: RelativePath = Field("models", description="the folder that holds one folder a model")
-    gbit_per_second: float | None = Field(
-        None, gt=0, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
-    )
-
-
-class Engine(Strict):
-    """The inference engine in the image."""
-
-    image: PinnedImage = Field(description="the image, by tag or digest")
-    version: Release = Field(description="the vLLM release inside the image, in quotes")
-    launcher: Literal["ray"] = Field("ray", description="what joins the nodes of one replica")
-    image_has_ray: bool = Field(
-        False, description="true where you put Ray into an image of a release that ships without it"
-    )
-    gpu_memory_utilization: float | None = Field(
-        None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1"
-    )
-    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
-    env: dict[str, str] = Field({}, description="a map of further environment variables, text to text")
-
-    @field_validator("extra_args")
-    @classmethod
-    def _engine_knows_them_and_no_key_of_ours_says_them(
-        cls, value: tuple[str, ...], info: ValidationInfo
-    ) -> tuple[str, ...]:
-        found = []
-        for i, argument in enumerate(value):
-            flag = argument.partition("=")[0].replace("_", "-")
-            if flag in _OWNED_FLAGS:
-                found.append((f"[{i}]", flag, "is set by the program from another key", f"use {_OWNED_FLAGS[flag]}"))
-            elif "version" in info.data and (wrong := flags.problem(argument, info.data["version"])):
-                found.append((f"[{i}]", argument, *wrong))
-        refuse(*found)
-        return value
-
-    @field_validator("env")
-    @classmethod
-    def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
-        ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
-        refuse(
-            *[
-                (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
-                for name in value
-                if name.startswith(ours)
-            ]
-        )
-        return value
-
-
-class Layout(Strict):
-    """How one replica is cut over GPUs. tensor x pipeline = nodes x gpusPerNode."""
-
-    nodes: Positive = Field(description="the number of nodes (pods) of one replica")
-    gpus_per_node: Positive = Field(_GPUS_DEFAULT, description="the number of GPUs of each node")
-    pipeline: Positive = Field(description="the pipeline parallel size: stages that split the layers")
-    tensor: Positive = Field(description="the tensor parallel size: GPUs that split every layer")
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of one replica."""
-        return self.nodes * self.gpus_per_node
-
-    @field_validator("gpus_per_node")
-    @classmethod
-    def _a_pod_has_so_many(cls, value: int, info: ValidationInfo) -> int:
-        cloud = info.context["cloud"]
-        allowed = fact("clouds", cloud, "gpusPerPod")
-        if value not in allowed:
-            raise rule(value, f"{cloud} has no pod of {value} GPUs", f"write one of {', '.join(map(str, allowed))}")
-        return value
-
-    @field_validator("tensor")
-    @classmethod
-    def _ranks_fill_the_gpus(cls, tensor: int, info: ValidationInfo) -> int:
-        if not {"nodes", "gpus_per_node", "pipeline"} <= info.data.keys():
-            return tensor
-        nodes, per_node, pipeline = (info.data[key] for key in ("nodes", "gpus_per_node", "pipeline"))
-        ranks, gpus = tensor * pipeline, nodes * per_node
-        if ranks != gpus:
-            stages, rest = divmod(gpus, tensor)
-            instead = f"write pipeline: {stages}" if not rest else f"write tensor: {per_node}, pipeline: {nodes}"
-            raise rule(
-                tensor,
-                f"tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but nodes {nodes} x "
-                f"gpusPerNode {per_node} = {gpus} GPUs",
-                f"{instead}, or change nodes",
-            )
-        return tensor
-
-
-class Resources(Strict):
-    """What each pod of a replica requests, which is also its limit."""
-
-    cpu: Positive = Field(description="whole CPUs of each pod, such as 64")
-    memory: BinaryQuantity = Field(description="memory of each pod, such as 512Gi")
-    shm: BinaryQuantity = Field(
-        "32Gi", validate_default=True, description="size of /dev/shm, such as 32Gi; it is part of memory"
-    )
-    ephemeral_storage: BinaryQuantity | None = Field(None, description="scratch disk of each pod, such as 30Gi")
-
-    @field_validator("shm")
-    @classmethod
-    def _shm_is_part_of_memory(cls, value: str, info: ValidationInfo) -> str:
-        memory = info.data.get("memory")
-        if memory and gibibytes(value) >= gibibytes(memory):
-            raise rule(value, f"/dev/shm is counted in the pod's memory of {memory}", "write less than memory")
-        return value
-
-
-class Service(Strict):
-    """One model under one name."""
-
-    model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
-    served_model_name: str | None = Field(
-        None, min_length=1, description="the model's name in requests; the service's name if absent"
-    )
-    engine: Engine = Field(description="a map with image and version")
-    layout: Annotated[Layout | None, AUTO] = Field(
-        None,
-        description="a map with nodes, tensor and pipeline, or auto for the cheapest layout that fits",
-        json_schema_extra=auto_schema,
-    )
-    resources: Resources = Field(description="a map with cpu and memory")
-    startup_seconds: Positive | None = Field(
-        None, description="seconds of a cold start, from pod to first answer, where you know better than the plan"
-    )
-    max_model_len: Annotated[Positive | None, AUTO] = Field(
-        None,
-        description="the longest context in tokens, or auto for the longest that fits",
-        json_schema_extra=auto_schema,
-    )
-    unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
-    replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
-    port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
-    readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
-    startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
-        "LeaderCreated", description="when a group's workers are created"
-    )
-    restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
-        "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
-    )
-    pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
-    pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
-
-    @field_validator("port")
-    @classmethod
-    def _port_is_free(cls, value: int, info: ValidationInfo) -> int:
-        cloud = info.context["cloud"]
-        taken = {
-            **{
-                port: f"{cloud} reserves it for {what}" for port, what in fact("clouds", cloud, "reservedPorts").items()
-            },
-            **{port: f"the same pod uses it for {what}" for port, what in fact("engines", "ray", "ports").items()},
-        }
-        if str(value) in taken:
-            raise rule(value, taken[str(value)], "write 8000")
-        return value
-
-    @field_validator("startup_policy")
-    @classmethod
-    def _group_can_start(cls, value: str, info: ValidationInfo) -> str:
-        if value == "LeaderReady" and info.data.get("readiness_probe"):
-            raise rule(
-                value,
-                "workers would wait for a leader whose readiness probe passes only when the workers have "
-                "joined: a deadlock",
-                "write LeaderCreated",
-            )
-        return value
-
-    @field_validator("pod_labels", "pod_annotations")
-    @classmethod
-    def _owned_by_us(cls, value: dict[str, str]) -> dict[str, str]:
-        owners = ("leaderworkerset.sigs.k8s.io/", "pulumi.com/", "modelserve.dev/", "app.kubernetes.io/")
-        refuse(
-            *[
-                (f".{key}", given, "is set by the program or its controllers", "leave it out")
-                for key, given in value.items()
-                if key.startswith(owners)
-            ]
-        )
-        return value
 
 
 class Catalog(Strict):
@@ -290,6 +43,9 @@ class Catalog(Strict):
 
     models: dict[str, dict[str, Any]] = Field({}, description="a map of models: name to facts")
     gpus: dict[str, dict[str, Any]] = Field({}, description="a map of GPUs: name to usableGib and link")
+    gpu_pods: dict[str, dict[str, Any]] = Field(
+        {}, description="a map of GPU series: name to gpus, memoryGib by vCPU, ephemeralGib and rdma of their pods"
+    )
 
 
 class Prices(Strict):
@@ -297,6 +53,7 @@ class Prices(Strict):
 
     currency: str | None = Field(None, min_length=1, description="the currency of every price, such as CNY")
     per_gpu_hour: float | None = Field(None, description="the price of one GPU for an hour")
+    per_cache_worker_hour: float | None = Field(None, description="the price of one cache worker for an hour")
     per_gib_month: float | None = Field(None, description="the price of one GiB of weights kept for a month")
     as_of: Day | None = Field(None, description="the day the prices were read, such as 2026-11-01")
 
@@ -307,15 +64,20 @@ class StackConfig(Strict):
     cloud: Cloud = Field(description="a map with kind")
     cluster: Cluster = Field(description="a map with context")
     weights: Weights = Field(description="a map with source")
+    cache: Cache = Field(Cache.model_construct(), description="a map with engine")
+    addons: Addons = Field(Addons.model_construct(), description="a map with lws and fluid")
     services: dict[str, Service] = Field(min_length=1, description="a map of services: name to model, engine, layout")
     catalog: Catalog = Field(Catalog(), description="a map with models and gpus")
     prices: Prices = Field(Prices(), description="a map with currency, perGpuHour and asOf")
 
 
-def parse(raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}) -> StackConfig:
+def parse(
+    raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}, secrets: Collection[str] = ()
+) -> StackConfig:
     """The typed config of `raw` (top-level key without namespace -> decoded value, secrets left out).
 
-    `plain_secrets` names secret keys that are not encrypted in the stack file. Raises ConfigError with every refusal.
+    `secrets` names the secret keys that the stack file has, encrypted; `plain_secrets` those that are not encrypted.
+    Raises ConfigError with every refusal.
     """
     refusals = [
         Refusal(
@@ -326,28 +88,110 @@ def parse(raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}) -> S
         )
         for key in plain_secrets
     ]
+    present = frozenset((*secrets, *plain_secrets))
+    refusals += [
+        Refusal(
+            alone,
+            "",
+            f"is missing, and {other} is useless without it",
+            f"run: pulumi config set --secret modelserve:{alone}",
+        )
+        for pair in _PAIRS
+        for alone, other in (pair, pair[::-1])
+        if other in present and alone not in present
+    ]
     refusals += [unknown_key(key, raw[key], key, [*_top_level(), *SECRETS]) for key in raw if key not in _top_level()]
     refusals += _placeholders(raw)
     refusals += _names(raw.get("services"))
     config = None
     try:
         config = StackConfig.model_validate(
-            {key: value for key, value in raw.items() if key in _top_level()}, context={"cloud": _cloud_kind(raw)}
+            {key: value for key, value in raw.items() if key in _top_level()}, context=_surroundings(raw, present)
         )
     except ValidationError as error:
         said = {refusal.path for refusal in refusals}
         refusals += [refusal for refusal in from_pydantic(error, StackConfig) if refusal.path not in said]
+    if config is not None:
+        refusals += _joined(config)
     if refusals or config is None:
         raise ConfigError(sorted(refusals))
     return config
 
 
-def _cloud_kind(raw: Mapping[str, Any]) -> str:
-    """The cloud whose facts judge the services; the first known one where the stack file names none."""
-    known = get_args(Cloud.model_fields["kind"].annotation)
-    cloud = raw.get("cloud")
-    kind = cloud.get("kind") if isinstance(cloud, Mapping) else None
-    return kind if kind in known else known[0]
+def repository(weights: BucketWeights, model: str) -> str | None:
+    """The repository that fills the bucket with `model`, with its owner; None where nobody has said it."""
+    assert weights.sync is not None
+    owner = fact("models", "owners", "byModel").get(model)
+    return weights.sync.repositories.get(model) or (f"{owner}/{model}" if owner else None)
+
+
+def _joined(config: StackConfig) -> list[Refusal]:
+    """Rules that join sections. They need all of them typed, so they are said when each is right in itself."""
+    weights, found = config.weights, []
+    streams = isinstance(weights, BucketWeights) and weights.read == "stream"
+    if config.cache.engine == "fluid" and (streams or not isinstance(weights, BucketWeights)):
+        why = (
+            "vLLM streams weights from the bucket itself"
+            if streams
+            else "it caches a bucket, and weights are on a claim"
+        )
+        found.append(Refusal("cache.engine", "fluid", why, "write none"))
+    objects: dict[str, str] = {}
+    for name, service in config.services.items():
+        model, version = service.model, service.engine.version
+        other = objects.setdefault(model_object(model), model)
+        if other != model:
+            why = f"its volume and cache would have the same names as those of {other}"
+            found.append(Refusal(f"services.{name}.model", model, why, "put one of them into another stack"))
+        if not isinstance(weights, BucketWeights):
+            continue
+        if weights.sync and repository(weights, model) is None:
+            path = f"weights.sync.repositories.{model}"
+            found.append(Refusal(path, "", f"is missing: who publishes {model} is not known", f"write owner/{model}"))
+        given = [given.spelling for given in flags.parse(service.engine.extra_args)]
+        if streams and "--load-format" in given:
+            why = "weights.read: stream says it"
+            found.append(Refusal(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out"))
+        if streams and "runai_streamer" not in (flags.choices("--load-format", version) or ["runai_streamer"]):
+            why = f"vLLM {version} of services.{name} has no runai_streamer"
+            found.append(Refusal("weights.read", "stream", why, "write volume, or take a newer engine"))
+    return found
+
+
+def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundings:
+    """What rules read of other sections."""
+    cloud = _map(raw, "cloud")
+    kind = cloud.get("kind")
+    if kind not in _CLOUDS:
+        return Surroundings(secrets=secrets)
+    lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
+    if kind == "local":
+        return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws)
+    more = _map(raw, "catalog", "gpuPods")
+    series = cloud.get("gpuSeries")
+    pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
+    return Surroundings(kind, series, pods, secrets, lws, more)
+
+
+def lws_release(config: StackConfig) -> str:
+    """The LeaderWorkerSet release of the cluster: what the stack file says, else what is there or gets installed."""
+    return _lws_release(config.addons.lws.version if config.addons.lws else None, config.cloud.kind)
+
+
+def _lws_release(given: object, cloud: str) -> str:
+    if isinstance(given, str) and re.fullmatch(r"v?\d+\.\d+\.\d+.*", given):
+        return given
+    if cloud == "local":
+        return fact("clouds", "local", "leaderWorkerSet")
+    return fact("addons", "lws", "upstream")["appVersion"]
+
+
+def _map(raw: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    """The map below `path`, empty where something else is there."""
+    value: Any = raw
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
 
 
 def _top_level() -> list[str]:

@@ -1,35 +1,89 @@
-"""The engine's command line and volumes, from the stack file. One `weights_path` feeds mount and argument alike."""
+"""The engine's command line, environment and weights, from the stack file. One path feeds mount and argument alike."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+
+from components.credentials import SecretKey
 from components.kubernetes import Manifest
+from planning import flags
 from planning.catalog import fact
-from stacks.config import Service, Weights
+from planning.engine import release_key
+from stacks.clouds import BucketWeights, PvcWeights
 from stacks.plans import Planned
+from stacks.services import Service
 
 _MOUNT = "/weights"
+_NONE = "none"
 
 
-def weights_path(weights: Weights, service: Service) -> str:
-    """Where the model's files are inside the pod."""
-    return f"{_MOUNT}/{weights.prefix}/{service.model}"
+@dataclass(frozen=True)
+class Source:
+    """Where an engine reads its weights: the argument that names them, and what the pods need for it."""
+
+    argument: str
+    volumes: Sequence[Manifest] = ()
+    mounts: Sequence[Manifest] = ()
+    args: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
 
 
-def weights_volume(weights: Weights) -> Manifest:
-    """The pod's volume with the weights, which no pod may change."""
-    return {"name": "weights", "persistentVolumeClaim": {"claimName": weights.claim, "readOnly": True}}
+def model_prefix(weights: PvcWeights | BucketWeights, model: str) -> str:
+    """Where the files of a model are below the root of volume or bucket, without a slash at either end."""
+    return f"{weights.prefix}/{model}"
 
 
-def weights_mount() -> Manifest:
-    """Where the volume goes in the container."""
-    return {"name": "weights", "mountPath": _MOUNT, "readOnly": True}
+def from_volume(weights: PvcWeights, model: str) -> Source:
+    """Weights on a claim that holds every model."""
+    return _mounted(f"{_MOUNT}/{model_prefix(weights, model)}", weights.claim, _MOUNT)
 
 
-def arguments(name: str, planned: Planned, weights: Weights) -> list[str]:
+def from_model_volume(weights: BucketWeights, model: str, claim: pulumi.Input[str]) -> Source:
+    """Weights on a claim whose root is the model's own folder, as a static volume or a cache makes it."""
+    path = f"{_MOUNT}/{model_prefix(weights, model)}"
+    return _mounted(path, claim, path)
+
+
+def from_bucket(
+    weights: BucketWeights, model: str, bucket: pulumi.Input[str], endpoint: str, key_secret: str
+) -> Source:
+    """Weights that the engine streams from the bucket itself, whose key is in a Secret."""
+    names = fact("engines", "streamer", "variables")
+    return Source(
+        argument=f"s3://{weights.bucket.name}/{model_prefix(weights, model)}",
+        args=("--load-format", "runai_streamer"),
+        env={names["endpoint"]: f"https://{endpoint}", **names["fixed"]},
+        secret_env={
+            names["id"]: SecretKey(key_secret, STREAM_FIELDS["id"]),
+            names["secret"]: SecretKey(key_secret, STREAM_FIELDS["secret"]),
+        },
+    )
+
+
+STREAM_FIELDS = {"id": "accessKeyId", "secret": "accessKeySecret"}
+"""Fields of the Secret that `from_bucket` reads."""
+
+
+def _mounted(path: str, claim: pulumi.Input[str], at: str) -> Source:
+    return Source(
+        argument=path,
+        # No pod may change the weights.
+        volumes=[{"name": "weights", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}],
+        mounts=[{"name": "weights", "mountPath": at, "readOnly": True}],
+    )
+
+
+def arguments(name: str, planned: Planned, source: Source) -> list[str]:
     """The argument list of `vllm serve` for the service called `name`."""
     service, layout, engine = planned.service, planned.layout, planned.service.engine
     args = [
-        weights_path(weights, service),
+        source.argument,
+        *source.args,
         "--served-model-name",
         service.served_model_name or name,
         "--port",
@@ -43,20 +97,26 @@ def arguments(name: str, planned: Planned, weights: Weights) -> list[str]:
     ]
     if layout.nodes > 1:
         # Always said: releases from 0.11.1 on no longer choose Ray by themselves.
-        args += ["--distributed-executor-backend", engine.launcher]
+        args += ["--distributed-executor-backend", fact("engines", "launchers", "executor")[engine.launcher]]
     if engine.gpu_memory_utilization:
         args += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]
-    return args + list(engine.extra_args)
+    return [*args, *_reasoning(service), *engine.extra_args]
 
 
-def environment(planned: Planned) -> dict[str, str]:
+def _reasoning(service: Service) -> list[str]:
+    """Without a parser a reasoning model's thoughts end up in the answer's text."""
+    engine = service.engine
+    parser = engine.reasoning_parser or fact("models", "reasoning", "parsers").get(service.model, _NONE)
+    if parser == _NONE or not flags.has("--reasoning-parser", engine.version):
+        return []
+    switch = ["--enable-reasoning"] if flags.has("--enable-reasoning", engine.version) else []
+    return [*switch, "--reasoning-parser", parser]
+
+
+def environment(planned: Planned, source: Source) -> dict[str, str]:
     """Environment variables of the engine, the user's last."""
     engine, ready = planned.service.engine, fact("engines", "vllm", "readyTimeoutVariable")
-    env = {}
-    if _release(engine.version) >= _release(ready["since"]):
+    env: dict[str, Any] = dict(source.env)
+    if release_key(engine.version) >= release_key(ready["since"]):
         env[ready["name"]] = str(planned.startup_seconds)
     return env | engine.env
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.errors import PlanError
 from planning.plan import Ask, Plan, plan
 from planning.startup import Supply
-from stacks.config import Layout, Service, StackConfig
+from stacks.clouds import AcsCloud, BucketWeights, LocalCloud
+from stacks.config import StackConfig
 from stacks.refusals import NAMESPACE, ConfigError, Refusal
+from stacks.services import Layout, Service
 from stacks.values import gibibytes
 
 # Which key of a service the planner's words are about, by their first word.
@@ -47,7 +50,8 @@ _LINE = re.compile(r"(?P<what>[\w.-]+)(?: (?P<value>[^:]*))?: (?P<why>[^;]*)(?:;
 class Planned:
     """A service with everything decided: what was `auto` in the stack file is a number here.
 
-    `startup_seconds` is the whole cold start. `warning` says why an `unproven` service is not expected to work.
+    `startup_seconds` is a cold start from the pods' creation to the first answer. `warnings` are whole sentences on
+    what is deployed all the same.
     """
 
     service: Service
@@ -55,7 +59,13 @@ class Planned:
     layout: Layout
     max_model_len: int
     startup_seconds: int
-    warning: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def empty_seconds(self) -> int:
+        """Seconds from nothing, an empty bucket where it is filled, to the first answer."""
+        path = self.plan.startup
+        return self.startup_seconds + round(path.first_token_seconds - path.pod_seconds)
 
 
 def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[str, Planned]:
@@ -92,7 +102,7 @@ def briefly(name: str, planned: Planned) -> list[str]:
         f"{layout.gpus_per_node} {found.request.gpu.name}, TP{layout.tensor} PP{layout.pipeline}; "
         f"{fullest.weights_gib:.1f} GiB of weights and {max(fullest.kv, 0):.1f} of KV cache on the fullest GPU; "
         f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}",
-        f"{name}: answers {_minutes(planned.startup_seconds)} after an empty start, at best "
+        f"{name}: answers {_minutes(planned.empty_seconds)} after an empty start, at best "
         f"{_minutes(path.floor_seconds)}; longest step: {max(path.steps, key=lambda step: step.seconds).name}",
         f"{name}: costs {price}",
     ]
@@ -106,7 +116,7 @@ def summary(planned: Planned) -> dict[str, Any]:
         "kvTokens": found.fit.kv_tokens,
         "maxModelLen": planned.max_model_len,
         "maxConcurrency": round(found.fit.max_concurrency, 2),
-        "startupSeconds": planned.startup_seconds,
+        "startupSeconds": planned.empty_seconds,
         "floorSeconds": round(found.startup.floor_seconds),
         "costPerHour": found.cost.per_hour,
         "currency": found.cost.currency,
@@ -129,26 +139,49 @@ class _Misfit(Exception):
 
 def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
     ask = _ask(config, service)
-    found = _auto(ask, config.cloud.kind) if service.layout is None else _plan(ask)
-    warning = None
+    found = _auto(ask, _pod_sizes(config)) if service.layout is None else _plan(ask)
+    warnings = []
     if not found.fits:
         misfit = _misfit(ask, found)
         if refuse_misfits and not service.unproven:
             raise misfit
-        warning = misfit.why
+        warnings.append(f"deployed unproven: {misfit.why}")
     shape = found.request.layout
-    if shape.nodes > 1 and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
+    by_ray = shape.nodes > 1 and service.engine.launcher == "ray"
+    if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
         raise _Misfit(
             "engine.image",
             service.engine.image,
             f"images of vLLM {service.engine.version} ship without Ray, which joins {shape.nodes} nodes",
-            "take an image with Ray and say imageHasRay: true, or a layout of one node",
+            "take an image with Ray and say imageHasRay: true, or write launcher: native",
         )
     layout = service.layout or Layout.model_construct(
         nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
     )
-    seconds = service.startup_seconds or math.ceil(found.startup.first_token_seconds)
-    return Planned(service, found, layout, found.fit.max_model_len, seconds, warning)
+    seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
+    warnings += _doubts(config.cloud, service, shape.nodes, seconds)
+    return Planned(service, found, layout, found.fit.max_model_len, seconds, tuple(warnings))
+
+
+def _doubts(cloud: LocalCloud | AcsCloud, service: Service, nodes: int, seconds: int) -> Iterator[str]:
+    """What the cloud may make of a service that keeps every rule."""
+    if not isinstance(cloud, AcsCloud):
+        return
+    notice = fact("clouds", "acs", "evictionNoticeSeconds")
+    if cloud.compute_qos == "best-effort" and seconds > notice:
+        yield (
+            f"best-effort pods are evicted with {notice} s of notice, "
+            f"and this model takes {_minutes(seconds)} to start again"
+        )
+    pods = fact("clouds", "acs", "gpuPods").get(cloud.gpu_series)
+    if cloud.rdma and pods and pods["rdma"] is None:
+        yield (
+            f"whether series {cloud.gpu_series} has RDMA is known by ticket only; "
+            "without it the pods are not scheduled, or fall back to sockets"
+        )
+    free, disk = fact("clouds", "acs", "freeEphemeralGib"), service.resources.ephemeral_storage
+    if disk and gibibytes(disk) > free:
+        yield f"ephemeralStorage {disk}: {free} GiB of each pod are free, the rest of all {nodes} is billed"
 
 
 def _ask(config: StackConfig, service: Service) -> Ask:
@@ -157,9 +190,9 @@ def _ask(config: StackConfig, service: Service) -> Ask:
     prices = config.prices
     return Ask(
         model=service.model,
-        gpu=config.cloud.gpu,
+        gpu=config.cloud.gpu_name,
         engine_version=engine.version,
-        gpus_per_node=layout.gpus_per_node if layout else max(fact("clouds", config.cloud.kind, "gpusPerPod")),
+        gpus_per_node=layout.gpus_per_node if layout else max(_pod_sizes(config)),
         nodes=layout.nodes if layout else None,
         tensor=layout.tensor if layout else None,
         pipeline=layout.pipeline if layout else None,
@@ -172,12 +205,54 @@ def _ask(config: StackConfig, service: Service) -> Ask:
         speculative="--speculative-config" in flags,
         batched_tokens=_number(flags.get("--max-num-batched-tokens")),
         sequences=_number(flags.get("--max-num-seqs")),
-        supply=Supply("mount", config.weights.gbit_per_second),
+        supply=_supply(config),
+        cache_size=_cache_size(config),
         memory_gib=gibibytes(service.resources.memory),
-        prices=Prices(prices.currency, prices.per_gpu_hour, None, prices.per_gib_month, prices.as_of),
+        prices=Prices(
+            prices.currency,
+            prices.per_gpu_hour,
+            prices.per_cache_worker_hour,
+            prices.per_gib_month,
+            prices.as_of,
+        ),
         replicas=service.replicas,
         more_models=_frozen(config.catalog.models),
         more_gpus=_frozen(config.catalog.gpus),
+    )
+
+
+def _pod_sizes(config: StackConfig) -> list[int]:
+    """How many GPUs one pod may have; eight where the cloud's series is not described."""
+    cloud = config.cloud
+    if isinstance(cloud, LocalCloud):
+        return fact("clouds", "local", "gpusPerPod")
+    pods = {**fact("clouds", "acs", "gpuPods"), **config.catalog.gpu_pods}[cloud.gpu_series]
+    return pods.get("gpus") or [8]
+
+
+def _supply(config: StackConfig) -> Supply:
+    """How weights come to the nodes: what is warm or full before the pods come is so by the order of the resources."""
+    cloud, weights = config.cloud, config.weights
+    if not isinstance(weights, BucketWeights) or not isinstance(cloud, AcsCloud):
+        return Supply("mount", weights.gbit_per_second)
+    quotas = fact("clouds", "acs", "bucketGbitPerSecond")
+    mainland = cloud.region.startswith("cn-") and cloud.region != "cn-hongkong"
+    link = weights.gbit_per_second or quotas.get(cloud.region) or quotas["mainland" if mainland else "abroad"]
+    fill = None
+    if weights.sync:
+        fill = weights.sync.gbit_per_second or fact("startup", "cold", "hubGbitPerSecond")
+    return Supply("cache" if config.cache.engine == "fluid" else "mount", link, fill_gbit=fill, warm_first=True)
+
+
+def _cache_size(config: StackConfig) -> CacheSize:
+    asked = config.cache
+    return CacheSize(
+        workers=asked.workers,
+        limit_gib=int(gibibytes(asked.memory)) if asked.memory else None,
+        quota_gib=int(gibibytes(asked.quota)) if asked.quota else None,
+        vcpu=asked.cpu,
+        high=asked.high,
+        low=asked.low,
     )
 
 
@@ -207,16 +282,15 @@ def _plan(ask: Ask) -> Plan:
 _remembered = cache(plan)
 
 
-def _auto(ask: Ask, cloud: str) -> Plan:
+def _auto(ask: Ask, sizes: Sequence[int]) -> Plan:
     """The cheapest layout that fits: the smallest pod that holds the model, else as few of the largest as do."""
-    sizes = sorted(fact("clouds", cloud, "gpusPerPod"))
-    for size in sizes:
+    for size in sorted(sizes):
         try:
             return _plan(replace(ask, gpus_per_node=size, nodes=1))
         except PlanError as error:
             if not all(line.startswith("layout auto") for line in error.lines):
                 raise
-    return _plan(replace(ask, gpus_per_node=sizes[-1], nodes=None))
+    return _plan(replace(ask, gpus_per_node=max(sizes), nodes=None))
 
 
 def _misfit(ask: Ask, found: Plan) -> _Misfit:
@@ -243,7 +317,7 @@ def _refusals(path: str, lines: tuple[str, ...]) -> Iterator[Refusal]:
         what, value = match["what"], match["value"] or ""
         if what == "GPU":
             key = "cloud.gpu"
-        elif what.startswith("prices."):
+        elif what.startswith(("prices.", "cache.")):
             key = what
         else:
             key = f"{path}.{_KEYS.get(what, 'layout')}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pulumi
 from pulumi.runtime import config as engine_config
 
+from components.names import model_object
 from stacks.cluster import check_context
 from stacks.config import SECRETS, StackConfig, parse
 from stacks.plans import Planned, briefly, plan_services, summary
@@ -26,15 +28,31 @@ def run() -> dict[str, pulumi.Input[Any]]:
     for name, planned in plans.items():
         for line in briefly(name, planned):
             pulumi.log.info(line)
-        if planned.warning:
-            pulumi.log.warn(f"{name}: deployed unproven: {planned.warning}")
-    return build(config, plans)
+        for warning in planned.warnings:
+            pulumi.log.warn(f"{name}: {warning}")
+    return build(config, plans, _attempts(config, plans))
 
 
-def build(config: StackConfig, plans: Mapping[str, Planned]) -> dict[str, pulumi.Input[Any]]:
-    """Register the resources of `config` with its cloud's builder, whose SDK alone is imported; give the outputs."""
-    outputs = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans)
+def build(
+    config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, pulumi.Input[Any]]:
+    """Register the resources of `config` with its cloud's builder, which alone is imported; give the outputs.
+
+    `attempts` counts the warm-ups of a model's cache, from 1, where earlier ones failed.
+    """
+    outputs = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans, attempts)
     return outputs | {"plan": {name: summary(planned) for name, planned in plans.items()}}
+
+
+def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str, int]:
+    """A warm-up runs once, and the engine sees no change in one that failed: so the cluster is asked."""
+    if config.cache.engine != "fluid":
+        return {}
+    from stacks.cache_look import CacheLook
+
+    look = CacheLook(config.cluster.context, config.cluster.namespace, pulumi.Config(NAMESPACE).get("kubeconfig"))
+    wanted = {model_object(planned.service.model): planned.plan.file_bytes for planned in plans.values()}
+    return {name: look.attempt(name, file_bytes) for name, file_bytes in wanted.items()}
 
 
 def _load() -> StackConfig:
@@ -42,12 +60,9 @@ def _load() -> StackConfig:
     given = {
         key.removeprefix(prefix): value for key, value in engine_config.CONFIG.get().items() if key.startswith(prefix)
     }
-    plain = {
-        key: value
-        for key in SECRETS
-        if (value := given.pop(key, None)) and not engine_config.is_config_secret(prefix + key)
-    }
-    config = parse({key: _decoded(value) for key, value in given.items()}, plain_secrets=plain)
+    secrets = {key: value for key in SECRETS if (value := given.pop(key, None))}
+    plain = {key: value for key, value in secrets.items() if not engine_config.is_config_secret(prefix + key)}
+    config = parse({key: _decoded(value) for key, value in given.items()}, plain_secrets=plain, secrets=secrets)
     check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
     return config
 

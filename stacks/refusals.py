@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -80,18 +81,22 @@ def join(path: Iterable[object]) -> str:
 
 
 def _worded(detail: ErrorDetails, model: type[BaseModel]) -> Iterable[Refusal]:
-    location = tuple(part for part in detail["loc"] if part != "[key]")
+    location, known = _followed(model, [part for part in detail["loc"] if part != "[key]"])
     path, value = join(location), detail["input"]
+    field = known.get(str(location[-1])) if location else None
     if detail["type"] == "refused":
         for below, wrong, why, instead in detail["ctx"]["found"]:
             yield Refusal(path + below, shown(wrong), why, instead)
     elif detail["type"] == "extra_forbidden":
-        yield unknown_key(path, value, str(location[-1]), _fields(model, location[:-1]))
+        yield unknown_key(path, value, str(location[-1]), known)
     elif detail["type"] == "missing":
-        field = _fields(model, location[:-1]).get(str(location[-1]))
         yield Refusal(path, "", "is missing", f"write {_described(field)}")
+    elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tag, there = field.discriminator if field else "", detail["type"] == "union_tag_invalid"
+        instead = f"write {' or '.join(_tags(field, str(tag)))}"
+        why = "is not one of the known values" if there else "is missing"
+        yield Refusal(f"{path}.{tag}", shown(value[tag]) if there else "", why, instead)
     else:
-        field = _fields(model, location[:-1]).get(str(location[-1]))
         yield Refusal(path, shown(value), _reason(detail), f"write {_described(field)}")
 
 
@@ -112,6 +117,7 @@ def _reason(detail: ErrorDetails) -> str:
         "bool_type": "is neither true nor false",
         "dict_type": "is not a map",
         "model_type": "is not a map",
+        "model_attributes_type": "is not a map",
         "tuple_type": "is not a list",
         "list_type": "is not a list",
         "literal_error": "is not one of the known values",
@@ -129,24 +135,44 @@ def _described(field: FieldInfo | None) -> str:
     return words[0].lower() + words[1:] if not literals else words
 
 
-def _fields(model: type[BaseModel], path: Iterable[object]) -> dict[str, FieldInfo]:
-    """The fields, by their camelCase names, of the model that the stack file's `path` leads to."""
-    current: type[BaseModel] | None = model
-    for part in path:
-        if current is None:
-            return {}
-        field = _by_alias(current).get(str(part))
+def _followed(model: type[BaseModel], location: Iterable[object]) -> tuple[tuple[object, ...], dict[str, FieldInfo]]:
+    """pydantic's `location` as the stack file has it, and the fields, by camelCase names, beside its last part.
+
+    Inside a union pydantic's has the chosen member's tag, which is no key of the file.
+    """
+    path: list[object] = []
+    known = beside = _by_alias(model)
+    members: list[type[BaseModel]] = []
+    tag = ""
+    for part in location:
+        if len(members) > 1 and (chosen := [m for m in members if part in _literals(_by_alias(m)[tag])]):
+            known, members = _by_alias(chosen[0]), chosen
+            continue
+        # A default that is refused is reported under the field's own name.
+        part = next((alias for alias, field in known.items() if to_camel(str(part)) == alias), part)
+        path.append(part)
+        beside = known
+        field = known.get(str(part))
         if field is not None:
-            current = _model_in(field.annotation)
-    return _by_alias(current) if current else {}
+            members, tag = _models_in(field.annotation), str(field.discriminator or "")
+            known = _by_alias(members[0]) if members else {}
+    return tuple(path), beside
 
 
 def _by_alias(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model inside `Model`, `Model | None` or `dict[str, Model]`."""
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models inside `Model`, `Model | None`, `dict[str, Model]` or a union of models."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+        return [annotation]
+    return [found for arg in get_args(annotation) for found in _models_in(arg)]
+
+
+def _literals(field: FieldInfo) -> tuple[object, ...]:
+    return get_args(field.annotation)
+
+
+def _tags(field: FieldInfo | None, tag: str) -> list[str]:
+    return [str(t) for m in _models_in(field.annotation if field else None) for t in _literals(_by_alias(m)[tag])]

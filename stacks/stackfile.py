@@ -41,7 +41,7 @@ class StackFile:
         refusals = list(self.refusals)
         config = None
         try:
-            config = parse(self.raw, plain_secrets=self.plain_secrets)
+            config = parse(self.raw, plain_secrets=self.plain_secrets, secrets=self.encrypted)
         except ConfigError as error:
             refusals += error.refusals
         cluster = self.raw.get("cluster")

@@ -60,7 +60,7 @@ def _stage(log: str) -> str:
         if shards := _SHARDS.search(line):
             done = shards[1] == "100"
             return "probe: weights are loaded, waiting for /health" if done else f"weights loading: {shards[1]} %"
-        if "modelserve: ray: formed" in line or "modelserve: one node" in line:
+        if any(f"modelserve: {begun}" in line for begun in ("ray: formed", "one node", "native: leading")):
             return "weights loading: not begun"
         if "modelserve: ray:" in line:
             return "Ray forming: " + line.partition("modelserve: ray:")[2].strip()

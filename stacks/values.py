@@ -6,9 +6,22 @@ import datetime
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from stacks.refusals import rule
+
+
+class Strict(BaseModel):
+    """Base of every part of the stack file: no unknown key, no silent conversion, no change afterwards.
+
+    Rules that join fields are validators of the last field, reading `info.data`: they still run, and are said, when
+    another field is wrong. Rules that reach across sections read what surrounds them in `info.context`, a
+    `stacks.clouds.Surroundings`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+
 
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -72,6 +85,30 @@ def _model_name(value: str) -> str:
     )
 
 
+def _bucket_name(value: str) -> str:
+    if re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", value):
+        return value
+    raise rule(
+        value,
+        "is not a bucket's name (3 to 63 lower-case letters, digits and '-', no '-' at an end)",
+        "write a name that nobody else in the cloud has, such as my-team-llm-weights",
+    )
+
+
+def _region(value: str) -> str:
+    if re.fullmatch(r"[a-z]{2}-[a-z]+(-[a-z]+)*(-\d+)?", value):
+        return value
+    raise rule(value, "is not a region's id", "write one such as cn-hangzhou or ap-southeast-1")
+
+
+def _acl(value: str) -> str:
+    if re.fullmatch(r"acl-[a-z0-9]+", value):
+        return value
+    raise rule(
+        value, "is not the id of an access control list", "write one of the load balancer's, such as acl-bp1abcdefgh"
+    )
+
+
 def _day(value: Any) -> Any:
     """YAML takes an unquoted 2026-11-01 for a date, where Pulumi hands it over as text."""
     return value.isoformat() if isinstance(value, datetime.date) else value
@@ -92,5 +129,8 @@ ClaimName = Annotated[str, _named("a claim's name", "write the name of an existi
 PinnedImage = Annotated[str, AfterValidator(_pinned_image)]
 Release = Annotated[str, AfterValidator(_version)]
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
+BucketName = Annotated[str, AfterValidator(_bucket_name)]
+Region = Annotated[str, AfterValidator(_region)]
+AclId = Annotated[str, AfterValidator(_acl)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 Day = Annotated[str, BeforeValidator(_day)]

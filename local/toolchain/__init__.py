@@ -36,6 +36,7 @@ class ToolchainError(Exception):
 class Program:
     """One program: where its source is pinned and how its version is asked for and written into it.
 
+    One of another major version than the pin is not taken where `same_major` says that its options differ.
     `minutes` is what a build from an empty Go cache took on two cores, `gib` the program's share of what the Go caches
     held afterwards: 8.8 GiB for all, modules included.
     """
@@ -48,6 +49,7 @@ class Program:
     gib: float
     version_flag: str | None = "--version"
     stamp: str = ""
+    same_major: bool = False
 
     @property
     def version(self) -> str:
@@ -98,6 +100,10 @@ PROGRAMS = {
         _kubernetes("kube-scheduler", 0.1, 0.2),
         _kwok("kwok", 2.5, 1.6),
         _kwok("kwokctl", 0.3, 0.3),
+        Program(
+            "helm", "helm", "helm.sh/helm/v3/cmd/helm", "helm.sh/helm/v3", 1.4, 1.1, "version",
+            "-X helm.sh/helm/v3/internal/version.version={v}", same_major=True,
+        ),
         # Nobody has an operator's manager on PATH.
         Program("lws-manager", "lws", "sigs.k8s.io/lws/cmd", "sigs.k8s.io/lws", 1, 1.0, version_flag=None),
     )
@@ -172,6 +178,8 @@ def _on_path(program: Program) -> tuple[Path | None, str]:
     if numbers[:2] < program.minimum:
         has, needs = (".".join(map(str, n)) for n in (numbers, program.minimum))
         return None, f"PATH has v{has}, need ≥ {needs}"
+    if program.same_major and numbers[0] != program.minimum[0]:
+        return None, f"PATH has v{numbers[0]}, need v{program.minimum[0]}"
     return Path(path), ""
 
 

@@ -76,6 +76,18 @@ def test_the_service_leads_to_the_port_that_the_engine_serves():
     assert (port["port"], port["targetPort"], port["protocol"]) == (9000, 9000, "TCP")
 
 
+def test_a_load_balancer_is_the_clouds_by_annotation_and_its_address_is_waited_for():
+    args = replace(ARGS, api_key=pulumi.Output.secret(KEY), load_balancer={"cloud/address-type": "intranet"})
+    made = inference_service.service("ds", args)
+    assert made["spec"]["type"] == "LoadBalancer"
+    assert made["metadata"]["annotations"] == {"cloud/address-type": "intranet"}
+
+
+def test_a_load_balancer_without_a_key_is_refused():
+    with pytest.raises(ValueError, match="ds-leader: a load balancer without an API key"):
+        replace(ARGS, load_balancer={})
+
+
 def test_the_service_costs_no_wait_of_its_own():
     assert inference_service.service("ds", ARGS)["metadata"]["annotations"]["pulumi.com/skipAwait"] == "true"
 

@@ -128,8 +128,9 @@ def pod(tmp_path: Path) -> Pod:
             "MODELSERVE_NODES": "2",
             "MODELSERVE_GPUS_PER_NODE": "8",
             "MODELSERVE_POD_INDEX": "0",
-            "MODELSERVE_RAY_SECONDS": "20",
-            "MODELSERVE_RAY_PORT": "6379",
+            "MODELSERVE_LAUNCHER": "ray",
+            "MODELSERVE_JOIN_SECONDS": "20",
+            "MODELSERVE_JOIN_PORT": "6379",
             "MODELSERVE_POLL_SECONDS": "0.05",
             "VLLM_HOST_IP": "10.0.0.1",
             "LWS_LEADER_ADDRESS": "ds-0.ds.default",
@@ -139,6 +140,14 @@ def pod(tmp_path: Path) -> Pod:
     made.install("ray")
     made.install("vllm", "exit 7")
     return made
+
+
+@pytest.fixture
+def native(pod: Pod) -> Pod:
+    """The same pod where vLLM joins the nodes, in an image without Ray."""
+    (pod.folder / "bin" / "ray").unlink()
+    pod.env |= {"MODELSERVE_LAUNCHER": "native", "MODELSERVE_JOIN_PORT": "29501"}
+    return pod
 
 
 @pytest.fixture
@@ -155,11 +164,25 @@ def closed_port() -> int:
         return server.getsockname()[1]
 
 
+def worker(port: int, launcher: str) -> dict[str, str]:
+    """The environment of the second pod, whose leader would be on this machine."""
+    return {
+        "MODELSERVE_POD_INDEX": "1",
+        "LWS_LEADER_ADDRESS": "127.0.0.1",
+        "MODELSERVE_JOIN_PORT": str(port),
+        "MODELSERVE_LAUNCHER": launcher,
+    }
+
+
+BOTH = pytest.mark.parametrize(("launcher", "becomes"), [("ray", "ray"), ("native", "vllm")], ids=["ray", "native"])
+
+
 # --- one node
 
 
-def test_one_node_becomes_vllm_at_once_with_exactly_the_given_arguments(pod: Pod):
-    ended = pod.run(MODELSERVE_NODES="1", LWS_LEADER_ADDRESS=None)
+@pytest.mark.parametrize("launcher", ["ray", "native"])
+def test_one_node_becomes_vllm_at_once_with_exactly_the_given_arguments(pod: Pod, launcher):
+    ended = pod.run(MODELSERVE_NODES="1", LWS_LEADER_ADDRESS=None, MODELSERVE_LAUNCHER=launcher)
     assert pod.calls() == [["vllm", str(ended.process), "serve", *VLLM_ARGS]]
     assert ended.status == 7, "the pod must end as vLLM ended"
 
@@ -189,7 +212,7 @@ def test_the_leader_counts_every_gpu_before_it_becomes_vllm(pod: Pod):
 
 def test_a_group_that_never_forms_ends_the_pod_with_the_count_and_never_starts_vllm(pod: Pod):
     pod.joins(8)
-    ended = pod.run(MODELSERVE_RAY_SECONDS="1")
+    ended = pod.run(MODELSERVE_JOIN_SECONDS="1")
     assert ended.status not in (0, 7)
     assert "vllm" not in pod.called()
     assert ended.output.splitlines()[-1] == "modelserve: ray: 8 of 16 GPUs in 1 s: see the workers' logs"
@@ -220,9 +243,10 @@ def test_an_image_without_ray_is_named_as_the_reason(pod: Pod, index):
     assert ended.output == "modelserve: ray: the image has no Ray, which joins 2 nodes: take an image with Ray\n"
 
 
+@pytest.mark.parametrize("launcher", ["ray", "native"])
 @pytest.mark.parametrize("index", ["0", "1"], ids=["leader", "worker"])
-def test_a_pod_outside_a_group_says_in_one_line_what_is_missing(pod: Pod, index):
-    ended = pod.run(MODELSERVE_POD_INDEX=index, LWS_LEADER_ADDRESS=None)
+def test_a_pod_outside_a_group_says_in_one_line_what_is_missing(pod: Pod, index, launcher):
+    ended = pod.run(MODELSERVE_POD_INDEX=index, LWS_LEADER_ADDRESS=None, MODELSERVE_LAUNCHER=launcher)
     assert ended.status not in (0, 7)
     assert pod.calls() == []
     assert ended.output == "modelserve: LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?\n"
@@ -246,33 +270,66 @@ def test_a_pod_that_is_deleted_while_ray_forms_does_not_wait_out_its_grace_perio
 
 def test_a_worker_becomes_ray_and_ends_with_it(pod: Pod, leader_port: int):
     pod.install("ray", "exit 9")
-    ended = pod.run(MODELSERVE_POD_INDEX="1", LWS_LEADER_ADDRESS="127.0.0.1", MODELSERVE_RAY_PORT=str(leader_port))
+    ended = pod.run(**worker(leader_port, "ray"))
     (call,) = pod.calls()
     assert call[:3] == ["ray", str(ended.process), "start"], "Ray must be the pod's first process"
     assert {"--block", f"--address=127.0.0.1:{leader_port}", "--num-gpus=8", "--node-ip-address=10.0.0.1"} <= set(call)
     assert ended.status == 9
 
 
-def test_a_worker_waits_for_its_leaders_port(pod: Pod, closed_port: int):
-    process = pod.start(MODELSERVE_POD_INDEX="1", LWS_LEADER_ADDRESS="127.0.0.1", MODELSERVE_RAY_PORT=str(closed_port))
+@BOTH
+def test_a_worker_waits_for_its_leaders_port(pod: Pod, closed_port: int, launcher, becomes):
+    process = pod.start(**worker(closed_port, launcher))
     assert process.stdout
-    assert process.stdout.readline() == f"modelserve: ray: waiting for the leader at 127.0.0.1:{closed_port}\n"
+    assert process.stdout.readline() == f"modelserve: {launcher}: waiting for the leader at 127.0.0.1:{closed_port}\n"
     assert pod.calls() == []
     with socket.create_server(("127.0.0.1", closed_port)):
         process.communicate(timeout=PATIENCE_SECONDS)
-    assert pod.called() == ["ray"]
+    assert pod.called() == [becomes]
 
 
-def test_a_worker_without_a_leader_ends_after_its_deadline(pod: Pod, closed_port: int):
-    ended = pod.run(
-        MODELSERVE_POD_INDEX="1",
-        LWS_LEADER_ADDRESS="127.0.0.1",
-        MODELSERVE_RAY_PORT=str(closed_port),
-        MODELSERVE_RAY_SECONDS="1",
-    )
+@BOTH
+def test_a_worker_without_a_leader_ends_after_its_deadline(pod: Pod, closed_port: int, launcher, becomes):
+    ended = pod.run(**worker(closed_port, launcher), MODELSERVE_JOIN_SECONDS="1")
     assert ended.status not in (0, 7)
     assert pod.calls() == []
-    assert ended.output.splitlines()[-1] == f"modelserve: ray: no leader at 127.0.0.1:{closed_port} in 1 s"
+    assert ended.output.splitlines()[-1] == f"modelserve: {launcher}: no leader at 127.0.0.1:{closed_port} in 1 s"
+
+
+# --- without Ray
+
+
+def test_the_native_leader_becomes_vllm_at_once_with_its_place_after_the_given_arguments(native: Pod):
+    ended = native.run()
+    place = ["--nnodes", "2", "--node-rank", "0", "--master-addr", "ds-0.ds.default", "--master-port", "29501"]
+    assert native.calls() == [["vllm", str(ended.process), "serve", *VLLM_ARGS, *place]]
+    assert ended.status == 7, "the pod must end as vLLM ended"
+    assert ended.output == "modelserve: native: leading 2 nodes at ds-0.ds.default:29501, starting vLLM\n"
+
+
+def test_a_native_worker_becomes_vllm_without_http_and_ends_with_it(native: Pod, leader_port: int):
+    ended = native.run(**worker(leader_port, "native") | {"MODELSERVE_POD_INDEX": "3", "MODELSERVE_NODES": "4"})
+    place = ["--nnodes", "4", "--node-rank", "3", "--master-addr", "127.0.0.1", "--master-port", str(leader_port)]
+    assert native.calls() == [["vllm", str(ended.process), "serve", *VLLM_ARGS, *place, "--headless"]]
+    assert ended.status == 7
+    assert ended.output == "modelserve: native: joining 127.0.0.1 with 8 GPUs\n"
+
+
+def test_a_native_worker_that_is_deleted_while_it_waits_ends_by_itself(native: Pod, closed_port: int):
+    process = native.start(**worker(closed_port, "native"))
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert native.calls() == []
+
+
+def test_a_launcher_that_nobody_wrote_is_refused_before_anything_starts(pod: Pod):
+    ended = pod.run(MODELSERVE_LAUNCHER="slurm")
+    assert ended.status not in (0, 7)
+    assert pod.calls() == []
+    assert ended.output == "modelserve: MODELSERVE_LAUNCHER is slurm: neither ray nor native\n"
 
 
 # --- together with the manifest

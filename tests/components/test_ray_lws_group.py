@@ -12,6 +12,7 @@ import pulumi
 import pytest
 
 from components import ray_lws_group
+from components.credentials import SecretKey
 from components.inference_service import InferenceService, InferenceServiceArgs
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import timeouts
@@ -33,6 +34,7 @@ ARGS = RayLwsGroupArgs(
     startup_seconds=1200,
 )
 LAYOUT = "modelserve.dev/layout"
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"  # what travels for a value that is not known yet
 BOTH = pytest.mark.parametrize("leader", [True, False], ids=["leader", "worker"])
 
 
@@ -147,6 +149,28 @@ def test_the_engines_arguments_port_probes_and_api_key_are_the_leaders_alone():
     assert "ds-api-key" not in json.dumps(worker)
 
 
+def test_without_ray_every_pod_gets_the_engines_arguments_and_the_leader_alone_the_rest():
+    leader, worker = (
+        container(is_leader, launcher="native", api_key_secret="ds-api-key") for is_leader in (True, False)
+    )
+    assert leader["args"] == worker["args"] == list(ARGS.engine_args)
+    assert leader.keys() - worker.keys() == {"ports", "startupProbe", "livenessProbe", "readinessProbe"}
+    assert "ds-api-key" not in json.dumps(worker)
+
+
+@BOTH
+@pytest.mark.parametrize(("launcher", "port"), [("ray", "6379"), ("native", "29501")])
+def test_a_pod_knows_what_joins_its_group_and_on_which_port(leader, launcher, port):
+    given = env(leader, launcher=launcher)
+    assert (given["MODELSERVE_LAUNCHER"], given["MODELSERVE_JOIN_PORT"]) == (launcher, port)
+
+
+@BOTH
+def test_nodes_are_selected_only_where_the_stack_says_so(leader):
+    assert "nodeSelector" not in pod(leader)["spec"]
+    assert pod(leader, node_selector={"pool": "a"})["spec"]["nodeSelector"] == {"pool": "a"}
+
+
 def test_without_an_api_key_no_variable_names_one():
     assert "VLLM_API_KEY" not in env(True)
 
@@ -170,7 +194,7 @@ def test_the_kubelet_waits_longer_than_a_planned_start_and_pulumi_longer_than_th
     probe = container(True, startup_seconds=seconds)["startupProbe"]
     patience = probe["periodSeconds"] * probe["failureThreshold"]
     assert seconds < patience
-    assert int(env(False, startup_seconds=seconds)["MODELSERVE_RAY_SECONDS"]) >= 60
+    assert int(env(False, startup_seconds=seconds)["MODELSERVE_JOIN_SECONDS"]) >= 60
     if seconds >= 120:
         assert patience <= replace(ARGS, startup_seconds=seconds).limits.ready_seconds
 
@@ -179,8 +203,8 @@ def test_startup_seconds_moves_the_startup_probe_and_rays_deadline_and_nothing_e
     template = "/spec/leaderWorkerTemplate"
     assert changed(group(), group(startup_seconds=2400)) == {
         f"{template}/leaderTemplate/spec/containers/vllm/startupProbe/failureThreshold",
-        f"{template}/leaderTemplate/spec/containers/vllm/env/MODELSERVE_RAY_SECONDS/value",
-        f"{template}/workerTemplate/spec/containers/vllm/env/MODELSERVE_RAY_SECONDS/value",
+        f"{template}/leaderTemplate/spec/containers/vllm/env/MODELSERVE_JOIN_SECONDS/value",
+        f"{template}/workerTemplate/spec/containers/vllm/env/MODELSERVE_JOIN_SECONDS/value",
     }
 
 
@@ -207,7 +231,7 @@ def test_every_time_in_a_pod_is_read_from_the_one_place_that_names_times(monkeyp
         if isinstance(value, int) and not isinstance(value, bool) and "containerPort" not in path
     }
     assert found == {901, *named.values()}
-    assert env(True)["MODELSERVE_RAY_SECONDS"] == "903"
+    assert env(True)["MODELSERVE_JOIN_SECONDS"] == "903"
 
 
 # --- the set
@@ -273,8 +297,12 @@ def test_the_layout_annotation_changes_with_nothing_but_the_layout():
         "port": 1,
         "replicas": 2,
         "ephemeral_storage": "1Gi",
+        "launcher": "native",
+        "lws_version": "0.5.0",
+        "node_selector": {"b": "b"},
         "gpu_resource": "b/b",
         "env": {"B": "b"},
+        "secret_env": {"B": SecretKey("b", "b")},
         "volumes": [{"name": "b"}],
         "volume_mounts": [{"name": "b", "mountPath": "/b"}],
         "pod_labels": {"b": "b"},
@@ -294,6 +322,24 @@ def test_the_layout_annotation_changes_with_nothing_but_the_layout():
 def test_a_layout_that_does_not_fill_the_gpus_is_refused_with_its_numbers(change):
     with pytest.raises(ValueError, match=r"tensor \d+ x pipeline \d+ is not nodes \d+ x gpus_per_node \d+: change"):
         replace(ARGS, **change)
+
+
+@pytest.mark.parametrize("version", ["0.5.0", "v0.8.0"])
+def test_a_policy_that_the_clusters_release_lacks_is_refused_with_the_first_that_has_it(version):
+    with pytest.raises(
+        ValueError, match=rf"LeaderWorkerSet {version} does not know it, 0\.9\.0 is the first that does"
+    ):
+        replace(ARGS, restart_policy="RecreateGroupAfterStart", lws_version=version)
+
+
+@pytest.mark.parametrize("version", ["0.9.0", "0.10.0", None])
+def test_a_policy_that_the_release_has_or_nobody_can_judge_is_passed_on(version):
+    made = group(restart_policy="RecreateGroupAfterStart", lws_version=version)["spec"]["leaderWorkerTemplate"]
+    assert made["restartPolicy"] == "RecreateGroupAfterStart"
+
+
+def test_the_oldest_release_in_use_gets_the_same_group():
+    assert group(lws_version="0.5.0") == group(lws_version="0.10.0") == group()
 
 
 # --- the launch script's ConfigMap
@@ -391,6 +437,42 @@ def test_protecting_the_component_protects_its_objects_and_else_nothing_is_prote
     for kind, suffix in (("ConfigMap", "-launch"), ("LeaderWorkerSet", "")):
         assert engine.one(kind, f"kept{suffix}").protect
         assert not engine.one(kind, f"free{suffix}").protect
+
+
+def weights(known: bool) -> pulumi.Output[str]:
+    """What stands for weights that are being made ready: the id of a resource, which a preview does not know yet."""
+    made = pulumi.CustomResource("cloud:index:Sync", "sync", {})
+    return made.id.apply(lambda _: "claim") if known else made.id.apply(lambda _: _refuse())
+
+
+def _refuse() -> str:
+    raise RuntimeError("the files are not whole")
+
+
+def test_a_claim_that_is_not_known_yet_holds_the_group_back_and_reaches_its_volume(engine: Recorder):
+    def program() -> None:
+        volume = {"name": "weights", "persistentVolumeClaim": {"claimName": weights(known=True), "readOnly": True}}
+        register("ds", args=replace(ARGS, volumes=[volume]))
+
+    engine.run(program)
+    (made,) = (found for found in engine.objects() if found["kind"] == "LeaderWorkerSet")
+    assert engine.urn(engine.one("Sync")) in engine.one("LeaderWorkerSet").dependencies
+    for template in ("leaderTemplate", "workerTemplate"):
+        volumes = made["spec"]["leaderWorkerTemplate"][template]["spec"]["volumes"]
+        (volume,) = (volume for volume in volumes if volume["name"] == "weights")
+        claim = volume["persistentVolumeClaim"]["claimName"]
+        assert claim == (UNKNOWN if engine.preview else "claim")
+
+
+@pytest.mark.parametrize("engine", ["up"], indirect=True)
+def test_weights_that_fail_end_the_program_before_the_group_is_asked_for(engine: Recorder):
+    def program() -> None:
+        volume = {"name": "weights", "persistentVolumeClaim": {"claimName": weights(known=False)}}
+        register("ds", args=replace(ARGS, volumes=[volume]))
+
+    with pytest.raises(RuntimeError, match="the files are not whole"):
+        engine.run(program)
+    assert not [token for token, _ in engine.seen if token.endswith(":LeaderWorkerSet")]
 
 
 def test_progress_is_told_of_a_wait_only_where_there_is_one(engine: Recorder):

@@ -60,7 +60,7 @@ def home() -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     (tmp_path / "project").mkdir()
-    no_cluster = SimpleNamespace(kubeconfig=tmp_path / "kubeconfig")
+    no_cluster = SimpleNamespace(kubeconfig=tmp_path / "kubeconfig", folder=tmp_path / "plane")
     project = Project(tmp_path / "project", pulumi_home.environment(no_cluster, tmp_path / "state"))
     project.write("")
     assert project.run("stack", "init").returncode == 0

@@ -14,6 +14,7 @@ from local import pulumi_home
 
 PLUGIN_FOLDER = f"plugins/resource-kubernetes-v{importlib.metadata.version('pulumi_kubernetes')}"
 PLUGIN = f"{PLUGIN_FOLDER}/pulumi-resource-kubernetes"
+CLOUD_PLUGIN = f"plugins/resource-alicloud-v{importlib.metadata.version('pulumi_alicloud')}/pulumi-resource-alicloud"
 
 
 @pytest.fixture
@@ -33,6 +34,10 @@ def program(path: Path, says: str) -> Path:
     return path
 
 
+def plane(folder: Path) -> SimpleNamespace:
+    return SimpleNamespace(folder=folder, kubeconfig=folder / "kubeconfig")
+
+
 def install() -> tuple[Path, str]:
     said: list[str] = []
     return pulumi_home.install(said.append), "\n".join(said)
@@ -47,11 +52,12 @@ def test_stand_ins_take_the_places_of_absent_official_parts(machine: Path) -> No
     home, said = install()
     assert home == machine / "work" / "home"
     assert (home / "bin" / "pulumi").resolve() == machine / "path" / "pulumi"
-    for script in (home / "bin" / "pulumi-language-python", home / PLUGIN):
+    for script in (home / "bin" / "pulumi-language-python", home / PLUGIN, home / CLOUD_PLUGIN):
         assert os.access(script, os.X_OK)
         assert script.read_text().startswith("#!/bin/sh\n")
     assert "language host: the project's own" in said
     assert "kubernetes plugin: the project's stand-in" in said
+    assert "alicloud plugin: the project's stand-in" in said
 
 
 def test_second_install_writes_nothing(machine: Path) -> None:
@@ -66,7 +72,7 @@ def test_install_inside_its_own_environment_does_not_take_itself_for_official(
 ) -> None:
     home, first = install()
     before = files(home)
-    for name, value in pulumi_home.environment(SimpleNamespace(kubeconfig=machine / "kubeconfig")).items():
+    for name, value in pulumi_home.environment(plane(machine)).items():
         monkeypatch.setenv(name, value)
     _, second = install()
     assert "the project's own" in second
@@ -100,6 +106,15 @@ def test_plugin_that_the_user_removed_is_replaced_by_the_stand_in(machine: Path)
     assert "local.providers.kubernetes" in (home / PLUGIN).read_text()
 
 
+def test_official_plugin_of_a_real_cloud_is_never_taken_for_a_rehearsal(machine: Path) -> None:
+    program(machine / "users" / CLOUD_PLUGIN, "official")
+    home, said = install()
+    assert "alicloud plugin: the project's stand-in, because its cloud is a folder" in said
+    assert "local.providers.alicloud" in (home / CLOUD_PLUGIN).read_text()
+    program(machine / "path" / "pulumi-resource-alicloud", "official")
+    assert "take it off PATH to rehearse" in install()[1]
+
+
 def test_official_plugin_on_path_is_said(machine: Path) -> None:
     official = program(machine / "path" / "pulumi-resource-kubernetes", "official")
     assert f"kubernetes plugin: the official {official}, because it is on PATH" in install()[1]
@@ -108,11 +123,13 @@ def test_official_plugin_on_path_is_said(machine: Path) -> None:
 def test_environment_keeps_state_and_cluster_apart_from_the_users_own(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_STACK", "KUBECONFIG"):
+    theirs = ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_STACK", "KUBECONFIG")
+    for name in (*theirs, "ALICLOUD_ACCESS_KEY", "ALICLOUD_SECRET_KEY"):
         monkeypatch.setenv(name, "the user's own")
-    planes = [SimpleNamespace(kubeconfig=machine / name) for name in ("one", "two")]
-    one, two = (pulumi_home.environment(plane, machine / f"state {plane.kubeconfig.name}") for plane in planes)
-    assert (one["KUBECONFIG"], two["KUBECONFIG"]) == (str(machine / "one"), str(machine / "two"))
+    planes = [plane(machine / name) for name in ("one", "two")]
+    one, two = (pulumi_home.environment(each, machine / f"state {each.folder.name}") for each in planes)
+    assert (one["KUBECONFIG"], two["KUBECONFIG"]) == (f"{machine}/one/kubeconfig", f"{machine}/two/kubeconfig")
+    assert (one["MODELSERVE_CLOUD"], two["MODELSERVE_CLOUD"]) == (f"{machine}/one/cloud", f"{machine}/two/cloud")
     assert one["PULUMI_BACKEND_URL"] == f"file://{machine}/state one"
     assert (machine / "state two").is_dir()
     assert one["PULUMI_HOME"] == two["PULUMI_HOME"] == str(machine / "work" / "home")

@@ -77,6 +77,14 @@ def test_a_program_on_path_that_is_too_old_is_built_and_the_line_says_why(path: 
     assert "kube-apiserver v1.34.4" in said[0] and "PATH has v1.30.2, need ≥ 1.34" in said[0] and "2 min" in said[0]
 
 
+def test_a_program_whose_next_major_version_takes_other_options_is_built_instead(path: Path) -> None:
+    executable(path, "go", _GO.format(meanwhile=""))
+    executable(path, "helm", "echo 'version.BuildInfo{Version:\"v4.0.1\"}'")
+    said: list[str] = []
+    assert toolchain.ensure("helm", say=said.append)["helm"].read_text() == "whole"
+    assert "PATH has v4, need v3" in said[0]
+
+
 @pytest.mark.parametrize("script", ["exit 1", "echo hello", "exit 127"])
 def test_a_program_on_path_without_a_version_is_built(path: Path, script: str) -> None:
     executable(path, "go", _GO.format(meanwhile=""))

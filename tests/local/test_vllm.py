@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import requests
 
-from local.vllm import Arguments, Engine, Simulator, newest_release, release_of
+from local.vllm import Engine, Simulator, newest_release, release_of
+from local.vllm_arguments import Arguments, refusal
 
 Serve = Callable[..., str]
 QUESTION = {"messages": [{"role": "user", "content": "Who are you?"}]}
@@ -61,6 +62,41 @@ def test_argument_list_is_read_as_vllm_reads_it() -> None:
 )
 def test_release_is_read_from_the_images_tag(image: str, release: str | None) -> None:
     assert release_of(image) == release
+
+
+@pytest.mark.parametrize(
+    ("line", "release", "last"),
+    [
+        ("m --swap-space 4 --enforce-eager", "0.18.0", "vllm: error: unrecognized arguments: --swap-space 4"),
+        ("m --nnodes 2 --headless", "0.8.5", "vllm: error: unrecognized arguments: --nnodes 2 --headless"),
+        (
+            "m --reasoning-parser deepseek_r2",
+            "0.8.5",
+            "vllm serve: error: argument --reasoning-parser: "
+            "invalid choice: 'deepseek_r2' (choose from 'deepseek_r1', 'granite')",
+        ),
+        ("m --swap-space 4 --dtype half", "0.33.0", "vllm: error: unrecognized arguments: --swap-space 4"),
+    ],
+)
+def test_arguments_that_a_release_does_not_take_end_it_with_its_parsers_words(
+    line: str, release: str, last: str
+) -> None:
+    assert refusal(line.split(), release)[-1] == last
+    assert refusal(line.split(), release, serves=False)[-1] == last
+
+
+def test_a_reasoning_parser_that_nobody_registered_ends_only_the_engine_that_serves() -> None:
+    words = "m --reasoning-parser deepseek_r2".split()
+    assert refusal(words, "0.11.1")[-1].startswith(
+        "KeyError: 'invalid reasoning parser: deepseek_r2 (chose from { deepse"
+    )
+    assert refusal(words, "0.11.1", serves=False) == []
+    assert refusal([*words, "--reasoning-parser-plugin", "/p.py"], "0.11.1") == []
+
+
+def test_arguments_that_a_release_takes_are_not_refused() -> None:
+    line = "m --reasoning-parser deepseek_r1 --enforce-eager --max-num-seqs 8 --nnodes 2 --node-rank 1 --headless"
+    assert refusal(line.split(), "0.11.1") == []
 
 
 def test_health_version_and_models_answer(serve: Serve) -> None:

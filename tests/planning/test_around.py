@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planning import engine, gpus, models
-from planning.cache import GIB, cache, host
+from planning.cache import GIB, CacheSize, cache, host
 from planning.choose import fit
 from planning.cost import Prices, checked, cost
 from planning.errors import PlanError
@@ -33,7 +33,7 @@ def test_the_cache_holds_the_model_and_survives_one_lost_worker() -> None:
 
 def test_a_cache_too_small_for_the_model_is_refused_with_its_arithmetic() -> None:
     with pytest.raises(PlanError, match="5 x 120 GiB x 0.95 = 570 GiB, but 673 GiB are to be held"):
-        cache(R1, workers=5)
+        cache(R1, CacheSize(workers=5))
 
 
 def test_a_wanted_reading_rate_may_ask_for_more_workers() -> None:

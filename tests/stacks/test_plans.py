@@ -84,7 +84,7 @@ def test_every_service_is_judged_before_anything_is_said():
 
 def test_an_unproven_service_is_deployed_with_a_warning_instead():
     planned = plan_services(parse(on("H800-80", layout=ONE_NODE, maxModelLen=4096, unproven=True)))["ds"]
-    assert not planned.plan.fits and "does not fit" in planned.warning
+    assert not planned.plan.fits and "does not fit" in planned.warnings[0]
     assert "does not fit" in briefly("ds", planned)[0]
 
 
@@ -101,7 +101,7 @@ def test_an_auto_layout_takes_the_fewest_gpus_that_hold_the_model_and_its_answer
 def test_the_context_that_the_plan_found_is_the_one_that_the_engine_is_told():
     config = parse(on("H20-96", layout=ONE_NODE))
     planned = plan_services(config)["ds"]
-    arguments = engine.arguments("ds", planned, config.weights)
+    arguments = engine.arguments("ds", planned, engine.from_volume(config.weights, planned.service.model))
     assert arguments[arguments.index("--max-model-len") + 1] == str(planned.max_model_len) != "163840"
 
 

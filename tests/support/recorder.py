@@ -53,6 +53,11 @@ class Recorder(MockMonitor):
             pulumi.runtime.set_mocks(self.mocks, project=PROJECT, stack=STACK, preview=self.preview, monitor=self)
             pulumi.runtime.test(program)()
         finally:
+            # A run that failed leaves tasks that wait for what never comes.
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             loop.close()
             asyncio.set_event_loop(None)
 

@@ -14,21 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from local.providers.reporting import Refusal
+
 Manifest = dict[str, Any]
 
 _TIMEOUT_SECONDS = 32
 # A handshake costs more than what most requests do, and nothing is left open while an operation waits.
 _CONNECTIONS = 4
-
-
-class Refusal(Exception):
-    """Something cannot be done, for reasons that the user reads word for word. `code` is an HTTP status or 0."""
-
-    code, reason, details = 0, "", {}
-
-    @property
-    def reasons(self) -> list[str]:
-        return [str(self)]
 
 
 class Unreachable(Refusal):

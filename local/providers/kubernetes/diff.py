@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from local.providers.kubernetes.wire import UNKNOWN
+from local.providers.wire import UNKNOWN
 
 _ABSENT = object()
 _BARE_KEY = re.compile(r"[A-Za-z_$][\w$]*\Z")
@@ -42,17 +42,17 @@ class Change:
 def compare(live: dict[str, Any], old_inputs: dict[str, Any], news: dict[str, Any]) -> tuple[list[Change], bool]:
     """The state's live object, reduced to what the old inputs had, against the new inputs.
 
-    The second is whether the old object has to go first, because the new one has its name.
+    The second is whether a replacement has the old one's name, so that the old one has to go first.
     """
     old = prune(live, old_inputs)
     fields = _REPLACING + _REPLACING_BY_KIND.get(f"{news.get('apiVersion')}/{news.get('kind')}", [])
     changes = [
         Change(path, kind, any(_touches(path, field, old if kind == "delete" else news) for field in fields))
-        for path, kind in _walk(old, news, "")
+        for path, kind in walk(old, news)
     ]
     before, after = (side.get("metadata") or {} for side in (live, news))
     stays = all((before.get(key) or "") == (after.get(key) or "") for key in ("name", "namespace"))
-    return changes, stays and annotation(news, "autonamed") != "true" and any(change.replaces for change in changes)
+    return changes, stays and annotation(news, "autonamed") != "true"
 
 
 def prune(live: Any, shape: Any) -> Any:
@@ -64,18 +64,19 @@ def prune(live: Any, shape: Any) -> Any:
     return live
 
 
-def _walk(old: Any, new: Any, path: str) -> Iterator[tuple[str, str]]:
+def walk(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Path and kind of every change, a part that is added or removed as one."""
     if new is _ABSENT or (new is None and old is not None):
         yield path, "delete"
     elif old is _ABSENT:
         yield path, "add"
     elif isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from _walk(old.get(key, _ABSENT), new.get(key, _ABSENT), _join(path, key))
+            yield from walk(old.get(key, _ABSENT), new.get(key, _ABSENT), _join(path, key))
     elif isinstance(old, list) and isinstance(new, list):
         for index in range(max(len(old), len(new))):
             pair = (items[index] if index < len(items) else _ABSENT for items in (old, new))
-            yield from _walk(*pair, f"{path}[{index}]")
+            yield from walk(*pair, f"{path}[{index}]")
     elif new == UNKNOWN or old != new or isinstance(old, bool) != isinstance(new, bool):
         yield path, "update"
 

@@ -1,17 +1,9 @@
-"""How an operation fails: the words for the user, and the form in which the engine gets them."""
+"""How an operation on an object fails: the words for the user."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import grpc
-from pulumi.runtime.proto import provider_pb2, status_pb2
-
-from local.providers.kubernetes.client import Manifest, NoMatch, Refusal, Unreachable
-from local.providers.kubernetes.wire import Properties, encode
+from local.providers.kubernetes.client import Manifest, NoMatch, Unreachable
+from local.providers.reporting import Refusal
 
 _ALREADY_EXISTS_HELP = """
 
@@ -37,16 +29,6 @@ DELETE_HINT = (
 )
 
 
-@dataclass
-class Incomplete(Exception):
-    """The object is there and goes into the state, with `reasons` as its initErrors."""
-
-    id: str
-    outputs: Properties
-    inputs: Properties
-    reasons: list[str]
-
-
 def not_created(urn: str, manifest: Manifest, error: Refusal) -> Refusal:
     if isinstance(error, Unreachable):
         return error
@@ -63,25 +45,3 @@ def not_created(urn: str, manifest: Manifest, error: Refusal) -> Refusal:
 def not_live(what: str, error: Refusal) -> list[str]:
     first, *others = error.reasons
     return [f"{what} failed to fully initialize or become live: {first}", *others]
-
-
-def reported(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
-    """A request's handler whose errors go to the engine; UNKNOWN is the code that it shows without comment."""
-
-    @functools.wraps(method)
-    def served(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return method(self, request)
-        except Incomplete as error:
-            status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message="; ".join(error.reasons))
-            status.details.add().Pack(
-                provider_pb2.ErrorResourceInitFailed(
-                    id=error.id, properties=encode(error.outputs), inputs=encode(error.inputs), reasons=error.reasons
-                )
-            )
-            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-            context.abort(grpc.StatusCode.UNKNOWN, status.message)
-        except Refusal as error:
-            context.abort(grpc.StatusCode.UNKNOWN, str(error))
-
-    return served

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from local.providers.kubernetes.client import Refusal
-from local.providers.kubernetes.wire import UNKNOWN, plain
+from local.providers.reporting import Refusal
+from local.providers.wire import UNKNOWN, plain
 
 _FILES = ("certificate-authority", "client-certificate", "client-key")
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from local.providers.kubernetes import failures, kubeconfig, ownership
-from local.providers.kubernetes.client import Api, ApiError, Manifest, NoMatch, Refusal, Unreachable
+from local.providers.kubernetes.client import Api, ApiError, Manifest, NoMatch, Unreachable
 from local.providers.kubernetes.diff import annotation, compare, prune
-from local.providers.kubernetes.failures import Incomplete, reported
-from local.providers.kubernetes.waits import NotReady, Say, Wait
-from local.providers.kubernetes.wire import UNKNOWN, Properties, Secret, decode, encode, has_unknowns, mark_like, plain
+from local.providers.kubernetes.waits import NotReady, Say, Wait, succeeded
+from local.providers.reporting import Incomplete, Refusal, reported
+from local.providers.wire import UNKNOWN, Properties, Secret, decode, encode, has_unknowns, mark_like, plain
+
+if TYPE_CHECKING:
+    from local.providers.kubernetes.release import Releases
 
 VERSION = "4.34.2"
 _FIELD_MANAGER, _INITIAL_API_VERSION, _INPUTS = "__fieldManager", "__initialApiVersion", "__inputs"
@@ -33,6 +37,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self._cancelled = threading.Event()
         self._api: Api | None = None
         self._no_api = ""
+        self._entries: tuple[dict[str, Any], dict[str, Any], str] = ({}, {}, "default")
         self._namespace = "default"
         self._delete_unreachable = False
 
@@ -80,7 +85,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         switch = settings.get("deleteUnreachable", os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE", ""))
         self._delete_unreachable = str(switch).lower() in ("true", "1")
         try:
-            self._api = Api(*kubeconfig.resolve(settings.get("kubeconfig"), settings.get("context")))
+            self._entries = kubeconfig.resolve(settings.get("kubeconfig"), settings.get("context"))
+            self._api = Api(*self._entries)
             self._namespace = settings.get("namespace") or self._api.namespace
         except (Refusal, OSError, LookupError, ValueError) as error:
             self._no_api = (
@@ -89,9 +95,17 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             )
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
+    @functools.cached_property
+    def _releases(self) -> Releases:
+        from local.providers.kubernetes.release import Cluster, Releases  # few programs have a release
+
+        return Releases(lambda: self.api, lambda: Cluster(*self._entries[:2], self._namespace), self._cancelled)
+
     @reported
     def Check(self, request: Any) -> Any:
         """Fills in name, namespace and Secret data."""
+        if _is_release(request):
+            return self._releases.check(request)
         olds, inputs = plain(decode(request.olds)), decode(request.news)
         if _is_secret_kind(inputs):
             _encode_texts(inputs)
@@ -113,26 +127,47 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     @reported
     def Diff(self, request: Any) -> Any:
+        if _is_release(request):
+            return self._releases.diff(request)
         state, news = plain(decode(request.olds)), plain(decode(request.news))
         live = {key: value for key, value in state.items() if not key.startswith("__")}
-        changes, delete_first = compare(live, plain(decode(request.old_inputs)), news)
+        changes, same_name = compare(live, plain(decode(request.old_inputs)), news)
         details = {
             change.path: provider_pb2.PropertyDiff(
                 kind=_CHANGES[change.kind] + change.replaces, inputDiff=change.kind == "delete"
             )
             for change in changes
         }
+        replaces = [change.path for change in changes if change.replaces] + self._unready(request.urn, live, news)
         return provider_pb2.DiffResponse(
-            changes=2 if changes else 1,
+            changes=2 if changes or replaces else 1,
             diffs=sorted({path.split(".")[0].split("[")[0] for path in details}),
-            replaces=[change.path for change in changes if change.replaces],
-            deleteBeforeReplace=delete_first,
+            replaces=replaces,
+            deleteBeforeReplace=same_name and bool(replaces),
             hasDetailedDiff=True,
             detailedDiff=details,
         )
 
+    def _unready(self, urn: str, old: Manifest, news: Manifest) -> list[str]:
+        """What replaces a Job that asks for it and has not succeeded: the cluster is looked at, not the state."""
+        if annotation(news, "replaceUnready") != "true":
+            return []
+        if news["kind"] != "Job":
+            self._say(urn)("warning!", "replaceUnready annotation is not supported for this resource")
+            return []
+        try:
+            ready = succeeded(self.api.get(old))
+        except Unreachable:
+            self._say(urn)("warning!", "Cluster is unreachable, skipping replaceUnready check")
+            return []
+        except ApiError:
+            return []  # whatever is wrong with it shows where it is worked on
+        return [] if ready else ['.metadata.annotations["pulumi.com/replaceUnready"]']
+
     @reported
     def Create(self, request: Any) -> Any:
+        if _is_release(request):
+            return self._releases.create(request, self._say(request.urn))
         inputs = decode(request.properties)
         manifest = plain(inputs)
         if request.preview and has_unknowns(manifest):
@@ -170,6 +205,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     @reported
     def Update(self, request: Any) -> Any:
+        if _is_release(request):
+            return self._releases.update(request, self._say(request.urn))
         inputs = decode(request.news)
         manifest = plain(inputs)
         if request.preview and has_unknowns(manifest):
@@ -219,6 +256,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     @reported
     def Read(self, request: Any) -> Any:
         """The live object, cut to the fields of the known inputs; nothing when it is gone."""
+        if _is_release(request):
+            return self._releases.read(request)
         known, state = decode(request.inputs), decode(request.properties)
         manifest = _identity(request.urn, request.id, plain(state))
         try:
@@ -242,6 +281,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     @reported
     def Delete(self, request: Any) -> Empty:
         """Waits until the object is gone. One that is gone already is fine."""
+        if _is_release(request):
+            self._releases.delete(request, self._say(request.urn))
+            return Empty()
         state = plain(decode(request.properties))
         manifest = _identity(request.urn, request.id, state)
         settings = {"metadata": state.get("metadata", {})}
@@ -268,6 +310,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             raise Refusal(f"{what}. {failures.DELETE_HINT}") from error
         option = "configured Kubernetes cluster is unreachable and the `deleteUnreachable` option is enabled"
         self._say(urn)("info!", f"{option}. Deleting the unreachable resource from Pulumi state")
+
+
+def _is_release(request: Any) -> bool:
+    return _type_token(request.urn) == "helm.sh/v3:Release"
 
 
 def _type_token(urn: str) -> str:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from local.providers.kubernetes.client import Manifest, Refusal
+from local.providers.kubernetes.client import Manifest
+from local.providers.reporting import Refusal
+
+_EQUAL = "\ufffd"  # what no path has
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at a live object showed: `lines` (severity, text) are told at once, `problems` when time runs out."""
+    """What a look at a live object showed: `lines` (severity, text) are told at once, `problems` when time runs out.
+
+    `failed` is an object that will not get ready any more: the wait ends with the problems.
+    """
 
     ready: bool
     lines: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
     fine_when_late: bool = False
+    failed: bool = False
 
 
 def waiting(line: str, *problems: str, severity: str = "info") -> Look:
@@ -54,15 +62,19 @@ def _parse_one(text: str) -> Step:
 def _parse_path(text: str) -> Step:
     import jsonpath  # as costly as all of this package together, and rarely needed
 
-    if text[:1] in ("'", '"'):
-        raise Refusal(f"{text} should omit shell quotes")
-    path, compares, wanted = text.partition("}=")
-    if not path.startswith("{") or not (compares or path.endswith("}")):
-        raise Refusal(f"{text} should be wrapped in brackets {{ ... }}")
-    if compares and not wanted:
-        raise Refusal(f"{text} requires a value")
-    path = path.removesuffix("}")
-    shown, path = f"{path}}}", path[1:].strip()
+    # Every `=` but `==` counts, also one of a filter, such as `!=`.
+    parts = text.replace("==", _EQUAL).split("=")
+    shown, *others = (part.replace(_EQUAL, "==") for part in parts)
+    if len(others) > 1:
+        raise Refusal(f'format should be {{.path}}=value or {{.path}}, got "{text}"')
+    if others == [""]:
+        raise Refusal(f"{shown}= requires a value")
+    if shown[:1] == shown[-1:] == "'":
+        raise Refusal(f"{shown} should omit shell quotes")
+    braced = re.search(r"\{\s*(.*?)\s*\}", shown)
+    if braced is None:
+        raise Refusal(f"{shown} should be wrapped in brackets {{ ... }}")
+    wanted, path = "".join(others), braced.group(1)
     try:
         find = jsonpath.compile(path if path.startswith("$") else f"${path}").findall
     except jsonpath.JSONPathError as error:
@@ -103,7 +115,8 @@ def _path(live: Manifest, find: Callable[[Manifest], list[Any]], shown: str, wan
     goal = f"{shown}={wanted}" if wanted else shown
     if not found:
         return waiting(f"{shown} selected nothing")
-    values = [value if isinstance(value, str) else json.dumps(value) for value in found]
-    if not wanted or wanted in values:
+    # Of several only the first counts.
+    value = found[0] if isinstance(found[0], str) else json.dumps(found[0])
+    if not wanted or wanted == value:
         return done(f"Found {goal}")
-    return waiting(f'Waiting for {goal} (found "{values[0]}")')
+    return waiting(f'Waiting for {goal} (found "{value}")')

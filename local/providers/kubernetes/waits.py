@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.providers.kubernetes import waitfor
-from local.providers.kubernetes.client import Api, ApiError, Manifest, Refusal, Unreachable
+from local.providers.kubernetes.client import Api, ApiError, Manifest, Unreachable
 from local.providers.kubernetes.diff import annotation
 from local.providers.kubernetes.waitfor import Look, done, generation_lag, waiting
+from local.providers.reporting import Refusal
 
 Say = Callable[[str, str], None]
 
 _DEFAULT_SECONDS = 600.0
-_CLAIM_SECONDS = 300.0
+_VOLUME_SECONDS = 300.0
 _SERVICE_SETTLE_SECONDS = 10.0
+_FAILED = "Resource '{name}' was created but failed to initialize"
 _TIMED_OUT = "timed out waiting for the condition"
 # Kinds whose deletion `pulumi.com/skipAwait` does not wait for; all others wait all the same.
 _SKIP_DELETE_WAIT = {"Namespace", "Pod", "ReplicationController", "Deployment", "StatefulSet", "DaemonSet", "Job"}
@@ -54,18 +56,20 @@ class Wait:
             self.say("info", "Skipping await logic")
             return live
         wanted, look_at = annotation(manifest, "waitFor"), _LOOKS.get(_kind(live))
-        name, is_claim = live["metadata"]["name"], _kind(live) == "/PersistentVolumeClaim"
-        deadline = time.monotonic() + (_CLAIM_SECONDS if is_claim else self._limit(manifest))
+        name, of_volume = live["metadata"]["name"], look_at in (_claim, _volume)
+        deadline = time.monotonic() + (_VOLUME_SECONDS if of_volume else self._limit(manifest))
         if wanted is not None:
             for step in waitfor.parse(wanted):
                 live, look = self._until(live, step, deadline)
                 if not look.ready:
                     raise NotReady(live, _TIMED_OUT)
-        elif look_at and not (is_claim and self.update):
+        elif look_at and not (of_volume and self.update):
             live, look = self._until(live, lambda now: look_at(self, now), deadline)
+            if look.failed:
+                raise NotReady(live, _FAILED.format(name=name), *look.problems)
             if not (look.ready or look.fine_when_late):
                 late = f"'{name}' timed out waiting to be Ready"
-                raise NotReady(live, f"Timeout occurred polling for '{name}'" if is_claim else late, *look.problems)
+                raise NotReady(live, f"Timeout occurred polling for '{name}'" if of_volume else late, *look.problems)
         return live
 
     def until_gone(self, manifest: Manifest, live: Manifest) -> None:
@@ -83,11 +87,10 @@ class Wait:
     def problems_now(self, live: Manifest) -> list[str]:
         """What a refresh says about an object of a built-in kind that is not ready."""
         look_at = _LOOKS.get(_kind(live))
-        if look_at in (None, _service, _claim) or annotation(live, "skipAwait") == "true":
+        if look_at in (None, _service, _claim, _volume) or annotation(live, "skipAwait") == "true":
             return []
         look = look_at(self, live)
-        failed = f"Resource '{live['metadata']['name']}' was created but failed to initialize"
-        return [] if look.ready else [failed, *look.problems]
+        return [] if look.ready else [_FAILED.format(name=live["metadata"]["name"]), *look.problems]
 
     def _limit(self, manifest: Manifest) -> float:
         """Seconds to wait: custom timeout, else annotation, else ten minutes."""
@@ -102,7 +105,7 @@ class Wait:
             for line in look.lines:
                 if line not in told:
                     self.say(*line)
-            if look.ready:
+            if look.ready or look.failed:
                 break
         return live, look
 
@@ -184,14 +187,58 @@ def _stateful_set(wait: Wait, live: Manifest) -> Look:
     )
 
 
+def succeeded(job: Manifest) -> bool:
+    """Whether a Job is what the official plugin calls ready."""
+    return _is_true(job, "Complete")
+
+
 def _job(wait: Wait, live: Manifest) -> Look:
     status = live.get("status") or {}
-    if _is_true(live, "Complete"):
+    if succeeded(live):
         return done()
+    failure = _condition(live, "Failed")
+    if failure.get("status") == "True" and failure.get("reason") in ("BackoffLimitExceeded", "DeadlineExceeded"):
+        why = f"[{failure['reason']}] {failure.get('message', '')}"
+        return Look(False, problems=(*_pods_of_job(wait, live), why), failed=True)
     if "startTime" not in status:
         return waiting(f'Waiting for Job "{_shown(live)}" to start')
     counts = " | ".join(f"{name}: {status.get(name.lower(), 0)}" for name in ("Active", "Succeeded", "Failed"))
     return waiting(f'Waiting for Job "{_shown(live)}" to succeed ({counts})')
+
+
+def _pods_of_job(wait: Wait, job: Manifest) -> list[str]:
+    """What is wrong with the pods that a Job has left."""
+    path = f"/api/v1/namespaces/{job['metadata']['namespace']}/pods"
+    try:
+        pods = wait.api.request("GET", path, labelSelector=f"job-name={job['metadata']['name']}")["items"]
+    except ApiError:
+        return []
+    found = []
+    for pod in pods:
+        ready = _condition(pod, "Ready")
+        words = [ready["message"]] if ready.get("reason") and ready.get("message") else []
+        for container in pod["status"].get("containerStatuses", []):
+            words += _container_words(container)
+        if words:
+            found.append(f"[Pod {_shown(pod)}]: " + "\n".join(words))
+    return found
+
+
+def _container_words(status: dict[str, Any]) -> list[str]:
+    state, last = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
+    waits, ended = state.get("waiting") or {}, state.get("terminated") or {}
+    words = []
+    if waits and waits.get("reason") != "ContainerCreating":
+        words.append(f"[{waits.get('reason', '')}] {waits.get('message', '')}")
+    if ended.get("message") and ended.get("reason"):
+        words.append(f"[{ended['reason']}] {ended['message']}")
+    elif ended.get("reason"):
+        words.append(f'container "{status["name"]}" completed with exit code {ended["exitCode"]}')
+    if last:
+        how = f"{last.get('reason', '')}: exit code {last['exitCode']}"
+        words.append(f'container "{status["name"]}" terminated at {last.get("finishedAt")} ({how})')
+        words += [last["message"]] if last.get("message") else []
+    return words
 
 
 def _pod(wait: Wait, live: Manifest) -> Look:
@@ -211,6 +258,12 @@ def _claim(wait: Wait, live: Manifest) -> Look:
     except ApiError:
         return Look(False)
     return Look(storage_class.get("volumeBindingMode") == "WaitForFirstConsumer")
+
+
+def _volume(wait: Wait, live: Manifest) -> Look:
+    phase = (live.get("status") or {}).get("phase")
+    lines = {"Available": "✅ PV marked available", "Bound": "✅ PV has been bound"}
+    return done(lines[phase]) if phase in lines else Look(False)
 
 
 def _service(wait: Wait, live: Manifest) -> Look:
@@ -237,5 +290,6 @@ _LOOKS: dict[str, Callable[[Wait, Manifest], Look]] = {
     "batch/Job": _job,
     "/Pod": _pod,
     "/Service": _service,
+    "/PersistentVolume": _volume,
     "/PersistentVolumeClaim": _claim,
 }

@@ -124,8 +124,8 @@ class Engine:
     def refresh(self) -> Outcome:
         return self._run(self.stack.refresh)
 
-    def destroy(self) -> Outcome:
-        return self._run(self.stack.destroy)
+    def destroy(self, **options: Any) -> Outcome:
+        return self._run(self.stack.destroy, **options)
 
     def state(self) -> dict[str, Any]:
         """What `pulumi stack export` would give, which takes as long as an operation."""

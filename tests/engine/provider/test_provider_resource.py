@@ -12,7 +12,7 @@ import yaml
 from pulumi import ResourceOptions
 
 from local.providers.kubernetes import kubeconfig as kubeconfigs
-from local.providers.kubernetes.wire import UNKNOWN
+from local.providers.wire import UNKNOWN
 from tests.engine.provider.conftest import Cluster, Engine
 
 

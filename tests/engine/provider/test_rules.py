@@ -11,8 +11,8 @@ import pytest
 
 from local.paths import ROOT
 from local.providers.kubernetes import diff, provider, waits
-from local.providers.kubernetes.client import Refusal
-from local.providers.kubernetes.waitfor import Look, parse, waiting
+from local.providers.kubernetes.waitfor import Look, done, parse, waiting
+from local.providers.reporting import Refusal
 
 LIVE = {
     "metadata": {"generation": 3},
@@ -37,6 +37,8 @@ LIVE = {
         ("jsonpath={.status.[}", "parsing \"{.status.[}\": jsonpath: unexpected '[' at position 10"),
         ("jsonpath={.a}=", "{.a}= requires a value"),
         ("jsonpath='{.spec.size}'", "'{.spec.size}' should omit shell quotes"),
+        ("jsonpath={.status[?@ != 'a']}", "{.status[?@ ! should be wrapped in brackets { ... }"),
+        ("jsonpath={.a}=b=c", 'format should be {.path}=value or {.path}, got "{.a}=b=c"'),
     ],
 )
 def test_a_wait_for_that_cannot_be_read_says_why(text: str, words: str) -> None:
@@ -61,12 +63,23 @@ def test_a_wait_for_that_cannot_be_read_says_why(text: str, words: str) -> None:
         ('jsonpath={.status.conditions[?(@.type=="Ready")].status}=True', True),
         ("jsonpath={$.status.conditions[?@.type=='Ready' && @.status=='True']}", True),
         ("jsonpath={.status.conditions[*].status}=True", True),
+        ("jsonpath={.status.conditions[*].status}=False", False),  # of several only the first counts
+        ("jsonpath={.status[?@ == 'Complete' || @ == 'Almost there']}", True),
+        ("jsonpath={.status[?@ == 'Complete' || @ == 'Failed']}", False),
+        ("jsonpath={.status[?@ == 'Complete' || @ == 'Almost there']}=Complete", False),
         ("jsonpath={.status.conditions[?(@.type=='Broken')].status}=True", False),
     ],
 )
 def test_each_form_of_wait_for_holds_when_it_should(text: str, ready: bool) -> None:
     (step,) = parse(text)
     assert step(LIVE).ready is ready
+
+
+def test_a_filter_that_ends_on_success_or_failure_says_what_it_looks_for_and_that_it_was_found() -> None:
+    text = "{.status[?@ == 'Complete' || @ == 'Almost there']}"
+    (step,) = parse(f"jsonpath={text}")
+    assert step({"metadata": {}, "status": {"phase": "Executing"}}) == waiting(f"{text} selected nothing")
+    assert step(LIVE) == done(f"Found {text}")
 
 
 def test_a_lagging_status_does_not_count() -> None:
@@ -123,7 +136,7 @@ def test_the_fields_that_cost_the_object_are_those_of_the_official_plugin() -> N
 def test_the_plugin_starts_without_the_sdk() -> None:
     # The SDK's own import would double what a preview costs.
     code = (
-        "import sys; from local.providers.kubernetes import __main__ as plugin; plugin._skip_sdk();"
+        "import sys; from local.providers import serving; serving.skip_sdk();"
         "import local.providers.kubernetes.provider; print('pulumi.output' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

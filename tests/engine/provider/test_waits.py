@@ -158,9 +158,19 @@ def test_built_in_kinds_are_waited_for_side_by_side(engine: Engine, cluster: Clu
         )
         k8s.core.v1.Service(
             "lb",
-            metadata=named("lb"),
+            metadata=named("lb") | {"annotations": {"rehearsal.modelserve.dev/fail": "no-address"}},
             spec={"type": "LoadBalancer", "selector": {"app": "none"}, "ports": [{"port": 80}]},
             opts=BRIEFLY,
+        )
+        k8s.core.v1.PersistentVolume(
+            "volume",
+            metadata={"name": namespace},
+            spec={
+                "access_modes": ["ReadOnlyMany"],
+                "capacity": {"storage": "1Gi"},
+                "host_path": {"path": "/models"},
+                "storage_class_name": "none",
+            },
         )
         later = k8s.storage.v1.StorageClass(
             "later",
@@ -184,7 +194,7 @@ def test_built_in_kinds_are_waited_for_side_by_side(engine: Engine, cluster: Clu
 
     outcome = engine.up(program)
     late = {name: engine.resource(name).get("initErrors") for name in engine.names()}
-    assert sorted(late) == ["claim", "dep", "headless", "job", "later", "lb", "short", "sts", "svc"]
+    assert sorted(late) == ["claim", "dep", "headless", "job", "later", "lb", "short", "sts", "svc", "volume"]
     assert late["lb"] == [
         not_live(engine, "'lb' timed out waiting to be Ready", "core/v1:Service", "lb"),
         "Service was not allocated an IP address; does your cloud provider support this?",
@@ -200,5 +210,6 @@ def test_built_in_kinds_are_waited_for_side_by_side(engine: Engine, cluster: Clu
         f'Waiting for Job "{namespace}/job" to start',
         "[1/2] Waiting for StatefulSet to create Pods (0/1 Pods ready)",
         "[1/3] Finding Pods to direct traffic to",
+        "✅ PV marked available",
     ):
         assert line in outcome.status

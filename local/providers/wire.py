@@ -36,7 +36,7 @@ def _decode(value: Value) -> Any:
         if _SIGNATURE not in decoded:
             return decoded
         if decoded[_SIGNATURE] != _SECRET:
-            raise ValueError("assets, archives and resource references are no part of a Kubernetes object")
+            raise ValueError("assets, archives and resource references are not understood here")
         return Secret(decoded["value"])
     if kind == "list_value":
         return [_decode(item) for item in value.list_value.values]

@@ -1,0 +1,95 @@
+"""The argument list of `vllm serve` as the simulated engine takes it, and as the parser of a release refuses it.
+
+Knows the flags' facts by planning.flags; checks no types, and nothing that vLLM finds out only with the model at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planning import flags
+
+# vLLM takes the model's own, which nothing here knows.
+_DEFAULT_MAX_MODEL_LEN = 131072
+_USAGE = "usage: vllm serve [model_tag] [options]"
+_REASONING = "--reasoning-parser"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the simulator takes from the argument list of `vllm serve`."""
+
+    model: str
+    served_names: tuple[str, ...]
+    port: int = 8000
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    max_model_len: int = _DEFAULT_MAX_MODEL_LEN
+    api_keys: tuple[str, ...] = ()
+    executor: str = "mp"
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Arguments:
+        """Reads an argument list; flags that mean nothing here are passed over, as are their values."""
+        found = _flags(words)
+
+        def number(default: int, *names: str) -> int:
+            return next((_human_int(found[name][-1]) for name in names if found.get(name)), default)
+
+        model = next(iter(found.get("", found.get("--model", ()))), "")
+        return cls(
+            model=model,
+            served_names=tuple(found.get("--served-model-name", ())) or (model,),
+            port=number(8000, "--port"),
+            tensor_parallel=number(1, "--tensor-parallel-size", "-tp"),
+            pipeline_parallel=number(1, "--pipeline-parallel-size", "-pp"),
+            max_model_len=number(_DEFAULT_MAX_MODEL_LEN, "--max-model-len"),
+            api_keys=tuple(found.get("--api-key", ())),
+            executor=next(iter(found.get("--distributed-executor-backend", ())), "mp"),
+        )
+
+
+def _flags(words: Sequence[str]) -> dict[str, list[str]]:
+    """Flag → its values; under the empty name the words before the first flag."""
+    found: dict[str, list[str]] = {}
+    current = ""
+    for word in words:
+        if re.match(r"--?[A-Za-z]", word):
+            name, _, value = word.partition("=")
+            current = name.replace("_", "-")
+            found[current] = [value] if value else []
+        else:
+            found.setdefault(current, []).append(word)
+    return found
+
+
+def _human_int(text: str) -> int:
+    """vLLM's human_int: 32k is 32000, 32K is 32768."""
+    powers = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+    return int(float(text[:-1]) * powers[text[-1]]) if text[-1:] in powers else int(text)
+
+
+def refusal(words: Sequence[str], release: str, *, serves: bool = True) -> list[str]:
+    """The last words of an engine of that release that does not take the argument list; none where it does.
+
+    A value is refused before a flag that is unknown, as argparse goes. The name of a reasoning parser that may be a
+    plugin's is looked up only by the API server, which `serves` says this engine has.
+    """
+    given = flags.parse(words)
+    for each in given:
+        known = flags.choices(each.spelling, release)
+        if known and flags.enforced(each.spelling, release) and each.values and each.values[0] not in known:
+            choose = ", ".join(map(repr, known))
+            said = f"invalid choice: {each.values[0]!r} (choose from {choose})"
+            return [_USAGE, f"vllm serve: error: argument {each.spelling}: {said}"]
+    unknown = [" ".join([each.word, *each.values]) for each in given if flags.problem(each.word, release)]
+    if unknown:
+        return [_USAGE, f"vllm: error: unrecognized arguments: {' '.join(unknown)}"]
+    found = _flags(words)
+    for parser in found.get(_REASONING, ()) if serves and f"{_REASONING}-plugin" not in found else ():
+        known = flags.choices(_REASONING, release)
+        if known and parser not in known:
+            return [f"KeyError: 'invalid reasoning parser: {parser} (chose from {{ {','.join(known)} }})'"]
+    return []

@@ -1,0 +1,97 @@
+"""The operators that a stack needs in its cluster: where their charts are, and what which release of them can do.
+
+Knows no cluster: what is installed there, the configuration says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from planning.catalog import entries, fact
+from planning.engine import release_key
+from planning.errors import PlanError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A chart and how it is installed. `version` is the chart's, `app_version` that of the operator in it.
+
+    `repo` is None where `chart` is a whole address.
+    """
+
+    release: str
+    namespace: str
+    chart: str
+    version: str
+    app_version: str
+    repo: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def has(addon: str, version: str, feature: str) -> bool:
+    """Whether this release of the operator (`lws`, `0.5.0`; a leading v is fine) has a feature of the catalog's table.
+
+    A candidate counts as its release, a release that the catalog does not know as the newest before it.
+    Raises PlanError for a version that is none, KeyError for a feature that the catalog does not have.
+    """
+    return _key(addon, version) >= release_key(since(addon, feature))
+
+
+def since(addon: str, feature: str) -> str:
+    """The first release of the operator that has the feature. Raises KeyError for one that is not in the catalog."""
+    return fact("addons", addon, "features")[feature]
+
+
+def source(addon: str, origin: str, region: str) -> Source:
+    """The chart of `lws` or `fluid` from `upstream` or from a cloud's catalog (`acs`), with that cloud's values.
+
+    Raises KeyError for an origin that the catalog does not have.
+    """
+    known = fact("addons", addon, origin)
+    return Source(
+        release=known["release"],
+        namespace=known["namespace"],
+        chart=known["chart"],
+        version=known["version"],
+        app_version=known["appVersion"],
+        repo=known["repo"],
+        values=_in_region(known["values"], region),
+    )
+
+
+def minimum(addon: str, origin: str) -> str | None:
+    """The oldest release of the operator that works on that cloud, None where none is known."""
+    return entries("addons")[addon].get(f"{origin}Minimum", {}).get("value")
+
+
+def require_minimum(addon: str, origin: str, version: str) -> None:
+    """Raises PlanError for a release that is too old for that cloud."""
+    oldest = minimum(addon, origin)
+    if oldest and _key(addon, version) < release_key(oldest):
+        raise PlanError(f"{addon} {version}: too old for {origin}, which needs {oldest}; write {oldest} or newer")
+
+
+def require_lasting_crds(addon: str, version: str) -> None:
+    """Raises PlanError for a release whose chart has its CRDs among its templates: Helm deletes them with the release,
+    and the API server with them every custom resource of every stack."""
+    if not has(addon, version, "crdsOutliveRelease"):
+        oldest = since(addon, "crdsOutliveRelease")
+        raise PlanError(
+            f"{addon} {version}: Helm would delete its CRDs with the release; write {oldest} or newer, "
+            "adopt: true for a release that is there already, or install: false"
+        )
+
+
+def _key(addon: str, version: str) -> tuple[int, ...]:
+    key = release_key(version)
+    if len(key) < 3:
+        raise PlanError(f"{addon} {version!r}: is no release; write three numbers, such as 0.9.0")
+    return key
+
+
+def _in_region(values: Any, region: str) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _in_region(value, region) for key, value in values.items()}
+    return values.replace("{region}", region) if isinstance(values, str) else values

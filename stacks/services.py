@@ -1,0 +1,347 @@
+"""The stack file's services: engine, layout, resources, exposure, and the rules of each.
+
+A service's name and what joins services are judged in `stacks.config`, whether it fits in `stacks.plans`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from planning import addons, flags
+from planning.catalog import fact
+from stacks.refusals import refuse, rule
+from stacks.values import (
+    AUTO,
+    AclId,
+    BinaryQuantity,
+    ModelName,
+    PinnedImage,
+    Positive,
+    Release,
+    Strict,
+    auto_schema,
+    gibibytes,
+)
+
+# Labels by which a cloud places and bills pods; keys of the cloud section say them.
+_CLOUD_LABELS = ("alibabacloud.com/",)
+_GPUS_DEFAULT = 8
+# Arguments that the program derives from other keys, and which key that is.
+_OWNED_FLAGS = {
+    "--served-model-name": "servedModelName",
+    "--port": "port",
+    "--model": "model",
+    "--tensor-parallel-size": "layout.tensor",
+    "-tp": "layout.tensor",
+    "--pipeline-parallel-size": "layout.pipeline",
+    "-pp": "layout.pipeline",
+    "--data-parallel-size": "replicas",
+    "-dp": "replicas",
+    "--max-model-len": "maxModelLen",
+    "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
+    "--distributed-executor-backend": "engine.launcher",
+    "--api-key": "the secret modelserve:apiKey",
+    "--host": "nothing: it listens on every address",
+    "--nnodes": "layout.nodes",
+    "-n": "layout.nodes",
+    "--node-rank": "engine.launcher",
+    "-r": "engine.launcher",
+    "--master-addr": "engine.launcher",
+    "--master-port": "engine.launcher",
+    "--headless": "engine.launcher",
+    "--reasoning-parser": "engine.reasoningParser",
+    "--enable-reasoning": "engine.reasoningParser",
+}
+
+
+class Engine(Strict):
+    """The inference engine in the image."""
+
+    image: PinnedImage = Field(description="the image, by tag or digest")
+    version: Release = Field(description="the vLLM release inside the image, in quotes")
+    launcher: Literal["ray", "native"] = Field(
+        "ray", description="what joins the nodes of one replica: ray, or vLLM itself (native)"
+    )
+    image_has_ray: bool = Field(
+        False, description="true where you put Ray into an image of a release that ships without it"
+    )
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1"
+    )
+    reasoning_parser: Annotated[str | None, AUTO] = Field(
+        None,
+        description="what splits reasoning from answers: a parser of vLLM, none, or auto for the model's own",
+        json_schema_extra=auto_schema,
+    )
+    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
+    env: dict[str, str] = Field({}, description="a map of further environment variables, text to text")
+
+    @field_validator("launcher")
+    @classmethod
+    def _engine_has_it(cls, value: str, info: ValidationInfo) -> str:
+        version = info.data.get("version")
+        if value == "native" and version and not flags.has("--nnodes", version):
+            raise rule(value, f"vLLM {version} joins nodes by Ray only", "write ray, or take a newer engine")
+        return value
+
+    @field_validator("extra_args")
+    @classmethod
+    def _engine_knows_them_and_no_key_of_ours_says_them(
+        cls, value: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
+        found = [
+            (
+                f"[{given.index}]",
+                given.spelling,
+                "is set by the program from another key",
+                f"use {_OWNED_FLAGS[given.spelling]}",
+            )
+            for given in flags.parse(value)
+            if given.spelling in _OWNED_FLAGS
+        ]
+        said = {index for index, *_ in found}
+        if "version" in info.data:
+            judged = flags.problems(value, info.data["version"], info.data.get("launcher"))
+            found += [(f"[{i}]", value[i], *wrong) for i, *wrong in judged if f"[{i}]" not in said]
+        refuse(*found)
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
+        refuse(
+            *[
+                (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
+                for name in value
+                if name.startswith(ours)
+            ]
+        )
+        return value
+
+
+class Layout(Strict):
+    """How one replica is cut over GPUs. tensor x pipeline = nodes x gpusPerNode."""
+
+    nodes: Positive = Field(description="the number of nodes (pods) of one replica")
+    gpus_per_node: Positive = Field(_GPUS_DEFAULT, description="the number of GPUs of each node")
+    pipeline: Positive = Field(description="the pipeline parallel size: stages that split the layers")
+    tensor: Positive = Field(description="the tensor parallel size: GPUs that split every layer")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.nodes * self.gpus_per_node
+
+    @field_validator("gpus_per_node")
+    @classmethod
+    def _a_pod_has_so_many(cls, value: int, info: ValidationInfo) -> int:
+        around = info.context
+        allowed = around.pods["gpus"] if around.pods else None
+        if allowed and value not in allowed:
+            whose = f"series {around.series} of {around.cloud}" if around.series else around.cloud
+            raise rule(value, f"{whose} has no pod of {value} GPUs", f"write one of {', '.join(map(str, allowed))}")
+        return value
+
+    @field_validator("tensor")
+    @classmethod
+    def _ranks_fill_the_gpus(cls, tensor: int, info: ValidationInfo) -> int:
+        if not {"nodes", "gpus_per_node", "pipeline"} <= info.data.keys():
+            return tensor
+        nodes, per_node, pipeline = (info.data[key] for key in ("nodes", "gpus_per_node", "pipeline"))
+        ranks, gpus = tensor * pipeline, nodes * per_node
+        if ranks != gpus:
+            stages, rest = divmod(gpus, tensor)
+            instead = f"write pipeline: {stages}" if not rest else f"write tensor: {per_node}, pipeline: {nodes}"
+            raise rule(
+                tensor,
+                f"tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but nodes {nodes} x "
+                f"gpusPerNode {per_node} = {gpus} GPUs",
+                f"{instead}, or change nodes",
+            )
+        return tensor
+
+
+class Resources(Strict):
+    """What each pod of a replica requests, which is also its limit."""
+
+    cpu: Positive = Field(description="whole CPUs of each pod, such as 64")
+    memory: BinaryQuantity = Field(description="memory of each pod, such as 512Gi")
+    shm: BinaryQuantity = Field(
+        "32Gi", validate_default=True, description="size of /dev/shm, such as 32Gi; it is part of memory"
+    )
+    ephemeral_storage: BinaryQuantity | None = Field(None, description="scratch disk of each pod, such as 30Gi")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_value_for_both(cls, given: Any) -> Any:
+        if isinstance(given, dict) and {"requests", "limits"} & given.keys():
+            raise rule(
+                given,
+                "requests and limits are one here: pods with GPUs are Guaranteed, a cloud would raise the lower one",
+                "write cpu and memory",
+            )
+        return given
+
+    @field_validator("memory")
+    @classmethod
+    def _the_series_has_such_pods(cls, value: str, info: ValidationInfo) -> str:
+        shapes, cpu, series = (info.context.pods or {}).get("memoryGib"), info.data.get("cpu"), info.context.series
+        if not shapes or cpu is None:
+            return value
+        if str(cpu) not in shapes:
+            raise rule(
+                f"cpu {cpu}",
+                f"series {series} has no pod of {cpu} vCPU, and a shape between two is refused or billed as the larger",
+                f"write cpu: one of {', '.join(shapes)}",
+            )
+        if gibibytes(value) not in shapes[str(cpu)]:
+            raise rule(
+                value,
+                f"series {series} has no pod of {cpu} vCPU with that memory, and it would be billed as the next larger",
+                f"write one of {', '.join(f'{gib}Gi' for gib in shapes[str(cpu)])}",
+            )
+        return value
+
+    @field_validator("ephemeral_storage")
+    @classmethod
+    def _the_series_has_such_disks(cls, value: str | None, info: ValidationInfo) -> str | None:
+        most = (info.context.pods or {}).get("ephemeralGib")
+        if value and most and gibibytes(value) > most:
+            raise rule(value, f"a pod of series {info.context.series} has at most {most}Gi", f"write at most {most}Gi")
+        return value
+
+    @field_validator("shm")
+    @classmethod
+    def _shm_is_part_of_memory(cls, value: str, info: ValidationInfo) -> str:
+        memory = info.data.get("memory")
+        if memory and gibibytes(value) >= gibibytes(memory):
+            raise rule(value, f"/dev/shm is counted in the pod's memory of {memory}", "write less than memory")
+        return value
+
+
+class Exposure(Strict):
+    """Who reaches a service from outside the cluster, by a load balancer."""
+
+    to: Literal["cluster", "private", "public"] = Field(
+        description="cluster for pods alone, private for the cloud's network, public for the internet"
+    )
+    allow_list: AclId | None = Field(
+        None, validate_default=True, description="the id of the access control list whose addresses alone get through"
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
+        if value != "cluster" and info.context.cloud == "local":
+            raise rule(value, "the rehearsal has no load balancer of a cloud", "write cluster")
+        if value != "cluster" and "apiKey" not in info.context.secrets:
+            raise rule(
+                value,
+                "whoever reaches the address could use the GPUs: there is no API key",
+                "run: pulumi config set --secret modelserve:apiKey",
+            )
+        return value
+
+    @field_validator("allow_list")
+    @classmethod
+    def _public_is_for_some(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("to") == "public":
+            raise rule(
+                "",
+                "is missing, and a public address is for everybody without it",
+                "write the id of an access control list",
+            )
+        return value
+
+
+class Service(Strict):
+    """One model under one name."""
+
+    model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
+    served_model_name: str | None = Field(
+        None, min_length=1, description="the model's name in requests; the service's name if absent"
+    )
+    engine: Engine = Field(description="a map with image and version")
+    layout: Annotated[Layout | None, AUTO] = Field(
+        None,
+        description="a map with nodes, tensor and pipeline, or auto for the cheapest layout that fits",
+        json_schema_extra=auto_schema,
+    )
+    resources: Resources = Field(description="a map with cpu and memory")
+    startup_seconds: Positive | None = Field(
+        None, description="seconds of a cold start, from pod to first answer, where you know better than the plan"
+    )
+    max_model_len: Annotated[Positive | None, AUTO] = Field(
+        None,
+        description="the longest context in tokens, or auto for the longest that fits",
+        json_schema_extra=auto_schema,
+    )
+    unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
+    replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
+    port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
+    expose: Exposure = Field(Exposure.model_construct(to="cluster", allow_list=None), description="a map with to")
+    readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
+    startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
+        "LeaderCreated", description="when a group's workers are created"
+    )
+    restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
+        "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
+    )
+    pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
+    pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
+
+    @field_validator("port")
+    @classmethod
+    def _port_is_free(cls, value: int, info: ValidationInfo) -> int:
+        cloud = info.context.cloud
+        reserved = fact("clouds", cloud, "reservedPorts") if cloud else {}
+        launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
+        taken = {
+            **{port: f"{cloud} reserves it for {what}" for port, what in reserved.items()},
+            **{port: f"the same pod uses it for {what}" for port, what in fact("engines", launcher, "ports").items()},
+        }
+        if str(value) in taken:
+            raise rule(value, taken[str(value)], "write 8000")
+        return value
+
+    @field_validator("startup_policy")
+    @classmethod
+    def _group_can_start(cls, value: str, info: ValidationInfo) -> str:
+        if value == "LeaderReady" and info.data.get("readiness_probe"):
+            raise rule(
+                value,
+                "workers would wait for a leader whose readiness probe passes only when the workers have "
+                "joined: a deadlock",
+                "write LeaderCreated",
+            )
+        return value
+
+    @field_validator("restart_policy")
+    @classmethod
+    def _lws_has_it(cls, value: str, info: ValidationInfo) -> str:
+        lws = info.context.lws
+        if value == "RecreateGroupAfterStart" and lws and not addons.has("lws", lws, value):
+            raise rule(value, f"LeaderWorkerSet {lws} does not know it", "write RecreateGroupOnPodRestart")
+        return value
+
+    @field_validator("pod_labels", "pod_annotations")
+    @classmethod
+    def _owned_by_us(cls, value: dict[str, str]) -> dict[str, str]:
+        owners = (
+            "leaderworkerset.sigs.k8s.io/",
+            "pulumi.com/",
+            "modelserve.dev/",
+            "app.kubernetes.io/",
+            *_CLOUD_LABELS,
+        )
+        refuse(
+            *[
+                (f".{key}", given, "is set by the program or its controllers", "leave it out")
+                for key, given in value.items()
+                if key.startswith(owners)
+            ]
+        )
+        return value
