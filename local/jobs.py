@@ -231,7 +231,8 @@ class Jobs:
 def ended(status: dict[str, Any], code: int, at: datetime) -> dict[str, Any]:
     """What changes in a pod's status when its container ends with `code`."""
     now, reason = at.strftime("%Y-%m-%dT%H:%M:%SZ"), "Completed" if code == 0 else "Error"
-    state = {"exitCode": code % 256, "reason": reason, "finishedAt": now}
+    # A process that a signal ended has a negative code here and 128 + signal in a container.
+    state = {"exitCode": code if code >= 0 else 128 - code, "reason": reason, "finishedAt": now}
     containers = [
         each
         | {

@@ -1,0 +1,117 @@
+"""A sync's Job on the rehearsal: the real Job controller, the real program, rclone, a loopback hub and object store."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from components import model_sync
+from components.credentials import KeyPair
+from components.model_sync import ModelSyncArgs
+from local import faults, object_store
+from local.api import ApiError, wait_until
+from local.control_plane import ControlPlane
+
+_JOBS = "/apis/batch/v1/namespaces/default/jobs"
+_PODS = "/api/v1/namespaces/default/pods"
+
+
+class Room:
+    """One sync's objects on a control plane, without a program that would register them."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane, self.api, self.name = plane, plane.api, f"sync-{secrets.token_hex(3)}"
+        self.bucket = object_store.buckets(plane.folder) / self.name
+        self.bucket.mkdir()
+        self.args = ModelSyncArgs(
+            stack="test",
+            namespace="default",
+            model="DeepSeek-R1",
+            repository="deepseek-ai/DeepSeek-R1",
+            source="modelscope",
+            revision="",
+            bucket=self.name,
+            endpoint="oss-cn-hangzhou-internal.aliyuncs.com",
+            prefix="models/DeepSeek-R1",
+            key=KeyPair(None, None),
+            tool_image="rclone/rclone:1",
+            python_image="python:3",
+            seconds=600,
+            scratch_gib=30,
+        )
+        config = model_sync.program_config(self.name, self.args)
+        self.made = [f"/api/v1/namespaces/default/configmaps/{config['metadata']['name']}"]
+        self.api.apply(self.made[0], config)
+        data = {field: base64.b64encode(b"anything").decode() for field in ("id", "secret")}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{self.name}-keys"}, "data": data}
+        self.made.append(f"/api/v1/namespaces/default/secrets/{self.name}-keys")
+        self.api.apply(self.made[1], secret)
+
+    def run(self) -> str:
+        """Makes the Job anew, and gives the condition that it ends with."""
+        self.remove()
+        self.api.apply(f"{_JOBS}/{self.name}", model_sync.job(self.name, self.args))
+        wait_until(lambda: bool(self.outcome()), 60, lambda: f"the job does not end: {json.dumps(self.pods())}")
+        return self.outcome()
+
+    def outcome(self) -> str:
+        conditions = self.api.get(f"{_JOBS}/{self.name}").get("status", {}).get("conditions") or []
+        return next((each["type"] for each in conditions if each["type"] in ("Complete", "Failed")), "")
+
+    def pods(self) -> list[dict[str, Any]]:
+        return self.api.get(f"{_PODS}?labelSelector=batch.kubernetes.io/job-name={self.name}")["items"]
+
+    def log(self) -> str:
+        (pod,) = self.pods()
+        return self.api.request("GET", f"{_PODS}/{pod['metadata']['name']}/log")
+
+    def remove(self) -> None:
+        try:
+            self.api.delete(f"{_JOBS}/{self.name}")
+        except ApiError as error:
+            if error.code != 404:
+                raise
+        wait_until(lambda: not self.pods(), 30, lambda: "its pods stay")
+
+
+@pytest.fixture
+def room(control_plane: ControlPlane) -> Iterator[Room]:
+    made = Room(control_plane)
+    yield made
+    faults.put(control_plane.folder, "Job", made.name, None)
+    made.remove()
+    for path in made.made:
+        made.api.delete(path)
+    shutil.rmtree(made.bucket)
+
+
+def test_the_job_fills_the_bucket_and_another_one_finds_nothing_to_do(room: Room) -> None:
+    assert room.run() == "Complete", room.log()
+    assert "modelserve: sync: done: 9 files" in room.log()
+    found = {str(file.relative_to(room.bucket / "models/DeepSeek-R1")) for file in room.bucket.rglob("*.*")}
+    assert {"config.json", "model-00001-of-00004.safetensors", "modelserve-manifest.json"} <= found
+    assert not any(path.startswith(".git/") for path in found)
+    assert room.run() == "Complete"
+    assert room.log().splitlines() == ["modelserve: sync: nothing to do: all 9 files, 0.4 MiB, are in the bucket"]
+
+
+def test_what_is_hopeless_fails_the_job_with_its_first_pod_and_the_log_stays(room: Room) -> None:
+    room.bucket.rmdir()
+    assert room.run() == "Failed"
+    assert f"failed: there is no bucket {room.name} at this endpoint: check name and region" in room.log()
+    room.bucket.mkdir()
+    assert room.run() == "Complete", room.log()
+
+
+def test_a_job_that_was_told_to_fail_fails_and_heals_when_the_cause_is_gone(room: Room) -> None:
+    faults.put(room.plane.folder, "Job", room.name, "failed")
+    assert room.run() == "Failed"
+    assert room.log() == "modelserve: sync: failed: the rehearsal was told to let this fail\n"
+    faults.put(room.plane.folder, "Job", room.name, None)
+    assert room.run() == "Complete", room.log()
