@@ -76,9 +76,14 @@ def test_the_service_leads_to_the_port_that_the_engine_serves():
     assert (port["port"], port["targetPort"], port["protocol"]) == (9000, 9000, "TCP")
 
 
-def test_a_load_balancer_is_the_clouds_by_annotation_and_its_address_is_waited_for():
-    args = replace(ARGS, api_key=pulumi.Output.secret(KEY), load_balancer={"cloud/address-type": "intranet"})
-    made = inference_service.service("ds", args)
+@pytest.mark.parametrize("engine", ["preview"], indirect=True)
+def test_a_load_balancer_is_the_clouds_by_annotation_and_its_address_is_waited_for(engine: Recorder):
+    def outside() -> None:
+        outside = {"cloud/address-type": "intranet"}
+        InferenceService("ds", replace(ARGS, api_key=pulumi.Output.secret(KEY), load_balancer=outside))
+
+    engine.run(outside)
+    made = unmarked(inputs(engine.one("Service")))
     assert made["spec"]["type"] == "LoadBalancer"
     assert made["metadata"]["annotations"] == {"cloud/address-type": "intranet"}
 
