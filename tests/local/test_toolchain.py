@@ -106,14 +106,17 @@ def test_a_built_program_is_built_once(path: Path) -> None:
     assert builds() == 1
 
 
-def test_a_changed_pin_builds_anew(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = toolchain.PROGRAMS["kwok"].target
+@pytest.mark.parametrize(("program", "changed"), [("kwok", "go.sum"), ("rclone", "main.go")])
+def test_a_changed_pin_or_main_builds_anew(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, changed: str
+) -> None:
+    before = toolchain.PROGRAMS[program].target
     shutil.copytree(ROOT / "local" / "toolchain", tmp_path / "pins")
     monkeypatch.setattr(toolchain, "_HERE", tmp_path / "pins")
-    assert toolchain.PROGRAMS["kwok"].target == before
-    with (tmp_path / "pins" / "kwok" / "go.sum").open("a") as file:
-        file.write("example.org/other v1.0.0 h1:AAAA=\n")
-    assert toolchain.PROGRAMS["kwok"].target != before
+    assert toolchain.PROGRAMS[program].target == before
+    with (tmp_path / "pins" / program / changed).open("a") as file:
+        file.write("// another line\n")
+    assert toolchain.PROGRAMS[program].target != before
 
 
 def test_without_go_one_line_says_what_to_do(path: Path) -> None:
