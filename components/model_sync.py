@@ -180,6 +180,8 @@ def _container(name: str, args: ModelSyncArgs, scratch: str) -> Manifest:
         "env": _environment(name, args),
         "resources": _resources(fact("sync", "pod", "cpu"), fact("sync", "pod", "memoryGib"), scratch),
         "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True},
+        # The provider quotes it when the Job fails.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "program", "mountPath": f"{_PROGRAM_FOLDER}/{_PROGRAM.name}", "readOnly": True},
             {"name": "tools", "mountPath": _TOOLS, "readOnly": True},

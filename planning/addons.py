@@ -80,7 +80,7 @@ def require_lasting_crds(addon: str, version: str) -> None:
         oldest = since(addon, "crdsOutliveRelease")
         raise PlanError(
             f"{addon} {version}: Helm would delete its CRDs with the release; write {oldest} or newer, "
-            "adopt: true for a release that is there already, or install: false"
+            "or install: adopt or false where the release is there already"
         )
 
 

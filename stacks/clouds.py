@@ -13,6 +13,7 @@ from planning.catalog import fact
 from stacks.refusals import refuse, rule
 from stacks.values import (
     AUTO,
+    AddonRelease,
     BinaryQuantity,
     BucketName,
     ClaimName,
@@ -266,8 +267,8 @@ class AddonChoice(Strict):
         True,
         description="true installs its chart, false takes it as there, adopt takes over a release that is there",
     )
-    version: str | None = Field(
-        None, min_length=1, description="the add-on's release, in quotes: the one to install, or the one that is there"
+    version: AddonRelease | None = Field(
+        None, description="the add-on's release, in quotes: the one to install, or the one that is there"
     )
     chart_version: str | None = Field(
         None, min_length=1, description="the chart's version, in quotes, where it is not the release's"

@@ -13,8 +13,9 @@ from typing import Any, get_args
 from pydantic import Field, ValidationError
 
 from components.names import API_KEY, model_object, service_object
-from planning import flags
+from planning import addons, flags
 from planning.catalog import fact
+from planning.errors import PlanError
 from stacks.clouds import AcsCloud, Addons, BucketWeights, Cache, Cloud, Cluster, LocalCloud, Surroundings, Weights
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, shown, unknown_key
 from stacks.services import Service
@@ -136,6 +137,7 @@ def _joined(config: StackConfig) -> list[Refusal]:
             else "it caches a bucket, and weights are on a claim"
         )
         found.append(Refusal("cache.engine", "fluid", why, "write none"))
+    found += _addons(config)
     objects: dict[str, str] = {}
     for name, service in config.services.items():
         model, version = service.model, service.engine.version
@@ -155,6 +157,23 @@ def _joined(config: StackConfig) -> list[Refusal]:
         if streams and "runai_streamer" not in (flags.choices("--load-format", version) or ["runai_streamer"]):
             why = f"vLLM {version} of services.{name} has no runai_streamer"
             found.append(Refusal("weights.read", "stream", why, "write volume, or take a newer engine"))
+    return found
+
+
+def _addons(config: StackConfig) -> list[Refusal]:
+    """Releases of add-ons that would harm the cluster, or not work on this cloud."""
+    found = []
+    for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid)):
+        if choice is None or choice.version is None:
+            continue
+        try:
+            addons.require_minimum(name, config.cloud.kind, choice.version)
+            if choice.install is True:
+                addons.require_lasting_crds(name, choice.version)
+        except PlanError as error:
+            _, _, said = str(error).partition(": ")
+            why, _, instead = said.partition("; ")
+            found.append(Refusal(f"addons.{name}.version", choice.version, why, instead))
     return found
 
 

@@ -75,13 +75,16 @@ def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
     if not refused:
         return []
     first, scheduler = refused[0]
+    pods_named = ", ".join(pod_name(pod) for pod, _ in refused)
     resource, per_pod = _gpus(first)
+    if resource not in scheduler:
+        return [f"no node for {pods_named}: the scheduler says: {scheduler}"]
     wanted = per_pod * view.spec["leaderWorkerTemplate"]["size"] * view.spec["replicas"]
     there = sum(int(node["status"].get("allocatable", {}).get(resource, 0)) for node in view.nodes)
     taken = sum(_gpus(other)[1] for other in [*view.others, *view.pods] if other["spec"].get("nodeName"))
     room = f", the cluster has {there}, of which {max(there - taken, 0)} free" if view.nodes else ""
     return [
-        f"no node for {', '.join(pod_name(pod) for pod, _ in refused)}: {wanted} {resource} are wanted "
+        f"no node for {pods_named}: {wanted} {resource} are wanted "
         f"({per_pod} in each pod){room}; the scheduler says: {scheduler}"
     ]
 

@@ -69,6 +69,12 @@ def _version(value: str) -> str:
     raise rule(value, "is not a release", "write the vLLM release inside the image, such as 0.7.2")
 
 
+def _addon_release(value: str) -> str:
+    if re.fullmatch(r"v?\d+\.\d+\.\d+([.+-].*)?", value):
+        return value
+    raise rule(value, "is not a release", "write three numbers, such as 0.9.0")
+
+
 def _relative_path(value: str) -> str:
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value) and ".." not in value.split("/"):
         return value
@@ -127,6 +133,7 @@ Positive = Annotated[int, Field(gt=0)]
 Namespace = Annotated[str, _named("a namespace's name", "write the name of an existing namespace, such as default")]
 ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim")]
 PinnedImage = Annotated[str, AfterValidator(_pinned_image)]
+AddonRelease = Annotated[str, AfterValidator(_addon_release)]
 Release = Annotated[str, AfterValidator(_version)]
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
 BucketName = Annotated[str, AfterValidator(_bucket_name)]

@@ -92,6 +92,9 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({"services__ds__engine__extraArgs": ["--headless"]}, "another key; use engine.launcher"),
         ({"services__ds__engine__launcher": "native"}, "engine.launcher: native: vLLM 0.7.2 joins nodes by Ray only"),
         ({"services__ds__restartPolicy": "RecreateGroupAfterStart", "addons__lws__version": "0.8.0"}, "Set 0.8.0"),
+        ({"addons__lws__version": "0.5.0"}, "addons.lws.version: 0.5.0: Helm would delete its CRDs with the release"),
+        ({"addons__lws__version": "latest"}, "addons.lws.version: latest: is not a release; write three numbers"),
+        ({"addons__fluid__version": "1.0.8"}, "addons.fluid.version: 1.0.8: too old for acs, which needs 1.0.11"),
         ({"cache__quota": "128Gi"}, "the rest for itself and the pod's overhead; write at most 120Gi"),
         ({"cache__quota": "1024Gi", "cache__memory": "2Ti"}, "cache.quota: 1024Gi: Kubernetes would write it as Ti"),
         ({"cache__low": 0.99}, "cache.low: 0.99: eviction starts at 0.95 and must end below it; write less than 0.95"),
@@ -166,6 +169,11 @@ def test_weights_are_streamed_where_the_engine_can(monkeypatch: pytest.MonkeyPat
 
 def test_native_groups_need_no_ray_in_the_image():
     assert plan_services(parse(changed(services__ds__engine=NATIVE)))["ds"].plan.fits
+
+
+@pytest.mark.parametrize("install", [False, "adopt"])
+def test_an_old_add_on_that_is_there_already_is_taken_as_it_is(install: object):
+    assert parse(changed(addons__lws={"install": install, "version": "0.5.0"})).addons.lws is not None
 
 
 def test_two_models_whose_objects_would_share_a_name_are_told_apart():

@@ -103,10 +103,15 @@ def test_a_cluster_too_small_is_told_with_the_gpus_wanted_there_and_free():
     )
 
 
+def test_pods_that_lack_something_else_than_gpus_are_told_in_the_schedulers_words():
+    said = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims"
+    assert describe(view(unplaced(0, said))).problems == (f"no node for ds-0: the scheduler says: {said}",)
+
+
 def test_gpus_that_other_workloads_hold_are_not_free():
     shown = View(
         spec={"replicas": 1, "leaderWorkerTemplate": {"size": 2}},
-        pods=[unplaced(0, "no"), unplaced(1, "no")],
+        pods=[unplaced(0, "Insufficient nvidia.com/gpu"), unplaced(1, "no")],
         others=[pod(0)],
         logs={},
         nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * 2,
