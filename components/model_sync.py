@@ -18,11 +18,9 @@ from planning.catalog import fact
 
 COMPONENT = "sync"
 """The pods' label app.kubernetes.io/component."""
-CONTAINER = "sync"
 _PROGRAM = Path(__file__).with_name("sync")
 _PROGRAM_FOLDER = "/etc/modelserve"
 _SCRATCH, _TOOLS = "/scratch", "/tools"
-_HOPELESS = 1  # the program's exit code for what no repetition heals
 _GRACE_SECONDS = 10
 # The Job ends itself at its own limit, and says so; whoever waits for it has to wait a little longer to hear it.
 _MARGIN_SECONDS = 60
@@ -124,14 +122,9 @@ def job(name: str, args: ModelSyncArgs) -> Manifest:
             "activeDeadlineSeconds": args.seconds,
             "backoffLimit": fact("sync", "pod", "retries"),
             "podFailurePolicy": {
-                "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [_HOPELESS]},
-                    },
-                    # An eviction says nothing about the sync.
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                ]
+                # An eviction says nothing about the sync. No rule for what is hopeless: the Kubernetes plugin ends its
+                # wait at the limit of retries or of time, and would not at such a rule's failure.
+                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
             },
             "template": pod_template(name, args),
         },
@@ -173,7 +166,7 @@ def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
 
 def _container(name: str, args: ModelSyncArgs, scratch: str) -> Manifest:
     return {
-        "name": CONTAINER,
+        "name": "sync",
         "image": args.python_image,
         "command": ["python3", "-m", _PROGRAM.name],
         "workingDir": _PROGRAM_FOLDER,
