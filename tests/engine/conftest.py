@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from local import control_plane as planes
 from local import pulumi_home
-from tests.engine.pulumi_stack import API_KEY, Cluster, Stack
+from tests.engine.provider_alicloud.conftest import Cloud
+from tests.engine.pulumi_stack import Cluster, Stack
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +39,37 @@ def cluster(control_plane: planes.ControlPlane) -> Cluster:
 
 @pytest.fixture
 def stack(control_plane: planes.ControlPlane, cluster: Cluster, tmp_path: Path) -> Iterator[Stack]:
-    """A fresh stack; whatever the test did, nothing of it is left and nothing it said or stored holds the API key."""
-    made = Stack(control_plane, tmp_path)
+    """A fresh stack as the local stack file has it."""
+    with _checked(Stack(control_plane, tmp_path), cluster) as made:
+        yield made
+
+
+@pytest.fixture
+def acs(control_plane: planes.ControlPlane, cluster: Cluster, cloud: Cloud, tmp_path: Path) -> Iterator[Stack]:
+    """A fresh stack as the stack file for ACS has it, of whose cloud nothing but buckets is left."""
+    with _checked(Stack(control_plane, tmp_path, "acs"), cluster) as made:
+        yield made
+    assert cloud.left().keys() <= {"buckets"}
+
+
+@pytest.fixture
+def cloud(control_plane: planes.ControlPlane) -> Iterator[Cloud]:
+    """The control plane's cloud: empty before and after."""
+    cloud = Cloud(control_plane.folder, {})
+    yield cloud
+    cloud.file.unlink(missing_ok=True)
+    for bucket in cloud.objects("").glob("*"):
+        shutil.rmtree(bucket)
+
+
+@contextmanager
+def _checked(made: Stack, cluster: Cluster) -> Iterator[Stack]:
+    """Whatever a test did, nothing of it is left in the cluster, and nobody has said or stored a secret in plain."""
     try:
         yield made
-        made.destroy()
+        made.destroy("--exclude-protected")
         cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
     finally:
         cluster.clear()
-    told = "".join(made.said) + "".join(path.read_text() for path in (made.folder / "state").rglob("*.json*"))
-    assert API_KEY not in told and base64.b64encode(API_KEY.encode()).decode() not in told
+        (made.plane.folder / "faults.json").unlink(missing_ok=True)
+    assert made.leaks() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
@@ -14,11 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from kubernetes import client, config
 
-from local import pulumi_home
+from local import faults, pulumi_home
+from local.api import ApiError
 from local.control_plane import ControlPlane
 from local.paths import ROOT
 
@@ -27,24 +30,69 @@ LWS = ("leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets")
 # A start takes a second or two here; the limits that derive from this one are what tests wait for.
 STARTUP_SECONDS = 8
 
-Change = Callable[[dict[str, Any]], None]
+_OURS = "app.kubernetes.io/managed-by=modelserve"
+_FLUID = "/apis/data.fluid.io/v1alpha1/namespaces/default"
+# Where what a stack makes stands, by kind, and what selects it there. A claim of Fluid's own carries no label.
+_STANDING = (
+    ("LeaderWorkerSet", "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets", _OURS),
+    ("DataLoad", f"{_FLUID}/dataloads", _OURS),
+    ("JindoRuntime", f"{_FLUID}/jindoruntimes", _OURS),
+    ("Dataset", f"{_FLUID}/datasets", _OURS),
+    ("Job", "/apis/batch/v1/namespaces/default/jobs", _OURS),
+    ("Pod", "/api/v1/namespaces/default/pods", "leaderworkerset.sigs.k8s.io/name"),
+    ("Pod", "/api/v1/namespaces/default/pods", "batch.kubernetes.io/job-name"),
+    ("Service", "/api/v1/namespaces/default/services", _OURS),
+    ("Secret", "/api/v1/namespaces/default/secrets", _OURS),
+    ("ConfigMap", "/api/v1/namespaces/default/configmaps", _OURS),
+    ("NetworkPolicy", "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", _OURS),
+    ("PersistentVolumeClaim", "/api/v1/namespaces/default/persistentvolumeclaims", ""),
+    ("PersistentVolume", "/api/v1/persistentvolumes", ""),
+    *(("Release", f"/api/v1/namespaces/{place}/secrets", "owner=helm") for place in ("lws-system", "fluid-system")),
+    *(("Deployment", f"/apis/apps/v1/namespaces/{place}/deployments", "") for place in ("lws-system", "fluid-system")),
+)
+# The rehearsal's own volume, which is there before any stack.
+_GIVEN = "model-weights"
+# What else can repeat a secret.
+_TELLING = (
+    "/api/v1/namespaces/default/events",
+    "/apis/apps/v1/namespaces/default/statefulsets",
+    "/apis/apps/v1/namespaces/default/controllerrevisions",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run; `begun` and `done` order it among the others. `done` is None for one that failed."""
+
+    operation: str
+    begun: int
+    done: int | None
 
 
 @dataclass
 class Stack:
-    """One stack in a folder of its own: state, stack file, and links to the program. `config` is free to change."""
+    """One stack in a folder of its own: state, stack file, and links to the program. `config` is free to change.
+
+    It starts as `Pulumi.<start>.yaml` of the project, on this control plane. `hidden` are the secrets that it knows of,
+    `said` is what runs and cluster have told.
+    """
 
     plane: ControlPlane
     folder: Path
+    start: str = "local"
     name: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
     said: list[str] = field(default_factory=list)
+    hidden: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        whole = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())
+        whole = yaml.safe_load((ROOT / f"Pulumi.{self.start}.yaml").read_text())
         self._settings = {key: value for key, value in whole.items() if key != "config"}
         self.config = {key: value for key, value in whole["config"].items() if key != "modelserve:apiKey"}
-        self.config["modelserve:services"]["ds"]["startupSeconds"] = STARTUP_SECONDS
+        self.config["modelserve:cluster"]["context"] = "rehearsal"
+        if self.start == "local":
+            self.config["modelserve:services"]["ds"]["startupSeconds"] = STARTUP_SECONDS
         self.env = pulumi_home.environment(self.plane, self.folder / "state")
+        self.env["PULUMI_DEBUG_COMMANDS"] = "1"  # --event-log is one
         for part in ("__main__.py", "Pulumi.yaml", "stacks", "components", "planning", "ops", ".venv"):
             (self.folder / part).symlink_to(ROOT / part)
         self.write()
@@ -53,9 +101,19 @@ class Stack:
 
     def set_api_key(self, key: str) -> None:
         """Encrypt the API key into the stack file."""
-        self.run("config", "set", "--secret", "modelserve:apiKey", given=key)
+        self.set_secret("apiKey", key)
+
+    def set_secret(self, key: str, value: str) -> None:
+        """Encrypt a value into the stack file."""
+        self.hidden.add(value)
+        self.run("config", "set", "--secret", f"modelserve:{key}", given=value)
         self._settings = yaml.safe_load(self.file.read_text())
-        self.config["modelserve:apiKey"] = self._settings.pop("config")["modelserve:apiKey"]
+        self.config[f"modelserve:{key}"] = self._settings.pop("config")[f"modelserve:{key}"]
+
+    def fault(self, target: str, how: str | None) -> None:
+        """Let KIND/NAME fail from now on, or with None no more."""
+        kind, _, name = target.partition("/")
+        faults.put(self.plane.folder, kind, name, how)
 
     @property
     def file(self) -> Path:
@@ -138,17 +196,49 @@ class Stack:
     def _deploy(self, *args: str, ok: bool) -> str:
         self.write()
         done = subprocess.run(
-            ["pulumi", *args, "-s", self.name, "--non-interactive"],
+            ["pulumi", *args, "-s", self.name, "--non-interactive", "--event-log", str(self._events)],
             cwd=self.folder,
             env=self.env,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=300,
+            timeout=150,
         )
-        self.said.append(done.stdout)
+        self.said += [done.stdout, self._events.read_text()]
+        self.look_around()
         assert (done.returncode == 0) is ok, done.stdout
         return done.stdout
+
+    @property
+    def _events(self) -> Path:
+        return self.folder / "events.json"
+
+    def steps(self) -> dict[str, Step]:
+        """What the last run changed: `Kind/name` to its step."""
+        found: dict[str, Step] = {}
+        for event in map(json.loads, self._events.read_text().splitlines()):
+            for phase in ("resourcePreEvent", "resOutputsEvent"):
+                about = (event.get(phase) or {}).get("metadata")
+                if about is None or about["op"] in ("same", "read", "refresh"):
+                    continue
+                key = f"{about['type'].split(':')[-1]}/{about['urn'].split('::')[-1]}"
+                begun = event["sequence"] if key not in found else found[key].begun
+                found[key] = Step(about["op"], begun, event["sequence"] if phase == "resOutputsEvent" else None)
+        return found
+
+    def look_around(self) -> None:
+        """Take down what everybody may read in cluster and logs, and which keys the cloud has made."""
+        self.said.append(public(self.plane))
+        cloud = self.plane.folder / "cloud" / "cloud.json"
+        keys = json.loads(cloud.read_text()).get("keys", {}) if cloud.exists() else {}
+        self.hidden |= {key["secret"] for key in keys.values()}
+
+    def leaks(self) -> list[str]:
+        """Where a secret stands in plain: in what was said, and in what the backend keeps of the stack."""
+        kept = [path for path in (self.folder / "state").rglob("*") if path.is_file()]
+        told = {"told": "\n".join(self.said)} | {path.name: path.read_text(errors="replace") for path in kept}
+        forms = [form for secret in self.hidden for form in (secret, base64.b64encode(secret.encode()).decode())]
+        return [f"{form} in {where}" for where, text in told.items() for form in forms if form in text]
 
 
 @dataclass
@@ -179,29 +269,27 @@ class Cluster:
         )
 
     def ours(self) -> list[str]:
-        """Every object that carries our label, and every pod of a group."""
-        label = "app.kubernetes.io/managed-by=modelserve"
-        groups = self.custom.list_namespaced_custom_object(*LWS, label_selector=label)["items"]
-        found = [f"LeaderWorkerSet/{group['metadata']['name']}" for group in groups]
-        for kind, listed, selector in (
-            ("Service", self.core.list_namespaced_service, label),
-            ("Secret", self.core.list_namespaced_secret, label),
-            ("ConfigMap", self.core.list_namespaced_config_map, label),
-            ("NetworkPolicy", self.network.list_namespaced_network_policy, label),
-            ("Pod", self.core.list_namespaced_pod, "leaderworkerset.sigs.k8s.io/name"),
-        ):
-            found += [f"{kind}/{item.metadata.name}" for item in listed("default", label_selector=selector).items]
-        return sorted(found)
+        """Every object that a stack made, or that others made for it."""
+        listed = ((kind, _items(self.plane, path, selector)) for kind, path, selector in _STANDING)
+        return sorted({f"{kind}/{name}" for kind, items in listed for name in map(_name, items) if name != _GIVEN})
 
     def clear(self) -> None:
         """Delete every object of ours, so that one test's failure is not the next one's."""
-        label = "app.kubernetes.io/managed-by=modelserve"
-        self.custom.delete_collection_namespaced_custom_object(*LWS, label_selector=label)
-        self.core.delete_collection_namespaced_secret("default", label_selector=label)
-        self.core.delete_collection_namespaced_config_map("default", label_selector=label)
-        self.core.delete_collection_namespaced_service("default", label_selector=label)
-        self.network.delete_collection_namespaced_network_policy("default", label_selector=label)
+        for _, path, selector in _STANDING:
+            for item in _items(self.plane, path, selector):
+                if _name(item) != _GIVEN:
+                    self.plane.api.delete(f"{path}/{_name(item)}")
         self.wait("the rehearsal is clear", lambda: self.ours() == [])
+
+    def object(self, kind: str, name: str) -> dict[str, Any] | None:
+        """An object of one of the kinds that stacks make, None for one that is not there."""
+        path = next(path for listed, path, _ in _STANDING if listed == kind)
+        try:
+            return self.plane.api.get(f"{path}/{name}")
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return None
 
     def wait(self, what: str, test: Callable[[], bool], seconds: float = 30) -> None:
         """Wait until `test` holds; fails, saying `what`, when it does not in time."""
@@ -209,6 +297,26 @@ class Cluster:
         while not test():
             assert time.monotonic() < end, f"not in {seconds} s: {what}"
             time.sleep(0.2)
+
+
+def public(plane: ControlPlane) -> str:
+    """All that is to be read in the cluster without leave to read Secrets, and the logs of its pods."""
+    paths = dict.fromkeys((*(path for _, path, _ in _STANDING), *_TELLING))
+    shown = [
+        item | {"data": None} if path.endswith("/secrets") else item
+        for path in paths
+        for item in _items(plane, path, "")
+    ]
+    logs = [file.read_text(errors="replace") for file in (plane.folder / "pod-logs").rglob("*") if file.is_file()]
+    return "\n".join([*map(json.dumps, shown), *logs])
+
+
+def _items(plane: ControlPlane, path: str, selector: str) -> list[dict[str, Any]]:
+    return plane.api.get(f"{path}?labelSelector={quote(selector)}")["items"]
+
+
+def _name(item: dict[str, Any]) -> str:
+    return item["metadata"]["name"]
 
 
 def one_node(service: dict[str, Any]) -> dict[str, Any]:
