@@ -23,6 +23,8 @@ from stacks.program import build
 from stacks.refusals import NAMESPACE
 from stacks.stackfile import StackFile
 
+_KEY = "alicloud:ram/accessKey:AccessKey"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -36,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(objects, indent=2))
     else:
-        yaml.dump_all(objects, sys.stdout, Dumper=_Dumper, sort_keys=False, width=120)
+        # Else one dot that is not ASCII turns a whole script into a single quoted line.
+        unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        yaml.dump_all(objects, sys.stdout, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=unicode)
     return 0
 
 
@@ -73,7 +77,7 @@ class _Recorder(pulumi.runtime.Mocks):
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         if "kind" in args.inputs and args.typ.startswith("kubernetes:"):
             self.objects.append(_plain(args.inputs))
-        return args.name, args.inputs | _made(args.typ)
+        return "<access key id>" if args.typ == _KEY else args.name, args.inputs | _made(args.typ)
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
         raise ValueError(f"{args.token}: a look-up, which a rendering cannot make")
@@ -81,7 +85,7 @@ class _Recorder(pulumi.runtime.Mocks):
 
 def _made(token: str) -> dict[str, Any]:
     """What only the cloud or the cluster knows, once the object is made."""
-    if token == "alicloud:ram/accessKey:AccessKey":
+    if token == _KEY:
         return {"secret": "<access key secret>"}
     if token.endswith(":DataLoad"):
         return {"status": {"phase": "Complete"}}
