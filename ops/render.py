@@ -77,10 +77,18 @@ class _Recorder(pulumi.runtime.Mocks):
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         if "kind" in args.inputs and args.typ.startswith("kubernetes:"):
             self.objects.append(_plain(args.inputs))
-        return "<access key id>" if args.typ == _KEY else args.name, args.inputs | _made(args.typ)
+        return _id(args), args.inputs | _made(args.typ)
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
         raise ValueError(f"{args.token}: a look-up, which a rendering cannot make")
+
+
+def _id(args: pulumi.runtime.MockResourceArgs) -> str:
+    """What a resource is known by once it is made: objects refer to others by it."""
+    if "kind" not in args.inputs:
+        return "<access key id>" if args.typ == _KEY else args.name
+    metadata = args.inputs["metadata"]
+    return "/".join(metadata[key] for key in ("namespace", "name") if key in metadata)
 
 
 def _made(token: str) -> dict[str, Any]:
