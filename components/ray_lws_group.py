@@ -286,7 +286,10 @@ class RayLwsGroup(pulumi.ComponentResource):
         args: RayLwsGroupArgs,
         opts: pulumi.ResourceOptions | None = None,
         hooks: pulumi.ResourceHookBinding | None = None,
+        *,
+        mounts: Sequence[pulumi.Resource] = (),
     ) -> None:
+        """`mounts` are what the pods mount and what cannot be replaced while they do: the group is replaced with it."""
         super().__init__("modelserve:serving:RayLwsGroup", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
         config = kubernetes_object(f"{name}-launch", launch_config(name, args), child)
@@ -300,6 +303,7 @@ class RayLwsGroup(pulumi.ComponentResource):
                 hooks=hooks,
                 custom_timeouts=pulumi.CustomTimeouts(create=ready_in, update=ready_in, delete=gone_in),
                 replace_on_changes=[f'metadata.annotations["{_LAYOUT}"]'],
+                replace_with=list(mounts),
                 # Its name is fixed, and the old group holds the GPUs that the new one needs.
                 delete_before_replace=True,
             ),

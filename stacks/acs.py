@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from components.model_sync import ModelSync, ModelSyncArgs
 
 from components.alicloud import alicloud_provider
 from components.cluster_addons import ClusterAddons, ClusterAddonsArgs
@@ -19,6 +18,7 @@ from components.credentials import KeyPair, key_secret
 from components.fluid_cache import FluidCache, FluidCacheArgs
 from components.kubernetes import kubernetes_object, kubernetes_provider
 from components.model_bucket import ModelBucket, ModelBucketArgs
+from components.model_sync import ModelSync, ModelSyncArgs
 from components.model_volume import ModelVolume, ModelVolumeArgs
 from components.names import API_KEY, model_object
 from planning import timeouts
@@ -54,10 +54,11 @@ def build(
 
 @dataclass(frozen=True)
 class _Weights:
-    """Where a model's weights are read, and what has to outlive the groups that read them."""
+    """Where a model's weights are read, what has to outlive the groups that read them, and what these hold in place."""
 
     source: engine.Source
-    after: tuple[pulumi.Resource, ...]
+    after: tuple[pulumi.Resource, ...] = ()
+    mounts: tuple[pulumi.Resource, ...] = ()
 
 
 class _Stack:
@@ -90,7 +91,7 @@ class _Stack:
         """The model's weights: synced, and cached or mounted or streamed."""
         weights = self.config.weights
         if self.bucket is None or not isinstance(weights, BucketWeights):
-            return _Weights(engine.from_volume(weights, model), ())
+            return _Weights(engine.from_volume(weights, model))
         name, prefix = model_object(model), engine.model_prefix(weights, model)
         synced = [self._sync(name, model, planned, self.bucket)] if weights.sync else []
         after = pulumi.ResourceOptions.merge(self.on_cluster, pulumi.ResourceOptions(depends_on=synced))
@@ -112,7 +113,7 @@ class _Stack:
             return _Weights(streamed, (made, *synced))
         if self.config.cache.engine == "fluid":
             cache = self._cache(name, planned, prefix, self.bucket, synced)
-            return _Weights(engine.from_model_volume(weights, model, cache.claim), (cache, *synced))
+            return _Weights(engine.from_model_volume(weights, model, cache.claim), (cache, *synced), cache.parts)
         volume = ModelVolume(
             name,
             ModelVolumeArgs(
@@ -138,6 +139,7 @@ class _Stack:
             env=self._network(),
             service_annotations=_load_balancer(planned),
             after=(*weights.after, *self.addons.releases),
+            mounts=weights.mounts,
         )
         api_key = self.secrets.get_secret(API_KEY)
         return serve(name, planned, weights.source, place, api_key, self.progress.group_hooks(), self.on_cluster)

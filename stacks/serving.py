@@ -16,7 +16,8 @@ from stacks.plans import Planned
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What a cloud and its cluster add to a group. `after` must be there before the group, and outlives it."""
+    """What a cloud and its cluster add to a group. `after` must be there before the group, and outlives it; `mounts`
+    cannot be replaced while the group's pods are there."""
 
     namespace: str
     lws_version: str
@@ -25,6 +26,7 @@ class Place:
     env: Mapping[str, str] = field(default_factory=dict)
     service_annotations: Mapping[str, str] | None = None
     after: Sequence[pulumi.Resource] = ()
+    mounts: Sequence[pulumi.Resource] = ()
 
 
 def serve(
@@ -88,5 +90,6 @@ def serve(
         ),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[front, *place.after])),
         hooks,
+        mounts=place.mounts,
     )
     return pulumi.Output.all(front.endpoint, group.ready).apply(lambda known: known[0])
