@@ -71,7 +71,7 @@ def adopt(state: dict[str, Any], stack: str, look: Look) -> tuple[list[str], boo
         if not resource["type"].startswith("kubernetes:") or "kind" not in manifest:
             # Only its own plugin could look it up, and the engine asks none of them for a thing that it has no id of.
             lines.append(
-                f"{resource['type']} {resource['urn'].rpartition('::')[2]}: whether it was made is not known; forgotten: "
+                f"{resource['type']} {resource['urn'].rpartition('::')[2]}: whether it was made is unknown; forgotten: "
                 "the next up makes it; if that says that it exists, `pulumi import` it, or remove it there"
             )
             continue

@@ -78,5 +78,5 @@ def test_what_only_a_clouds_plugin_could_look_up_is_forgotten_with_what_to_do_if
     bucket = {"type": "creating", "resource": {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "inputs": {}}}
     found = state(bucket)
     [line], foreign = adopt(found, "dev", lambda manifest: None)
-    assert line.startswith("alicloud:oss/bucket:Bucket bucket: whether it was made is not known; forgotten: ")
+    assert line.startswith("alicloud:oss/bucket:Bucket bucket: whether it was made is unknown; forgotten: ")
     assert "`pulumi import` it" in line and not foreign and found == state()
