@@ -50,7 +50,7 @@ class RayLwsGroupArgs:
     stack: str
     namespace: str
     image: str
-    engine_args: Sequence[str]
+    engine_args: Sequence[pulumi.Input[str]]
     nodes: int
     gpus_per_node: int
     tensor: int

@@ -65,8 +65,15 @@ def adopt(state: dict[str, Any], stack: str, look: Look) -> tuple[list[str], boo
     for operation in deployment.get("pending_operations") or []:
         resource = operation["resource"]
         manifest = resource.get("inputs") or {}
-        if operation["type"] != "creating" or not resource["type"].startswith("kubernetes:") or "kind" not in manifest:
+        if operation["type"] != "creating":
             kept.append(operation)
+            continue
+        if not resource["type"].startswith("kubernetes:") or "kind" not in manifest:
+            # Only its own plugin could look it up, and the engine asks none of them for a thing that it has no id of.
+            lines.append(
+                f"{resource['type']} {resource['urn'].rpartition('::')[2]}: whether it was made is unknown; forgotten: "
+                "the next up makes it; if that says that it exists, `pulumi import` it, or remove it there"
+            )
             continue
         metadata = manifest["metadata"]
         what = f"{manifest['kind']} {metadata.get('namespace', 'default')}/{metadata['name']}"

@@ -16,6 +16,7 @@ from typing import Any
 import pulumi
 import yaml
 
+from components.model_bucket import ACCESS_KEY, BUCKET
 from ops.arguments import add_stack, stack_file
 from stacks.config import SECRETS
 from stacks.plans import plan_services
@@ -36,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(objects, indent=2))
     else:
-        yaml.dump_all(objects, sys.stdout, Dumper=_Dumper, sort_keys=False, width=120)
+        # Else one dot that is not ASCII turns a whole script into a single quoted line.
+        unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        yaml.dump_all(objects, sys.stdout, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=unicode)
     return 0
 
 
@@ -45,7 +48,8 @@ def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
     config = file.config(with_cluster=False)
     recorder = _Recorder()
     # The SDK wants a loop of its own to be the current one, which nothing has made in a plain command.
-    asyncio.set_event_loop(asyncio.new_event_loop())
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(recorder, project=NAMESPACE, stack=stack, preview=True)
     secrets = {f"{NAMESPACE}:{key}": f"<{key}>" for key in SECRETS if key in file.encrypted}
     pulumi.runtime.set_all_config(secrets, list(secrets))
@@ -54,7 +58,11 @@ def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
     def program() -> pulumi.Output[Any]:
         return pulumi.Output.from_input(build(config, plan_services(config)))
 
-    program()
+    try:
+        program()
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
     return sorted(recorder.objects, key=_order)
 
 
@@ -73,19 +81,31 @@ class _Recorder(pulumi.runtime.Mocks):
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         if "kind" in args.inputs and args.typ.startswith("kubernetes:"):
             self.objects.append(_plain(args.inputs))
-        return args.name, args.inputs | _made(args.typ)
+        return _id(args), args.inputs | _made(args)
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
         raise ValueError(f"{args.token}: a look-up, which a rendering cannot make")
 
 
-def _made(token: str) -> dict[str, Any]:
-    """What only the cloud or the cluster knows, once the object is made."""
-    if token == "alicloud:ram/accessKey:AccessKey":
+def _id(args: pulumi.runtime.MockResourceArgs) -> str:
+    """What a resource is known by once it is made: objects refer to others by it."""
+    if "kind" not in args.inputs:
+        return "<access key id>" if args.typ == ACCESS_KEY else args.name
+    metadata = args.inputs["metadata"]
+    return "/".join(metadata[key] for key in ("namespace", "name") if key in metadata)
+
+
+def _made(args: pulumi.runtime.MockResourceArgs) -> dict[str, Any]:
+    """What only the cloud or the cluster knows, once the object is made, or looked up by its id."""
+    if args.typ == ACCESS_KEY:
         return {"secret": "<access key secret>"}
-    if token.endswith(":DataLoad"):
+    if args.typ == BUCKET and args.resource_id:
+        return {"bucket": args.resource_id}
+    if args.typ.endswith(":DataLoad"):
         return {"status": {"phase": "Complete"}}
-    return {"status": {"loadBalancer": {"ingress": [{"ip": "<address>"}]}}} if token.endswith(":Service") else {}
+    if args.typ.endswith(":Service"):
+        return {"status": {"loadBalancer": {"ingress": [{"ip": "<address>"}]}}}
+    return {}
 
 
 def _plain(inputs: dict[str, Any]) -> dict[str, Any]:

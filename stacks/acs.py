@@ -109,7 +109,8 @@ class _Stack:
                 ),
                 after,
             )
-            return _Weights(engine.from_bucket(weights, model, self.bucket.endpoint, secret), (made, *synced))
+            streamed = engine.from_bucket(weights, model, self.bucket.bucket, self.bucket.endpoint, secret)
+            return _Weights(streamed, (made, *synced))
         if self.config.cache.engine == "fluid":
             cache = self._cache(name, planned, prefix, self.bucket, synced)
             return _Weights(engine.from_model_volume(weights, model, cache.claim), (cache, *synced), cache.parts)

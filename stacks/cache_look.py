@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import pulumi
@@ -55,14 +56,30 @@ def shortfall(dataset: Object | None, file_bytes: int) -> str | None:
     return f"{lacking}: look at `kubectl describe dataset {name}` and at its workers; the next `up` loads anew"
 
 
-def attempt(load: Object | None, dataset: Object | None, file_bytes: int) -> int:
-    """Which attempt the DataLoad is to be: the live one, or the next where that one failed or its cache lacks files."""
+def attempt(load: Object | None, dataset: Object | None, file_bytes: int, settled: bool = True) -> int:
+    """Which attempt the DataLoad is to be: the live one, or the next where that one failed or its cache lacks files.
+
+    `settled` false: it ended so lately that the cache's state may still be the one before.
+    """
     if load is None:
         return 1
     annotations, phase = load["metadata"].get("annotations") or {}, (load.get("status") or {}).get("phase")
     live = int(found) if (found := annotations.get(ATTEMPT, "1")).isdigit() else 1
-    lost = phase == "Complete" and shortfall(dataset, file_bytes) is not None
+    lost = settled and phase == "Complete" and shortfall(dataset, file_bytes) is not None
     return live + 1 if phase == "Failed" or lost else live
+
+
+def ended_since(load: Object | None, now: datetime) -> float | None:
+    """Seconds since the load ended, None where it does not say."""
+    ends = [
+        condition.get("lastTransitionTime")
+        for condition in ((load or {}).get("status") or {}).get("conditions") or []
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed")
+    ]
+    if not ends or not ends[-1]:
+        return None
+    # Python 3.10 does not read the Z.
+    return (now - datetime.fromisoformat(ends[-1].replace("Z", "+00:00"))).total_seconds()
 
 
 class CacheLook:
@@ -79,7 +96,9 @@ class CacheLook:
     def attempt(self, name: str, file_bytes: int) -> int:
         """Which attempt the load of the cache called `name` is to be; 1 where the cluster does not say."""
         load = self._read("dataloads", name)
-        return attempt(load, self._read("datasets", name) if load else None, file_bytes)
+        since = ended_since(load, datetime.now(timezone.utc))
+        settled = since is None or since >= self._patience
+        return attempt(load, self._read("datasets", name) if load else None, file_bytes, settled)
 
     def shortfall(self, name: str, file_bytes: int) -> Callable[[], Awaitable[str | None]]:
         """Asks what the complete load of `name` lacks, again until it lacks nothing or patience ends."""

@@ -145,6 +145,10 @@ def _joined(config: StackConfig) -> list[Refusal]:
         if other != model:
             why = f"its volume and cache would have the same names as those of {other}"
             found.append(Refusal(f"services.{name}.model", model, why, "put one of them into another stack"))
+        most = fact("fluid", "fluid", "nameLimit")
+        if config.cache.engine == "fluid" and len(model_object(model)) > most:
+            why = f"{model_object(model)} has {len(model_object(model))} characters, Fluid's workers take {most}"
+            found.append(Refusal(f"services.{name}.model", model, why, "write cache.engine: none"))
         if not isinstance(weights, BucketWeights):
             continue
         if weights.sync and repository(weights, model) is None:

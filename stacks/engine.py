@@ -25,7 +25,7 @@ _NONE = "none"
 class Source:
     """Where an engine reads its weights: the argument that names them, and what the pods need for it."""
 
-    argument: str
+    argument: pulumi.Input[str]
     volumes: Sequence[Manifest] = ()
     mounts: Sequence[Manifest] = ()
     args: Sequence[str] = ()
@@ -53,7 +53,7 @@ def from_bucket(weights: BucketWeights, model: str, endpoint: str, key_secret: s
     """Weights that the engine streams from the bucket itself, whose key is in a Secret."""
     names = fact("engines", "streamer", "variables")
     return Source(
-        argument=f"s3://{weights.bucket.name}/{model_prefix(weights, model)}",
+        argument=pulumi.Output.concat("s3://", bucket, f"/{model_prefix(weights, model)}"),
         args=("--load-format", "runai_streamer"),
         env={names["endpoint"]: f"https://{endpoint}", **names["fixed"]},
         secret_env={
@@ -76,7 +76,7 @@ def _mounted(path: str, claim: pulumi.Input[str], at: str) -> Source:
     )
 
 
-def arguments(name: str, planned: Planned, source: Source) -> list[str]:
+def arguments(name: str, planned: Planned, source: Source) -> list[pulumi.Input[str]]:
     """The argument list of `vllm serve` for the service called `name`."""
     service, layout, engine = planned.service, planned.layout, planned.service.engine
     args = [

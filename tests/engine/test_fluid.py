@@ -136,8 +136,10 @@ def _needs(name: str, claim: pulumi.Output[str], namespace: str, opts: pulumi.Re
 def _mounts(name: str, cache: FluidCache, namespace: str, opts: pulumi.ResourceOptions) -> None:
     """A pod with the claim, as a cluster without Fluid's sidecar has it; it goes with what it mounts."""
     volume = {"name": "weights", "persistentVolumeClaim": {"claimName": cache.claim, "readOnly": True}}
+    # Its mount is the point, from the moment it exists; when the scheduler has placed it is not waited for.
+    unawaited = {"pulumi.com/skipAwait": "true"}
     container = {"name": "c", "image": "i", "volumeMounts": [{"name": "weights", "mountPath": "/weights"}]}
-    metadata = {"name": name, "namespace": namespace}
+    metadata = {"name": name, "namespace": namespace, "annotations": unawaited}
     manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
     with_it = pulumi.ResourceOptions(replace_with=list(cache.parts), delete_before_replace=True)
     opts = pulumi.ResourceOptions.merge(opts, with_it)

@@ -105,6 +105,24 @@ def test_render_gives_every_object_the_same_twice_with_placeholders_for_secrets(
     assert json.loads(ops("render", "local", "--json").stdout) == objects
 
 
+def test_render_knows_a_bucket_that_is_there_and_the_claim_of_its_volume(ops, tmp_path):
+    path = tmp_path / "Pulumi.there.yaml"
+    text = (ROOT / "Pulumi.acs.yaml").read_text()
+    path.write_text(
+        text.replace("create: true", "create: false").replace("engine: fluid, workers: auto", "engine: none")
+    )
+    done = ops("render", "there", "--config", str(path))
+    assert done.stderr == ""
+    objects = {made["kind"]: made for made in yaml.safe_load_all(done.stdout)}
+    assert objects["PersistentVolume"]["spec"]["csi"]["volumeAttributes"]["bucket"] == "modelserve-llm-weights"
+    (volume,) = (
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in objects["LeaderWorkerSet"]["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    )
+    assert volume == objects["PersistentVolumeClaim"]["metadata"]["name"]
+
+
 def test_the_committed_schema_is_the_generated_one(ops):
     assert (ROOT / "stack.schema.json").read_text() == ops("schema").stdout, "run: python -m ops schema --write"
 

@@ -66,10 +66,17 @@ def test_an_older_entry_of_the_same_urn_is_replaced_not_doubled():
     assert [r["urn"] for r in found["deployment"]["resources"]] == ["other", URN]
 
 
-def test_interrupted_updates_deletes_and_other_providers_stay_pending():
-    bucket = {"type": "creating", "resource": {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "inputs": {}}}
-    operations = [pending("updating"), pending("deleting"), bucket]
+def test_interrupted_updates_and_deletes_stay_pending():
+    operations = [pending("updating"), pending("deleting")]
     found = state(*operations)
     lines, foreign = adopt(found, "dev", lambda manifest: live(OURS))
     assert found["deployment"]["pending_operations"] == operations and not foreign
     assert lines[0] == "ds: updating was cut off; the next up or destroy repeats it"
+
+
+def test_what_only_a_clouds_plugin_could_look_up_is_forgotten_with_what_to_do_if_it_exists():
+    bucket = {"type": "creating", "resource": {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "inputs": {}}}
+    found = state(bucket)
+    [line], foreign = adopt(found, "dev", lambda manifest: None)
+    assert line.startswith("alicloud:oss/bucket:Bucket bucket: whether it was made is unknown; forgotten: ")
+    assert "`pulumi import` it" in line and not foreign and found == state()

@@ -186,6 +186,13 @@ def test_two_models_whose_objects_would_share_a_name_are_told_apart():
         parse(raw)
 
 
+def test_a_model_whose_name_fluid_cannot_carry_is_refused():
+    long = "DeepSeek-R1-Distill-Llama-70B-of-our-own-making"
+    raw = changed(services__ds__model=long, weights__sync=..., catalog={"models": {long: {}}})
+    with pytest.raises(ConfigError, match=f"services.ds.model: {long}: deepseek-r1-distill-.* has 47 characters"):
+        parse(raw)
+
+
 def test_repositories_come_from_the_catalog_unless_the_stack_file_says_so():
     assert repository(parse(WHOLE).weights, "DeepSeek-R1") == "deepseek-ai/DeepSeek-R1"
     own = parse(changed(weights__sync__repositories={"DeepSeek-R1": "mine/R1"}))

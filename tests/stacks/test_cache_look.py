@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
-from stacks.cache_look import CacheLook, attempt, most_bytes, shortfall
+from stacks.cache_look import CacheLook, attempt, ended_since, most_bytes, shortfall
 
 GIB = 1024**3
 R1 = 688586727753
@@ -92,6 +93,15 @@ def test_patience_with_a_short_cache_ends_after_a_few_of_fluids_sync_periods(mon
     monkeypatch.setattr(asyncio, "sleep", sleep)
     said = asyncio.run(look.shortfall("m", R1)())
     assert said is not None and "320.65GiB" in said and 45 <= sum(slept) <= 50
+
+
+def test_a_load_that_has_just_ended_is_not_judged_by_a_cache_state_from_before():
+    assert attempt(load("Complete"), files("320.65GiB"), R1, settled=False) == 1
+    assert attempt(load("Failed"), files("0.00B"), R1, settled=False) == 2
+    ended = {"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T03:00:00Z"}
+    now = datetime(2026, 11, 22, 3, 0, 40, tzinfo=timezone.utc)
+    assert ended_since({"status": {"conditions": [ended]}}, now) == 40
+    assert ended_since(load("Executing"), now) is None and ended_since(None, now) is None
 
 
 def test_a_cluster_out_of_reach_means_the_first_attempt():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pulumi
@@ -27,12 +27,17 @@ _SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"
 class Recorder(MockMonitor):
     """One run of a program. `seen` maps (type, logical name) to the RegisterResourceRequest, in order.
 
-    In a preview no resource has an id, as with the engine. A look-up (invoke, call or read) fails the run.
+    In a preview no resource has an id, as with the engine. A look-up (invoke, call or read) fails the run, but for a
+    read of a type in `found`. `found` and `made` map a type to the outputs that only cloud and cluster know: of what is
+    there already, and of what `up` makes.
     """
 
     def __init__(self, *, preview: bool) -> None:
-        super().__init__(_Echo(preview))
+        self.found: dict[str, dict[str, Any]] = {}
+        self.made: dict[str, dict[str, Any]] = {}
+        super().__init__(_Echo(preview, self.made))
         self.preview = preview
+        self.reads: dict[tuple[str, str], resource_pb2.ReadResourceRequest] = {}
         self.seen: dict[tuple[str, str], resource_pb2.RegisterResourceRequest] = {}
         self.finished: dict[str, resource_pb2.RegisterResourceOutputsRequest] = {}
         self.hooks: list[str] = []
@@ -71,7 +76,7 @@ class Recorder(MockMonitor):
         assert len(found) == 1, f"{type_} {name or ''}: {len(found)} of them in {list(self.seen)}"
         return found[0]
 
-    def urn(self, request: resource_pb2.RegisterResourceRequest) -> str:
+    def urn(self, request: resource_pb2.RegisterResourceRequest | resource_pb2.ReadResourceRequest) -> str:
         """The URN that the request was given."""
         return self._urns[request.type, request.name]
 
@@ -81,7 +86,11 @@ class Recorder(MockMonitor):
 
     def wire(self) -> list[str]:
         """Every request of the run as text, each with all that it carried."""
-        return [wire(request) for request in (*self.seen.values(), *self.finished.values())]
+        return [wire(request) for request in self.requests()]
+
+    def requests(self) -> list[Message]:
+        """Every request of the run."""
+        return [*self.seen.values(), *self.reads.values(), *self.finished.values()]
 
     def RegisterResource(self, request: resource_pb2.RegisterResourceRequest) -> Any:
         key = (request.type, request.name)
@@ -109,17 +118,24 @@ class Recorder(MockMonitor):
         raise AssertionError(f"an unexpected look-up: {request.tok}")
 
     def ReadResource(self, request: resource_pb2.ReadResourceRequest) -> Any:
-        raise AssertionError(f"an unexpected read: {request.type} {request.name}")
+        assert request.type in self.found, f"an unexpected read: {request.type} {request.name}"
+        self.reads[request.type, request.name] = request
+        response = resource_pb2.ReadResourceResponse(urn=self.make_urn(request.parent, request.type, request.name))
+        response.properties.update(self.found[request.type])
+        self._urns[request.type, request.name] = response.urn
+        return response
 
 
 class _Echo(pulumi.runtime.Mocks):
-    """Answers each creation with its inputs."""
+    """Answers each creation with its inputs, and outside a preview with what only the maker knows."""
 
-    def __init__(self, preview: bool) -> None:
-        self._preview = preview
+    def __init__(self, preview: bool, made: Mapping[str, dict[str, Any]]) -> None:
+        self._preview, self._made = preview, made
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        return "" if self._preview else f"{args.name}-id", args.inputs
+        if self._preview:
+            return "", args.inputs
+        return f"{args.name}-id", args.inputs | self._made.get(args.typ, {})
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
         raise AssertionError(f"an unexpected call: {args.token}")
