@@ -140,6 +140,7 @@ class ModelBucket(pulumi.ComponentResource):
             # Both have resources of their own; the bucket would put back what those have set.
             pulumi.ResourceOptions(parent=self, protect=args.keep, ignore_changes=["acl", "policy"]),
         )
+        self._itself = bucket
         named = pulumi.get(bucket, "bucket")
         # A bucket that stays must stay closed.
         block = pulumi.CustomResource(
@@ -160,16 +161,19 @@ class ModelBucket(pulumi.ComponentResource):
         bucket = pulumi.CustomResource(
             BUCKET, name, {"bucket": None}, pulumi.ResourceOptions(parent=self, id=args.bucket)
         )
+        self._itself = bucket
         return pulumi.get(bucket, "bucket")
 
     def _identity(self, name: str, args: ModelBucketArgs, role: str) -> KeyPair:
         own = identity_name(args, role)
+        # A bucket that cannot be made, or not removed, leaves no identity behind.
+        after = [self._itself]
         user = pulumi.CustomResource(
             USER,
             f"{name}-{role}",
             {"name": own},
             # The cloud would rename the user in place, under the keys and policies that are made anew by name.
-            pulumi.ResourceOptions(parent=self, replace_on_changes=["name"]),
+            pulumi.ResourceOptions(parent=self, replace_on_changes=["name"], depends_on=after),
         )
         policy = pulumi.CustomResource(
             POLICY,
@@ -181,7 +185,7 @@ class ModelBucket(pulumi.ComponentResource):
                 "rotateStrategy": "DeleteOldestNonDefaultVersionWhenLimitExceeded",
                 "force": True,
             },
-            pulumi.ResourceOptions(parent=self),
+            pulumi.ResourceOptions(parent=self, depends_on=after),
         )
         attachment = pulumi.CustomResource(
             ATTACHMENT,

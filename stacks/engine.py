@@ -49,7 +49,9 @@ def from_model_volume(weights: BucketWeights, model: str, claim: pulumi.Input[st
     return _mounted(path, claim, path)
 
 
-def from_bucket(weights: BucketWeights, model: str, endpoint: str, key_secret: str) -> Source:
+def from_bucket(
+    weights: BucketWeights, model: str, bucket: pulumi.Input[str], endpoint: str, key_secret: str
+) -> Source:
     """Weights that the engine streams from the bucket itself, whose key is in a Secret."""
     names = fact("engines", "streamer", "variables")
     return Source(
