@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from planning.catalog import fact
 from planning.errors import PlanError
-
-GIB = 1024**3
+from planning.units import GIB
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import datetime
 from dataclasses import dataclass
 
 from planning.errors import PlanError
+from planning.units import GIB
 
-GIB = 1024**3
 HOURS_A_MONTH = 730
 
 

@@ -14,9 +14,8 @@ from planning.engine import Engine
 from planning.gpus import Gpu
 from planning.layout import Layout, split
 from planning.models import Model
+from planning.units import GIB
 from planning.weights import Weights, stage_weights
-
-GIB = 1024**3
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from planning import choose, cost, engine, gpus, models, startup
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, host
 from planning.errors import PlanError
 from planning.layout import Layout
-from planning.memory import GIB, Fit, Request, kv_bytes
+from planning.memory import Fit, Request, kv_bytes
+from planning.units import GIB
 
 
 @dataclass(frozen=True)

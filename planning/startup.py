@@ -10,7 +10,8 @@ from typing import Literal
 
 from planning.catalog import entries, fact
 from planning.layout import Layout
-from planning.memory import GIB, Fit, Request, Stage, batch
+from planning.memory import Fit, Request, Stage, batch
+from planning.units import GIB
 
 Storage = Literal["cache", "mount", "copy"]
 

@@ -24,6 +24,7 @@ from components.names import API_KEY, model_object
 from planning import timeouts
 from planning.catalog import fact
 from planning.startup import FILL, WARM
+from planning.units import GIB
 from stacks import addons, engine
 from stacks.cache_look import CacheLook
 from stacks.clouds import AcsCloud, BucketWeights
@@ -123,7 +124,7 @@ class _Stack:
                 endpoint=self.bucket.endpoint,
                 prefix=prefix,
                 key=self.bucket.reader,
-                size_gib=-(-planned.plan.file_bytes // 1024**3),
+                size_gib=-(-planned.plan.file_bytes // GIB),
             ),
             after,
         )

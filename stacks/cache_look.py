@@ -18,6 +18,7 @@ import pulumi
 
 from components.fluid_cache import API_VERSION, ATTEMPT
 from planning.catalog import fact
+from planning.units import GIB
 from stacks.cluster import api_client
 
 _UNITS = {unit: 1024**power for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))}
@@ -47,7 +48,7 @@ def shortfall(dataset: Object | None, file_bytes: int) -> str | None:
     if cached is None or cached >= file_bytes:
         return None
     lacking = (
-        f"Fluid calls the load complete, but {states['cached']} of the model's {file_bytes / 1024**3:.2f}GiB are cached"
+        f"Fluid calls the load complete, but {states['cached']} of the model's {file_bytes / GIB:.2f}GiB are cached"
     )
     if there is not None and there < file_bytes:
         return f"{lacking}, for the bucket holds {status['ufsTotal']} there: look at what was synced, and at the prefix"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from planning import engine, gpus, models
-from planning.cache import GIB, CacheSize, cache, host
+from planning.cache import CacheSize, cache, host
 from planning.choose import fit
 from planning.cost import Prices, checked, cost
 from planning.errors import PlanError
 from planning.layout import Layout
 from planning.memory import Fit, Request
 from planning.startup import Startup, Supply, file_bytes, node_bytes, plan
+from planning.units import GIB
 
 R1 = 688_586_727_753
 

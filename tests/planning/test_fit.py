@@ -16,7 +16,8 @@ from planning.choose import alternatives, cheapest, fit, refusals
 from planning.errors import PlanError
 from planning.gpus import Gpu
 from planning.layout import Layout, broken_rules, split
-from planning.memory import GIB, Request, kv_bytes
+from planning.memory import Request, kv_bytes
+from planning.units import GIB
 
 NAMES = [
     "DeepSeek-R1",
