@@ -36,6 +36,7 @@ class Progress:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._names: dict[str, str] = {}
         self._last: dict[str, Standing] = {}
+        self._trouble: dict[str, str] = {}
         self._said: dict[str, set[str]] = {}
         self._bindings: dict[str, pulumi.ResourceHookBinding] = {}
 
@@ -62,6 +63,7 @@ class Progress:
 
             async def begin(args: pulumi.ResourceHookArgs) -> None:
                 await self._stop(args.urn)
+                self._trouble.pop(args.urn, None)
                 self._names[args.urn] = _object_name(args)
                 self._said[args.urn] = set()
                 self._watches[args.urn] = asyncio.create_task(self._watch(args.urn, look))
@@ -88,7 +90,9 @@ class Progress:
         await self._stop(args.urn)
         standing = self._last.get(args.urn)
         if standing:
-            why = "; ".join(standing.problems) or standing.status
+            # A group that failed may be in its next try by now, without a word of what ended the one before.
+            before = f"; before that: {trouble}" if (trouble := self._trouble.get(args.urn)) else ""
+            why = "; ".join(standing.problems) or f"{standing.status}{before}"
             _say(engine_pb2.ERROR, args.urn, f"{args.name} is not ready: {why}")
         return False  # no retry by the engine: the next `up` waits again
 
@@ -109,6 +113,8 @@ class Progress:
         if standing is None:
             return
         self._last[urn], said = standing, self._said[urn]
+        if standing.problems:
+            self._trouble[urn] = "; ".join(standing.problems)
         for problem in standing.problems:
             if problem not in said:
                 _say(engine_pb2.WARNING, urn, problem)
