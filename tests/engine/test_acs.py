@@ -58,6 +58,7 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
     assert 'ds: "http://ds-leader.default.svc.cluster.local:8000/v1"' in said and f'bucket   : "{BUCKET}"' in said
     assert cluster.ready() and len(cluster.pods()) == 2 and claims(cluster) == {MODEL}
     assert in_order(acs, f"Job/{MODEL}-sync", f"DataLoad/{MODEL}-load", "LeaderWorkerSet/ds")
+    assert all(in_order(acs, release, f"Dataset/{MODEL}-dataset", "LeaderWorkerSet/ds") for release in RELEASES)
     weights = written(cloud)
     assert any(name.endswith("DeepSeek-R1/modelserve-manifest.json") for name in weights)
     acs.up("--expect-no-changes")
