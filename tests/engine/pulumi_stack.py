@@ -195,6 +195,7 @@ class Stack:
 
     def _deploy(self, *args: str, ok: bool) -> str:
         self.write()
+        self._events.write_text("")  # a run that never begins writes none
         done = subprocess.run(
             ["pulumi", *args, "-s", self.name, "--non-interactive", "--event-log", str(self._events)],
             cwd=self.folder,
