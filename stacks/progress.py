@@ -17,7 +17,7 @@ from pulumi.runtime.proto import engine_pb2
 from pulumi.runtime.settings import get_engine
 
 from stacks import standing_cache, standing_group, standing_job
-from stacks.standing import Reader, Standing
+from stacks.standing import Reader, Standing, lost
 
 # A start that is over sooner than this is not worth loading the Kubernetes library for.
 _FIRST_LOOK_SECONDS = 3.0
@@ -90,9 +90,7 @@ class Progress:
         await self._stop(args.urn)
         standing = self._last.get(args.urn)
         if standing:
-            # A group that failed may be in its next try by now, without a word of what ended the one before.
-            before = f"; before that: {trouble}" if (trouble := self._trouble.get(args.urn)) else ""
-            why = "; ".join(standing.problems) or f"{standing.status}{before}"
+            why = lost(standing, self._trouble.get(args.urn))
             _say(engine_pb2.ERROR, args.urn, f"{args.name} is not ready: {why}")
         return False  # no retry by the engine: the next `up` waits again
 

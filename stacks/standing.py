@@ -24,6 +24,12 @@ class Standing:
     problems: tuple[str, ...] = ()
 
 
+def lost(standing: Standing, trouble: str | None) -> str:
+    """Why a wait was lost. What failed may be in its next try by now, without a word of what ended the one before:
+    `trouble` is what went wrong last."""
+    return "; ".join(standing.problems) or standing.status + (f"; before that: {trouble}" if trouble else "")
+
+
 def pod_name(pod: Mapping[str, Any]) -> str:
     """A pod's name."""
     return pod["metadata"]["name"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from stacks.progress import Progress
+from stacks.standing import Standing, lost
 from tests.support.recorder import Recorder
 
 
@@ -21,3 +22,9 @@ def test_each_kind_has_hooks_of_its_own_which_two_objects_share_and_a_preview_ha
     assert starts[:4] == starts[4:]
     assert len(set(starts)) == (1 if engine.preview else 4) and len(engine.hooks) == len(set(engine.hooks))
     assert all(bool(hooks.on_error) is not engine.preview for hooks in bound)
+
+
+def test_a_lost_wait_names_what_is_wrong_now_else_where_it_stands_and_what_went_wrong_before():
+    assert lost(Standing("pods: 1 of 2", ("a", "b")), "old") == "a; b"
+    assert lost(Standing("pods: 1 of 2"), "old") == "pods: 1 of 2; before that: old"
+    assert lost(Standing("pods: 1 of 2"), None) == "pods: 1 of 2"
