@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -271,16 +271,23 @@ class Cluster:
 
     def ours(self) -> list[str]:
         """Every object that a stack made, or that others made for it."""
-        listed = ((kind, _items(self.plane, path, selector)) for kind, path, selector in _STANDING)
-        return sorted({f"{kind}/{name}" for kind, items in listed for name in map(_name, items) if name != _GIVEN})
+        return sorted({f"{kind}/{name}" for kind, _, name in self._standing()})
 
     def clear(self) -> None:
         """Delete every object of ours, so that one test's failure is not the next one's."""
-        for _, path, selector in _STANDING:
-            for item in _items(self.plane, path, selector):
-                if _name(item) != _GIVEN:
-                    self.plane.api.delete(f"{path}/{_name(item)}")
+        for _, path, name in list(self._standing()):
+            self.plane.api.delete(f"{path}/{name}")
         self.wait("the rehearsal is clear", lambda: self.ours() == [])
+
+    def _standing(self) -> Iterator[tuple[str, str, str]]:
+        """Kind, path and name of each object of ours. Volumes of other namespaces' claims are other tests'."""
+        for kind, path, selector in _STANDING:
+            for item in _items(self.plane, path, selector):
+                elsewhere = kind == "PersistentVolume" and (
+                    item["spec"].get("claimRef", {}).get("namespace") != "default"
+                )
+                if _name(item) != _GIVEN and not elsewhere:
+                    yield kind, path, _name(item)
 
     def object(self, kind: str, name: str) -> dict[str, Any] | None:
         """An object of one of the kinds that stacks make, None for one that is not there."""
