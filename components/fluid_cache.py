@@ -24,6 +24,8 @@ ATTEMPT = "modelserve.dev/attempt"
 """Annotation of a DataLoad: which try it is, absent at the first."""
 LOADS = "modelserve.dev/loads"
 """Annotation of a DataLoad: the bytes that it is to bring in, and into how many workers."""
+MOUNT = "modelserve.dev/mount"
+"""Annotation of the key's Secret: what the key opens."""
 # Foreground deletion lets the garbage collector take the runtime's parts away while its controller still shuts them
 # down (https://github.com/fluid-cloudnative/fluid/issues/775). Finalizers are waited for either way.
 _BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
@@ -86,7 +88,12 @@ def secret_name(name: str) -> str:
 def secret(name: str, args: FluidCacheArgs) -> Manifest:
     """The key as JindoCache spells it. Both halves in one Secret, the only one that it takes."""
     values = dict(zip(_KEYS, (args.key.id, args.key.secret), strict=True))
-    return key_secret(secret_name(name), args.stack, args.namespace, name, values)
+    made = key_secret(secret_name(name), args.stack, args.namespace, name, values)
+    return made | {"metadata": made["metadata"] | {"annotations": {MOUNT: _mount_point(args)}}}
+
+
+def _mount_point(args: FluidCacheArgs) -> pulumi.Output[str]:
+    return pulumi.Output.concat("oss://", args.bucket, f"/{args.prefix}/")
 
 
 def dataset(name: str, args: FluidCacheArgs) -> Manifest:
@@ -100,7 +107,7 @@ def dataset(name: str, args: FluidCacheArgs) -> Manifest:
             "mounts": [
                 {
                     "name": name,
-                    "mountPoint": pulumi.Output.concat("oss://", args.bucket, f"/{args.prefix}/"),
+                    "mountPoint": _mount_point(args),
                     "path": "/",
                     "options": {"fs.oss.endpoint": args.endpoint},
                     "encryptOptions": encrypted,
@@ -203,7 +210,7 @@ class FluidCache(pulumi.ComponentResource):
     claim: pulumi.Output[str]
     """Name of the claim that Fluid makes, the Dataset's. Known when the whole model is loaded."""
     parts: tuple[pulumi.Resource, ...]
-    """Dataset and runtime, for the `replace_with` of whatever mounts the claim: neither goes while a pod does."""
+    """Key, Dataset and runtime, for the `replace_with` of whatever mounts the claim: none goes while a pod does."""
 
     def __init__(
         self,
@@ -217,8 +224,17 @@ class FluidCache(pulumi.ComponentResource):
     ) -> None:
         """`hooks` are the DataLoad's. `shortfall` is asked once Fluid calls the load complete."""
         super().__init__("modelserve:weights:FluidCache", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
-        key = kubernetes_object(f"{name}-cache-key", secret(name, args), child)
+        # Merging opts would hand our depends_on and ignore_changes down to the parts.
+        key = kubernetes_object(
+            f"{name}-cache-key",
+            secret(name, args),
+            # Of what is replaced with one resource, the engine deletes in any order (it walks a map). The key goes
+            # first when the Dataset has to, and takes along what mounts the cache: then the Dataset has only its
+            # runtime to take, whose deletion Fluid holds up while anything mounts it.
+            pulumi.ResourceOptions(
+                parent=self, replace_on_changes=[f'metadata.annotations["{MOUNT}"]'], delete_before_replace=True
+            ),
+        )
         files = kubernetes_object(
             f"{name}-dataset",
             dataset(name, args),
@@ -231,7 +247,7 @@ class FluidCache(pulumi.ComponentResource):
             ),
         )
         runtime = self._runtime(name, args, files, runtime_hooks)
-        self.parts = (files, runtime)
+        self.parts = (key, files, runtime)
         load = self._load(name, args, hooks)
 
         async def whole(status: Mapping[str, Any] | None) -> str:

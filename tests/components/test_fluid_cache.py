@@ -134,8 +134,10 @@ def test_the_links_depend_on_each_other_in_the_order_that_deletion_needs(engine:
     assert engine.urn(secret) in files.dependencies
     assert engine.urn(files) in runtime.dependencies and engine.urn(runtime) in load.dependencies
     assert list(runtime.replace_with) == [engine.urn(files)]
-    assert list(load.replace_with) == [engine.urn(files), engine.urn(runtime)]
-    for request in (files, runtime, load):
+    # With the key go load and workload, so that the Dataset's own replacement finds the runtime alone.
+    assert list(load.replace_with) == [engine.urn(secret), engine.urn(files), engine.urn(runtime)]
+    assert list(secret.replaceOnChanges) == ['metadata.annotations["modelserve.dev/mount"]']
+    for request in (secret, files, runtime, load):
         assert request.deleteBeforeReplace
     assert runtime.customTimeouts.create == runtime.customTimeouts.update == "600s"
     assert load.customTimeouts.create == load.customTimeouts.update == "1800s"

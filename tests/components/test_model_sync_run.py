@@ -171,7 +171,8 @@ def test_being_told_to_end_ends_at_once(room: Room):
     finally:
         kill(process)
     assert process.returncode == 128 + signal.SIGTERM
-    assert output.splitlines()[-1] == "modelserve: sync: told to end; what has arrived stays"
+    # A thread whose copy is cut off may have its word after it.
+    assert "modelserve: sync: told to end; what has arrived stays" in output.splitlines()
 
 
 # --- what passes
