@@ -16,6 +16,7 @@ from planning.units import GIB
 Storage = Literal["cache", "mount", "copy"]
 
 FILL, WARM, NODE = "fill the bucket", "warm the cache", "node and image"
+TO_NODES = "weights to nodes"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _weights(
         return _add(
             steps,
             begin,
-            "weights to nodes",
+            TO_NODES,
             seconds,
             seconds,
             everything,
@@ -149,7 +150,7 @@ def _weights(
     return _add(
         steps,
         begin,
-        "weights to nodes",
+        TO_NODES,
         _seconds(sum(reads), rate),
         _seconds(sum(reads), best),
         sum(reads),

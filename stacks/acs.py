@@ -14,28 +14,23 @@ import pulumi
 
 from components.alicloud import alicloud_provider
 from components.cluster_addons import ClusterAddons, ClusterAddonsArgs
-from components.credentials import KeyPair, key_secret
 from components.fluid_cache import FluidCache, FluidCacheArgs
-from components.kubernetes import kubernetes_object, kubernetes_provider
-from components.model_bucket import ModelBucket, ModelBucketArgs
-from components.model_sync import ModelSync, ModelSyncArgs
+from components.kubernetes import kubernetes_object
+from components.model_bucket import ModelBucket
 from components.model_volume import ModelVolume, ModelVolumeArgs
-from components.names import API_KEY, model_object
+from components.names import model_object
 from planning import timeouts
 from planning.catalog import fact
-from planning.startup import FILL, WARM
+from planning.startup import WARM
 from planning.units import GIB
 from stacks import addons, engine
 from stacks.cache_look import CacheLook
-from stacks.clouds import AcsCloud, BucketWeights
-from stacks.config import StackConfig, lws_release, repository
+from stacks.cloud_stack import CloudStack
+from stacks.clouds import AcsCloud
+from stacks.config import StackConfig, lws_release
 from stacks.plans import Planned
-from stacks.progress import Progress
-from stacks.refusals import NAMESPACE
 from stacks.serving import Place, serve
-
-# Longer than any sync takes, so that only what nobody will complete goes.
-_ABORT_UPLOAD_DAYS = 7
+from stacks.weights import BucketWeights, PvcWeights
 
 
 def build(
@@ -45,12 +40,7 @@ def build(
     stack = _Stack(config, plans, attempts)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    outputs: dict[str, pulumi.Input[Any]] = {
-        "endpoints": endpoints,
-        "models": {name: planned.service.served_model_name or name for name, planned in plans.items()},
-        "verify": f"python -m ops verify {pulumi.get_stack()}",
-    }
-    return outputs | ({"bucket": stack.bucket.bucket} if stack.bucket else {})
+    return stack.outputs(endpoints)
 
 
 @dataclass(frozen=True)
@@ -62,55 +52,36 @@ class _Weights:
     mounts: tuple[pulumi.Resource, ...] = ()
 
 
-class _Stack:
+class _Stack(CloudStack):
     """The parts that every model of a stack shares."""
 
     def __init__(self, config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int]) -> None:
         assert isinstance(config.cloud, AcsCloud)
-        self.config, self.plans, self.cloud = config, plans, config.cloud
-        self.name, self.namespace = pulumi.get_stack(), config.cluster.namespace
-        secrets = pulumi.Config(NAMESPACE)
-        self.secrets, kubeconfig = secrets, secrets.get("kubeconfig")
-        cluster = kubernetes_provider("cluster", config.cluster.context, secrets.get_secret("kubeconfig"))
-        self.on_cluster = pulumi.ResourceOptions(provider=cluster)
-        self.progress = Progress(config.cluster.context, self.namespace, kubeconfig)
-        self.look = CacheLook(config.cluster.context, self.namespace, kubeconfig)
+        self.cloud = config.cloud
+        needed = isinstance(config.weights, BucketWeights)
+        super().__init__(config, plans, alicloud_provider("cloud", self.cloud.region) if needed else None)
+        self.look = CacheLook(config.cluster.context, self.namespace, self.kubeconfig)
         self.addons = ClusterAddons(
             "addons", ClusterAddonsArgs(stack=self.name, addons=addons.wanted(config)), self.on_cluster
         )
-        self.bucket = self._bucket() if isinstance(config.weights, BucketWeights) else None
         self.attempts = attempts
-
-    def models(self) -> dict[str, Planned]:
-        """Every model once, with the plan of the first service that serves it: services share volume and cache."""
-        found: dict[str, Planned] = {}
-        for planned in self.plans.values():
-            found.setdefault(planned.service.model, planned)
-        return found
 
     def source(self, model: str, planned: Planned) -> _Weights:
         """The model's weights: synced, and cached or mounted or streamed."""
         weights = self.config.weights
         if self.bucket is None or not isinstance(weights, BucketWeights):
+            assert isinstance(weights, PvcWeights)
             return _Weights(engine.from_volume(weights, model))
         name, prefix = model_object(model), engine.model_prefix(weights, model)
-        synced = [self._sync(name, model, planned, self.bucket)] if weights.sync else []
-        after = pulumi.ResourceOptions.merge(self.on_cluster, pulumi.ResourceOptions(depends_on=synced))
+        labels, free = fact("clouds", "acs", "cpuPodLabels"), fact("clouds", "acs", "freeEphemeralGib")
+        sync = self.sync(name, model, planned, scratch_gib=free, pod_labels=labels)
+        synced = [sync] if sync else []
         if weights.read == "stream":
-            secret = f"{name}-stream-key"
-            key = self.bucket.reader
-            made = kubernetes_object(
-                secret,
-                key_secret(
-                    secret,
-                    self.name,
-                    self.namespace,
-                    name,
-                    {engine.STREAM_FIELDS["id"]: key.id, engine.STREAM_FIELDS["secret"]: key.secret},
-                ),
-                after,
+            secret = engine.stream_key(name, self.name, self.namespace, self.bucket.reader)
+            made = kubernetes_object(secret["metadata"]["name"], secret, self.after(*synced))
+            streamed = engine.from_bucket(
+                weights, model, self.bucket.bucket, self.bucket.endpoint, secret["metadata"]["name"]
             )
-            streamed = engine.from_bucket(weights, model, self.bucket.bucket, self.bucket.endpoint, secret)
             return _Weights(streamed, (made, *synced))
         if self.config.cache.engine == "fluid":
             cache = self._cache(name, planned, prefix, self.bucket, synced)
@@ -126,7 +97,7 @@ class _Stack:
                 key=self.bucket.reader,
                 size_gib=-(-planned.plan.file_bytes // GIB),
             ),
-            after,
+            self.after(*synced),
         )
         return _Weights(engine.from_model_volume(weights, model, volume.claim), (volume, *synced))
 
@@ -142,60 +113,7 @@ class _Stack:
             after=(*weights.after, *self.addons.releases),
             mounts=weights.mounts,
         )
-        api_key = self.secrets.get_secret(API_KEY)
-        return serve(name, planned, weights.source, place, api_key, self.progress.group_hooks(), self.on_cluster)
-
-    def _bucket(self) -> ModelBucket:
-        weights = self.config.weights
-        assert isinstance(weights, BucketWeights)
-        return ModelBucket(
-            "weights",
-            ModelBucketArgs(
-                stack=self.name,
-                bucket=weights.bucket.name,
-                region=self.cloud.region,
-                prefix=weights.prefix,
-                create=weights.bucket.create,
-                keep=weights.bucket.keep,
-                reader=self._given("accessKey", "secretKey"),
-                writer=self._given("syncAccessKey", "syncSecretKey"),
-                writes=weights.sync is not None,
-                abort_upload_days=_ABORT_UPLOAD_DAYS,
-            ),
-            pulumi.ResourceOptions(provider=alicloud_provider("cloud", self.cloud.region)),
-        )
-
-    def _given(self, key: str, secret: str) -> KeyPair | None:
-        found = self.secrets.get_secret(key), self.secrets.get_secret(secret)
-        return KeyPair(*found) if found[0] is not None and found[1] is not None else None
-
-    def _sync(self, name: str, model: str, planned: Planned, bucket: ModelBucket) -> ModelSync:
-        weights = self.config.weights
-        assert isinstance(weights, BucketWeights) and weights.sync is not None and bucket.writer is not None
-        sync = weights.sync
-        return ModelSync(
-            f"{name}-sync",
-            ModelSyncArgs(
-                stack=self.name,
-                namespace=self.namespace,
-                model=model,
-                repository=repository(weights, model) or model,
-                source=sync.from_,
-                revision=sync.revision or "",
-                bucket=bucket.bucket,
-                endpoint=bucket.endpoint,
-                prefix=engine.model_prefix(weights, model),
-                key=bucket.writer,
-                tool_image=sync.tool_image or fact("sync", "images", "rclone"),
-                python_image=sync.python_image or fact("sync", "images", "python"),
-                seconds=timeouts.of_step(planned.plan.startup.seconds(FILL)),
-                scratch_gib=fact("clouds", "acs", "freeEphemeralGib"),
-                pod_labels=fact("clouds", "acs", "cpuPodLabels"),
-                token=self.secrets.get_secret("hubToken"),
-            ),
-            self.on_cluster,
-            self.progress.sync_hooks(),
-        )
+        return serve(name, planned, weights.source, place, self.api_key, self.progress.group_hooks(), self.on_cluster)
 
     def _cache(
         self, name: str, planned: Planned, prefix: str, bucket: ModelBucket, synced: list[pulumi.Resource]
@@ -224,9 +142,7 @@ class _Stack:
                 worker_annotations=fact("clouds", "acs", "serverlessAnnotation"),
                 attempt=self.attempts.get(name, 1),
             ),
-            pulumi.ResourceOptions.merge(
-                self.on_cluster, pulumi.ResourceOptions(depends_on=[*self.addons.releases, *synced])
-            ),
+            self.after(*self.addons.releases, *synced),
             self.progress.load_hooks(),
             runtime_hooks=self.progress.runtime_hooks(),
             shortfall=self.look.shortfall(name, planned.plan.file_bytes),

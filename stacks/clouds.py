@@ -1,33 +1,17 @@
-"""The stack file's sections on the place: cloud, cluster, weights, cache, add-ons. Services: `stacks.services`."""
+"""The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `stacks.weights`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from planning import aibrix
 from planning.catalog import fact
-from stacks.refusals import refuse, rule
-from stacks.values import (
-    AUTO,
-    AddonRelease,
-    BinaryQuantity,
-    BucketName,
-    ClaimName,
-    Namespace,
-    Positive,
-    Region,
-    RelativePath,
-    Strict,
-    auto_schema,
-    gibibytes,
-)
-
-# Kubernetes writes 1024Gi as 1Ti, which Fluid does not convert for Jindo.
-_TEBI = 1024
+from stacks.refusals import rule
+from stacks.values import AddonRelease, Namespace, Positive, Region, Strict
 
 
 @dataclass(frozen=True)
@@ -43,6 +27,7 @@ class Surroundings:
     secrets: frozenset[str] = frozenset()
     lws: str | None = None
     more_pods: Mapping[str, Any] | None = None
+    aibrix: str | None = None
 
 
 class LocalCloud(Strict):
@@ -112,7 +97,56 @@ class AcsCloud(Strict):
         return value
 
 
-Cloud = Annotated[LocalCloud | AcsCloud, Field(discriminator="kind")]
+class VolcengineCloud(Strict):
+    """Volcengine Kubernetes Engine."""
+
+    kind: Literal["volcengine"] = Field(description="the cloud: volcengine is Volcengine Kubernetes Engine")
+    region: Region = Field(description="the region of cluster and bucket, such as cn-beijing")
+    instance_type: str = Field(min_length=1, description="the GPU nodes' type, such as ecs.ebmhpcpni3l.48xlarge")
+    gpu: str | None = Field(
+        None,
+        min_length=1,
+        validate_default=True,
+        description="the GPU by its catalog name or NAME:GIB, where the catalog does not know the instance type",
+    )
+    nodes: Positive | None = Field(None, description="the number of GPU nodes that there are; not judged if absent")
+    rdma: bool = Field(False, description="true for the RDMA network between the pods of a replica")
+    rdma_devices: Positive | None = Field(
+        None, description="the number of RDMA devices of each pod; one for each GPU if absent"
+    )
+
+    @property
+    def gpu_name(self) -> str:
+        """The GPU as the planner looks it up."""
+        known = fact("clouds", "volcengine", "gpuNodes").get(self.instance_type)
+        return self.gpu or (known["gpu"] if known else self.instance_type)
+
+    @field_validator("gpu")
+    @classmethod
+    def _gpu_is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        given, known = info.data.get("instance_type"), fact("clouds", "volcengine", "gpuNodes")
+        if value is None and given is not None and given not in known:
+            why = f"is missing: which GPUs {given} has is not in the catalog"
+            raise rule("", why, f"write the GPU's name, such as H20-96, or instanceType: one of {', '.join(known)}")
+        return value
+
+    @field_validator("rdma")
+    @classmethod
+    def _type_has_rdma(cls, value: bool, info: ValidationInfo) -> bool:
+        known = fact("clouds", "volcengine", "gpuNodes").get(info.data.get("instance_type", ""))
+        if value and known and not known["rdmaGbitPerSecond"]:
+            raise rule(value, f"{info.data['instance_type']} has no RDMA network", "write false")
+        return value
+
+    @field_validator("rdma_devices")
+    @classmethod
+    def _only_with_rdma(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("rdma") is False:
+            raise rule(value, "rdma is false", "write rdma: true, or leave rdmaDevices out")
+        return value
+
+
+Cloud = Annotated[LocalCloud | AcsCloud | VolcengineCloud, Field(discriminator="kind")]
 
 
 class Cluster(Strict):
@@ -120,144 +154,6 @@ class Cluster(Strict):
 
     context: str = Field(min_length=1, description="the kubeconfig's context, by name")
     namespace: Namespace = Field("default", description="an existing namespace that takes every object of the stack")
-
-
-class PvcWeights(Strict):
-    """Weights on a volume that is there already."""
-
-    source: Literal["pvc"] = Field(description="where weights come from: pvc is a claim that is there")
-    claim: ClaimName = Field(description="the name of an existing PersistentVolumeClaim that holds the weights")
-    prefix: RelativePath = Field("models", description="the folder that holds one folder a model")
-    gbit_per_second: float | None = Field(
-        None, gt=0, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
-    )
-
-
-class Bucket(Strict):
-    """The bucket with the weights."""
-
-    name: BucketName = Field(description="the bucket's name, of which the whole cloud has only one")
-    create: bool = Field(True, description="true where this stack makes the bucket, false where it is there")
-    keep: bool = Field(True, description="true protects the bucket: a destroy leaves it, and its weights, in place")
-
-
-class Sync(Strict):
-    """How the bucket is filled, once."""
-
-    from_: str = Field(
-        alias="from", description="modelscope, huggingface, or the https URL of a mirror that speaks Hugging Face's API"
-    )
-    revision: str | None = Field(
-        None, min_length=1, description="branch, tag or commit; the hub's main branch if absent"
-    )
-    repositories: dict[str, str] = Field(
-        {}, description="a map of model to repository with owner, for models whose owner the catalog does not know"
-    )
-    gbit_per_second: float | None = Field(
-        None, gt=0, description="what the way from the hub into the bucket carries, in Gbit/s"
-    )
-    tool_image: str | None = Field(None, min_length=1, description="an image with rclone, such as your mirror of it")
-    python_image: str | None = Field(None, min_length=1, description="an image with Python, such as your mirror of it")
-
-    @field_validator("from_")
-    @classmethod
-    def _is_a_hub(cls, value: str) -> str:
-        if value in ("modelscope", "huggingface") or re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
-            return value
-        raise rule(value, "is no hub", "write modelscope, huggingface or a mirror's URL")
-
-    @field_validator("repositories")
-    @classmethod
-    def _have_owners(cls, value: dict[str, str]) -> dict[str, str]:
-        refuse(
-            *[
-                (f".{model}", name, "is not owner/name", f"write one such as deepseek-ai/{model}")
-                for model, name in value.items()
-                if not re.fullmatch(r"[\w.-]+/[\w.-]+", name)
-            ]
-        )
-        return value
-
-
-class BucketWeights(Strict):
-    """Weights in a bucket of the cloud."""
-
-    source: Literal["bucket"] = Field(description="where weights come from: bucket is one of the cloud")
-    bucket: Bucket = Field(description="a map with name")
-    prefix: RelativePath = Field("models", description="the key prefix that holds one folder a model")
-    read: Literal["volume", "stream"] = Field(
-        "volume", description="volume mounts the bucket or its cache; stream lets vLLM read the bucket itself"
-    )
-    sync: Sync | None = Field(None, description="a map with from; without it the bucket is taken as filled")
-    gbit_per_second: float | None = Field(
-        None, gt=0, description="what all nodes together may read, in Gbit/s; the region's quota if absent"
-    )
-
-    @field_validator("source")
-    @classmethod
-    def _the_cloud_has_buckets(cls, value: str, info: ValidationInfo) -> str:
-        if info.context.cloud == "local":
-            raise rule(value, "the rehearsal's local stack has no cloud with buckets", "write pvc, or cloud.kind: acs")
-        return value
-
-
-Weights = Annotated[PvcWeights | BucketWeights, Field(discriminator="source")]
-
-
-class Cache(Strict):
-    """What keeps weights near the nodes while the stack is up."""
-
-    engine: Literal["fluid", "none"] = Field(
-        "none", description="fluid keeps them in worker pods; none mounts the bucket"
-    )
-    workers: Annotated[Positive | None, AUTO] = Field(
-        None,
-        description="the number of cache workers, or auto for what the model needs",
-        json_schema_extra=auto_schema,
-    )
-    cpu: Positive | None = Field(
-        None, description="whole CPUs of each worker; the largest pod without a ticket if absent"
-    )
-    memory: BinaryQuantity | None = Field(None, description="memory of each worker, such as 128Gi")
-    quota: BinaryQuantity | None = Field(None, description="what each worker may hold, such as 120Gi")
-    high: float | None = Field(None, gt=0, le=1, description="the filling at which a worker evicts, between 0 and 1")
-    low: float | None = Field(None, gt=0, le=1, description="the filling down to which it evicts, below high")
-
-    @field_validator("engine")
-    @classmethod
-    def _the_cloud_has_it(cls, value: str, info: ValidationInfo) -> str:
-        if value == "fluid" and info.context.cloud == "local":
-            raise rule(value, "the rehearsal's local stack reads a volume that is there", "write none")
-        return value
-
-    @field_validator("quota")
-    @classmethod
-    def _quota_leaves_room(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return value
-        memory = info.data.get("memory") or f"{fact('clouds', 'acs', 'cacheWorker')['memoryGib']}Gi"
-        most = int(gibibytes(memory) * fact("startup", "cache", "quotaOfLimit"))
-        if not value.endswith("Gi") or int(value[:-2]) % _TEBI == 0:
-            raise rule(
-                value,
-                "Kubernetes would write it as Ti, and Fluid converts only Gi for Jindo",
-                f"write whole Gi that are no multiple of {_TEBI}, such as {most}Gi",
-            )
-        if gibibytes(value) > most:
-            raise rule(
-                value,
-                f"a worker of {memory} needs the rest for itself and the pod's overhead",
-                f"write at most {most}Gi, or more memory",
-            )
-        return value
-
-    @field_validator("low")
-    @classmethod
-    def _low_is_below_high(cls, value: float | None, info: ValidationInfo) -> float | None:
-        high = info.data.get("high") or fact("startup", "cache", "highWatermark")
-        if value is not None and value >= high:
-            raise rule(value, f"eviction starts at {high:g} and must end below it", f"write less than {high:g}")
-        return value
 
 
 class AddonChoice(Strict):
@@ -279,8 +175,74 @@ class AddonChoice(Strict):
     values: dict[str, Any] = Field({}, description="a map of further values of the chart")
 
 
+class Manifests(Strict):
+    """Where AIBrix's own manifests are read: https URLs or paths of files."""
+
+    core: str | None = Field(None, min_length=1, description="the URL or path of the core manifest")
+    crds: str | None = Field(None, min_length=1, description="the URL or path of the CRDs, where they are apart")
+    dependency: str | None = Field(None, min_length=1, description="the URL or path of the dependency manifest")
+
+
+class AibrixChoice(Strict):
+    """AIBrix, which runs fleets and routes to them."""
+
+    install: bool = Field(True, description="true installs it, false takes it as there")
+    version: AddonRelease | None = Field(
+        None,
+        validate_default=True,
+        description="AIBrix's release, in quotes: the one to install, or the one that is there",
+    )
+    registry: str | None = Field(None, min_length=1, description="the registry that all its images are pulled from")
+    images: dict[str, str] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
+    manifests: Manifests = Field(Manifests(), description="a map with core, crds and dependency")
+    kuberay: Literal["aibrix", "none"] = Field(
+        "aibrix", description="aibrix installs its patched KubeRay; none where another KubeRay runs"
+    )
+    address: Literal["private", "public"] = Field(
+        "private", description="where the gateway's load balancer is reached: private is the cloud's network"
+    )
+    gateway_chart: str | None = Field(
+        None, min_length=1, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
+    )
+
+    @field_validator("version")
+    @classmethod
+    def _release_works(cls, value: str | None, info: ValidationInfo) -> str:
+        version = value or fact("clouds", "volcengine", "aibrix")
+        if problem := aibrix.version_problem(version):
+            raise rule(version, *problem)
+        return version
+
+    @field_validator("address")
+    @classmethod
+    def _public_asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
+        if value == "public" and "apiKey" not in info.context.secrets:
+            raise rule(
+                value,
+                "whoever reaches the address could use the GPUs: there is no API key",
+                "run: pulumi config set --secret modelserve:apiKey",
+            )
+        return value
+
+
 class Addons(Strict):
     """What the cluster needs besides Kubernetes."""
 
     lws: AddonChoice | None = Field(None, description="a map for LeaderWorkerSet")
     fluid: AddonChoice | None = Field(None, description="a map for Fluid (ack-fluid on ACS)")
+    aibrix: AibrixChoice | None = Field(None, description="a map for AIBrix")
+
+
+class Monitoring(Strict):
+    """What lets Prometheus and Grafana see the engines."""
+
+    enabled: bool = Field(False, description="true makes a ServiceMonitor for each service")
+    labels: dict[str, str] = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
+    interval_seconds: Positive = Field(15, description="seconds between two scrapes")
+    dashboard: bool = Field(True, description="true makes a ConfigMap with a dashboard for Grafana")
+    dashboard_namespace: Namespace | None = Field(
+        None, description="the namespace in which Grafana looks for dashboards; the stack's if absent"
+    )
+    dashboard_labels: dict[str, str] = Field(
+        {"grafana_dashboard": "1"}, description="a map of labels by which Grafana finds dashboards"
+    )

@@ -13,13 +13,15 @@ from typing import Any, get_args
 from pydantic import Field, ValidationError
 
 from components.names import API_KEY, model_object, service_object
-from planning import addons, flags
+from planning import addons, aibrix, flags
 from planning.catalog import fact
 from planning.errors import PlanError
-from stacks.clouds import AcsCloud, Addons, BucketWeights, Cache, Cloud, Cluster, LocalCloud, Surroundings, Weights
+from planning.fleet import name_limit as fleet_limit
+from stacks.clouds import AcsCloud, Addons, Cloud, Cluster, LocalCloud, Monitoring, Surroundings, VolcengineCloud
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, shown, unknown_key
 from stacks.services import Service
 from stacks.values import Day, Strict
+from stacks.weights import Bucket, BucketWeights, Cache, HuggingfaceWeights, NvmeWeights, PvcWeights, Sync, Weights
 
 # Secret keys of the stack file, each with what it is. They are read as Pulumi secrets by the builder.
 SECRETS = {
@@ -33,7 +35,7 @@ SECRETS = {
 }
 # Keys that are useless alone.
 _PAIRS = (("accessKey", "secretKey"), ("syncAccessKey", "syncSecretKey"))
-_CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud)}
+_CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"<[^<>]+>")
@@ -66,8 +68,9 @@ class StackConfig(Strict):
     cluster: Cluster = Field(description="a map with context")
     weights: Weights = Field(description="a map with source")
     cache: Cache = Field(Cache.model_construct(), description="a map with engine")
-    addons: Addons = Field(Addons.model_construct(), description="a map with lws and fluid")
+    addons: Addons = Field(Addons.model_construct(), description="a map with lws, fluid and aibrix")
     services: dict[str, Service] = Field(min_length=1, description="a map of services: name to model, engine, layout")
+    monitoring: Monitoring = Field(Monitoring.model_construct(), description="a map with enabled")
     catalog: Catalog = Field(Catalog(), description="a map with models and gpus")
     prices: Prices = Field(Prices(), description="a map with currency, perGpuHour and asOf")
 
@@ -103,7 +106,7 @@ def parse(
     ]
     refusals += [unknown_key(key, raw[key], key, [*_top_level(), *SECRETS]) for key in raw if key not in _top_level()]
     refusals += _placeholders(raw)
-    refusals += _names(raw.get("services"))
+    refusals += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
     config = None
     try:
         config = StackConfig.model_validate(
@@ -119,11 +122,16 @@ def parse(
     return config
 
 
-def repository(weights: BucketWeights, model: str) -> str | None:
-    """The repository that fills the bucket with `model`, with its owner; None where nobody has said it."""
-    assert weights.sync is not None
+def repository(given: Mapping[str, str], model: str) -> str | None:
+    """The hub's repository of `model`, with its owner, out of those `given` or the catalog; None where neither says."""
     owner = fact("models", "owners", "byModel").get(model)
-    return weights.sync.repositories.get(model) or (f"{owner}/{model}" if owner else None)
+    return given.get(model) or (f"{owner}/{model}" if owner else None)
+
+
+def own_bucket(config: StackConfig) -> Bucket | None:
+    """The bucket of this stack's cloud that weights come from; None where there is none, or a foreign store's."""
+    bucket = config.weights.bucket if isinstance(config.weights, (BucketWeights, NvmeWeights)) else None
+    return bucket if bucket is not None and bucket.store not in ("s3", "gcs") else None
 
 
 def _joined(config: StackConfig) -> list[Refusal]:
@@ -137,31 +145,109 @@ def _joined(config: StackConfig) -> list[Refusal]:
             else "it caches a bucket, and weights are on a claim"
         )
         found.append(Refusal("cache.engine", "fluid", why, "write none"))
-    found += _addons(config)
+    found += [*_addons(config), *_behind_gateway(config), *_nodes(config)]
     objects: dict[str, str] = {}
     for name, service in config.services.items():
-        model, version = service.model, service.engine.version
-        other = objects.setdefault(model_object(model), model)
-        if other != model:
+        other = objects.setdefault(model_object(service.model), service.model)
+        if other != service.model:
             why = f"its volume and cache would have the same names as those of {other}"
-            found.append(Refusal(f"services.{name}.model", model, why, "put one of them into another stack"))
+            found.append(Refusal(f"services.{name}.model", service.model, why, "put one of them into another stack"))
         most = fact("fluid", "fluid", "nameLimit")
-        if config.cache.engine == "fluid" and len(model_object(model)) > most:
-            why = f"{model_object(model)} has {len(model_object(model))} characters, Fluid's workers take {most}"
-            found.append(Refusal(f"services.{name}.model", model, why, "write cache.engine: none"))
-        if not isinstance(weights, BucketWeights):
-            continue
-        if weights.sync and repository(weights, model) is None:
-            path = f"weights.sync.repositories.{model}"
-            found.append(Refusal(path, "", f"is missing: who publishes {model} is not known", f"write owner/{model}"))
-        given = [given.spelling for given in flags.parse(service.engine.extra_args)]
-        if streams and "--load-format" in given:
-            why = "weights.read: stream says it"
-            found.append(Refusal(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out"))
-        if streams and "runai_streamer" not in (flags.choices("--load-format", version) or ["runai_streamer"]):
-            why = f"vLLM {version} of services.{name} has no runai_streamer"
-            found.append(Refusal("weights.read", "stream", why, "write volume, or take a newer engine"))
+        called = model_object(service.model)
+        if config.cache.engine == "fluid" and len(called) > most:
+            why = f"{called} has {len(called)} characters, Fluid's workers take {most}"
+            found.append(Refusal(f"services.{name}.model", service.model, why, "write cache.engine: none"))
+        found += _weights_of(name, service, weights)
+        if streams:
+            found += _streamed(name, service)
     return found
+
+
+def _weights_of(name: str, service: Service, weights: Weights) -> list[Refusal]:
+    """What a service asks of the place where its weights are."""
+    found = []
+    sync: Sync | None = getattr(weights, "sync", None)
+    named = {"weights.sync.repositories": sync.repositories} if sync else {}
+    if isinstance(weights, HuggingfaceWeights):
+        named["weights.repositories"] = weights.repositories
+    for path, given in named.items():
+        if repository(given, service.model) is None:
+            why = f"is missing: who publishes {service.model} is not known"
+            found.append(Refusal(f"{path}.{service.model}", "", why, f"write owner/{service.model}"))
+    single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
+    if single and (service.replicas > 1 or service.layout is None or service.layout.nodes > 1):
+        why = f"services.{name} may run on more than one node, which cannot mount it"
+        found.append(Refusal("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany"))
+    return found
+
+
+def _streamed(name: str, service: Service) -> list[Refusal]:
+    """What keeps an engine from streaming its weights."""
+    found, version = [], service.engine.version
+    if "--load-format" in [given.spelling for given in flags.parse(service.engine.extra_args)]:
+        why = "weights.read: stream says it"
+        found.append(Refusal(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out"))
+    if "runai_streamer" not in (flags.choices("--load-format", version) or ["runai_streamer"]):
+        why = f"vLLM {version} of services.{name} has no runai_streamer"
+        found.append(Refusal("weights.read", "stream", why, "write volume or download, or take a newer engine"))
+    return found
+
+
+def _behind_gateway(config: StackConfig) -> list[Refusal]:
+    """A model behind the gateway has one name for everything: label, Kubernetes Service, and the requests' «model»."""
+    found: list[Refusal] = []
+    for name, service in config.services.items():
+        if service.gateway != "aibrix":
+            if service.routing.strategy:
+                why = "nothing routes this service's requests but its Kubernetes Service"
+                found.append(
+                    Refusal(f"services.{name}.routing.strategy", service.routing.strategy, why, "leave it out")
+                )
+            continue
+        called = service.served_model_name or name
+        if called != name:
+            why = "AIBrix finds a model by its service's own name"
+            path = f"services.{name}.servedModelName"
+            found.append(Refusal(path, called, why, "leave it out, and name the service so"))
+        if service.expose.to != "cluster":
+            why = "the gateway's load balancer is in front of it already"
+            found.append(Refusal(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address"))
+    return found
+
+
+def _nodes(config: StackConfig) -> list[Refusal]:
+    """What services ask of Volcengine's nodes."""
+    cloud, found = config.cloud, []
+    if not isinstance(cloud, VolcengineCloud):
+        return []
+    for name, service in config.services.items():
+        gpus = service.layout.gpus_per_node if service.layout else None
+        if cloud.rdma_devices and gpus and cloud.rdma_devices != gpus:
+            why = f"the pods of services.{name} have {gpus} GPUs, and each talks through a device of its own"
+            found.append(Refusal("cloud.rdmaDevices", str(cloud.rdma_devices), why, f"write {gpus}, or leave it out"))
+        surge = service.rollout.max_surge
+        if surge and service.workload != "fleet":
+            why = "a LeaderWorkerSet is updated without surge here"
+            found.append(Refusal(f"services.{name}.rollout.maxSurge", str(surge), why, "write 0"))
+    if cloud.nodes is not None:
+        asked = {name: _most_nodes(service) for name, service in config.services.items() if service.layout}
+        wanted = sum(steady for steady, _ in asked.values())
+        for name, (_, surging) in asked.items():
+            if wanted <= cloud.nodes < wanted + surging:
+                why = f"an update needs {wanted + surging} nodes, and there are {cloud.nodes}"
+                path = f"services.{name}.rollout.maxSurge"
+                found.append(Refusal(path, str(config.services[name].rollout.max_surge), why, "write 0"))
+        if wanted > cloud.nodes:
+            why = f"the services need {wanted} nodes at most"
+            found.append(Refusal("cloud.nodes", str(cloud.nodes), why, "write fewer replicas, or smaller layouts"))
+    return found
+
+
+def _most_nodes(service: Service) -> tuple[int, int]:
+    """Nodes that a service may hold, and those beyond it during an update."""
+    nodes = service.layout.nodes if service.layout else 1
+    replicas = service.autoscaling.maximum if service.autoscaling else service.replicas
+    return nodes * replicas, nodes * service.rollout.max_surge
 
 
 def _addons(config: StackConfig) -> list[Refusal]:
@@ -188,6 +274,13 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
     if kind not in _CLOUDS:
         return Surroundings(secrets=secrets)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
+    if kind == "volcengine":
+        given = _map(raw, "addons", "aibrix").get("version")
+        installed = given if isinstance(given, str) else fact("clouds", "volcengine", "aibrix")
+        known = fact("clouds", kind, "gpuNodes").get(str(cloud.get("instanceType")))
+        pods = {"gpus": list(range(1, known["gpus"] + 1))} if known else None
+        release = None if aibrix.version_problem(installed) else installed
+        return Surroundings(kind, None, pods, secrets, lws, aibrix=release)
     if kind == "local":
         return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws)
     more = _map(raw, "catalog", "gpuPods")
@@ -199,6 +292,12 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
 def lws_release(config: StackConfig) -> str:
     """The LeaderWorkerSet release of the cluster: what the stack file says, else what is there or gets installed."""
     return _lws_release(config.addons.lws.version if config.addons.lws else None, config.cloud.kind)
+
+
+def aibrix_release(config: StackConfig) -> str:
+    """The AIBrix release of the cluster: what the stack file says, else the one that gets installed."""
+    chosen = config.addons.aibrix
+    return (chosen.version if chosen else None) or fact("clouds", "volcengine", "aibrix")
 
 
 def _lws_release(given: object, cloud: str) -> str:
@@ -231,7 +330,7 @@ def _placeholders(value: object, path: tuple[object, ...] = ()) -> list[Refusal]
     return []
 
 
-def _names(services: object) -> list[Refusal]:
+def _names(services: object, cloud: object) -> list[Refusal]:
     """Rules of the services' names. They run on raw input, so that other mistakes in a service do not hide them."""
     if not isinstance(services, Mapping):
         return []
@@ -239,13 +338,16 @@ def _names(services: object) -> list[Refusal]:
     for name, service in services.items():
         path, text = join(("services", name)), str(name)
         replicas = service.get("replicas", 1) if isinstance(service, Mapping) else 1
-        limit = name_limit(replicas if isinstance(replicas, int) else 1)
+        fleet = cloud == "volcengine" and not (isinstance(service, Mapping) and service.get("workload") == "lws")
+        groups = replicas if isinstance(replicas, int) else 1
+        limit = fleet_limit() if fleet else name_limit(groups)
+        built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not _DNS_1035.fullmatch(text):
             refusals.append(
                 Refusal(
                     path,
                     shown(text),
-                    "is not a DNS-1035 name, which LeaderWorkerSet asks for",
+                    f"is not a DNS-1035 name, which {'AIBrix' if fleet else 'LeaderWorkerSet'} asks for",
                     "write a lower-case letter, then lower-case letters, digits and '-'",
                 )
             )
@@ -254,7 +356,7 @@ def _names(services: object) -> list[Refusal]:
                 Refusal(
                     path,
                     shown(text),
-                    f"has {len(text)} characters; the labels of its worker pods, built from it, would pass 63",
+                    f"has {len(text)} characters; {built}, built from it, would {'be cut' if fleet else 'pass 63'}",
                     f"write at most {limit}",
                 )
             )

@@ -8,17 +8,19 @@ from typing import Any
 
 import pulumi
 
-from components.credentials import SecretKey
+from components.credentials import KeyPair, SecretKey, key_secret
 from components.kubernetes import Manifest
 from planning import flags
 from planning.catalog import fact
 from planning.engine import release_key
-from stacks.clouds import BucketWeights, PvcWeights
 from stacks.plans import Planned
 from stacks.services import Service
+from stacks.weights import BucketWeights, PvcWeights
 
 _MOUNT = "/weights"
 _NONE = "none"
+# Fields of the Secret with a streaming engine's key.
+_STREAM_FIELDS = {"id": "accessKeyId", "secret": "accessKeySecret"}
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,16 @@ def from_bucket(
         args=("--load-format", "runai_streamer"),
         env={names["endpoint"]: f"https://{endpoint}", **names["fixed"]},
         secret_env={
-            names["id"]: SecretKey(key_secret, STREAM_FIELDS["id"]),
-            names["secret"]: SecretKey(key_secret, STREAM_FIELDS["secret"]),
+            names["id"]: SecretKey(key_secret, _STREAM_FIELDS["id"]),
+            names["secret"]: SecretKey(key_secret, _STREAM_FIELDS["secret"]),
         },
     )
 
 
-STREAM_FIELDS = {"id": "accessKeyId", "secret": "accessKeySecret"}
-"""Fields of the Secret that `from_bucket` reads."""
+def stream_key(name: str, stack: str, namespace: str, key: KeyPair) -> Manifest:
+    """The Secret that `from_bucket` names, of the model called `name`."""
+    values = {_STREAM_FIELDS["id"]: key.id, _STREAM_FIELDS["secret"]: key.secret}
+    return key_secret(f"{name}-stream-key", stack, namespace, name, values)
 
 
 def _mounted(path: str, claim: pulumi.Input[str], at: str) -> Source:

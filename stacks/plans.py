@@ -14,17 +14,19 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from planning import aibrix
 from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.errors import PlanError
 from planning.plan import Ask, Plan, plan
-from planning.startup import Supply
-from stacks.clouds import AcsCloud, BucketWeights, LocalCloud
-from stacks.config import StackConfig
+from planning.startup import TO_NODES, Supply
+from stacks.clouds import AcsCloud, LocalCloud, VolcengineCloud
+from stacks.config import StackConfig, aibrix_release, own_bucket
 from stacks.refusals import NAMESPACE, ConfigError, Refusal
 from stacks.services import Layout, Service
 from stacks.values import gibibytes
+from stacks.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 
 # Which key of a service the planner's words are about, by their first word.
 _KEYS = {
@@ -50,8 +52,9 @@ _LINE = re.compile(r"(?P<what>[\w.-]+)(?: (?P<value>[^:]*))?: (?P<why>[^;]*)(?:;
 class Planned:
     """A service with everything decided: what was `auto` in the stack file is a number here.
 
-    `startup_seconds` is a cold start from the pods' creation to the first answer. `warnings` are whole sentences on
-    what is deployed all the same.
+    `startup_seconds` is a cold start from the pods' creation to the first answer; `copy_seconds` of them pass before
+    the engine starts, where weights are copied to the pods. `warnings` are whole sentences on what is deployed all the
+    same.
     """
 
     service: Service
@@ -59,6 +62,7 @@ class Planned:
     layout: Layout
     max_model_len: int
     startup_seconds: int
+    copy_seconds: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
@@ -159,11 +163,42 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
     )
     seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
+    release = aibrix_release(config)
+    for key, value, why, instead in _scaled(service, release, seconds):
+        raise _Misfit(f"autoscaling.{key}", value, why, instead)
     warnings += _doubts(config.cloud, service, shape.nodes, seconds)
-    return Planned(service, found, layout, found.fit.max_model_len, seconds, tuple(warnings))
+    warnings += _bounds(service, found, release)
+    copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
+    return Planned(service, found, layout, found.fit.max_model_len, seconds, copied, tuple(warnings))
 
 
-def _doubts(cloud: LocalCloud | AcsCloud, service: Service, nodes: int, seconds: int) -> Iterator[str]:
+def _copied_first(config: StackConfig) -> bool:
+    """Whether pods get their weights before the engine starts."""
+    weights = config.weights
+    return isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.read == "download")
+
+
+def _scaled(service: Service, release: str, seconds: int) -> list[tuple[str, object, str, str]]:
+    return service.autoscaling.problems(release, service.engine.version, seconds) if service.autoscaling else []
+
+
+def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
+    """What an autoscaler's bounds cost, and what it is known to do."""
+    scaling, money = service.autoscaling, found.cost
+    if scaling is None:
+        return
+    if money.per_hour is None:
+        price = "at an unknown price: there is none in the stack file"
+    else:
+        one = money.per_hour / scaling.minimum
+        price = f"{scaling.minimum * one:.2f} to {scaling.maximum * one:.2f} {money.currency} an hour"
+    yield f"autoscaling between {scaling.minimum} and {scaling.maximum} replicas, {price}"
+    yield from aibrix.scaler_cautions(release, minimum=scaling.minimum, maximum=scaling.maximum)
+
+
+def _doubts(
+    cloud: LocalCloud | AcsCloud | VolcengineCloud, service: Service, nodes: int, seconds: int
+) -> Iterator[str]:
     """What the cloud may make of a service that keeps every rule."""
     if not isinstance(cloud, AcsCloud):
         return
@@ -215,7 +250,7 @@ def _ask(config: StackConfig, service: Service) -> Ask:
             prices.per_gib_month,
             prices.as_of,
         ),
-        replicas=service.replicas,
+        replicas=service.first_replicas,
         more_models=_frozen(config.catalog.models),
         more_gpus=_frozen(config.catalog.gpus),
     )
@@ -226,22 +261,39 @@ def _pod_sizes(config: StackConfig) -> list[int]:
     cloud = config.cloud
     if isinstance(cloud, LocalCloud):
         return fact("clouds", "local", "gpusPerPod")
+    if isinstance(cloud, VolcengineCloud):
+        node = fact("clouds", "volcengine", "gpuNodes").get(cloud.instance_type)
+        # Whole nodes: half a node's RDMA devices are of no use to anybody else.
+        return [node["gpus"] if node else 8]
     pods = {**fact("clouds", "acs", "gpuPods"), **config.catalog.gpu_pods}[cloud.gpu_series]
     return pods.get("gpus") or [8]
 
 
 def _supply(config: StackConfig) -> Supply:
     """How weights come to the nodes: what is warm or full before the pods come is so by the order of the resources."""
-    cloud, weights = config.cloud, config.weights
-    if not isinstance(weights, BucketWeights) or not isinstance(cloud, AcsCloud):
-        return Supply("mount", weights.gbit_per_second)
-    quotas = fact("clouds", "acs", "bucketGbitPerSecond")
+    weights, given = config.weights, config.weights.gbit_per_second
+    sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
+    hub = fact("startup", "cold", "hubGbitPerSecond")
+    fill = (sync.gbit_per_second or hub) if sync else None
+    if isinstance(weights, HuggingfaceWeights):
+        return Supply("copy", given or hub)
+    if isinstance(weights, PvcWeights):
+        return Supply("mount", given, fill_gbit=fill, warm_first=sync is not None)
+    link = given or _quota(config)
+    if isinstance(weights, NvmeWeights):
+        return Supply("copy" if weights.bucket else "mount", link, fill_gbit=fill, warm_first=True)
+    storage = "copy" if weights.read == "download" else "cache" if config.cache.engine == "fluid" else "mount"
+    return Supply(storage, link, fill_gbit=fill, warm_first=True)
+
+
+def _quota(config: StackConfig) -> float | None:
+    """What the cloud lets one account read from its buckets, Gbit/s; None for a foreign store."""
+    cloud = config.cloud
+    if own_bucket(config) is None or isinstance(cloud, LocalCloud):
+        return None
+    quotas = fact("clouds", cloud.kind, "bucketGbitPerSecond")
     mainland = cloud.region.startswith("cn-") and cloud.region != "cn-hongkong"
-    link = weights.gbit_per_second or quotas.get(cloud.region) or quotas["mainland" if mainland else "abroad"]
-    fill = None
-    if weights.sync:
-        fill = weights.sync.gbit_per_second or fact("startup", "cold", "hubGbitPerSecond")
-    return Supply("cache" if config.cache.engine == "fluid" else "mount", link, fill_gbit=fill, warm_first=True)
+    return quotas.get(cloud.region) or quotas.get("mainland" if mainland else "abroad") or quotas["any"]
 
 
 def _cache_size(config: StackConfig) -> CacheSize:

@@ -44,6 +44,10 @@ class Progress:
         """The hooks of a LeaderWorkerSet, the same for all; none in a preview, where nothing waits."""
         return self._hooks("group", standing_group.look)
 
+    def fleet_hooks(self) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a RayClusterFleet."""
+        return self._hooks("fleet", standing_group.look_at_fleet)
+
     def sync_hooks(self) -> pulumi.ResourceHookBinding | None:
         """The hooks of a Job."""
         return self._hooks("sync", standing_job.look)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic.alias_generators import to_camel
 
-from planning import addons, flags
+from planning import addons, aibrix, flags
 from planning.catalog import fact
 from stacks.refusals import refuse, rule
 from stacks.values import (
@@ -26,8 +27,9 @@ from stacks.values import (
 )
 
 # Labels by which a cloud places and bills pods; keys of the cloud section say them.
-_CLOUD_LABELS = ("alibabacloud.com/",)
+_CLOUD_LABELS = ("alibabacloud.com/", "k8s.volcengine.com/", "vke.volcengine.com/", "model.aibrix.ai/", "ray.io/")
 _GPUS_DEFAULT = 8
+_LONGEST_REQUEST = fact("aibrix", "gateway", "requestSecondsMax")
 # Arguments that the program derives from other keys, and which key that is.
 _OWNED_FLAGS = {
     "--served-model-name": "servedModelName",
@@ -257,6 +259,80 @@ class Exposure(Strict):
         return value
 
 
+class Routing(Strict):
+    """How the gateway treats a model's requests."""
+
+    request_seconds: Annotated[int, Field(ge=1, le=_LONGEST_REQUEST)] = Field(
+        3600, description="seconds that a whole request may take; reasoning answers take minutes"
+    )
+    strategy: str | None = Field(
+        None, min_length=1, description="how the gateway picks a replica; Kubernetes picks any if absent"
+    )
+
+    @field_validator("strategy")
+    @classmethod
+    def _the_release_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        version = info.context.aibrix
+        if value is None or version is None:
+            return value
+        if problem := aibrix.strategy_problem(version, value):
+            raise rule(value, *problem)
+        if not aibrix.strategy_annotations(version, value):
+            why = f"AIBrix {version} takes a strategy from each request only, in its header {aibrix.ROUTING_HEADER}"
+            raise rule(value, why, "leave it out, and let clients send it")
+        return value
+
+
+class Autoscaling(Strict):
+    """Replicas by the load, between two bounds. It then owns their number."""
+
+    minimum: int = Field(1, description="the fewest replicas")
+    maximum: int = Field(description="the most replicas; each bills its GPUs from the moment it is asked for")
+    strategy: Literal["APA", "KPA", "HPA"] | None = Field(
+        None, description="AIBrix's algorithm; the one that acts on a share if absent"
+    )
+    target: float = Field(0.5, description="the share of the KV cache in use, between 0 and 1, that is aimed at")
+    cooldown_seconds: Positive | None = Field(
+        None, description="seconds without need before a replica goes; the cold start if absent"
+    )
+    schedules: tuple[dict[str, Any], ...] = Field(
+        (), strict=False, description="a list of bounds by time of day, where the release has them"
+    )
+
+    def problems(self, version: str, engine_version: str, seconds: int | None) -> list[tuple[str, object, str, str]]:
+        """What is wrong for these releases and a cold start of `seconds`: field, value, why, what to write instead."""
+        found = aibrix.scaler_problems(
+            version,
+            engine_version,
+            minimum=self.minimum,
+            maximum=self.maximum,
+            target=self.target,
+            cold_start_seconds=seconds,
+            cooldown_seconds=self.cooldown_seconds,
+            strategy=self.strategy,
+            schedules=self.schedules,
+        )
+        return [(to_camel(field), getattr(self, field, ""), why, instead) for field, why, instead in found]
+
+
+class Rollout(Strict):
+    """How a new version takes a fleet's place."""
+
+    strategy: Literal["Recreate", "RollingUpdate"] = Field(
+        "Recreate", description="Recreate ends all replicas first, RollingUpdate one after another"
+    )
+    max_surge: Annotated[int, Field(ge=0)] = Field(
+        0, description="replicas beyond the wanted number during an update; each needs GPUs of its own"
+    )
+
+    @field_validator("max_surge")
+    @classmethod
+    def _only_rolling_surges(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("strategy") == "Recreate":
+            raise rule(value, "Recreate starts nothing beside what runs", "write 0, or strategy: RollingUpdate")
+        return value
+
+
 class Service(Strict):
     """One model under one name."""
 
@@ -281,6 +357,21 @@ class Service(Strict):
     )
     unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
     replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
+    workload: Annotated[Literal["lws", "fleet"] | None, AUTO] = Field(
+        None,
+        validate_default=True,
+        description="lws is a LeaderWorkerSet, fleet a RayClusterFleet of AIBrix; auto for the cloud's usual one",
+        json_schema_extra=auto_schema,
+    )
+    gateway: Annotated[Literal["aibrix", "none"] | None, AUTO] = Field(
+        None,
+        validate_default=True,
+        description="aibrix routes through its gateway, none serves by a Service alone; auto for aibrix before fleets",
+        json_schema_extra=auto_schema,
+    )
+    routing: Routing = Field(Routing.model_construct(), description="a map with requestSeconds")
+    autoscaling: Autoscaling | None = Field(None, description="a map with maximum; replicas stay fixed without it")
+    rollout: Rollout = Field(Rollout.model_construct(), description="a map with strategy")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
     expose: Exposure = Field(Exposure.model_construct(to="cluster", allow_list=None), description="a map with to")
     readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
@@ -292,6 +383,50 @@ class Service(Strict):
     )
     pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
     pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
+
+    @property
+    def first_replicas(self) -> int:
+        """How many replicas there are at first, and always where nothing scales them."""
+        return self.autoscaling.minimum if self.autoscaling else self.replicas
+
+    @field_validator("workload")
+    @classmethod
+    def _the_cloud_runs_it(cls, value: str | None, info: ValidationInfo) -> str:
+        cloud = info.context.cloud
+        usual = "fleet" if cloud == "volcengine" else "lws"
+        if value == "fleet" and cloud in ("acs", "local"):
+            raise rule(value, f"AIBrix, which runs fleets, is not installed on {cloud}", "write lws")
+        launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
+        if (value or usual) == "fleet" and launcher == "native":
+            raise rule(value or "auto", "a fleet is a Ray cluster", "write lws, or engine.launcher: ray")
+        return value or usual
+
+    @field_validator("gateway")
+    @classmethod
+    def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str:
+        workload, around = info.data.get("workload"), info.context
+        if value == "aibrix" and around.cloud in ("acs", "local"):
+            raise rule(value, f"AIBrix is not installed on {around.cloud}", "write none")
+        problem = aibrix.lws_problem(around.aibrix) if around.aibrix and workload == "lws" else None
+        if value == "aibrix" and problem:
+            raise rule(value, *problem)
+        return value or ("aibrix" if workload == "fleet" and around.cloud == "volcengine" else "none")
+
+    @field_validator("autoscaling")
+    @classmethod
+    def _the_release_scales_so(cls, value: Autoscaling | None, info: ValidationInfo) -> Autoscaling | None:
+        around, engine = info.context, info.data.get("engine")
+        if value is None:
+            return None
+        kind = {"fleet": "RayClusterFleet"}.get(info.data.get("workload") or "", "LeaderWorkerSet")
+        if around.aibrix and (problem := aibrix.target_problem(around.aibrix, kind)):
+            raise rule("", *problem)
+        if info.data.get("replicas", 1) != 1:
+            raise rule("", "the number of replicas is the autoscaler's alone", "write minimum, and leave replicas out")
+        if around.aibrix and engine:
+            found = value.problems(around.aibrix, engine.version, None)
+            refuse(*[(f".{key}", *wrong) for key, *wrong in found])
+        return value
 
     @field_validator("port")
     @classmethod
@@ -305,6 +440,9 @@ class Service(Strict):
         }
         if str(value) in taken:
             raise rule(value, taken[str(value)], "write 8000")
+        version = info.context.aibrix if info.data.get("gateway") == "aibrix" else None
+        if version and (problem := aibrix.port_problem(version, value)):
+            raise rule(value, *problem)
         return value
 
     @field_validator("startup_policy")

@@ -9,18 +9,23 @@ from typing import Any
 
 from stacks.standing import Reader, Standing, failures, pod_name, unplaced, waiting
 
-_GROUP = "leaderworkerset.sigs.k8s.io/"
+_GROUP, _RAY, _INSTANCE = "leaderworkerset.sigs.k8s.io/", "ray.io/", "app.kubernetes.io/instance"
+_LEADS_GROUP = (f"{_GROUP}worker-index", "0")
+_LEADS_FLEET = (f"{_RAY}node-type", "head")
 _SHARDS = re.compile(r"Loading safetensors checkpoint shards:\s+(\d+)%")
 
 
 @dataclass(frozen=True)
 class View:
-    """What the cluster shows of one LeaderWorkerSet: its spec, its pods, the nodes' free GPUs, the leaders' logs.
+    """What the cluster shows of one workload: `replicas` of `size` pods each, the pods, the nodes' free GPUs, the
+    leaders' logs.
 
-    Pods and nodes are the API's JSON. `logs` maps a pod's name to its last lines.
+    Pods and nodes are the API's JSON. `logs` maps a pod's name to its last lines. `leader` is the label of leaders.
     """
 
-    spec: Mapping[str, Any]
+    size: int
+    replicas: int
+    leader: tuple[str, str]
     pods: Sequence[Mapping[str, Any]]
     nodes: Sequence[Mapping[str, Any]]
     others: Sequence[Mapping[str, Any]]
@@ -29,8 +34,7 @@ class View:
 
 def describe(view: View) -> Standing:
     """What a start waits for, and what is wrong with it."""
-    size, replicas = view.spec["leaderWorkerTemplate"]["size"], view.spec["replicas"]
-    wanted = size * replicas
+    replicas, wanted = view.replicas, view.size * view.replicas
     pods = sorted(view.pods, key=lambda pod: pod["metadata"]["name"])
     placed = [pod for pod in pods if pod["spec"].get("nodeName")]
     running = [pod for pod in placed if pod["status"].get("phase") == "Running" and not waiting(pod)]
@@ -47,7 +51,7 @@ def describe(view: View) -> Standing:
         return Standing(
             f"pods started: {len(running)} of {wanted} ({pod_name(late)}: {waiting(late) or 'Pending'})", problems
         )
-    leaders = [pod for pod in pods if pod["metadata"]["labels"].get(f"{_GROUP}worker-index") == "0"]
+    leaders = [pod for pod in pods if _leads(pod, view.leader)]
     late_leader = next((pod for pod in leaders if not _ready(pod)), None)
     if late_leader is None:
         return Standing(f"replicas ready: {replicas} of {replicas}", problems)
@@ -79,7 +83,7 @@ def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
     resource, per_pod = _gpus(first)
     if resource not in scheduler:
         return [f"no node for {pods_named}: the scheduler says: {scheduler}"]
-    wanted = per_pod * view.spec["leaderWorkerTemplate"]["size"] * view.spec["replicas"]
+    wanted = per_pod * view.size * view.replicas
     there = sum(int(node["status"].get("allocatable", {}).get(resource, 0)) for node in view.nodes)
     taken = sum(_gpus(other)[1] for other in [*view.others, *view.pods] if other["spec"].get("nodeName"))
     room = f", the cluster has {there}, of which {max(there - taken, 0)} free" if view.nodes else ""
@@ -108,25 +112,42 @@ def _ready(pod: Mapping[str, Any]) -> bool:
 def look(reader: Reader, name: str) -> Standing | None:
     """The group called `name`, or None while it cannot be read."""
     group = reader.custom("leaderworkerset.x-k8s.io/v1", "leaderworkersets", name)
-    pods = reader.pods(f"{_GROUP}name={name}")
-    if group is None or pods is None:
+    if group is None:
+        return None
+    size, replicas = group["spec"]["leaderWorkerTemplate"]["size"], group["spec"]["replicas"]
+    return _look(reader, (f"{_GROUP}name={name}", f"{_GROUP}name!={name}"), size, replicas, _LEADS_GROUP)
+
+
+def look_at_fleet(reader: Reader, name: str) -> Standing | None:
+    """The fleet called `name`, or None while it cannot be read."""
+    fleet = reader.custom("orchestration.aibrix.ai/v1alpha1", "rayclusterfleets", name)
+    if fleet is None:
+        return None
+    spec = fleet["spec"]["template"]["spec"]
+    size = 1 + sum(workers["replicas"] for workers in spec.get("workerGroupSpecs") or [])
+    ours = f"{_RAY}cluster,{_INSTANCE}={name}", f"{_INSTANCE}!={name}"
+    return _look(reader, ours, size, fleet["spec"].get("replicas", 1), _LEADS_FLEET)
+
+
+def _look(
+    reader: Reader, selectors: tuple[str, str], size: int, replicas: int, leader: tuple[str, str]
+) -> Standing | None:
+    """`selectors` find the workload's pods, and everybody else's."""
+    pods = reader.pods(selectors[0])
+    if pods is None:
         return None
     short = any(not pod["spec"].get("nodeName") for pod in pods)
-    nodes, others = reader.room(f"{_GROUP}name!={name}") if short else ([], [])
-    return describe(
-        View(
-            spec=group["spec"],
-            pods=pods,
-            nodes=nodes,
-            others=others,
-            logs={pod_name(pod): reader.log(pod_name(pod)) for pod in pods if _tells(pod)},
-        )
-    )
+    nodes, others = reader.room(selectors[1]) if short else ([], [])
+    logs = {pod_name(pod): reader.log(pod_name(pod)) for pod in pods if _tells(pod, leader)}
+    return describe(View(size, replicas, leader, pods, nodes, others, logs))
 
 
-def _tells(pod: Mapping[str, Any]) -> bool:
+def _leads(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:
+    return pod["metadata"]["labels"].get(leader[0]) == leader[1]
+
+
+def _tells(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:
     """Whether a pod's log says something new: a leader's while it starts, any pod's when it failed."""
     statuses = pod["status"].get("containerStatuses") or []
     failed = any(status.get("restartCount") or "terminated" in (status.get("state") or {}) for status in statuses)
-    leader = pod["metadata"]["labels"].get(f"{_GROUP}worker-index") == "0"
-    return failed or (leader and pod["status"].get("phase") == "Running" and not _ready(pod))
+    return failed or (_leads(pod, leader) and pod["status"].get("phase") == "Running" and not _ready(pod))

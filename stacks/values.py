@@ -92,6 +92,12 @@ def _model_name(value: str) -> str:
 
 
 def _bucket_name(value: str) -> str:
+    scheme, separator, name = value.partition("://")
+    if separator:
+        named = {"gs": "gcs", "s3": "s3", "tos": "tos", "oss": "oss"}.get(scheme)
+        how = f" and store: {named}" if named else ""
+        why = "is an address, not a name" + ("; buckets of Google are read by their S3 endpoint" * (scheme == "gs"))
+        raise rule(value, why, f"write name: {name.partition('/')[0] or 'my-bucket'}{how}")
     if re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", value):
         return value
     raise rule(
@@ -99,6 +105,25 @@ def _bucket_name(value: str) -> str:
         "is not a bucket's name (3 to 63 lower-case letters, digits and '-', no '-' at an end)",
         "write a name that nobody else in the cloud has, such as my-team-llm-weights",
     )
+
+
+# Top folders of a Linux system's own disk: weights there fill the disk that the node itself lives on.
+_SYSTEM = frozenset("bin boot dev etc home lib lib64 opt proc root run sbin snap srv sys tmp usr var".split())
+
+
+def _node_path(value: str) -> str:
+    parts = value.split("/")[1:]
+    if not value.startswith("/") or ".." in parts or "" in parts or not all(re.fullmatch(r"[\w.-]+", p) for p in parts):
+        raise rule(value, "is not an absolute path of plain names", "write one such as /mnt/nvme0/models")
+    if parts[0] in _SYSTEM:
+        raise rule(value, f"/{parts[0]} is on the system disk", "write a folder on a mounted disk, such as /mnt/nvme0")
+    return value
+
+
+def _url(value: str) -> str:
+    if re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+        return value.rstrip("/")
+    raise rule(value, "is not an http or https URL without credentials", "write one such as https://hf-mirror.com")
 
 
 def _region(value: str) -> str:
@@ -137,6 +162,8 @@ AddonRelease = Annotated[str, AfterValidator(_addon_release)]
 Release = Annotated[str, AfterValidator(_version)]
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
 BucketName = Annotated[str, AfterValidator(_bucket_name)]
+NodePath = Annotated[str, AfterValidator(_node_path)]
+Url = Annotated[str, AfterValidator(_url)]
 Region = Annotated[str, AfterValidator(_region)]
 AclId = Annotated[str, AfterValidator(_acl)]
 ModelName = Annotated[str, AfterValidator(_model_name)]

@@ -51,7 +51,9 @@ MESSAGE = (
 
 def view(*pods: dict[str, Any], logs: dict[str, str] | None = None, nodes: int = 2, replicas: int = 1) -> View:
     return View(
-        spec={"replicas": replicas, "leaderWorkerTemplate": {"size": 2}},
+        size=2,
+        replicas=replicas,
+        leader=("leaderworkerset.sigs.k8s.io/worker-index", "0"),
         pods=pods,
         others=[],
         logs=logs or {},
@@ -110,7 +112,9 @@ def test_pods_that_lack_something_else_than_gpus_are_told_in_the_schedulers_word
 
 def test_gpus_that_other_workloads_hold_are_not_free():
     shown = View(
-        spec={"replicas": 1, "leaderWorkerTemplate": {"size": 2}},
+        size=2,
+        replicas=1,
+        leader=("leaderworkerset.sigs.k8s.io/worker-index", "0"),
         pods=[unplaced(0, "Insufficient nvidia.com/gpu"), unplaced(1, "no")],
         others=[pod(0)],
         logs={},

@@ -1,0 +1,52 @@
+"""Stack files for tests that change one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from local.paths import ROOT
+from stacks.config import parse
+from stacks.plans import plan_services
+from stacks.refusals import ConfigError
+
+
+def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:
+    """A copy of a stack file with values set by path (`services/ds/replicas`), or removed where one is Ellipsis."""
+    made: dict[str, Any] = copy.deepcopy(dict(raw))
+    for path, value in values.items():
+        *way, last = path.split("/")
+        place = made
+        for key in way:
+            place = place.setdefault(key, {})
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+    return made
+
+
+class StackFile:
+    """A committed stack file, and what becomes of it when values are set by path (`services__ds__replicas`)."""
+
+    def __init__(self, stack: str) -> None:
+        text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
+        self.whole: dict[str, Any] = {
+            key.removeprefix("modelserve:"): value
+            for key, value in yaml.safe_load(text)["config"].items()
+            if key.startswith("modelserve:")
+        }
+
+    def changed(self, **values: object) -> dict[str, Any]:
+        """The file with values set; Ellipsis removes."""
+        return with_values(self.whole, {path.replace("__", "/"): value for path, value in values.items()})
+
+    def lines(self, raw: dict[str, Any], **more: Any) -> list[str]:
+        """What is refused of a file, line by line."""
+        with pytest.raises(ConfigError) as caught:
+            plan_services(parse(raw, **more))
+        return str(caught.value).splitlines()
