@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
@@ -77,7 +77,8 @@ def service_monitor(name: str, service: str, args: MonitoringArgs) -> Manifest:
             "name": _object(service, name, args),
             "namespace": args.namespace,
             "labels": {**args.labels, **labels(args.stack, service)},
-            "annotations": dict(args.annotations),
+            # Not an empty one: the API server drops it, which looks like a change.
+            **({"annotations": dict(args.annotations)} if args.annotations else {}),
         },
         "spec": {
             "namespaceSelector": {"matchNames": [scraped.namespace]},
@@ -197,10 +198,10 @@ _PANELS = (
 def dashboard(name: str, args: MonitoringArgs) -> Manifest:
     """The engines' dashboard, as Grafana imports it: only series that the stack's engines export.
 
-    One for the whole stack. Where its releases name a thing differently, the names are joined by `or`: the model that
-    exports neither name is absent from both sides, so each model shows by its own.
+    One for the whole stack. Where its releases name a thing differently, the names are joined by `or`: a model is
+    absent from the side whose name its engines do not export, so each shows by its own.
     """
-    releases = [exported(version) for version in dict.fromkeys(each.engine_version for each in args.services.values())]
+    releases = [exported(scraped.engine_version) for scraped in args.services.values()]
     chosen = ((panel, _targets(panel, releases, args)) for panel in _PANELS)
     shown = [(panel, targets) for panel, targets in chosen if targets]
     return {
@@ -239,11 +240,11 @@ def _object(what: str, name: str, args: MonitoringArgs) -> str:
     return f"{stack}.{name}.{what}"
 
 
-def _targets(panel: _Panel, releases: Iterable[Mapping[str, str]], args: MonitoringArgs) -> list[Manifest]:
+def _targets(panel: _Panel, releases: Sequence[Mapping[str, str]], args: MonitoringArgs) -> list[Manifest]:
     targets: list[Manifest] = []
     for query in panel.queries:
-        found = (next((each for each in query.choices if _exports(release, each)), None) for release in releases)
-        choices = [choice for choice in dict.fromkeys(found) if choice]
+        taken = {next((each for each in query.choices if _exports(release, each)), None) for release in releases}
+        choices = [each for each in query.choices if each in taken]  # in one order, whatever the stack file's
         if choices:
             targets.append(
                 {

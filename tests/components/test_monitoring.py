@@ -135,6 +135,7 @@ def test_monitors_and_dashboards_carry_what_the_cluster_picks_them_by_and_whose_
     monitor, config = service_monitor("monitoring", "r1", args)["metadata"], dashboard_config("monitoring", args)
     assert monitor["labels"] == {"release": "prometheus", **labels("vke", "r1")}
     assert monitor["annotations"] == {"arms.prometheus.io/discovery": "true"}
+    assert "annotations" not in service_monitor("monitoring", "r1", arguments())["metadata"]
     assert config["metadata"]["labels"] == {"dashboards": "yes", **labels("vke", "monitoring")}
     assert config["metadata"]["namespace"] == "grafana"
     usual = dashboard_config("monitoring", arguments())["metadata"]
@@ -203,16 +204,27 @@ def test_a_panel_asks_by_the_names_of_the_releases_that_run_and_by_no_others(ver
 
 
 def test_two_releases_share_one_query_in_which_each_models_own_name_answers():
-    (target,) = [target for title, target in targets("0.33.0", "0.7.3") if title == "KV cache in use"]
+    (target,) = [target for title, target in targets("0.7.3", "0.33.0") if title == "KV cache in use"]
     either = tree(target["expr"])
     assert isinstance(either, promql_parser.BinaryExpr) and str(either.op) == "or"
-    sides = [
-        [node.name for node in nodes(side.prettify(), promql_parser.VectorSelector)]
-        for side in (either.lhs, either.rhs)
+    sides = [nodes(side.prettify(), promql_parser.VectorSelector) for side in (either.lhs, either.rhs)]
+    assert [[node.name for node in side] for side in sides] == [
+        ["vllm:kv_cache_usage_perc"],
+        ["vllm:gpu_cache_usage_perc"],
     ]
-    assert sides == [["vllm:kv_cache_usage_perc"], ["vllm:gpu_cache_usage_perc"]]
-    # Told apart by model: one side must not silence the other.
-    assert all("model" in group.modifier.labels for group in nodes(target["expr"], promql_parser.AggregateExpr))
+    assert dashboard("m", arguments("0.33.0", "0.7.3")) == dashboard("m", arguments("0.7.3", "0.33.0"))
+
+
+def test_every_query_tells_models_apart_so_that_no_side_silences_another():
+    for title, target in targets("0.7.3", "0.33.0"):
+        for group in nodes(target["expr"], promql_parser.AggregateExpr):
+            assert "model" in group.modifier.labels, title
+
+
+def test_a_prefix_cache_that_is_off_has_no_hit_rate():
+    (target,) = [target for title, target in targets("0.7.3") if title == "Prefix cache hit rate"]
+    # The engine then says -1.
+    assert [(str(node.op), node.rhs.val) for node in nodes(target["expr"], promql_parser.BinaryExpr)] == [(">=", 0)]
 
 
 def test_a_query_selects_the_stack_the_chosen_models_and_pods_and_is_named_by_labels_it_keeps():
@@ -296,7 +308,7 @@ def test_monitoring_of_nothing_or_of_everything_is_refused(change, why):
 
 
 def test_a_stack_may_go_without_the_dashboard_and_hold_two_instances(engine: Recorder):
-    engine.run(lambda: [Monitoring("m", arguments()), Monitoring("n", arguments(), None)])
+    engine.run(lambda: [Monitoring("m", arguments()), Monitoring("n", arguments())])
     found = [(made["kind"], made["metadata"]["name"]) for made in engine.objects()]
     assert len(set(found)) == len(found) == 4
     engine.seen.clear()
