@@ -309,7 +309,7 @@ def test_monitoring_of_nothing_or_of_everything_is_refused(change, why):
 
 def test_a_stack_may_go_without_the_dashboard_and_hold_two_instances(engine: Recorder):
     engine.run(lambda: [Monitoring("m", arguments()), Monitoring("n", arguments())])
-    found = [(made["kind"], made["metadata"]["name"]) for made in engine.objects()]
+    found = engine.names()
     assert len(set(found)) == len(found) == 4
     engine.seen.clear()
     engine.run(lambda: Monitoring("m", arguments(dashboard=False)))
