@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from planning.catalog import fact
 from stacks.refusals import rule
 
 
@@ -92,7 +93,7 @@ def _model_name(value: str) -> str:
 
 
 def _bucket_name(value: str) -> str:
-    if re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", value):
+    if re.fullmatch(fact("oss", "bucket", "namePattern"), value):
         return value
     raise rule(
         value,
