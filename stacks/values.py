@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from planning.catalog import fact
 from stacks.refusals import rule
 
 
@@ -98,7 +99,7 @@ def _bucket_name(value: str) -> str:
         how = f" and store: {named}" if named else ""
         why = "is an address, not a name" + ("; buckets of Google are read by their S3 endpoint" * (scheme == "gs"))
         raise rule(value, why, f"write name: {name.partition('/')[0] or 'my-bucket'}{how}")
-    if re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", value):
+    if re.fullmatch(fact("oss", "bucket", "namePattern"), value):
         return value
     raise rule(
         value,

@@ -8,21 +8,17 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.credentials import KeyPair
 from components.fluid_cache import FluidCache, FluidCacheArgs, data_load, failure, jindo_runtime
 from tests.support.recorder import Recorder, inputs, is_secret
 from tests.support.schemas import problems
+from tests.support.weights import PLACE, key
 
 ACS = {"alibabacloud.com/compute-class": "performance", "alibabacloud.com/compute-qos": "default"}
 
 
 def arguments(**changes: Any) -> FluidCacheArgs:
     given: dict[str, Any] = {
-        "stack": "acs",
-        "namespace": "models",
-        "bucket": "weights",
-        "endpoint": "oss-cn-hangzhou-internal.aliyuncs.com",
-        "prefix": "models/DeepSeek-R1",
+        **PLACE,
         "key": None,  # an Output needs an engine's loop
         "workers": 7,
         "quota_gib": 120,
@@ -40,8 +36,7 @@ def arguments(**changes: Any) -> FluidCacheArgs:
 
 
 def cache(name: str = "m", shortfall: Any = None, **changes: Any) -> FluidCache:
-    key = KeyPair(pulumi.Output.secret("id-1"), pulumi.Output.secret("secret-1"))
-    return FluidCache(name, arguments(key=key, **changes), shortfall=shortfall)
+    return FluidCache(name, arguments(key=key(), **changes), shortfall=shortfall)
 
 
 def annotations(manifest: dict[str, Any]) -> dict[str, str]:
@@ -243,5 +238,5 @@ def test_the_claim_is_the_datasets_name_once_nothing_is_missing(engine: Recorder
 
 def test_two_models_fit_in_one_stack(engine: Recorder):
     engine.run(lambda: [cache(name) for name in ("r1", "r1-cache")])
-    names = [(found["kind"], found["metadata"]["name"]) for found in engine.objects()]
+    names = engine.names()
     assert len(names) == len(set(names)) == 8

@@ -5,22 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import pulumi
 import pytest
 
-from components.credentials import KeyPair
 from components.model_volume import ModelVolume, ModelVolumeArgs, claim_name, volume_name
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 from tests.support.schemas import problems
+from tests.support.weights import PLACE, key
 
 
 def arguments(**changes: Any) -> ModelVolumeArgs:
     given: dict[str, Any] = {
-        "stack": "acs",
-        "namespace": "models",
-        "bucket": "weights",
-        "endpoint": "oss-cn-hangzhou-internal.aliyuncs.com",
-        "prefix": "models/DeepSeek-R1",
+        **PLACE,
         "key": None,  # an Output needs an engine's loop
         "size_gib": 642,
     }
@@ -28,8 +23,7 @@ def arguments(**changes: Any) -> ModelVolumeArgs:
 
 
 def volume(name: str = "deepseek-r1") -> ModelVolume:
-    key = KeyPair(pulumi.Output.secret("id-1"), pulumi.Output.secret("secret-1"))
-    return ModelVolume(name, arguments(key=key))
+    return ModelVolume(name, arguments(key=key()))
 
 
 def test_every_object_passes_strict_validation_against_its_real_schema(engine: Recorder):
@@ -98,5 +92,5 @@ def test_no_two_places_share_a_volumes_name_and_a_claim_is_not_called_like_a_cac
 
 def test_two_models_fit_in_one_stack(engine: Recorder):
     engine.run(lambda: [volume(name) for name in ("r1", "r1-volume")])
-    names = [(found["kind"], found["metadata"]["name"]) for found in engine.objects()]
+    names = engine.names()
     assert len(names) == len(set(names)) == 6

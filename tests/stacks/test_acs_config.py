@@ -12,6 +12,7 @@ from local.paths import ROOT
 from stacks.config import parse, repository
 from stacks.plans import plan_services
 from stacks.refusals import ConfigError
+from tests.support.stack_files import with_values
 
 WHOLE = {
     key.removeprefix("modelserve:"): value
@@ -24,17 +25,7 @@ NATIVE = {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher": 
 
 def changed(**changes: Any) -> dict[str, Any]:
     """The committed stack file with values set by path (`services__ds__replicas`); Ellipsis removes."""
-    raw = copy.deepcopy(WHOLE)
-    for path, value in changes.items():
-        *way, last = path.split("__")
-        place = raw
-        for key in way:
-            place = place.setdefault(key, {})
-        if value is ...:
-            del place[last]
-        else:
-            place[last] = value
-    return raw
+    return with_values(WHOLE, {path.replace("__", "/"): value for path, value in changes.items()})
 
 
 def lines(raw: dict[str, Any], **more: Any) -> list[str]:

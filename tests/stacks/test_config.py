@@ -11,6 +11,7 @@ import pytest
 from planning.catalog import fact
 from stacks.config import name_limit, parse
 from stacks.refusals import ConfigError
+from tests.support.stack_files import with_values
 
 GOOD: dict[str, Any] = {
     "cloud": {"kind": "local", "gpu": "H20-96"},
@@ -29,16 +30,7 @@ GOOD: dict[str, Any] = {
 
 def changed(path: str, value: object) -> dict[str, Any]:
     """A good stack file with one value set, or removed where `value` is Ellipsis."""
-    raw = copy.deepcopy(GOOD)
-    *way, last = path.split("/")
-    place: Any = raw
-    for key in way:
-        place = place.setdefault(key, {})
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return raw
+    return with_values(GOOD, {path: value})
 
 
 def lines(raw: dict[str, Any], **more: Any) -> list[str]:

@@ -84,6 +84,10 @@ class Recorder(MockMonitor):
         """Every Kubernetes object as the API server would get it: no mark of a secret, whole numbers whole."""
         return [unmarked(inputs(request)) for request in self.seen.values() if "kind" in request.object]
 
+    def names(self) -> list[tuple[str, str]]:
+        """Kind and name of every Kubernetes object."""
+        return [(made["kind"], made["metadata"]["name"]) for made in self.objects()]
+
     def wire(self) -> list[str]:
         """Every request of the run as text, each with all that it carried."""
         return [wire(request) for request in self.requests()]

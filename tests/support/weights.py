@@ -1,0 +1,21 @@
+"""Where a model's files lie, for tests of what mounts or caches them."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.credentials import KeyPair
+
+PLACE = {
+    "stack": "acs",
+    "namespace": "models",
+    "bucket": "weights",
+    "endpoint": "oss-cn-hangzhou-internal.aliyuncs.com",
+    "prefix": "models/DeepSeek-R1",
+}
+"""Arguments that every way to the files takes."""
+
+
+def key() -> KeyPair:
+    """A key to them. Only inside a program: an Output needs an engine's loop."""
+    return KeyPair(pulumi.Output.secret("id-1"), pulumi.Output.secret("secret-1"))
