@@ -11,6 +11,12 @@ def service_object(name: str) -> str:
     return f"{name}-leader"
 
 
+def group_object(name: str) -> str:
+    """The LeaderWorkerSet of a service whose bare name a gateway wants for its Service: LeaderWorkerSet gives its own
+    headless one the group's name."""
+    return f"{name}-group"
+
+
 def api_key_secret(name: str) -> str:
     """The Secret with the API key of a service."""
     return f"{name}-api-key"

@@ -7,7 +7,6 @@ Secrets, keys. The bucket stays where `keep` says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pulumi
@@ -15,7 +14,6 @@ import pulumi
 from components.alicloud import alicloud_provider
 from components.cluster_addons import ClusterAddons, ClusterAddonsArgs
 from components.fluid_cache import FluidCache, FluidCacheArgs
-from components.kubernetes import kubernetes_object
 from components.model_bucket import ModelBucket
 from components.model_volume import ModelVolume, ModelVolumeArgs
 from components.names import model_object
@@ -25,11 +23,11 @@ from planning.startup import WARM
 from planning.units import GIB
 from stacks import addons, engine
 from stacks.cache_look import CacheLook
-from stacks.cloud_stack import CloudStack
+from stacks.cloud_stack import CloudStack, Weights
 from stacks.clouds import AcsCloud
 from stacks.config import StackConfig, lws_release
 from stacks.plans import Planned
-from stacks.serving import Place, serve
+from stacks.serving import Place
 from stacks.weights import BucketWeights, PvcWeights
 
 
@@ -40,16 +38,9 @@ def build(
     stack = _Stack(config, plans, attempts)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
+    known = fact("monitoring", "scrape", "labels"), fact("monitoring", "scrape", "annotations")
+    stack.monitor(known[0].get("acs", {}), known[1].get("acs", {}), [])
     return stack.outputs(endpoints)
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Where a model's weights are read, what has to outlive the groups that read them, and what these hold in place."""
-
-    source: engine.Source
-    after: tuple[pulumi.Resource, ...] = ()
-    mounts: tuple[pulumi.Resource, ...] = ()
 
 
 class _Stack(CloudStack):
@@ -66,26 +57,21 @@ class _Stack(CloudStack):
         )
         self.attempts = attempts
 
-    def source(self, model: str, planned: Planned) -> _Weights:
+    def source(self, model: str, planned: Planned) -> Weights:
         """The model's weights: synced, and cached or mounted or streamed."""
         weights = self.config.weights
         if self.bucket is None or not isinstance(weights, BucketWeights):
             assert isinstance(weights, PvcWeights)
-            return _Weights(engine.from_volume(weights, model))
+            return Weights(engine.from_volume(weights, model))
         name, prefix = model_object(model), engine.model_prefix(weights, model)
         labels, free = fact("clouds", "acs", "cpuPodLabels"), fact("clouds", "acs", "freeEphemeralGib")
-        sync = self.sync(name, model, planned, scratch_gib=free, pod_labels=labels)
-        synced = [sync] if sync else []
+        synced = self.sync(name, model, planned, scratch_gib=free, pod_labels=labels)
         if weights.read == "stream":
-            secret = engine.stream_key(name, self.name, self.namespace, self.bucket.reader)
-            made = kubernetes_object(secret["metadata"]["name"], secret, self.after(*synced))
-            streamed = engine.from_bucket(
-                weights, model, self.bucket.bucket, self.bucket.endpoint, secret["metadata"]["name"]
-            )
-            return _Weights(streamed, (made, *synced))
+            streamed, secret = self.stream(name, model, synced)
+            return Weights(streamed, (secret, *synced))
         if self.config.cache.engine == "fluid":
             cache = self._cache(name, planned, prefix, self.bucket, synced)
-            return _Weights(engine.from_model_volume(weights, model, cache.claim), (cache, *synced), cache.parts)
+            return Weights(engine.from_model_volume(weights, model, cache.claim), (cache, *synced), cache.parts)
         volume = ModelVolume(
             name,
             ModelVolumeArgs(
@@ -99,9 +85,9 @@ class _Stack(CloudStack):
             ),
             self.after(*synced),
         )
-        return _Weights(engine.from_model_volume(weights, model, volume.claim), (volume, *synced))
+        return Weights(engine.from_model_volume(weights, model, volume.claim), (volume, *synced))
 
-    def serve(self, name: str, planned: Planned, weights: _Weights) -> pulumi.Output[str]:
+    def serve(self, name: str, planned: Planned, weights: Weights) -> pulumi.Output[str]:
         """The endpoint of one service."""
         place = Place(
             namespace=self.namespace,
@@ -113,7 +99,7 @@ class _Stack(CloudStack):
             after=(*weights.after, *self.addons.releases),
             mounts=weights.mounts,
         )
-        return serve(name, planned, weights.source, place, self.api_key, self.progress.group_hooks(), self.on_cluster)
+        return self.serving.serve(name, planned, weights.source, place)
 
     def _cache(
         self, name: str, planned: Planned, prefix: str, bucket: ModelBucket, synced: list[pulumi.Resource]

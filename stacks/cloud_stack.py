@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import pulumi
 
 from components.credentials import KeyPair
-from components.kubernetes import kubernetes_provider
+from components.kubernetes import kubernetes_object, kubernetes_provider
+from components.kubernetes import labels as kubernetes_labels
 from components.model_bucket import ModelBucket, ModelBucketArgs
 from components.model_sync import ModelSync, ModelSyncArgs
+from components.monitoring import Monitoring, MonitoringArgs, Scraped
 from components.names import API_KEY
 from planning import timeouts
 from planning.catalog import fact
@@ -20,10 +25,21 @@ from stacks.config import StackConfig, own_bucket, repository
 from stacks.plans import Planned
 from stacks.progress import Progress
 from stacks.refusals import NAMESPACE
-from stacks.weights import BucketWeights, NvmeWeights
+from stacks.serving import Serving
+from stacks.weights import BucketWeights, NvmeWeights, Sync
 
 # Longer than any sync takes, so that only what nobody will complete goes.
 _ABORT_UPLOAD_DAYS = 7
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's weights are read, what has to outlive the pods that read them, and what these hold in place."""
+
+    source: engine.Source
+    after: tuple[pulumi.Resource, ...] = ()
+    mounts: tuple[pulumi.Resource, ...] = ()
 
 
 class CloudStack:
@@ -40,7 +56,7 @@ class CloudStack:
         self.cluster = kubernetes_provider("cluster", config.cluster.context, secrets.get_secret("kubeconfig"))
         self.on_cluster = pulumi.ResourceOptions(provider=self.cluster)
         self.progress = Progress(config.cluster.context, self.namespace, self.kubeconfig)
-        self.api_key = secrets.get_secret(API_KEY)
+        self.serving = Serving(secrets.get_secret(API_KEY), self.progress, self.on_cluster)
         self.bucket = self._bucket()
 
     def models(self) -> dict[str, Planned]:
@@ -68,6 +84,43 @@ class CloudStack:
         found = self.secrets.get_secret(key), self.secrets.get_secret(secret)
         return KeyPair(*found) if found[0] is not None and found[1] is not None else None
 
+    def monitor(
+        self, labels: Mapping[str, str], annotations: Mapping[str, str], after: Sequence[pulumi.Resource]
+    ) -> None:
+        """What lets Prometheus and Grafana see the services, where the stack file asks for it. `labels` are the cloud's
+        own Prometheus's, taken unless the stack file has others."""
+        chosen = self.config.monitoring
+        if not chosen.enabled:
+            return
+        args = MonitoringArgs(
+            stack=self.name,
+            namespace=self.namespace,
+            services={
+                name: Scraped(
+                    engine_version=planned.service.engine.version,
+                    selector=kubernetes_labels(self.name, name),
+                    namespace=self.namespace,
+                )
+                for name, planned in self.plans.items()
+            },
+            labels=chosen.labels or labels,
+            annotations=annotations,
+            interval_seconds=chosen.interval_seconds,
+            dashboard=chosen.dashboard,
+            dashboard_namespace=chosen.dashboard_namespace,
+            dashboard_labels=chosen.dashboard_labels,
+        )
+        Monitoring("monitoring", args, self.after(*after))
+
+    def stream(self, name: str, model: str, after: Sequence[pulumi.Resource]) -> tuple[engine.Source, pulumi.Resource]:
+        """The bucket as a source that engines read themselves, and the Secret with their key."""
+        weights, bucket = self.config.weights, self.bucket
+        assert isinstance(weights, BucketWeights) and bucket is not None
+        secret = engine.stream_key(name, self.name, self.namespace, bucket.reader)
+        called = secret["metadata"]["name"]
+        made = kubernetes_object(called, secret, self.after(*after))
+        return engine.from_bucket(weights, model, bucket.bucket, bucket.endpoint, called), made
+
     def _bucket(self) -> ModelBucket | None:
         weights, bucket, cloud = self.config.weights, own_bucket(self.config), self.config.cloud
         if bucket is None or not isinstance(cloud, (AcsCloud, VolcengineCloud)):
@@ -91,13 +144,31 @@ class CloudStack:
         )
 
     def sync(
-        self, name: str, model: str, planned: Planned, *, scratch_gib: int, pod_labels: Mapping[str, str]
-    ) -> ModelSync | None:
-        """What fills the bucket with a model; None where it is full."""
+        self, name: str, model: str, planned: Planned, *, scratch_gib: int, pod_labels: Mapping[str, str] = _NO_LABELS
+    ) -> list[ModelSync]:
+        """What fills the bucket with a model; nothing where it is full."""
         weights, bucket = self.config.weights, self.bucket
         sync = weights.sync if isinstance(weights, (BucketWeights, NvmeWeights)) else None
         if sync is None or bucket is None or bucket.writer is None:
-            return None
+            return []
+        place = {
+            "bucket": bucket.bucket,
+            "endpoint": bucket.endpoint,
+            "key": bucket.writer,
+            "scratch_gib": scratch_gib,
+        }
+        return [self.job(name, model, planned, sync, place, pod_labels)]
+
+    def job(
+        self,
+        name: str,
+        model: str,
+        planned: Planned,
+        sync: Sync,
+        place: Mapping[str, Any],
+        pod_labels: Mapping[str, str] = _NO_LABELS,
+    ) -> ModelSync:
+        """The Job that fills `place`, a bucket or a volume as `ModelSyncArgs` takes them."""
         return ModelSync(
             f"{name}-sync",
             ModelSyncArgs(
@@ -107,16 +178,13 @@ class CloudStack:
                 repository=repository(sync.repositories, model) or model,
                 source=sync.from_,
                 revision=sync.revision or "",
-                bucket=bucket.bucket,
-                endpoint=bucket.endpoint,
-                prefix=engine.model_prefix(weights, model),
-                key=bucket.writer,
+                prefix=engine.model_prefix(self.config.weights, model),
                 tool_image=sync.tool_image or fact("sync", "images", "rclone"),
                 python_image=sync.python_image or fact("sync", "images", "python"),
                 seconds=timeouts.of_step(planned.plan.startup.seconds(FILL)),
-                scratch_gib=scratch_gib,
                 pod_labels=pod_labels,
                 token=self.secrets.get_secret("hubToken"),
+                **place,
             ),
             self.on_cluster,
             self.progress.sync_hooks(),

@@ -238,7 +238,10 @@ class Monitoring(Strict):
 
     enabled: bool = Field(False, description="true makes a ServiceMonitor for each service")
     labels: dict[str, str] = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
-    interval_seconds: Positive = Field(15, description="seconds between two scrapes")
+    prometheus_namespace: Namespace | None = Field(
+        None, description="the namespace that your Prometheus runs in, so that it may reach engines behind a gateway"
+    )
+    interval_seconds: Positive = Field(30, description="seconds between two scrapes")
     dashboard: bool = Field(True, description="true makes a ConfigMap with a dashboard for Grafana")
     dashboard_namespace: Namespace | None = Field(
         None, description="the namespace in which Grafana looks for dashboards; the stack's if absent"

@@ -300,6 +300,11 @@ def aibrix_release(config: StackConfig) -> str:
     return (chosen.version if chosen else None) or fact("clouds", "volcengine", "aibrix")
 
 
+def uses_aibrix(config: StackConfig) -> bool:
+    """Whether a service is a fleet, or behind AIBrix's gateway."""
+    return any(service.workload == "fleet" or service.gateway == "aibrix" for service in config.services.values())
+
+
 def _lws_release(given: object, cloud: str) -> str:
     if isinstance(given, str) and re.fullmatch(r"v?\d+\.\d+\.\d+.*", given):
         return given

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
+from components.model_download import PodWeights
 
 from components.credentials import KeyPair, SecretKey, key_secret
 from components.kubernetes import Manifest
@@ -15,7 +16,7 @@ from planning.catalog import fact
 from planning.engine import release_key
 from stacks.plans import Planned
 from stacks.services import Service
-from stacks.weights import BucketWeights, PvcWeights
+from stacks.weights import BucketWeights, NvmeWeights, PvcWeights
 
 _MOUNT = "/weights"
 _NONE = "none"
@@ -33,16 +34,18 @@ class Source:
     args: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
+    init_containers: Sequence[Manifest] = ()
+    ephemeral_gib: int = 0
 
 
-def model_prefix(weights: PvcWeights | BucketWeights, model: str) -> str:
+def model_prefix(weights: PvcWeights | BucketWeights | NvmeWeights, model: str) -> str:
     """Where the files of a model are below the root of volume or bucket, without a slash at either end."""
     return f"{weights.prefix}/{model}"
 
 
-def from_volume(weights: PvcWeights, model: str) -> Source:
-    """Weights on a claim that holds every model."""
-    return _mounted(f"{_MOUNT}/{model_prefix(weights, model)}", weights.claim, _MOUNT)
+def from_volume(weights: PvcWeights, model: str, claim: pulumi.Input[str] | None = None) -> Source:
+    """Weights on a claim that holds every model, under the stack file's name or one that is known later."""
+    return _mounted(f"{_MOUNT}/{model_prefix(weights, model)}", claim or weights.claim, _MOUNT)
 
 
 def from_model_volume(weights: BucketWeights, model: str, claim: pulumi.Input[str]) -> Source:
@@ -65,6 +68,25 @@ def from_bucket(
             names["secret"]: SecretKey(key_secret, _STREAM_FIELDS["secret"]),
         },
     )
+
+
+def from_pods(weights: PodWeights) -> Source:
+    """Weights that come to the pods by themselves."""
+    return Source(
+        argument=weights.argument,
+        volumes=weights.volumes,
+        mounts=weights.mounts,
+        args=weights.args,
+        env=weights.env,
+        secret_env=weights.secret_env,
+        init_containers=weights.init_containers,
+        ephemeral_gib=weights.ephemeral_gib,
+    )
+
+
+def ephemeral_storage(service: Service, source: Source) -> str | None:
+    """The temporary disk of each pod: what the stack file says, else what the weights take there."""
+    return service.resources.ephemeral_storage or (f"{source.ephemeral_gib}Gi" if source.ephemeral_gib else None)
 
 
 def stream_key(name: str, stack: str, namespace: str, key: KeyPair) -> Manifest:

@@ -14,7 +14,8 @@ from stacks.config import StackConfig, lws_release
 from stacks.plans import Planned
 from stacks.progress import Progress
 from stacks.refusals import NAMESPACE
-from stacks.serving import Place, serve
+from stacks.serving import Place, Serving
+from stacks.weights import PvcWeights
 
 
 def build(
@@ -26,16 +27,11 @@ def build(
     api_key = secrets.get_secret(API_KEY)
     progress = Progress(config.cluster.context, config.cluster.namespace, secrets.get("kubeconfig"))
     place = Place(namespace=config.cluster.namespace, lws_version=lws_release(config))
+    serving = Serving(api_key, progress, pulumi.ResourceOptions(provider=cluster))
+    weights = config.weights
+    assert isinstance(weights, PvcWeights)
     endpoints = {
-        name: serve(
-            name,
-            planned,
-            engine.from_volume(config.weights, planned.service.model),
-            place,
-            api_key,
-            progress.group_hooks(),
-            pulumi.ResourceOptions(provider=cluster),
-        )
+        name: serving.serve(name, planned, engine.from_volume(weights, planned.service.model), place)
         for name, planned in plans.items()
     }
     return {"endpoints": endpoints, "verify": f"python -m ops verify {pulumi.get_stack()}"}

@@ -1,95 +1,195 @@
-"""Registers one service, endpoint and group, which are alike on every cloud but for what a cloud adds to the pods."""
+"""Registers one service, what is in front of it and its workload, alike on every cloud but for what a cloud adds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pulumi
+from components.model_route import ModelRoute, ModelRouteArgs
+from components.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
+from components.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs, head_selector, member_selector
 
 from components.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
-from components.names import service_object
+from components.names import group_object, service_object
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
+from planning import aibrix
 from stacks import engine
 from stacks.plans import Planned
+from stacks.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What a cloud and its cluster add to a group. `after` must be there before the group, and outlives it; `mounts`
-    cannot be replaced while the group's pods are there."""
+    """What a cloud and its cluster add to a workload. `after` must be there before it, and outlives it; `mounts`
+    cannot be replaced while its pods are there. `gateway` is the address of AIBrix's, once it has one."""
 
     namespace: str
-    lws_version: str
+    lws_version: str = ""
+    aibrix_version: str = ""
     pod_labels: Mapping[str, str] = field(default_factory=dict)
+    pod_annotations: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    extra_resources: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Sequence[str] = ()
     service_annotations: Mapping[str, str] | None = None
+    gateway: pulumi.Output[str] | None = None
+    monitoring_namespace: str | None = None
     after: Sequence[pulumi.Resource] = ()
     mounts: Sequence[pulumi.Resource] = ()
 
 
-def serve(
-    name: str,
-    planned: Planned,
-    source: engine.Source,
-    place: Place,
-    api_key: pulumi.Output[str] | None,
-    hooks: pulumi.ResourceHookBinding | None,
-    opts: pulumi.ResourceOptions,
-) -> pulumi.Output[str]:
-    """The endpoint of the service called `name`, known once every replica answers."""
-    service, layout, stack = planned.service, planned.layout, pulumi.get_stack()
-    front = InferenceService(
-        name,
-        InferenceServiceArgs(
+@dataclass(frozen=True)
+class Serving:
+    """Registers services with what they share: API key, watch, and the cluster in `opts`."""
+
+    api_key: pulumi.Output[str] | None
+    progress: Progress
+    opts: pulumi.ResourceOptions
+
+    def serve(self, name: str, planned: Planned, source: engine.Source, place: Place) -> pulumi.Output[str]:
+        """The endpoint of the service called `name`, known once every replica answers."""
+        front = self._front(name, planned, place)
+        opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, *place.after]))
+        common = self._common(name, planned, source, place, front.secret_name)
+        if planned.service.workload == "fleet":
+            ready = self._fleet(name, planned, place, common, opts)
+        else:
+            ready = self._group(name, planned, place, common, opts)
+        return pulumi.Output.all(front.endpoint, ready).apply(lambda known: known[0])
+
+    def _front(self, name: str, planned: Planned, place: Place) -> InferenceService | ModelRoute:
+        service, stack = planned.service, pulumi.get_stack()
+        if service.workload == "fleet":
+            heads, members = head_selector(name), member_selector(name)
+        else:
+            heads, members = leader_selector(_group_name(name, planned)), group_selector(_group_name(name, planned))
+        if service.gateway != "aibrix":
+            args = InferenceServiceArgs(
+                stack=stack,
+                namespace=place.namespace,
+                service_name=service_object(name),
+                port=service.port,
+                api_key=self.api_key,
+                leaders=heads,
+                members=members,
+                load_balancer=place.service_annotations,
+            )
+            return InferenceService(name, args, self.opts)
+        assert place.gateway is not None
+        # It needs the route's own kinds, and what watches it.
+        opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=list(place.after)))
+        route = ModelRouteArgs(
             stack=stack,
             namespace=place.namespace,
-            service_name=service_object(name),
+            aibrix_version=place.aibrix_version,
+            model_name=name,
+            head_selector=heads,
+            member_selector=members,
+            gateway_address=place.gateway,
             port=service.port,
-            api_key=api_key,
-            leaders=leader_selector(name),
-            members=group_selector(name),
-            load_balancer=place.service_annotations,
-        ),
-        opts,
-    )
-    group = RayLwsGroup(
-        name,
-        RayLwsGroupArgs(
-            stack=stack,
-            namespace=place.namespace,
+            request_seconds=service.routing.request_seconds,
+            api_key=self.api_key,
+            monitoring_namespace=place.monitoring_namespace,
+        )
+        return ModelRoute(name, route, opts)
+
+    def _common(
+        self, name: str, planned: Planned, source: engine.Source, place: Place, secret_name: str | None
+    ) -> dict[str, Any]:
+        """Arguments that groups and fleets have alike."""
+        service, layout = planned.service, planned.layout
+        revision = pulumi.Output.unsecret(self.api_key.apply(api_key_revision)) if self.api_key else None
+        return {
+            "stack": pulumi.get_stack(),
+            "namespace": place.namespace,
+            "image": service.engine.image,
+            "port": service.port,
+            "replicas": service.first_replicas,
+            "nodes": layout.nodes,
+            "gpus_per_node": layout.gpus_per_node,
+            "tensor": layout.tensor,
+            "pipeline": layout.pipeline,
+            "cpu": service.resources.cpu,
+            "memory": service.resources.memory,
+            "shm": service.resources.shm,
+            "ephemeral_storage": engine.ephemeral_storage(service, source),
+            "engine_args": engine.arguments(name, planned, source),
+            # The user's last: an interface or a debug level of one service may differ from the cloud's.
+            "env": {**place.env, **engine.environment(planned, source)},
+            "secret_env": source.secret_env,
+            "volumes": source.volumes,
+            "volume_mounts": source.mounts,
+            "init_containers": source.init_containers,
+            "extra_resources": place.extra_resources,
+            "capabilities": place.capabilities,
+            "node_selector": place.node_selector,
+            "pod_labels": {**service.pod_labels, **place.pod_labels},
+            "pod_annotations": {
+                **service.pod_annotations,
+                **place.pod_annotations,
+                **(
+                    aibrix.strategy_annotations(place.aibrix_version, service.routing.strategy) if place.gateway else {}
+                ),
+            },
+            "api_key_secret": secret_name,
+            "api_key_revision": revision,
+            "startup_seconds": planned.startup_seconds - planned.copy_seconds,
+            "readiness_probe": service.readiness_probe,
+        }
+
+    def _group(
+        self, name: str, planned: Planned, place: Place, common: dict[str, Any], opts: pulumi.ResourceOptions
+    ) -> pulumi.Output[str]:
+        service = planned.service
+        routed = aibrix.model_labels(name, service.port) if service.gateway == "aibrix" else {}
+        args = RayLwsGroupArgs(
+            **common,
             lws_version=place.lws_version,
             launcher=service.engine.launcher,
-            image=service.engine.image,
-            port=service.port,
-            replicas=service.replicas,
-            nodes=layout.nodes,
-            gpus_per_node=layout.gpus_per_node,
-            tensor=layout.tensor,
-            pipeline=layout.pipeline,
-            cpu=service.resources.cpu,
-            memory=service.resources.memory,
-            shm=service.resources.shm,
-            ephemeral_storage=service.resources.ephemeral_storage,
-            engine_args=engine.arguments(name, planned, source),
-            # The user's last: an interface or a debug level of one service may differ from the cloud's.
-            env={**place.env, **engine.environment(planned, source)},
-            secret_env=source.secret_env,
-            volumes=source.volumes,
-            volume_mounts=source.mounts,
-            node_selector=place.node_selector,
-            pod_labels={**service.pod_labels, **place.pod_labels},
-            pod_annotations=service.pod_annotations,
-            api_key_secret=front.secret_name,
-            api_key_revision=pulumi.Output.unsecret(api_key.apply(api_key_revision)) if api_key else None,
-            startup_seconds=planned.startup_seconds,
+            weights_seconds=planned.copy_seconds,
+            object_name=_group_name(name, planned),
+            object_labels=routed,
+            leader_labels=routed,
             startup_policy=service.startup_policy,
             restart_policy=service.restart_policy,
-            readiness_probe=service.readiness_probe,
-        ),
-        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[front, *place.after])),
-        hooks,
-        mounts=place.mounts,
-    )
-    return pulumi.Output.all(front.endpoint, group.ready).apply(lambda known: known[0])
+        )
+        return RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts).ready
+
+    def _fleet(
+        self, name: str, planned: Planned, place: Place, common: dict[str, Any], opts: pulumi.ResourceOptions
+    ) -> pulumi.Output[str]:
+        service, scaling = planned.service, planned.service.autoscaling
+        args = RayClusterFleetArgs(
+            **common,
+            aibrix_version=place.aibrix_version,
+            weights_seconds=planned.copy_seconds,
+            autoscaled=scaling is not None,
+            strategy=service.rollout.strategy,
+            max_surge=service.rollout.max_surge,
+        )
+        fleet = RayClusterFleet(name, args, opts, self.progress.fleet_hooks(), mounts=place.mounts)
+        if scaling is not None:
+            scaler = PodAutoscalerArgs(
+                stack=pulumi.get_stack(),
+                namespace=place.namespace,
+                aibrix_version=place.aibrix_version,
+                engine_version=service.engine.version,
+                target_name=name,
+                minimum=scaling.minimum,
+                maximum=scaling.maximum,
+                target=scaling.target,
+                cold_start_seconds=planned.startup_seconds,
+                cooldown_seconds=scaling.cooldown_seconds,
+                strategy=scaling.strategy,
+                port=service.port,
+            )
+            after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[fleet]))
+            PodAutoscaler(name, scaler, after)
+        return fleet.ready
+
+
+def _group_name(name: str, planned: Planned) -> str:
+    return group_object(name) if planned.service.gateway == "aibrix" else name

@@ -1,0 +1,291 @@
+"""The program on Volcengine Kubernetes Engine: AIBrix, bucket, weights of four sources, fleets behind the gateway.
+
+What must exist first is what a resource depends on, and a destroy runs that chain backwards: autoscalers, fleets,
+routes, Secrets, the gateway, AIBrix, Envoy Gateway. Kinds and a kept bucket stay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pulumi
+from components.aibrix import Aibrix, AibrixArgs, gateway_addon
+from components.model_claim import ModelClaim, ModelClaimArgs
+from components.model_download import (
+    TOKEN,
+    BucketWeightsArgs,
+    DiskOrigin,
+    DiskWeightsArgs,
+    HubWeightsArgs,
+    ModelDownload,
+    ModelDownloadArgs,
+    from_bucket,
+    from_hub,
+    from_node_disk,
+    secret_name,
+)
+from components.volcengine import volcengine_provider
+from planning.aibrix_install import Images
+
+from components.cluster_addons import Addon, ClusterAddons, ClusterAddonsArgs
+from components.credentials import KeyPair, SecretKey
+from components.kubernetes import KubernetesObject, Manifest, kubernetes_provider
+from components.names import model_object
+from planning.catalog import fact
+from stacks import addons, aibrix_files, engine
+from stacks.cloud_stack import CloudStack, Weights
+from stacks.clouds import AibrixChoice, VolcengineCloud
+from stacks.config import StackConfig, aibrix_release, lws_release, own_bucket, repository, uses_aibrix
+from stacks.plans import Planned
+from stacks.serving import Place
+from stacks.values import gibibytes
+from stacks.weights import Bucket, BucketWeights, ClaimToMake, HuggingfaceWeights, NvmeWeights, PvcWeights
+
+_INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+
+
+def build(
+    config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int]
+) -> dict[str, pulumi.Input[Any]]:
+    """Register the stack and return its outputs. Raises ConfigError where AIBrix's manifests cannot be had."""
+    documents = aibrix_files.documents(config)
+    stack = _Stack(config, plans, documents)
+    sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
+    endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
+    stack.monitor(fact("monitoring", "scrape", "labels")["volcengine"], {}, [])
+    return stack.outputs(endpoints)
+
+
+class _Stack(CloudStack):
+    """The parts that every model of a stack shares."""
+
+    def __init__(
+        self, config: StackConfig, plans: Mapping[str, Planned], documents: Mapping[str, Sequence[Manifest]]
+    ) -> None:
+        assert isinstance(config.cloud, VolcengineCloud)
+        self.cloud = config.cloud
+        provider = volcengine_provider("cloud", self.cloud.region) if own_bucket(config) else None
+        super().__init__(config, plans, provider)
+        self.chosen = config.addons.aibrix or AibrixChoice.model_construct()
+        self.release = aibrix_release(config)
+        sources = Images(registry=self.chosen.registry, overrides=self.chosen.images)
+        listed = addons.wanted(config) if any(plan.service.workload == "lws" for plan in plans.values()) else []
+        if documents:
+            listed.append(_gateway(self.release, sources, self.chosen.gateway_chart))
+        self.addons = ClusterAddons("addons", ClusterAddonsArgs(stack=self.name, addons=listed), self.on_cluster)
+        self.gateway: pulumi.Output[str] | None = None
+        self.installed: list[pulumi.Resource] = list(self.addons.releases)
+        if documents:
+            self._install(documents)
+        elif uses_aibrix(config):
+            known = fact("aibrix", "gateway", "object")
+            opts = pulumi.ResourceOptions.merge(
+                self.on_cluster, pulumi.ResourceOptions(id=f"{known['namespace']}/{known['name']}")
+            )
+            token = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
+            self.gateway = KubernetesObject(token, "gateway", {"status": None}, opts).status.apply(_address)
+
+    def _install(self, documents: Mapping[str, Sequence[Manifest]]) -> None:
+        kubeconfig = self.secrets.get_secret("kubeconfig")
+        context = self.config.cluster.context
+        takes_over = kubernetes_provider("cluster-kinds", context, kubeconfig, upsert=True)
+        longest = max(planned.service.routing.request_seconds for planned in self.plans.values())
+        made = Aibrix(
+            "aibrix",
+            AibrixArgs(
+                stack=self.name,
+                version=self.release,
+                documents=documents,
+                request_seconds=longest,
+                registry=self.chosen.registry,
+                images=self.chosen.images,
+                service_annotations=fact("clouds", "volcengine", "loadBalancer")[self.chosen.address],
+                kuberay=self.chosen.kuberay,
+            ),
+            takes_over,
+            self.after(*self.addons.releases),
+        )
+        self.installed += [*made.controllers, *made.parts]
+        self.gateway = made.gateway.status.apply(_address)
+
+    def source(self, model: str, planned: Planned) -> Weights:
+        """The model's weights, from whichever of the four sources."""
+        weights, name = self.config.weights, model_object(model)
+        if isinstance(weights, PvcWeights):
+            return self._from_claim(weights, name, model, planned)
+        if isinstance(weights, HuggingfaceWeights):
+            return self._from_hub(weights, name, model, planned)
+        synced = self.sync(name, model, planned, scratch_gib=fact("clouds", "volcengine", "syncScratchGib"))
+        if isinstance(weights, NvmeWeights):
+            return self._from_disk(weights, name, model, planned, synced)
+        if weights.read == "stream":
+            streamed, secret = self.stream(name, model, synced)
+            return Weights(streamed, (secret, *synced))
+        return self._from_bucket(weights, name, model, planned, synced)
+
+    def _from_claim(self, weights: PvcWeights, name: str, model: str, planned: Planned) -> Weights:
+        after: list[pulumi.Resource] = []
+        claim: pulumi.Input[str] = weights.claim
+        if weights.create is not None:
+            made = self._claim(weights.claim, weights.create)
+            claim, after = made.claim, [made]
+        if weights.sync is not None:
+            after.append(self.job(name, model, planned, weights.sync, {"claim": claim, "user": 0}))
+        return Weights(engine.from_volume(weights, model, claim), tuple(after))
+
+    def _claim(self, name: str, chosen: ClaimToMake) -> ModelClaim:
+        """The one claim that the stack makes, for all of its models."""
+        if self._made_claim is None:
+            readers = sum(plan.layout.nodes * max(plan.service.first_replicas, 1) for plan in self.plans.values())
+            args = ModelClaimArgs(
+                stack=self.name,
+                namespace=self.namespace,
+                size_gib=int(gibibytes(chosen.size)),
+                storage_class=chosen.storage_class,
+                access=chosen.access_mode,
+                readers=readers,
+                keep=chosen.keep,
+            )
+            self._made_claim = ModelClaim(name, args, self.on_cluster)
+        return self._made_claim
+
+    _made_claim: ModelClaim | None = None
+
+    def _from_hub(self, weights: HuggingfaceWeights, name: str, model: str, planned: Planned) -> Weights:
+        token = self.secrets.get_secret("hubToken")
+        args = ModelDownloadArgs(stack=self.name, namespace=self.namespace, token=token)
+        keys = ModelDownload(name, args, self.on_cluster) if token is not None else None
+        found = from_hub(
+            HubWeightsArgs(
+                repository=repository(weights.repositories, model) or model,
+                file_bytes=planned.plan.file_bytes,
+                revision=weights.revision or "",
+                endpoint=weights.endpoint,
+                token=SecretKey(secret_name(name), TOKEN) if keys else None,
+            )
+        )
+        return Weights(engine.from_pods(found), (keys,) if keys else ())
+
+    def _from_bucket(
+        self, weights: BucketWeights, name: str, model: str, planned: Planned, synced: Sequence[pulumi.Resource]
+    ) -> Weights:
+        store, chosen = self._store(weights.bucket), weights.download
+        keys = self._keys(name, store.key, program=chosen.node_path is not None)
+        found = from_bucket(
+            BucketWeightsArgs(
+                version=self.release,
+                scheme=store.scheme,
+                bucket=store.bucket,
+                prefix=engine.model_prefix(weights, model),
+                model=engine.model_prefix(weights, model).rpartition("/")[2],
+                endpoint=store.endpoint,
+                region=store.region,
+                key_secret=secret_name(name),
+                file_bytes=planned.plan.file_bytes,
+                suffixes=chosen.suffixes,
+                threads=chosen.threads,
+                registry=self.chosen.registry,
+                image=chosen.image,
+                host_path=chosen.node_path,
+                python_image=planned.service.engine.image,
+                program=keys.program_name,
+            )
+        )
+        return Weights(engine.from_pods(found), (keys, *synced))
+
+    def _from_disk(
+        self, weights: NvmeWeights, name: str, model: str, planned: Planned, synced: Sequence[pulumi.Resource]
+    ) -> Weights:
+        store = self._store(weights.bucket) if weights.bucket else None
+        keys = self._keys(name, store.key if store else None, program=True)
+        assert keys.program_name is not None
+        origin = None
+        if store is not None:
+            origin = DiskOrigin(
+                bucket=store.bucket,
+                prefix=engine.model_prefix(weights, model),
+                endpoint=store.endpoint,
+                key_secret=secret_name(name),
+                tool_image=(weights.sync.tool_image if weights.sync else None) or fact("sync", "images", "rclone"),
+                manifest=weights.sync is not None,
+            )
+        args = DiskWeightsArgs(
+            host_path=weights.path,
+            model=model,
+            python_image=planned.service.engine.image,
+            program=keys.program_name,
+            origin=origin,
+        )
+        return Weights(engine.from_pods(from_node_disk(args)), (keys, *synced))
+
+    def _keys(self, name: str, key: KeyPair | None, *, program: bool) -> ModelDownload:
+        args = ModelDownloadArgs(stack=self.name, namespace=self.namespace, key=key, program=program)
+        return ModelDownload(name, args, self.on_cluster)
+
+    def _store(self, bucket: Bucket) -> _Store:
+        """How pods reach the bucket: the stack's own, or a foreign store's with a key that was given."""
+        if self.bucket is not None:
+            return _Store("tos", self.bucket.bucket, self.bucket.endpoint, self.cloud.region, self.bucket.reader)
+        known = fact("weights", "foreign", bucket.store or "s3")
+        region = bucket.region or known["region"]
+        endpoint = bucket.endpoint or known["endpoint"].format(region=region)
+        return _Store("s3", bucket.name, endpoint, region, self.given("accessKey", "secretKey"))
+
+    def serve(self, name: str, planned: Planned, weights: Weights) -> pulumi.Output[str]:
+        """The endpoint of one service."""
+        rdma = self._rdma(planned.layout.gpus_per_node) if self.cloud.rdma else {}
+        without = fact("clouds", "volcengine", "noRdma") if not self.cloud.rdma else {}
+        place = Place(
+            namespace=self.namespace,
+            lws_version=lws_release(self.config),
+            aibrix_version=self.release,
+            env={**fact("clouds", "volcengine", "network"), **without, **rdma.pop("env", {})},
+            node_selector={_INSTANCE_TYPE: self.cloud.instance_type},
+            service_annotations=_load_balancer(planned),
+            gateway=self.gateway,
+            monitoring_namespace=self.config.monitoring.prometheus_namespace,
+            after=(*weights.after, *self.installed),
+            mounts=weights.mounts,
+            **rdma,
+        )
+        return self.serving.serve(name, planned, weights.source, place)
+
+    def _rdma(self, gpus: int) -> dict[str, Any]:
+        """What pods need for the RDMA network: a device for each GPU, and the right to pin memory."""
+        known, devices = fact("clouds", "volcengine", "rdma"), self.cloud.rdma_devices or gpus
+        hca = ",".join(known["device"].format(number=number) for number in range(1, devices + 1))
+        return {
+            "pod_annotations": {known["annotation"]: json.dumps([known["network"]] * devices)},
+            "extra_resources": {known["resource"]: str(devices)},
+            "capabilities": known["capabilities"],
+            "env": {**known["env"], "NCCL_IB_HCA": hca},
+        }
+
+
+@dataclass(frozen=True)
+class _Store:
+    """A bucket as pods reach it. `endpoint` is a host or URL that speaks S3; `key` is None where none was given."""
+
+    scheme: str
+    bucket: pulumi.Input[str]
+    endpoint: str
+    region: str
+    key: KeyPair | None
+
+
+def _gateway(release: str, sources: Images, chart: str | None) -> Addon:
+    found = gateway_addon(release, sources)
+    return replace(found, chart=chart) if chart else found
+
+
+def _address(status: Mapping[str, Any]) -> str:
+    return status["addresses"][0]["value"]
+
+
+def _load_balancer(planned: Planned) -> dict[str, str] | None:
+    """Annotations of a service's own load balancer, None for none."""
+    expose = planned.service.expose
+    return None if expose.to == "cluster" else dict(fact("clouds", "volcengine", "loadBalancer")[expose.to])
