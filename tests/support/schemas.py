@@ -16,10 +16,17 @@ from jsonschema import Draft202012Validator
 
 from local.toolchain import module
 
+_GATEWAY = "config/crd/standard/gateway.networking.k8s.io_{}s.yaml"
 # API version of custom kinds → Go module and its CRD file, with the kind's plural left open.
 _CUSTOM = {
     "leaderworkerset.x-k8s.io/v1": ("sigs.k8s.io/lws", "config/crd/bases/leaderworkerset.x-k8s.io_{}s.yaml"),
     "data.fluid.io/v1alpha1": ("github.com/fluid-cloudnative/fluid", "config/crd/bases/data.fluid.io_{}s.yaml"),
+    "gateway.networking.k8s.io/v1": ("sigs.k8s.io/gateway-api", _GATEWAY),
+    "gateway.networking.k8s.io/v1beta1": ("sigs.k8s.io/gateway-api", _GATEWAY),
+    "autoscaling.aibrix.ai/v1alpha1": (
+        "github.com/vllm-project/aibrix",
+        "config/crd/autoscaling/autoscaling.aibrix.ai_{}s.yaml",
+    ),
 }
 _CORE = {"v1": "api__v1", "batch/v1": "apis__batch__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
