@@ -88,10 +88,11 @@ def clients(monitoring_namespace: str | None) -> list[Manifest]:
 
 
 def reference_grant(name: str, args: ModelRouteArgs) -> Manifest:
-    """Lets the gateway's routes send to this model's Service.
+    """Lets the gateway's routes send to this model's Service, as long as the model is there.
 
     AIBrix makes one for a whole namespace, and takes it away with any model there, although others still need it
-    (https://github.com/vllm-project/aibrix/issues/1504); this one goes with its model.
+    (https://github.com/vllm-project/aibrix/issues/1504); this one goes with its model. It names no Service all the
+    same: Envoy Gateway 1.1 (findReferenceGrant) looks at one grant of a namespace alone, whichever Service that names.
     """
     gateway = fact("aibrix", "gateway", "object")
     return {
@@ -100,7 +101,7 @@ def reference_grant(name: str, args: ModelRouteArgs) -> Manifest:
         "metadata": {"name": f"{name}-gateway", "namespace": args.namespace, "labels": labels(args.stack, name)},
         "spec": {
             "from": [{"group": _GROUP, "kind": "HTTPRoute", "namespace": gateway["namespace"]}],
-            "to": [{"group": "", "kind": "Service", "name": args.model_name}],
+            "to": [{"group": "", "kind": "Service"}],
         },
     }
 

@@ -226,17 +226,15 @@ def test_two_models_of_one_namespace_share_no_object_so_that_the_end_of_one_leav
     engine.run(program)
     ids = [(made["kind"], made["metadata"]["namespace"], made["metadata"]["name"]) for made in engine.objects()]
     assert len(ids) == len(set(ids)) == 10
-    grants = [made["spec"]["to"] for made in engine.objects() if made["kind"] == "ReferenceGrant"]
-    assert [to["name"] for (to,) in grants] == ["model-ds", "model-ds-2"]
     assert "aibrix-system-reserved-referencegrant-in-models" not in {name for _, _, name in ids}
 
 
-def test_the_grant_is_for_the_gateways_routes_and_this_service_alone():
+def test_any_of_several_grants_is_enough_for_each_model_because_envoy_gateway_looks_at_one_alone():
     made = model_route.reference_grant("ds", arguments())
     assert made["metadata"]["namespace"] == "models"
     assert made["spec"] == {
         "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "aibrix-system"}],
-        "to": [{"group": "", "kind": "Service", "name": "deepseek"}],
+        "to": [{"group": "", "kind": "Service"}],
     }
 
 
