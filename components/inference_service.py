@@ -1,13 +1,14 @@
 """How clients reach a model: Service, API key, network policy.
 
-Works in front of any workload whose leaders a label selector finds. Not here: the workload itself, and gateways.
+Works in front of any workload whose leaders a label selector finds. Not here: the workload itself, and the way through
+a gateway (`model_route`).
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,9 @@ class InferenceServiceArgs:
     """`leaders` selects the pods that serve HTTP on `port`; `members` selects every pod of the workload.
 
     `api_key` is a secret Output, or None for an endpoint that asks for none. `load_balancer` are the annotations by
-    which the cloud gives the Service an address outside the cluster, None for none. Raises ValueError for a load
-    balancer without a key: whoever finds the address could use the GPUs.
+    which the cloud gives the Service an address outside the cluster, None for none. `clients` are the peers, as a
+    NetworkPolicy has them, that alone reach the port; None lets everybody. Raises ValueError for a load balancer
+    without a key: whoever finds the address could use the GPUs.
     """
 
     stack: str
@@ -38,10 +40,13 @@ class InferenceServiceArgs:
     port: int = 8000
     api_key: pulumi.Output[str] | None = None
     load_balancer: Mapping[str, str] | None = None
+    clients: Sequence[Manifest] | None = None
 
     def __post_init__(self) -> None:
         if self.load_balancer is not None and self.api_key is None:
             raise ValueError(f"{self.service_name}: a load balancer without an API key; give api_key")
+        if self.clients is not None and not self.clients:
+            raise ValueError(f"{self.service_name}: an empty list of clients would let everybody in; give None or one")
 
 
 def api_key_revision(api_key: str) -> str:
@@ -74,10 +79,13 @@ def service(name: str, args: InferenceServiceArgs) -> Manifest:
 
 
 def network_policy(name: str, args: InferenceServiceArgs) -> Manifest:
-    """Lets HTTP in from anywhere and the rest only from the workload's own pods.
+    """Lets HTTP in from the clients, or from anywhere, and the rest only from the workload's own pods.
 
     Ray takes code from whoever reaches its ports and asks for no password.
     """
+    http: Manifest = {"ports": [{"port": args.port, "protocol": "TCP"}]}
+    if args.clients is not None:
+        http["from"] = list(args.clients)
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -87,7 +95,7 @@ def network_policy(name: str, args: InferenceServiceArgs) -> Manifest:
             "policyTypes": ["Ingress"],
             "ingress": [
                 {"from": [{"podSelector": {"matchLabels": dict(args.members)}}]},
-                {"ports": [{"port": args.port, "protocol": "TCP"}]},
+                http,
             ],
         },
     }

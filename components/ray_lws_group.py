@@ -43,7 +43,11 @@ class RayLwsGroupArgs:
     group is not asked for before they are known, and never where one fails. `api_key_secret` is the
     name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes whenever its content does, which
     restarts the group. `startup_seconds` is a cold start, from which every time limit derives. `lws_version` is the
-    cluster's LeaderWorkerSet release; None judges nothing by it.
+    cluster's LeaderWorkerSet release; None judges nothing by it. `object_name` is the LeaderWorkerSet's, where its
+    headless Service, which has the same, may not take the service's own name; selectors go by it. `object_labels` are
+    the LeaderWorkerSet's own, `leader_labels` those of leaders, by which a gateway tells them from workers.
+    `init_containers` run in every pod; `extra_resources` are further amounts of the engine's container, such as RDMA
+    devices, and `capabilities` what it may do beside a container's usual.
     Raises ValueError when tensor x pipeline does not fill the GPUs, or that release lacks `restart_policy`.
     """
 
@@ -69,6 +73,12 @@ class RayLwsGroupArgs:
     secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
     volumes: Sequence[Manifest] = ()
     volume_mounts: Sequence[Manifest] = ()
+    object_name: str | None = None
+    object_labels: Mapping[str, str] = field(default_factory=dict)
+    leader_labels: Mapping[str, str] = field(default_factory=dict)
+    init_containers: Sequence[Manifest] = ()
+    extra_resources: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Sequence[str] = ()
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -141,9 +151,9 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
         "metadata": {
-            "name": name,
+            "name": args.object_name or name,
             "namespace": args.namespace,
-            "labels": labels(args.stack, name),
+            "labels": {**args.object_labels, **labels(args.stack, name)},
             "annotations": {
                 "pulumi.com/waitFor": json.dumps(wait),
                 _LAYOUT: f"nodes={args.nodes},gpusPerNode={args.gpus_per_node},"
@@ -177,6 +187,7 @@ def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     metadata: Manifest = {
         "labels": {
             **args.pod_labels,
+            **(args.leader_labels if leader else {}),
             **labels(args.stack, name),
             "app.kubernetes.io/component": "leader" if leader else "worker",
         }
@@ -184,6 +195,8 @@ def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     if annotations:
         metadata["annotations"] = annotations
     placed: Manifest = {"nodeSelector": dict(args.node_selector)} if args.node_selector else {}
+    if args.init_containers:
+        placed["initContainers"] = list(args.init_containers)
     return {
         "metadata": metadata,
         "spec": {
@@ -206,6 +219,7 @@ def _container(args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     amounts = {"cpu": str(args.cpu), "memory": args.memory, args.gpu_resource: str(args.gpus_per_node)}
     if args.ephemeral_storage:
         amounts["ephemeral-storage"] = args.ephemeral_storage
+    amounts |= args.extra_resources
     container: Manifest = {
         "name": CONTAINER,
         "image": args.image,
@@ -219,6 +233,8 @@ def _container(args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
             *args.volume_mounts,
         ],
     }
+    if args.capabilities:
+        container["securityContext"] = {"capabilities": {"add": list(args.capabilities)}}
     if leader or args.launcher == "native":
         container["args"] = list(args.engine_args)
     if leader:

@@ -118,6 +118,19 @@ def test_only_http_is_open_to_the_rest_of_the_cluster(port):
             assert not admitted(policy, source, closed)
 
 
+def test_clients_that_are_named_are_the_only_ones_and_reach_http_alone():
+    client = {"podSelector": {"matchLabels": {"app": "gateway"}}}
+    policy = inference_service.network_policy("ds", replace(ARGS, clients=[client]))
+    assert admitted(policy, {"app": "gateway"}, 8000) and not admitted(policy, {"app": "gateway"}, 6379)
+    assert not admitted(policy, {"app": "other"}, 8000)
+    assert admitted(policy, labels_of("ds", 0, 1), 6379)
+
+
+def test_no_clients_at_all_is_refused_because_kubernetes_reads_it_as_everybody():
+    with pytest.raises(ValueError, match="ds-leader: an empty list of clients would let everybody in"):
+        replace(ARGS, clients=[])
+
+
 def test_the_pods_of_a_group_reach_each_other_on_every_port():
     policy = inference_service.network_policy("ds", ARGS)
     for source in (labels_of("ds", 0, 0), labels_of("ds", 0, 1)):

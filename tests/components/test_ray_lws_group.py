@@ -301,6 +301,12 @@ def test_the_layout_annotation_changes_with_nothing_but_the_layout():
         "lws_version": "0.5.0",
         "node_selector": {"b": "b"},
         "gpu_resource": "b/b",
+        "object_name": "b",
+        "object_labels": {"b": "b"},
+        "leader_labels": {"b": "b"},
+        "init_containers": [{"name": "b"}],
+        "extra_resources": {"b/c": "1"},
+        "capabilities": ["B"],
         "env": {"B": "b"},
         "secret_env": {"B": SecretKey("b", "b")},
         "volumes": [{"name": "b"}],
@@ -340,6 +346,46 @@ def test_a_policy_that_the_release_has_or_nobody_can_judge_is_passed_on(version)
 
 def test_the_oldest_release_in_use_gets_the_same_group():
     assert group(lws_version="0.5.0") == group(lws_version="0.10.0") == group()
+
+
+# --- behind a gateway
+
+
+def test_a_gateways_labels_are_the_leaders_alone_or_workers_would_be_taken_for_servers():
+    labels = {"model.aibrix.ai/name": "ds", "modelserve.dev/stack": "other"}
+    assert pod(True, leader_labels=labels)["metadata"]["labels"]["model.aibrix.ai/name"] == "ds"
+    assert pod(True, leader_labels=labels)["metadata"]["labels"]["modelserve.dev/stack"] == "test"
+    assert pod(False, leader_labels=labels) == pod(False)
+
+
+def test_the_sets_own_labels_are_on_no_pod_and_cannot_take_it_out_of_its_stack():
+    made = group(object_labels={"model.aibrix.ai/name": "ds", "modelserve.dev/stack": "other"})
+    assert made["metadata"]["labels"]["model.aibrix.ai/name"] == "ds"
+    assert made["metadata"]["labels"]["modelserve.dev/stack"] == "test"
+    assert made["spec"] == group()["spec"]
+
+
+def test_another_name_of_the_set_frees_the_services_name_and_changes_nothing_else():
+    assert changed(group(), group(object_name="ds-group")) == {"/metadata/name"}
+
+
+# --- weights and devices of a cloud
+
+
+@BOTH
+def test_weights_are_fetched_in_every_pod_before_its_engine_starts(leader):
+    fetch = {"name": "fetch", "image": "fetch:1"}
+    assert pod(leader, init_containers=[fetch])["spec"]["initContainers"] == [fetch]
+    assert "initContainers" not in pod(leader)["spec"]
+
+
+@BOTH
+def test_devices_are_requested_as_they_are_limited_and_capabilities_are_only_added(leader):
+    made = container(leader, extra_resources={"vke.volcengine.com/rdma": "8"}, capabilities=["IPC_LOCK"])
+    assert made["resources"]["requests"] == made["resources"]["limits"]
+    assert made["resources"]["limits"]["vke.volcengine.com/rdma"] == "8"
+    assert made["securityContext"] == {"capabilities": {"add": ["IPC_LOCK"]}}
+    assert "securityContext" not in container(leader)
 
 
 # --- the launch script's ConfigMap

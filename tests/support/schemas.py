@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from local.toolchain import module
 
+_GATEWAY = "config/crd/standard/gateway.networking.k8s.io_{}s.yaml"
 # API version of custom kinds → Go module and its CRD file, with the kind's plural left open.
 _CUSTOM = {
     "leaderworkerset.x-k8s.io/v1": ("sigs.k8s.io/lws", "config/crd/bases/leaderworkerset.x-k8s.io_{}s.yaml"),
@@ -23,6 +24,12 @@ _CUSTOM = {
     "monitoring.coreos.com/v1": (
         "github.com/prometheus-operator/prometheus-operator",
         "example/prometheus-operator-crd/monitoring.coreos.com_{}s.yaml",
+    ),
+    "gateway.networking.k8s.io/v1": ("sigs.k8s.io/gateway-api", _GATEWAY),
+    "gateway.networking.k8s.io/v1beta1": ("sigs.k8s.io/gateway-api", _GATEWAY),
+    "autoscaling.aibrix.ai/v1alpha1": (
+        "github.com/vllm-project/aibrix",
+        "config/crd/autoscaling/autoscaling.aibrix.ai_{}s.yaml",
     ),
 }
 _CORE = {"v1": "api__v1", "batch/v1": "apis__batch__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
