@@ -288,7 +288,7 @@ def test_a_type_that_the_stand_in_lacks_is_named(engine: Engine, cloud: Cloud) -
 
 def test_who_changes_the_cloud_at_once_loses_nothing(cloud: Cloud) -> None:
     code = (
-        "import sys; from pathlib import Path; from local.providers.alicloud.cloud import opened\n"
+        "import sys; from pathlib import Path; from local.providers.cloud import opened\n"
         "for i in range(40):\n"
         "    with opened(Path(sys.argv[1]), 'cn-hangzhou') as cloud:\n"
         "        cloud.users[f'{sys.argv[2]}-{i}'] = {'id': '1'}\n"
