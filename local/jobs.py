@@ -32,7 +32,7 @@ from local.watching import WatchingApi, follow
 
 _COMPONENT = "app.kubernetes.io/component"
 _INSTANCE = "app.kubernetes.io/instance"
-_STORE_HOSTS = ("*.aliyuncs.com",)
+_STORE_HOSTS = ("*.aliyuncs.com", "*.volces.com", "*.ivolces.com")
 _HUB_HOSTS = ("modelscope.cn", "*.modelscope.cn", "huggingface.co", "hf-mirror.com")
 _NOBODY_ANSWERS = "http://127.0.0.1:9"
 # A rehearsal's files are small, and its faults are meant to show soon.

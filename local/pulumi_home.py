@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 LANGUAGE_HOST = "pulumi-language-python"
 # The stand-in's own words for «any key»; a real cloud knows no such key, should an official plugin ever get it.
-_CLOUD_KEY = {"ALICLOUD_ACCESS_KEY": "rehearsal", "ALICLOUD_SECRET_KEY": "rehearsal"}
+_CLOUD_KEYS = {
+    f"{cloud}_{half}": "rehearsal" for cloud in ("ALICLOUD", "VOLCENGINE") for half in ("ACCESS_KEY", "SECRET_KEY")
+}
 _MARK = "# Written by modelserve's rehearsal (local/pulumi_home.py).\n"
 
 
@@ -38,7 +40,8 @@ def install(say: Callable[[str], None] = print) -> Path:
     _link(pulumi, _home() / "bin" / "pulumi")
     say(_install_language_host(pulumi))
     say(_install_plugin("kubernetes"))
-    say(_install_plugin("alicloud", real_cloud=True))
+    for cloud in ("alicloud", "volcengine"):
+        say(_install_plugin(cloud, real_cloud=True))
     return _home()
 
 
@@ -61,7 +64,7 @@ def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "KUBECONFIG": str(control_plane.kubeconfig),
         "MODELSERVE_CLOUD": str(control_plane.folder / "cloud"),
-        **_CLOUD_KEY,
+        **_CLOUD_KEYS,
         charts.VARIABLE: str(control_plane.folder / charts.FOLDER),
     }
     settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)

@@ -16,7 +16,7 @@ from typing import Any
 import pulumi
 import yaml
 
-from components.model_bucket import ACCESS_KEY, BUCKET
+from components import oss_bucket, tos_bucket
 from ops.arguments import add_stack, stack_file
 from stacks.config import SECRETS
 from stacks.plans import plan_services
@@ -72,6 +72,11 @@ def _order(manifest: dict[str, Any]) -> tuple[bool, str, str]:
     return not built_in, manifest["kind"], manifest["metadata"]["name"]
 
 
+# What each cloud calls a key's secret and a bucket's name.
+_KEYS = {oss_bucket.ACCESS_KEY: "secret", tos_bucket.ACCESS_KEY: "secretAccessKey"}
+_BUCKETS = {oss_bucket.BUCKET: "bucket", tos_bucket.BUCKET: "bucketName"}
+
+
 class _Recorder(pulumi.runtime.Mocks):
     """Keeps the inputs of Kubernetes objects, and answers as if each had been made."""
 
@@ -90,17 +95,17 @@ class _Recorder(pulumi.runtime.Mocks):
 def _id(args: pulumi.runtime.MockResourceArgs) -> str:
     """What a resource is known by once it is made: objects refer to others by it."""
     if "kind" not in args.inputs:
-        return "<access key id>" if args.typ == ACCESS_KEY else args.name
+        return "<access key id>" if args.typ in _KEYS else args.name
     metadata = args.inputs["metadata"]
     return "/".join(metadata[key] for key in ("namespace", "name") if key in metadata)
 
 
 def _made(args: pulumi.runtime.MockResourceArgs) -> dict[str, Any]:
     """What only the cloud or the cluster knows, once the object is made, or looked up by its id."""
-    if args.typ == ACCESS_KEY:
-        return {"secret": "<access key secret>"}
-    if args.typ == BUCKET and args.resource_id:
-        return {"bucket": args.resource_id}
+    if args.typ in _KEYS:
+        return {_KEYS[args.typ]: "<access key secret>"}
+    if args.typ in _BUCKETS and args.resource_id:
+        return {_BUCKETS[args.typ]: args.resource_id}
     if args.typ.endswith(":DataLoad"):
         return {"status": {"phase": "Complete"}}
     if args.typ.endswith(":Service"):

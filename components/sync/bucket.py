@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _DIRECTORY_NOT_FOUND = 3
 _CHUNK = 1 << 20
 # Memory of one upload is chunk x concurrency; 10,000 chunks, the most that S3 takes, hold 312 GiB.
 _UPLOAD = ("--s3-chunk-size=32M", "--s3-upload-cutoff=32M", "--s3-upload-concurrency=4", "--ignore-times")
+_TOS = re.compile(r"tos-s3-([a-z0-9-]+)\.i?volces\.com")
 _REFUSED = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidSecurity", "StatusCode: 403")
 
 
@@ -57,10 +59,9 @@ def digest_file(file: Path, size: int) -> Digest:
 def remote_environment(endpoint: str, key_id: str, secret: str) -> dict[str, str]:
     """What tells rclone about the bucket's service, for the remote `store:`."""
     url = endpoint if "://" in endpoint else f"https://{endpoint}"
-    alibaba = (urllib.parse.urlsplit(url).hostname or "").endswith(".aliyuncs.com")
     settings = {
         "TYPE": "s3",
-        "PROVIDER": "Alibaba" if alibaba else "Other",
+        **_service(urllib.parse.urlsplit(url).hostname or ""),
         "ENDPOINT": url,
         "ACCESS_KEY_ID": key_id,
         "SECRET_ACCESS_KEY": secret,
@@ -68,6 +69,16 @@ def remote_environment(endpoint: str, key_id: str, secret: str) -> dict[str, str
         "NO_CHECK_BUCKET": "true",
     }
     return {f"RCLONE_CONFIG_STORE_{name}": value for name, value in settings.items()}
+
+
+def _service(host: str) -> dict[str, str]:
+    """Whose S3 a host speaks. Nobody's in particular: the bucket then goes into the path, not into the host's name."""
+    if host.endswith(".aliyuncs.com"):
+        return {"PROVIDER": "Alibaba"}
+    if tos := _TOS.fullmatch(host):
+        # rclone has no name for it; it refuses buckets in the path, and signatures name its own regions.
+        return {"PROVIDER": "Other", "FORCE_PATH_STYLE": "false", "REGION": tos[1]}
+    return {"PROVIDER": "Other"}
 
 
 class Bucket:

@@ -229,6 +229,8 @@ def test_a_missing_secret_ends_the_pod_with_its_name(room: Room):
         ("https://modelscope.cn", BOOK["HUB"]),
         ("https://www.modelscope.cn/api/x", f"{BOOK['HUB']}/api/x"),
         ("oss-cn-beijing.aliyuncs.com", BOOK["STORE"]),
+        ("https://tos-s3-cn-beijing.ivolces.com", BOOK["STORE"]),
+        ("tos-cn-beijing.volces.com", BOOK["STORE"]),
         ("https://example.com/a", "https://example.com/a"),
         ("models/DeepSeek-R1", "models/DeepSeek-R1"),
         ("30", "30"),

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
-from components.model_bucket import ACCESS_KEY, BUCKET
+from components.oss_bucket import ACCESS_KEY, BUCKET
 from local.paths import ROOT
 from stacks.cache_look import CacheLook
 from stacks.config import SECRETS, parse

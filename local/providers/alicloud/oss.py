@@ -7,11 +7,14 @@ import shutil
 from datetime import datetime, timezone
 from typing import Any
 
-from local.providers.alicloud.cloud import ACCOUNT, Cloud, CloudError
-from local.providers.alicloud.kinds import Kind
+from local.providers.alicloud.errors import permit, refused
+from local.providers.cloud import Cloud, CloudError
+from local.providers.kinds import Kind
 from local.providers.wire import Properties
 from planning.catalog import fact
 
+ACCOUNT = "1000000000000001"
+"""The rehearsal's own account. A bucket in `cloud.json` with another owner is somebody else's."""
 _NAME = re.compile(fact("oss", "bucket", "namePattern"))
 _ACLS = ("private", "public-read", "public-read-write")
 # Kept as the program wrote them, and given back so.
@@ -22,12 +25,12 @@ _SETTINGS = frozenset(
 
 
 def _refused(status: int, code: str, message: str) -> CloudError:
-    return CloudError(status, code, message, "oss")
+    return refused("oss", status, code, message)
 
 
 def _bucket(cloud: Cloud, name: str) -> dict[str, Any]:
     """The entry of a bucket of this account in this region."""
-    cloud.permit("oss", "Bucket", name)
+    permit(cloud, "oss", "Bucket", name)
     bucket = cloud.buckets.get(name)
     if bucket is None:
         raise _refused(404, "NoSuchBucket", "The specified bucket does not exist.")
@@ -42,7 +45,7 @@ def _bucket(cloud: Cloud, name: str) -> dict[str, Any]:
 
 def _create_bucket(cloud: Cloud, news: Properties) -> str:
     name = news["bucket"]
-    cloud.permit("oss", "Bucket", name)
+    permit(cloud, "oss", "Bucket", name)
     if not _NAME.fullmatch(name):
         raise _refused(400, "InvalidBucketName", "The specified bucket is not valid.")
     if name in cloud.buckets and cloud.buckets[name]["owner"] != ACCOUNT:
@@ -97,10 +100,9 @@ def _delete_bucket(cloud: Cloud, name: str, state: Properties) -> None:
     if name not in cloud.buckets:
         return
     _bucket(cloud, name)
-    folder = cloud.objects(name)
-    if not state.get("forceDestroy") and any(path.is_file() for path in folder.rglob("*")):
+    if not state.get("forceDestroy") and not cloud.is_empty(name):
         raise _refused(409, "BucketNotEmpty", "The bucket you tried to delete is not empty.")
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(cloud.objects(name), ignore_errors=True)
     del cloud.buckets[name]
 
 
@@ -146,7 +148,7 @@ def _put_block_of(cloud: Cloud, news: Properties) -> str:
 
 KINDS = {
     "alicloud:oss/bucket:Bucket": Kind(
-        terraform="alicloud_oss_bucket",
+        label="alicloud_oss_bucket",
         service="oss",
         required=frozenset({"bucket"}),
         optional=_SETTINGS | {"acl", "forceDestroy", "redundancyType", "storageClass"},
@@ -166,7 +168,7 @@ KINDS = {
         delete=_delete_bucket,
     ),
     "alicloud:oss/bucketAcl:BucketAcl": Kind(
-        terraform="alicloud_oss_bucket_acl",
+        label="alicloud_oss_bucket_acl",
         service="oss",
         required=frozenset({"bucket", "acl"}),
         replacing=frozenset({"bucket"}),
@@ -177,7 +179,7 @@ KINDS = {
         delete=lambda cloud, name, state: None,  # a bucket always has one; the official plugin leaves it too
     ),
     "alicloud:oss/bucketPublicAccessBlock:BucketPublicAccessBlock": Kind(
-        terraform="alicloud_oss_bucket_public_access_block",
+        label="alicloud_oss_bucket_public_access_block",
         service="oss",
         required=frozenset({"bucket", "blockPublicAccess"}),
         replacing=frozenset({"bucket"}),

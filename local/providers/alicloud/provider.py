@@ -1,199 +1,42 @@
-"""The plugin's requests, the same for every kind: check, diff, create, read, update and delete of a cloud resource."""
+"""The alicloud plugin: its kinds, its configuration and its words."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-import grpc
-from google.protobuf.empty_pb2 import Empty
-from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from local.providers.alicloud import oss, ram
-from local.providers.alicloud.cloud import Cloud, CloudError, opened
-from local.providers.alicloud.kinds import Kind
-from local.providers.reporting import Refusal, reported
-from local.providers.wire import UNKNOWN, Properties, Secret, decode, encode, has_unknowns, mark_like, plain
+from local.providers.alicloud.errors import refused
+from local.providers.cloud import CloudError
+from local.providers.cloud_provider import CloudProvider
+from local.providers.kinds import Kind
+from local.providers.reporting import Refusal
+from local.providers.wire import Properties
 from planning.catalog import fact
 
-VERSION = "4.0.0"
-KINDS = oss.KINDS | ram.KINDS
 _KEY_VARIABLES = (
     ("ALICLOUD_ACCESS_KEY", "ALIBABA_CLOUD_ACCESS_KEY_ID"),
     ("ALICLOUD_SECRET_KEY", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
 )
-# As an access key: one that the cloud does not know. Any other is taken.
-_UNKNOWN_KEY = "denied"
-_EMPTY = (None, "", False, 0, [], {})
 
 
-class Provider(provider_pb2_grpc.ResourceProviderServicer):
-    """One provider instance; the engine starts a plugin process for each, and configures it before anything else."""
+class Provider(CloudProvider):
+    """OSS and RAM."""
 
-    def __init__(self, engine: str) -> None:
-        self._region, self._key = "", ""
+    name, version = "alicloud", "4.0.0"
+    kinds = oss.KINDS | ram.KINDS
 
-    def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return plugin_pb2.PluginInfo(version=VERSION)
-
-    def Cancel(self, request: Any, context: grpc.ServicerContext) -> Empty:
-        return Empty()  # no request takes long
-
-    @reported
-    def CheckConfig(self, request: Any) -> Any:
-        return provider_pb2.CheckResponse(inputs=request.news)
-
-    @reported
-    def DiffConfig(self, request: Any) -> Any:
-        olds, news = plain(decode(request.old_inputs)), plain(decode(request.news))
-        changed = sorted(key for key in olds.keys() | news.keys() if olds.get(key) != news.get(key))
-        return provider_pb2.DiffResponse(changes=2 if changed else 1, diffs=changed)
-
-    @reported
-    def Configure(self, request: Any) -> Any:
-        settings = plain(decode(request.args))
-        self._region = settings.get("region") or os.environ.get("ALICLOUD_REGION", "")
-        if self._region not in fact("oss", "regions", "known"):
-            raise Refusal(f"Invalid Alibaba Cloud region: {self._region}")
+    def configured(self, settings: Properties) -> tuple[str, str]:
+        region = settings.get("region") or os.environ.get("ALICLOUD_REGION", "")
+        if region not in fact("oss", "regions", "known"):
+            raise Refusal(f"Invalid Alibaba Cloud region: {region}")
         keys = [next((os.environ[name] for name in names if os.environ.get(name)), "") for names in _KEY_VARIABLES]
         if not all(keys):
             names = " and ".join(names[0] for names in _KEY_VARIABLES)
             raise Refusal(f"no valid credentials for Alibaba Cloud: set {names} in the environment")
-        self._key = keys[0]
-        return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
+        return region, keys[0]
 
-    @contextmanager
-    def _asking(self, what: str, kind: Kind, name: str) -> Iterator[Cloud]:
-        """The cloud for one request; its refusals are told with what was asked for."""
-        folder = os.environ.get("MODELSERVE_CLOUD")
-        if not folder:
-            raise Refusal("MODELSERVE_CLOUD names no folder for the cloud: `python -m local env` prints what to set")
-        try:
-            with opened(Path(folder), self._region) as cloud:
-                if self._key == _UNKNOWN_KEY:
-                    message = "Specified access key is not found."
-                    raise CloudError(404, "InvalidAccessKeyId.NotFound", message, kind.service)
-                yield cloud
-        except CloudError as error:
-            raise Refusal(f"{what}: 1 error occurred:\n\t* Resource {name} Failed!!! {error}") from error
+    def unknown_key(self, service: str) -> CloudError:
+        return refused(service, 404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
 
-    @reported
-    def Check(self, request: Any) -> Any:
-        kind, inputs = _kind(request.urn), decode(request.news)
-        failures = [provider_pb2.CheckFailure(reason=reason) for reason in _problems(kind, request.urn, plain(inputs))]
-        return provider_pb2.CheckResponse(inputs=encode({**kind.defaults, **inputs}), failures=failures)
-
-    @reported
-    def Diff(self, request: Any) -> Any:
-        kind, olds, news = _kind(request.urn), plain(decode(request.olds)), plain(decode(request.news))
-        watched = sorted(kind.arguments - set(request.ignoreChanges))
-        changed = [key for key in watched if _changes(kind, key, olds.get(key), news.get(key))]
-        replacing = [key for key in changed if key in kind.replacing]
-        details = {}
-        for key in changed:
-            change = 0 if olds.get(key) in _EMPTY else 2 if news.get(key) in _EMPTY else 4
-            details[key] = provider_pb2.PropertyDiff(kind=change + (key in replacing))
-        return provider_pb2.DiffResponse(
-            changes=2 if changed else 1,
-            diffs=changed,
-            replaces=replacing,
-            hasDetailedDiff=True,
-            detailedDiff=details,
-        )
-
-    @reported
-    def Create(self, request: Any) -> Any:
-        kind, inputs = _kind(request.urn), decode(request.properties)
-        if request.preview:
-            known = kind.outputs | (kind.computed - inputs.keys())
-            outputs = {**inputs, **{key: Secret(UNKNOWN) if key in kind.secrets else UNKNOWN for key in known}}
-            return provider_pb2.CreateResponse(properties=encode(outputs))
-        state = plain(inputs)
-        with self._asking(f"creating {request.urn}", kind, kind.terraform) as cloud:
-            made = kind.create(cloud, state)
-            outputs = kind.read(cloud, made, state) or {}
-        return provider_pb2.CreateResponse(id=made, properties=encode(_marked(kind, outputs, inputs)))
-
-    @reported
-    def Update(self, request: Any) -> Any:
-        kind, inputs, olds = _kind(request.urn), decode(request.news), decode(request.olds)
-        ignored = {key: olds[key] for key in request.ignoreChanges if key in olds}
-        news = {**{key: olds[key] for key in olds.keys() - kind.arguments}, **ignored, **inputs}
-        if request.preview:
-            return provider_pb2.UpdateResponse(properties=encode(news))
-        if kind.update is None:
-            raise Refusal(f"{kind.terraform} has no update")
-        with self._asking(f"updating {request.urn}", kind, request.id) as cloud:
-            kind.update(cloud, request.id, plain(news))
-            outputs = kind.read(cloud, request.id, plain(news)) or {}
-        return provider_pb2.UpdateResponse(properties=encode(_marked(kind, outputs, inputs)))
-
-    @reported
-    def Read(self, request: Any) -> Any:
-        """Inputs as the cloud has them now: those that are known, or for an import all but the defaults."""
-        kind, inputs, state = _kind(request.urn), decode(request.inputs), plain(decode(request.properties))
-        with self._asking(f"reading {request.urn}", kind, request.id) as cloud:
-            live = kind.read(cloud, request.id, state)
-        if live is None:
-            return provider_pb2.ReadResponse()
-        wanted = inputs.keys() if inputs else {k for k in live if live[k] not in (*_EMPTY, kind.defaults.get(k))}
-        now = {key: live.get(key, kind.defaults.get(key)) for key in kind.arguments & wanted}
-        now = {key: value for key, value in now.items() if value is not None}
-        outputs = _marked(kind, live, inputs)
-        return provider_pb2.ReadResponse(
-            id=request.id, properties=encode(outputs), inputs=encode(mark_like(now, inputs))
-        )
-
-    @reported
-    def Delete(self, request: Any) -> Empty:
-        kind, state = _kind(request.urn), plain(decode(request.properties))
-        with self._asking(f"deleting {request.urn}", kind, request.id) as cloud:
-            kind.delete(cloud, request.id, state)
-        return Empty()
-
-
-def _kind(urn: str) -> Kind:
-    token = urn.split("::")[2].rpartition("$")[2]
-    if token not in KINDS:
-        raise Refusal(
-            f"the rehearsal's alicloud plugin has no {token}: local/providers/alicloud/RULES.md lists its types"
-        )
-    return KINDS[token]
-
-
-def _problems(kind: Kind, urn: str, inputs: Properties) -> Iterator[str]:
-    """What is wrong with the arguments, in the words of the official plugin."""
-    name = urn.rpartition("::")[2]
-    for key in sorted(kind.required - inputs.keys()):
-        problem = f'Missing required argument. The argument "{key}" is required, but no definition was found.'
-        yield f"{problem}. Examine values at '{name}.{key}'."
-    for key in sorted(inputs.keys() - kind.arguments):
-        yield f"Invalid or unknown key. Examine values at '{name}.{key}'."
-    for key, value in sorted(inputs.items()):
-        if has_unknowns(value):
-            continue
-        choices, (least, most) = kind.choices.get(key), kind.lengths.get(key, (0, 1 << 30))
-        if choices and value not in choices:
-            quoted = " ".join(f'"{choice}"' for choice in choices)
-            yield f"expected {key} to be one of [{quoted}], got {value}. Examine values at '{name}.{key}'."
-        elif key in kind.lengths and not least <= len(value) <= most:
-            problem = f"expected length of {key} to be in the range ({least} - {most}), got {value}"
-            yield f"{problem}. Examine values at '{name}.{key}'."
-
-
-def _changes(kind: Kind, key: str, old: Any, new: Any) -> bool:
-    if old in _EMPTY and new in _EMPTY or new is None and key in kind.computed:
-        return False
-    if key in kind.documents and not has_unknowns(new) and old is not None and new is not None:
-        return json.loads(old) != json.loads(new)
-    return old != new
-
-
-def _marked(kind: Kind, outputs: Properties, inputs: Properties) -> Properties:
-    """Outputs with the kind's own secrets, and what was secret among the inputs."""
-    marked = mark_like(outputs, inputs)
-    return {key: Secret(plain(value)) if key in kind.secrets else value for key, value in marked.items()}
+    def failure(self, request: str, urn: str, kind: Kind, name: str, error: CloudError) -> str:
+        return f"{request} {urn}: 1 error occurred:\n\t* Resource {name or kind.label} Failed!!! {error}"

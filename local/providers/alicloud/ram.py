@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import string
-from datetime import datetime, timezone
 from typing import Any
 
-from local.providers.alicloud.cloud import Cloud, CloudError
-from local.providers.alicloud.kinds import Kind
+from local.providers.alicloud.errors import permit, refused
+from local.providers.cloud import Cloud, CloudError
+from local.providers.identities import delete_key, detach, held_by, letters, now, read_attachment
+from local.providers.kinds import Kind
 from local.providers.wire import Properties
 from planning.catalog import fact
 
@@ -21,7 +21,7 @@ _ROTATE = "DeleteOldestNonDefaultVersionWhenLimitExceeded"
 
 
 def _refused(status: int, code: str, message: str) -> CloudError:
-    return CloudError(status, code, message, "ram")
+    return refused("ram", status, code, message)
 
 
 def _name_of(cloud: Cloud, user_id: str) -> str | None:
@@ -31,7 +31,7 @@ def _name_of(cloud: Cloud, user_id: str) -> str | None:
 
 def _need(cloud: Cloud, table: str, name: str) -> dict[str, Any]:
     what = {"users": "User", "policies": "Policy"}[table]
-    cloud.permit("ram", what, name)
+    permit(cloud, "ram", what, name)
     found = getattr(cloud, table).get(name)
     if found is None:
         raise _refused(404, f"EntityNotExist.{what}", f"The {what.lower()} does not exist: {name}.")
@@ -40,7 +40,7 @@ def _need(cloud: Cloud, table: str, name: str) -> dict[str, Any]:
 
 def _create_user(cloud: Cloud, news: Properties) -> str:
     name = news["name"]
-    cloud.permit("ram", "User", name)
+    permit(cloud, "ram", "User", name)
     if not _USER_NAME.fullmatch(name):
         raise _refused(400, "InvalidParameter.UserName.InvalidChars", f"The user name is not valid: {name}.")
     if name in cloud.users:
@@ -78,7 +78,7 @@ def _delete_user(cloud: Cloud, user_id: str, state: Properties) -> None:
         return
     _need(cloud, "users", name)
     for table, what in ((cloud.keys, "AccessKey"), (cloud.attachments, "Policy")):
-        held = [key for key, entry in table.items() if entry["user"] == name]
+        held = held_by(table, name)
         if held and not state.get("force"):
             raise _refused(409, f"DeleteConflict.User.{what}", f"The user still has {len(held)} of them: {name}.")
         for key in held:
@@ -88,7 +88,7 @@ def _delete_user(cloud: Cloud, user_id: str, state: Properties) -> None:
 
 def _create_policy(cloud: Cloud, news: Properties) -> str:
     name = news["policyName"]
-    cloud.permit("ram", "Policy", name)
+    permit(cloud, "ram", "Policy", name)
     if not _POLICY_NAME.fullmatch(name):
         raise _refused(400, "InvalidParameter.PolicyName.InvalidChars", f"The policy name is not valid: {name}.")
     if name in cloud.policies:
@@ -173,32 +173,19 @@ def _attach(cloud: Cloud, news: Properties) -> str:
     return key
 
 
-def _read_attachment(cloud: Cloud, key: str, state: Properties) -> Properties | None:
-    entry = cloud.attachments.get(key)
-    return entry and {"userName": entry["user"], "policyName": entry["policy"], "policyType": entry["type"]}
-
-
-def _detach(cloud: Cloud, key: str, state: Properties) -> None:
-    cloud.attachments.pop(key, None)
-
-
 def _create_key(cloud: Cloud, news: Properties) -> str:
     user = news["userName"]
     _need(cloud, "users", user)
-    if sum(key["user"] == user for key in cloud.keys.values()) >= fact("oss", "ram", "keysPerUser"):
+    if len(held_by(cloud.keys, user)) >= fact("oss", "ram", "keysPerUser"):
         raise _refused(409, "LimitExceeded.User.AccessKey", f"The user has as many access keys as it may: {user}.")
-    key_id, news["secret"] = f"LTAI5t{_random(18)}", _random(30)
+    key_id, news["secret"] = f"LTAI5t{letters(18)}", letters(30)
     cloud.keys[key_id] = {
         "user": user,
         "secret": news["secret"],
         "status": news["status"],
-        "createTime": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "createTime": now(),
     }
     return key_id
-
-
-def _random(length: int) -> str:
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))
 
 
 def _read_key(cloud: Cloud, key_id: str, state: Properties) -> Properties | None:
@@ -216,13 +203,9 @@ def _update_key(cloud: Cloud, key_id: str, news: Properties) -> None:
     cloud.keys[key_id]["status"] = news["status"]
 
 
-def _delete_key(cloud: Cloud, key_id: str, state: Properties) -> None:
-    cloud.keys.pop(key_id, None)
-
-
 KINDS = {
     "alicloud:ram/user:User": Kind(
-        terraform="alicloud_ram_user",
+        label="alicloud_ram_user",
         service="ram",
         required=frozenset({"name"}),
         optional=frozenset({*_USER_FIELDS, "force"}),
@@ -232,7 +215,7 @@ KINDS = {
         delete=_delete_user,
     ),
     "alicloud:ram/policy:Policy": Kind(
-        terraform="alicloud_ram_policy",
+        label="alicloud_ram_policy",
         service="ram",
         required=frozenset({"policyName", "policyDocument"}),
         optional=frozenset({"description", "force", "rotateStrategy", "tags"}),
@@ -247,17 +230,17 @@ KINDS = {
         delete=_delete_policy,
     ),
     "alicloud:ram/userPolicyAttachment:UserPolicyAttachment": Kind(
-        terraform="alicloud_ram_user_policy_attachment",
+        label="alicloud_ram_user_policy_attachment",
         service="ram",
         required=frozenset({"userName", "policyName", "policyType"}),
         replacing=frozenset({"userName", "policyName", "policyType"}),
         choices={"policyType": ("System", "Custom")},
         create=_attach,
-        read=_read_attachment,
-        delete=_detach,
+        read=read_attachment,
+        delete=detach,
     ),
     "alicloud:ram/accessKey:AccessKey": Kind(
-        terraform="alicloud_ram_access_key",
+        label="alicloud_ram_access_key",
         service="ram",
         required=frozenset({"userName"}),
         optional=frozenset({"status"}),
@@ -269,6 +252,6 @@ KINDS = {
         create=_create_key,
         read=_read_key,
         update=_update_key,
-        delete=_delete_key,
+        delete=delete_key,
     ),
 }

@@ -1,24 +1,17 @@
-"""Runs small programs on a cloud in a folder through the real engine: no control plane is needed."""
+"""Alibaba Cloud in a folder, for small programs on the real engine."""
 
 from __future__ import annotations
 
-import gc
-import json
-import shutil
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pulumi
 import pytest
 
 from components.alicloud import alicloud_provider
-from local import faults, pulumi_home
-from tests.engine.provider.conftest import Engine
+from tests.engine.clouds import Cloud, cloud, engine, only_engine
 
+__all__ = ["cloud", "engine", "only_engine"]
 REGION = "cn-hangzhou"
 
 
@@ -28,48 +21,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
 
 
-@dataclass
-class Cloud:
-    """The cloud as somebody beside the program sees it. `environment` is that of the engine's runs."""
-
-    plane: Path
-    environment: dict[str, str]
-
-    @property
-    def file(self) -> Path:
-        return self.plane / "cloud" / "cloud.json"
-
-    def tables(self) -> dict[str, dict[str, Any]]:
-        """Everything but objects; empty before the first request."""
-        return json.loads(self.file.read_text()) if self.file.exists() else {}
-
-    def left(self) -> dict[str, list[str]]:
-        """The names of what there is, by table."""
-        return {name: sorted(table) for name, table in self.tables().items() if table}
-
-    def add_bucket(self, name: str, **settings: Any) -> None:
-        """A bucket that is there already."""
-        tables = self.tables()
-        bucket = {
-            "owner": "1000000000000001",
-            "region": REGION,
-            "creationDate": "2026-01-01",
-            "storageClass": "Standard",
-            "redundancyType": "LRS",
-            "acl": "private",
-            "blockPublicAccess": False,
-            "settings": {},
-        }
-        tables.setdefault("buckets", {})[name] = {**bucket, **settings}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(tables))
-        self.objects(name).mkdir(parents=True)
-
-    def objects(self, bucket: str) -> Path:
-        return self.plane / "cloud" / "buckets" / bucket
-
-    def fail(self, kind: str, name: str, how: str | None = "denied") -> None:
-        faults.put(self.plane, kind, name, how)
+def add_bucket(cloud: Cloud, name: str, **settings: Any) -> None:
+    """A bucket that is there already."""
+    bucket = {
+        "owner": "1000000000000001",
+        "region": REGION,
+        "creationDate": "2026-01-01",
+        "storageClass": "Standard",
+        "redundancyType": "LRS",
+        "acl": "private",
+        "blockPublicAccess": False,
+        "settings": {},
+    }
+    cloud.put_bucket(name, {**bucket, **settings})
 
 
 def in_cloud(token: str, name: str, opts: pulumi.ResourceOptions, /, **arguments: Any) -> Any:
@@ -80,37 +44,3 @@ def in_cloud(token: str, name: str, opts: pulumi.ResourceOptions, /, **arguments
 def provided(region: str = REGION) -> pulumi.ResourceOptions:
     """Options with a provider for the region."""
     return pulumi.ResourceOptions(provider=alicloud_provider(f"cloud-{region}", region))
-
-
-@pytest.fixture(scope="session")
-def only_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Cloud]]:
-    pulumi_home.install(say=lambda line: None)
-    folder = tmp_path_factory.mktemp("alicloud")
-    plane = SimpleNamespace(kubeconfig=folder / "kubeconfig", folder=folder / "plane")
-    environment = pulumi_home.environment(plane, folder / "state")
-    with pytest.MonkeyPatch.context() as patch:
-        # The automation API asks for the engine's version on this process's own PATH.
-        patch.setenv("PATH", environment["PATH"])
-        yield Engine(environment, folder), Cloud(plane.folder, environment)
-
-
-@pytest.fixture
-def cloud(only_engine: tuple[Engine, Cloud]) -> Iterator[Cloud]:
-    """Empty, with good keys."""
-    cloud = only_engine[1]
-    shutil.rmtree(cloud.plane, ignore_errors=True)
-    cloud.plane.mkdir()
-    before = dict(cloud.environment)
-    yield cloud
-    cloud.environment.clear()
-    cloud.environment.update(before)
-
-
-@pytest.fixture
-def engine(only_engine: tuple[Engine, Cloud], cloud: Cloud) -> Iterator[Engine]:
-    engine = only_engine[0]
-    engine.forget()
-    yield engine
-    # The SDK leaves coroutines behind when the engine ends a program early; elsewhere their end would confuse others.
-    time.sleep(0.05)
-    gc.collect()

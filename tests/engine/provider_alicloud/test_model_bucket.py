@@ -10,8 +10,9 @@ import pulumi
 from components.alicloud import alicloud_provider
 from components.credentials import KeyPair
 from components.model_bucket import ModelBucket, ModelBucketArgs, identity_name
+from tests.engine.clouds import Cloud, everything, types
 from tests.engine.provider.conftest import Engine
-from tests.engine.provider_alicloud.conftest import REGION, Cloud
+from tests.engine.provider_alicloud.conftest import REGION, add_bucket
 
 ARGS = ModelBucketArgs(
     stack="test", bucket="weights-1", region=REGION, prefix="models/Qwen3-32B", abort_upload_days=3, keep=False
@@ -33,11 +34,6 @@ def program(args: ModelBucketArgs) -> Callable[[], None]:
 
 def changed(steps: list[tuple[str, str]]) -> set[tuple[str, str]]:
     return {(operation, name) for operation, name in steps if operation != "same"}
-
-
-def types(engine: Engine) -> list[str]:
-    """The types in the state, but for the stack's own."""
-    return sorted(item["type"] for item in engine.state()["resources"] if item["type"] != "pulumi:pulumi:Stack")
 
 
 def test_a_preview_makes_nothing(engine: Engine, cloud: Cloud) -> None:
@@ -136,7 +132,7 @@ def test_a_bucket_with_weights_is_not_destroyed_unless_it_is_emptied(engine: Eng
 
 
 def test_a_bucket_that_is_there_is_used_as_it_is_and_never_removed(engine: Engine, cloud: Cloud) -> None:
-    cloud.add_bucket("weights-1", acl="public-read", settings={"tags": {"owner": "somebody"}})
+    add_bucket(cloud, "weights-1", acl="public-read", settings={"tags": {"owner": "somebody"}})
     before = cloud.tables()["buckets"]
     adopting = replace(ARGS, create=False)
     outcome = engine.up(program(adopting))
@@ -152,7 +148,7 @@ def test_a_bucket_that_is_not_there_fails_the_preview_in_one_line(engine: Engine
     outcome = engine.preview(program(replace(ARGS, create=False)))
     assert not outcome.ok
     assert any("weights-1" in error and "does not exist" in error for error in outcome.errors), outcome.errors
-    cloud.add_bucket("weights-1", owner="2000000000000002")
+    add_bucket(cloud, "weights-1", owner="2000000000000002")
     outcome = engine.preview()
     assert not outcome.ok
     assert "AccessDenied" in "".join(outcome.errors)
@@ -188,8 +184,3 @@ def test_no_secret_of_a_key_stands_in_the_state_or_is_said(engine: Engine, cloud
     assert secrets[0] != secrets[2]
     told = everything(engine) + "".join(outcome.output for outcome in said)
     assert not [secret for secret in secrets if secret in told]
-
-
-def everything(engine: Engine) -> str:
-    """The state, its backups and its history, as they lie on disk."""
-    return "".join(path.read_text() for path in engine.backend.rglob("*") if path.is_file())

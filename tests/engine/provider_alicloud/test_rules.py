@@ -13,8 +13,9 @@ import pulumi
 import pytest
 
 from local.paths import ROOT
+from tests.engine.clouds import Cloud
 from tests.engine.provider.conftest import Engine, Outcome
-from tests.engine.provider_alicloud.conftest import Cloud, in_cloud, provided
+from tests.engine.provider_alicloud.conftest import add_bucket, in_cloud, provided
 
 BUCKET, ACL = "oss/bucket:Bucket", "oss/bucketAcl:BucketAcl"
 BLOCK = "oss/bucketPublicAccessBlock:BucketPublicAccessBlock"
@@ -73,7 +74,7 @@ def test_a_name_that_is_none_is_refused_by_the_cloud(engine: Engine, cloud: Clou
 
 @pytest.mark.parametrize("owner", ["1000000000000001", "2000000000000002"])
 def test_a_name_that_anybody_has_taken_is_refused(engine: Engine, cloud: Cloud, owner: str) -> None:
-    cloud.add_bucket("weights", owner=owner)
+    add_bucket(cloud, "weights", owner=owner)
     told = refusal(engine, bucket)
     assert "alicloud_oss_bucket" in told and "StatusCode=409, ErrorCode=BucketAlreadyExists" in told
 
@@ -150,7 +151,7 @@ def test_drift_shows_after_a_refresh_and_is_put_back(engine: Engine, cloud: Clou
 
 
 def test_a_bucket_can_be_imported(engine: Engine, cloud: Cloud) -> None:
-    cloud.add_bucket("weights", settings={"tags": {"a": "1"}})
+    add_bucket(cloud, "weights", settings={"tags": {"a": "1"}})
     adopt = pulumi.ResourceOptions(import_="weights")
     outcome = up(engine, lambda opts: bucket(pulumi.ResourceOptions.merge(opts, adopt), tags={"a": "1"}))
     assert outcome.ok, outcome.output
@@ -159,7 +160,7 @@ def test_a_bucket_can_be_imported(engine: Engine, cloud: Cloud) -> None:
 
 
 def test_a_bucket_elsewhere_is_addressed_there(engine: Engine, cloud: Cloud) -> None:
-    cloud.add_bucket("weights", region="cn-beijing")
+    add_bucket(cloud, "weights", region="cn-beijing")
     adopt = pulumi.ResourceOptions(import_="weights")
     told = refusal(engine, lambda opts: bucket(pulumi.ResourceOptions.merge(opts, adopt)))
     assert "must be addressed using the specified endpoint oss-cn-beijing.aliyuncs.com" in told
@@ -288,7 +289,7 @@ def test_a_type_that_the_stand_in_lacks_is_named(engine: Engine, cloud: Cloud) -
 
 def test_who_changes_the_cloud_at_once_loses_nothing(cloud: Cloud) -> None:
     code = (
-        "import sys; from pathlib import Path; from local.providers.alicloud.cloud import opened\n"
+        "import sys; from pathlib import Path; from local.providers.cloud import opened\n"
         "for i in range(40):\n"
         "    with opened(Path(sys.argv[1]), 'cn-hangzhou') as cloud:\n"
         "        cloud.users[f'{sys.argv[2]}-{i}'] = {'id': '1'}\n"

@@ -1,6 +1,7 @@
-"""The cloud: `cloud.json` with everything but objects, and `buckets/NAME/` with the objects of each bucket as files.
+"""A cloud in a folder: `cloud.json` with all but objects, and `buckets/NAME/` with each bucket's objects as files.
 
-Several plugins, and whoever serves the buckets, use it at once: a lock lets one at a time change it.
+Several plugins, and whoever serves the buckets, use it at once: a lock lets one at a time change it. A folder holds one
+namespace, whichever clouds' plugins use it: what one cloud's account has is somebody else's to the other.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from typing import Any
 from local import faults
 from local.providers.reporting import Refusal
 
-ACCOUNT = "1000000000000001"
-"""The rehearsal's own account. A bucket in `cloud.json` with another owner is somebody else's."""
 _TABLES = ("buckets", "users", "policies", "attachments", "keys")
 # What a fault in the control plane's faults.json makes of any request for its object.
 _DENIED = "denied"
@@ -27,15 +26,7 @@ Table = dict[str, dict[str, Any]]
 
 
 class CloudError(Refusal):
-    """A request that the cloud refused, told as the SDK of its service (`oss`, `ram`) does."""
-
-    def __init__(self, status: int, code: str, message: str, service: str) -> None:
-        told = f"[SDK alibaba-cloud-sdk-go ERROR]:\nSDKError:\n   StatusCode: {status}\n   Code: {code}\n"
-        told += f"   Message: {message}"
-        if service == "oss":
-            told = "[SDK aliyun-oss-go-sdk ERROR]:\noss: service returned error: "
-            told += f'StatusCode={status}, ErrorCode={code}, ErrorMessage="{message}"'
-        super().__init__(told)
+    """A request that the cloud refused. Its text is how the cloud's SDK tells it."""
 
 
 @dataclass
@@ -54,13 +45,13 @@ class Cloud:
         """The folder of a bucket's objects."""
         return self.folder / "buckets" / bucket
 
-    def permit(self, service: str, kind: str, name: str) -> None:
-        """Raises CloudError where the control plane's faults forbid what concerns this object."""
-        if faults.of(self.folder.parent, kind, name) != _DENIED:
-            return
-        if service == "oss":
-            raise CloudError(403, "AccessDenied", "You have no right to access this object.", service)
-        raise CloudError(403, "NoPermission", "You are not authorized to do this action.", service)
+    def is_empty(self, bucket: str) -> bool:
+        """Whether a bucket has no object, and no upload under way."""
+        return not any(path.is_file() for path in self.objects(bucket).rglob("*"))
+
+    def forbids(self, kind: str, name: str) -> bool:
+        """Whether the control plane's faults take away the permission for this object."""
+        return faults.of(self.folder.parent, kind, name) == _DENIED
 
 
 @contextmanager
