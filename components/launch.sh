@@ -5,7 +5,8 @@
 # Several nodes, launcher ray: the leader starts Ray's head, counts every GPU of the group, and only then becomes vLLM.
 # Workers join and stay as long as Ray does. Launcher native: every pod becomes vLLM, the workers without HTTP; the leader
 # waits for them inside vLLM. Whatever fails ends the pod, and LeaderWorkerSet makes the whole group anew: a leader left
-# waiting for a worker that will not come would hold all GPUs and answer nothing.
+# waiting for a worker that will not come would hold all GPUs and answer nothing. Under KubeRay the containers start anew
+# in their pods, and find each other as at the first time.
 set -euo pipefail
 
 say() { echo "modelserve: $*"; }
@@ -28,13 +29,27 @@ case $launcher in
   native) ;;
   *) die "MODELSERVE_LAUNCHER is $launcher: neither ray nor native" ;;
 esac
-# LeaderWorkerSet's webhook injects it. Without it the pod is no part of a group.
-leader=${LWS_LEADER_ADDRESS:-}
-[ -n "$leader" ] || die "LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?"
 poll=${MODELSERVE_POLL_SECONDS:-5}
 seconds=${MODELSERVE_JOIN_SECONDS:?}
 deadline=$((SECONDS + seconds))
 port=${MODELSERVE_JOIN_PORT:?}
+if [ -n "${KUBERAY_GEN_RAY_START_CMD:-}" ]; then
+  # KubeRay hands over the command that it would have run: rayStartParams are in it, and a worker's way to its head. With
+  # --block the head would never come to vLLM; KubeRay itself always adds it, AIBrix's build of it only on request.
+  ray_start=${KUBERAY_GEN_RAY_START_CMD//--block/}
+  leader=${FQ_RAY_IP:-$VLLM_HOST_IP} # only workers are given it
+else
+  # LeaderWorkerSet's webhook injects it. Without it the pod is no part of a group.
+  leader=${LWS_LEADER_ADDRESS:-}
+  [ -n "$leader" ] || die "LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?"
+  if [ "$index" -eq 0 ]; then
+    ray_start="ray start --head --port=$port --num-gpus=$gpus --include-dashboard=false"
+  else
+    ray_start="ray start --address=$leader:$port --num-gpus=$gpus"
+  fi
+fi
+# vLLM looks for its own address among those of Ray's nodes.
+ray_start+=" --node-ip-address=$VLLM_HOST_IP --disable-usage-stats"
 # Last, so that they hold whatever the list says.
 place=(--nnodes "$nodes" --node-rank "$index" --master-addr "$leader" --master-port "$port")
 
@@ -45,7 +60,7 @@ if [ "$index" -ne 0 ]; then
     if python3 -c 'import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)' "$leader" "$port" 2>/dev/null; then
       say "$launcher: joining $leader with $gpus GPUs"
       [ "$launcher" = ray ] || exec vllm serve "$@" "${place[@]}" --headless
-      exec ray start --block --address="$leader:$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --disable-usage-stats
+      eval "exec $ray_start --block"
     fi
     say "$launcher: waiting for the leader at $leader:$port"
     sleep "$poll"
@@ -58,8 +73,7 @@ if [ "$launcher" = native ]; then
   exec vllm serve "$@" "${place[@]}"
 fi
 
-ray start --head --port="$port" --node-ip-address="$VLLM_HOST_IP" --num-gpus="$gpus" --include-dashboard=false --disable-usage-stats ||
-  die "ray: the head did not start"
+eval "$ray_start" || die "ray: the head did not start"
 
 want=$((nodes * gpus))
 while :; do

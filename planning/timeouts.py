@@ -21,6 +21,8 @@ READINESS_PERIOD_SECONDS = 5
 # /health answers 503 only when the engine is dead, and a restart costs a whole cold start: be slow to conclude that.
 LIVENESS_PERIOD_SECONDS = 30
 LIVENESS_FAILURES = 10
+# For who puts a whole new group beside one that is not ready: then not ready must mean as much as dead.
+STEADY_READINESS_FAILURES = LIVENESS_PERIOD_SECONDS * LIVENESS_FAILURES // READINESS_PERIOD_SECONDS
 PROBE_TIMEOUT_SECONDS = 10
 # vLLM drains running requests at SIGTERM; a reasoning answer takes about a minute.
 TERMINATION_GRACE_SECONDS = 60
@@ -49,10 +51,16 @@ class Timeouts:
     delete_seconds: int = DELETE_SECONDS
 
 
-def from_startup(startup_seconds: int) -> Timeouts:
-    """Limits for a cold start of `startup_seconds` (> 0), from pod creation to the first answer."""
+def from_startup(startup_seconds: int, weights_seconds: int = 0, nodes: int = 1) -> Timeouts:
+    """Limits for a cold start of `startup_seconds` (> 0), from pod creation to the first answer.
+
+    `weights_seconds` is what init containers may take beside that. The kubelet begins to count after them, but of
+    several `nodes` the first to have its weights waits for the last: there it counts as part of start and joining.
+    """
+    apart = weights_seconds if nodes > 1 else 0
     return Timeouts(
-        startup_failures=math.ceil(startup_seconds * STARTUP_SLACK / STARTUP_PERIOD_SECONDS),
-        ready_seconds=math.ceil(startup_seconds * READY_SLACK),
-        join_seconds=max(JOIN_FLOOR_SECONDS, math.ceil(startup_seconds * JOIN_SHARE)),
+        startup_failures=math.ceil((startup_seconds + apart) * STARTUP_SLACK / STARTUP_PERIOD_SECONDS),
+        ready_seconds=math.ceil((startup_seconds + weights_seconds) * READY_SLACK),
+        join_seconds=max(JOIN_FLOOR_SECONDS, math.ceil(startup_seconds * JOIN_SHARE))
+        + math.ceil(apart * STARTUP_SLACK),
     )

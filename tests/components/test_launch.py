@@ -18,7 +18,8 @@ from shutil import which
 
 import pytest
 
-from components import ray_lws_group
+from components import ray_cluster_fleet, ray_lws_group
+from tests.components.test_ray_cluster_fleet import ARGS as FLEET_ARGS
 from tests.components.test_ray_lws_group import ARGS
 
 SCRIPT = Path(ray_lws_group.__file__).with_name("launch.sh")
@@ -332,6 +333,88 @@ def test_a_launcher_that_nobody_wrote_is_refused_before_anything_starts(pod: Pod
     assert ended.output == "modelserve: MODELSERVE_LAUNCHER is slurm: neither ray nor native\n"
 
 
+# --- under KubeRay
+
+_FLAGS = "--dashboard-agent-listen-port=52365  --metrics-export-port=8080  --num-cpus=180  --num-gpus=8"
+_QUOTED = """--resources='{"a b": 1}'"""
+# KubeRay's own build puts --block into the command of every pod, AIBrix's into none that does not ask for it.
+BUILDS = pytest.mark.parametrize("block", [" --block ", ""], ids=["KubeRay's build", "AIBrix's build"])
+
+
+def kuberay(kind: str, block: str) -> dict[str, str | None]:
+    """What KubeRay 1.3 adds to the environment of a head or a worker, which no LeaderWorkerSet has touched."""
+    where = "--head " if kind == "head" else "--address=127.0.0.1:6379 "
+    return {
+        "LWS_LEADER_ADDRESS": None,
+        "KUBERAY_GEN_RAY_START_CMD": f"ray start {where}{block} {_FLAGS}  {_QUOTED} ",
+    }
+
+
+@BUILDS
+def test_a_head_starts_ray_as_kuberay_says_and_becomes_vllm_once_every_gpu_is_there(pod: Pod, block):
+    # As with the real one, whoever says --block waits for ever.
+    pod.install("ray", 'case " $* " in *" --block "*) exec sleep 3600 ;; esac')
+    pod.joins(8, 16)
+    ended = pod.run(**kuberay("head", block))
+    head, *counts, engine = pod.calls()
+    assert head[2:] == [
+        "start",
+        "--head",
+        *_FLAGS.split(),
+        '--resources={"a b": 1}',
+        "--node-ip-address=10.0.0.1",
+        "--disable-usage-stats",
+    ]
+    assert counts == [["count", "8"], ["count", "16"]]
+    assert engine == ["vllm", str(ended.process), "serve", *VLLM_ARGS], "vLLM must be the pod's first process"
+    assert ended.status == 7
+    assert ended.output.splitlines()[-1] == "modelserve: ray: formed, starting vLLM"
+
+
+@BUILDS
+def test_a_head_without_its_workers_ends_with_the_count_and_never_starts_vllm(pod: Pod, block):
+    pod.joins(8)
+    ended = pod.run(**kuberay("head", block), MODELSERVE_JOIN_SECONDS="1")
+    assert ended.status not in (0, 7)
+    assert "vllm" not in pod.called()
+    assert ended.output.splitlines()[-1] == "modelserve: ray: 8 of 16 GPUs in 1 s: see the workers' logs"
+
+
+@BUILDS
+def test_a_head_whose_ray_does_not_start_ends(pod: Pod, block):
+    pod.install("ray", "exit 3")
+    ended = pod.run(**kuberay("head", block))
+    assert ended.status not in (0, 7)
+    assert ended.output == "modelserve: ray: the head did not start\n"
+
+
+@BUILDS
+def test_a_worker_under_kuberay_becomes_ray_in_the_foreground_and_ends_with_it(pod: Pod, leader_port: int, block):
+    pod.install("ray", "exit 9")
+    changes = worker(leader_port, "ray") | kuberay("worker", block) | {"FQ_RAY_IP": "127.0.0.1"}
+    ended = pod.run(**changes)
+    (call,) = pod.calls()
+    assert call[:3] == ["ray", str(ended.process), "start"], "Ray must be the pod's first process"
+    assert call.count("--block") == 1
+    assert {"--address=127.0.0.1:6379", '--resources={"a b": 1}', "--node-ip-address=10.0.0.1"} <= set(call)
+    assert ended.status == 9
+
+
+@BUILDS
+def test_a_worker_under_kuberay_waits_for_its_head_and_not_for_ever(pod: Pod, closed_port: int, block):
+    changes = worker(closed_port, "ray") | kuberay("worker", block) | {"FQ_RAY_IP": "127.0.0.1"}
+    ended = pod.run(**changes, MODELSERVE_JOIN_SECONDS="1")
+    assert ended.status not in (0, 7)
+    assert pod.calls() == []
+    assert ended.output.splitlines()[-1] == f"modelserve: ray: no leader at 127.0.0.1:{closed_port} in 1 s"
+
+
+def test_one_node_under_kuberay_needs_no_ray(pod: Pod):
+    (pod.folder / "bin" / "ray").unlink()
+    assert pod.run(**kuberay("head", " --block "), MODELSERVE_NODES="1").status == 7
+    assert pod.called() == ["vllm"]
+
+
 # --- together with the manifest
 
 
@@ -342,3 +425,11 @@ def test_every_variable_that_the_script_reads_is_set_in_its_pod_or_injected_or_h
     assert read - given == {"MODELSERVE_POLL_SECONDS", "LWS_LEADER_ADDRESS"}
     assert "${MODELSERVE_POLL_SECONDS:-5}" in SCRIPT.read_text()
     assert read <= pod.env.keys()
+
+
+@pytest.mark.parametrize("head", [True, False], ids=["head", "worker"])
+def test_every_variable_that_the_script_reads_under_kuberay_is_set_in_its_pod_or_has_a_default(head):
+    template = ray_cluster_fleet.pod_template("ds", FLEET_ARGS, head=head)
+    given = {entry["name"] for entry in template["spec"]["containers"][0]["env"]}
+    read = set(re.findall(r"\$\{?((?:MODELSERVE|VLLM)_\w+)", SCRIPT.read_text()))
+    assert read - given == {"MODELSERVE_POLL_SECONDS"}

@@ -20,6 +20,10 @@ _GATEWAY = "config/crd/standard/gateway.networking.k8s.io_{}s.yaml"
 # API version of custom kinds → Go module and its CRD file, with the kind's plural left open.
 _CUSTOM = {
     "leaderworkerset.x-k8s.io/v1": ("sigs.k8s.io/lws", "config/crd/bases/leaderworkerset.x-k8s.io_{}s.yaml"),
+    "orchestration.aibrix.ai/v1alpha1": (
+        "github.com/vllm-project/aibrix",
+        "config/crd/orchestration/orchestration.aibrix.ai_{}s.yaml",
+    ),
     "data.fluid.io/v1alpha1": ("github.com/fluid-cloudnative/fluid", "config/crd/bases/data.fluid.io_{}s.yaml"),
     "monitoring.coreos.com/v1": (
         "github.com/prometheus-operator/prometheus-operator",
