@@ -1,7 +1,8 @@
 """AIBrix in the cluster: the objects of its released manifests, rewritten, in an order that up and destroy survive.
 
-Not here: where the manifests are from (`stacks.manifests`), what installing a release takes (`planning.aibrix_install`),
-models and their routes. Envoy Gateway is an add-on (`gateway_addon`) that must be there before, and go after.
+Not here: where the manifests are from (`stacks.manifests`), what installing a release takes
+(`planning.aibrix_install`), models and their routes. Envoy Gateway is an add-on (`gateway_addon`) that must be there
+before, and go after.
 """
 
 from __future__ import annotations
