@@ -135,3 +135,44 @@ def test_what_rbac_forbids_passes_preview_and_fails_up_and_bad_credentials_count
         "configured Kubernetes cluster is unreachable: unable to load schema information from the API server: "
         "the server has asked for the client to provide credentials"
     )
+
+
+def test_a_provider_that_takes_over_makes_its_own_what_is_there_and_what_an_earlier_stack_has_left(
+    engine: Engine, cluster: Cluster, namespace: str
+) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    body = {"metadata": {"name": "ex"}, "data": {"a": "theirs", "foreign": "1"}}
+    cluster.create(path, body)
+
+    def program(value: str) -> None:
+        provider = k8s.Provider("over", upsert_existing_objects=True, enable_patch_force=True)
+        opts = ResourceOptions(provider=provider, retain_on_delete=True)
+        k8s.core.v1.ConfigMap("ex", metadata={"name": "ex", "namespace": namespace}, data={"a": value}, opts=opts)
+
+    assert engine.preview(lambda: program("ours")).ok
+    assert cluster.get(f"{path}/ex")["data"] == {"a": "theirs", "foreign": "1"}
+    assert engine.up().ok
+    assert cluster.get(f"{path}/ex")["data"] == {"a": "ours", "foreign": "1"}
+    assert engine.destroy().ok and cluster.exists(f"{path}/ex")
+
+    engine.forget()
+    preview = engine.preview(lambda: program("later"))
+    assert preview.ok and ("create", "ex") in preview.steps
+    assert engine.up().ok
+    assert cluster.get(f"{path}/ex")["data"] == {"a": "later", "foreign": "1"}
+    assert [step for step in engine.up().steps if step[1] == "ex"] == [("same", "ex")]
+
+
+def test_taking_over_without_force_fails_on_what_another_manager_holds(
+    engine: Engine, cluster: Cluster, namespace: str
+) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    cluster.create(f"{path}?fieldManager=other", {"metadata": {"name": "ex"}, "data": {"a": "theirs"}})
+
+    def program() -> None:
+        opts = ResourceOptions(provider=k8s.Provider("over", upsert_existing_objects=True))
+        k8s.core.v1.ConfigMap("ex", metadata={"name": "ex", "namespace": namespace}, data={"a": "ours"}, opts=opts)
+
+    assert 'conflict with "other"' in engine.preview(program).error
+    assert 'conflict with "other"' in engine.up().error
+    assert engine.names() == []
