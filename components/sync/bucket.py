@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .hubs import MANIFEST, File
+from .manifest import MANIFEST, File
 from .retries import Fatal, Passing
 from .tool import Rclone, ToolFailed
 
@@ -57,24 +58,40 @@ def digest_file(file: Path, size: int) -> Digest:
 def remote_environment(endpoint: str, key_id: str, secret: str) -> dict[str, str]:
     """What tells rclone about the bucket's service, for the remote `store:`."""
     url = endpoint if "://" in endpoint else f"https://{endpoint}"
-    alibaba = (urllib.parse.urlsplit(url).hostname or "").endswith(".aliyuncs.com")
     settings = {
         "TYPE": "s3",
-        "PROVIDER": "Alibaba" if alibaba else "Other",
         "ENDPOINT": url,
         "ACCESS_KEY_ID": key_id,
         "SECRET_ACCESS_KEY": secret,
         # The key may know nothing of the bucket but this prefix.
         "NO_CHECK_BUCKET": "true",
+        **_dialect(urllib.parse.urlsplit(url).hostname or ""),
     }
     return {f"RCLONE_CONFIG_STORE_{name}": value for name, value in settings.items()}
 
 
-class Bucket:
-    """The objects of `bucket` under `prefix`. Every method raises Fatal and Passing."""
+def _dialect(host: str) -> dict[str, str]:
+    """How the service at `host` differs from plain S3, in rclone's words."""
+    if host.endswith(".aliyuncs.com"):
+        return {"PROVIDER": "Alibaba"}
+    if volcengine := re.fullmatch(r"tos-s3-([a-z0-9-]+)\.i?volces\.com", host):
+        # Its buckets are hosts only, and it signs with its own region; rclone has no name for it.
+        return {"PROVIDER": "Other", "FORCE_PATH_STYLE": "false", "REGION": volcengine[1]}
+    if amazon := re.fullmatch(r"s3[.-]([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?", host):
+        return {"PROVIDER": "AWS", "REGION": amazon[1]}
+    return {"PROVIDER": "GCS" if host == "storage.googleapis.com" else "Other"}
 
-    def __init__(self, rclone: Rclone, bucket: str, prefix: str) -> None:
-        self._rclone, self._bucket, self._prefix = rclone, bucket, prefix
+
+class Bucket:
+    """The objects of `bucket` under `prefix`. Every method raises Fatal and Passing.
+
+    `needs` is what the key has to be allowed, for whoever reads that it is not.
+    """
+
+    called = "the bucket"
+
+    def __init__(self, rclone: Rclone, bucket: str, prefix: str, needs: str = "list, read and write") -> None:
+        self._rclone, self._bucket, self._prefix, self._needs = rclone, bucket, prefix, needs
         self._root = f"store:{bucket}/{prefix}/"
 
     def sizes(self) -> dict[str, int]:
@@ -95,7 +112,7 @@ class Bucket:
         try:
             return digest(self._rclone.stream("cat", f"{self._root}{path}"), size)
         except ToolFailed as failure:
-            raise self._explain(failure) from None
+            raise self.explain(failure) from None
 
     def manifest(self) -> dict[str, Any]:
         """The manifest object's content; empty when it is not one of ours."""
@@ -104,6 +121,13 @@ class Bucket:
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
+
+    def make_room(self, missing: Sequence[File]) -> None:
+        """A bucket takes whatever comes."""
+
+    def address(self, path: str) -> str:
+        """An object as rclone names it."""
+        return f"{self._root}{path}"
 
     def remove(self, path: str) -> None:
         """Deletes one object."""
@@ -116,19 +140,20 @@ class Bucket:
         except ToolFailed as failure:
             if failure.code == _DIRECTORY_NOT_FOUND:
                 return []
-            raise self._explain(failure) from None
+            raise self.explain(failure) from None
 
     def _call(self, *arguments: str) -> bytes:
         try:
             return self._rclone.run(*arguments)
         except ToolFailed as failure:
-            raise self._explain(failure) from None
+            raise self.explain(failure) from None
 
-    def _explain(self, failure: ToolFailed) -> Exception:
+    def explain(self, failure: ToolFailed) -> Exception:
+        """What to make of a run that failed."""
         text = str(failure)
         if any(sign in text for sign in _REFUSED):
             return Fatal(
-                f"bucket {self._bucket} refuses the access key ({text}): give a key that may list, read and write "
+                f"bucket {self._bucket} refuses the access key ({text}): give a key that may {self._needs} "
                 f"{self._prefix}/*"
             )
         if "NoSuchBucket" in text:
