@@ -88,15 +88,15 @@ def sync(settings: Settings) -> Sync:
 
 
 def task(settings: Settings) -> Sync | OnNode:
-    """What to run: a sync, or on a node's disk (MODELSERVE_MOUNT) one after a look at the disk, or that look alone."""
+    """What to run: a sync, or at a node's disk (MODELSERVE_MOUNT) what `OnNode` says. Raises Fatal, also for a disk
+    that is none."""
     get = settings.get
-    mount = get("MOUNT", "")
+    mount, origin = get("MOUNT", ""), get("FROM", "hub")
     if not mount:
         return sync(settings)
-    folder, host_path, node = Path(get("FOLDER")), get("HOST_PATH"), get("NODE")
     # Looked at before anything is made there: a folder on the wrong disk stays as it was.
-    check_disk(Path("/proc/self/mountinfo").read_text(), mount, node, host_path)
-    return OnNode(folder, sync(settings) if get("FROM", "") == "bucket" else None, say)
+    check_disk(Path("/proc/self/mountinfo").read_text(), mount, get("NODE"), get("HOST_PATH"))
+    return OnNode(Path(get("FOLDER")), origin, sync(settings) if origin == "bucket" else None, say)
 
 
 def main() -> int:

@@ -37,19 +37,23 @@ class Disk:
 
 @dataclass
 class OnNode:
-    """One pod's turn at `folder` of a disk. Without `sync` nothing is brought: the model has to be there."""
+    """One pod's turn at `folder`, on a disk that is one. `origin` is `bucket` where `sync` fills it, `elsewhere` where
+    somebody else does after this, or anything else: the model has to be there."""
 
     folder: Path
+    origin: str
     sync: Sync | None
     say: Say
 
     def run(self) -> None:
-        """Returns when the disk holds the model whole. Raises Fatal, GaveUp."""
-        if self.sync is None:
+        """Returns when the disk holds the model whole, or is left to somebody else. Raises Fatal, GaveUp."""
+        if self.sync is not None:
+            with alone(self.folder, self.say):
+                self.sync.run()
+        elif self.origin == "elsewhere":
+            self.say("the disk is a mounted one")
+        else:
             self.say(look(self.folder))
-            return
-        with alone(self.folder, self.say):
-            self.sync.run()
 
     def stop(self) -> None:
         """Ends what is under way."""
