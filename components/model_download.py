@@ -240,7 +240,11 @@ def _downloader(args: BucketWeightsArgs) -> Manifest:
         ],
         "resources": {"requests": amounts, "limits": dict(amounts)},
         # Its log goes to a file below /tmp as well, so its own file system has to take writes.
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": _VOLUME, "mountPath": _MOUNT}],
     }
@@ -347,7 +351,7 @@ def _on_disk(container: Manifest, *, read_only: bool) -> Manifest:
     """The container with disk and system disk. As root, to whom folders of nodes belong, without a root's powers."""
     container["securityContext"] |= {"runAsUser": 0, "seccompProfile": {"type": "RuntimeDefault"}}
     container["volumeMounts"] += [
-        {"name": _VOLUME, "mountPath": _MOUNT, "readOnly": read_only},
+        {"name": _VOLUME, "mountPath": _MOUNT, **({"readOnly": True} if read_only else {})},
         {"name": _SYSTEM, "mountPath": _NODE, "readOnly": True},
     ]
     return container

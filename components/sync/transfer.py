@@ -241,7 +241,7 @@ class Sync:
         place = self.scratch / MANIFEST
         place.write_text(json.dumps(manifest, indent=1))
         self.patience.persist("the manifest", lambda: self.target.put(place, MANIFEST, {}))
-        place.unlink()
+        place.unlink(missing_ok=True)
         self.say(f"done: {len(files)} files, {amount(total)}, each checked against the hub's list")
 
 
