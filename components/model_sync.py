@@ -1,6 +1,6 @@
-"""A Job that fills a bucket's prefix once with a model's files out of a hub, and the wait for it.
+"""A Job that fills a bucket's prefix or a volume's folder once with a model's files out of a hub, and the wait for it.
 
-Not here: the bucket, who may write to it, and the program in the Job (`sync/`, which this ships).
+Not here: bucket and volume, who may write to them, and the program in the Job (`sync/`, which this ships).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COMPONENT = "sync"
 """The pods' label app.kubernetes.io/component."""
 _PROGRAM = Path(__file__).with_name("sync")
 _PROGRAM_FOLDER = "/etc/modelserve"
-_SCRATCH, _TOOLS = "/scratch", "/tools"
+_SCRATCH, _TOOLS, _VOLUME = "/scratch", "/tools", "/weights"
 _GRACE_SECONDS = 10
 # The Job ends itself at its own limit, and says so; whoever waits for it has to wait a little longer to hear it.
 _MARGIN_SECONDS = 60
@@ -34,7 +34,9 @@ class ModelSyncArgs:
     `source` is modelscope, huggingface or the URL of a mirror that speaks Hugging Face's protocol. `key` may list, read
     and write below the prefix. `token` is the hub's, for private or gated repositories. `seconds` limits the whole
     sync, `scratch_gib` is the pod's temporary disk, which has to hold the model's largest file.
-    Raises ValueError for a source that is none of these.
+    With `claim`, a PersistentVolumeClaim that can be written, the folder `prefix` of its volume is filled in place of a
+    bucket: no endpoint, key or scratch then. `user` is who writes: a fresh file share belongs to root (0).
+    Raises ValueError for a source that is none of these, and unless exactly one place is to be filled.
     """
 
     stack: str
@@ -43,18 +45,23 @@ class ModelSyncArgs:
     repository: str
     source: str
     revision: str
-    bucket: pulumi.Input[str]
-    endpoint: str
     prefix: str
-    key: KeyPair
     tool_image: str
     python_image: str
     seconds: int
-    scratch_gib: int
+    bucket: pulumi.Input[str] | None = None
+    endpoint: str = ""
+    key: KeyPair | None = None
+    scratch_gib: int = 0
+    claim: pulumi.Input[str] | None = None
+    user: int = _NOBODY
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     token: pulumi.Output[str] | None = None
 
     def __post_init__(self) -> None:
+        in_bucket = (self.bucket is not None, bool(self.endpoint), self.key is not None, self.scratch_gib > 0)
+        if set(in_bucket) != {self.claim is None}:
+            raise ValueError("a sync fills one place: give it bucket, endpoint, key and scratch, or a claim alone")
         if self.source not in ("modelscope", "huggingface"):
             if not self.source.startswith(("http://", "https://")):
                 raise ValueError(f"{self.source!r} is no source: use modelscope, huggingface or a mirror's URL")
@@ -89,13 +96,18 @@ def secret_name(name: str) -> str:
 
 def program_config(name: str, args: ModelSyncArgs) -> Manifest:
     """The ConfigMap with the program."""
-    metadata = {"name": program_config_name(name), "namespace": args.namespace, "labels": labels(args.stack, name)}
+    return program_object(name, args.stack, args.namespace)
+
+
+def program_object(name: str, stack: str, namespace: str) -> Manifest:
+    """The ConfigMap with the program, for the part `name` of a stack."""
+    metadata = {"name": program_config_name(name), "namespace": namespace, "labels": labels(stack, name)}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": program()}
 
 
 def secret(name: str, args: ModelSyncArgs) -> Manifest:
-    """The Secret of the pod."""
-    values = {"id": args.key.id, "secret": args.key.secret}
+    """The Secret of the pod, empty where there is nothing to keep."""
+    values = {} if args.key is None else {"id": args.key.id, "secret": args.key.secret}
     if args.token is not None:
         values["token"] = args.token
     return key_secret(secret_name(name), args.stack, args.namespace, name, values)
@@ -133,7 +145,11 @@ def job(name: str, args: ModelSyncArgs) -> Manifest:
 
 def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
     """The Job's pod: rclone out of its own image, then Python with the program."""
-    scratch = f"{args.scratch_gib}Gi"
+    identity = {"runAsNonRoot": args.user != 0, "runAsUser": args.user, "runAsGroup": args.user, "fsGroup": args.user}
+    if args.claim is None:
+        place = {"name": "scratch", "emptyDir": {"sizeLimit": f"{args.scratch_gib}Gi"}}
+    else:
+        place = {"name": "weights", "persistentVolumeClaim": {"claimName": args.claim}}
     return {
         "metadata": {
             "labels": {**args.pod_labels, **labels(args.stack, name), "app.kubernetes.io/component": COMPONENT}
@@ -143,70 +159,95 @@ def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": _GRACE_SECONDS,
-            "securityContext": {"runAsNonRoot": True, "runAsUser": _NOBODY, "runAsGroup": _NOBODY, "fsGroup": _NOBODY},
-            "initContainers": [
-                {
-                    "name": "rclone",
-                    "image": args.tool_image,
-                    "command": ["cp", "/usr/local/bin/rclone", f"{_TOOLS}/rclone"],
-                    "resources": _resources(1, 1, None),
-                    "securityContext": {"allowPrivilegeEscalation": False},
-                    "volumeMounts": [{"name": "tools", "mountPath": _TOOLS}],
-                }
-            ],
-            "containers": [_container(name, args, scratch)],
+            "securityContext": identity,
+            "initContainers": [tool_container("rclone", "tools", args.tool_image)],
+            "containers": [_container(name, args)],
             "volumes": [
                 {"name": "program", "configMap": {"name": program_config_name(name)}},
                 {"name": "tools", "emptyDir": {}},
-                {"name": "scratch", "emptyDir": {"sizeLimit": scratch}},
+                place,
             ],
         },
     }
 
 
-def _container(name: str, args: ModelSyncArgs, scratch: str) -> Manifest:
+def tool_container(name: str, volume: str, image: str) -> Manifest:
+    """The init container that copies rclone out of its image into the pod's `volume`."""
     return {
-        "name": "sync",
-        "image": args.python_image,
-        "command": ["python3", "-m", _PROGRAM.name],
-        "workingDir": _PROGRAM_FOLDER,
-        "env": _environment(name, args),
-        "resources": _resources(fact("sync", "pod", "cpu"), fact("sync", "pod", "memoryGib"), scratch),
-        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True},
-        # The provider quotes it when the Job fails.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "program", "mountPath": f"{_PROGRAM_FOLDER}/{_PROGRAM.name}", "readOnly": True},
-            {"name": "tools", "mountPath": _TOOLS, "readOnly": True},
-            {"name": "scratch", "mountPath": _SCRATCH},
-        ],
+        "name": name,
+        "image": image,
+        "command": ["cp", "/usr/local/bin/rclone", f"{_TOOLS}/rclone"],
+        "resources": _resources(1, 1, None),
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": volume, "mountPath": _TOOLS}],
     }
 
 
+def program_container(
+    name: str, image: str, env: list[Manifest], *, program: str, tools: str | None, scratch: str | None = None
+) -> Manifest:
+    """A container with the sync's program, out of the volumes `program` and `tools` (rclone's; None without it)."""
+    mounts = [{"name": program, "mountPath": f"{_PROGRAM_FOLDER}/{_PROGRAM.name}", "readOnly": True}]
+    if tools is not None:
+        mounts.append({"name": tools, "mountPath": _TOOLS, "readOnly": True})
+        env = [*env, {"name": "MODELSERVE_RCLONE", "value": f"{_TOOLS}/rclone"}]
+    return {
+        "name": name,
+        "image": image,
+        "command": ["python3", "-m", _PROGRAM.name],
+        "workingDir": _PROGRAM_FOLDER,
+        "env": env,
+        "resources": _resources(fact("sync", "pod", "cpu"), fact("sync", "pod", "memoryGib"), scratch),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # The provider quotes it when the Job fails.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+
+
+def variables(
+    values: Mapping[str, pulumi.Input[str]], keys: Mapping[str, str], secret: pulumi.Input[str] | None = None
+) -> list[Manifest]:
+    """The program's settings: plain `values`, and `keys`, name to field of the Secret called `secret`."""
+    return [
+        *({"name": f"MODELSERVE_{name}", "value": value} for name, value in values.items()),
+        *(
+            {"name": f"MODELSERVE_{name}", "valueFrom": {"secretKeyRef": {"name": secret, "key": field_name}}}
+            for name, field_name in keys.items()
+        ),
+    ]
+
+
+def _container(name: str, args: ModelSyncArgs) -> Manifest:
+    scratch = None if args.claim is not None else f"{args.scratch_gib}Gi"
+    env = _environment(name, args)
+    made = program_container("sync", args.python_image, env, program="program", tools="tools", scratch=scratch)
+    place = ("scratch", _SCRATCH) if args.claim is None else ("weights", _VOLUME)
+    made["volumeMounts"].append(dict(zip(("name", "mountPath"), place, strict=True)))
+    return made
+
+
 def _environment(name: str, args: ModelSyncArgs) -> list[Manifest]:
-    values = {
+    values: dict[str, pulumi.Input[str]] = {
         "HUB_KIND": args.hub["kind"],
         "HUB_URL": args.hub["url"],
         "REPOSITORY": args.repository,
         "REVISION": args.hub["revision"],
-        "ENDPOINT": args.endpoint,
-        "BUCKET": args.bucket,
-        "PREFIX": args.prefix,
-        "RCLONE": f"{_TOOLS}/rclone",
-        "SCRATCH": _SCRATCH,
-        "SCRATCH_GIB": str(args.scratch_gib),
     }
-    secrets = {"KEY_ID": "id", "KEY_SECRET": "secret"} | ({} if args.token is None else {"HUB_TOKEN": "token"})
-    return [
-        *({"name": f"MODELSERVE_{key}", "value": value} for key, value in values.items()),
-        *(
-            {
-                "name": f"MODELSERVE_{key}",
-                "valueFrom": {"secretKeyRef": {"name": secret_name(name), "key": field_name}},
-            }
-            for key, field_name in secrets.items()
-        ),
-    ]
+    keys = {}
+    if args.claim is not None:
+        values["FOLDER"] = f"{_VOLUME}/{args.prefix}"
+    elif args.bucket is not None:
+        values |= {"ENDPOINT": args.endpoint, "BUCKET": args.bucket, "PREFIX": args.prefix}
+        values |= {"SCRATCH": _SCRATCH, "SCRATCH_GIB": str(args.scratch_gib)}
+        keys = {"KEY_ID": "id", "KEY_SECRET": "secret"}
+    if args.token is not None:
+        keys["HUB_TOKEN"] = "token"
+    return variables(values, keys, secret_name(name))
 
 
 def _resources(cpu: int, memory_gib: int, ephemeral_storage: str | None) -> Manifest:
@@ -217,7 +258,7 @@ def _resources(cpu: int, memory_gib: int, ephemeral_storage: str | None) -> Mani
 
 
 class ModelSync(pulumi.ComponentResource):
-    """A model's files in a bucket."""
+    """A model's files in a bucket, or on a volume."""
 
     done: pulumi.Output[str]
     """The Job's id, known when it has succeeded."""
@@ -231,15 +272,17 @@ class ModelSync(pulumi.ComponentResource):
     ) -> None:
         super().__init__("modelserve:storage:ModelSync", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
-        config = kubernetes_object(f"{name}-program", program_config(name, args), child)
-        keys = kubernetes_object(f"{name}-keys", secret(name, args), child)
+        needed = [kubernetes_object(f"{name}-program", program_config(name, args), child)]
+        keys = secret(name, args)
+        if keys["data"]:
+            needed.append(kubernetes_object(f"{name}-keys", keys, child))
         limit = f"{args.seconds + _MARGIN_SECONDS}s"
         run = kubernetes_object(
             name,
             job(name, args),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[config, keys],
+                depends_on=needed,
                 hooks=hooks,
                 custom_timeouts=pulumi.CustomTimeouts(create=limit, update=limit),
                 # A changed pod is another Job of the same name, and two would write to one prefix.

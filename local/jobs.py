@@ -61,6 +61,11 @@ def translated(value: str, book: Mapping[str, str]) -> str:
     return value
 
 
+def volume_folder(folder: Path, namespace: str, claim: str) -> Path:
+    """What stands for the volume of a claim, in the control plane's folder."""
+    return folder / "volumes" / namespace / claim
+
+
 @dataclass
 class Run:
     """One container of a sync, as a process."""
@@ -172,10 +177,18 @@ class Jobs:
     def _volumes(self, pod: dict[str, Any], container: dict[str, Any], room: Path) -> dict[str, Path]:
         """Mount path to the folder that stands for it."""
         namespace, names = pod["metadata"]["namespace"], {}
+        claims = {
+            volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+            for volume in pod["spec"]["volumes"]
+            if "persistentVolumeClaim" in volume
+        }
         for number, mount in enumerate(container["volumeMounts"]):
             # The same end as in the pod: a Python package is called by it.
             where = room / str(number) / mount["mountPath"].strip("/")
-            where.mkdir(parents=True)
+            if claim := claims.get(mount["name"]):
+                # What lies on a volume outlives the pod.
+                where = volume_folder(self._folder, namespace, claim)
+            where.mkdir(parents=True, exist_ok=True)
             names[mount["name"]] = mount["mountPath"], where
         for volume in pod["spec"]["volumes"]:
             if "configMap" in volume and volume["name"] in names:

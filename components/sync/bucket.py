@@ -10,12 +10,12 @@ import hashlib
 import json
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .hubs import MANIFEST, File
+from .manifest import MANIFEST, File
 from .retries import Fatal, Passing
 from .tool import Rclone, ToolFailed
 
@@ -23,7 +23,6 @@ _DIRECTORY_NOT_FOUND = 3
 _CHUNK = 1 << 20
 # Memory of one upload is chunk x concurrency; 10,000 chunks, the most that S3 takes, hold 312 GiB.
 _UPLOAD = ("--s3-chunk-size=32M", "--s3-upload-cutoff=32M", "--s3-upload-concurrency=4", "--ignore-times")
-_TOS = re.compile(r"tos-s3-([a-z0-9-]+)\.i?volces\.com")
 _REFUSED = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidSecurity", "StatusCode: 403")
 
 
@@ -61,31 +60,38 @@ def remote_environment(endpoint: str, key_id: str, secret: str) -> dict[str, str
     url = endpoint if "://" in endpoint else f"https://{endpoint}"
     settings = {
         "TYPE": "s3",
-        **_service(urllib.parse.urlsplit(url).hostname or ""),
         "ENDPOINT": url,
         "ACCESS_KEY_ID": key_id,
         "SECRET_ACCESS_KEY": secret,
         # The key may know nothing of the bucket but this prefix.
         "NO_CHECK_BUCKET": "true",
+        **_dialect(urllib.parse.urlsplit(url).hostname or ""),
     }
     return {f"RCLONE_CONFIG_STORE_{name}": value for name, value in settings.items()}
 
 
-def _service(host: str) -> dict[str, str]:
-    """Whose S3 a host speaks. Nobody's in particular: the bucket then goes into the path, not into the host's name."""
+def _dialect(host: str) -> dict[str, str]:
+    """How the service at `host` differs from plain S3, in rclone's words."""
     if host.endswith(".aliyuncs.com"):
         return {"PROVIDER": "Alibaba"}
-    if tos := _TOS.fullmatch(host):
-        # rclone has no name for it; it refuses buckets in the path, and signatures name its own regions.
-        return {"PROVIDER": "Other", "FORCE_PATH_STYLE": "false", "REGION": tos[1]}
-    return {"PROVIDER": "Other"}
+    if volcengine := re.fullmatch(r"tos-s3-([a-z0-9-]+)\.i?volces\.com", host):
+        # Its buckets are hosts only, and it signs with its own region; rclone has no name for it.
+        return {"PROVIDER": "Other", "FORCE_PATH_STYLE": "false", "REGION": volcengine[1]}
+    if amazon := re.fullmatch(r"s3[.-]([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?", host):
+        return {"PROVIDER": "AWS", "REGION": amazon[1]}
+    return {"PROVIDER": "GCS" if host == "storage.googleapis.com" else "Other"}
 
 
 class Bucket:
-    """The objects of `bucket` under `prefix`. Every method raises Fatal and Passing."""
+    """The objects of `bucket` under `prefix`. Every method raises Fatal and Passing.
 
-    def __init__(self, rclone: Rclone, bucket: str, prefix: str) -> None:
-        self._rclone, self._bucket, self._prefix = rclone, bucket, prefix
+    `needs` is what the key has to be allowed, for whoever reads that it is not.
+    """
+
+    called = "the bucket"
+
+    def __init__(self, rclone: Rclone, bucket: str, prefix: str, needs: str = "list, read and write") -> None:
+        self._rclone, self._bucket, self._prefix, self._needs = rclone, bucket, prefix, needs
         self._root = f"store:{bucket}/{prefix}/"
 
     def sizes(self) -> dict[str, int]:
@@ -106,7 +112,7 @@ class Bucket:
         try:
             return digest(self._rclone.stream("cat", f"{self._root}{path}"), size)
         except ToolFailed as failure:
-            raise self._explain(failure) from None
+            raise self.explain(failure) from None
 
     def manifest(self) -> dict[str, Any]:
         """The manifest object's content; empty when it is not one of ours."""
@@ -115,6 +121,13 @@ class Bucket:
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
+
+    def make_room(self, missing: Sequence[File]) -> None:
+        """A bucket takes whatever comes."""
+
+    def address(self, path: str) -> str:
+        """An object as rclone names it."""
+        return f"{self._root}{path}"
 
     def remove(self, path: str) -> None:
         """Deletes one object."""
@@ -127,19 +140,20 @@ class Bucket:
         except ToolFailed as failure:
             if failure.code == _DIRECTORY_NOT_FOUND:
                 return []
-            raise self._explain(failure) from None
+            raise self.explain(failure) from None
 
     def _call(self, *arguments: str) -> bytes:
         try:
             return self._rclone.run(*arguments)
         except ToolFailed as failure:
-            raise self._explain(failure) from None
+            raise self.explain(failure) from None
 
-    def _explain(self, failure: ToolFailed) -> Exception:
+    def explain(self, failure: ToolFailed) -> Exception:
+        """What to make of a run that failed."""
         text = str(failure)
         if any(sign in text for sign in _REFUSED):
             return Fatal(
-                f"bucket {self._bucket} refuses the access key ({text}): give a key that may list, read and write "
+                f"bucket {self._bucket} refuses the access key ({text}): give a key that may {self._needs} "
                 f"{self._prefix}/*"
             )
         if "NoSuchBucket" in text:

@@ -14,25 +14,16 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
+from .manifest import MANIFEST, File
 from .retries import Fatal, Passing
+from .tool import Rclone, ToolFailed
 
-MANIFEST = "modelserve-manifest.json"
 _SECONDS = 60
 _FILE_LISTS_PAGES = 1000
-
-
-@dataclass(frozen=True)
-class File:
-    """One file as the hub lists it. Small files of Hugging Face have git's hash of a blob in place of a SHA-256."""
-
-    path: str
-    size: int
-    sha256: str | None = None
-    git_sha1: str | None = None
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -44,6 +35,8 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 class Hub:
     """One repository at one revision on one hub. `kind` is modelscope or huggingface; `token` may be empty."""
+
+    called = "the hub"
 
     def __init__(self, kind: str, url: str, repository: str, revision: str, token: str = "") -> None:
         self.kind, self.url, self.repository, self.revision = kind, url.rstrip("/"), repository, revision
@@ -81,6 +74,17 @@ class Hub:
         if not files:
             raise Fatal(f"{self.repository} has no files at revision {self.revision}: check both")
         return files
+
+    def fetch(self, rclone: Rclone, path: str, place: Path) -> None:
+        """Brings a file. Raises ToolFailed."""
+        # Of all ways to hand rclone a header, the one that reaches no argument list, and no host behind a redirect.
+        environment = {"RCLONE_HEADER_DOWNLOAD": self.header} if self.header else {}
+        rclone.run("copyurl", self.address(path), str(place), environment=environment)
+
+    def explain(self, failure: ToolFailed, path: str) -> Exception:
+        """What to make of a fetch that failed. Raises Fatal or Passing when the hub itself says."""
+        self.ask(path)
+        return Passing(str(failure))
 
     def ask(self, path: str) -> None:
         """Asks for a file's first byte, to hear why it cannot be had. Raises Fatal or Passing when it cannot."""

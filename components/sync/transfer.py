@@ -1,7 +1,8 @@
-"""The sync itself: what is missing, fetched side by side through a small scratch folder, checked, put into the bucket.
+"""The sync itself: what is missing, fetched side by side through a scratch folder, checked, put into the target.
 
-The order makes it safe to be killed at any byte: a file counts as arrived by its object's own metadata, the manifest
-goes away before the first change and comes back after the last check.
+Source is a hub or a bucket, target a bucket or a folder. The order makes it safe to be killed at any byte: a file
+counts as arrived by what was noted with it, the manifest goes away before the first change and comes back after the
+last check.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from .bucket import Bucket, Digest, digest_file
-from .hubs import MANIFEST, File, Hub
+from .bucket import Digest, digest_file
+from .manifest import MANIFEST, File, agrees, amount, entries, same
 from .retries import Corrupt, Fatal, GaveUp, Passing, Patience, Stopped
 from .tool import Rclone, ToolFailed
 
@@ -32,19 +33,51 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """`parallel` files at once, as far as `scratch_bytes` hold them; a progress line every `progress_seconds`."""
+    """`parallel` files at once, as far as `scratch_bytes` hold them; a progress line every `progress_seconds`.
 
-    scratch_bytes: int
+    `scratch_bytes` is None where scratch is a folder of the target's disk.
+    """
+
+    scratch_bytes: int | None
     parallel: int = 8
     progress_seconds: float = 10.0
+
+
+class Source(Protocol):
+    """Where a model comes from, such as `hubs.Hub`. `called` is what the log calls it."""
+
+    called: str
+    url: str
+    repository: str
+    revision: str
+
+    @property
+    def pinned(self) -> bool: ...
+    def files(self) -> list[File]: ...
+    def fetch(self, rclone: Rclone, path: str, place: Path) -> None: ...
+    def explain(self, failure: ToolFailed, path: str) -> Exception: ...
+
+
+class Target(Protocol):
+    """Where it goes, such as `bucket.Bucket`."""
+
+    called: str
+
+    def sizes(self) -> dict[str, int]: ...
+    def hashes(self) -> dict[str, Mapping[str, str]]: ...
+    def put(self, source: Path, path: str, metadata: Mapping[str, str]) -> None: ...
+    def digest(self, path: str, size: int) -> Digest: ...
+    def manifest(self) -> dict[str, Any]: ...
+    def remove(self, path: str) -> None: ...
+    def make_room(self, missing: Sequence[File]) -> None: ...
 
 
 @dataclass
 class Sync:
     """One run for one model."""
 
-    hub: Hub
-    bucket: Bucket
+    source: Source
+    target: Target
     rclone: Rclone
     patience: Patience
     scratch: Path
@@ -52,34 +85,43 @@ class Sync:
     say: Say
 
     def run(self) -> None:
-        """Returns when the bucket holds the model whole. Raises Fatal, GaveUp."""
+        """Returns when the target holds the model whole. Raises Fatal, GaveUp."""
         for left in self.scratch.glob("*.part"):
             left.unlink()  # of a run that was killed
-        present = self.patience.persist("listing the bucket", self.bucket.sizes)
-        manifest = self.patience.persist("reading the manifest", self.bucket.manifest) if MANIFEST in present else {}
-        entries = _entries(manifest)
-        whole = _agrees(entries, present)
+        present = self.patience.persist(self._listing, self.target.sizes)
+        manifest = self.patience.persist("reading the manifest", self.target.manifest) if MANIFEST in present else {}
+        before = entries(manifest)
+        whole = agrees(before, present)
         ours = whole and self._is_ours(manifest)
-        if ours and self.hub.pinned:
+        if ours and self.source.pinned:
             return self._nothing_to_do(manifest)
         try:
-            files = self.patience.persist("the hub's file list", self.hub.files)
+            files = self.patience.persist(f"{self.source.called}'s file list", self.source.files)
         except GaveUp as error:
             if not ours:
                 raise
             # Branches move seldom, and a hub that is away must not keep a model from being served that is all there.
-            self.say(f"{error}; the bucket holds the revision of the last sync")
+            self.say(f"{error}; {self.target.called} holds the revision of the last sync")
             return self._nothing_to_do(manifest)
-        if whole and _same(files, entries):
+        if whole and same(files, before):
             return self._nothing_to_do(manifest)
-        self._fill(files, present, entries)
+        self._fill(files, present, before)
         return None
 
+    def stop(self) -> None:
+        """Ends what is under way; what has arrived stays."""
+        self.rclone.stop()
+
+    @property
+    def _listing(self) -> str:
+        return f"listing {self.target.called}"
+
     def _nothing_to_do(self, manifest: Mapping[str, Any]) -> None:
-        self.say(f"nothing to do: all {manifest['count']} files, {_amount(manifest['bytes'])}, are in the bucket")
+        count, size = manifest["count"], amount(manifest["bytes"])
+        self.say(f"nothing to do: all {count} files, {size}, are in {self.target.called}")
 
     def _is_ours(self, manifest: Mapping[str, Any]) -> bool:
-        wanted = {"source": self.hub.url, "repository": self.hub.repository, "revision": self.hub.revision}
+        wanted = {"source": self.source.url, "repository": self.source.repository, "revision": self.source.revision}
         return all(manifest.get(key) == value for key, value in wanted.items())
 
     def _fill(self, files: Sequence[File], present: Mapping[str, int], before: Mapping[str, File]) -> None:
@@ -90,29 +132,32 @@ class Sync:
         if strangers:
             size, example = sum(present[path] for path in strangers), min(strangers)
             raise Fatal(
-                f"{len(strangers)} objects of {_amount(size)} lie under the prefix and not in {self.hub.repository}, "
+                f"{len(strangers)} objects of {amount(size)} lie under the prefix and not in {self.source.repository}, "
                 f"such as {example}: delete them or choose another prefix"
             )
-        hashes = self.patience.persist("listing the bucket", self.bucket.hashes) if present else {}
-        if MANIFEST in present:
-            self.patience.persist("the old manifest", lambda: self.bucket.remove(MANIFEST))
+        hashes = self.patience.persist(self._listing, self.target.hashes) if present else {}
         arrived = {
             file.path: entry
             for file in files
             if (entry := _arrived(file, present.get(file.path), hashes.get(file.path, {})))
         }
+        self.target.make_room([file for file in files if present.get(file.path) != file.size])
+        if MANIFEST in present:
+            self.patience.persist("the old manifest", lambda: self.target.remove(MANIFEST))
         arrived |= self._transfer(files, arrived, present)
         for path in outdated:
-            self.patience.persist(path, lambda path=path: self.bucket.remove(path))
+            self.patience.persist(path, lambda path=path: self.target.remove(path))
         self._finish(files, arrived)
 
     def _check_room(self, files: Sequence[File]) -> None:
+        if self.limits.scratch_bytes is None:
+            return  # the target looks at its own disk
         largest = max(files, key=lambda file: file.size)
         room, free = self.limits.scratch_bytes, shutil.disk_usage(self.scratch).free
         if largest.size > min(room, free):
-            what = f"scratch is set to {_amount(room)}" if room <= free else f"its disk has {_amount(free)} free"
+            what = f"scratch is set to {amount(room)}" if room <= free else f"its disk has {amount(free)} free"
             raise Fatal(
-                f"no space: {largest.path} has {_amount(largest.size)}, {what} of which "
+                f"no space: {largest.path} has {amount(largest.size)}, {what} of which "
                 f"{_SHARE_OF_SCRATCH:.0%} may be used: give the sync more scratch"
             )
 
@@ -120,7 +165,8 @@ class Sync:
         self, files: Sequence[File], arrived: Mapping[str, File], present: Mapping[str, int]
     ) -> dict[str, File]:
         """Brings what has not arrived; gives path to the file with all its hashes."""
-        room = int(min(self.limits.scratch_bytes, shutil.disk_usage(self.scratch).free) * _SHARE_OF_SCRATCH)
+        room, free = self.limits.scratch_bytes, shutil.disk_usage(self.scratch).free
+        room = free if room is None else int(min(room, free) * _SHARE_OF_SCRATCH)
         progress = Progress(files, arrived.keys(), self.scratch, self.say)
         ledger, brought = Ledger(room), {}
         # The largest first: what is small fills the gaps at the end.
@@ -147,7 +193,7 @@ class Sync:
 
     def _adopted(self, file: File) -> Digest | None:
         """The digest of an object that somebody else put there, if it is the file."""
-        found = self.patience.persist(file.path, lambda: self.bucket.digest(file.path, file.size))
+        found = self.patience.persist(file.path, lambda: self.target.digest(file.path, file.size))
         return found if found.is_of(file) else None
 
     def _brought(self, file: File, place: Path) -> Digest:
@@ -155,22 +201,20 @@ class Sync:
             found = self.patience.persist(file.path, lambda: self._fetch(file, place))
             # Both hashes, whichever the hub lists: another hub may list the other one.
             metadata = {"sha256": found.sha256, "git-sha1": found.git_sha1}
-            self.patience.persist(file.path, lambda: self.bucket.put(place, file.path, metadata))
+            self.patience.persist(file.path, lambda: self.target.put(place, file.path, metadata))
         finally:
             place.unlink(missing_ok=True)
         return found
 
     def _fetch(self, file: File, place: Path) -> Digest:
-        # Of all ways to hand rclone a header, the one that reaches no argument list, and no host behind a redirect.
-        environment = {"RCLONE_HEADER_DOWNLOAD": self.hub.header} if self.hub.header else {}
         try:
-            self.rclone.run("copyurl", self.hub.address(file.path), str(place), environment=environment)
+            self.source.fetch(self.rclone, file.path, place)
         except ToolFailed as failure:
             if "no space left" in str(failure) or "quota exceeded" in str(failure):
-                raise Fatal(f"no space for {file.path} in the scratch folder: give the sync more scratch") from None
+                what = f"no space for {file.path} in the scratch folder: give the sync more scratch"
+                raise Fatal(what if self.limits.scratch_bytes is not None else self._full(file)) from None
             self.patience.check()
-            self.hub.ask(file.path)
-            raise Passing(str(failure)) from None
+            raise self.source.explain(failure, file.path) from None
         if place.stat().st_size != file.size:
             raise Passing(f"{place.stat().st_size} of {file.size} bytes came")
         found = digest_file(place, file.size)
@@ -178,24 +222,27 @@ class Sync:
             raise Corrupt(f"its hash is not the listed {file.sha256 or file.git_sha1}")
         return found
 
-    def _finish(self, files: Sequence[File], entries: Mapping[str, File]) -> None:
+    def _full(self, file: File) -> str:
+        return f"no space for {file.path} on {self.target.called}: delete something there, or take a larger one"
+
+    def _finish(self, files: Sequence[File], arrived: Mapping[str, File]) -> None:
         """Looks at what is there once more, then writes the manifest."""
-        if not _agrees(entries, self.patience.persist("listing the bucket", self.bucket.sizes)):
-            raise GaveUp("the bucket changed meanwhile: let nobody else write below this prefix")
+        if not agrees(arrived, self.patience.persist(self._listing, self.target.sizes)):
+            raise GaveUp(f"{self.target.called} changed meanwhile: let nobody else write there")
         total = sum(file.size for file in files)
         manifest = {
-            "source": self.hub.url,
-            "repository": self.hub.repository,
-            "revision": self.hub.revision,
+            "source": self.source.url,
+            "repository": self.source.repository,
+            "revision": self.source.revision,
             "count": len(files),
             "bytes": total,
-            "files": [asdict(entries[path]) for path in sorted(entries)],
+            "files": [asdict(arrived[path]) for path in sorted(arrived)],
         }
         place = self.scratch / MANIFEST
         place.write_text(json.dumps(manifest, indent=1))
-        self.patience.persist("the manifest", lambda: self.bucket.put(place, MANIFEST, {}))
-        place.unlink()
-        self.say(f"done: {len(files)} files, {_amount(total)}, each checked against the hub's list")
+        self.patience.persist("the manifest", lambda: self.target.put(place, MANIFEST, {}))
+        place.unlink(missing_ok=True)
+        self.say(f"done: {len(files)} files, {amount(total)}, each checked against the hub's list")
 
 
 class Ledger:
@@ -290,33 +337,3 @@ def _arrived(file: File, size: int | None, metadata: Mapping[str, str]) -> File 
     if size != file.size or not sha256 or not git_sha1 or not Digest(size, sha256, git_sha1).is_of(file):
         return None
     return File(file.path, file.size, sha256, git_sha1)
-
-
-def _entries(manifest: Mapping[str, Any]) -> dict[str, File]:
-    try:
-        found = [File(**each) for each in manifest.get("files", [])]
-    except TypeError:
-        return {}
-    return {file.path: file for file in found}
-
-
-def _agrees(entries: Mapping[str, File], present: Mapping[str, int]) -> bool:
-    """Whether the bucket has exactly these files, each as large as it should be."""
-    return {path: file.size for path, file in entries.items()} == {
-        path: size for path, size in present.items() if path != MANIFEST
-    }
-
-
-def _same(files: Sequence[File], entries: Mapping[str, File]) -> bool:
-    """Whether the hub still lists what the manifest says."""
-    return len(files) == len(entries) and all(
-        (entry := entries.get(file.path)) is not None
-        and entry.size == file.size
-        and file.sha256 in (None, entry.sha256)
-        and file.git_sha1 in (None, entry.git_sha1)
-        for file in files
-    )
-
-
-def _amount(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.1f} MiB"

@@ -14,6 +14,7 @@ import pytest
 from components import model_sync
 from components.credentials import KeyPair
 from components.model_sync import ModelSync, ModelSyncArgs
+from components.sync.bucket import remote_environment
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 from tests.support.schemas import problems
 
@@ -196,3 +197,57 @@ def test_a_key_reaches_the_pod_by_reference_and_its_change_makes_no_new_job():
     }
     other = replace(arguments(), key=KeyPair("a", "b"))
     assert model_sync.job("r1-sync", other) == model_sync.job("r1-sync", arguments())
+
+
+# --- a volume in place of a bucket
+
+NO_BUCKET: dict[str, Any] = {"bucket": None, "endpoint": "", "key": None, "scratch_gib": 0, "claim": "r1-models"}
+
+
+def test_a_claim_is_mounted_and_filled_in_place_of_a_bucket_without_scratch_or_key():
+    template = model_sync.pod_template("r1-sync", arguments(**NO_BUCKET, user=0))["spec"]
+    (container,) = template["containers"]
+    found = environment(arguments(**NO_BUCKET))
+    assert found["MODELSERVE_FOLDER"] == "/weights/models/DeepSeek-R1"
+    assert not {"MODELSERVE_BUCKET", "MODELSERVE_ENDPOINT", "MODELSERVE_KEY_ID", "MODELSERVE_SCRATCH"} & found.keys()
+    assert {"name": "weights", "persistentVolumeClaim": {"claimName": "r1-models"}} in template["volumes"]
+    assert {"name": "weights", "mountPath": "/weights"} in container["volumeMounts"]
+    assert "ephemeral-storage" not in container["resources"]["limits"]
+    identity = template["securityContext"]
+    assert (identity["runAsUser"], identity["runAsNonRoot"]) == (0, False)
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_sync_to_a_claim_passes_strict_validation_and_needs_no_secret_without_a_token(engine: Recorder):
+    def sync() -> None:
+        ModelSync("r1-sync", ModelSyncArgs(**SHARED | NO_BUCKET))
+
+    engine.run(sync)
+    objects = engine.objects()
+    assert [found["kind"] for found in objects] == ["ConfigMap", "Job"]
+    assert [problems(found) for found in objects] == [[], []]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"claim": "r1-models"}, {"bucket": None}, {"key": None}, {"scratch_gib": 0}, {"endpoint": ""}],
+    ids=["both", "no bucket", "no key", "no scratch", "no endpoint"],
+)
+def test_a_sync_that_does_not_fill_exactly_one_place_is_refused(changes):
+    with pytest.raises(ValueError, match="^a sync fills one place: "):
+        arguments(**changes)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wanted"),
+    [
+        ("oss-cn-hangzhou-internal.aliyuncs.com", {"PROVIDER": "Alibaba"}),
+        ("https://tos-s3-cn-beijing.ivolces.com", {"FORCE_PATH_STYLE": "false", "REGION": "cn-beijing"}),
+        ("https://s3.eu-west-1.amazonaws.com", {"PROVIDER": "AWS", "REGION": "eu-west-1"}),
+        ("https://storage.googleapis.com", {"PROVIDER": "GCS"}),
+        ("http://127.0.0.1:9000", {"PROVIDER": "Other"}),
+    ],
+)
+def test_each_object_store_is_spoken_to_in_its_own_dialect(endpoint, wanted):
+    found = remote_environment(endpoint, "id", "secret")
+    assert wanted.items() <= {name.removeprefix("RCLONE_CONFIG_STORE_"): value for name, value in found.items()}.items()
