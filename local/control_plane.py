@@ -318,7 +318,8 @@ def _start_operators(plane: ControlPlane, programs: dict[str, Path], api: Api) -
     for operator in operators.OPERATORS:
         ports = free_ports(operator.ports)
         operators.launch(operator, plane.folder, programs[operator.program], ports)
-        urls += operators.install_webhooks(operator, api, plane.folder, ports[0])
+        if operator.webhooks:
+            urls += operators.install_webhooks(operator, api, plane.folder, ports[0])
     return urls
 
 

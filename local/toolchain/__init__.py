@@ -86,6 +86,9 @@ def _kwok(name: str, minutes: float, gib: float) -> Program:
     return Program(name, "kwok", f"sigs.k8s.io/kwok/cmd/{name}", "sigs.k8s.io/kwok", minutes, gib, stamp=stamp)
 
 
+_AIBRIX = "github.com/vllm-project/aibrix"
+_KUBERAY = "github.com/ray-project/kuberay/ray-operator"
+_KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
 _PULUMI = "github.com/pulumi/pulumi/pkg/v3"
 PROGRAMS = {
     program.name: program
@@ -106,6 +109,12 @@ PROGRAMS = {
         ),
         # Nobody has an operator's manager on PATH.
         Program("lws-manager", "lws", "sigs.k8s.io/lws/cmd", "sigs.k8s.io/lws", 1, 1.0, version_flag=None),
+        Program("aibrix-controllers", "aibrix", f"{_AIBRIX}/cmd/controllers", _AIBRIX, 2.2, 1.5, version_flag=None),
+        Program("kuberay", "kuberay", _KUBERAY, _KUBERAY, 1, 1.0, version_flag=None),
+        Program(
+            "kustomize", "kustomize", _KUSTOMIZE, _KUSTOMIZE, 0.3, 0.3, "version",
+            "-X sigs.k8s.io/kustomize/api/provenance.version={v}", same_major=True,
+        ),
         # A main of our own: the whole of rclone has seventy backends.
         Program(
             "rclone", "rclone", ".", "github.com/rclone/rclone", 1.2, 0.6,
