@@ -29,6 +29,7 @@ _FAULTS = {
     "Dataset": ("failed", "stuck"),
     "JindoRuntime": ("failed", "partial", "stuck"),
     "Job": ("failed", "stuck"),
+    "RayClusterFleet": ("never-ready", "worker-missing"),
 }
 
 

@@ -16,6 +16,11 @@ import yaml
 
 _FIELD_MANAGER = "rehearsal"
 _JSON = "application/json"
+# A kind that nobody asked for yet is told to wait while the server fills its cache; other clients wait by themselves.
+_PATIENCE = urllib3.Retry(
+    connect=0, read=0, redirect=0, other=0, status=10, status_forcelist={429}, allowed_methods=None,
+    raise_on_status=False,
+)  # fmt: skip
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
@@ -35,7 +40,7 @@ class Api:
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         context.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
         self._server = server
-        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=16, retries=False, timeout=30)
+        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=16, retries=_PATIENCE, timeout=30)
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON) -> Any:
         """The decoded answer. Raises ApiError, or urllib3's own error when nobody answers."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import string
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from local.toolchain import module, pinned
@@ -29,7 +31,10 @@ class NoChart(Exception):
 
 @dataclass(frozen=True)
 class _Origin:
-    """Which add-on it is, where its source is, what of it goes, and what is replaced in its helpers."""
+    """Which add-on it is, where its source is, what of it goes, and what is replaced in its helpers.
+
+    `values` is what its maker's build completes its values with; `{v}` in one is the module's version.
+    """
 
     addon: str
     module: str
@@ -37,6 +42,7 @@ class _Origin:
     folder: str
     without: tuple[str, ...]
     replaced: tuple[str, str] = ("", "")
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 _FLUID = ("fluid", "github.com/fluid-cloudnative/fluid", "manifests", "charts/fluid/fluid")
@@ -47,6 +53,14 @@ _CHARTS = {
     "fluid": _Origin(*_FLUID, _FLUID_WITHOUT),
     # The cloud's own build, which does run there, is not to be had.
     "ack-fluid": _Origin(*_FLUID, _FLUID_WITHOUT, ("- virtual-kubelet", "- none")),
+    "gateway-helm": _Origin(
+        "envoy-gateway",
+        "github.com/envoyproxy/gateway",
+        "manifests",
+        "charts/gateway-helm",
+        ("crds",),
+        values={"GatewayImage": "docker.io/envoyproxy/gateway:{v}", "GatewayImagePullPolicy": "IfNotPresent"},
+    ),
 }
 
 
@@ -65,6 +79,11 @@ def install(folder: Path, helm: Path) -> None:
         helpers, (old, new) = target / "templates" / "_helpers.tpl", origin.replaced
         if old:
             helpers.write_text(helpers.read_text().replace(old, new))
+        if origin.values:
+            template, version = target / "values.tmpl.yaml", pinned(origin.toolchain)[origin.module]
+            values = {key: value.format(v=version) for key, value in origin.values.items()}
+            (target / "values.yaml").write_text(string.Template(template.read_text()).substitute(values))
+            template.unlink()
 
 
 def helm(folder: Path) -> Path:
@@ -106,7 +125,7 @@ def _newest(name: str) -> str:
 
 def _app_version(name: str, reference: str, version: str) -> str:
     """What the chart calls its operator: an address of the catalog may hold another release than its chart's."""
-    for known in entries("addons")[_CHARTS[name].addon].values():
+    for known in entries("addons").get(_CHARTS[name].addon, {}).values():
         source = known["value"]
         if isinstance(source, dict) and (source.get("chart"), source.get("version")) == (reference, version):
             version = source["appVersion"]

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from local import vllm_log
+from local import faults, vllm_log
 from local.api import Api, ApiError
-from local.members import FAIL, Log, Member, engine_container, last_words, script, start_seconds
+from local.members import FAIL, Log, Member, engine_container, fate, fleet, last_words, script, start_seconds
 from local.vllm import Engine, Simulator
 from local.watching import WatchingApi, follow
 
@@ -50,14 +50,28 @@ class Engines:
             if member is None:
                 member = self._members[uid] = Member(pod, container, Log(self._folder / uid))
                 self._groups.setdefault(member.group, {})[uid] = member
+                self._doom(pod)
             member.pod, member.container = pod, container
             if member.running and member.run != member.state["running"]["startedAt"]:
                 self._begin(member)
-            if member.running and member.ready and member.simulator is None and member.leads:
-                self._serve(member)
-            elif member.simulator and not (member.running and member.ready):
-                self._unserve(member)
+            for each in list(self._groups[member.group].values()):
+                self._settle(each)
             self._tell(member)
+
+    def _settle(self, member: Member) -> None:
+        """Lets a leader answer as long as it is ready and none of its group is missing."""
+        mates = [each for each in self._groups[member.group].values() if each.running]
+        serves = member.leads and member.running and member.ready and len(mates) >= member.nodes
+        if serves and member.simulator is None:
+            self._serve(member)
+        elif member.simulator and not serves:
+            self._unserve(member)
+
+    def _doom(self, pod: dict[str, Any]) -> None:
+        """Marks a new pod of a fleet that is to fail."""
+        name = fleet(pod)
+        if how := fate(pod, faults.of(self._folder.parent, "RayClusterFleet", name) if name else None):
+            self._mark(pod, how)
 
     def forget(self, uid: str) -> None:
         """Removes whatever stands behind a pod that is gone."""
@@ -67,6 +81,8 @@ class Engines:
                 return
             group = self._groups[member.group]
             del group[uid]
+            for each in group.values():
+                self._settle(each)
             if not group:
                 del self._groups[member.group]
             self._unserve(member)
@@ -105,7 +121,7 @@ class Engines:
         log |= {"previousLogsFile": str(member.log.previous)} if member.log.previous.exists() else {}
         self._apply("Logs", member, {"logs": [log]})
         if member.refusal:
-            self._crash(member)
+            self._mark(member.pod, "crash")
 
     def _tell(self, member: Member) -> None:
         """Writes the lines that are due."""
@@ -151,12 +167,12 @@ class Engines:
             member.log.write(after)
             member.formed_at = now
 
-    def _crash(self, member: Member) -> None:
-        """Has the stages end the container."""
-        metadata = member.pod["metadata"]
+    def _mark(self, pod: dict[str, Any], how: str) -> None:
+        """Has the stages let the pod fail."""
+        metadata = pod["metadata"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         try:
-            self._api.merge(path, {"metadata": {"annotations": {FAIL: "crash"}}})
+            self._api.merge(path, {"metadata": {"annotations": {FAIL: how}}})
         except ApiError as error:
             if error.code != 404:  # gone in the meantime
                 raise

@@ -13,7 +13,7 @@ import argparse
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import urllib3
 
 from local import faults, fluid_model
 from local.api import Api, ApiError
-from local.watching import WatchingApi, follow
+from local.watching import Things, WatchingApi, follow
 
 Thing = dict[str, Any]
 
@@ -43,45 +43,13 @@ _READY_AFTER = "rehearsal.modelserve.dev/ready-after"
 _MADE_BY_FLUID = {"CreatedBy": "fluid"}
 
 
-class Kind:
-    """The objects of one kind as they were last seen."""
-
-    def __init__(self, lock: threading.RLock) -> None:
-        self._lock = lock
-        self.things: dict[str, Thing] = {}
-
-    def see(self, thing: Thing) -> None:
-        """Takes in an object, unless a newer state of it is known."""
-        uid = thing["metadata"]["uid"]
-        with self._lock:
-            known = self.things.get(uid)
-            if known is None or _version(known) <= _version(thing):
-                self.things[uid] = thing
-
-    def forget(self, uid: str) -> None:
-        """An object is gone."""
-        with self._lock:
-            self.things.pop(uid, None)
-
-    def keep_only(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Every object that is not among `items` is gone."""
-        for uid in self.things.keys() - {item["metadata"]["uid"] for item in items}:
-            self.forget(uid)
-
-    def named(self, like: Thing, name: str | None = None) -> Thing | None:
-        """The object in the namespace of `like` with its name, or with another."""
-        wanted = like["metadata"]["namespace"], name or like["metadata"]["name"]
-        found = (each for each in self.things.values() if _place(each) == wanted)
-        return next(found, None)
-
-
 class Fluid:
     """The controllers of one control plane. `tick` moves every object on."""
 
     def __init__(self, api: Api, folder: Path, load_seconds: float) -> None:
         self._api, self._folder, self._load_seconds = api, folder, load_seconds
         self.lock = threading.RLock()
-        self.kinds = {kind: Kind(self.lock) for kind in PLURALS}
+        self.kinds = {kind: Things(self.lock) for kind in PLURALS}
         # By uid of a runtime or a load: since when its pods start, or it runs.
         self._begun: dict[str, float] = {}
         self._loads: dict[str, fluid_model.Loading] = {}
@@ -333,10 +301,6 @@ def _status(thing: Thing) -> Thing:
 
 def _deleting(thing: Thing) -> bool:
     return bool(thing["metadata"].get("deletionTimestamp"))
-
-
-def _version(thing: Thing) -> int:
-    return int(thing["metadata"]["resourceVersion"])
 
 
 def _now() -> str:

@@ -18,6 +18,8 @@ from local.vllm_arguments import Arguments, refusal
 
 FAIL = "rehearsal.modelserve.dev/fail"
 _GROUP = "leaderworkerset.sigs.k8s.io/"
+_RAY = "ray.io/"
+_FLEET = "orchestration.aibrix.ai/raycluster-fleet-name"
 _READY_AFTER = "rehearsal.modelserve.dev/ready-after"
 # What a start is taken to last where the pod does not say; at Ready the rest of the log follows at once.
 _START_SECONDS = 10.0
@@ -30,6 +32,21 @@ def engine_container(pod: dict[str, Any]) -> dict[str, Any] | None:
         if command[-1:] and command[-1].endswith("/launch.sh") or command[:2] == ["vllm", "serve"]:
             return container
     return None
+
+
+def fate(pod: dict[str, Any], fault: str | None) -> str | None:
+    """What a pod's annotation has to say so that its fleet fails as `fault` says; None for nothing."""
+    if (pod["metadata"].get("annotations") or {}).get(FAIL):
+        return None
+    worker = (pod["metadata"].get("labels") or {}).get(f"{_RAY}node-type") == "worker"
+    return {"never-ready": None if worker else "never-ready", "worker-missing": "image-pull" if worker else None}.get(
+        fault or ""
+    )
+
+
+def fleet(pod: dict[str, Any]) -> str | None:
+    """The RayClusterFleet that a pod is of, by AIBrix's own label."""
+    return (pod["metadata"].get("labels") or {}).get(_FLEET)
 
 
 def start_seconds(pod: dict[str, Any]) -> float:
@@ -103,14 +120,16 @@ class Member:
 
     @property
     def leads(self) -> bool:
-        """Whether this pod is the one that serves: the leader of its group, or a pod without one."""
+        """Whether this pod is the one that serves: the leader of its group, Ray's head, or a pod without either."""
+        if kind := self.labels.get(f"{_RAY}node-type"):
+            return kind == "head"
         return self.labels.get(f"{_GROUP}worker-index", "0") == "0"
 
     @property
     def group(self) -> tuple[str, ...]:
         """What the pods of one group have in common."""
         metadata = self.pod["metadata"]
-        name = self.labels.get(f"{_GROUP}name", metadata["name"])
+        name = self.labels.get(f"{_GROUP}name") or self.labels.get(f"{_RAY}cluster") or metadata["name"]
         return metadata["namespace"], name, self.labels.get(f"{_GROUP}group-index", "")
 
     @property
@@ -160,7 +179,7 @@ class Member:
     @property
     def leader_address(self) -> str:
         """Where a worker looks for its leader."""
-        return self.variable("LWS_LEADER_ADDRESS", "the-leader")
+        return self.variable("LWS_LEADER_ADDRESS", self.variable("FQ_RAY_IP", "the-leader"))
 
     @property
     def join_port(self) -> str:

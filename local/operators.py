@@ -1,14 +1,11 @@
-"""The operators that run for real beside a control plane: which program, which CRDs, which webhooks.
-
-AIBrix's controllers and KubeRay get their entry in OPERATORS when their programs join the toolchain.
-"""
+"""The operators that run for real beside a control plane: which program, which CRDs, which webhooks."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +28,9 @@ class Operator:
     module: str
     ports: int
     arguments: Callable[[Path, tuple[int, ...]], list[str]]
-    webhooks: str
-    pod_label: str
+    webhooks: str = ""
+    pod_label: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def _lws_arguments(folder: Path, ports: tuple[int, ...]) -> list[str]:
@@ -51,6 +49,16 @@ def _lws_arguments(folder: Path, ports: tuple[int, ...]) -> list[str]:
     return [f"--config={file}"]
 
 
+def _aibrix_arguments(_: Path, __: tuple[int, ...]) -> list[str]:
+    # Its webhooks listen on one fixed port, which two control planes cannot share.
+    addresses = ["-metrics-bind-address=0", "-health-probe-bind-address=0"]
+    return ["-disable-webhook", "-leader-elect=false", *addresses]
+
+
+def _kuberay_arguments(_: Path, __: tuple[int, ...]) -> list[str]:
+    return ["-enable-leader-election=false", "-metrics-addr=0", "-health-probe-bind-address=0"]
+
+
 OPERATORS = (
     Operator(
         name="lws-manager",
@@ -60,6 +68,22 @@ OPERATORS = (
         arguments=_lws_arguments,
         webhooks="config/webhook/manifests.yaml",
         pod_label="leaderworkerset.sigs.k8s.io/name",
+    ),
+    Operator(
+        name="aibrix-controllers",
+        program="aibrix-controllers",
+        module="github.com/vllm-project/aibrix",
+        ports=0,
+        arguments=_aibrix_arguments,
+    ),
+    Operator(
+        name="kuberay",
+        program="kuberay",
+        module="github.com/ray-project/kuberay/ray-operator",
+        ports=0,
+        arguments=_kuberay_arguments,
+        # As AIBrix's manifests run it: its probes call wget, which engine images lack.
+        environment={"ENABLE_PROBES_INJECTION": "false"},
     ),
 )
 
@@ -74,6 +98,10 @@ CRDS = (
     ("github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd/*_servicemonitors.yaml"),
     ("github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd/*_prometheusrules.yaml"),
     ("sigs.k8s.io/gateway-api", "config/crd/standard/*.yaml"),
+    *(
+        ("github.com/envoyproxy/gateway", f"charts/gateway-helm/crds/generated/*_{plural}.yaml")
+        for plural in ("clienttrafficpolicies", "envoyextensionpolicies", "envoypatchpolicies", "envoyproxies")
+    ),
 )
 
 
@@ -96,7 +124,7 @@ def launch(operator: Operator, folder: Path, program: Path, ports: tuple[int, ..
         if not (pki / link).is_symlink():
             (pki / link).symlink_to(folder / "pki" / target)
     arguments = [f"--kubeconfig={folder / 'kubeconfig'}", *operator.arguments(folder, ports)]
-    processes.launch(folder, operator.name, [program, *arguments])
+    processes.launch(folder, operator.name, [program, *arguments], operator.environment)
 
 
 def webhook_configurations(operator: Operator, folder: Path, port: int) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local import charts, toolchain
+from local import charts, manifests, toolchain
 from local.paths import ROOT, work_dir
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[
         "MODELSERVE_CLOUD": str(control_plane.folder / "cloud"),
         **_CLOUD_KEYS,
         charts.VARIABLE: str(control_plane.folder / charts.FOLDER),
+        manifests.VARIABLE: str(manifests.folder()),
     }
     settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
     settings.pop("PULUMI_STACK", None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,6 +60,47 @@ class Sink(Protocol):
 
     def keep_only(self, items: list[dict[str, Any]], /) -> None:
         """Every object that is not among `items` is gone."""
+
+
+class Things:
+    """The objects of one kind as they were last seen, by uid."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self.things: dict[str, dict[str, Any]] = {}
+
+    def see(self, thing: dict[str, Any]) -> None:
+        """Takes in an object, unless a newer state of it is known."""
+        uid = thing["metadata"]["uid"]
+        with self._lock:
+            known = self.things.get(uid)
+            if known is None or _version(known) <= _version(thing):
+                self.things[uid] = thing
+
+    def forget(self, uid: str) -> None:
+        """An object is gone."""
+        with self._lock:
+            self.things.pop(uid, None)
+
+    def keep_only(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Every object that is not among `items` is gone."""
+        for uid in self.things.keys() - {item["metadata"]["uid"] for item in items}:
+            self.forget(uid)
+
+    def named(self, like: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:
+        """The object in the namespace of `like` with its name, or with another."""
+        return self.at(like["metadata"].get("namespace"), name or like["metadata"]["name"])
+
+    def at(self, namespace: str | None, name: str) -> dict[str, Any] | None:
+        """The object of that name; `namespace` is None for what has none."""
+        for each in list(self.things.values()):
+            if (each["metadata"].get("namespace"), each["metadata"]["name"]) == (namespace, name):
+                return each
+        return None
+
+
+def _version(thing: Mapping[str, Any]) -> int:
+    return int(thing["metadata"]["resourceVersion"])
 
 
 def follow(api: WatchingApi, path: str, sink: Sink, folder: Path) -> None:

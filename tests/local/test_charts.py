@@ -28,6 +28,11 @@ _FILES = {
         "charts/fluid/fluid/templates/_helpers.tpl",
         "charts/fluid/fluid/templates/webhook/webhookconfiguration.yaml",
     ),
+    "github.com/envoyproxy/gateway": (
+        "charts/gateway-helm/Chart.yaml",
+        "charts/gateway-helm/crds/gatewayapi-crds.yaml",
+        "charts/gateway-helm/values.tmpl.yaml",
+    ),
 }
 
 
@@ -38,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for file in files:
             source = tmp_path / "cache" / path / file
             source.parent.mkdir(parents=True, exist_ok=True)
-            source.write_text("values:\n- virtual-kubelet\n")
+            source.write_text("values:\n- virtual-kubelet\n- ${GatewayImage}\n")
             source.chmod(0o444)
     monkeypatch.setattr(charts, "module", lambda path: tmp_path / "cache" / path)
     helm = tmp_path / "helm"
@@ -59,7 +64,12 @@ def test_a_chart_has_neither_crds_nor_webhooks(folder: Path) -> None:
         "templates/webhook/secret.yaml",
     }
     assert files(folder / "fluid") == {"Chart.yaml", "templates/_helpers.tpl"}
+    assert files(folder / "gateway-helm") == {"Chart.yaml", "values.yaml"}
     assert os.access(folder / "lws" / "templates", os.W_OK)
+
+
+def test_values_that_a_build_completes_name_the_image_of_the_pinned_version(folder: Path) -> None:
+    assert "- docker.io/envoyproxy/gateway:v1." in (folder / "gateway-helm" / "values.yaml").read_text()
 
 
 def test_only_the_clouds_own_fluid_runs_on_virtual_nodes(folder: Path) -> None:
@@ -73,6 +83,7 @@ def test_only_the_clouds_own_fluid_runs_on_virtual_nodes(folder: Path) -> None:
         ("oci://registry.k8s.io/lws/charts/lws", "0.10.0", "lws-0.10.0.tgz", "v0.10.0"),
         ("oci://registry.k8s.io/lws/charts/lws", "9.9.9-rc.1", "lws-9.9.9-rc.1.tgz", "v9.9.9-rc.1"),
         ("https://a.example/lws-chart-v0.8.0.tgz", "", "lws-0.8.0.tgz", "v0.8.0"),
+        ("oci://docker.io/envoyproxy/gateway-helm", "v1.2.8", "gateway-helm-v1.2.8.tgz", "v1.2.8"),
         ("fluid", "1.0.8", "fluid-1.0.8.tgz", "v1.0.8"),
         ("https://a.example/ack-fluid-1.0.13.tgz", "1.0.13", "ack-fluid-1.0.13.tgz", "v1.0.13"),
         (
@@ -99,5 +110,5 @@ def test_a_chart_is_packed_once(folder: Path) -> None:
 
 
 def test_a_chart_that_is_not_there_is_refused_with_those_that_are(folder: Path) -> None:
-    with pytest.raises(charts.NoChart, match="has none for volcano: it has lws, fluid, ack-fluid"):
+    with pytest.raises(charts.NoChart, match="has none for volcano: it has lws, fluid, ack-fluid, gateway-helm"):
         charts.find(folder, "volcano", "1.0.0")
