@@ -20,6 +20,7 @@ from components.ray_lws_group import CONTAINER, launch_config_name, launch_scrip
 from planning import timeouts
 from planning.catalog import fact
 from planning.engine import release_key
+from planning.fleet import name_limit
 
 PORT_NAME = "service"
 """The engine's port in the head's container, and so in the headless Service that KubeRay makes of a head."""
@@ -67,6 +68,7 @@ class RayClusterFleetArgs:
     replicas: int = 1
     autoscaled: bool = False
     strategy: Literal["Recreate", "RollingUpdate"] = "Recreate"
+    max_surge: int = 0
     ephemeral_storage: str | None = None
     gpu_resource: str = "nvidia.com/gpu"
     extra_resources: Mapping[str, str] = field(default_factory=dict)
@@ -117,16 +119,6 @@ class RayClusterFleetArgs:
     def limits(self) -> timeouts.Timeouts:
         """Every time limit of one replica."""
         return timeouts.from_startup(self.startup_seconds, self.weights_seconds, self.nodes)
-
-
-def name_limit() -> int:
-    """The most characters that a fleet's name may have.
-
-    Its RayClusters are called `<fleet>-<hash>-<random>`, and what KubeRay derives from that name it clips on the left,
-    where two fleets differ.
-    """
-    room = fact("fleet", "kuberay", "nameClippedAt") - len(fact("fleet", "kuberay", "longestSuffix"))
-    return room - fact("fleet", "aibrix", "hashLength") - fact("fleet", "kuberay", "randomLength") - len("--")
 
 
 def head_selector(name: str) -> dict[str, str]:
@@ -216,9 +208,10 @@ def _ready(args: RayClusterFleetArgs) -> str:
 def _strategy(args: RayClusterFleetArgs) -> Manifest:
     if args.strategy == "Recreate":
         return {"type": "Recreate"}
-    # A surge needs a second set of GPUs, which nobody has. The percentages of the API's defaults round up to one even
-    # of a single replica. Cost: with one replica an update is an outage.
-    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    # A surge needs GPUs that nobody else has: none unless asked for. The percentages of the API's defaults round up to
+    # one even of a single replica. Cost: with one replica and no surge an update is an outage.
+    unavailable = 0 if args.max_surge else 1
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": args.max_surge, "maxUnavailable": unavailable}}
 
 
 def _ray_cluster(name: str, args: RayClusterFleetArgs) -> Manifest:

@@ -38,8 +38,7 @@ def build(
     stack = _Stack(config, plans, attempts)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    known = fact("monitoring", "scrape", "labels"), fact("monitoring", "scrape", "annotations")
-    stack.monitor(known[0].get("acs", {}), known[1].get("acs", {}), [])
+    stack.monitor()
     return stack.outputs(endpoints)
 
 

@@ -103,14 +103,14 @@ class CloudStack:
                 )
                 for name, planned in self.plans.items()
             },
-            labels=chosen.labels or labels,
-            annotations=annotations,
+            labels=chosen.labels or fact("monitoring", "scrape", "labels").get(self.config.cloud.kind, {}),
+            annotations=fact("monitoring", "scrape", "annotations").get(self.config.cloud.kind, {}),
             interval_seconds=chosen.interval_seconds,
             dashboard=chosen.dashboard,
             dashboard_namespace=chosen.dashboard_namespace,
             dashboard_labels=chosen.dashboard_labels,
         )
-        Monitoring("monitoring", args, self.after(*after))
+        Monitoring("monitoring", args, self.on_cluster)
 
     def stream(self, name: str, model: str, after: Sequence[pulumi.Resource]) -> tuple[engine.Source, pulumi.Resource]:
         """The bucket as a source that engines read themselves, and the Secret with their key."""

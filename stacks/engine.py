@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
-from components.model_download import PodWeights
 
 from components.credentials import KeyPair, SecretKey, key_secret
 from components.kubernetes import Manifest
+from components.model_download import PodWeights
 from planning import flags
 from planning.catalog import fact
 from planning.engine import release_key

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
-from components.model_route import ModelRoute, ModelRouteArgs
-from components.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
-from components.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs, head_selector, member_selector
 
 from components.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
+from components.model_route import ModelRoute, ModelRouteArgs
 from components.names import group_object, service_object
+from components.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
+from components.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs, head_selector, member_selector
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import aibrix
 from stacks import engine
 from stacks.plans import Planned
 from stacks.progress import Progress
+from stacks.services import Service
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +190,11 @@ class Serving:
             after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[fleet]))
             PodAutoscaler(name, scaler, after)
         return fleet.ready
+
+
+def _strategy(service: Service, place: Place) -> dict[str, str]:
+    routed = service.gateway == "aibrix"
+    return aibrix.strategy_annotations(place.aibrix_version, service.routing.strategy) if routed else {}
 
 
 def _group_name(name: str, planned: Planned) -> str:

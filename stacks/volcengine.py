@@ -12,7 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
+
 from components.aibrix import Aibrix, AibrixArgs, gateway_addon
+from components.cluster_addons import Addon, ClusterAddons, ClusterAddonsArgs
+from components.credentials import KeyPair, SecretKey
+from components.kubernetes import KubernetesObject, Manifest, kubernetes_provider
 from components.model_claim import ModelClaim, ModelClaimArgs
 from components.model_download import (
     TOKEN,
@@ -27,13 +31,9 @@ from components.model_download import (
     from_node_disk,
     secret_name,
 )
+from components.names import model_object
 from components.volcengine import volcengine_provider
 from planning.aibrix_install import Images
-
-from components.cluster_addons import Addon, ClusterAddons, ClusterAddonsArgs
-from components.credentials import KeyPair, SecretKey
-from components.kubernetes import KubernetesObject, Manifest, kubernetes_provider
-from components.names import model_object
 from planning.catalog import fact
 from stacks import addons, aibrix_files, engine
 from stacks.cloud_stack import CloudStack, Weights
@@ -55,7 +55,7 @@ def build(
     stack = _Stack(config, plans, documents)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    stack.monitor(fact("monitoring", "scrape", "labels")["volcengine"], {}, [])
+    stack.monitor()
     return stack.outputs(endpoints)
 
 
@@ -91,7 +91,7 @@ class _Stack(CloudStack):
     def _install(self, documents: Mapping[str, Sequence[Manifest]]) -> None:
         kubeconfig = self.secrets.get_secret("kubeconfig")
         context = self.config.cluster.context
-        takes_over = kubernetes_provider("cluster-kinds", context, kubeconfig, upsert=True)
+        takes_over = kubernetes_provider("cluster-kinds", context, kubeconfig, takes_over=True)
         longest = max(planned.service.routing.request_seconds for planned in self.plans.values())
         made = Aibrix(
             "aibrix",

@@ -19,10 +19,10 @@ from components.ray_cluster_fleet import (
     RayClusterFleetArgs,
     head_selector,
     member_selector,
-    name_limit,
 )
 from local.providers.kubernetes import waitfor
 from planning import timeouts
+from planning.fleet import name_limit
 from tests.components.test_ray_lws_group import leaves
 from tests.support.schemas import problems
 
@@ -283,6 +283,7 @@ def test_the_layout_annotation_changes_with_nothing_but_the_layout():
         "shm": "1Gi",
         "startup_seconds": 1,
         "autoscaled": True,
+        "max_surge": 1,
         "gpu_resource": "b/b",
         "readiness_probe": False,
     }
@@ -441,12 +442,14 @@ def test_every_time_in_a_pod_is_read_from_the_one_place_that_names_times(head, m
 # --- rollout and readiness
 
 
-def test_an_update_never_asks_for_a_second_set_of_gpus():
+def test_an_update_asks_for_a_second_set_of_gpus_only_where_it_is_told_that_there_is_one():
     assert fleet()["spec"]["strategy"] == {"type": "Recreate"}
     assert fleet(strategy="RollingUpdate", replicas=3)["spec"]["strategy"] == {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
     }
+    surging = fleet(strategy="RollingUpdate", max_surge=1)["spec"]["strategy"]["rollingUpdate"]
+    assert surging == {"maxSurge": 1, "maxUnavailable": 0}
 
 
 @pytest.mark.parametrize("wanted", [1, 3])
