@@ -18,8 +18,6 @@ from components.kubernetes import Manifest, kubernetes_object, labels
 from planning import aibrix
 from planning.catalog import fact
 
-REQUEST_SECONDS = 3600
-"""How long a request may last unless the stack says otherwise: a reasoning answer takes many minutes."""
 _GROUP = "gateway.networking.k8s.io"
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
@@ -29,8 +27,9 @@ class ModelRouteArgs:
     """`model_name` is the model in requests, in the engine's --served-model-name and of the Service. `head_selector`
     finds the pods that serve HTTP on `port`, `member_selector` every pod of the workload.
 
-    `gateway_address` is the Gateway object's first address, which may be known after others. `api_key` is a secret
-    Output, or None. `monitoring_namespace` may reach the port too, to read metrics.
+    `gateway_address` is the Gateway object's first address, which may be known after others. `request_seconds` is how
+    long a request may last, an answer that streams included. `api_key` is a secret Output, or None.
+    `monitoring_namespace` may reach the port too, to read metrics.
     Raises ValueError for a name or a port that AIBrix cannot route to, and a time that the Gateway API cannot say.
     """
 
@@ -41,8 +40,8 @@ class ModelRouteArgs:
     head_selector: Mapping[str, str]
     member_selector: Mapping[str, str]
     gateway_address: pulumi.Input[str]
+    request_seconds: int
     port: int = 8000
-    request_seconds: int = REQUEST_SECONDS
     api_key: pulumi.Output[str] | None = None
     monitoring_namespace: str | None = None
 

@@ -215,7 +215,8 @@ def scaler_cautions(version: str, *, minimum: int, maximum: int) -> tuple[str, .
 
     From 0.5.0 its average over three minutes is multiplied by the replicas that were asked for, also those that only
     start; and of the recommendations inside the cooldown it takes the smallest where it scales down
-    (`stabilizeRecommendation`), so that a cooldown delays nothing.
+    (`stabilizeRecommendation`), so that a cooldown delays nothing. Seen with the controllers of 0.7.0, 1 to 4 replicas,
+    target 0.5, cooldown 1900 s: a gauge of 0.9 asks for 4 within a second, one of 0.05 for 1 within two minutes.
     """
     if not has(version, "unifiedScaler") or maximum <= minimum:
         return ()

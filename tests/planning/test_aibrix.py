@@ -10,7 +10,7 @@ from planning import aibrix
 from planning.errors import PlanError
 
 FIRST = {"random", "least-request", "throughput", "prefix-cache", "least-kv-cache", "least-busy-time", "least-latency"}
-FEATURES = {"gatewayTimeout", "modelPort", "unifiedScaler", "lwsRouting", "configProfiles", "schedules"}
+FEATURES = {"modelPort", "unifiedScaler", "lwsRouting", "configProfiles", "schedules"}
 
 
 def problems(version: str = "0.7.0", engine: str = "0.7.3", **changes):
