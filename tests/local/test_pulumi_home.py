@@ -14,7 +14,11 @@ from local import pulumi_home
 
 PLUGIN_FOLDER = f"plugins/resource-kubernetes-v{importlib.metadata.version('pulumi_kubernetes')}"
 PLUGIN = f"{PLUGIN_FOLDER}/pulumi-resource-kubernetes"
-CLOUD_PLUGIN = f"plugins/resource-alicloud-v{importlib.metadata.version('pulumi_alicloud')}/pulumi-resource-alicloud"
+CLOUDS = ("alicloud", "volcengine")
+
+
+def cloud_plugin(name: str) -> str:
+    return f"plugins/resource-{name}-v{importlib.metadata.version(f'pulumi_{name}')}/pulumi-resource-{name}"
 
 
 @pytest.fixture
@@ -52,12 +56,12 @@ def test_stand_ins_take_the_places_of_absent_official_parts(machine: Path) -> No
     home, said = install()
     assert home == machine / "work" / "home"
     assert (home / "bin" / "pulumi").resolve() == machine / "path" / "pulumi"
-    for script in (home / "bin" / "pulumi-language-python", home / PLUGIN, home / CLOUD_PLUGIN):
+    for script in (home / "bin" / "pulumi-language-python", home / PLUGIN, *(home / cloud_plugin(n) for n in CLOUDS)):
         assert os.access(script, os.X_OK)
         assert script.read_text().startswith("#!/bin/sh\n")
     assert "language host: the project's own" in said
     assert "kubernetes plugin: the project's stand-in" in said
-    assert "alicloud plugin: the project's stand-in" in said
+    assert all(f"{name} plugin: the project's stand-in" in said for name in CLOUDS)
 
 
 def test_second_install_writes_nothing(machine: Path) -> None:
@@ -106,12 +110,13 @@ def test_plugin_that_the_user_removed_is_replaced_by_the_stand_in(machine: Path)
     assert "local.providers.kubernetes" in (home / PLUGIN).read_text()
 
 
-def test_official_plugin_of_a_real_cloud_is_never_taken_for_a_rehearsal(machine: Path) -> None:
-    program(machine / "users" / CLOUD_PLUGIN, "official")
+@pytest.mark.parametrize("name", CLOUDS)
+def test_official_plugin_of_a_real_cloud_is_never_taken_for_a_rehearsal(machine: Path, name: str) -> None:
+    program(machine / "users" / cloud_plugin(name), "official")
     home, said = install()
-    assert "alicloud plugin: the project's stand-in, because its cloud is a folder" in said
-    assert "local.providers.alicloud" in (home / CLOUD_PLUGIN).read_text()
-    program(machine / "path" / "pulumi-resource-alicloud", "official")
+    assert f"{name} plugin: the project's stand-in, because its cloud is a folder" in said
+    assert f"local.providers.{name}" in (home / cloud_plugin(name)).read_text()
+    program(machine / "path" / f"pulumi-resource-{name}", "official")
     assert "take it off PATH to rehearse" in install()[1]
 
 
@@ -124,7 +129,8 @@ def test_environment_keeps_state_and_cluster_apart_from_the_users_own(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_STACK", "KUBECONFIG")
-    for name in (*theirs, "ALICLOUD_ACCESS_KEY", "ALICLOUD_SECRET_KEY"):
+    keys = [f"{cloud.upper()}_{half}" for cloud in CLOUDS for half in ("ACCESS_KEY", "SECRET_KEY")]
+    for name in (*theirs, *keys):
         monkeypatch.setenv(name, "the user's own")
     planes = [plane(machine / name) for name in ("one", "two")]
     one, two = (pulumi_home.environment(each, machine / f"state {each.folder.name}") for each in planes)

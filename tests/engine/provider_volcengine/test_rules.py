@@ -20,6 +20,7 @@ BUCKET, ENCRYPTION = "tos/bucket:Bucket", "tos/bucketEncryption:BucketEncryption
 USER, POLICY, KEY = "iam/user:User", "iam/policy:Policy", "iam/accessKey:AccessKey"
 ATTACHMENT = "iam/userPolicyAttachment:UserPolicyAttachment"
 DOCUMENT = json.dumps({"Statement": [{"Effect": "Allow", "Action": ["tos:GetObject"], "Resource": ["*"]}]})
+READ = {"policyName": "read", "policyDocument": DOCUMENT}
 RULE = {"applyServerSideEncryptionByDefault": {"sseAlgorithm": "AES256"}}
 Steps = Callable[[pulumi.ResourceOptions], None]
 
@@ -42,19 +43,21 @@ def after(opts: pulumi.ResourceOptions, *others: Any) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(others)))
 
 
-def test_wrong_arguments_are_refused_before_anything_is_made(engine: Engine, cloud: Cloud) -> None:
-    def steps() -> None:
-        opts = provided()
-        in_cloud(BUCKET, "acl", opts, bucketName="weights", publicAcl="open")
-        in_cloud(ENCRYPTION, "rule", opts, bucketName="weights")
-        in_cloud(POLICY, "policy", opts, policyName="read", policyDocument=DOCUMENT, force=True)
-
-    outcome = engine.preview(steps)
-    told = "\n".join(outcome.errors)
-    assert not outcome.ok and cloud.left() == {}
-    assert 'expected publicAcl to be one of ["private" "public-read"' in told
-    assert "Invalid or unknown key. Examine values at 'policy.force'" in told
-    assert 'Missing required argument. The argument "rule" is required' in told
+@pytest.mark.parametrize(
+    "token, arguments, words",
+    [
+        (BUCKET, {"bucketName": "weights", "publicAcl": "open"}, 'to be one of ["private" "public-read"'),
+        (ENCRYPTION, {"bucketName": "weights"}, 'Missing required argument. The argument "rule" is required'),
+        (POLICY, {**READ, "force": True}, "Invalid or unknown key. Examine values at 'r.force'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_made(
+    engine: Engine, cloud: Cloud, token: str, arguments: dict[str, Any], words: str
+) -> None:
+    outcome = engine.preview(lambda: in_cloud(token, "r", provided(), **arguments))
+    assert not outcome.ok
+    assert words in "\n".join(outcome.errors)
+    assert cloud.left() == {}
 
 
 @pytest.mark.parametrize("owner", ["2100000001", "1000000000000001"])
@@ -68,7 +71,6 @@ def test_a_bucket_tells_what_the_cloud_made_up_and_what_cannot_change_is_replace
     def detail(**arguments: Any) -> dict[str, str]:
         return engine.preview(lambda: bucket(provided(), **arguments)).detail["b"]
 
-    assert "InvalidBucketName" in refusal(engine, lambda opts: bucket(opts, "weights_1"))
     assert up(engine, bucket).ok
     told = engine.resource("b")
     assert told["id"] == "weights"
@@ -80,28 +82,24 @@ def test_a_bucket_tells_what_the_cloud_made_up_and_what_cannot_change_is_replace
     assert detail(storageClass="IA") == {"storageClass": "update"}
 
 
-def test_settings_need_a_bucket_and_go_without_it(engine: Engine, cloud: Cloud) -> None:
+def test_a_setting_goes_with_its_resource(engine: Engine, cloud: Cloud) -> None:
     def encrypted(opts: pulumi.ResourceOptions) -> None:
         in_cloud(ENCRYPTION, "e", after(opts, bucket(opts)), bucketName="weights", rule=RULE)
 
-    told = refusal(engine, lambda opts: in_cloud(ENCRYPTION, "e", opts, bucketName="weights", rule=RULE))
-    assert "NoSuchBucket" in told
     assert up(engine, encrypted).ok
     assert cloud.tables()["buckets"]["weights"]["encryption"] == RULE
     assert up(engine, bucket).ok
     assert "encryption" not in cloud.tables()["buckets"]["weights"]
 
 
-def test_a_bucket_that_is_gone_fails_a_refresh_and_a_user_that_is_gone_leaves_the_state(
-    engine: Engine, cloud: Cloud
-) -> None:
-    def steps(opts: pulumi.ResourceOptions) -> None:
-        in_cloud(USER, "u", opts, userName="reader")
-
-    assert up(engine, steps).ok
+def test_a_user_that_is_gone_leaves_the_state(engine: Engine, cloud: Cloud) -> None:
+    assert up(engine, lambda opts: in_cloud(USER, "u", opts, userName="reader")).ok
     cloud.file.write_text("{}")
     assert engine.refresh().ok
     assert "u" not in engine.names()
+
+
+def test_a_bucket_that_is_gone_fails_a_refresh(engine: Engine, cloud: Cloud) -> None:
     assert up(engine, bucket).ok
     cloud.file.write_text("{}")
     outcome = engine.refresh()
@@ -109,57 +107,82 @@ def test_a_bucket_that_is_gone_fails_a_refresh_and_a_user_that_is_gone_leaves_th
     assert "error on reading tos bucket" in "".join(outcome.errors) and "NoSuchBucket" in "".join(outcome.errors)
 
 
-def test_names_are_taken_once_and_attached_things_must_be_there(engine: Engine, cloud: Cloud) -> None:
-    def twice(token: str, **arguments: str) -> str:
-        def steps(opts: pulumi.ResourceOptions) -> None:
-            in_cloud(token, "second", after(opts, in_cloud(token, "first", opts, **arguments)), **arguments)
+@pytest.mark.parametrize(
+    "token, arguments, code",
+    [
+        (BUCKET, {"bucketName": "weights_1"}, "InvalidBucketName"),
+        (ENCRYPTION, {"bucketName": "weights", "rule": RULE}, "NoSuchBucket"),
+        (ATTACHMENT, {"userName": "nobody", "policyName": "read", "policyType": "Custom"}, "UserNotExist"),
+        (POLICY, {"policyName": "read", "policyDocument": "{}"}, "InvalidPolicyDocument"),
+    ],
+)
+def test_what_the_cloud_does_not_take_is_refused(
+    engine: Engine, cloud: Cloud, token: str, arguments: dict[str, Any], code: str
+) -> None:
+    assert code in refusal(engine, lambda opts: in_cloud(token, "r", opts, **arguments))
+    assert cloud.left() == {}
 
-        return refusal(engine, steps)
 
-    assert "UserAlreadyExists" in twice(USER, userName="own")
-    assert "PolicyAlreadyExists" in twice(POLICY, policyName="own", policyDocument=DOCUMENT)
-    lacking = {"userName": "nobody", "policyName": "own", "policyType": "Custom"}
-    assert "UserNotExist" in refusal(engine, lambda opts: in_cloud(ATTACHMENT, "a", opts, **lacking))
-    bad = {"policyName": "bad", "policyDocument": "{}"}
-    assert "InvalidPolicyDocument" in refusal(engine, lambda opts: in_cloud(POLICY, "p", opts, **bad))
-    assert not {"attachments"} & cloud.left().keys()
-
-
-def test_a_user_and_a_policy_stay_while_they_are_used(engine: Engine, cloud: Cloud) -> None:
-    cloud.environment["MODELSERVE_CLOUD_RETRY_SECONDS"] = "0"
-
+@pytest.mark.parametrize("token, arguments", [(USER, {"userName": "own"}), (POLICY, READ)])
+def test_a_name_of_a_user_or_policy_is_taken_once(
+    engine: Engine, cloud: Cloud, token: str, arguments: dict[str, str]
+) -> None:
     def steps(opts: pulumi.ResourceOptions) -> None:
-        in_cloud(USER, "u", opts, userName="reader")
-        in_cloud(POLICY, "p", opts, policyName="read", policyDocument=DOCUMENT)
+        in_cloud(token, "second", after(opts, in_cloud(token, "first", opts, **arguments)), **arguments)
 
-    assert up(engine, steps).ok
+    assert f"{token.rpartition(':')[2]}AlreadyExists" in refusal(engine, steps)
+
+
+@pytest.mark.parametrize(
+    "table, key, words",
+    [
+        ("attachments", "reader:read:Custom", "DeleteConflict: The user still has 1 policies"),
+        ("keys", "AKLTbyhand", "DeleteConflict: The user still has 1 access keys"),
+    ],
+)
+def test_a_user_stays_while_it_has_a_key_or_a_policy(
+    engine: Engine, cloud: Cloud, table: str, key: str, words: str
+) -> None:
+    assert up(engine, lambda opts: in_cloud(USER, "u", opts, userName="reader")).ok
+    tables = cloud.tables()
+    tables[table][key] = {"user": "reader", "policy": "read", "type": "Custom", "secret": "x", "status": "active"}
+    cloud.file.write_text(json.dumps(tables))
+    assert words in engine.destroy().error
+    assert cloud.left()["users"] == ["reader"]
+
+
+def test_a_policy_stays_while_a_user_has_it(engine: Engine, cloud: Cloud) -> None:
+    cloud.environment["MODELSERVE_CLOUD_RETRY_SECONDS"] = "0"
+    assert up(engine, lambda opts: in_cloud(POLICY, "p", opts, **READ)).ok
     tables = cloud.tables()
     tables["attachments"]["reader:read:Custom"] = {"user": "reader", "policy": "read", "type": "Custom"}
-    tables["keys"]["AKLTbyhand"] = {"user": "reader", "secret": "x", "status": "active"}
     cloud.file.write_text(json.dumps(tables))
-    told = engine.destroy().error
-    assert "DeleteConflict: The user still has 1 access keys" in told
-    assert "DeleteConflict: The policy is attached to users" in told
-    assert {"users", "policies"} <= cloud.left().keys()
+    assert "DeleteConflict: The policy is attached to users" in engine.destroy().error
+    assert cloud.left()["policies"] == ["read"]
 
 
-def test_a_user_has_two_keys_at_most_and_only_their_creator_is_told_the_secret(engine: Engine, cloud: Cloud) -> None:
-    def keys(*numbers: str) -> Steps:
-        def steps(opts: pulumi.ResourceOptions) -> None:
-            user = in_cloud(USER, "u", opts, userName="reader")
-            for number in numbers:
-                in_cloud(KEY, f"k{number}", after(opts, user), userName="reader", secretAccessKey=None)
+def test_a_user_has_two_keys_at_most(engine: Engine, cloud: Cloud) -> None:
+    def steps(opts: pulumi.ResourceOptions) -> None:
+        user = in_cloud(USER, "u", opts, userName="reader")
+        for number in "123":
+            in_cloud(KEY, f"k{number}", after(opts, user), userName="reader")
 
-        return steps
+    assert "LimitExceeded" in refusal(engine, steps)
+    assert len(cloud.left()["keys"]) == 2
 
-    assert up(engine, keys("1", "2")).ok
-    assert "LimitExceeded" in refusal(engine, keys("1", "2", "3"))
+
+def test_a_secret_is_told_to_the_keys_creator_only_and_secretly(engine: Engine, cloud: Cloud) -> None:
+    def steps(opts: pulumi.ResourceOptions) -> None:
+        user = in_cloud(USER, "u", opts, userName="reader")
+        in_cloud(KEY, "k", after(opts, user), userName="reader", secretAccessKey=None)
+
+    assert up(engine, steps).ok
     assert engine.refresh().ok
-    for name in ("k1", "k2"):
-        told = engine.resource(name)
-        assert told["id"] == told["outputs"]["accessKeyId"] in cloud.tables()["keys"]
-        assert set(told["outputs"]["secretAccessKey"]) == {"4dabf18193072939515e22adb298388d", "ciphertext"}
-        assert cloud.tables()["keys"][told["id"]]["secret"] not in json.dumps(engine.state())
+    ((key_id, key),) = cloud.tables()["keys"].items()
+    told = engine.resource("k")
+    assert told["id"] == told["outputs"]["accessKeyId"] == key_id
+    assert set(told["outputs"]["secretAccessKey"]) == {"4dabf18193072939515e22adb298388d", "ciphertext"}
+    assert key["secret"] not in json.dumps(engine.state())
 
 
 def test_a_user_is_renamed_under_the_engines_feet(engine: Engine, cloud: Cloud) -> None:
@@ -192,13 +215,16 @@ def test_a_fault_takes_a_permission_away_until_it_is_gone(engine: Engine, cloud:
     assert up(engine, bucket).ok
 
 
-def test_what_the_stand_in_lacks_is_named(engine: Engine, cloud: Cloud) -> None:
+def test_a_region_that_is_none_is_refused_in_the_preview(engine: Engine, cloud: Cloud) -> None:
     outcome = engine.preview(lambda: bucket(provided("cn-bejing")))
-    assert not outcome.ok and "Invalid Volcengine region: cn-bejing" in "".join(outcome.errors)
+    assert not outcome.ok
+    assert "Invalid Volcengine region: cn-bejing" in "".join(outcome.errors)
+
+
+def test_a_type_that_the_stand_in_lacks_is_named(engine: Engine, cloud: Cloud) -> None:
     outcome = engine.preview(lambda: in_cloud("vpc/vpc:Vpc", "n", provided()))
-    assert not outcome.ok and "has no volcengine:vpc/vpc:Vpc: local/providers/volcengine/RULES.md" in "".join(
-        outcome.errors
-    )
+    assert not outcome.ok
+    assert "has no volcengine:vpc/vpc:Vpc: local/providers/volcengine/RULES.md" in "".join(outcome.errors)
 
 
 def test_the_plugin_starts_without_the_sdk() -> None:
