@@ -1,4 +1,4 @@
-"""A sync's Job on the rehearsal: the real Job controller and program, rclone; hub, object store and volume on loopback."""
+"""A sync's Job on the rehearsal: the real Job controller and program, rclone; hub, store and volume on loopback."""
 
 from __future__ import annotations
 
