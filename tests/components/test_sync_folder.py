@@ -118,6 +118,26 @@ def test_a_volume_without_room_is_named_before_anything_is_moved(tmp_path: Path)
         Folder(tmp_path, "the volume").make_room([File("a", 10**18)])
 
 
+def test_a_copy_that_does_not_fit_is_refused_before_a_byte_of_it(room: Room, volume: Path):
+    room.objects.mkdir(parents=True)
+    with (room.objects / "model.safetensors").open("wb") as sparse:
+        sparse.truncate(8 << 40)
+    ended = room.run(**fill(volume, MANIFEST="0"))
+    assert ended.status == 1
+    assert ended.lines[-1].startswith("failed: no space: 8192.0 GiB are missing and the disk has ")
+    assert files(volume) == {}
+
+
+def test_hashes_are_noted_with_a_file_until_it_changes(tmp_path: Path):
+    folder = Folder(tmp_path, "the volume")
+    (folder.scratch / "0.part").write_bytes(b"abc")
+    folder.put(folder.scratch / "0.part", "sub/a.json", {"sha256": "s", "git-sha1": "g"})
+    noted = folder.hashes()["sub/a.json"]
+    assert (noted["sha256"], noted["git-sha1"]) == ("s", "g") and (tmp_path / "sub/a.json").read_bytes() == b"abc"
+    (tmp_path / "sub/a.json").write_bytes(b"abcd")
+    assert folder.hashes() == {"sub/a.json": {}}
+
+
 def test_a_volume_that_cannot_be_written_is_one_line(room: Room, tmp_path: Path):
     (tmp_path / "file").touch()
     ended = room.run(FOLDER=str(tmp_path / "file" / "model"))
@@ -130,7 +150,7 @@ def test_a_volume_that_cannot_be_written_is_one_line(room: Room, tmp_path: Path)
 # --- out of a bucket
 
 
-def fill(room: Room, folder: Path, **changes: str) -> dict[str, str]:
+def fill(folder: Path, **changes: str) -> dict[str, str]:
     """Settings of a fill."""
     return {"FROM": "bucket", "FOLDER": str(folder), "CALLED": "the disk"} | changes
 
@@ -138,29 +158,29 @@ def fill(room: Room, folder: Path, **changes: str) -> dict[str, str]:
 def test_a_disk_gets_what_the_buckets_manifest_lists_and_asks_no_hub(room: Room, volume: Path):
     room.run()
     room.hub.seen.clear()
-    ended = room.run(**fill(room, volume))
+    ended = room.run(**fill(volume))
     assert ended.status == 0, ended.lines
     assert_whole(volume)
-    assert room.run(**fill(room, volume)).lines == ["nothing to do: all 7 files, 10.0 MiB, are in the disk"]
+    assert room.run(**fill(volume)).lines == ["nothing to do: all 7 files, 10.0 MiB, are in the disk"]
     assert room.hub.seen == []
 
 
 def test_killed_again_and_again_a_fill_gets_there_and_trusts_no_half_of_anything(room: Room, volume: Path):
     room.run()
     for arrived in (1, 3, 5):
-        process = room.start(**fill(room, volume, PARALLEL="1"))
+        process = room.start(**fill(volume, PARALLEL="1"))
         try:
             eventually(lambda n=arrived, p=process: len(files(volume)) >= n or p.poll() is not None, "nothing arrives")
         finally:
             kill(process)
-    assert room.run(**fill(room, volume)).status == 0
+    assert room.run(**fill(volume)).status == 0
     assert_whole(volume)
 
 
 def test_bytes_that_are_not_the_manifests_never_get_their_name(room: Room, volume: Path):
     room.run()
     (room.objects / SHARDS[0]).write_bytes(b"y" * len(MODEL[SHARDS[0]]))
-    ended = room.run(**fill(room, volume))
+    ended = room.run(**fill(volume))
     assert ended.status != 0 and SHARDS[0] in ended.lines[-1]
     assert not {SHARDS[0], MANIFEST} & files(volume).keys()
 
@@ -168,25 +188,25 @@ def test_bytes_that_are_not_the_manifests_never_get_their_name(room: Room, volum
 def test_a_bucket_without_a_manifest_is_not_taken_for_a_model_unless_that_is_asked_for(room: Room, volume: Path):
     room.run()
     (room.objects / MANIFEST).unlink()
-    ended = room.run(**fill(room, volume, ATTEMPTS="2"))
+    ended = room.run(**fill(volume, ATTEMPTS="2"))
     assert ended.status == 2
     assert ended.lines[-1].endswith("has no manifest: its sync has not ended; gave up after 2 attempts")
     (room.objects / ".git").mkdir()
     (room.objects / ".git/config").write_bytes(b"[core]")
-    assert room.run(**fill(room, volume, MANIFEST="0")).status == 0
+    assert room.run(**fill(volume, MANIFEST="0")).status == 0
     assert {path: data for path, data in files(volume).items() if path != MANIFEST} == WANTED
 
 
 def test_a_bucket_that_lost_a_file_is_not_copied(room: Room, volume: Path):
     room.run()
     (room.objects / SHARDS[1]).unlink()
-    ended = room.run(**fill(room, volume))
+    ended = room.run(**fill(volume))
     assert ended.status == 1 and ended.lines[-1].endswith("holds other files than its manifest says: sync it again")
 
 
 def test_a_refused_key_and_an_empty_prefix_are_one_line(room: Room, volume: Path):
     room.run()
-    ended = room.run(**fill(room, volume, KEY_SECRET="canary-wrong"))
+    ended = room.run(**fill(volume, KEY_SECRET="canary-wrong"))
     assert ended.status == 1 and ended.lines[-1].endswith("give a key that may list and read models/DeepSeek-R1/*")
-    ended = room.run(**fill(room, volume, PREFIX="models/none", MANIFEST="0"))
+    ended = room.run(**fill(volume, PREFIX="models/none", MANIFEST="0"))
     assert ended.status == 1 and ended.lines[-1].endswith("check bucket and prefix")

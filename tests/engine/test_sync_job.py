@@ -1,4 +1,4 @@
-"""A sync's Job on the rehearsal: the real Job controller, the real program, rclone, a loopback hub and object store."""
+"""A sync's Job on the rehearsal: the real Job controller and program, rclone; hub, store and volume on loopback."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import base64
 import secrets
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from components import model_sync
+from components import model_claim, model_sync
 from components.credentials import KeyPair
+from components.model_claim import ModelClaimArgs
 from components.model_sync import ModelSyncArgs
 from local import faults, object_store
 from local.api import ApiError, wait_until
 from local.control_plane import ControlPlane
+from local.jobs import volume_folder
 
 _JOBS = "/apis/batch/v1/namespaces/default/jobs"
 _PODS = "/api/v1/namespaces/default/pods"
@@ -118,3 +121,42 @@ def test_a_job_that_was_told_to_fail_fails_and_heals_when_the_cause_is_gone(room
     assert room.log() == "modelserve: sync: failed: the rehearsal was told to let this fail\n"
     faults.put(room.plane.folder, "Job", room.name, None)
     assert room.run() == "Complete", room.log()
+
+
+def test_a_claim_that_waits_for_its_first_pod_gets_it_from_the_sync_and_is_filled(room: Room) -> None:
+    name = room.name
+    storage_class = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "capacity": {"storage": "700Gi"},
+            "hostPath": {"path": "/nowhere"},
+            "storageClassName": name,
+        },
+    }
+    claim = model_claim.claim(
+        name, ModelClaimArgs(stack="test", namespace="default", size_gib=700, storage_class=name, readers=2)
+    )
+    at = f"/api/v1/namespaces/default/persistentvolumeclaims/{claim['metadata']['name']}"
+    room.made += [at, f"/api/v1/persistentvolumes/{name}", f"/apis/storage.k8s.io/v1/storageclasses/{name}"]
+    for path, manifest in zip(reversed(room.made[-3:]), (storage_class, volume, claim), strict=True):
+        room.api.apply(path, manifest)
+    assert room.api.get(at)["status"].get("phase") == "Pending"
+    no_bucket: dict[str, Any] = {"bucket": None, "endpoint": "", "key": None, "scratch_gib": 0}
+    room.args = replace(room.args, **no_bucket, claim=claim["metadata"]["name"], user=0)
+    assert room.run() == "Complete", room.log()
+    assert room.api.get(at)["status"]["phase"] == "Bound"
+    assert "modelserve: sync: done: 9 files" in room.log()
+    folder = volume_folder(room.plane.folder, "default", claim["metadata"]["name"]) / "models/DeepSeek-R1"
+    assert (folder / "modelserve-manifest.json").is_file() and (folder / "config.json").is_file()
+    assert room.run() == "Complete"
+    assert room.log().splitlines() == ["modelserve: sync: nothing to do: all 9 files, 0.4 MiB, are in the volume"]

@@ -13,7 +13,7 @@ import pytest
 
 from local import faults
 from local.api import ApiError, wait_until
-from local.jobs import Jobs, ended, translated, write_addresses
+from local.jobs import Jobs, ended, translated, volume_folder, write_addresses
 
 PROGRAM = """
 import os, pathlib, time
@@ -160,6 +160,14 @@ def test_the_program_finds_its_volumes_its_secrets_and_the_clouds_hosts_on_loopb
     assert said["MODELSERVE_SCRATCH"].startswith(str(room.folder))
     assert room.log()[-1] == "rclone the tool"
     assert list((room.folder / "sync-pods").iterdir()) == [], "the pod's folders outlive it"
+
+
+def test_what_lies_on_a_claims_volume_outlives_the_pod(room: Room):
+    seen = pod()
+    seen["spec"]["volumes"][2] = {"name": "scratch", "persistentVolumeClaim": {"claimName": "models"}}
+    room.see(seen)
+    room.outcome()
+    assert [file.name for file in volume_folder(room.folder, "default", "models").iterdir()] == ["written"]
 
 
 def test_its_output_is_the_pods_log_behind_the_api_server(room: Room):
