@@ -84,11 +84,9 @@ class CloudStack:
         found = self.secrets.get_secret(key), self.secrets.get_secret(secret)
         return KeyPair(*found) if found[0] is not None and found[1] is not None else None
 
-    def monitor(
-        self, labels: Mapping[str, str], annotations: Mapping[str, str], after: Sequence[pulumi.Resource]
-    ) -> None:
-        """What lets Prometheus and Grafana see the services, where the stack file asks for it. `labels` are the cloud's
-        own Prometheus's, taken unless the stack file has others."""
+    def monitor(self) -> None:
+        """What lets Prometheus and Grafana see the services, where the stack file asks for it, by its own labels or
+        those of the cloud's Prometheus."""
         chosen = self.config.monitoring
         if not chosen.enabled:
             return

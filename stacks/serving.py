@@ -147,10 +147,9 @@ class Serving:
         service = planned.service
         routed = aibrix.model_labels(name, service.port) if service.gateway == "aibrix" else {}
         args = RayLwsGroupArgs(
-            **common,
+            **{**common, "startup_seconds": planned.startup_seconds},
             lws_version=place.lws_version,
             launcher=service.engine.launcher,
-            weights_seconds=planned.copy_seconds,
             object_name=_group_name(name, planned),
             object_labels=routed,
             leader_labels=routed,
