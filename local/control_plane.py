@@ -2,7 +2,7 @@
 
 Owns the folder `clusters/NAME` in the work folder, everything in it, and the processes recorded there. Several run side
 by side on free ports. What the fake nodes do with pods stands in stages/, which operators run in operators.py,
-and fluid.py plays one that cannot.
+and fluid.py and gateway.py play those that cannot.
 """
 
 from __future__ import annotations
@@ -199,6 +199,7 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
     here = ["--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
     for name, options in (
         ("engines", []),
+        ("gateway", []),
         ("fluid", ["--load-seconds", str(load_seconds)]),
         ("jobs", ["--rclone", programs["rclone"], "--store", store]),
     ):

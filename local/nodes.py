@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class NodePool:
-    """`count` GPU nodes of one product, and one node without GPUs for jobs.
+    """`count` GPU nodes of one product and instance type, and one node without GPUs for jobs.
 
     The default holds one group of two pods with 8 GPUs each, so that what is too big stays unscheduled.
     """
@@ -17,6 +17,7 @@ class NodePool:
     product: str = "NVIDIA-H20-96G"
     gpus: int = 8
     rdma: int = 8
+    instance_type: str = "ecs.ebmhpcpni3l.48xlarge"
     cpu: str = "192"
     memory: str = "2Ti"
 
@@ -27,6 +28,7 @@ class NodePool:
             "nvidia.com/gpu.product": self.product,
             "alibabacloud.com/gpu-model-series": self.product,
             "machine.cluster.vke.volcengine.com/gpu-name": self.product,
+            "node.kubernetes.io/instance-type": self.instance_type,
         }
         nodes = [_node(f"gpu-{i}", self.cpu, self.memory, labels, extended) for i in range(self.count)]
         return [*nodes, _node("cpu-0", "64", "512Gi", {}, {})]

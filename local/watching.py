@@ -68,6 +68,8 @@ class Things:
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self.things: dict[str, dict[str, Any]] = {}
+        # Whether all that there is has been seen once.
+        self.listed = False
 
     def see(self, thing: dict[str, Any]) -> None:
         """Takes in an object, unless a newer state of it is known."""
@@ -86,6 +88,7 @@ class Things:
         """Every object that is not among `items` is gone."""
         for uid in self.things.keys() - {item["metadata"]["uid"] for item in items}:
             self.forget(uid)
+        self.listed = True
 
     def named(self, like: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:
         """The object in the namespace of `like` with its name, or with another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import secrets
@@ -197,6 +198,9 @@ def test_the_context_is_named_rehearsal_and_every_server_is_on_the_loopback(cont
     assert config["current-context"] == "rehearsal" and [c["name"] for c in config["contexts"]] == ["rehearsal"]
     assert urlsplit(config["clusters"][0]["cluster"]["server"]).hostname == "127.0.0.1"
     assert json.loads((control_plane.folder / "kwokctl.json").read_text())["options"]["bindAddress"] == "127.0.0.1"
+    # Webhooks of what a stack installs call Services, which the API server really dials.
+    service = control_plane.api.get("/api/v1/namespaces/default/services/kubernetes")
+    assert ipaddress.ip_address(service["spec"]["clusterIP"]).is_loopback
 
 
 def test_the_volume_claim_with_weights_is_bound(control_plane: ControlPlane) -> None:

@@ -1,4 +1,4 @@
-"""AIBrix's manifests on the rehearsal: the files of a release, made once, with a kustomize that says what it saw."""
+"""AIBrix's manifests on the rehearsal: a release's files, made once. With a kustomize that only says what it saw."""
 
 from __future__ import annotations
 

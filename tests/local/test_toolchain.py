@@ -183,3 +183,10 @@ def test_every_program_is_pinned_and_the_manager_is_one_that_reports_observed_ge
 def test_a_module_that_nobody_pins_is_refused() -> None:
     with pytest.raises(KeyError, match=r"example\.org/unknown"):
         toolchain.module("example.org/unknown")
+
+
+def test_a_module_is_taken_as_it_is_required_itself_not_as_another_programs_build_needs_it() -> None:
+    older = (ROOT / "local" / "toolchain" / "aibrix" / "go.mod").read_text()
+    assert "sigs.k8s.io/gateway-api v1.0.0 // indirect" in older
+    assert "sigs.k8s.io/gateway-api" not in toolchain.pinned("aibrix")
+    assert toolchain.pinned("manifests")["sigs.k8s.io/gateway-api"].startswith("v1.2.")
