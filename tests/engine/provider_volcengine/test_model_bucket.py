@@ -101,7 +101,7 @@ def test_a_kept_bucket_outlives_the_stack_with_its_settings_and_a_later_up_finds
     assert weights.read_text() == "weights"
 
 
-def test_a_bucket_with_weights_is_tried_again_and_stays(engine: Engine, cloud: Cloud) -> None:
+def test_a_bucket_with_weights_is_not_destroyed_unless_it_is_emptied(engine: Engine, cloud: Cloud) -> None:
     cloud.environment["MODELSERVE_CLOUD_RETRY_SECONDS"] = "0.3"
     assert engine.up(program(ARGS)).ok
     (cloud.objects("weights-1") / "object").write_text("weights")
