@@ -10,7 +10,8 @@ import pytest
 
 from components.sync.folder import OWN, Folder
 from components.sync.manifest import File
-from components.sync.retries import Fatal
+from components.sync.retries import Fatal, Patience
+from components.sync.transfer import Limits, Sync
 from local.hub import Fault
 from tests.components.conftest import MANIFEST, MODEL, SHARDS, WANTED, Room, eventually, kill
 
@@ -118,14 +119,22 @@ def test_a_volume_without_room_is_named_before_anything_is_moved(tmp_path: Path)
         Folder(tmp_path, "the volume").make_room([File("a", 10**18)])
 
 
-def test_a_copy_that_does_not_fit_is_refused_before_a_byte_of_it(room: Room, volume: Path):
-    room.objects.mkdir(parents=True)
-    with (room.objects / "model.safetensors").open("wb") as sparse:
-        sparse.truncate(8 << 40)
-    ended = room.run(**fill(volume, MANIFEST="0"))
-    assert ended.status == 1
-    assert ended.lines[-1].startswith("failed: no space: 8192.0 GiB are missing and the disk has ")
-    assert files(volume) == {}
+class Huge:
+    """A source with a file that no disk holds, and that nobody may ask for."""
+
+    called, url, repository, revision, pinned = "the hub", "https://hub", "owner/huge", "main", False
+
+    def files(self) -> list[File]:
+        return [File("model.safetensors", 10**18)]
+
+
+def test_a_model_that_does_not_fit_is_refused_before_a_byte_of_it(tmp_path: Path):
+    said: list[str] = []
+    folder = Folder(tmp_path, "the volume")
+    patience = Patience(1, 0, said.append)
+    with pytest.raises(Fatal, match="^no space: "):
+        Sync(Huge(), folder, None, patience, folder.scratch, Limits(None), said.append).run()
+    assert files(tmp_path) == {} and said == []
 
 
 def test_hashes_are_noted_with_a_file_until_it_changes(tmp_path: Path):
