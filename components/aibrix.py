@@ -8,6 +8,7 @@ before, and go after.
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from planning.errors import PlanError
 
 INSTANCE = "aibrix"
 _SECONDS = 600
-_GATEWAY_ADDON = "envoy-gateway"
+_GATEWAY_ADDON, _KINDS_ADDON = "envoy-gateway", "aibrix-kinds"
 _CRD, _SECRET = "CustomResourceDefinition", "Secret"
 _RAY_GROUP = "ray.io"
 _CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "GatewayClass"}
@@ -106,6 +107,30 @@ def gateway_addon(version: str, sources: Images | None = None) -> Addon:
         namespace=source.namespace,
         values=values,
     )
+
+
+def kinds_addon(args: AibrixArgs, chart: str) -> Addon:
+    """AIBrix's and Ray's kinds as one release of the local `chart`, which has them in its `crds/`: Helm makes those
+    that are not there, leaves others' alone, and never deletes one, so that no destroy takes anybody's fleets along.
+
+    Not one resource each: their schemas have a hundred thousand values, which the engine would compare and log at
+    every preview, for minutes.
+    """
+    source = addons.source(_KINDS_ADDON, "upstream", "")
+    return Addon(
+        name=_KINDS_ADDON,
+        release=source.release,
+        chart=chart,
+        version=args.version,
+        namespace=source.namespace,
+    )
+
+
+def kinds_chart(args: AibrixArgs) -> dict[str, str]:
+    """The files of that chart, by path."""
+    about = {"apiVersion": "v2", "name": _KINDS_ADDON, "version": args.version, "description": "AIBrix's kinds"}
+    files = {f"crds/{kind['metadata']['name']}.yaml": json.dumps(kind) for kind in crds(args)}
+    return {"Chart.yaml": json.dumps(about), **files}
 
 
 def _gateway_image(version: str) -> str:
@@ -286,8 +311,7 @@ _REWRITES = {
 
 
 class Aibrix(pulumi.ComponentResource):
-    """The installation. `takes_over` is a provider of its own for the kinds (`kubernetes_provider`): no destroy
-    removes them, so that they may be there already, and a later release's take the place of an earlier one's.
+    """The installation, without its kinds: those are an add-on (`kinds_addon`) that must be there before.
 
     What AIBrix's controllers work on depends on `controllers`, what needs its gateway on `parts`: then they outlive it.
     """
@@ -297,30 +321,16 @@ class Aibrix(pulumi.ComponentResource):
     gateway: KubernetesObject
     """The Gateway, with its address in its status."""
 
-    def __init__(
-        self,
-        name: str,
-        args: AibrixArgs,
-        takes_over: pulumi.ProviderResource,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
+    def __init__(self, name: str, args: AibrixArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:cluster:Aibrix", name, {}, opts)
         self._name, self._args = name, args
-        kept = [
-            kubernetes_object(
-                _logical(name, kind),
-                kind,
-                pulumi.ResourceOptions(parent=self, provider=takes_over, retain_on_delete=True),
-            )
-            for kind in crds(args)
-        ]
         left = objects(args)
         namespaces = self._layer(left, {"Namespace"}, [])
         basis = self._layer(left, {each["kind"] for each in left} - set().union(*_LAYERS) - _WEBHOOKS, namespaces)
-        deployments = self._layer(left, {"Deployment"}, [*kept, *basis])
+        deployments = self._layer(left, {"Deployment"}, basis)
         # Before its controller answers, a webhook only makes requests slow.
         webhooks = self._layer(left, _WEBHOOKS, deployments)
-        self.controllers = [*kept, *deployments, *webhooks]
+        self.controllers = [*deployments, *webhooks]
         last = deployments
         for kinds in _GATEWAY_LAYERS:
             last = self._layer(left, kinds, last) or last

@@ -51,7 +51,7 @@ class Addon:
             return
         if "://" in self.chart and self.repo:
             raise PlanError(f"{self.name}: chart {self.chart} is a whole address; leave repo out")
-        if "://" not in self.chart and not self.repo:
+        if "://" not in self.chart and not self.repo and not self.chart.startswith("./"):
             raise PlanError(f"{self.name}: chart {self.chart} is no address; write its repository's as repo")
         addons.require_lasting_crds(self.name, self.operator)
 

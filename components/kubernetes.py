@@ -25,19 +25,12 @@ def labels(stack: str, service: str) -> dict[str, str]:
     return {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/instance": service, STACK_LABEL: stack}
 
 
-def kubernetes_provider(
-    name: str, context: str, kubeconfig: pulumi.Output[str] | None, *, takes_over: bool = False
-) -> pulumi.ProviderResource:
-    """The provider for one kubeconfig context; `kubeconfig` is content, or None for this machine's files.
-
-    One that takes over makes its own what is in the cluster already, whoever has written it: for objects that no
-    destroy removes, and for nothing else.
-    """
+def kubernetes_provider(name: str, context: str, kubeconfig: pulumi.Output[str] | None) -> pulumi.ProviderResource:
+    """The provider for one kubeconfig context; `kubeconfig` is content, or None for this machine's files."""
     return pulumi.ProviderResource(
         "kubernetes",
         name,
         {
-            **({"upsertExistingObjects": "true", "enablePatchForce": "true"} if takes_over else {}),
             # Empty, not absent: absent records the path in KUBECONFIG, which differs from machine to machine.
             "kubeconfig": kubeconfig if kubeconfig is not None else "",
             "context": context,

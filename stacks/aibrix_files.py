@@ -16,6 +16,8 @@ from stacks.refusals import ConfigError, Refusal
 
 # A folder with files that are taken in place of fetched ones, by their names.
 _INSTEAD = "MODELSERVE_MANIFESTS"
+# Files that the program writes for the plugins that it runs, below the stack's project.
+_OWN, _PROJECT = ".modelserve", Path(__file__).parent.parent
 
 
 def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
@@ -44,6 +46,20 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
     if refusals:
         raise ConfigError(refusals)
     return found
+
+
+def chart(release: str, files: Mapping[str, str]) -> str:
+    """Writes a chart of these files beside the program; gives its path, the same on every machine.
+
+    Relative, because it is an input of a resource: another one would be a change.
+    """
+    folder = Path(_OWN) / f"aibrix-kinds-{release}"
+    for name, text in files.items():
+        file = _PROJECT / folder / name
+        if not file.is_file() or file.read_text() != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    return f"./{folder}"
 
 
 def _cache() -> Path:

@@ -127,6 +127,7 @@ class CloudStack:
         return ModelBucket(
             "weights",
             ModelBucketArgs(
+                cloud=cloud.kind,
                 stack=self.name,
                 bucket=bucket.name,
                 region=cloud.region,

@@ -13,10 +13,10 @@ from typing import Any
 
 import pulumi
 
-from components.aibrix import Aibrix, AibrixArgs, gateway_addon
-from components.cluster_addons import Addon, ClusterAddons, ClusterAddonsArgs
+from components.aibrix import Aibrix, AibrixArgs, gateway_addon, kinds_addon, kinds_chart
+from components.cluster_addons import ClusterAddons, ClusterAddonsArgs
 from components.credentials import KeyPair, SecretKey
-from components.kubernetes import KubernetesObject, Manifest, kubernetes_provider
+from components.kubernetes import KubernetesObject, Manifest
 from components.model_claim import ModelClaim, ModelClaimArgs
 from components.model_download import (
     TOKEN,
@@ -33,7 +33,6 @@ from components.model_download import (
 )
 from components.names import model_object
 from components.volcengine import volcengine_provider
-from planning.aibrix_install import Images
 from planning.catalog import fact
 from stacks import addons, aibrix_files, engine
 from stacks.cloud_stack import CloudStack, Weights
@@ -71,45 +70,41 @@ class _Stack(CloudStack):
         super().__init__(config, plans, provider)
         self.chosen = config.addons.aibrix or AibrixChoice.model_construct()
         self.release = aibrix_release(config)
-        sources = Images(registry=self.chosen.registry, overrides=self.chosen.images)
         listed = addons.wanted(config) if any(plan.service.workload == "lws" for plan in plans.values()) else []
-        if documents:
-            listed.append(_gateway(self.release, sources, self.chosen.gateway_chart))
+        installing = self._aibrix_args(documents) if documents else None
+        if installing is not None:
+            gateway = gateway_addon(self.release, installing.sources)
+            chart = self.chosen.gateway_chart
+            listed.append(replace(gateway, chart=chart) if chart else gateway)
+            listed.append(kinds_addon(installing, aibrix_files.chart(self.release, kinds_chart(installing))))
         self.addons = ClusterAddons("addons", ClusterAddonsArgs(stack=self.name, addons=listed), self.on_cluster)
-        self.gateway: pulumi.Output[str] | None = None
         self.installed: list[pulumi.Resource] = list(self.addons.releases)
-        if documents:
-            self._install(documents)
+        self.gateway: pulumi.Output[str] | None = None
+        if installing is not None:
+            made = Aibrix("aibrix", installing, self.after(*self.addons.releases))
+            self.installed += [*made.controllers, *made.parts]
+            self.gateway = made.gateway.status.apply(_address)
         elif uses_aibrix(config):
-            known = fact("aibrix", "gateway", "object")
-            opts = pulumi.ResourceOptions.merge(
-                self.on_cluster, pulumi.ResourceOptions(id=f"{known['namespace']}/{known['name']}")
-            )
-            token = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
-            self.gateway = KubernetesObject(token, "gateway", {"status": None}, opts).status.apply(_address)
+            self.gateway = self._found_gateway().status.apply(_address)
 
-    def _install(self, documents: Mapping[str, Sequence[Manifest]]) -> None:
-        kubeconfig = self.secrets.get_secret("kubeconfig")
-        context = self.config.cluster.context
-        takes_over = kubernetes_provider("cluster-kinds", context, kubeconfig, takes_over=True)
-        longest = max(planned.service.routing.request_seconds for planned in self.plans.values())
-        made = Aibrix(
-            "aibrix",
-            AibrixArgs(
-                stack=self.name,
-                version=self.release,
-                documents=documents,
-                request_seconds=longest,
-                registry=self.chosen.registry,
-                images=self.chosen.images,
-                service_annotations=fact("clouds", "volcengine", "loadBalancer")[self.chosen.address],
-                kuberay=self.chosen.kuberay,
-            ),
-            takes_over,
-            self.after(*self.addons.releases),
+    def _aibrix_args(self, documents: Mapping[str, Sequence[Manifest]]) -> AibrixArgs:
+        return AibrixArgs(
+            stack=self.name,
+            version=self.release,
+            documents=documents,
+            request_seconds=max(planned.service.routing.request_seconds for planned in self.plans.values()),
+            registry=self.chosen.registry,
+            images=self.chosen.images,
+            service_annotations=fact("clouds", "volcengine", "loadBalancer")[self.chosen.address],
+            kuberay=self.chosen.kuberay,
         )
-        self.installed += [*made.controllers, *made.parts]
-        self.gateway = made.gateway.status.apply(_address)
+
+    def _found_gateway(self) -> KubernetesObject:
+        """The gateway that is there already, looked at and left alone."""
+        known = fact("aibrix", "gateway", "object")
+        opts = pulumi.ResourceOptions(id=f"{known['namespace']}/{known['name']}")
+        token = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
+        return KubernetesObject(token, "gateway", {"status": None}, pulumi.ResourceOptions.merge(self.on_cluster, opts))
 
     def source(self, model: str, planned: Planned) -> Weights:
         """The model's weights, from whichever of the four sources."""
@@ -274,11 +269,6 @@ class _Store:
     endpoint: str
     region: str
     key: KeyPair | None
-
-
-def _gateway(release: str, sources: Images, chart: str | None) -> Addon:
-    found = gateway_addon(release, sources)
-    return replace(found, chart=chart) if chart else found
 
 
 def _address(status: Mapping[str, Any]) -> str:
