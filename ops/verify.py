@@ -153,8 +153,11 @@ def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
 
 def _ask_service(cluster: Any, stack: StackConfig, name: str, timeout: float) -> Answer:
     key = cluster.secret(api_key_secret(name), API_KEY)
-    with cluster.forwarded(cluster.leader(service_object(name))) as url:
-        return ask(url, stack.services[name].served_model_name or name, key, timeout)
+    service = stack.services[name]
+    # AIBrix wants a Service of the model's own name.
+    front = name if service.gateway == "aibrix" else service_object(name)
+    with cluster.forwarded(cluster.leader(front)) as url:
+        return ask(url, service.served_model_name or name, key, timeout)
 
 
 def _outcome(service: str, answer: Any, *errors: type[Exception]) -> Outcome:
