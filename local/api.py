@@ -16,11 +16,10 @@ import yaml
 
 _FIELD_MANAGER = "rehearsal"
 _JSON = "application/json"
-# A kind that nobody asked for yet is told to wait while the server fills its cache; other clients wait by themselves.
+# A kind that nobody asked for yet is told to come back while the server fills its cache; other clients do so unasked.
 _PATIENCE = urllib3.Retry(
-    connect=0, read=0, redirect=0, other=0, status=10, status_forcelist={429}, allowed_methods=None,
-    raise_on_status=False,
-)  # fmt: skip
+    connect=0, read=0, redirect=0, other=0, status=10, allowed_methods=None, raise_on_status=False
+)
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 

@@ -141,3 +141,8 @@ def test_environment_keeps_state_and_cluster_apart_from_the_users_own(
     assert one["PULUMI_HOME"] == two["PULUMI_HOME"] == str(machine / "work" / "home")
     assert "the user's own" not in one.values()
     assert one["PATH"].startswith(f"{machine / 'work' / 'home' / 'bin'}:")
+
+
+def test_aibrix_is_read_from_what_was_rendered_here(machine: Path) -> None:
+    environment = pulumi_home.environment(plane(machine))
+    assert environment["MODELSERVE_MANIFESTS"] == str(machine / "work" / "manifests" / "aibrix-v0.7.0")
