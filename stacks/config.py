@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import Field, ValidationError
 
 from components.names import API_KEY, model_object, service_object
-from planning import addons, aibrix, flags
+from planning import addons, aibrix, aibrix_install, flags
 from planning.catalog import fact
 from planning.errors import PlanError
 from planning.fleet import name_limit as fleet_limit
@@ -253,6 +253,13 @@ def _most_nodes(service: Service) -> tuple[int, int]:
 def _addons(config: StackConfig) -> list[Refusal]:
     """Releases of add-ons that would harm the cluster, or not work on this cloud."""
     found = []
+    if config.addons.aibrix and config.addons.aibrix.install and uses_aibrix(config):
+        try:
+            aibrix_install.release(aibrix_release(config))
+        except PlanError as error:
+            _, _, said = str(error).partition(": ")
+            why, _, instead = said.partition("; ")
+            found.append(Refusal("addons.aibrix.version", aibrix_release(config), why, instead))
     for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid)):
         if choice is None or choice.version is None:
             continue

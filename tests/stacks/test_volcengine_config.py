@@ -62,6 +62,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ({f"{NAME}__podLabels": {"model.aibrix.ai/name": "x"}}, "is set by the program or its controllers"),
         ({"addons__aibrix__version": "0.6.0"}, "addons.aibrix.version: 0.6.0"),
         ({"addons__aibrix__version": "0.1.0"}, "addons.aibrix.version: 0.1.0"),
+        ({"addons__aibrix__version": "0.5.0"}, "the catalog does not know which Envoy Gateway it needs; write 0.2.1 or"),
         ({f"{NAME}__routing__strategy": "fastest"}, "routing.strategy: fastest: AIBrix 0.7.0 has no such strategy"),
         (
             {f"{NAME}__routing__strategy": "power-of-two", "addons__aibrix__version": "0.2.1"},
