@@ -240,7 +240,7 @@ def _ask(config: StackConfig, service: Service) -> Ask:
         speculative="--speculative-config" in flags,
         batched_tokens=_number(flags.get("--max-num-batched-tokens")),
         sequences=_number(flags.get("--max-num-seqs")),
-        supply=_supply(config),
+        supply=_supply(config, max(service.first_replicas, 1)),
         cache_size=_cache_size(config),
         memory_gib=gibibytes(service.resources.memory),
         prices=Prices(
@@ -269,21 +269,22 @@ def _pod_sizes(config: StackConfig) -> list[int]:
     return pods.get("gpus") or [8]
 
 
-def _supply(config: StackConfig) -> Supply:
+def _supply(config: StackConfig, replicas: int) -> Supply:
     """How weights come to the nodes: what is warm or full before the pods come is so by the order of the resources."""
     weights, given = config.weights, config.weights.gbit_per_second
     sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
     hub = fact("startup", "cold", "hubGbitPerSecond")
     fill = (sync.gbit_per_second or hub) if sync else None
     if isinstance(weights, HuggingfaceWeights):
-        return Supply("copy", given or hub)
+        return Supply("copy", given or hub, replicas=replicas)
     if isinstance(weights, PvcWeights):
         return Supply("mount", given, fill_gbit=fill, warm_first=sync is not None)
     link = given or _quota(config)
     if isinstance(weights, NvmeWeights):
-        return Supply("copy" if weights.bucket else "mount", link, fill_gbit=fill, warm_first=True)
+        way = "copy" if weights.bucket else "mount"
+        return Supply(way, link, fill_gbit=fill, warm_first=True, replicas=replicas)
     storage = "copy" if weights.read == "download" else "cache" if config.cache.engine == "fluid" else "mount"
-    return Supply(storage, link, fill_gbit=fill, warm_first=True)
+    return Supply(storage, link, fill_gbit=fill, warm_first=True, replicas=replicas)
 
 
 def _quota(config: StackConfig) -> float | None:

@@ -62,7 +62,10 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ({f"{NAME}__podLabels": {"model.aibrix.ai/name": "x"}}, "is set by the program or its controllers"),
         ({"addons__aibrix__version": "0.6.0"}, "addons.aibrix.version: 0.6.0"),
         ({"addons__aibrix__version": "0.1.0"}, "addons.aibrix.version: 0.1.0"),
-        ({"addons__aibrix__version": "0.5.0"}, "the catalog does not know which Envoy Gateway it needs; write 0.2.1 or"),
+        (
+            {"addons__aibrix__version": "0.5.0"},
+            "the catalog does not know which Envoy Gateway it needs; write 0.2.1 or",
+        ),
         ({f"{NAME}__routing__strategy": "fastest"}, "routing.strategy: fastest: AIBrix 0.7.0 has no such strategy"),
         (
             {f"{NAME}__routing__strategy": "power-of-two", "addons__aibrix__version": "0.2.1"},
@@ -116,6 +119,11 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
 def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said: str):
     (line,) = lines(changes)
     assert said in line
+
+
+def test_two_replicas_copy_over_the_one_link_that_one_has():
+    one, two = (plan_services(parse(FILE.changed(**{f"{NAME}__replicas": n})))["deepseek-r1-671b"] for n in (1, 2))
+    assert two.copy_seconds == pytest.approx(2 * one.copy_seconds, abs=2)
 
 
 def test_a_public_gateway_is_fine_with_a_key():
