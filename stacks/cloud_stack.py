@@ -42,6 +42,17 @@ class Weights:
     mounts: tuple[pulumi.Resource, ...] = ()
 
 
+@dataclass(frozen=True)
+class Store:
+    """A bucket as pods reach it. `endpoint` is a host or URL that speaks S3 (`scheme` says whose), `key` reads it."""
+
+    scheme: str
+    bucket: pulumi.Input[str]
+    endpoint: str
+    region: str
+    key: KeyPair
+
+
 class CloudStack:
     """The parts that every model of a stack shares."""
 
@@ -110,14 +121,16 @@ class CloudStack:
         )
         Monitoring("monitoring", args, self.on_cluster)
 
-    def stream(self, name: str, model: str, after: Sequence[pulumi.Resource]) -> tuple[engine.Source, pulumi.Resource]:
-        """The bucket as a source that engines read themselves, and the Secret with their key."""
-        weights, bucket = self.config.weights, self.bucket
-        assert isinstance(weights, BucketWeights) and bucket is not None
-        secret = engine.stream_key(name, self.name, self.namespace, bucket.reader)
+    def stream(
+        self, name: str, model: str, store: Store, after: Sequence[pulumi.Resource]
+    ) -> tuple[engine.Source, pulumi.Resource]:
+        """A bucket as a source that engines read themselves, and the Secret with their key."""
+        weights = self.config.weights
+        assert isinstance(weights, BucketWeights)
+        secret = engine.stream_key(name, self.name, self.namespace, store.key)
         called = secret["metadata"]["name"]
         made = kubernetes_object(called, secret, self.after(*after))
-        return engine.from_bucket(weights, model, bucket.bucket, bucket.endpoint, called), made
+        return engine.from_bucket(weights, model, store.bucket, store.endpoint, called), made
 
     def _bucket(self) -> ModelBucket | None:
         weights, bucket, cloud = self.config.weights, own_bucket(self.config), self.config.cloud

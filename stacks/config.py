@@ -21,7 +21,17 @@ from stacks.clouds import AcsCloud, Addons, Cloud, Cluster, LocalCloud, Monitori
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, shown, unknown_key
 from stacks.services import Service
 from stacks.values import Day, Strict
-from stacks.weights import Bucket, BucketWeights, Cache, HuggingfaceWeights, NvmeWeights, PvcWeights, Sync, Weights
+from stacks.weights import (
+    FOREIGN,
+    Bucket,
+    BucketWeights,
+    Cache,
+    HuggingfaceWeights,
+    NvmeWeights,
+    PvcWeights,
+    Sync,
+    Weights,
+)
 
 # Secret keys of the stack file, each with what it is. They are read as Pulumi secrets by the builder.
 SECRETS = {
@@ -131,7 +141,7 @@ def repository(given: Mapping[str, str], model: str) -> str | None:
 def own_bucket(config: StackConfig) -> Bucket | None:
     """The bucket of this stack's cloud that weights come from; None where there is none, or a foreign store's."""
     bucket = config.weights.bucket if isinstance(config.weights, (BucketWeights, NvmeWeights)) else None
-    return bucket if bucket is not None and bucket.store not in ("s3", "gcs") else None
+    return bucket if bucket is not None and bucket.store not in FOREIGN else None
 
 
 def _joined(config: StackConfig) -> list[Refusal]:
@@ -145,6 +155,9 @@ def _joined(config: StackConfig) -> list[Refusal]:
             else "it caches a bucket, and weights are on a claim"
         )
         found.append(Refusal("cache.engine", "fluid", why, "write none"))
+    if isinstance(weights, (BucketWeights, NvmeWeights)) and weights.sync and own_bucket(config) is None:
+        why = "a stack fills buckets of its own cloud only"
+        found.append(Refusal("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
     found += [*_addons(config), *_behind_gateway(config), *_nodes(config)]
     objects: dict[str, str] = {}
     for name, service in config.services.items():

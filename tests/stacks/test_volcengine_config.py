@@ -84,7 +84,10 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {"weights__bucket__name": "gs://my-bucket/x"},
             "buckets of Google are read by their S3 endpoint; write name",
         ),
-        ({"weights__bucket__store": "gcs"}, "weights.bucket.create: true: this cloud cannot make a bucket of gcs"),
+        (
+            {"weights__bucket": {"name": "my-bucket", "store": "gcs", "create": False}, "weights__sync": ...},
+            "weights.bucket.store: gcs: no identity can be made there, and there is no key; run: pulumi config",
+        ),
         ({"weights__bucket__store": "oss"}, "weights.bucket.store: oss: volcengine reads its own buckets; write tos"),
         ({"weights__read": "volume"}, "weights.read: volume: volcengine has no such way; write download or stream"),
         (
@@ -119,6 +122,17 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
 def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said: str):
     (line,) = lines(changes)
     assert said in line
+
+
+def test_a_foreign_bucket_is_read_with_a_key_and_neither_made_nor_filled():
+    keys = {"secrets": ["accessKey", "secretKey"]}
+    made = FILE.changed(weights__bucket__store="s3", weights__sync=...)
+    assert "weights.bucket.create: true: this cloud cannot make a bucket of s3" in FILE.lines(made, **keys)[0]
+    filled = FILE.changed(weights__bucket={"name": "my-bucket", "store": "s3", "create": False})
+    assert "weights.sync: a stack fills buckets of its own cloud only" in FILE.lines(filled, **keys)[0]
+    read = FILE.changed(weights__bucket={"name": "my-bucket", "store": "s3", "create": False}, weights__sync=...)
+    config = parse(read, **keys)
+    assert own_bucket(config) is None and plan_services(config)["deepseek-r1-671b"].copy_seconds > 0
 
 
 def test_two_replicas_copy_over_the_one_link_that_one_has():
