@@ -94,7 +94,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {"weights__read": "stream", f"{NAME}__engine__extraArgs": ["--load-format", "auto"]},
             "engine.extraArgs: --load-format: weights.read: stream says it; leave it out",
         ),
-        ({"weights__download__nodePath": "/var/models"}, "download.nodePath: /var/models: /var is on the system disk"),
+        ({"weights__download__nodePath": "/usr/models"}, "download.nodePath: /usr/models: /usr is on the system disk"),
         ({"weights": {"source": "nvme", "path": "/root/models"}}, "weights.path: /root/models: /root is on the system"),
         ({"weights": {"source": "nvme", "path": "models"}}, "weights.path: models: is not an absolute path"),
         (
