@@ -38,6 +38,7 @@ from stacks import addons, aibrix_files, engine
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.clouds import AibrixChoice, VolcengineCloud
 from stacks.config import StackConfig, aibrix_release, lws_release, own_bucket, repository, uses_aibrix
+from stacks.monitors import monitor
 from stacks.plans import Planned
 from stacks.serving import Place
 from stacks.values import gibibytes
@@ -54,7 +55,7 @@ def build(
     stack = _Stack(config, plans, documents)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    stack.monitor()
+    monitor(config, plans, stack.on_cluster)
     return stack.outputs(endpoints)
 
 
