@@ -156,5 +156,8 @@ def test_weights_from_the_hub_or_a_disk_are_planned_as_copies_of_their_own():
     hub = plan_services(parse(FILE.changed(weights={"source": "huggingface"})))["deepseek-r1-671b"]
     # vLLM downloads itself: the probes have to wait for it, no init container does.
     assert hub.copy_seconds == 0 and hub.startup_seconds > 3600
+    assert hub.warnings == (
+        "each pod keeps 642 GiB of weights on its node's own disk; weights.source: nvme puts them on another",
+    )
     disk = plan_services(parse(FILE.changed(weights={"source": "nvme", "path": "/mnt/nvme0/models"})))
     assert disk["deepseek-r1-671b"].startup_seconds < hub.startup_seconds
