@@ -66,9 +66,10 @@ def kind_of(token: str) -> str:
 
 
 def before(engine: Recorder, later: str) -> set[str]:
-    """`Kind name` of all that must be there before `later` begins, and outlives it at a destroy."""
+    """`Kind name` of all that must be there before `later`, no component, begins, and outlives it at a destroy."""
     requests = {engine.urn(request): request for request in (*engine.seen.values(), *engine.reads.values())}
-    (start,) = (urn for urn, request in requests.items() if f"{kind_of(request.type)} {request.name}" == later)
+    own = {urn: request for urn, request in requests.items() if getattr(request, "custom", True)}
+    (start,) = (urn for urn, request in own.items() if f"{kind_of(request.type)} {request.name}" == later)
     found, left = set(), [start]
     while left:
         request = requests.get(left.pop())
