@@ -52,11 +52,6 @@ class ModelClaimArgs:
             )
 
 
-def claim_name(name: str) -> str:
-    """The claim in the namespace. Apart from what a cache and a volume over a bucket are called."""
-    return f"{name}-models"
-
-
 def claim(name: str, args: ModelClaimArgs) -> Manifest:
     """The claim.
 
@@ -64,7 +59,7 @@ def claim(name: str, args: ModelClaimArgs) -> Manifest:
     asks for it (WaitForFirstConsumer), which would never come during the wait.
     """
     metadata: Manifest = {
-        "name": claim_name(name),
+        "name": name,
         "namespace": args.namespace,
         "labels": labels(args.stack, name),
     }

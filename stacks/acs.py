@@ -23,9 +23,10 @@ from planning.startup import WARM
 from planning.units import GIB
 from stacks import addons, engine
 from stacks.cache_look import CacheLook
-from stacks.cloud_stack import CloudStack, Weights
+from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.clouds import AcsCloud
 from stacks.config import StackConfig, lws_release
+from stacks.monitors import monitor
 from stacks.plans import Planned
 from stacks.serving import Place
 from stacks.weights import BucketWeights, PvcWeights
@@ -38,7 +39,7 @@ def build(
     stack = _Stack(config, plans, attempts)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    stack.monitor()
+    monitor(config, plans, stack.on_cluster)
     return stack.outputs(endpoints)
 
 
@@ -66,7 +67,8 @@ class _Stack(CloudStack):
         labels, free = fact("clouds", "acs", "cpuPodLabels"), fact("clouds", "acs", "freeEphemeralGib")
         synced = self.sync(name, model, planned, scratch_gib=free, pod_labels=labels)
         if weights.read == "stream":
-            streamed, secret = self.stream(name, model, synced)
+            store = Store("oss", self.bucket.bucket, self.bucket.endpoint, self.cloud.region, self.bucket.reader)
+            streamed, secret = self.stream(name, model, store, synced)
             return Weights(streamed, (secret, *synced))
         if self.config.cache.engine == "fluid":
             cache = self._cache(name, planned, prefix, self.bucket, synced)

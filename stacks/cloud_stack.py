@@ -11,10 +11,8 @@ import pulumi
 
 from components.credentials import KeyPair
 from components.kubernetes import kubernetes_object, kubernetes_provider
-from components.kubernetes import labels as kubernetes_labels
 from components.model_bucket import ModelBucket, ModelBucketArgs
 from components.model_sync import ModelSync, ModelSyncArgs
-from components.monitoring import Monitoring, MonitoringArgs, Scraped
 from components.names import API_KEY
 from planning import timeouts
 from planning.catalog import fact
@@ -40,6 +38,17 @@ class Weights:
     source: engine.Source
     after: tuple[pulumi.Resource, ...] = ()
     mounts: tuple[pulumi.Resource, ...] = ()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A bucket as pods reach it. `endpoint` is a host or URL that speaks S3 (`scheme` says whose), `key` reads it."""
+
+    scheme: str
+    bucket: pulumi.Input[str]
+    endpoint: str
+    region: str
+    key: KeyPair
 
 
 class CloudStack:
@@ -84,40 +93,16 @@ class CloudStack:
         found = self.secrets.get_secret(key), self.secrets.get_secret(secret)
         return KeyPair(*found) if found[0] is not None and found[1] is not None else None
 
-    def monitor(self) -> None:
-        """What lets Prometheus and Grafana see the services, where the stack file asks for it, by its own labels or
-        those of the cloud's Prometheus."""
-        chosen = self.config.monitoring
-        if not chosen.enabled:
-            return
-        args = MonitoringArgs(
-            stack=self.name,
-            namespace=self.namespace,
-            services={
-                name: Scraped(
-                    engine_version=planned.service.engine.version,
-                    selector=kubernetes_labels(self.name, name),
-                    namespace=self.namespace,
-                )
-                for name, planned in self.plans.items()
-            },
-            labels=chosen.labels or fact("monitoring", "scrape", "labels").get(self.config.cloud.kind, {}),
-            annotations=fact("monitoring", "scrape", "annotations").get(self.config.cloud.kind, {}),
-            interval_seconds=chosen.interval_seconds,
-            dashboard=chosen.dashboard,
-            dashboard_namespace=chosen.dashboard_namespace,
-            dashboard_labels=chosen.dashboard_labels,
-        )
-        Monitoring("monitoring", args, self.on_cluster)
-
-    def stream(self, name: str, model: str, after: Sequence[pulumi.Resource]) -> tuple[engine.Source, pulumi.Resource]:
-        """The bucket as a source that engines read themselves, and the Secret with their key."""
-        weights, bucket = self.config.weights, self.bucket
-        assert isinstance(weights, BucketWeights) and bucket is not None
-        secret = engine.stream_key(name, self.name, self.namespace, bucket.reader)
+    def stream(
+        self, name: str, model: str, store: Store, after: Sequence[pulumi.Resource]
+    ) -> tuple[engine.Source, pulumi.Resource]:
+        """A bucket as a source that engines read themselves, and the Secret with their key."""
+        weights = self.config.weights
+        assert isinstance(weights, BucketWeights)
+        secret = engine.stream_key(name, self.name, self.namespace, store.key)
         called = secret["metadata"]["name"]
         made = kubernetes_object(called, secret, self.after(*after))
-        return engine.from_bucket(weights, model, bucket.bucket, bucket.endpoint, called), made
+        return engine.from_bucket(weights, model, store.bucket, store.endpoint, called), made
 
     def _bucket(self) -> ModelBucket | None:
         weights, bucket, cloud = self.config.weights, own_bucket(self.config), self.config.cloud

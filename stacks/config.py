@@ -13,15 +13,25 @@ from typing import Any, get_args
 from pydantic import Field, ValidationError
 
 from components.names import API_KEY, model_object, service_object
-from planning import addons, aibrix, flags
+from planning import addons, aibrix, aibrix_install, flags
 from planning.catalog import fact
 from planning.errors import PlanError
 from planning.fleet import name_limit as fleet_limit
 from stacks.clouds import AcsCloud, Addons, Cloud, Cluster, LocalCloud, Monitoring, Surroundings, VolcengineCloud
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, shown, unknown_key
 from stacks.services import Service
-from stacks.values import Day, Strict
-from stacks.weights import Bucket, BucketWeights, Cache, HuggingfaceWeights, NvmeWeights, PvcWeights, Sync, Weights
+from stacks.values import Day, Strict, is_release
+from stacks.weights import (
+    FOREIGN,
+    Bucket,
+    BucketWeights,
+    Cache,
+    HuggingfaceWeights,
+    NvmeWeights,
+    PvcWeights,
+    Sync,
+    Weights,
+)
 
 # Secret keys of the stack file, each with what it is. They are read as Pulumi secrets by the builder.
 SECRETS = {
@@ -131,7 +141,7 @@ def repository(given: Mapping[str, str], model: str) -> str | None:
 def own_bucket(config: StackConfig) -> Bucket | None:
     """The bucket of this stack's cloud that weights come from; None where there is none, or a foreign store's."""
     bucket = config.weights.bucket if isinstance(config.weights, (BucketWeights, NvmeWeights)) else None
-    return bucket if bucket is not None and bucket.store not in ("s3", "gcs") else None
+    return bucket if bucket is not None and bucket.store not in FOREIGN else None
 
 
 def _joined(config: StackConfig) -> list[Refusal]:
@@ -145,6 +155,9 @@ def _joined(config: StackConfig) -> list[Refusal]:
             else "it caches a bucket, and weights are on a claim"
         )
         found.append(Refusal("cache.engine", "fluid", why, "write none"))
+    if isinstance(weights, (BucketWeights, NvmeWeights)) and weights.sync and own_bucket(config) is None:
+        why = "a stack fills buckets of its own cloud only"
+        found.append(Refusal("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
     found += [*_addons(config), *_behind_gateway(config), *_nodes(config)]
     objects: dict[str, str] = {}
     for name, service in config.services.items():
@@ -253,6 +266,13 @@ def _most_nodes(service: Service) -> tuple[int, int]:
 def _addons(config: StackConfig) -> list[Refusal]:
     """Releases of add-ons that would harm the cluster, or not work on this cloud."""
     found = []
+    if config.addons.aibrix and config.addons.aibrix.install and uses_aibrix(config):
+        try:
+            aibrix_install.release(aibrix_release(config))
+        except PlanError as error:
+            _, _, said = str(error).partition(": ")
+            why, _, instead = said.partition("; ")
+            found.append(Refusal("addons.aibrix.version", aibrix_release(config), why, instead))
     for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid)):
         if choice is None or choice.version is None:
             continue
@@ -306,7 +326,7 @@ def uses_aibrix(config: StackConfig) -> bool:
 
 
 def _lws_release(given: object, cloud: str) -> str:
-    if isinstance(given, str) and re.fullmatch(r"v?\d+\.\d+\.\d+.*", given):
+    if isinstance(given, str) and is_release(given):
         return given
     if cloud == "local":
         return fact("clouds", "local", "leaderWorkerSet")

@@ -62,7 +62,7 @@ def from_bucket(
     return Source(
         argument=pulumi.Output.concat("s3://", bucket, f"/{model_prefix(weights, model)}"),
         args=("--load-format", "runai_streamer"),
-        env={names["endpoint"]: f"https://{endpoint}", **names["fixed"]},
+        env={names["endpoint"]: endpoint if "://" in endpoint else f"https://{endpoint}", **names["fixed"]},
         secret_env={
             names["id"]: SecretKey(key_secret, _STREAM_FIELDS["id"]),
             names["secret"]: SecretKey(key_secret, _STREAM_FIELDS["secret"]),

@@ -12,6 +12,7 @@ import pulumi
 from pulumi.runtime import config as engine_config
 
 from components.names import model_object
+from stacks.clouds import VolcengineCloud
 from stacks.cluster import check_context
 from stacks.config import SECRETS, StackConfig, parse
 from stacks.plans import Planned, briefly, plan_services, summary
@@ -23,14 +24,15 @@ def run() -> dict[str, pulumi.Input[Any]]:
     try:
         config = _load()
         plans = plan_services(config)
+        _look_around(config)
+        for name, planned in plans.items():
+            for line in briefly(name, planned):
+                pulumi.log.info(line)
+            for warning in planned.warnings:
+                pulumi.log.warn(f"{name}: {warning}")
+        return build(config, plans, _attempts(config, plans))
     except ConfigError as error:
         raise pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}") from None
-    for name, planned in plans.items():
-        for line in briefly(name, planned):
-            pulumi.log.info(line)
-        for warning in planned.warnings:
-            pulumi.log.warn(f"{name}: {warning}")
-    return build(config, plans, _attempts(config, plans))
 
 
 def build(
@@ -42,6 +44,14 @@ def build(
     """
     outputs = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans, attempts)
     return outputs | {"plan": {name: summary(planned) for name, planned in plans.items()}}
+
+
+def _look_around(config: StackConfig) -> None:
+    """Refuses what only the cluster can tell."""
+    if isinstance(config.cloud, VolcengineCloud):
+        from stacks import kuberay_look
+
+        kuberay_look.check(config, pulumi.Config(NAMESPACE).get("kubeconfig"))
 
 
 def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -35,9 +35,10 @@ from components.names import model_object
 from components.volcengine import volcengine_provider
 from planning.catalog import fact
 from stacks import addons, aibrix_files, engine
-from stacks.cloud_stack import CloudStack, Weights
+from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.clouds import AibrixChoice, VolcengineCloud
 from stacks.config import StackConfig, aibrix_release, lws_release, own_bucket, repository, uses_aibrix
+from stacks.monitors import monitor
 from stacks.plans import Planned
 from stacks.serving import Place
 from stacks.values import gibibytes
@@ -54,7 +55,7 @@ def build(
     stack = _Stack(config, plans, documents)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    stack.monitor()
+    monitor(config, plans, stack.on_cluster)
     return stack.outputs(endpoints)
 
 
@@ -117,7 +118,7 @@ class _Stack(CloudStack):
         if isinstance(weights, NvmeWeights):
             return self._from_disk(weights, name, model, planned, synced)
         if weights.read == "stream":
-            streamed, secret = self.stream(name, model, synced)
+            streamed, secret = self.stream(name, model, self._store(weights.bucket), synced)
             return Weights(streamed, (secret, *synced))
         return self._from_bucket(weights, name, model, planned, synced)
 
@@ -220,14 +221,14 @@ class _Stack(CloudStack):
         args = ModelDownloadArgs(stack=self.name, namespace=self.namespace, key=key, program=program)
         return ModelDownload(name, args, self.on_cluster)
 
-    def _store(self, bucket: Bucket) -> _Store:
-        """How pods reach the bucket: the stack's own, or a foreign store's with a key that was given."""
+    def _store(self, bucket: Bucket) -> Store:
+        """How pods reach the bucket: the stack's own, or a foreign store's with the key that was given."""
         if self.bucket is not None:
-            return _Store("tos", self.bucket.bucket, self.bucket.endpoint, self.cloud.region, self.bucket.reader)
-        known = fact("weights", "foreign", bucket.store or "s3")
+            return Store("tos", self.bucket.bucket, self.bucket.endpoint, self.cloud.region, self.bucket.reader)
+        known, key = fact("weights", "foreign", bucket.store or ""), self.given("accessKey", "secretKey")
+        assert key is not None
         region = bucket.region or known["region"]
-        endpoint = bucket.endpoint or known["endpoint"].format(region=region)
-        return _Store("s3", bucket.name, endpoint, region, self.given("accessKey", "secretKey"))
+        return Store("s3", bucket.name, bucket.endpoint or known["endpoint"].format(region=region), region, key)
 
     def serve(self, name: str, planned: Planned, weights: Weights) -> pulumi.Output[str]:
         """The endpoint of one service."""
@@ -258,17 +259,6 @@ class _Stack(CloudStack):
             "capabilities": known["capabilities"],
             "env": {**known["env"], "NCCL_IB_HCA": hca},
         }
-
-
-@dataclass(frozen=True)
-class _Store:
-    """A bucket as pods reach it. `endpoint` is a host or URL that speaks S3; `key` is None where none was given."""
-
-    scheme: str
-    bucket: pulumi.Input[str]
-    endpoint: str
-    region: str
-    key: KeyPair | None
 
 
 def _address(status: Mapping[str, Any]) -> str:

@@ -26,6 +26,8 @@ from stacks.values import (
 
 # Kubernetes writes 1024Gi as 1Ti, which Fluid does not convert for Jindo.
 _TEBI = 1024
+FOREIGN = ("s3", "gcs")
+"""Stores of other clouds, whose buckets can be read."""
 # Which sources a cloud's builder can serve, and what its own buckets are called.
 _SOURCES = {"local": ("pvc",), "acs": ("pvc", "bucket"), "volcengine": ("bucket", "huggingface", "nvme", "pvc")}
 _STORES = {"acs": "oss", "volcengine": "tos"}
@@ -91,6 +93,9 @@ class Bucket(Strict):
             return own
         if value != own and (info.context.cloud != "volcengine" or value == "oss"):
             raise rule(value, f"{info.context.cloud} reads its own buckets", f"write {own}, or leave it out")
+        if value != own and "accessKey" not in info.context.secrets:
+            why = "no identity can be made there, and there is no key"
+            raise rule(value, why, "run: pulumi config set --secret modelserve:accessKey, and secretKey")
         return value
 
     @field_validator("region")
@@ -103,7 +108,7 @@ class Bucket(Strict):
     @field_validator("create")
     @classmethod
     def _only_its_own_are_made(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and info.data.get("store") in ("s3", "gcs"):
+        if value and info.data.get("store") in FOREIGN:
             raise rule(value, f"this cloud cannot make a bucket of {info.data['store']}", "write false")
         return value
 

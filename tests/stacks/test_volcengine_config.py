@@ -62,6 +62,10 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ({f"{NAME}__podLabels": {"model.aibrix.ai/name": "x"}}, "is set by the program or its controllers"),
         ({"addons__aibrix__version": "0.6.0"}, "addons.aibrix.version: 0.6.0"),
         ({"addons__aibrix__version": "0.1.0"}, "addons.aibrix.version: 0.1.0"),
+        (
+            {"addons__aibrix__version": "0.5.0"},
+            "the catalog does not know which Envoy Gateway it needs; write 0.2.1 or",
+        ),
         ({f"{NAME}__routing__strategy": "fastest"}, "routing.strategy: fastest: AIBrix 0.7.0 has no such strategy"),
         (
             {f"{NAME}__routing__strategy": "power-of-two", "addons__aibrix__version": "0.2.1"},
@@ -80,14 +84,17 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {"weights__bucket__name": "gs://my-bucket/x"},
             "buckets of Google are read by their S3 endpoint; write name",
         ),
-        ({"weights__bucket__store": "gcs"}, "weights.bucket.create: true: this cloud cannot make a bucket of gcs"),
+        (
+            {"weights__bucket": {"name": "my-bucket", "store": "gcs", "create": False}, "weights__sync": ...},
+            "weights.bucket.store: gcs: no identity can be made there, and there is no key; run: pulumi config",
+        ),
         ({"weights__bucket__store": "oss"}, "weights.bucket.store: oss: volcengine reads its own buckets; write tos"),
         ({"weights__read": "volume"}, "weights.read: volume: volcengine has no such way; write download or stream"),
         (
             {"weights__read": "stream", f"{NAME}__engine__extraArgs": ["--load-format", "auto"]},
             "engine.extraArgs: --load-format: weights.read: stream says it; leave it out",
         ),
-        ({"weights__download__nodePath": "/var/models"}, "download.nodePath: /var/models: /var is on the system disk"),
+        ({"weights__download__nodePath": "/usr/models"}, "download.nodePath: /usr/models: /usr is on the system disk"),
         ({"weights": {"source": "nvme", "path": "/root/models"}}, "weights.path: /root/models: /root is on the system"),
         ({"weights": {"source": "nvme", "path": "models"}}, "weights.path: models: is not an absolute path"),
         (
@@ -117,6 +124,22 @@ def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said
     assert said in line
 
 
+def test_a_foreign_bucket_is_read_with_a_key_and_neither_made_nor_filled():
+    keys = {"secrets": ["accessKey", "secretKey"]}
+    made = FILE.changed(weights__bucket__store="s3", weights__sync=...)
+    assert "weights.bucket.create: true: this cloud cannot make a bucket of s3" in FILE.lines(made, **keys)[0]
+    filled = FILE.changed(weights__bucket={"name": "my-bucket", "store": "s3", "create": False})
+    assert "weights.sync: a stack fills buckets of its own cloud only" in FILE.lines(filled, **keys)[0]
+    read = FILE.changed(weights__bucket={"name": "my-bucket", "store": "s3", "create": False}, weights__sync=...)
+    config = parse(read, **keys)
+    assert own_bucket(config) is None and plan_services(config)["deepseek-r1-671b"].copy_seconds > 0
+
+
+def test_two_replicas_copy_over_the_one_link_that_one_has():
+    one, two = (plan_services(parse(FILE.changed(**{f"{NAME}__replicas": n})))["deepseek-r1-671b"] for n in (1, 2))
+    assert two.copy_seconds == pytest.approx(2 * one.copy_seconds, abs=2)
+
+
 def test_a_public_gateway_is_fine_with_a_key():
     assert parse(FILE.changed(addons__aibrix__address="public"), **KEY).addons.aibrix.address == "public"
 
@@ -133,5 +156,8 @@ def test_weights_from_the_hub_or_a_disk_are_planned_as_copies_of_their_own():
     hub = plan_services(parse(FILE.changed(weights={"source": "huggingface"})))["deepseek-r1-671b"]
     # vLLM downloads itself: the probes have to wait for it, no init container does.
     assert hub.copy_seconds == 0 and hub.startup_seconds > 3600
+    assert hub.warnings == (
+        "each pod keeps 642 GiB of weights on its node's own disk; weights.source: nvme puts them on another",
+    )
     disk = plan_services(parse(FILE.changed(weights={"source": "nvme", "path": "/mnt/nvme0/models"})))
     assert disk["deepseek-r1-671b"].startup_seconds < hub.startup_seconds

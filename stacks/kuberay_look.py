@@ -1,0 +1,31 @@
+"""Whether somebody else's KubeRay runs in the cluster already: two operators would fight over every RayCluster."""
+
+from __future__ import annotations
+
+from components.aibrix import other_kuberay
+from stacks.clouds import AibrixChoice
+from stacks.cluster import api_client
+from stacks.config import StackConfig, uses_aibrix
+from stacks.refusals import ConfigError, Refusal
+
+_TIMEOUT_SECONDS = (3, 10)
+
+
+def check(config: StackConfig, kubeconfig: str | None) -> None:
+    """Raises ConfigError where AIBrix's KubeRay would be the second. What cannot be read is not judged."""
+    chosen = config.addons.aibrix or AibrixChoice.model_construct()
+    if not uses_aibrix(config) or not chosen.install or chosen.kuberay != "aibrix":
+        return
+    import urllib3
+    from kubernetes import client
+    from kubernetes import config as files
+
+    try:
+        api = api_client(config.cluster.context, kubeconfig)
+        found = client.AppsV1Api(api).list_deployment_for_all_namespaces(_request_timeout=_TIMEOUT_SECONDS)
+    except (client.ApiException, files.ConfigException, urllib3.exceptions.HTTPError):
+        return
+    other = other_kuberay([api.sanitize_for_serialization(each) for each in found.items])
+    if other:
+        why, _, instead = other.partition("; ")
+        raise ConfigError([Refusal("addons.aibrix.kuberay", chosen.kuberay, why, instead)])
