@@ -47,7 +47,7 @@ class Row:
 @dataclass(frozen=True, kw_only=True)
 class Parity:
     """One document and its original. `columns` are the headings of its tables, `objects` each object of the original
-    with the values of its fields by path.
+    with the values of its fields by path, None for a field that it lacks.
 
     `here` says of each object in which variant its like is rendered, and how that one's kind and name begin. `rendered`
     gives the fields of every object of a variant, by kind and name. `renamed` are list elements of another name here.
@@ -80,10 +80,11 @@ class Parity:
             (ours,) = (fields for key, fields in self.rendered(variant).items() if key.startswith(beginning))
             for path, value in facts.items():
                 mine = path
-                for theirs, called in self.renamed.items():
-                    mine = mine.replace(theirs, called)
-                if ours.get(mine) != text(value):
-                    found.append(Difference(name, path, text(value), ours.get(mine), ours))
+                for part, called in self.renamed.items():
+                    mine = mine.replace(part, called)
+                theirs, is_here = text(value), ours.get(mine)
+                if is_here != (None if theirs == ABSENT else theirs):
+                    found.append(Difference(name, path, theirs, is_here, ours))
         return found
 
     def unused(self) -> list[str]:
@@ -126,7 +127,10 @@ def by_flag(words: list[str]) -> dict[str | int, Any]:
 
 
 def text(value: Any) -> str:
-    """A value as the document writes it. Kubernetes reads a quantity alike as a number and as text."""
+    """A value as the document writes it, None for what is not there. Kubernetes reads a quantity alike as a number and
+    as text."""
+    if value is None:
+        return ABSENT
     return value if isinstance(value, str) else json.dumps(value)
 
 
