@@ -44,11 +44,11 @@ def run(engine: Recorder, *, secrets: Collection[str] = (), **values: object) ->
         return run_program(engine, stack_file(**values), secrets=secrets, made=made)
 
 
-def rendered(**values: object) -> list[dict[str, Any]]:
-    """What `python -m ops render` prints of the changed stack file."""
+def rendered(*, secrets: Collection[str] = (), **values: object) -> list[dict[str, Any]]:
+    """What `python -m ops render` prints of the changed stack file, with these secrets set."""
     file = read(ROOT / "Pulumi.volcengine.yaml")
     with _apart():
-        return render(replace(file, raw=stack_file(**values)), "volcengine")
+        return render(replace(file, raw=stack_file(**values), encrypted=frozenset(secrets)), "volcengine")
 
 
 @contextmanager
