@@ -22,7 +22,9 @@ ROUTING_HEADER = "routing-strategy"
 """The request header by which a client chooses a strategy for one request."""
 ROUTING_VARIABLE = "ROUTING_ALGORITHM"
 """The variable of the gateway's plugins with the strategy of every request of every model that names none."""
-_NAME_LABEL, _PORT_LABEL = "model.aibrix.ai/name", "model.aibrix.ai/port"
+MODEL_LABEL = "model.aibrix.ai/name"
+"""The label with the model's name, by which AIBrix finds what serves it."""
+_PORT_LABEL = "model.aibrix.ai/port"
 _CONFIG_ANNOTATION = "model.aibrix.ai/config"
 _GAUGES = ("kv_cache_usage_perc", "gpu_cache_usage_perc")
 _LABEL_LENGTH = 63
@@ -117,7 +119,7 @@ def strategy_headers(strategy: str | None) -> dict[str, str]:
 
 def model_labels(model: str, port: int) -> dict[str, str]:
     """Labels of the pods that serve `model`, and of no other pod: AIBrix sends requests to each that has them."""
-    return {_NAME_LABEL: model, _PORT_LABEL: str(port)}
+    return {MODEL_LABEL: model, _PORT_LABEL: str(port)}
 
 
 def route_paths(version: str) -> tuple[str, ...]:

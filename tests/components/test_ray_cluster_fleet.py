@@ -10,16 +10,9 @@ from typing import Any
 
 import pytest
 
-from components import ray_cluster_fleet, ray_lws_group
+from components import engine_pods, ray_cluster_fleet
 from components.credentials import SecretKey
-from components.ray_cluster_fleet import (
-    ENGINE_LABEL,
-    MODEL_LABEL,
-    PORT_LABEL,
-    RayClusterFleetArgs,
-    head_selector,
-    member_selector,
-)
+from components.ray_cluster_fleet import ENGINE_LABEL, RayClusterFleetArgs, head_selector, member_selector
 from local.providers.kubernetes import waitfor
 from planning import timeouts
 from planning.fleet import name_limit
@@ -60,6 +53,7 @@ EVERYTHING: dict[str, Any] = {
     "api_key_secret": "ds-api-key",
     "api_key_revision": "1",
 }
+MODEL_LABEL, PORT_LABEL = "model.aibrix.ai/name", "model.aibrix.ai/port"
 LAYOUT = "modelserve.dev/layout"
 ONE_NODE = {"nodes": 1, "tensor": 8}
 BOTH = pytest.mark.parametrize("head", [True, False], ids=["head", "worker"])
@@ -128,7 +122,7 @@ def status(replicas: int, updated: int, ready: int, available: int, generation: 
 )
 def test_every_object_passes_strict_validation_against_its_real_schema(changes):
     assert problems(fleet(**changes)) == []
-    assert problems(ray_cluster_fleet.launch_config("ds", replace(ARGS, **changes))) == []
+    assert problems(engine_pods.launch_config("ds", replace(ARGS, **changes))) == []
 
 
 @pytest.mark.parametrize(
@@ -496,8 +490,8 @@ def test_a_deletion_is_waited_for_until_the_pods_are_gone():
 
 @BOTH
 def test_every_pod_runs_the_launch_script_out_of_its_configmap(head):
-    config = ray_cluster_fleet.launch_config("ds", ARGS)
-    assert config["data"] == {"launch.sh": Path(ray_lws_group.__file__).with_name("launch.sh").read_text()}
+    config = engine_pods.launch_config("ds", ARGS)
+    assert config["data"] == {"launch.sh": Path(engine_pods.__file__).with_name("launch.sh").read_text()}
     assert {"name": "launch", "configMap": {"name": config["metadata"]["name"]}} in pod(head)["spec"]["volumes"]
     (mount,) = (mount for mount in container(head)["volumeMounts"] if mount["name"] == "launch")
     assert container(head)["command"] == ["bash", f"{mount['mountPath']}/launch.sh"]
@@ -506,5 +500,5 @@ def test_every_pod_runs_the_launch_script_out_of_its_configmap(head):
 
 def test_a_new_script_is_a_new_configmap_which_rolls_the_fleet(monkeypatch):
     before = cluster()
-    monkeypatch.setattr(ray_lws_group, "launch_script", lambda: "exit 1\n")
+    monkeypatch.setattr(engine_pods, "launch_script", lambda: "exit 1\n")
     assert {part for part, spec in cluster().items() if spec != before[part]} == {"headGroupSpec", "workerGroupSpecs"}

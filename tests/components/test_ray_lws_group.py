@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import ray_lws_group
+from components import engine_pods, ray_lws_group
 from components.credentials import SecretKey
 from components.inference_service import InferenceService, InferenceServiceArgs
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
@@ -393,17 +393,17 @@ def test_devices_are_requested_as_they_are_limited_and_capabilities_are_only_add
 
 @BOTH
 def test_every_pod_runs_the_launch_script_out_of_its_configmap(leader):
-    config = ray_lws_group.launch_config("ds", ARGS)
-    assert config["data"] == {"launch.sh": Path(ray_lws_group.__file__).with_name("launch.sh").read_text()}
+    config = engine_pods.launch_config("ds", ARGS)
+    assert config["data"] == {"launch.sh": Path(engine_pods.__file__).with_name("launch.sh").read_text()}
     assert {"name": "launch", "configMap": {"name": config["metadata"]["name"]}} in pod(leader)["spec"]["volumes"]
     (mount,) = (mount for mount in container(leader)["volumeMounts"] if mount["name"] == "launch")
     assert container(leader)["command"] == ["bash", f"{mount['mountPath']}/launch.sh"]
 
 
 def test_a_new_script_is_a_new_configmap_which_rolls_the_group(monkeypatch):
-    before, group_before = ray_lws_group.launch_config("ds", ARGS)["metadata"]["name"], group()
-    monkeypatch.setattr(ray_lws_group, "launch_script", lambda: "exit 1\n")
-    after = ray_lws_group.launch_config("ds", ARGS)["metadata"]["name"]
+    before, group_before = engine_pods.launch_config("ds", ARGS)["metadata"]["name"], group()
+    monkeypatch.setattr(engine_pods, "launch_script", lambda: "exit 1\n")
+    after = engine_pods.launch_config("ds", ARGS)["metadata"]["name"]
     assert before != after
     assert {path.split("/")[3] for path in changed(group_before, group())} == {"leaderTemplate", "workerTemplate"}
 
