@@ -79,6 +79,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {f"{NAME}__gateway": "none", f"{NAME}__routing__strategy": "random"},
             "nothing routes this service's requests",
         ),
+        ({"addons__aibrix__gatewayChart": "gateway-helm"}, "gatewayChart: gateway-helm: is no whole address; write"),
         ({"addons__aibrix__address": "public"}, "addons.aibrix.address: public: whoever reaches the address"),
         (
             {"weights__bucket__name": "gs://my-bucket/x"},

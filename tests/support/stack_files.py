@@ -31,7 +31,7 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[st
 
 
 class StackFile:
-    """A committed stack file without its secrets, and what becomes of it when values are set by path (`services__ds__replicas`)."""
+    """A committed stack file without its secrets; values are set by path, such as `services__ds__replicas`."""
 
     def __init__(self, stack: str) -> None:
         text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
