@@ -40,7 +40,7 @@ def fields(variant: str) -> dict[str, dict[str, str]]:
     run(engine, **VARIANTS[variant])
     for name in ("envoy-gateway", "aibrix-kinds"):
         release = inputs(engine.one("Release", f"addons-{name}"))
-        # Without the digest of what is in it.
+        # A local chart's folder ends in a digest of what is in it, here of a few of AIBrix's objects.
         chart = re.sub(r"-[0-9a-f]{8}$", "", release["chart"])
         found[f"Release/{name}"] = {"applied by": "Helm", "file": chart, "version": release["version"]}
     panels = [panel for panel in board["panels"] if "targets" in panel]
