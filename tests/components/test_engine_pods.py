@@ -11,7 +11,6 @@ import pulumi
 import pytest
 
 from components import engine_pods, ray_cluster_fleet, ray_lws_group
-from components.credentials import SecretKey
 from components.engine_pods import EnginePodsArgs
 from components.ray_cluster_fleet import RayClusterFleet
 from components.ray_lws_group import RayLwsGroup
@@ -19,12 +18,12 @@ from local.providers.wire import UNKNOWN
 from stacks.progress import Progress
 from tests.components.test_ray_cluster_fleet import ARGS as FLEET
 from tests.components.test_ray_lws_group import ARGS as GROUP
-from tests.support.pods import container_of, env_of
+from tests.support.pods import ADDITIONS, container_of, env_of
 from tests.support.recorder import Recorder, inputs
 
 LAYOUT = "modelserve.dev/layout"
 # What else a group and a fleet may have; the layout stays.
-OTHER: dict[str, Any] = {
+OTHER: dict[str, Any] = ADDITIONS | {
     "stack": "b",
     "namespace": "b",
     "image": "b:1",
@@ -33,22 +32,7 @@ OTHER: dict[str, Any] = {
     "memory": "1Gi",
     "shm": "1Gi",
     "startup_seconds": 1,
-    "port": 9000,
-    "replicas": 3,
-    "ephemeral_storage": "800Gi",
     "gpu_resource": "b/b",
-    "extra_resources": {"vke.volcengine.com/rdma": "8"},
-    "capabilities": ["IPC_LOCK"],
-    "env": {"NCCL_IB_DISABLE": "0"},
-    "secret_env": {"HF_TOKEN": SecretKey("hub", "token")},
-    "volumes": [{"name": "models", "hostPath": {"path": "/mnt/nvme0/models", "type": "Directory"}}],
-    "volume_mounts": [{"name": "models", "mountPath": "/models"}],
-    "init_containers": [{"name": "init-model", "image": "aibrix/runtime:v0.7.0", "command": ["aibrix_download"]}],
-    "pod_labels": {"team": "a"},
-    "pod_annotations": {"k8s.volcengine.com/pod-networks": "[]"},
-    "node_selector": {"pool": "h20"},
-    "api_key_secret": "ds-api-key",
-    "api_key_revision": "1",
     "readiness_probe": False,
 }
 LAYOUT_FIELDS = {"nodes", "gpus_per_node", "tensor", "pipeline"}

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from components import engine_pods, ray_cluster_fleet
-from components.credentials import SecretKey
 from components.ray_cluster_fleet import (
     ENGINE_LABEL,
     RayClusterFleet,
@@ -21,7 +20,7 @@ from components.ray_cluster_fleet import (
 from local.providers.kubernetes import waitfor
 from planning import timeouts
 from planning.fleet import name_limit
-from tests.support.pods import container_of, env_of, leaves
+from tests.support.pods import ADDITIONS, container_of, env_of, leaves
 from tests.support.recorder import Recorder
 from tests.support.schemas import problems
 
@@ -40,25 +39,7 @@ ARGS = RayClusterFleetArgs(
     shm="32Gi",
     startup_seconds=1200,
 )
-EVERYTHING: dict[str, Any] = {
-    "weights_seconds": 900,
-    "port": 9000,
-    "replicas": 3,
-    "strategy": "RollingUpdate",
-    "ephemeral_storage": "800Gi",
-    "extra_resources": {"vke.volcengine.com/rdma": "8"},
-    "capabilities": ("IPC_LOCK",),
-    "env": {"NCCL_IB_DISABLE": "0"},
-    "secret_env": {"HF_TOKEN": SecretKey("hub", "token")},
-    "volumes": [{"name": "models", "hostPath": {"path": "/mnt/nvme0/models", "type": "Directory"}}],
-    "volume_mounts": [{"name": "models", "mountPath": "/models"}],
-    "init_containers": [{"name": "init-model", "image": "aibrix/runtime:v0.7.0", "command": ["aibrix_download"]}],
-    "pod_labels": {"team": "a"},
-    "pod_annotations": {"k8s.volcengine.com/pod-networks": "[]"},
-    "node_selector": {"pool": "h20"},
-    "api_key_secret": "ds-api-key",
-    "api_key_revision": "1",
-}
+EVERYTHING = {**ADDITIONS, "weights_seconds": 900, "strategy": "RollingUpdate"}
 MODEL_LABEL, PORT_LABEL = "model.aibrix.ai/name", "model.aibrix.ai/port"
 ONE_NODE = {"nodes": 1, "tensor": 8}
 BOTH = pytest.mark.parametrize("head", [True, False], ids=["head", "worker"])

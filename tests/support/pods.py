@@ -5,6 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from components.credentials import SecretKey
+
+ADDITIONS: dict[str, Any] = {
+    "port": 9000,
+    "replicas": 3,
+    "ephemeral_storage": "800Gi",
+    "extra_resources": {"vke.volcengine.com/rdma": "8"},
+    "capabilities": ("IPC_LOCK",),
+    "env": {"NCCL_IB_DISABLE": "0"},
+    "secret_env": {"HF_TOKEN": SecretKey("hub", "token")},
+    "volumes": [{"name": "models", "hostPath": {"path": "/mnt/nvme0/models", "type": "Directory"}}],
+    "volume_mounts": [{"name": "models", "mountPath": "/models"}],
+    "init_containers": [{"name": "init-model", "image": "aibrix/runtime:v0.7.0", "command": ["aibrix_download"]}],
+    "pod_labels": {"team": "a"},
+    "pod_annotations": {"k8s.volcengine.com/pod-networks": "[]"},
+    "node_selector": {"pool": "h20"},
+    "api_key_secret": "ds-api-key",
+    "api_key_revision": "1",
+}
+"""Arguments of an engine's pods beyond those that must be given: all that a cloud, a weight source and a user add."""
+
 
 def container_of(template: dict[str, Any]) -> dict[str, Any]:
     """The only container."""
