@@ -12,8 +12,8 @@ import pytest
 
 from local import control_plane as planes
 from local import pulumi_home
-from tests.engine.provider_alicloud.conftest import Cloud
 from tests.engine.fleets import Fleets
+from tests.engine.provider_alicloud.conftest import Cloud
 from tests.engine.pulumi_stack import Cluster, Stack
 
 
@@ -84,7 +84,8 @@ def _checked(made: Stack, cluster: Cluster) -> Iterator[Stack]:
     try:
         yield made
         made.destroy("--exclude-protected")
-        cluster.wait("nothing of ours is left", lambda: cluster.ours() == before)
+        # What was there before may be fewer: AIBrix takes its grant for all models away with any one of them.
+        cluster.wait("nothing of ours is left", lambda: set(cluster.ours()) <= set(before))
     finally:
         cluster.clear(before)
         (made.plane.folder / "faults.json").unlink(missing_ok=True)
