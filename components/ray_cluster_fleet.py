@@ -117,6 +117,8 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
                 # unreplaced: the fleet's controller then writes statuses only, the replica set's scales nothing, and
                 # KubeRay leaves a RayCluster alone. In the background the fleet would be gone at once, before its pods.
                 "pulumi.com/deletionPropagationPolicy": "foreground",
+                # An autoscaler that is gone still owns the number of replicas, and every later change would be refused.
+                "pulumi.com/patchForce": "true",
                 **layout_annotation(args),
             },
         },

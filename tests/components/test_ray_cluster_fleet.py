@@ -366,6 +366,10 @@ def test_a_deletion_is_waited_for_until_the_pods_are_gone():
     assert fleet()["metadata"]["annotations"]["pulumi.com/deletionPropagationPolicy"] == "foreground"
 
 
+def test_a_change_wins_over_an_autoscaler_that_wrote_replicas_once():
+    assert fleet()["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
+
+
 # --- registration
 
 

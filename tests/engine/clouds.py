@@ -49,6 +49,11 @@ class Cloud:
     def objects(self, bucket: str) -> Path:
         return self.plane / "cloud" / "buckets" / bucket
 
+    def written(self, bucket: str) -> dict[str, int]:
+        """A bucket's objects, each with the time it was written."""
+        root = self.objects(bucket)
+        return {str(file.relative_to(root)): file.stat().st_mtime_ns for file in root.rglob("*") if file.is_file()}
+
     def fail(self, kind: str, name: str, how: str | None = "denied") -> None:
         faults.put(self.plane, kind, name, how)
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,34 @@ STARTUP_SECONDS = 8
 
 _OURS = "app.kubernetes.io/managed-by=modelserve"
 _FLUID = "/apis/data.fluid.io/v1alpha1/namespaces/default"
-# Where what a stack makes stands, by kind, and what selects it there. A claim of Fluid's own carries no label.
+_FLEETS = "/apis/orchestration.aibrix.ai/v1alpha1/namespaces/default"
+_GATEWAY = "/apis/gateway.networking.k8s.io"
+_SYSTEMS = ("lws-system", "fluid-system", "envoy-gateway-system")
+# Where what a stack makes stands, by kind, and what selects it there; owners before what goes with them. A claim of
+# Fluid's own carries no label, nor does what AIBrix and KubeRay make of a fleet. AIBrix is in a namespace of its own.
 _STANDING = (
+    ("PodAutoscaler", "/apis/autoscaling.aibrix.ai/v1alpha1/namespaces/default/podautoscalers", ""),
+    ("RayClusterFleet", f"{_FLEETS}/rayclusterfleets", ""),
+    ("RayClusterReplicaSet", f"{_FLEETS}/rayclusterreplicasets", ""),
+    ("RayCluster", "/apis/ray.io/v1/namespaces/default/rayclusters", ""),
+    ("Pod", "/api/v1/namespaces/default/pods", "ray.io/cluster"),
+    ("Service", "/api/v1/namespaces/default/services", "ray.io/cluster"),
+    ("HTTPRoute", f"{_GATEWAY}/v1/namespaces/aibrix-system/httproutes", ""),
+    ("ReferenceGrant", f"{_GATEWAY}/v1beta1/namespaces/default/referencegrants", ""),
+    ("ServiceMonitor", "/apis/monitoring.coreos.com/v1/namespaces/default/servicemonitors", _OURS),
+    ("Gateway", f"{_GATEWAY}/v1/namespaces/aibrix-system/gateways", ""),
+    ("GatewayClass", f"{_GATEWAY}/v1/gatewayclasses", _OURS),
+    *(
+        (kind, f"/apis/{group}/v1/{kind.lower()}s", _OURS)
+        for group, kind in (
+            ("rbac.authorization.k8s.io", "ClusterRole"),
+            ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+            ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+        )
+    ),
+    ("Namespace", "/api/v1/namespaces", _OURS),
+    ("Proxy", "/api/v1/namespaces/envoy-gateway-system/services", "gateway.envoyproxy.io/owning-gateway-name"),
     ("LeaderWorkerSet", "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets", _OURS),
     ("DataLoad", f"{_FLUID}/dataloads", _OURS),
     ("JindoRuntime", f"{_FLUID}/jindoruntimes", _OURS),
@@ -47,9 +73,10 @@ _STANDING = (
     ("NetworkPolicy", "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", _OURS),
     ("PersistentVolumeClaim", "/api/v1/namespaces/default/persistentvolumeclaims", ""),
     ("PersistentVolume", "/api/v1/persistentvolumes", ""),
-    *(("Release", f"/api/v1/namespaces/{place}/secrets", "owner=helm") for place in ("lws-system", "fluid-system")),
-    *(("Deployment", f"/apis/apps/v1/namespaces/{place}/deployments", "") for place in ("lws-system", "fluid-system")),
+    *(("Release", f"/api/v1/namespaces/{place}/secrets", "owner=helm") for place in _SYSTEMS),
+    *(("Deployment", f"/apis/apps/v1/namespaces/{place}/deployments", "") for place in _SYSTEMS),
 )
+_NO_STEPS = ("same", "read", "refresh")
 # The rehearsal's own volume, which is there before any stack.
 _GIVEN = "model-weights"
 # What else can repeat a secret.
@@ -57,6 +84,8 @@ _TELLING = (
     "/api/v1/namespaces/default/events",
     "/apis/apps/v1/namespaces/default/statefulsets",
     "/apis/apps/v1/namespaces/default/controllerrevisions",
+    "/api/v1/namespaces/aibrix-system/configmaps",
+    "/apis/apps/v1/namespaces/aibrix-system/deployments",
 )
 
 
@@ -222,12 +251,20 @@ class Stack:
         for event in map(json.loads, self._events.read_text().splitlines()):
             for phase in ("resourcePreEvent", "resOutputsEvent"):
                 about = (event.get(phase) or {}).get("metadata")
-                if about is None or about["op"] in ("same", "read", "refresh"):
+                # A component can have the name and kind of an object in it, and nothing happens to it.
+                if about is None or about["op"] in _NO_STEPS or about["type"].startswith("modelserve:"):
                     continue
                 key = f"{about['type'].split(':')[-1]}/{about['urn'].split('::')[-1]}"
                 begun = event["sequence"] if key not in found else found[key].begun
                 found[key] = Step(about["op"], begun, event["sequence"] if phase == "resOutputsEvent" else None)
         return found
+
+    def in_order(self, *names: str) -> bool:
+        """Whether each of these steps of the last run was done before the next one began."""
+        steps = [self.steps()[name] for name in names]
+        return all(
+            first.done is not None and first.done < then.begun for first, then in zip(steps, steps[1:], strict=False)
+        )
 
     def look_around(self) -> None:
         """Take down what everybody may read in cluster and logs, and which keys the cloud has made."""
@@ -271,15 +308,26 @@ class Cluster:
             any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or []) for pod in found.items
         )
 
+    def sync_log(self) -> str:
+        """What the newest pod of a sync said."""
+        found = self.core.list_namespaced_pod("default", label_selector="app.kubernetes.io/component=sync").items
+        newest = max(found, key=lambda pod: pod.metadata.creation_timestamp)
+        return self.core.read_namespaced_pod_log(newest.metadata.name, "default")
+
     def ours(self) -> list[str]:
         """Every object that a stack made, or that others made for it."""
         return sorted({f"{kind}/{name}" for kind, _, name in self._standing()})
 
-    def clear(self) -> None:
-        """Delete every object of ours, so that one test's failure is not the next one's."""
-        for _, path, name in list(self._standing()):
-            self.plane.api.delete(f"{path}/{name}")
-        self.wait("the rehearsal is clear", lambda: self.ours() == [])
+    def clear(self, but: Sequence[str] = ()) -> None:
+        """Delete every object of ours `but` some, so that one test's failure is not the next one's."""
+        for kind, path, name in list(self._standing()):
+            if f"{kind}/{name}" not in but:
+                try:
+                    self.plane.api.delete(f"{path}/{name}")
+                except ApiError as error:
+                    if error.code not in (404, 409):  # gone with its owner, or going
+                        raise
+        self.wait("the rehearsal is clear", lambda: set(self.ours()) <= set(but))
 
     def _standing(self) -> Iterator[tuple[str, str, str]]:
         """Kind, path and name of each object of ours. Volumes of other namespaces' claims are other tests'."""

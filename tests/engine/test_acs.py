@@ -29,27 +29,6 @@ def claims(cluster: Cluster) -> set[str]:
     }
 
 
-def sync_log(cluster: Cluster) -> str:
-    """What the sync's newest pod said."""
-    found = cluster.core.list_namespaced_pod("default", label_selector="app.kubernetes.io/component=sync").items
-    newest = max(found, key=lambda pod: pod.metadata.creation_timestamp)
-    return cluster.core.read_namespaced_pod_log(newest.metadata.name, "default")
-
-
-def written(cloud: Cloud) -> dict[str, int]:
-    """The bucket's objects, each with the time it was written."""
-    root = cloud.objects(BUCKET)
-    return {str(file.relative_to(root)): file.stat().st_mtime_ns for file in root.rglob("*") if file.is_file()}
-
-
-def in_order(stack: Stack, *names: str) -> bool:
-    """Whether each of these steps of the last run was done before the next one began."""
-    steps = [stack.steps()[name] for name in names]
-    return all(
-        first.done is not None and first.done < then.begun for first, then in zip(steps, steps[1:], strict=False)
-    )
-
-
 def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_left(
     acs: Stack, cluster: Cluster, cloud: Cloud
 ):
@@ -57,9 +36,9 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
     said = acs.up()
     assert 'ds: "http://ds-leader.default.svc.cluster.local:8000/v1"' in said and f'bucket   : "{BUCKET}"' in said
     assert cluster.ready() and len(cluster.pods()) == 2 and claims(cluster) == {MODEL}
-    assert in_order(acs, f"Job/{MODEL}-sync", f"DataLoad/{MODEL}-load", "LeaderWorkerSet/ds")
-    assert all(in_order(acs, release, f"Dataset/{MODEL}-dataset", "LeaderWorkerSet/ds") for release in RELEASES)
-    weights = written(cloud)
+    assert acs.in_order(f"Job/{MODEL}-sync", f"DataLoad/{MODEL}-load", "LeaderWorkerSet/ds")
+    assert all(acs.in_order(release, f"Dataset/{MODEL}-dataset", "LeaderWorkerSet/ds") for release in RELEASES)
+    weights = cloud.written(BUCKET)
     assert any(name.endswith("DeepSeek-R1/modelserve-manifest.json") for name in weights)
     acs.up("--expect-no-changes")
     acs.refresh("--expect-no-changes")
@@ -72,8 +51,7 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
     replicas_go_and_come(acs, cluster)
 
     acs.destroy("--exclude-protected")
-    assert in_order(
-        acs,
+    assert acs.in_order(
         "LeaderWorkerSet/ds",
         f"DataLoad/{MODEL}-load",
         f"JindoRuntime/{MODEL}-runtime",
@@ -81,13 +59,13 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
         f"Secret/{MODEL}-cache-key",
         "AccessKey/weights-reader",
     )
-    assert in_order(acs, f"Job/{MODEL}-sync", f"Secret/{MODEL}-sync-keys", "AccessKey/weights-writer")
-    assert all(in_order(acs, f"Dataset/{MODEL}-dataset", release) for release in RELEASES)
+    assert acs.in_order(f"Job/{MODEL}-sync", f"Secret/{MODEL}-sync-keys", "AccessKey/weights-writer")
+    assert all(acs.in_order(f"Dataset/{MODEL}-dataset", release) for release in RELEASES)
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
-    assert cloud.left() == {"buckets": [BUCKET]} and written(cloud) == weights
+    assert cloud.left() == {"buckets": [BUCKET]} and cloud.written(BUCKET) == weights
 
     acs.up()
-    assert "nothing to do: all 9 files" in sync_log(cluster) and written(cloud) == weights
+    assert "nothing to do: all 9 files" in cluster.sync_log() and cloud.written(BUCKET) == weights
     assert cluster.ready() and all(acs.steps()[release].operation == "create" for release in RELEASES)
 
 
@@ -106,9 +84,8 @@ def the_cache_is_switched_off_and_on(acs: Stack, cluster: Cluster) -> None:
     uid = cluster.group()["metadata"]["uid"]
     acs.config["modelserve:cache"] = {"engine": "none"}
     acs.up()
-    assert in_order(acs, f"PersistentVolumeClaim/{MODEL}-volume-claim", "LeaderWorkerSet/ds", f"DataLoad/{MODEL}-load")
-    assert in_order(
-        acs,
+    assert acs.in_order(f"PersistentVolumeClaim/{MODEL}-volume-claim", "LeaderWorkerSet/ds", f"DataLoad/{MODEL}-load")
+    assert acs.in_order(
         *(
             f"{kind}/{MODEL}-{part}"
             for kind, part in (
@@ -126,7 +103,7 @@ def the_cache_is_switched_off_and_on(acs: Stack, cluster: Cluster) -> None:
 
     acs.config["modelserve:cache"] = {"engine": "fluid", "workers": "auto"}
     acs.up()
-    assert in_order(acs, f"DataLoad/{MODEL}-load", "LeaderWorkerSet/ds", f"PersistentVolumeClaim/{MODEL}-volume-claim")
+    assert acs.in_order(f"DataLoad/{MODEL}-load", "LeaderWorkerSet/ds", f"PersistentVolumeClaim/{MODEL}-volume-claim")
     assert claims(cluster) == {MODEL} and cluster.ready() and cluster.object("PersistentVolumeClaim", claim) is None
     assert cluster.group()["metadata"]["uid"] == uid
 
