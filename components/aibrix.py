@@ -119,7 +119,8 @@ def kinds_addon(args: AibrixArgs, chart: str) -> Addon:
     source = addons.source(_KINDS_ADDON, "upstream", "")
     return Addon(
         name=_KINDS_ADDON,
-        release=source.release,
+        # Another release of AIBrix brings kinds that the one before had not, and Helm makes kinds only at an install.
+        release=f"{source.release}-{args.version.replace('.', '-')}",
         chart=chart,
         version=args.version,
         namespace=source.namespace,

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pulumi
 
-from components.credentials import KeyPair
+from components import bucket_users
+from components.bucket_users import Accounts, allow
 from planning.catalog import fact
 
 BUCKET = "alicloud:oss/bucket:Bucket"
 BUCKET_ACL = "alicloud:oss/bucketAcl:BucketAcl"
 PUBLIC_ACCESS_BLOCK = "alicloud:oss/bucketPublicAccessBlock:BucketPublicAccessBlock"
-USER = "alicloud:ram/user:User"
-POLICY = "alicloud:ram/policy:Policy"
-ATTACHMENT = "alicloud:ram/userPolicyAttachment:UserPolicyAttachment"
-ACCESS_KEY = "alicloud:ram/accessKey:AccessKey"
+_ACCOUNTS = Accounts(
+    package="alicloud:ram",
+    name="name",
+    secret="secret",
+    # Each change makes a version, and the cloud keeps five: the oldest goes then, and all with the policy.
+    policy_arguments={"rotateStrategy": "DeleteOldestNonDefaultVersionWhenLimitExceeded", "force": True},
+)
+identity = partial(bucket_users.identity, _ACCOUNTS)
+ACCESS_KEY = _ACCOUNTS.access_key
 NAME_PATTERN = fact("oss", "bucket", "namePattern")
 # What a mount (ossfs), a cache (JindoFS) and a copy ask of a bucket before they ask for an object.
 _READ_BUCKET = ("oss:GetBucketInfo", "oss:GetBucketLocation", "oss:GetBucketStat")
@@ -59,17 +65,13 @@ def access_policy(bucket: str, prefix: str, *, write: bool) -> str:
     # The bare prefix as a key too: a client that looks whether it is one must be told «not there», not «not yours».
     keys = [f"{itself}/{below}", f"{itself}/{prefix}"]
     statements = [
-        _allow(_READ_BUCKET + (_WRITE_BUCKET if write else ()), [itself]),
+        allow(_READ_BUCKET + (_WRITE_BUCKET if write else ()), [itself]),
         # Apart from the others: no other request carries a prefix, and a condition on what is absent never holds. The
         # slash must be asked for: without it the list would show models whose name begins likewise.
-        {**_allow(["oss:ListObjects"], [itself]), "Condition": {"StringLike": {"oss:Prefix": [below]}}},
-        _allow(_READ_OBJECTS + (_WRITE_OBJECTS if write else ()), keys),
+        {**allow(["oss:ListObjects"], [itself]), "Condition": {"StringLike": {"oss:Prefix": [below]}}},
+        allow(_READ_OBJECTS + (_WRITE_OBJECTS if write else ()), keys),
     ]
     return json.dumps({"Version": "1", "Statement": statements})
-
-
-def _allow(actions: Sequence[str], resources: Sequence[str]) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": list(actions), "Resource": list(resources)}
 
 
 def create(
@@ -104,40 +106,3 @@ def look_up(parent: pulumi.Resource, name: str, bucket: str) -> tuple[pulumi.Res
     """A bucket that is there, and its name."""
     found = pulumi.CustomResource(BUCKET, name, {"bucket": None}, pulumi.ResourceOptions(parent=parent, id=bucket))
     return found, pulumi.get(found, "bucket")
-
-
-def identity(parent: pulumi.Resource, name: str, own: str, policy_document: str, after: pulumi.Resource) -> KeyPair:
-    """A RAM user called `own`, made after the bucket `after`, that is allowed what the document says; its key."""
-    user = pulumi.CustomResource(
-        USER,
-        name,
-        {"name": own},
-        # The cloud would rename the user in place, under the keys and policies that are made anew by name.
-        pulumi.ResourceOptions(parent=parent, replace_on_changes=["name"], depends_on=[after]),
-    )
-    policy = pulumi.CustomResource(
-        POLICY,
-        name,
-        {
-            "policyName": own,
-            "policyDocument": policy_document,
-            # Each change makes a version, and the cloud keeps five: the oldest goes then, and all with the policy.
-            "rotateStrategy": "DeleteOldestNonDefaultVersionWhenLimitExceeded",
-            "force": True,
-        },
-        pulumi.ResourceOptions(parent=parent, depends_on=[after]),
-    )
-    attachment = pulumi.CustomResource(
-        ATTACHMENT,
-        name,
-        {"userName": pulumi.get(user, "name"), "policyName": pulumi.get(policy, "policyName"), "policyType": "Custom"},
-        pulumi.ResourceOptions(parent=parent),
-    )
-    key = pulumi.CustomResource(
-        ACCESS_KEY,
-        name,
-        {"userName": pulumi.get(user, "name"), "secret": None},
-        # Who gets the key finds it permitted to do what it is for.
-        pulumi.ResourceOptions(parent=parent, additional_secret_outputs=["secret"], depends_on=[attachment]),
-    )
-    return KeyPair(pulumi.Output.secret(key.id), pulumi.Output.secret(pulumi.get(key, "secret")))

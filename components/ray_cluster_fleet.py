@@ -1,91 +1,55 @@
-"""A model over one or several nodes as AIBrix's RayClusterFleet: the fleet itself and its launch script.
+"""A model over one or several nodes as AIBrix's RayClusterFleet: the fleet itself.
 
-A replica is a RayCluster, whose pods KubeRay makes; AIBrix makes the RayClusters. Not here: the Service and the route
-that requests take, the API key and the network policies, the autoscaler, and what a cloud or a weight source adds to
-pods (RDMA, init containers, volumes), which the stack's builder passes in.
+A replica is a RayCluster, whose pods KubeRay makes; AIBrix makes the RayClusters. Not here: the pods' parts that
+other workloads have too (`engine_pods`), the Service and the route that requests take, the API key and the network
+policies, the autoscaler, and what a cloud or a weight source adds to pods (RDMA, init containers, volumes), which the
+stack's builder passes in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import pulumi
 
-from components.credentials import SecretKey
-from components.kubernetes import Manifest, kubernetes_object, labels
-from components.names import API_KEY
-from components.ray_lws_group import CONTAINER, launch_config_name, launch_script
+from components import engine_pods
+from components.engine_pods import EnginePodsArgs, layout_annotation
+from components.kubernetes import Manifest, labels
 from planning import timeouts
+from planning.aibrix import MODEL_LABEL, model_labels
 from planning.catalog import fact
 from planning.engine import release_key
 from planning.fleet import name_limit
 
 PORT_NAME = "service"
 """The engine's port in the head's container, and so in the headless Service that KubeRay makes of a head."""
-MODEL_LABEL = "model.aibrix.ai/name"
-PORT_LABEL = "model.aibrix.ai/port"
 ENGINE_LABEL = "model.aibrix.ai/engine"
 WORKERS = "workers"
 """The group of all pods but the head."""
-_SCRIPT = "launch.sh"
-_SCRIPT_FOLDER = "/etc/modelserve"
-_LAYOUT = "modelserve.dev/layout"
 _NODE_TYPE = "ray.io/node-type"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayClusterFleetArgs:
-    """Plain fields shape the plan; `Input` fields may come from other resources.
+class RayClusterFleetArgs(EnginePodsArgs):
+    """The engine's pods, and how AIBrix keeps the replicas.
 
-    `aibrix_version` is a release, `0.7.0`. `engine_args` is the whole argument list of `vllm serve`. `memory`, `shm`
-    and `ephemeral_storage` are binary quantities; `extra_resources` maps further resources of each pod to amounts.
-    `startup_seconds` is a cold start, `weights_seconds` what `init_containers` may take before it: every time limit
-    derives from the two. `init_containers`, `volumes` and `volume_mounts` are those of head and workers; volumes may
-    hold Outputs at their leaves. `autoscaled`: `replicas` is where a fleet begins, and an autoscaler's afterwards.
-    `api_key_secret` is the name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes whenever
-    its content does, which restarts the fleet.
+    `aibrix_version` is a release, `0.7.0`. `weights_seconds` is what `init_containers` may take before a cold start:
+    every time limit derives from the two. `autoscaled`: `replicas` is where a fleet begins, and an autoscaler's
+    afterwards.
     Raises ValueError when tensor x pipeline does not fill the GPUs, for a port that Ray has, for a label that is
     KubeRay's, and for an autoscaled fleet that begins empty.
     """
 
-    stack: str
-    namespace: str
     aibrix_version: str
-    image: str
-    engine_args: Sequence[pulumi.Input[str]]
-    nodes: int
-    gpus_per_node: int
-    tensor: int
-    pipeline: int
-    cpu: int
-    memory: str
-    shm: str
-    startup_seconds: int
     weights_seconds: int = 0
-    port: int = 8000
-    replicas: int = 1
     autoscaled: bool = False
     strategy: Literal["Recreate", "RollingUpdate"] = "Recreate"
     max_surge: int = 0
-    ephemeral_storage: str | None = None
-    gpu_resource: str = "nvidia.com/gpu"
-    extra_resources: Mapping[str, str] = field(default_factory=dict)
-    capabilities: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
-    volumes: Sequence[Manifest] = ()
-    volume_mounts: Sequence[Manifest] = ()
-    init_containers: Sequence[Manifest] = ()
-    pod_labels: Mapping[str, str] = field(default_factory=dict)
-    pod_annotations: Mapping[str, str] = field(default_factory=dict)
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    api_key_secret: str | None = None
-    api_key_revision: pulumi.Input[str] | None = None
-    readiness_probe: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         taken = {
             number: name
             for facts in ("headPorts", "agentPorts")
@@ -93,11 +57,6 @@ class RayClusterFleetArgs:
         }
         theirs = sorted(self.pod_labels.keys() & set(fact("fleet", "kuberay", "headServiceLabels")))
         for wrong, why in (
-            (
-                self.tensor * self.pipeline != self.nodes * self.gpus_per_node,
-                f"tensor {self.tensor} x pipeline {self.pipeline} is not nodes {self.nodes} x "
-                f"gpus_per_node {self.gpus_per_node}: change one so that they are equal",
-            ),
             (
                 self.port in taken,
                 f"port {self.port}: Ray's {taken.get(self.port)} listens there in the same pod; take another, such as "
@@ -131,16 +90,6 @@ def member_selector(name: str) -> dict[str, str]:
     return {"app.kubernetes.io/instance": name, "ray.io/is-ray-node": "yes"}
 
 
-def launch_config(name: str, args: RayClusterFleetArgs) -> Manifest:
-    """The ConfigMap with the launch script."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": launch_config_name(name), "namespace": args.namespace, "labels": labels(args.stack, name)},
-        "data": {_SCRIPT: launch_script()},
-    }
-
-
 def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
     """The RayClusterFleet. Releases before 0.3.0 have no defaults and stop at what is missing: all is said here.
 
@@ -161,7 +110,7 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
             "name": name,
             "namespace": args.namespace,
             # AIBrix makes the model's route by the fleet's own labels, and only when it first sees the fleet.
-            "labels": {**labels(args.stack, name), MODEL_LABEL: name, PORT_LABEL: str(args.port)},
+            "labels": {**labels(args.stack, name), **model_labels(name, args.port)},
             "annotations": {
                 "pulumi.com/waitFor": _ready(args),
                 # So that the wait for a deletion ends when the GPUs are free. What has begun to be deleted stays
@@ -170,8 +119,7 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
                 "pulumi.com/deletionPropagationPolicy": "foreground",
                 # An autoscaler that is gone still owns the number of replicas, and every later change would be refused.
                 "pulumi.com/patchForce": "true",
-                _LAYOUT: f"nodes={args.nodes},gpusPerNode={args.gpus_per_node},"
-                f"tensor={args.tensor},pipeline={args.pipeline}",
+                **layout_annotation(args),
             },
         },
         "spec": {
@@ -244,124 +192,41 @@ def _ray_cluster(name: str, args: RayClusterFleetArgs) -> Manifest:
 
 def pod_template(name: str, args: RayClusterFleetArgs, *, head: bool) -> Manifest:
     """The head's pod template, which has the ports and the engine, or the workers'."""
-    annotations: dict[str, Any] = dict(args.pod_annotations)
-    if args.api_key_revision is not None:
-        annotations["modelserve.dev/api-key-revision"] = args.api_key_revision
-    metadata: Manifest = {
-        "labels": {
-            **args.pod_labels,
-            **labels(args.stack, name),
-            "app.kubernetes.io/component": "head" if head else "worker",
-            **(_routed(name, args) if head else {}),
-        }
-    }
-    if annotations:
-        metadata["annotations"] = annotations
-    optional: Manifest = {}
-    if args.node_selector:
-        optional["nodeSelector"] = dict(args.node_selector)
-    if args.init_containers:
-        optional["initContainers"] = list(args.init_containers)
-    return {
-        "metadata": metadata,
-        "spec": {
-            **optional,
-            # No pod of ours calls the API server, and a Service named VLLM would set VLLM_PORT, which vLLM reads.
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": timeouts.TERMINATION_GRACE_SECONDS,
-            "containers": [_container(args, head=head)],
-            "volumes": [
-                {"name": "launch", "configMap": {"name": launch_config_name(name)}},
-                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": args.shm}},
-                *args.volumes,
-            ],
-        },
-    }
+    container = engine_pods.container(args, _environment(args, head=head))
+    if not head:
+        # No preStop: Ray is a worker's first process and ends at SIGTERM by itself. `ray stop` before that would only
+        # take its GPUs from the engine sooner, which drains its requests at that time.
+        return engine_pods.pod_template(name, args, container | _worker_probes(), "worker", {})
+    ports = {**(fact("fleet", "kuberay", "headPorts") if args.nodes > 1 else {}), PORT_NAME: args.port}
+    container["args"] = list(args.engine_args)
+    container["ports"] = [{"name": port, "containerPort": number} for port, number in ports.items()]
+    return engine_pods.pod_template(name, args, container | _head_probes(args), "head", _routed(name, args))
 
 
 def _routed(name: str, args: RayClusterFleetArgs) -> dict[str, str]:
     """By what AIBrix's gateway and autoscaler find the pods that answer, with the selector of the fleet in it."""
-    found = {MODEL_LABEL: name, PORT_LABEL: str(args.port)}
+    found = model_labels(name, args.port)
     if release_key(args.aibrix_version) >= release_key(fact("fleet", "aibrix", "engineLabelSince")):
         found[ENGINE_LABEL] = "vllm"
     return found
 
 
-def _container(args: RayClusterFleetArgs, *, head: bool) -> Manifest:
-    amounts = {"cpu": str(args.cpu), "memory": args.memory, args.gpu_resource: str(args.gpus_per_node)}
-    if args.ephemeral_storage:
-        amounts["ephemeral-storage"] = args.ephemeral_storage
-    amounts |= args.extra_resources
-    container: Manifest = {
-        "name": CONTAINER,
-        "image": args.image,
-        "command": ["bash", f"{_SCRIPT_FOLDER}/{_SCRIPT}"],
-        "env": _environment(args, head=head),
-        # Equal, so that the pod is Guaranteed: GPU memory is pinned through host memory, and an eviction costs a start.
-        "resources": {"requests": amounts, "limits": dict(amounts)},
-        # With /dev/shm, where KubeRay would else mount one as large as the pod's memory.
-        "volumeMounts": [
-            {"name": "launch", "mountPath": _SCRIPT_FOLDER, "readOnly": True},
-            {"name": "shm", "mountPath": "/dev/shm"},
-            *args.volume_mounts,
-        ],
-    }
-    if args.capabilities:
-        container["securityContext"] = {"capabilities": {"add": list(args.capabilities)}}
-    # No preStop: Ray is a worker's first process and ends at SIGTERM by itself. `ray stop` before that would only take
-    # its GPUs from the engine sooner, which drains its requests at that time.
-    if not head:
-        return container | _worker_probes()
-    ports = {**(fact("fleet", "kuberay", "headPorts") if args.nodes > 1 else {}), PORT_NAME: args.port}
-    container["args"] = list(args.engine_args)
-    container["ports"] = [{"name": port, "containerPort": number} for port, number in ports.items()]
-    return container | _head_probes(args)
-
-
 def _environment(args: RayClusterFleetArgs, *, head: bool) -> list[Manifest]:
-    values = {
-        "MODELSERVE_NODES": str(args.nodes),
-        "MODELSERVE_GPUS_PER_NODE": str(args.gpus_per_node),
+    joining = {
         "MODELSERVE_LAUNCHER": "ray",
         "MODELSERVE_POD_INDEX": "0" if head else "1",  # workers need not be told apart
         "MODELSERVE_JOIN_SECONDS": str(args.limits.join_seconds),
         "MODELSERVE_JOIN_PORT": str(fact("fleet", "kuberay", "headPorts")["gcs-server"]),
-        **args.env,
     }
-    env: list[Manifest] = [{"name": key, "value": value} for key, value in values.items()]
-    env.append({"name": "VLLM_HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
-    secrets = dict(args.secret_env)
-    if head and args.api_key_secret:
-        secrets["VLLM_API_KEY"] = SecretKey(args.api_key_secret, API_KEY)
-    return env + [
-        {"name": variable, "valueFrom": {"secretKeyRef": {"name": key.secret, "key": key.field}}}
-        for variable, key in secrets.items()
-    ]
+    return engine_pods.environment(args, joining, {}, leads=head)
 
 
 def _head_probes(args: RayClusterFleetArgs) -> Manifest:
-    health = {"httpGet": {"path": "/health", "port": PORT_NAME}, "timeoutSeconds": timeouts.PROBE_TIMEOUT_SECONDS}
-    probes = {
-        "startupProbe": {
-            **health,
-            "periodSeconds": timeouts.STARTUP_PERIOD_SECONDS,
-            "failureThreshold": args.limits.startup_failures,
-        },
-        "livenessProbe": {
-            **health,
-            "periodSeconds": timeouts.LIVENESS_PERIOD_SECONDS,
-            "failureThreshold": timeouts.LIVENESS_FAILURES,
-        },
-    }
+    probes = engine_pods.probes(args, PORT_NAME)
     if args.readiness_probe:
-        probes["readinessProbe"] = {
-            **health,
-            "periodSeconds": timeouts.READINESS_PERIOD_SECONDS,
-            # AIBrix puts a whole RayCluster beside one of which a pod is not ready any more, for which there are no
-            # GPUs, and may then keep either of them (https://github.com/vllm-project/aibrix/issues/2435).
-            "failureThreshold": timeouts.STEADY_READINESS_FAILURES,
-        }
+        # AIBrix puts a whole RayCluster beside one of which a pod is not ready any more, for which there are no GPUs,
+        # and may then keep either of them (https://github.com/vllm-project/aibrix/issues/2435).
+        probes["readinessProbe"]["failureThreshold"] = timeouts.STEADY_READINESS_FAILURES
     return probes
 
 
@@ -389,29 +254,16 @@ class RayClusterFleet(pulumi.ComponentResource):
     ) -> None:
         """`mounts` are what the pods mount and what cannot be replaced while they do: the fleet is replaced with it."""
         super().__init__("modelserve:serving:RayClusterFleet", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
-        config = kubernetes_object(f"{name}-launch", launch_config(name, args), child)
-        limits = args.limits
         # At once at the first time and at a recreation, one after the other in a rolling update.
         rounds = max(1, args.replicas) if args.strategy == "RollingUpdate" else 1
-        made = kubernetes_object(
+        self.ready = engine_pods.register(
+            self,
             name,
+            args,
             fleet(name, args),
-            pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[config],
-                hooks=hooks,
-                custom_timeouts=pulumi.CustomTimeouts(
-                    create=f"{limits.ready_seconds}s",
-                    update=f"{limits.ready_seconds * rounds}s",
-                    delete=f"{limits.delete_seconds}s",
-                ),
-                ignore_changes=["spec.replicas"] if args.autoscaled else [],
-                replace_on_changes=[f'metadata.annotations["{_LAYOUT}"]'],
-                replace_with=list(mounts),
-                # Its name is fixed, and the old fleet holds the GPUs that the new one needs.
-                delete_before_replace=True,
-            ),
+            hooks,
+            mounts,
+            rounds=rounds,
+            ignore_changes=["spec.replicas"] if args.autoscaled else [],
         )
-        self.ready = made.id
         self.register_outputs({"ready": self.ready})

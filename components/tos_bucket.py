@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pulumi
 
-from components.credentials import KeyPair
+from components import bucket_users
+from components.bucket_users import Accounts, allow
 from planning.catalog import fact
 
 BUCKET = "volcengine:tos/bucket:Bucket"
 ENCRYPTION = "volcengine:tos/bucketEncryption:BucketEncryption"
 LIFECYCLE = "volcengine:tos/bucketLifecycle:BucketLifecycle"
-USER = "volcengine:iam/user:User"
-POLICY = "volcengine:iam/policy:Policy"
-ATTACHMENT = "volcengine:iam/userPolicyAttachment:UserPolicyAttachment"
-ACCESS_KEY = "volcengine:iam/accessKey:AccessKey"
+_ACCOUNTS = Accounts(
+    package="volcengine:iam",
+    name="userName",
+    secret="secretAccessKey",
+    # It would be renamed in place, while the engine goes on knowing it by the old name, its id.
+    policy_replaced=["policyName"],
+)
+identity = partial(bucket_users.identity, _ACCOUNTS)
+ACCESS_KEY = _ACCOUNTS.access_key
 NAME_PATTERN = fact("tos", "bucket", "namePattern")
 
 
@@ -64,20 +71,16 @@ def access_policy(bucket: str, prefix: str, *, write: bool) -> str:
     # The slash must be asked for: without it the list would show models whose name begins likewise.
     asked = {fact("tos", "policy", "prefixCondition"): [f"{prefix}/", f"{prefix}/*"]}
     statements = [
-        _allow([*_actions("readBucket"), *(_actions("writeBucket") if write else ())], [itself]),
+        allow([*_actions("readBucket"), *(_actions("writeBucket") if write else ())], [itself]),
         # Apart from the others: no other request carries a prefix, and a condition on what is absent never holds.
-        {**_allow(_actions("list"), [itself]), "Condition": {"StringLike": asked}},
-        _allow([*_actions("readObjects"), *(_actions("writeObjects") if write else ())], keys),
+        {**allow(_actions("list"), [itself]), "Condition": {"StringLike": asked}},
+        allow([*_actions("readObjects"), *(_actions("writeObjects") if write else ())], keys),
     ]
     return json.dumps({"Statement": statements})
 
 
 def _actions(kind: str) -> Sequence[str]:
     return fact("tos", "policy", kind)
-
-
-def _allow(actions: Sequence[str], resources: Sequence[str]) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": list(actions), "Resource": list(resources)}
 
 
 def create(
@@ -100,38 +103,3 @@ def look_up(parent: pulumi.Resource, name: str, bucket: str) -> tuple[pulumi.Res
     """A bucket that is there, and its name."""
     found = pulumi.CustomResource(BUCKET, name, {"bucketName": None}, pulumi.ResourceOptions(parent=parent, id=bucket))
     return found, pulumi.get(found, "bucketName")
-
-
-def identity(parent: pulumi.Resource, name: str, own: str, policy_document: str, after: pulumi.Resource) -> KeyPair:
-    """An IAM user called `own`, made after the bucket `after`, that is allowed what the document says; its key."""
-    # User and policy would be renamed in place, while the engine goes on knowing them by the old name, their id.
-    user = pulumi.CustomResource(
-        USER,
-        name,
-        {"userName": own},
-        pulumi.ResourceOptions(parent=parent, replace_on_changes=["userName"], depends_on=[after]),
-    )
-    policy = pulumi.CustomResource(
-        POLICY,
-        name,
-        {"policyName": own, "policyDocument": policy_document},
-        pulumi.ResourceOptions(parent=parent, replace_on_changes=["policyName"], depends_on=[after]),
-    )
-    attachment = pulumi.CustomResource(
-        ATTACHMENT,
-        name,
-        {
-            "userName": pulumi.get(user, "userName"),
-            "policyName": pulumi.get(policy, "policyName"),
-            "policyType": "Custom",
-        },
-        pulumi.ResourceOptions(parent=parent),
-    )
-    key = pulumi.CustomResource(
-        ACCESS_KEY,
-        name,
-        {"userName": pulumi.get(user, "userName"), "secretAccessKey": None},
-        # Who gets the key finds it permitted to do what it is for.
-        pulumi.ResourceOptions(parent=parent, additional_secret_outputs=["secretAccessKey"], depends_on=[attachment]),
-    )
-    return KeyPair(pulumi.Output.secret(key.id), pulumi.Output.secret(pulumi.get(key, "secretAccessKey")))

@@ -9,7 +9,6 @@ here exactly when the cluster says so. An engine that does not take its argument
 
 from __future__ import annotations
 
-import argparse
 import base64
 import shutil
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from local import faults, vllm_log
+from local import faults, vllm_log, watching
 from local.api import Api, ApiError
 from local.members import FAIL, Log, Member, engine_container, fate, fleet, last_words, script, start_seconds
 from local.vllm import Engine, Simulator
@@ -250,10 +249,7 @@ def _path(plural: str, metadata: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Runs until it is ended or its control plane is gone."""
-    parser = argparse.ArgumentParser(prog="python -m local.engines", description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="the control plane's folder")
-    options = parser.parse_args(argv)
+    options = watching.parser("python -m local.engines", __doc__).parse_args(argv)
     api = WatchingApi.of(options.kubeconfig, options.folder)
     engines = Engines(api, options.folder / "pod-logs")
 

@@ -9,20 +9,16 @@ system behind them, and the webhook that puts a sidecar into pods is not played.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import urllib3
-
-from local import faults, fluid_model
+from local import faults, fluid_model, watching
 from local.api import Api, ApiError
-from local.watching import Things, WatchingApi, follow
+from local.watching import Things, WatchingApi, deleting, now, place_of, play
 
 Thing = dict[str, Any]
 
@@ -68,10 +64,10 @@ class Fluid:
                     except ApiError as error:
                         # Changed or gone since it was seen: the watch will tell.
                         if error.code not in (404, 409):
-                            print(f"{kind} {'/'.join(_place(thing))}: {error}", flush=True)
+                            print(f"{kind} {'/'.join(place_of(thing))}: {error}", flush=True)
 
     def _dataset(self, thing: Thing) -> None:
-        if _deleting(thing):
+        if deleting(thing):
             if pod := self._pod_on(thing):
                 namespace, name = thing["metadata"]["namespace"], pod["metadata"]["name"]
                 text = f"can not delete dataset because Pod {name} in Namespace {namespace} is using it"
@@ -83,9 +79,9 @@ class Fluid:
 
     def _runtime(self, thing: Thing) -> None:
         files = self.kinds["Dataset"].named(thing)
-        if _deleting(thing):
+        if deleting(thing):
             self._delete_runtime(thing, files)
-        elif files is None or _deleting(files):
+        elif files is None or deleting(files):
             self._event(thing, "ErrorProcessRuntime", "No dataset can be bound to the runtime, waiting.")
         elif self._owned(thing, files) and self._held(thing):
             uid = thing["metadata"]["uid"]
@@ -101,7 +97,7 @@ class Fluid:
         if fault == "stuck":
             return
         if _status(files).get("phase") not in ("Bound", "Failed"):
-            files = self._tell(files, fluid_model.bound(files, runtime, failed=fault == "failed", now=_now()))
+            files = self._tell(files, fluid_model.bound(files, runtime, failed=fault == "failed", now=now()))
         if fault is None:
             self._make_volume(files)
             self._sync(runtime, files)
@@ -117,7 +113,7 @@ class Fluid:
         self._tell(files, {"cacheStates": states, "ufsTotal": fluid_model.bytes_size(total)})
 
     def _load(self, thing: Thing) -> None:
-        if _deleting(thing):
+        if deleting(thing):
             self._loads.pop(thing["metadata"]["uid"], None)
             self._release(thing)
             return
@@ -151,7 +147,7 @@ class Fluid:
         self._cached[holds] = max(self._cached.get(holds, 0.0), share * loading.bytes)
         if loading.over(time.monotonic(), fault):
             failed = fault == "failed"
-            self._tell(thing, fluid_model.load_ended(failed=failed, lasted=loading.seconds, now=_now()))
+            self._tell(thing, fluid_model.load_ended(failed=failed, lasted=loading.seconds, now=now()))
             name = thing["metadata"]["name"]
             if failed:
                 self._event(thing, "DataOperationFailed", f"DataLoad {name} failed")
@@ -162,17 +158,17 @@ class Fluid:
         loads = [
             load
             for load in self.kinds["DataLoad"].things.values()
-            if (load["metadata"]["namespace"], load["spec"]["dataset"]["name"]) == _place(files)
+            if (load["metadata"]["namespace"], load["spec"]["dataset"]["name"]) == place_of(files)
         ]
         return fluid_model.bucket_bytes(self._folder, files, loads)
 
     def _delete_runtime(self, thing: Thing, files: Thing | None) -> None:
-        namespace, name = _place(thing)
+        namespace, name = place_of(thing)
         claim = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"
         for path, patience in ((claim, _CLAIM_SECONDS), (_volume_path(namespace, name), None)):
             found = self._get(path)
             if found and (found["metadata"].get("annotations") or {}).get("CreatedBy") == "fluid":
-                if not _deleting(found):
+                if not deleting(found):
                     self._api.delete(path)
                     self._begun[path] = time.monotonic()
                 elif patience and time.monotonic() - self._begun.get(path, 0.0) > patience:
@@ -188,7 +184,7 @@ class Fluid:
 
     def _make_volume(self, files: Thing) -> None:
         """What pods mount: a volume and a claim, named by the Dataset."""
-        namespace, name = _place(files)
+        namespace, name = place_of(files)
         if not self._due((files["metadata"]["uid"], "volume"), _EVENT_SECONDS):
             return
         claim = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
@@ -205,7 +201,7 @@ class Fluid:
 
     def _pod_on(self, files: Thing) -> Thing | None:
         """A pod that has not ended and mounts the Dataset's claim."""
-        namespace, name = _place(files)
+        namespace, name = place_of(files)
         for pod in self._api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]:
             claims = [volume.get("persistentVolumeClaim") or {} for volume in pod["spec"].get("volumes") or []]
             if any(each.get("claimName") == name for each in claims):
@@ -260,17 +256,17 @@ class Fluid:
             "reason": reason,
             "message": message,
             "source": {"component": "fluid"},
-            "firstTimestamp": _now(),
-            "lastTimestamp": _now(),
+            "firstTimestamp": now(),
+            "lastTimestamp": now(),
             "count": 1,
         }
         self._api.request("POST", f"/api/v1/namespaces/{metadata['namespace']}/events", body)
 
     def _due(self, what: tuple[str, str], every: float) -> bool:
-        now = time.monotonic()
-        if now - self._told.get(what, -every) < every:
+        at = time.monotonic()
+        if at - self._told.get(what, -every) < every:
             return False
-        self._told[what] = now
+        self._told[what] = at
         return True
 
     def _get(self, path: str) -> Thing | None:
@@ -282,12 +278,8 @@ class Fluid:
             raise
 
 
-def _place(thing: Thing) -> tuple[str, str]:
-    return thing["metadata"]["namespace"], thing["metadata"]["name"]
-
-
 def _path(thing: Thing) -> str:
-    namespace, name = _place(thing)
+    namespace, name = place_of(thing)
     return f"/apis/{GROUP}/namespaces/{namespace}/{PLURALS[thing['kind']]}/{name}"
 
 
@@ -299,36 +291,15 @@ def _status(thing: Thing) -> Thing:
     return thing.get("status") or {}
 
 
-def _deleting(thing: Thing) -> bool:
-    return bool(thing["metadata"].get("deletionTimestamp"))
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs until it is ended or its control plane is gone."""
-    parser = argparse.ArgumentParser(prog="python -m local.fluid", description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="the control plane's folder")
+    parser = watching.parser("python -m local.fluid", __doc__)
     parser.add_argument("--load-seconds", type=float, default=10, help="how long a DataLoad takes")
     options = parser.parse_args(argv)
     api = WatchingApi.of(options.kubeconfig, options.folder)
     fluid = Fluid(api, options.folder, options.load_seconds)
-    followers = [
-        threading.Thread(target=follow, args=(api, f"/apis/{GROUP}/{plural}", fluid.kinds[kind], options.folder))
-        for kind, plural in PLURALS.items()
-    ]
-    for each in followers:
-        each.daemon = True
-        each.start()
-    while all(each.is_alive() for each in followers):
-        try:
-            fluid.tick()
-        except urllib3.exceptions.HTTPError as error:
-            print(f"{datetime.now():%H:%M:%S} {error}", flush=True)
-        time.sleep(_TICK_SECONDS)
+    sinks = {f"/apis/{GROUP}/{plural}": fluid.kinds[kind] for kind, plural in PLURALS.items()}
+    play(api, options.folder, sinks, fluid.tick, _TICK_SECONDS)
 
 
 if __name__ == "__main__":

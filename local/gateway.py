@@ -9,26 +9,22 @@ there is in gateway_traffic.py. Not played: TLS, hostnames, filters, weights, an
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import urllib3
 import yaml
 
-from local import gateway_model
+from local import gateway_model, watching
 from local.api import Api, ApiError
 from local.gateway_front import Front
 from local.gateway_model import CONTROLLER, FINALIZER, NAMESPACE, Known, Thing
 from local.gateway_traffic import Traffic
-from local.watching import Things, WatchingApi, follow
+from local.watching import Things, WatchingApi, deleting, now, place_of, play
 
 FILE = "gateways.json"
 _API = "/apis/gateway.networking.k8s.io/v1"
@@ -96,7 +92,7 @@ class Gateways:
 
     def _gateway(self, namespace: str, name: str) -> Thing | None:
         found = self.kinds["Gateway"].at(namespace, name)
-        ours = found and not _deleting(found) and found["spec"]["gatewayClassName"] in self._classes()
+        ours = found and not deleting(found) and found["spec"]["gatewayClassName"] in self._classes()
         return found if ours else None
 
     def _grants(self, namespace: str) -> list[Thing]:
@@ -118,31 +114,31 @@ class Gateways:
             return
         name, held = thing["metadata"]["name"], thing["metadata"].get("finalizers") or []
         used = any(each["spec"]["gatewayClassName"] == name for each in self.kinds["Gateway"].things.values())
-        if used != (FINALIZER in held) and not (used and _deleting(thing)):
+        if used != (FINALIZER in held) and not (used and deleting(thing)):
             kept = [*held, FINALIZER] if used else [each for each in held if each != FINALIZER]
             metadata = {"finalizers": kept, "resourceVersion": thing["metadata"]["resourceVersion"]}
             self._take("GatewayClass", self._api.merge(f"{PATHS['GatewayClass']}/{name}", {"metadata": metadata}))
-        elif not _deleting(thing):
+        elif not deleting(thing):
             known = (thing.get("status") or {}).get("conditions", [])
             wanted = [("Accepted", True, "Accepted", "Valid GatewayClass")]
-            told = gateway_model.conditions(known, wanted, thing["metadata"]["generation"], _now())
+            told = gateway_model.conditions(known, wanted, thing["metadata"]["generation"], now())
             self._tell(thing, "GatewayClass", {"conditions": told})
 
     def _proxy(self, thing: Thing) -> None:
-        gateway = self._gateway(*_place(thing))
+        gateway = self._gateway(*place_of(thing))
         if gateway is None:
             return
         settings = self._settings(gateway)
         self._apply("/api/v1", "services", gateway_model.proxy_service(gateway, settings))
         self._apply("/apis/apps/v1", "deployments", gateway_model.proxy_deployment(gateway, settings))
-        if _place(gateway) not in self._fronts:
-            place = _place(gateway)
+        if place_of(gateway) not in self._fronts:
+            place = place_of(gateway)
             self._fronts[place] = Front(lambda *request: self._traffic.decide(self._gateway(*place), *request))
             self._write()
         name = gateway_model.proxy_name(gateway)
         service, deployment = (self.kinds[kind].at(NAMESPACE, name) for kind in ("Service", "Deployment"))
         routes = len(self._routes(gateway))
-        self._tell(gateway, "Gateway", gateway_model.gateway_status(gateway, service, deployment, routes, _now()))
+        self._tell(gateway, "Gateway", gateway_model.gateway_status(gateway, service, deployment, routes, now()))
 
     def _settings(self, gateway: Thing) -> dict[str, Any]:
         """What the EnvoyProxy of a Gateway, or of its class, says of Kubernetes."""
@@ -156,22 +152,22 @@ class Gateways:
         return ((((proxy or {}).get("spec") or {}).get("provider") or {}).get("kubernetes")) or {}
 
     def _route(self, thing: Thing) -> None:
-        if not _deleting(thing):
-            self._tell(thing, "HTTPRoute", gateway_model.route_status(thing, self.known, _now()))
+        if not deleting(thing):
+            self._tell(thing, "HTTPRoute", gateway_model.route_status(thing, self.known, now()))
 
     def _patch(self, thing: Thing) -> None:
         target = thing["spec"]["targetRef"]["name"]
-        if _deleting(thing) or self._gateway(thing["metadata"]["namespace"], target) is None:
+        if deleting(thing) or self._gateway(thing["metadata"]["namespace"], target) is None:
             return
         config = self.kinds["ConfigMap"].at(NAMESPACE, "envoy-gateway-config") or {}
         text = (config.get("data") or {}).get("envoy-gateway.yaml", "")
         allowed = ((yaml.safe_load(text) or {}).get("extensionApis") or {}).get("enableEnvoyPatchPolicy", False)
-        self._tell(thing, "EnvoyPatchPolicy", gateway_model.patch_status(thing, enabled=allowed, now=_now()))
+        self._tell(thing, "EnvoyPatchPolicy", gateway_model.patch_status(thing, enabled=allowed, now=now()))
 
     def _clean(self, base: str, plural: str, thing: Thing) -> None:
         """A proxy goes with its Gateway."""
         owner, name = gateway_model.owner(thing), thing["metadata"]["name"]
-        if owner is None or thing["metadata"]["namespace"] != NAMESPACE or self._gateway(*owner) or _deleting(thing):
+        if owner is None or thing["metadata"]["namespace"] != NAMESPACE or self._gateway(*owner) or deleting(thing):
             return
         self._applied.pop(f"{plural}/{name}", None)
         self._api.delete(f"{base}/namespaces/{NAMESPACE}/{plural}/{name}")
@@ -185,7 +181,7 @@ class Gateways:
         """Lets a port-forward to a proxy's pod reach its listener."""
         owner, uid = gateway_model.owner(pod), pod["metadata"]["uid"]
         front, gateway = self._fronts.get(owner or ("", "")), self._gateway(*(owner or ("", "")))
-        if front is None or gateway is None or uid in self._forwarded or _deleting(pod):
+        if front is None or gateway is None or uid in self._forwarded or deleting(pod):
             return
         ports = [gateway_model.proxy_port(each["port"]) for each in gateway["spec"]["listeners"]]
         target = {"address": "127.0.0.1", "port": front.port}
@@ -229,38 +225,13 @@ class Gateways:
         fresh.replace(self._folder / FILE)
 
 
-def _place(thing: Thing) -> tuple[str, str]:
-    return thing["metadata"]["namespace"], thing["metadata"]["name"]
-
-
-def _deleting(thing: Thing) -> bool:
-    return bool(thing["metadata"].get("deletionTimestamp"))
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs until it is ended or its control plane is gone."""
-    parser = argparse.ArgumentParser(prog="python -m local.gateway", description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="the control plane's folder")
-    options = parser.parse_args(argv)
+    options = watching.parser("python -m local.gateway", __doc__).parse_args(argv)
     api = WatchingApi.of(options.kubeconfig, options.folder)
     gateways = Gateways(api, options.folder)
-    followers = [
-        threading.Thread(target=follow, args=(api, path, gateways.kinds[kind], options.folder), daemon=True)
-        for kind, path in PATHS.items()
-    ]
-    for each in followers:
-        each.start()
-    while all(each.is_alive() for each in followers):
-        try:
-            gateways.tick()
-        except urllib3.exceptions.HTTPError as error:
-            print(f"{datetime.now():%H:%M:%S} {error}", flush=True)
-        time.sleep(_TICK_SECONDS)
+    sinks = {path: gateways.kinds[kind] for kind, path in PATHS.items()}
+    play(api, options.folder, sinks, gateways.tick, _TICK_SECONDS)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from local import gateway_model
 from local.api import Api, ApiError
 from local.gateway_front import Refused, Way
 from local.gateway_model import Known, Thing
+from local.watching import place_of
 
 _PLUGIN = ("aibrix-system", "aibrix-gateway-plugins")
 _CATCH_ALL = ("aibrix-system", "aibrix-reserved-router")
@@ -45,7 +46,7 @@ class Traffic:
         self, routes: list[Thing], method: str, path: str, headers: dict[str, str], body: bytes
     ) -> Way | Refused:
         found = gateway_model.choose(routes, method, path, headers)
-        catches_all = found is not None and _place(found[0]) == _CATCH_ALL
+        catches_all = found is not None and place_of(found[0]) == _CATCH_ALL
         if self._known.service(*_PLUGIN) and (catches_all or _STRATEGY in headers):
             model = _model(body)
             if model is None:
@@ -75,7 +76,7 @@ class Traffic:
             return Refused(400, f"model {model} does not exist")
         for pod in pods:
             ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or [])
-            if ready and (way := self._to_pod(_place(pod), int(_label(pod, _PORT) or 8000), "original_route", None)):
+            if ready and (way := self._to_pod(place_of(pod), int(_label(pod, _PORT) or 8000), "original_route", None)):
                 return way
         return Refused(503, f"no ready pod for model {model}")
 
@@ -92,7 +93,7 @@ class Traffic:
             for endpoint in each.get("endpoints") or []:
                 pod = (endpoint.get("targetRef") or {}).get("name")
                 if port and pod and (endpoint.get("conditions") or {}).get("ready"):
-                    if way := self._to_pod((namespace, pod), port, "/".join(_place(route)), seconds):
+                    if way := self._to_pod((namespace, pod), port, "/".join(place_of(route)), seconds):
                         return way
         return Refused(503, "no healthy upstream")
 
@@ -118,10 +119,6 @@ def _model(body: bytes) -> str | None:
         return None
     model = request.get("model") if isinstance(request, dict) else None
     return model if isinstance(model, str) and model else None
-
-
-def _place(thing: Thing) -> tuple[str, str]:
-    return thing["metadata"]["namespace"], thing["metadata"]["name"]
 
 
 def _label(thing: Thing, key: str) -> str | None:

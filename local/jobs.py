@@ -8,7 +8,6 @@ Does not own the stages before that: the container runs when the cluster says so
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import os
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from local import faults
+from local import faults, watching
 from local.api import ApiError
 from local.hub import Hub
 from local.members import Log
@@ -275,9 +274,7 @@ def _on_host(path: str, mounts: Mapping[str, Path]) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Runs until it is ended or its control plane is gone."""
-    parser = argparse.ArgumentParser(prog="python -m local.jobs", description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="the control plane's folder")
+    parser = watching.parser("python -m local.jobs", __doc__)
     parser.add_argument("--rclone", type=Path, required=True)
     parser.add_argument("--store", required=True, help="URL of the control plane's object store")
     options = parser.parse_args(argv)

@@ -1,12 +1,16 @@
-"""Follows the objects of one kind on the rehearsal's API server: a list, then what changes, for as long as it runs."""
+"""Follows the objects of one kind on the rehearsal's API server: a list, then what changes, for as long as it runs.
+
+And what else the processes that play a controller have alike: their command line, and the loop that moves objects on.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,6 +106,21 @@ class Things:
         return None
 
 
+def place_of(thing: Mapping[str, Any]) -> tuple[str, str]:
+    """The namespace and name of an object that is in one."""
+    return thing["metadata"]["namespace"], thing["metadata"]["name"]
+
+
+def deleting(thing: Mapping[str, Any]) -> bool:
+    """Whether somebody has asked for its deletion."""
+    return bool(thing["metadata"].get("deletionTimestamp"))
+
+
+def now() -> str:
+    """The time, as Kubernetes writes it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _version(thing: Mapping[str, Any]) -> int:
     return int(thing["metadata"]["resourceVersion"])
 
@@ -130,3 +149,29 @@ def follow(api: WatchingApi, path: str, sink: Sink, folder: Path) -> None:
             if time.monotonic() - alive > _LOST_SECONDS:
                 raise SystemExit(f"the API server has been away for {_LOST_SECONDS} s") from None
             time.sleep(0.5)
+
+
+def play(api: WatchingApi, folder: Path, sinks: Mapping[str, Sink], tick: Callable[[], None], seconds: float) -> None:
+    """Tells each of `sinks`, by the path of its objects, of them, and calls `tick` every so many seconds.
+
+    Ends when the control plane in `folder` is gone or its API server stays away.
+    """
+    followers = [
+        threading.Thread(target=follow, args=(api, path, sink, folder), daemon=True) for path, sink in sinks.items()
+    ]
+    for each in followers:
+        each.start()
+    while all(each.is_alive() for each in followers):
+        try:
+            tick()
+        except urllib3.exceptions.HTTPError as error:
+            print(f"{datetime.now():%H:%M:%S} {error}", flush=True)
+        time.sleep(seconds)
+
+
+def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of a process beside one control plane."""
+    made = argparse.ArgumentParser(prog=prog, description=description)
+    made.add_argument("--kubeconfig", type=Path, required=True)
+    made.add_argument("--folder", type=Path, required=True, help="the control plane's folder")
+    return made

@@ -44,6 +44,11 @@ def since(addon: str, feature: str) -> str:
     return fact("addons", addon, "features")[feature]
 
 
+def offers(origin: str, addon: str) -> bool:
+    """Whether a cloud's own catalog (`acs`) has a chart of it."""
+    return origin in entries("addons")[addon]
+
+
 def source(addon: str, origin: str, region: str) -> Source:
     """The chart of `lws` or `fluid` from `upstream` or from a cloud's catalog (`acs`), with that cloud's values.
 

@@ -20,9 +20,9 @@ Problem = tuple[str, str]
 
 ROUTING_HEADER = "routing-strategy"
 """The request header by which a client chooses a strategy for one request."""
-ROUTING_VARIABLE = "ROUTING_ALGORITHM"
-"""The variable of the gateway's plugins with the strategy of every request of every model that names none."""
-_NAME_LABEL, _PORT_LABEL = "model.aibrix.ai/name", "model.aibrix.ai/port"
+MODEL_LABEL = "model.aibrix.ai/name"
+"""The label with the model's name, by which AIBrix finds what serves it."""
+_PORT_LABEL = "model.aibrix.ai/port"
 _CONFIG_ANNOTATION = "model.aibrix.ai/config"
 _GAUGES = ("kv_cache_usage_perc", "gpu_cache_usage_perc")
 _LABEL_LENGTH = 63
@@ -102,7 +102,8 @@ def strategy_problem(version: str, strategy: str) -> Problem | None:
 def strategy_annotations(version: str, strategy: str | None) -> dict[str, str]:
     """Annotations of a model's serving pods that make `strategy` the default of requests to that model.
 
-    Empty without a strategy, and for a release that knows a default for all models alone (`ROUTING_VARIABLE`).
+    Empty without a strategy, and for a release that knows a default for all models alone, in a variable of the
+    gateway's plugins.
     """
     if strategy is None or not has(version, "configProfiles"):
         return {}
@@ -110,14 +111,9 @@ def strategy_annotations(version: str, strategy: str | None) -> dict[str, str]:
     return {_CONFIG_ANNOTATION: json.dumps(profiles, separators=(",", ":"))}
 
 
-def strategy_headers(strategy: str | None) -> dict[str, str]:
-    """Headers that choose `strategy` for one request. None goes through the Service, as Kubernetes balances it."""
-    return {} if strategy is None else {ROUTING_HEADER: strategy}
-
-
 def model_labels(model: str, port: int) -> dict[str, str]:
     """Labels of the pods that serve `model`, and of no other pod: AIBrix sends requests to each that has them."""
-    return {_NAME_LABEL: model, _PORT_LABEL: str(port)}
+    return {MODEL_LABEL: model, _PORT_LABEL: str(port)}
 
 
 def route_paths(version: str) -> tuple[str, ...]:

@@ -111,10 +111,6 @@ class Model:
         """Bytes of one weight in a quantised linear layer."""
         return FORMATS[self.quantisation]
 
-    def is_moe(self, layer: int) -> bool:
-        """Whether `layer` (from 0) has routed experts."""
-        return self.moe is not None and layer >= self.moe.dense_layers
-
 
 def find(name: str, more: Facts | None = None) -> Model:
     """The model called `name`: a public repository name in any case (owner optional), or the path of a config.json.

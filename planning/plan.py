@@ -13,7 +13,7 @@ from planning import choose, cost, engine, gpus, models, startup
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, host
 from planning.errors import PlanError
 from planning.layout import Layout
-from planning.memory import Fit, Request, kv_bytes
+from planning.memory import Fit, Request, Stage, kv_bytes
 from planning.units import GIB
 
 
@@ -90,21 +90,7 @@ class Plan:
                 "data": layout.data,
                 "expert_parallel": layout.expert_parallel,
             },
-            "stages": [
-                {
-                    "layers": s.layers,
-                    "weights_gib": round(s.weights_gib, 3),
-                    "overhead_gib": round(s.overhead, 3),
-                    "kv_gib": round(s.kv, 3),
-                    "budget_gib": round(s.budget, 3),
-                    "non_torch_gib": round(s.non_torch, 3),
-                    "activation_gib": round(s.activation, 3),
-                    "graphs_gib": round(s.graphs, 3),
-                    "graphs_in_budget": s.graphs_in_budget,
-                    "peak_gib": round(s.peak, 3),
-                }
-                for s in fit.stages
-            ],
+            "stages": [_stage(s) for s in fit.stages],
             "kv_tokens": fit.kv_tokens,
             "kv_tokens_all": fit.kv_tokens * layout.data,
             "max_model_len": fit.max_model_len,
@@ -112,17 +98,7 @@ class Plan:
             "reasons": list(self.reasons),
             "alternatives": [_alternative(choice) for choice in self.alternatives],
             "startup": {
-                "steps": [
-                    {
-                        "name": s.name,
-                        "seconds": round(s.seconds, 1),
-                        "bytes": s.bytes,
-                        "source": s.source,
-                        "start_seconds": round(s.start, 1),
-                        "floor_seconds": round(s.floor, 1),
-                    }
-                    for s in self.startup.steps
-                ],
+                "steps": [_step(s) for s in self.startup.steps],
                 "first_token_seconds": round(self.startup.first_token_seconds, 1),
                 "floor_seconds": round(self.startup.floor_seconds, 1),
             },
@@ -150,6 +126,32 @@ class Plan:
                 "as_of": self.cost.as_of,
             },
         }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {
+        "layers": stage.layers,
+        "weights_gib": round(stage.weights_gib, 3),
+        "overhead_gib": round(stage.overhead, 3),
+        "kv_gib": round(stage.kv, 3),
+        "budget_gib": round(stage.budget, 3),
+        "non_torch_gib": round(stage.non_torch, 3),
+        "activation_gib": round(stage.activation, 3),
+        "graphs_gib": round(stage.graphs, 3),
+        "graphs_in_budget": stage.graphs_in_budget,
+        "peak_gib": round(stage.peak, 3),
+    }
+
+
+def _step(step: startup.Step) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "seconds": round(step.seconds, 1),
+        "bytes": step.bytes,
+        "source": step.source,
+        "start_seconds": round(step.start, 1),
+        "floor_seconds": round(step.floor, 1),
+    }
 
 
 def _alternative(choice: choose.Choice) -> dict[str, int]:

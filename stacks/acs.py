@@ -26,6 +26,7 @@ from stacks.cache_look import CacheLook
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.clouds import AcsCloud
 from stacks.config import StackConfig, lws_release
+from stacks.monitors import monitor
 from stacks.plans import Planned
 from stacks.serving import Place
 from stacks.weights import BucketWeights, PvcWeights
@@ -38,7 +39,7 @@ def build(
     stack = _Stack(config, plans, attempts)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    stack.monitor()
+    monitor(config, plans, stack.on_cluster)
     return stack.outputs(endpoints)
 
 

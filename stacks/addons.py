@@ -34,9 +34,10 @@ def _addon(name: str, choice: AddonChoice, config: StackConfig) -> Addon:
 def _source(name: str, choice: AddonChoice, config: StackConfig) -> addons.Source:
     """The catalog's chart of that release: the cloud's own where it is that one, else the project's."""
     region = getattr(config.cloud, "region", "")
-    clouds_own = addons.source(name, config.cloud.kind, region)
-    if name == "fluid" or choice.version == clouds_own.app_version:
-        return clouds_own
+    if addons.offers(config.cloud.kind, name):
+        clouds_own = addons.source(name, config.cloud.kind, region)
+        if name == "fluid" or choice.version == clouds_own.app_version:
+            return clouds_own
     return addons.source(name, "upstream", region)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from components.kubernetes import Manifest
@@ -30,8 +34,15 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
         return {}
     own = {key: value for key, value in chosen.manifests.model_dump().items() if value}
     shadow = os.environ.get(_INSTEAD)
-    found, refusals = {}, []
-    for name, url in aibrix_install.release(aibrix_release(config)).manifests.items():
+    release = aibrix_release(config)
+    known = aibrix_install.release(release).manifests
+    found: dict[str, Sequence[Manifest]] = {}
+    refusals = [
+        Refusal(f"addons.aibrix.manifests.{name}", path, f"AIBrix {release} has no such manifest", "leave it out")
+        for name, path in own.items()
+        if name not in known
+    ]
+    for name, url in known.items():
         path, reference = f"addons.aibrix.manifests.{name}", own.get(name, url)
         try:
             found[name] = load(
@@ -51,15 +62,22 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
 def chart(release: str, files: Mapping[str, str]) -> str:
     """Writes a chart of these files beside the program; gives its path, the same on every machine.
 
-    Relative, because it is an input of a resource: another one would be a change.
+    Relative, because it is an input of a resource: another one would be a change. Named by its content, so that no file
+    of another choice is left in it.
     """
-    folder = Path(_OWN) / f"aibrix-kinds-{release}"
-    for name, text in files.items():
-        file = _PROJECT / folder / name
-        if not file.is_file() or file.read_text() != text:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-    return f"./{folder}"
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"aibrix-kinds-{release}-{digest}"
+    target = _PROJECT / _OWN / name
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
+            made = Path(fresh) / name
+            for path, text in files.items():
+                (made / path).parent.mkdir(parents=True, exist_ok=True)
+                (made / path).write_text(text)
+            with suppress(OSError):  # another run was faster; what it made is the same
+                made.rename(target)
+    return f"./{_OWN}/{name}"
 
 
 def _cache() -> Path:

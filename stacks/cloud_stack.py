@@ -11,10 +11,8 @@ import pulumi
 
 from components.credentials import KeyPair
 from components.kubernetes import kubernetes_object, kubernetes_provider
-from components.kubernetes import labels as kubernetes_labels
 from components.model_bucket import ModelBucket, ModelBucketArgs
 from components.model_sync import ModelSync, ModelSyncArgs
-from components.monitoring import Monitoring, MonitoringArgs, Scraped
 from components.names import API_KEY
 from planning import timeouts
 from planning.catalog import fact
@@ -94,32 +92,6 @@ class CloudStack:
         """The access key that the stack file has under these two keys."""
         found = self.secrets.get_secret(key), self.secrets.get_secret(secret)
         return KeyPair(*found) if found[0] is not None and found[1] is not None else None
-
-    def monitor(self) -> None:
-        """What lets Prometheus and Grafana see the services, where the stack file asks for it, by its own labels or
-        those of the cloud's Prometheus."""
-        chosen = self.config.monitoring
-        if not chosen.enabled:
-            return
-        args = MonitoringArgs(
-            stack=self.name,
-            namespace=self.namespace,
-            services={
-                name: Scraped(
-                    engine_version=planned.service.engine.version,
-                    selector=kubernetes_labels(self.name, name),
-                    namespace=self.namespace,
-                )
-                for name, planned in self.plans.items()
-            },
-            labels=chosen.labels or fact("monitoring", "scrape", "labels").get(self.config.cloud.kind, {}),
-            annotations=fact("monitoring", "scrape", "annotations").get(self.config.cloud.kind, {}),
-            interval_seconds=chosen.interval_seconds,
-            dashboard=chosen.dashboard,
-            dashboard_namespace=chosen.dashboard_namespace,
-            dashboard_labels=chosen.dashboard_labels,
-        )
-        Monitoring("monitoring", args, self.on_cluster)
 
     def stream(
         self, name: str, model: str, store: Store, after: Sequence[pulumi.Resource]

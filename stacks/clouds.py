@@ -202,7 +202,7 @@ class AibrixChoice(Strict):
         "private", description="where the gateway's load balancer is reached: private is the cloud's network"
     )
     gateway_chart: str | None = Field(
-        None, min_length=1, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
+        None, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
     )
 
     @field_validator("version")
@@ -212,6 +212,13 @@ class AibrixChoice(Strict):
         if problem := aibrix.version_problem(version):
             raise rule(version, *problem)
         return version
+
+    @field_validator("gateway_chart")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise rule(value, "is no whole address", "write an oci:// or https:// URL")
+        return value
 
     @field_validator("address")
     @classmethod

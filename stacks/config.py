@@ -20,7 +20,7 @@ from planning.fleet import name_limit as fleet_limit
 from stacks.clouds import AcsCloud, Addons, Cloud, Cluster, LocalCloud, Monitoring, Surroundings, VolcengineCloud
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, shown, unknown_key
 from stacks.services import Service
-from stacks.values import Day, Strict
+from stacks.values import Day, Strict, is_release
 from stacks.weights import (
     FOREIGN,
     Bucket,
@@ -326,7 +326,7 @@ def uses_aibrix(config: StackConfig) -> bool:
 
 
 def _lws_release(given: object, cloud: str) -> str:
-    if isinstance(given, str) and re.fullmatch(r"v?\d+\.\d+\.\d+.*", given):
+    if isinstance(given, str) and is_release(given):
         return given
     if cloud == "local":
         return fact("clouds", "local", "leaderWorkerSet")

@@ -11,6 +11,7 @@ from components.kubernetes import kubernetes_provider
 from components.names import API_KEY
 from stacks import engine
 from stacks.config import StackConfig, lws_release
+from stacks.monitors import monitor
 from stacks.plans import Planned
 from stacks.progress import Progress
 from stacks.refusals import NAMESPACE
@@ -27,11 +28,13 @@ def build(
     api_key = secrets.get_secret(API_KEY)
     progress = Progress(config.cluster.context, config.cluster.namespace, secrets.get("kubeconfig"))
     place = Place(namespace=config.cluster.namespace, lws_version=lws_release(config))
-    serving = Serving(api_key, progress, pulumi.ResourceOptions(provider=cluster))
+    on_cluster = pulumi.ResourceOptions(provider=cluster)
+    serving = Serving(api_key, progress, on_cluster)
     weights = config.weights
     assert isinstance(weights, PvcWeights)
     endpoints = {
         name: serving.serve(name, planned, engine.from_volume(weights, planned.service.model), place)
         for name, planned in plans.items()
     }
+    monitor(config, plans, on_cluster)
     return {"endpoints": endpoints, "verify": f"python -m ops verify {pulumi.get_stack()}"}

@@ -21,6 +21,7 @@ from planning.cost import Prices
 from planning.errors import PlanError
 from planning.plan import Ask, Plan, plan
 from planning.startup import TO_NODES, Supply
+from planning.units import GIB
 from stacks.clouds import AcsCloud, LocalCloud, VolcengineCloud
 from stacks.config import StackConfig, aibrix_release, own_bucket
 from stacks.refusals import NAMESPACE, ConfigError, Refusal
@@ -167,6 +168,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     for key, value, why, instead in _scaled(service, release, seconds):
         raise _Misfit(f"autoscaling.{key}", value, why, instead)
     warnings += _doubts(config.cloud, service, shape.nodes, seconds)
+    warnings += _scratch(config, found)
     warnings += _bounds(service, found, release)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     return Planned(service, found, layout, found.fit.max_model_len, seconds, copied, tuple(warnings))
@@ -180,6 +182,16 @@ def _copied_first(config: StackConfig) -> bool:
 
 def _scaled(service: Service, release: str, seconds: int) -> list[tuple[str, object, str, str]]:
     return service.autoscaling.problems(release, service.engine.version, seconds) if service.autoscaling else []
+
+
+def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
+    """What weights take of a node's own disk, where each pod keeps a copy there."""
+    weights = config.weights
+    own = isinstance(weights, BucketWeights) and weights.read == "download" and weights.download.node_path is None
+    if own or isinstance(weights, HuggingfaceWeights):
+        size = math.ceil(found.file_bytes / GIB)
+        instead = "weights.download.nodePath" if own else "weights.source: nvme"
+        yield f"each pod keeps {size} GiB of weights on its node's own disk; {instead} puts them on another"
 
 
 def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:

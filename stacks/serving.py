@@ -18,7 +18,6 @@ from planning import aibrix
 from stacks import engine
 from stacks.plans import Planned
 from stacks.progress import Progress
-from stacks.services import Service
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,11 +188,6 @@ class Serving:
             after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[fleet]))
             PodAutoscaler(name, scaler, after)
         return fleet.ready
-
-
-def _strategy(service: Service, place: Place) -> dict[str, str]:
-    routed = service.gateway == "aibrix"
-    return aibrix.strategy_annotations(place.aibrix_version, service.routing.strategy) if routed else {}
 
 
 def _group_name(name: str, planned: Planned) -> str:

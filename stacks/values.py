@@ -70,8 +70,13 @@ def _version(value: str) -> str:
     raise rule(value, "is not a release", "write the vLLM release inside the image, such as 0.7.2")
 
 
+def is_release(value: object) -> bool:
+    """Whether it is an add-on's release, such as 0.9.0 or v0.9.0."""
+    return isinstance(value, str) and re.fullmatch(r"v?\d+\.\d+\.\d+([.+-].*)?", value) is not None
+
+
 def _addon_release(value: str) -> str:
-    if re.fullmatch(r"v?\d+\.\d+\.\d+([.+-].*)?", value):
+    if is_release(value):
         return value
     raise rule(value, "is not a release", "write three numbers, such as 0.9.0")
 
@@ -108,16 +113,14 @@ def _bucket_name(value: str) -> str:
     )
 
 
-# Top folders of a Linux system's own disk: weights there fill the disk that the node itself lives on.
-_SYSTEM = frozenset("bin boot dev etc home lib lib64 opt proc root run sbin snap srv sys tmp usr var".split())
-
-
 def _node_path(value: str) -> str:
     parts = value.split("/")[1:]
     if not value.startswith("/") or ".." in parts or "" in parts or not all(re.fullmatch(r"[\w.-]+", p) for p in parts):
         raise rule(value, "is not an absolute path of plain names", "write one such as /mnt/nvme0/models")
-    if parts[0] in _SYSTEM:
-        raise rule(value, f"/{parts[0]} is on the system disk", "write a folder on a mounted disk, such as /mnt/nvme0")
+    on_system = [each for each in fact("weights", "node", "systemFolders") if f"{value}/".startswith(f"{each}/")]
+    if on_system:
+        why = f"{on_system[0]} is on the system disk, which weights would fill"
+        raise rule(value, why, "write a folder on a mounted disk, such as /mnt/nvme0")
     return value
 
 

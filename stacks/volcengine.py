@@ -34,11 +34,14 @@ from components.model_download import (
 from components.names import model_object
 from components.volcengine import volcengine_provider
 from planning.catalog import fact
+from planning.errors import PlanError
 from stacks import addons, aibrix_files, engine
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.clouds import AibrixChoice, VolcengineCloud
 from stacks.config import StackConfig, aibrix_release, lws_release, own_bucket, repository, uses_aibrix
+from stacks.monitors import monitor
 from stacks.plans import Planned
+from stacks.refusals import ConfigError, Refusal
 from stacks.serving import Place
 from stacks.values import gibibytes
 from stacks.weights import Bucket, BucketWeights, ClaimToMake, HuggingfaceWeights, NvmeWeights, PvcWeights
@@ -49,29 +52,33 @@ _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 def build(
     config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int]
 ) -> dict[str, pulumi.Input[Any]]:
-    """Register the stack and return its outputs. Raises ConfigError where AIBrix's manifests cannot be had."""
+    """Register the stack and return its outputs. Raises ConfigError, before that, where AIBrix's manifests cannot be
+    had or an image is none of theirs."""
     documents = aibrix_files.documents(config)
-    stack = _Stack(config, plans, documents)
+    try:
+        installing = _installation(config, plans, documents) if documents else None
+    except PlanError as error:
+        image, _, said = str(error).removeprefix("image ").partition(": ")
+        why, _, instead = said.partition("; ")
+        raise ConfigError([Refusal(f"addons.aibrix.images.{image}", "", why, instead)]) from None
+    stack = _Stack(config, plans, installing)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    stack.monitor()
+    monitor(config, plans, stack.on_cluster)
     return stack.outputs(endpoints)
 
 
 class _Stack(CloudStack):
     """The parts that every model of a stack shares."""
 
-    def __init__(
-        self, config: StackConfig, plans: Mapping[str, Planned], documents: Mapping[str, Sequence[Manifest]]
-    ) -> None:
+    def __init__(self, config: StackConfig, plans: Mapping[str, Planned], installing: AibrixArgs | None) -> None:
         assert isinstance(config.cloud, VolcengineCloud)
         self.cloud = config.cloud
         provider = volcengine_provider("cloud", self.cloud.region) if own_bucket(config) else None
         super().__init__(config, plans, provider)
-        self.chosen = config.addons.aibrix or AibrixChoice.model_construct()
+        self.chosen = _chosen(config)
         self.release = aibrix_release(config)
         listed = addons.wanted(config) if any(plan.service.workload == "lws" for plan in plans.values()) else []
-        installing = self._aibrix_args(documents) if documents else None
         if installing is not None:
             gateway = gateway_addon(self.release, installing.sources)
             chart = self.chosen.gateway_chart
@@ -86,18 +93,6 @@ class _Stack(CloudStack):
             self.gateway = made.gateway.status.apply(_address)
         elif uses_aibrix(config):
             self.gateway = self._found_gateway().status.apply(_address)
-
-    def _aibrix_args(self, documents: Mapping[str, Sequence[Manifest]]) -> AibrixArgs:
-        return AibrixArgs(
-            stack=self.name,
-            version=self.release,
-            documents=documents,
-            request_seconds=max(planned.service.routing.request_seconds for planned in self.plans.values()),
-            registry=self.chosen.registry,
-            images=self.chosen.images,
-            service_annotations=fact("clouds", "volcengine", "loadBalancer")[self.chosen.address],
-            kuberay=self.chosen.kuberay,
-        )
 
     def _found_gateway(self) -> KubernetesObject:
         """The gateway that is there already, looked at and left alone."""
@@ -258,6 +253,26 @@ class _Stack(CloudStack):
             "capabilities": known["capabilities"],
             "env": {**known["env"], "NCCL_IB_HCA": hca},
         }
+
+
+def _chosen(config: StackConfig) -> AibrixChoice:
+    return config.addons.aibrix or AibrixChoice.model_construct()
+
+
+def _installation(
+    config: StackConfig, plans: Mapping[str, Planned], documents: Mapping[str, Sequence[Manifest]]
+) -> AibrixArgs:
+    chosen = _chosen(config)
+    return AibrixArgs(
+        stack=pulumi.get_stack(),
+        version=aibrix_release(config),
+        documents=documents,
+        request_seconds=max(planned.service.routing.request_seconds for planned in plans.values()),
+        registry=chosen.registry,
+        images=chosen.images,
+        service_annotations=fact("clouds", "volcengine", "loadBalancer")[chosen.address],
+        kuberay=chosen.kuberay,
+    )
 
 
 def _address(status: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """A cloud plugin's requests, the same for every kind of every cloud: check, diff, create, read, update and delete.
 
-Each cloud's plugin says which kinds it has, what its configuration needs, and how it words what went wrong.
+Each cloud's plugin says which kinds it has, where its credentials are, and how it words what went wrong.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,18 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
     """One provider instance; the engine starts a plugin process for each, and configures it before anything else."""
 
     name: str
+    title: str
+    """What people call the cloud."""
     version: str
     kinds: Mapping[str, Kind]
+    regions: Collection[str]
+    region_variable: str
+    """Where the environment names a region, of which the stack's configuration comes first."""
+    key_variables: Sequence[Sequence[str]]
+    """Names of the variable with the access key, and of the one with its secret: the first is what people are told."""
 
     def __init__(self, engine: str) -> None:
         self._region, self._key = "", ""
-
-    def configured(self, settings: Properties) -> tuple[str, str]:
-        """Region and access key. Raises Refusal for a region that is none and for missing credentials."""
-        raise NotImplementedError
 
     def unknown_key(self, service: str) -> CloudError:
         """How the service refuses an access key that the cloud does not know."""
@@ -71,7 +74,14 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
 
     @reported
     def Configure(self, request: Any) -> Any:
-        self._region, self._key = self.configured(plain(decode(request.args)))
+        region = plain(decode(request.args)).get("region") or os.environ.get(self.region_variable, "")
+        if region not in self.regions:
+            raise Refusal(f"Invalid {self.title} region: {region}")
+        keys = [next((os.environ[name] for name in names if os.environ.get(name)), "") for names in self.key_variables]
+        if not all(keys):
+            names = " and ".join(names[0] for names in self.key_variables)
+            raise Refusal(f"no valid credentials for {self.title}: set {names} in the environment")
+        self._region, self._key = region, keys[0]
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     @contextmanager

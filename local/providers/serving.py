@@ -30,15 +30,6 @@ def skip_sdk() -> None:
         sys.modules[name] = module
 
 
-def allow_depth() -> None:
-    """Lets messages nest as deeply as a CRD's schema does, beyond what protobuf reads otherwise; so does the SDK."""
-    from google.protobuf.pyext import cpp_message
-
-    # The implementation in C; the one in Python knows no limit.
-    if cpp_message._message is not None:
-        cpp_message._message.SetAllowOversizeProtos(True)
-
-
 def _is_gone(engine: str) -> bool:
     host, _, port = engine.rpartition(":")
     try:
@@ -54,7 +45,6 @@ def serve(engine: str, load: Callable[[], Callable[[str], Any]]) -> None:
     `load` imports the provider's class, whose modules need the SDK's generated ones.
     """
     skip_sdk()
-    allow_depth()
     gc.disable()  # an eighth of the start would go into looking for garbage that imports do not make
     from concurrent.futures import ThreadPoolExecutor
 

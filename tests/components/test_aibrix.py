@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,20 @@ import pulumi
 import pytest
 import yaml
 
-from components.aibrix import Aibrix, AibrixArgs, crds, gateway_addon, images, objects, other_kuberay
-from components.kubernetes import Manifest, kubernetes_provider, labels
+from components.aibrix import (
+    Aibrix,
+    AibrixArgs,
+    crds,
+    gateway_addon,
+    images,
+    kinds_addon,
+    kinds_chart,
+    objects,
+    other_kuberay,
+)
+from components.cluster_addons import ClusterAddons, ClusterAddonsArgs, release_inputs
+from components.kubernetes import Manifest, labels
+from local.toolchain import ensure
 from planning.aibrix_install import Images
 from planning.catalog import fact
 from planning.errors import PlanError
@@ -243,20 +257,24 @@ def run(args: AibrixArgs) -> tuple[Recorder, Aibrix]:
     recorder, made = Recorder(preview=True), []
 
     def program() -> None:
-        made.append(Aibrix("aibrix", args, kubernetes_provider("kinds", "cluster", None, takes_over=True)))
+        made.append(Aibrix("aibrix", args))
 
     recorder.run(program)
     return recorder, made[0]
 
 
 def after(recorder: Recorder, later: str, earlier: str) -> bool:
-    """Whether the one (`kind-name`, its end is enough) depends on the other, at whatever remove."""
+    """Whether the one (`kind-name`, its end is enough) depends on the other, at whatever remove.
+
+    As for the engine, what a component depends on, all that is in it depends on.
+    """
     by_urn = {recorder.urn(request): request for request in recorder.seen.values()}
     (target,) = (urn for urn, request in by_urn.items() if request.name.endswith(earlier))
     left = [request for request in recorder.seen.values() if request.name.endswith(later)]
     seen: set[str] = set()
     while left:
-        for urn in set(left.pop().dependencies) - seen:
+        request = left.pop()
+        for urn in ({*request.dependencies, request.parent} & by_urn.keys()) - seen:
             seen.add(urn)
             left.append(by_urn[urn])
     return target in seen
@@ -277,7 +295,6 @@ def test_objects_come_in_the_order_in_which_they_need_each_other_and_go_in_the_o
     )
     for earlier, later in zip(chain, chain[1:], strict=False):
         assert after(recorder, later, earlier), (later, earlier)
-    assert after(recorder, "deployment-aibrix-controller-manager", "rayclusters.ray.io")
     assert after(recorder, "aibrix-mutating-webhook-configuration", "deployment-aibrix-controller-manager")
 
 
@@ -285,15 +302,17 @@ def test_what_is_to_be_outlived_depends_on_controllers_or_gateway():
     recorder = Recorder(preview=True)
 
     def program() -> None:
-        aibrix = Aibrix("aibrix", NEW, kubernetes_provider("kinds", "cluster", None, takes_over=True))
+        kinds = ClusterAddons("addons", ClusterAddonsArgs(stack="test", addons=[kinds_addon(NEW, "./kinds")]))
+        aibrix = Aibrix("aibrix", NEW, pulumi.ResourceOptions(depends_on=kinds.releases))
         for name, parts in (("fleet", aibrix.controllers), ("route", aibrix.parts)):
             pulumi.CustomResource("kubernetes:core/v1:ConfigMap", name, {}, pulumi.ResourceOptions(depends_on=parts))
 
     recorder.run(program)
     assert after(recorder, "fleet", "deployment-aibrix-kuberay-operator")
-    assert after(recorder, "fleet", "rayclusterfleets.orchestration.aibrix.ai")
     assert not after(recorder, "fleet", "gateway-aibrix-eg")
     assert after(recorder, "route", "gateway-aibrix-eg") and after(recorder, "route", "deployment-aibrix-redis-master")
+    for later in ("fleet", "route", "namespace-aibrix-system", "deployment-aibrix-controller-manager"):
+        assert after(recorder, later, "addons-aibrix-kinds"), later
 
 
 def test_the_gateway_is_waited_for_until_it_has_an_address_and_takes_the_patches():
@@ -306,14 +325,44 @@ def test_the_gateway_is_waited_for_until_it_has_an_address_and_takes_the_patches
     assert isinstance(component.gateway, pulumi.CustomResource)
 
 
-def test_kinds_outlive_the_stack_and_are_taken_over_by_the_next():
+@pytest.mark.parametrize("args", [OLD, NEW, replace(NEW, kuberay="none")], ids=["old", "new", "no ray"])
+def test_the_chart_holds_the_kinds_where_helm_never_deletes_them_and_nothing_else(args: AibrixArgs):
+    files = kinds_chart(args)
+    about = json.loads(files.pop("Chart.yaml"))
+    assert (about["apiVersion"], about["name"], about["version"]) == ("v2", "aibrix-kinds", args.version)
+    assert [json.loads(text) for text in files.values()] == crds(args)
+    assert set(files) == {f"crds/{name}.yaml" for name in names(crds(args))}
+    groups = {json.loads(text)["spec"]["group"] for text in files.values()}
+    assert groups == {"orchestration.aibrix.ai"} | ({"ray.io"} if args.kuberay == "aibrix" else set())
+
+
+def test_helm_takes_the_chart_and_has_nothing_of_it_that_goes_with_the_release(tmp_path: Path):
+    for name, text in kinds_chart(NEW).items():
+        file = tmp_path / "kinds" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def rendered(*options: str) -> list[Manifest]:
+        command = [ensure("helm")["helm"], "template", "kinds", "./kinds", "--version", NEW.version, *options]
+        answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stderr
+        return [each for each in yaml.safe_load_all(answer.stdout) if each]
+
+    assert rendered() == []
+    shown = rendered("--include-crds")
+    assert sorted(names(shown)) == sorted(each["metadata"]["name"] for each in crds(NEW))
+    assert all(each in crds(NEW) for each in shown)
+
+
+def test_the_kinds_are_one_release_of_the_local_chart_in_a_namespace_that_outlives_them():
+    addon = kinds_addon(OLD, "./made/kinds")
+    assert (addon.name, addon.chart, addon.version, addon.repo) == ("aibrix-kinds", "./made/kinds", "0.2.1", None)
+    assert addon.namespace == gateway_addon("0.2.1").namespace != "aibrix-system"
+    assert release_inputs("test", addon)["skipCrds"] is False
+
+
+def test_no_kind_is_a_resource_and_none_of_the_resources_outlives_the_stack():
     recorder, _ = run(NEW)
-    kinds = [request for request in recorder.seen.values() if request.type.endswith(":CustomResourceDefinition")]
-    others = [request for request in recorder.seen.values() if request not in kinds]
-    provider = inputs(recorder.one("kubernetes", "kinds"))
-    assert (provider["upsertExistingObjects"], provider["enablePatchForce"]) == ("true", "true")
-    assert len(kinds) == 2
-    for request in kinds:
-        assert request.retainOnDelete and "kinds" in request.provider
-        assert "labels" not in inputs(request)["metadata"]
-    assert not [request.name for request in others if request.retainOnDelete or "kinds" in request.provider]
+    kinds = {request.type.rpartition(":")[2] for request in recorder.seen.values()}
+    assert "Deployment" in kinds and "CustomResourceDefinition" not in kinds
+    assert not [request.name for request in recorder.seen.values() if request.retainOnDelete]

@@ -75,12 +75,20 @@ def test_a_chart_that_would_take_its_crds_along_is_refused_unless_somebody_else_
     ("changes", "says"),
     [
         ({"chart": "lws"}, "lws: chart lws is no address; write its repository's as repo"),
+        ({"chart": "charts/lws"}, "lws: chart charts/lws is no address; write its repository's as repo"),
+        ({"chart": "/charts/lws"}, "lws: chart /charts/lws is no address; write its repository's as repo"),
         ({"repo": "https://a.example"}, "is a whole address; leave repo out"),
     ],
 )
 def test_a_chart_that_cannot_be_found_is_refused(changes: dict[str, Any], says: str):
     with pytest.raises(PlanError, match=says):
         replace(LWS, **changes)
+
+
+def test_a_chart_that_the_program_has_made_is_named_by_its_path_from_the_project():
+    recorder, _ = run(replace(LWS, chart="./made/lws"))
+    given = inputs(recorder.one("Release"))
+    assert given["chart"] == "./made/lws" and "repositoryOpts" not in given
 
 
 class Reader(Recorder):

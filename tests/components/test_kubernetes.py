@@ -25,10 +25,3 @@ def test_the_provider_is_tied_to_the_context_and_records_no_path_of_this_machine
 def test_a_kubeconfig_stays_secret(engine: Recorder):
     engine.run(lambda: kubernetes_provider("cluster", "prod", pulumi.Output.secret("apiVersion: v1")).id)
     assert is_secret(inputs(engine.one("kubernetes"))["kubeconfig"])
-
-
-def test_only_a_provider_that_is_to_take_over_does(engine: Recorder):
-    engine.run(lambda: kubernetes_provider("kinds", "prod", None, takes_over=True).id)
-    given = inputs(engine.one("kubernetes"))
-    assert given["upsertExistingObjects"] == given["enablePatchForce"] == "true"
-    assert given["clusterIdentifier"] == "prod"

@@ -18,11 +18,11 @@ from shutil import which
 
 import pytest
 
-from components import ray_cluster_fleet, ray_lws_group
+from components import engine_pods, ray_cluster_fleet, ray_lws_group
 from tests.components.test_ray_cluster_fleet import ARGS as FLEET_ARGS
 from tests.components.test_ray_lws_group import ARGS
 
-SCRIPT = Path(ray_lws_group.__file__).with_name("launch.sh")
+SCRIPT = Path(engine_pods.__file__).with_name("launch.sh")
 VLLM_ARGS = ["/weights/DeepSeek-R1", "--served-model-name", "two words", "--override", '{"a": "$HOME `id` *"}', ""]
 PATIENCE_SECONDS = 30
 

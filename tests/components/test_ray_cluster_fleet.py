@@ -1,21 +1,18 @@
-"""The fleet: what its manifests promise."""
+"""The fleet: what its manifests promise, and with which options its resources are registered."""
 
 from __future__ import annotations
 
 import copy
 import json
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from components import ray_cluster_fleet, ray_lws_group
-from components.credentials import SecretKey
+from components import engine_pods, ray_cluster_fleet
 from components.ray_cluster_fleet import (
     ENGINE_LABEL,
-    MODEL_LABEL,
-    PORT_LABEL,
+    RayClusterFleet,
     RayClusterFleetArgs,
     head_selector,
     member_selector,
@@ -23,7 +20,8 @@ from components.ray_cluster_fleet import (
 from local.providers.kubernetes import waitfor
 from planning import timeouts
 from planning.fleet import name_limit
-from tests.components.test_ray_lws_group import leaves
+from tests.support.pods import ADDITIONS, container_of, env_of, leaves
+from tests.support.recorder import Recorder
 from tests.support.schemas import problems
 
 ARGS = RayClusterFleetArgs(
@@ -41,26 +39,8 @@ ARGS = RayClusterFleetArgs(
     shm="32Gi",
     startup_seconds=1200,
 )
-EVERYTHING: dict[str, Any] = {
-    "weights_seconds": 900,
-    "port": 9000,
-    "replicas": 3,
-    "strategy": "RollingUpdate",
-    "ephemeral_storage": "800Gi",
-    "extra_resources": {"vke.volcengine.com/rdma": "8"},
-    "capabilities": ("IPC_LOCK",),
-    "env": {"NCCL_IB_DISABLE": "0"},
-    "secret_env": {"HF_TOKEN": SecretKey("hub", "token")},
-    "volumes": [{"name": "models", "hostPath": {"path": "/mnt/nvme0/models", "type": "Directory"}}],
-    "volume_mounts": [{"name": "models", "mountPath": "/models"}],
-    "init_containers": [{"name": "init-model", "image": "aibrix/runtime:v0.7.0", "command": ["aibrix_download"]}],
-    "pod_labels": {"team": "a"},
-    "pod_annotations": {"k8s.volcengine.com/pod-networks": "[]"},
-    "node_selector": {"pool": "h20"},
-    "api_key_secret": "ds-api-key",
-    "api_key_revision": "1",
-}
-LAYOUT = "modelserve.dev/layout"
+EVERYTHING = {**ADDITIONS, "weights_seconds": 900, "strategy": "RollingUpdate"}
+MODEL_LABEL, PORT_LABEL = "model.aibrix.ai/name", "model.aibrix.ai/port"
 ONE_NODE = {"nodes": 1, "tensor": 8}
 BOTH = pytest.mark.parametrize("head", [True, False], ids=["head", "worker"])
 
@@ -80,15 +60,11 @@ def pod(head: bool, **changes: Any) -> dict[str, Any]:
 
 
 def container(head: bool, **changes: Any) -> dict[str, Any]:
-    (only,) = pod(head, **changes)["spec"]["containers"]
-    return only
+    return container_of(pod(head, **changes))
 
 
 def env(head: bool, **changes: Any) -> dict[str, Any]:
-    entries = container(head, **changes)["env"]
-    names = [entry["name"] for entry in entries]
-    assert len(set(names)) == len(names), f"a variable twice: {names}"
-    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in entries}
+    return env_of(pod(head, **changes))
 
 
 def is_ready(status: dict[str, Any], generation: int = 1, **changes: Any) -> bool:
@@ -128,7 +104,7 @@ def status(replicas: int, updated: int, ready: int, available: int, generation: 
 )
 def test_every_object_passes_strict_validation_against_its_real_schema(changes):
     assert problems(fleet(**changes)) == []
-    assert problems(ray_cluster_fleet.launch_config("ds", replace(ARGS, **changes))) == []
+    assert problems(engine_pods.launch_config("ds", replace(ARGS, **changes))) == []
 
 
 @pytest.mark.parametrize(
@@ -198,12 +174,8 @@ def test_the_selectors_pick_the_pods_as_kuberay_labels_them():
     assert not member_selector("other").items() <= head.items()
 
 
-@BOTH
-def test_a_users_label_cannot_take_a_pod_out_of_its_stack_or_its_model(head):
-    taken = {"modelserve.dev/stack": "b", "app.kubernetes.io/instance": "b", MODEL_LABEL: "b"} if head else {}
-    assert pod(head, pod_labels=taken | {"team": "a"})["metadata"]["labels"] == pod(head)["metadata"]["labels"] | {
-        "team": "a"
-    }
+def test_a_users_label_cannot_take_a_head_out_of_its_model():
+    assert pod(True, pod_labels={MODEL_LABEL: "b", PORT_LABEL: "1"}) == pod(True)
 
 
 def test_a_label_by_which_kuberay_finds_its_head_is_refused():
@@ -248,16 +220,14 @@ def test_ray_is_told_its_gpus_whatever_their_resource_is_called(head):
     assert group["rayStartParams"]["num-gpus"] == "8"
 
 
+def test_kuberay_leaves_our_command_as_it_is():
+    assert fleet()["spec"]["template"]["metadata"]["annotations"] == {"ray.io/overwrite-container-cmd": "true"}
+
+
 def test_rays_version_is_said_only_of_an_image_that_the_catalog_knows():
     assert cluster()["rayVersion"] == "2.40.0"
     assert cluster(image="mirror.example.com/a/vllm-openai:v0.7.3.self.post1")["rayVersion"] == "2.40.0"
     assert "rayVersion" not in cluster(image="vllm/vllm-openai:v0.7.3")
-
-
-@pytest.mark.parametrize("change", [{"tensor": 4}, {"nodes": 3}, {"pipeline": 3}, {"gpus_per_node": 7}])
-def test_a_layout_that_does_not_fill_the_gpus_is_refused_with_its_numbers(change):
-    with pytest.raises(ValueError, match=r"tensor \d+ x pipeline \d+ is not nodes \d+ x gpus_per_node \d+: change"):
-        replace(ARGS, **change)
 
 
 @pytest.mark.parametrize(("port", "whose"), [(6379, "gcs-server"), (8265, "dashboard"), (8080, "metrics")])
@@ -266,94 +236,7 @@ def test_a_port_that_ray_has_in_the_same_pod_is_refused(port, whose):
         replace(ARGS, port=port)
 
 
-@pytest.mark.parametrize("change", [{"nodes": 1, "tensor": 8}, {"tensor": 8, "pipeline": 2}])
-def test_the_layout_annotation_changes_with_the_layout(change):
-    assert fleet(**change)["metadata"]["annotations"][LAYOUT] != fleet()["metadata"]["annotations"][LAYOUT]
-
-
-def test_the_layout_annotation_changes_with_nothing_but_the_layout():
-    other = EVERYTHING | {
-        "stack": "b",
-        "namespace": "b",
-        "aibrix_version": "0.2.1",
-        "image": "b:1",
-        "engine_args": [],
-        "cpu": 1,
-        "memory": "1Gi",
-        "shm": "1Gi",
-        "startup_seconds": 1,
-        "autoscaled": True,
-        "max_surge": 1,
-        "gpu_resource": "b/b",
-        "readiness_probe": False,
-    }
-    layout = {"nodes", "gpus_per_node", "tensor", "pipeline"}
-    assert other.keys() == {field.name for field in fields(RayClusterFleetArgs)} - layout
-    assert fleet(**other)["metadata"]["annotations"][LAYOUT] == fleet()["metadata"]["annotations"][LAYOUT]
-
-
-# --- pods
-
-
-@BOTH
-def test_every_pod_requests_exactly_its_limits(head):
-    resources = container(
-        head,
-        ephemeral_storage="800Gi",
-        extra_resources={"vke.volcengine.com/rdma": "8"},
-        gpu_resource="example.com/gpu",
-    )["resources"]
-    assert (
-        resources["requests"]
-        == resources["limits"]
-        == {
-            "cpu": "180",
-            "memory": "1800Gi",
-            "example.com/gpu": "8",
-            "ephemeral-storage": "800Gi",
-            "vke.volcengine.com/rdma": "8",
-        }
-    )
-
-
-@BOTH
-def test_shared_memory_is_a_volume_of_its_own_with_a_limit(head):
-    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "32Gi"}} in pod(head)["spec"]["volumes"]
-    assert {"name": "shm", "mountPath": "/dev/shm"} in container(head)["volumeMounts"]
-
-
-@BOTH
-def test_capabilities_are_added_only_where_the_stack_says_so(head):
-    assert container(head, capabilities=("IPC_LOCK",))["securityContext"] == {"capabilities": {"add": ["IPC_LOCK"]}}
-    assert "securityContext" not in container(head)
-
-
-@BOTH
-def test_what_the_builder_adds_reaches_every_pod(head):
-    made, of_it = pod(head, **EVERYTHING), container(head, **EVERYTHING)
-    assert made["spec"]["initContainers"] == EVERYTHING["init_containers"]
-    assert EVERYTHING["volumes"][0] in made["spec"]["volumes"]
-    assert EVERYTHING["volume_mounts"][0] in of_it["volumeMounts"]
-    assert made["spec"]["nodeSelector"] == {"pool": "h20"}
-    assert made["metadata"]["annotations"] == {
-        "k8s.volcengine.com/pod-networks": "[]",
-        "modelserve.dev/api-key-revision": "1",
-    }
-    given = env(head, **EVERYTHING)
-    assert given["NCCL_IB_DISABLE"] == "0"
-    assert given["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
-
-
-@BOTH
-def test_a_pod_without_additions_has_none(head):
-    assert not {"initContainers", "nodeSelector"} & pod(head)["spec"].keys()
-    assert "annotations" not in pod(head)["metadata"]
-
-
-@BOTH
-def test_no_service_of_the_namespace_can_set_a_variable_and_no_token_is_mounted(head):
-    assert pod(head)["spec"]["enableServiceLinks"] is False
-    assert pod(head)["spec"]["automountServiceAccountToken"] is False
+# --- who does what
 
 
 def test_the_engines_arguments_ports_and_api_key_are_the_heads_alone():
@@ -371,14 +254,6 @@ def test_the_engines_arguments_ports_and_api_key_are_the_heads_alone():
     assert head.keys() - worker.keys() == {"args", "ports", "startupProbe"}
     assert "ds-api-key" not in json.dumps(worker)
     assert "VLLM_API_KEY" not in env(True)
-
-
-def test_probes_ask_the_head_for_health_on_the_port_that_the_stack_chose():
-    head = container(True, port=9000)
-    assert {"name": "service", "containerPort": 9000} in head["ports"]
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert head[probe]["httpGet"] == {"path": "/health", "port": "service"}
-    assert "readinessProbe" not in container(True, readiness_probe=False)
 
 
 def test_a_head_is_not_ready_no_sooner_than_it_is_dead():
@@ -495,20 +370,40 @@ def test_a_change_wins_over_an_autoscaler_that_wrote_replicas_once():
     assert fleet()["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
 
 
-# --- the launch script's ConfigMap
+# --- registration
 
 
-@BOTH
-def test_every_pod_runs_the_launch_script_out_of_its_configmap(head):
-    config = ray_cluster_fleet.launch_config("ds", ARGS)
-    assert config["data"] == {"launch.sh": Path(ray_lws_group.__file__).with_name("launch.sh").read_text()}
-    assert {"name": "launch", "configMap": {"name": config["metadata"]["name"]}} in pod(head)["spec"]["volumes"]
-    (mount,) = (mount for mount in container(head)["volumeMounts"] if mount["name"] == "launch")
-    assert container(head)["command"] == ["bash", f"{mount['mountPath']}/launch.sh"]
-    assert fleet()["spec"]["template"]["metadata"]["annotations"] == {"ray.io/overwrite-container-cmd": "true"}
+def register(*names: str, args: RayClusterFleetArgs = ARGS) -> None:
+    for name in names:
+        RayClusterFleet(name, args)
 
 
-def test_a_new_script_is_a_new_configmap_which_rolls_the_fleet(monkeypatch):
-    before = cluster()
-    monkeypatch.setattr(ray_lws_group, "launch_script", lambda: "exit 1\n")
-    assert {part for part, spec in cluster().items() if spec != before[part]} == {"headGroupSpec", "workerGroupSpecs"}
+def made(engine: Recorder) -> Any:
+    """The request for the custom resource, whose kind is the component's name too."""
+    return engine.seen["kubernetes:orchestration.aibrix.ai/v1alpha1:RayClusterFleet", "ds"]
+
+
+@pytest.mark.parametrize(("strategy", "rounds"), [("Recreate", 1), ("RollingUpdate", 3)])
+def test_the_fleet_waits_as_long_as_the_plan_says_and_for_one_replica_after_the_other(
+    engine: Recorder, strategy, rounds
+):
+    args = replace(ARGS, replicas=3, strategy=strategy, weights_seconds=900)
+    engine.run(lambda: register("ds", args=args))
+    given = made(engine).customTimeouts
+    assert (given.create, given.update, given.delete) == (
+        f"{args.limits.ready_seconds}s",
+        f"{args.limits.ready_seconds * rounds}s",
+        f"{args.limits.delete_seconds}s",
+    )
+
+
+@pytest.mark.parametrize(("autoscaled", "ignored"), [(True, ["spec.replicas"]), (False, [])])
+def test_replicas_are_the_autoscalers_alone_where_there_is_one(engine: Recorder, autoscaled, ignored):
+    engine.run(lambda: register("ds", args=replace(ARGS, autoscaled=autoscaled)))
+    assert list(made(engine).ignoreChanges) == ignored
+
+
+def test_fleets_of_several_models_share_no_name_in_one_stack(engine: Recorder):
+    engine.run(lambda: register("ds", "ds-2", "ds-launch"))  # the recorder refuses a logical name taken twice
+    objects = [(found["kind"], found["metadata"]["name"]) for found in engine.objects()]
+    assert len(set(objects)) == len(objects) == 6

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pulumi
 import pytest
 
 from local import faults, pulumi_home
@@ -99,3 +100,18 @@ def types(engine: Engine) -> list[str]:
 def everything(engine: Engine) -> str:
     """The state, its backups and its history, as they lie on disk."""
     return "".join(path.read_text() for path in engine.backend.rglob("*") if path.is_file())
+
+
+def after(opts: pulumi.ResourceOptions, *others: Any) -> pulumi.ResourceOptions:
+    """Options of what is made after the others."""
+    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(others)))
+
+
+def nothing_to_do(engine: Engine, cloud: Cloud) -> None:
+    """Holds that a preview, a refresh and an `up` of the same program change nothing."""
+    before = cloud.file.read_text()
+    for run in (engine.preview, engine.refresh, engine.up):
+        outcome = run()
+        assert outcome.ok, outcome.output
+        assert {operation for operation, _ in outcome.steps} <= {"same", "refresh"}, outcome.steps
+    assert cloud.file.read_text() == before

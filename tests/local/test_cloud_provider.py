@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from unittest import mock
 import pytest
 from pulumi.runtime.proto import provider_pb2
 
+from local.paths import ROOT
 from local.providers import alicloud, volcengine
 from local.providers.alicloud.provider import Provider as Alicloud
 from local.providers.cloud import Cloud
@@ -65,3 +68,11 @@ def test_others_fail_at_once(made: type[CloudProvider], token: str):
 def test_every_type_is_named_in_the_rules(made: type[CloudProvider], package: Any):
     rules = Path(package.__file__).with_name("RULES.md").read_text()
     assert [token for token in made.kinds if token.rpartition(":")[2] not in rules] == []
+
+
+@pytest.mark.parametrize("package", [alicloud, volcengine])
+def test_a_plugin_starts_without_the_sdk(package: Any):
+    code = "import importlib, sys; from local.providers import serving; serving.skip_sdk(); "
+    code += f"importlib.import_module('{package.__name__}.provider'); print('pulumi.output' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout == "False\n"

@@ -129,11 +129,6 @@ def test_a_models_default_strategy_is_on_its_pods_where_the_release_reads_it_the
     assert aibrix.strategy_annotations("0.7.0", None) == {}
 
 
-def test_one_request_chooses_by_a_header_and_without_it_takes_the_service():
-    assert aibrix.strategy_headers("prefix-cache") == {"routing-strategy": "prefix-cache"}
-    assert aibrix.strategy_headers(None) == {}
-
-
 def test_the_paths_of_a_release_are_those_before_it_and_more():
     known = [set(aibrix.route_paths(version)) for version in ("0.2.1", "0.5.0", "0.6.0", "0.7.0")]
     assert all(older < newer for older, newer in zip(known, known[1:], strict=False))

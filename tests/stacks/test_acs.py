@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import pulumi
 import pytest
-import yaml
-from google.protobuf import json_format
 
 from components.oss_bucket import ACCESS_KEY, BUCKET
-from local.paths import ROOT
 from stacks.cache_look import CacheLook
-from stacks.config import SECRETS, parse
-from stacks.plans import plan_services
-from stacks.program import build
-from tests.support.recorder import PROJECT, Recorder, inputs, is_secret, unmarked
+from tests.support.program import (
+    GIVEN_KEYS,
+    MADE,
+    before,
+    env,
+    kind_of,
+    kinds,
+    leaked,
+    merged,
+    run_program,
+    secret_data,
+)
+from tests.support.recorder import Recorder, inputs
+from tests.support.stack_files import StackFile
 
-WHOLE = {
-    key.removeprefix("modelserve:"): value
-    for key, value in yaml.safe_load((ROOT / "Pulumi.acs.yaml").read_text())["config"].items()
-    if key.startswith("modelserve:")
-}
+WHOLE = StackFile("acs").whole
 STREAM = {
     "weights": {"read": "stream"},
     "cache": {"engine": "none"},
     "services": {"ds": {"engine": {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher": "native"}}},
 }
-READER, WRITER = ("accessKey", "secretKey"), ("syncAccessKey", "syncSecretKey")
 RELEASE = "kubernetes:helm.sh/v3:Release"
 SERVICE = "kubernetes:core/v1:Service"
 SIDECAR = "alibabacloud.com/fluid-sidecar-target"
@@ -46,84 +45,17 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(engine: Recorder, changes: Mapping[str, Any] | None = None, *, secrets: Collection[str] = ()) -> dict[str, Any]:
     """Runs the committed stack file with changes merged in (None removes), canaries as secrets; gives the outputs."""
-    config = parse(merged(WHOLE, changes or {}), secrets=secrets)
-    plans = plan_services(config)
-    outputs: dict[str, Any] = {}
-    engine.made |= {
-        ACCESS_KEY: {"secret": "canary-made"},
+    made = {
+        ACCESS_KEY: {"secret": MADE},
         SERVICE: {"status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.9"}]}}},
     }
-
-    def program() -> pulumi.Output[None]:
-        keys = {f"{PROJECT}:{key}": f"canary-{key}" for key in secrets}
-        pulumi.runtime.set_all_config(keys, list(keys))
-        return pulumi.Output.from_input(build(config, plans)).apply(outputs.update)
-
-    engine.run(program)
-    return outputs
-
-
-def merged(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    found = copy.deepcopy(dict(whole))
-    for key, value in changes.items():
-        below = found.get(key)
-        found[key] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def kinds(engine: Recorder) -> list[str]:
-    return [kind_of(token) for token, _ in engine.seen]
-
-
-def kind_of(token: str) -> str:
-    return token.rpartition(":")[2]
-
-
-def before(engine: Recorder, later: str) -> set[str]:
-    """`Kind name` of all that must be there before `later` begins, and outlives it at a destroy."""
-    requests = {engine.urn(request): request for request in (*engine.seen.values(), *engine.reads.values())}
-    (start,) = (urn for urn, request in requests.items() if f"{kind_of(request.type)} {request.name}" == later)
-    found, left = set(), [start]
-    while left:
-        request = requests.get(left.pop())
-        if request is None:
-            continue
-        below = {*request.dependencies, request.parent} - found
-        found |= below
-        left += below
-    return {f"{kind_of(requests[urn].type)} {requests[urn].name}" for urn in found if urn in requests}
+    return run_program(engine, merged(WHOLE, changes or {}), secrets=secrets, made=made)
 
 
 def templates(engine: Recorder, name: str = "ds") -> list[dict[str, Any]]:
     """Leader's and workers'."""
     group = inputs(engine.one("LeaderWorkerSet", name))["spec"]["leaderWorkerTemplate"]
     return [group["leaderTemplate"], group["workerTemplate"]]
-
-
-def env(template: dict[str, Any]) -> dict[str, Any]:
-    return {each["name"]: each.get("value") for each in template["spec"]["containers"][0]["env"]}
-
-
-def secret_data(engine: Recorder, name: str) -> dict[str, str]:
-    """Fields of a Secret in plain, each checked to travel as a secret."""
-    data = inputs(engine.one("Secret", name))["data"]
-    assert is_secret(data) or all(is_secret(value) for value in data.values())
-    return {key: base64.b64decode(value).decode() for key, value in unmarked(data).items()}
-
-
-def plain(value: Any) -> Iterator[str]:
-    """Every text in a message that does not travel as a secret."""
-    if is_secret(value):
-        return
-    if isinstance(value, dict):
-        for key, below in value.items():
-            yield key
-            yield from plain(below)
-    elif isinstance(value, list):
-        for below in value:
-            yield from plain(below)
-    else:
-        yield str(value)
 
 
 @pytest.mark.parametrize(
@@ -155,18 +87,15 @@ def test_exactly_the_bucket_is_protected_and_nothing_where_it_is_not_kept(engine
 
 
 @pytest.mark.parametrize("changes", [{}, {"cache": {"engine": "none"}}, STREAM], ids=["fluid", "volume", "stream"])
-@pytest.mark.parametrize("given", [(), (*READER, *WRITER)], ids=["made keys", "given keys"])
+@pytest.mark.parametrize("given", [(), GIVEN_KEYS], ids=["made keys", "given keys"])
 def test_no_secret_is_on_the_wire_in_plain(engine: Recorder, changes: dict[str, Any], given: tuple[str, ...]):
     run(engine, changes, secrets=[*given, "apiKey", "hubToken", "kubeconfig"])
-    canaries = ["canary", *(base64.b64encode(f"canary-{key}".encode()).decode() for key in (*SECRETS, "made"))]
-    texts = [text for request in engine.requests() for text in plain(json_format.MessageToDict(request))]
-    assert len(texts) > 500
-    assert not [text for text in texts if any(canary in text for canary in canaries)]
+    assert not leaked(engine)
     assert secret_data(engine, "ds-api-key") == {"apiKey": "canary-apiKey"}
 
 
 def test_keys_that_are_given_make_no_user_and_reach_their_readers(engine: Recorder):
-    run(engine, secrets=[*READER, *WRITER, "hubToken"])
+    run(engine, secrets=[*GIVEN_KEYS, "hubToken"])
     assert not {"User", "Policy", "UserPolicyAttachment", "AccessKey"} & set(kinds(engine))
     assert secret_data(engine, "deepseek-r1-cache-key") == {
         "fs.oss.accessKeyId": "canary-accessKey",

@@ -79,6 +79,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {f"{NAME}__gateway": "none", f"{NAME}__routing__strategy": "random"},
             "nothing routes this service's requests",
         ),
+        ({"addons__aibrix__gatewayChart": "gateway-helm"}, "gatewayChart: gateway-helm: is no whole address; write"),
         ({"addons__aibrix__address": "public"}, "addons.aibrix.address: public: whoever reaches the address"),
         (
             {"weights__bucket__name": "gs://my-bucket/x"},
@@ -94,7 +95,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {"weights__read": "stream", f"{NAME}__engine__extraArgs": ["--load-format", "auto"]},
             "engine.extraArgs: --load-format: weights.read: stream says it; leave it out",
         ),
-        ({"weights__download__nodePath": "/var/models"}, "download.nodePath: /var/models: /var is on the system disk"),
+        ({"weights__download__nodePath": "/usr/models"}, "download.nodePath: /usr/models: /usr is on the system disk"),
         ({"weights": {"source": "nvme", "path": "/root/models"}}, "weights.path: /root/models: /root is on the system"),
         ({"weights": {"source": "nvme", "path": "models"}}, "weights.path: models: is not an absolute path"),
         (
@@ -156,5 +157,8 @@ def test_weights_from_the_hub_or_a_disk_are_planned_as_copies_of_their_own():
     hub = plan_services(parse(FILE.changed(weights={"source": "huggingface"})))["deepseek-r1-671b"]
     # vLLM downloads itself: the probes have to wait for it, no init container does.
     assert hub.copy_seconds == 0 and hub.startup_seconds > 3600
+    assert hub.warnings == (
+        "each pod keeps 642 GiB of weights on its node's own disk; weights.source: nvme puts them on another",
+    )
     disk = plan_services(parse(FILE.changed(weights={"source": "nvme", "path": "/mnt/nvme0/models"})))
     assert disk["deepseek-r1-671b"].startup_seconds < hub.startup_seconds

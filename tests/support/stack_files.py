@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from local.paths import ROOT
-from stacks.config import parse
+from stacks.config import SECRETS, parse
 from stacks.plans import plan_services
 from stacks.refusals import ConfigError
 
@@ -31,14 +31,14 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[st
 
 
 class StackFile:
-    """A committed stack file, and what becomes of it when values are set by path (`services__ds__replicas`)."""
+    """A committed stack file without its secrets; values are set by path, such as `services__ds__replicas`."""
 
     def __init__(self, stack: str) -> None:
         text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
         self.whole: dict[str, Any] = {
             key.removeprefix("modelserve:"): value
             for key, value in yaml.safe_load(text)["config"].items()
-            if key.startswith("modelserve:")
+            if key.startswith("modelserve:") and key.removeprefix("modelserve:") not in SECRETS
         }
 
     def changed(self, **values: object) -> dict[str, Any]:

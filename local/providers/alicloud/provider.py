@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import os
-
 from local.providers.alicloud import oss, ram
 from local.providers.alicloud.errors import refused
 from local.providers.cloud import CloudError
 from local.providers.cloud_provider import CloudProvider
 from local.providers.kinds import Kind
-from local.providers.reporting import Refusal
-from local.providers.wire import Properties
 from planning.catalog import fact
-
-_KEY_VARIABLES = (
-    ("ALICLOUD_ACCESS_KEY", "ALIBABA_CLOUD_ACCESS_KEY_ID"),
-    ("ALICLOUD_SECRET_KEY", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
-)
 
 
 class Provider(CloudProvider):
     """OSS and RAM."""
 
-    name, version = "alicloud", "4.0.0"
+    name, title, version = "alicloud", "Alibaba Cloud", "4.0.0"
     kinds = oss.KINDS | ram.KINDS
-
-    def configured(self, settings: Properties) -> tuple[str, str]:
-        region = settings.get("region") or os.environ.get("ALICLOUD_REGION", "")
-        if region not in fact("oss", "regions", "known"):
-            raise Refusal(f"Invalid Alibaba Cloud region: {region}")
-        keys = [next((os.environ[name] for name in names if os.environ.get(name)), "") for names in _KEY_VARIABLES]
-        if not all(keys):
-            names = " and ".join(names[0] for names in _KEY_VARIABLES)
-            raise Refusal(f"no valid credentials for Alibaba Cloud: set {names} in the environment")
-        return region, keys[0]
+    regions = fact("oss", "regions", "known")
+    region_variable = "ALICLOUD_REGION"
+    key_variables = (
+        ("ALICLOUD_ACCESS_KEY", "ALIBABA_CLOUD_ACCESS_KEY_ID"),
+        ("ALICLOUD_SECRET_KEY", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
+    )
 
     def unknown_key(self, service: str) -> CloudError:
         return refused(service, 404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
-from typing import Any
 
 from local.providers.alicloud.errors import permit, refused
 from local.providers.cloud import Cloud, CloudError
-from local.providers.identities import delete_key, detach, held_by, letters, now, read_attachment
+from local.providers.identities import Identities, delete_key, held_by, letters, now, rename_user
 from local.providers.kinds import Kind
 from local.providers.wire import Properties
 from planning.catalog import fact
 
-_USER_NAME = re.compile(f"[A-Za-z0-9._@-]{{1,{fact('oss', 'ram', 'userNameLimit')}}}")
-_POLICY_NAME = re.compile(f"[A-Za-z0-9-]{{1,{fact('oss', 'ram', 'policyNameLimit')}}}")
 _USER_FIELDS = ("comments", "displayName", "email", "mobile", "tags")
 _ROTATE = "DeleteOldestNonDefaultVersionWhenLimitExceeded"
 
@@ -24,27 +20,39 @@ def _refused(status: int, code: str, message: str) -> CloudError:
     return refused("ram", status, code, message)
 
 
+def _permit(cloud: Cloud, kind: str, name: str) -> None:
+    permit(cloud, "ram", kind, name)
+
+
+_IDENTITIES = Identities(
+    service="ram",
+    refused=_refused,
+    permit=_permit,
+    names={
+        "users": re.compile(f"[A-Za-z0-9._@-]{{1,{fact('oss', 'ram', 'userNameLimit')}}}"),
+        "policies": re.compile(f"[A-Za-z0-9-]{{1,{fact('oss', 'ram', 'policyNameLimit')}}}"),
+    },
+    document_characters=fact("oss", "ram", "policyCharacters"),
+    keys_per_user=fact("oss", "ram", "keysPerUser"),
+    attachment_id="user:{policy}:{kind}:{user}",
+    missing_code="EntityNotExist.{what}",
+    taken_code="EntityAlreadyExists.{what}",
+    name_code="InvalidParameter.{what}Name.InvalidChars",
+    length_code="InvalidParameter.PolicyDocument.Length",
+    json_code="MalformedPolicyDocument",
+    attached_code="EntityAlreadyExists.User.Policy",
+    keys_code="LimitExceeded.User.AccessKey",
+)
+
+
 def _name_of(cloud: Cloud, user_id: str) -> str | None:
     """A user's name by id."""
     return next((name for name, user in cloud.users.items() if user["id"] == user_id), None)
 
 
-def _need(cloud: Cloud, table: str, name: str) -> dict[str, Any]:
-    what = {"users": "User", "policies": "Policy"}[table]
-    permit(cloud, "ram", what, name)
-    found = getattr(cloud, table).get(name)
-    if found is None:
-        raise _refused(404, f"EntityNotExist.{what}", f"The {what.lower()} does not exist: {name}.")
-    return found
-
-
 def _create_user(cloud: Cloud, news: Properties) -> str:
     name = news["name"]
-    permit(cloud, "ram", "User", name)
-    if not _USER_NAME.fullmatch(name):
-        raise _refused(400, "InvalidParameter.UserName.InvalidChars", f"The user name is not valid: {name}.")
-    if name in cloud.users:
-        raise _refused(409, "EntityAlreadyExists.User", f"The user already exists: {name}.")
+    _IDENTITIES.check_new(cloud, "users", name)
     user_id = f"2{secrets.randbelow(10**17):017}"
     cloud.users[name] = {"id": user_id, **{key: news[key] for key in _USER_FIELDS if key in news}}
     return user_id
@@ -54,7 +62,7 @@ def _read_user(cloud: Cloud, user_id: str, state: Properties) -> Properties | No
     name = _name_of(cloud, user_id)
     if name is None:
         return None
-    fields = {key: value for key, value in _need(cloud, "users", name).items() if key != "id"}
+    fields = {key: value for key, value in _IDENTITIES.need(cloud, "users", name).items() if key != "id"}
     return {"name": name, **fields} | ({"force": state["force"]} if "force" in state else {})
 
 
@@ -63,20 +71,16 @@ def _update_user(cloud: Cloud, user_id: str, news: Properties) -> None:
     old, new = _name_of(cloud, user_id), news["name"]
     if old is None:
         raise _refused(404, "EntityNotExist.User", f"The user does not exist: {user_id}.")
-    if new != old and new in cloud.users:
-        raise _refused(409, "EntityAlreadyExists.User", f"The user already exists: {new}.")
-    del cloud.users[old]
-    cloud.users[new] = {"id": user_id, **{key: news[key] for key in _USER_FIELDS if key in news}}
-    for entry in (*cloud.keys.values(), *cloud.attachments.values()):
-        if entry["user"] == old:
-            entry["user"] = new
+    if new != old:
+        _IDENTITIES.check_new(cloud, "users", new)
+    rename_user(cloud, old, new, {"id": user_id, **{key: news[key] for key in _USER_FIELDS if key in news}})
 
 
 def _delete_user(cloud: Cloud, user_id: str, state: Properties) -> None:
     name = _name_of(cloud, user_id)
     if name is None:
         return
-    _need(cloud, "users", name)
+    _IDENTITIES.need(cloud, "users", name)
     for table, what in ((cloud.keys, "AccessKey"), (cloud.attachments, "Policy")):
         held = held_by(table, name)
         if held and not state.get("force"):
@@ -88,11 +92,7 @@ def _delete_user(cloud: Cloud, user_id: str, state: Properties) -> None:
 
 def _create_policy(cloud: Cloud, news: Properties) -> str:
     name = news["policyName"]
-    permit(cloud, "ram", "Policy", name)
-    if not _POLICY_NAME.fullmatch(name):
-        raise _refused(400, "InvalidParameter.PolicyName.InvalidChars", f"The policy name is not valid: {name}.")
-    if name in cloud.policies:
-        raise _refused(409, "EntityAlreadyExists.Policy", f"The policy already exists: {name}.")
+    _IDENTITIES.check_new(cloud, "policies", name)
     _check_document(news["policyDocument"])
     cloud.policies[name] = {
         "versions": {"v1": news["policyDocument"]},
@@ -103,13 +103,7 @@ def _create_policy(cloud: Cloud, news: Properties) -> str:
 
 
 def _check_document(text: str) -> None:
-    limit = fact("oss", "ram", "policyCharacters")
-    if len(text) > limit:
-        raise _refused(400, "InvalidParameter.PolicyDocument.Length", f"The policy is longer than {limit} characters.")
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise _refused(400, "MalformedPolicyDocument", f"The policy is not JSON: {error}.") from error
+    document = _IDENTITIES.document(text)
     if document.get("Version") != "1" or not document.get("Statement"):
         raise _refused(400, "MalformedPolicyDocument", 'The policy needs Version "1" and a Statement.')
 
@@ -117,7 +111,7 @@ def _check_document(text: str) -> None:
 def _read_policy(cloud: Cloud, name: str, state: Properties) -> Properties | None:
     if name not in cloud.policies:
         return None
-    policy = _need(cloud, "policies", name)
+    policy = _IDENTITIES.need(cloud, "policies", name)
     attached = [entry for entry in cloud.attachments.values() if entry["policy"] == name]
     return {
         **{key: state[key] for key in ("force", "rotateStrategy", "tags") if key in state},
@@ -133,7 +127,7 @@ def _read_policy(cloud: Cloud, name: str, state: Properties) -> Properties | Non
 
 def _update_policy(cloud: Cloud, name: str, news: Properties) -> None:
     """A new document is a new version, of which there may be few."""
-    policy = _need(cloud, "policies", name)
+    policy = _IDENTITIES.need(cloud, "policies", name)
     versions, document = policy["versions"], news["policyDocument"]
     if document == versions[policy["default"]]:
         return
@@ -149,7 +143,7 @@ def _update_policy(cloud: Cloud, name: str, news: Properties) -> None:
 def _delete_policy(cloud: Cloud, name: str, state: Properties) -> None:
     if name not in cloud.policies:
         return
-    policy = _need(cloud, "policies", name)
+    policy = _IDENTITIES.need(cloud, "policies", name)
     attached = [key for key, entry in cloud.attachments.items() if entry["policy"] == name]
     if not state.get("force"):
         if attached:
@@ -161,31 +155,10 @@ def _delete_policy(cloud: Cloud, name: str, state: Properties) -> None:
     del cloud.policies[name]
 
 
-def _attach(cloud: Cloud, news: Properties) -> str:
-    user, policy, kind = news["userName"], news["policyName"], news["policyType"]
-    _need(cloud, "users", user)
-    if kind == "Custom":
-        _need(cloud, "policies", policy)
-    key = f"user:{policy}:{kind}:{user}"
-    if key in cloud.attachments:
-        raise _refused(409, "EntityAlreadyExists.User.Policy", f"The policy is attached to the user: {policy}.")
-    cloud.attachments[key] = {"user": user, "policy": policy, "type": kind}
-    return key
-
-
 def _create_key(cloud: Cloud, news: Properties) -> str:
-    user = news["userName"]
-    _need(cloud, "users", user)
-    if len(held_by(cloud.keys, user)) >= fact("oss", "ram", "keysPerUser"):
-        raise _refused(409, "LimitExceeded.User.AccessKey", f"The user has as many access keys as it may: {user}.")
-    key_id, news["secret"] = f"LTAI5t{letters(18)}", letters(30)
-    cloud.keys[key_id] = {
-        "user": user,
-        "secret": news["secret"],
-        "status": news["status"],
-        "createTime": now(),
-    }
-    return key_id
+    news["secret"] = secret = letters(30)
+    fields = {"secret": secret, "status": news["status"], "createTime": now()}
+    return _IDENTITIES.create_key(cloud, f"LTAI5t{letters(18)}", news["userName"], **fields)
 
 
 def _read_key(cloud: Cloud, key_id: str, state: Properties) -> Properties | None:
@@ -229,15 +202,8 @@ KINDS = {
         update=_update_policy,
         delete=_delete_policy,
     ),
-    "alicloud:ram/userPolicyAttachment:UserPolicyAttachment": Kind(
-        label="alicloud_ram_user_policy_attachment",
-        service="ram",
-        required=frozenset({"userName", "policyName", "policyType"}),
-        replacing=frozenset({"userName", "policyName", "policyType"}),
-        choices={"policyType": ("System", "Custom")},
-        create=_attach,
-        read=read_attachment,
-        delete=detach,
+    "alicloud:ram/userPolicyAttachment:UserPolicyAttachment": _IDENTITIES.attachment_kind(
+        "alicloud_ram_user_policy_attachment"
     ),
     "alicloud:ram/accessKey:AccessKey": Kind(
         label="alicloud_ram_access_key",

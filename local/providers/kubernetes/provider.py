@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import os
-import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self._no_api = ""
         self._entries: tuple[dict[str, Any], dict[str, Any], str] = ({}, {}, "default")
         self._namespace = "default"
-        self._delete_unreachable = self._upsert = self._force = False
+        self._delete_unreachable = False
 
     def _say(self, urn: str) -> Say:
         """Messages are progress, gone when the operation ends; a severity with `!` keeps its message."""
@@ -83,9 +82,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     @reported
     def Configure(self, request: Any) -> Any:
         settings = plain(decode(request.args))
-        self._delete_unreachable = _switch(settings, "deleteUnreachable")
-        self._upsert = _switch(settings, "upsertExistingObjects")
-        self._force = _switch(settings, "enablePatchForce")
+        switch = settings.get("deleteUnreachable", os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE", ""))
+        self._delete_unreachable = str(switch).lower() in ("true", "1")
         try:
             self._entries = kubeconfig.resolve(settings.get("kubeconfig"), settings.get("context"))
             self._api = Api(*self._entries)
@@ -176,7 +174,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.CreateResponse(properties=request.properties)
         marks = _marks({}, manifest)
         try:
-            live = self._create_with_retries(request, manifest, marks[_FIELD_MANAGER])
+            live = self._create_with_retries(request, manifest)
             if not request.preview:
                 live = self._wait(request).until_ready(manifest, live)
         except NotReady as error:
@@ -189,15 +187,12 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         outputs = encode(_outputs(inputs, live, marks))
         return provider_pb2.CreateResponse(id="" if request.preview else _id(live), properties=outputs)
 
-    def _create_with_retries(self, request: Any, manifest: Manifest, manager: str) -> Manifest:
+    def _create_with_retries(self, request: Any, manifest: Manifest) -> Manifest:
         """A missing namespace or kind is tried again for 63 seconds, whatever the custom timeout says."""
-        query = {"dryRun": "All"} if request.preview else {}
+        query = {"fieldManager": ownership.CREATE_MANAGER} | ({"dryRun": "All"} if request.preview else {})
         for attempt, pause in enumerate(_RETRY_SECONDS):
             try:
-                if self._upsert:
-                    return self._apply(manifest, manager, self._forced(manifest), query)
-                path = self.api.path(manifest, collection=True)
-                return self.api.request("POST", path, manifest, **query, fieldManager=ownership.CREATE_MANAGER)
+                return self.api.request("POST", self.api.path(manifest, collection=True), manifest, **query)
             except ApiError as error:
                 if not (request.preview and isinstance(error, NoMatch)):
                     self._say(request.urn)("info", f"Retry #{attempt}; creation failed: {error}")
@@ -231,27 +226,22 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def _update_live(self, request: Any, manifest: Manifest, manager: str) -> Manifest:
         live = self.api.get(manifest)
-        patch, force = manifest, self._forced(manifest)
+        patch, force = manifest, annotation(manifest, "patchForce") == "true"
         if request.ignoreChanges:
             patch = ownership.respect_ignored(manifest, live, list(request.ignoreChanges), manager)
+        query = {"fieldManager": manager}
         if request.preview:
-            return self._apply(patch, manager, force or ownership.has_create_entry(live), {"dryRun": "All"})
-        ownership.take_over(self.api, live, manager)
-        live = self._apply(patch, manager, force, {})
-        return self._wait(request, update=True).until_ready(manifest, live)
-
-    def _forced(self, manifest: Manifest) -> bool:
-        return self._force or annotation(manifest, "patchForce") == "true"
-
-    def _apply(self, manifest: Manifest, manager: str, force: bool, query: dict[str, str]) -> Manifest:
-        """Server-side apply of what may be there already, or not."""
-        query = {**query, "fieldManager": manager, "force": str(force).lower()}
+            force, query["dryRun"] = force or ownership.has_create_entry(live), "All"
+        else:
+            ownership.take_over(self.api, live, manager)
+        query["force"] = str(force).lower()
         try:
-            return self.api.request("PATCH", self.api.path(manifest), manifest, "application/apply-patch+yaml", **query)
+            live = self.api.request("PATCH", self.api.path(manifest), patch, "application/apply-patch+yaml", **query)
         except ApiError as error:
             if error.code == 409 and str(error).startswith("Apply failed with"):
                 raise Refusal(failures.CONFLICT.format(manager=manager, error=error)) from error
             raise
+        return live if request.preview else self._wait(request, update=True).until_ready(manifest, live)
 
     def _after_failure(self, request: Any, manifest: Manifest, error: Refusal) -> Manifest:
         """The live object, which goes into the state with the error. Raises the error when there is none to be had."""
@@ -320,12 +310,6 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             raise Refusal(f"{what}. {failures.DELETE_HINT}") from error
         option = "configured Kubernetes cluster is unreachable and the `deleteUnreachable` option is enabled"
         self._say(urn)("info!", f"{option}. Deleting the unreachable resource from Pulumi state")
-
-
-def _switch(settings: Properties, name: str) -> bool:
-    """A setting of the provider, or its environment variable: PULUMI_K8S_DELETE_UNREACHABLE of deleteUnreachable."""
-    variable = "PULUMI_K8S_" + re.sub("([A-Z])", r"_\1", name).upper()
-    return str(settings.get(name, os.environ.get(variable, ""))).lower() in ("true", "1")
 
 
 def _is_release(request: Any) -> bool:

@@ -211,12 +211,6 @@ class Cluster:
         self.api.request("DELETE", path, {"propagationPolicy": "Background"})
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
-
-
 def widget(
     namespace: str,
     annotations: dict[str, str] | None = None,

@@ -13,7 +13,7 @@ import pulumi
 import pytest
 
 from local.paths import ROOT
-from tests.engine.clouds import Cloud
+from tests.engine.clouds import Cloud, after
 from tests.engine.provider.conftest import Engine, Outcome
 from tests.engine.provider_alicloud.conftest import add_bucket, in_cloud, provided
 
@@ -38,10 +38,6 @@ def refusal(engine: Engine, steps: Steps, region: str = "cn-hangzhou") -> str:
 
 def bucket(opts: pulumi.ResourceOptions, name: str = "weights", **arguments: Any) -> Any:
     return in_cloud(BUCKET, "b", opts, bucket=name, creationDate=None, intranetEndpoint=None, **arguments)
-
-
-def after(opts: pulumi.ResourceOptions, *others: Any) -> pulumi.ResourceOptions:
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(others)))
 
 
 @pytest.mark.parametrize(
@@ -299,12 +295,3 @@ def test_who_changes_the_cloud_at_once_loses_nothing(cloud: Cloud) -> None:
     assert [process.wait() for process in running] == [0, 0, 0]
     assert len(cloud.left()["users"]) == 120
     assert os.stat(cloud.file).st_mode & 0o077 == 0
-
-
-def test_the_plugin_starts_without_the_sdk() -> None:
-    code = (
-        "import sys; from local.providers import serving; serving.skip_sdk();"
-        "import local.providers.alicloud.provider; print('pulumi.output' in sys.modules)"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert ran.stdout == "False\n"

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pulumi
-import pytest
 
 from components.volcengine import volcengine_provider
 from tests.engine.clouds import Cloud, cloud, engine, only_engine
 
 __all__ = ["cloud", "engine", "only_engine"]
 REGION = "cn-beijing"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
 
 
 def add_bucket(cloud: Cloud, name: str, **settings: Any) -> None:

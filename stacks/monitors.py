@@ -1,0 +1,37 @@
+"""What lets Prometheus and Grafana see a stack's services, on every cloud, where the stack file asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pulumi
+
+from components.kubernetes import labels
+from components.monitoring import Monitoring, MonitoringArgs, Scraped
+from planning.catalog import fact
+from stacks.config import StackConfig
+from stacks.plans import Planned
+
+
+def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulumi.ResourceOptions) -> None:
+    """Registers it, by the stack file's labels or those of the cloud's own Prometheus."""
+    chosen, stack, namespace = config.monitoring, pulumi.get_stack(), config.cluster.namespace
+    if not chosen.enabled:
+        return
+    args = MonitoringArgs(
+        stack=stack,
+        namespace=namespace,
+        services={
+            name: Scraped(
+                engine_version=planned.service.engine.version, selector=labels(stack, name), namespace=namespace
+            )
+            for name, planned in plans.items()
+        },
+        labels=chosen.labels or fact("monitoring", "scrape", "labels").get(config.cloud.kind, {}),
+        annotations=fact("monitoring", "scrape", "annotations").get(config.cloud.kind, {}),
+        interval_seconds=chosen.interval_seconds,
+        dashboard=chosen.dashboard,
+        dashboard_namespace=chosen.dashboard_namespace,
+        dashboard_labels=chosen.dashboard_labels,
+    )
+    Monitoring("monitoring", args, on_cluster)

@@ -1,0 +1,116 @@
+"""The whole program on a recorder, and what a test reads of such a run: order, kinds, secrets.
+
+Not here: what an engine decides, and any real cluster or cloud.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import pulumi
+from google.protobuf import json_format
+
+from stacks.config import SECRETS, parse
+from stacks.plans import plan_services
+from stacks.program import build
+from tests.support.recorder import PROJECT, Recorder, inputs, is_secret, unmarked
+
+GIVEN_KEYS = ("accessKey", "secretKey", "syncAccessKey", "syncSecretKey")
+MADE = "canary-made"
+"""The secret of every access key that a run makes; the one given as `x` is `canary-x`."""
+
+
+def run_program(
+    engine: Recorder,
+    raw: Mapping[str, Any],
+    *,
+    secrets: Collection[str] = (),
+    made: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Runs a stack file's content with canaries as `secrets`; gives the outputs. `made` maps types to the outputs that
+    only their maker knows."""
+    config = parse(dict(raw), secrets=secrets)
+    plans = plan_services(config)
+    outputs: dict[str, Any] = {}
+    engine.made |= made
+
+    def program() -> pulumi.Output[None]:
+        keys = {f"{PROJECT}:{key}": f"canary-{key}" for key in secrets}
+        pulumi.runtime.set_all_config(keys, list(keys))
+        return pulumi.Output.from_input(build(config, plans)).apply(outputs.update)
+
+    engine.run(program)
+    return outputs
+
+
+def merged(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `whole` with changes in it, map by map; None removes."""
+    found = copy.deepcopy(dict(whole))
+    for key, value in changes.items():
+        below = found.get(key)
+        found[key] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def kinds(engine: Recorder) -> list[str]:
+    """The kind of every resource."""
+    return [kind_of(token) for token, _ in engine.seen]
+
+
+def kind_of(token: str) -> str:
+    """The last part of a type."""
+    return token.rpartition(":")[2]
+
+
+def before(engine: Recorder, later: str) -> set[str]:
+    """`Kind name` of all that must be there before `later`, no component, begins, and outlives it at a destroy."""
+    requests = {engine.urn(request): request for request in (*engine.seen.values(), *engine.reads.values())}
+    own = {urn: request for urn, request in requests.items() if getattr(request, "custom", True)}
+    (start,) = (urn for urn, request in own.items() if f"{kind_of(request.type)} {request.name}" == later)
+    found, left = set(), [start]
+    while left:
+        request = requests.get(left.pop())
+        if request is None:
+            continue
+        below = {*request.dependencies, request.parent} - found
+        found |= below
+        left += below
+    return {f"{kind_of(requests[urn].type)} {requests[urn].name}" for urn in found if urn in requests}
+
+
+def env(template: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables of a pod template's first container."""
+    return {each["name"]: each.get("value") for each in template["spec"]["containers"][0]["env"]}
+
+
+def secret_data(engine: Recorder, name: str) -> dict[str, str]:
+    """Fields of a Secret in plain, each checked to travel as a secret."""
+    data = inputs(engine.one("Secret", name))["data"]
+    assert is_secret(data) or all(is_secret(value) for value in data.values())
+    return {key: base64.b64decode(value).decode() for key, value in unmarked(data).items()}
+
+
+def leaked(engine: Recorder) -> list[str]:
+    """Every text of the run that has a canary in it and does not travel as a secret."""
+    coded = (base64.b64encode(f"canary-{key}".encode()).decode() for key in (*SECRETS, "made"))
+    canaries = ["canary", *coded]
+    texts = [text for request in engine.requests() for text in _plain(json_format.MessageToDict(request))]
+    assert len(texts) > 500
+    return [text for text in texts if any(canary in text for canary in canaries)]
+
+
+def _plain(value: Any) -> Iterator[str]:
+    if is_secret(value):
+        return
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield key
+            yield from _plain(below)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _plain(below)
+    else:
+        yield str(value)
