@@ -16,6 +16,9 @@ die() { say "$*" >&2; exit 1; }
 # its GPUs for the whole grace period. After `exec`, vLLM and Ray handle them themselves.
 trap 'exit 143' TERM
 
+# Ray holds a connection to each of its processes. Containers may begin with as few as 1024 files, and may take more.
+ulimit -S -n 65536 2>/dev/null || ulimit -S -n "$(ulimit -H -n)"
+
 nodes=${MODELSERVE_NODES:?} gpus=${MODELSERVE_GPUS_PER_NODE:?} index=${MODELSERVE_POD_INDEX:?}
 
 if [ "$nodes" -eq 1 ]; then

@@ -169,6 +169,10 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         raise _Misfit(f"autoscaling.{key}", value, why, instead)
     warnings += _doubts(config.cloud, service, shape.nodes, seconds)
     warnings += _scratch(config, found)
+    if service.gateway == "aibrix" and config.monitoring.enabled and not config.monitoring.prometheus_namespace:
+        warnings.append(
+            "only the gateway reaches the engine, so Prometheus does not: write monitoring.prometheusNamespace"
+        )
     warnings += _bounds(service, found, release)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     return Planned(service, found, layout, found.fit.max_model_len, seconds, copied, tuple(warnings))

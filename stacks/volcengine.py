@@ -38,7 +38,7 @@ from planning.errors import PlanError
 from stacks import addons, aibrix_files, engine
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.clouds import AibrixChoice, VolcengineCloud
-from stacks.config import StackConfig, aibrix_release, lws_release, own_bucket, repository, uses_aibrix
+from stacks.config import StackConfig, aibrix_release, lws_release, own_bucket, repository
 from stacks.monitors import monitor
 from stacks.plans import Planned
 from stacks.refusals import ConfigError, Refusal
@@ -91,7 +91,7 @@ class _Stack(CloudStack):
             made = Aibrix("aibrix", installing, self.after(*self.addons.releases))
             self.installed += [*made.controllers, *made.parts]
             self.gateway = made.gateway.status.apply(_address)
-        elif uses_aibrix(config):
+        elif any(planned.service.gateway == "aibrix" for planned in plans.values()):
             self.gateway = self._found_gateway().status.apply(_address)
 
     def _found_gateway(self) -> KubernetesObject:

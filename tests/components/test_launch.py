@@ -433,3 +433,17 @@ def test_every_variable_that_the_script_reads_under_kuberay_is_set_in_its_pod_or
     given = {entry["name"] for entry in template["spec"]["containers"][0]["env"]}
     read = set(re.findall(r"\$\{?((?:MODELSERVE|VLLM)_\w+)", SCRIPT.read_text()))
     assert read - given == {"MODELSERVE_POLL_SECONDS"}
+
+
+# --- limits
+
+
+def test_the_engine_may_open_as_many_files_as_its_container_permits(pod: Pod):
+    pod.install("vllm", then="ulimit -S -n")
+    bash = which("bash")
+    assert bash
+    limited = f"ulimit -S -n 1024 && ulimit -H -n 4096 && exec {bash} {SCRIPT}"
+    ended = subprocess.run(
+        [bash, "-c", limited], env=pod.env | {"MODELSERVE_NODES": "1"}, capture_output=True, text=True, cwd=pod.folder
+    )
+    assert ended.stdout.splitlines()[-1:] == ["4096"], ended.stderr

@@ -136,6 +136,13 @@ def test_a_foreign_bucket_is_read_with_a_key_and_neither_made_nor_filled():
     assert own_bucket(config) is None and plan_services(config)["deepseek-r1-671b"].copy_seconds > 0
 
 
+def test_a_prometheus_that_may_not_reach_the_engines_is_warned_of():
+    planned = plan_services(parse(FILE.changed(monitoring={"enabled": True})))["deepseek-r1-671b"]
+    assert planned.warnings == (
+        "only the gateway reaches the engine, so Prometheus does not: write monitoring.prometheusNamespace",
+    )
+
+
 def test_two_replicas_copy_over_the_one_link_that_one_has():
     one, two = (plan_services(parse(FILE.changed(**{f"{NAME}__replicas": n})))["deepseek-r1-671b"] for n in (1, 2))
     assert two.copy_seconds == pytest.approx(2 * one.copy_seconds, abs=2)
