@@ -116,7 +116,7 @@ def test_a_chart_that_is_not_there_fails_the_preview(engine: Engine, namespace: 
     wrong = engine.preview(release(namespace, chart="./nope"))
     assert wrong.error == problem % ("./nope", 'path "./nope" not found') + advice
     other = "oci://a.example/other"
-    missing = f"the rehearsal pulls no charts and has none for {other}: it has lws, fluid, ack-fluid"
+    missing = f"the rehearsal pulls no charts and has none for {other}: it has lws, fluid, ack-fluid, gateway-helm"
     assert engine.preview(release(namespace, chart=other)).error == problem % (other, missing) + advice
 
 
