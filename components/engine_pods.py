@@ -16,7 +16,7 @@ from typing import Any
 import pulumi
 
 from components.credentials import SecretKey
-from components.kubernetes import Manifest, kubernetes_object, labels
+from components.kubernetes import Manifest, kubernetes_object, labels, quantity
 from components.names import API_KEY
 from planning import timeouts
 
@@ -145,7 +145,7 @@ def pod_template(
             "containers": [container],
             "volumes": [
                 {"name": "launch", "configMap": {"name": _config_name(name)}},
-                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": args.shm}},
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(args.shm)}},
                 *args.volumes,
             ],
         },
@@ -154,9 +154,9 @@ def pod_template(
 
 def container(args: EnginePodsArgs, env: list[Manifest]) -> Manifest:
     """The engine's container but for what one role alone has: arguments, ports, probes."""
-    amounts = {"cpu": str(args.cpu), "memory": args.memory, args.gpu_resource: str(args.gpus_per_node)}
+    amounts = {"cpu": str(args.cpu), "memory": quantity(args.memory), args.gpu_resource: str(args.gpus_per_node)}
     if args.ephemeral_storage:
-        amounts["ephemeral-storage"] = args.ephemeral_storage
+        amounts["ephemeral-storage"] = quantity(args.ephemeral_storage)
     amounts |= args.extra_resources
     made: Manifest = {
         "name": _CONTAINER,

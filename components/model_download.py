@@ -18,7 +18,7 @@ import pulumi
 
 from components import model_sync
 from components.credentials import KeyPair, SecretKey, key_secret
-from components.kubernetes import Manifest, kubernetes_object
+from components.kubernetes import Manifest, kubernetes_object, quantity
 from planning.catalog import fact
 from planning.engine import release_key
 
@@ -371,7 +371,7 @@ def _joined(before: str, name: pulumi.Input[str], after: str) -> pulumi.Input[st
 
 
 def _temporary(size_gib: int) -> Manifest:
-    return {"name": _VOLUME, "emptyDir": {"sizeLimit": f"{size_gib}Gi"}}
+    return {"name": _VOLUME, "emptyDir": {"sizeLimit": quantity(f"{size_gib}Gi")}}
 
 
 # --- what such pods read

@@ -90,7 +90,7 @@ class Fleets:
 
     @contextmanager
     def more_nodes(self, count: int) -> Iterator[None]:
-        """With so many GPU nodes beside the two that a rehearsal has."""
+        """With so many GPU nodes beside the two that a rehearsal has. Pods that are on them then end late."""
         here = NodePool().manifests()
         fresh = [node for node in NodePool(count=2 + count).manifests() if node not in here]
         paths = [f"/api/v1/nodes/{node['metadata']['name']}" for node in fresh]

@@ -41,9 +41,8 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
     the_image_is_changed(volcengine, fleets)
     with fleets.more_nodes(2):
         autoscaling_is_switched_on_and_off(volcengine, cluster, fleets)
-    replicas_go_and_come(volcengine, cluster, fleets)
-
-    volcengine.destroy("--exclude-protected")
+        replicas_go_and_come(volcengine, cluster, fleets)
+        volcengine.destroy("--exclude-protected")
     everything_went_in_order(volcengine)
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
     assert cloud.left() == {"buckets": [BUCKET]} and cloud.written(BUCKET) == weights
