@@ -30,7 +30,6 @@ class Supply:
     fill_gbit: float | None = None  # the way into an empty bucket; None where the files are there already
     node_ready: bool = False  # nodes and image are there already
     warm_first: bool = False  # nodes are asked for when the cache is warm, so that no GPU is paid for meanwhile
-    replicas: int = 1  # that copy at the same time, over the one link
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,7 @@ def _weights(
 ) -> tuple[float, float]:
     reads, nodes = node_bytes(request, fit), request.layout.nodes
     if supply.storage == "copy":
-        copies = nodes * supply.replicas
-        everything = file_bytes(request, fit) * copies
+        everything = file_bytes(request, fit) * nodes
         seconds = _seconds(everything, link)
         return _add(
             steps,
@@ -141,7 +139,7 @@ def _weights(
             seconds,
             seconds,
             everything,
-            f"{copies} whole copies over one link of {link:g} Gbit/s",
+            f"{nodes} whole copies over one link of {link:g} Gbit/s",
         )
     rate = supply.cache_gbit or link if supply.storage == "cache" else link
     if supply.storage == "mount":

@@ -175,6 +175,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         )
     warnings += _bounds(service, found, release)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
+    warnings += _together(service, copied)
     return Planned(service, found, layout, found.fit.max_model_len, seconds, copied, tuple(warnings))
 
 
@@ -186,6 +187,16 @@ def _copied_first(config: StackConfig) -> bool:
 
 def _scaled(service: Service, release: str, seconds: int) -> list[tuple[str, object, str, str]]:
     return service.autoscaling.problems(release, service.engine.version, seconds) if service.autoscaling else []
+
+
+def _together(service: Service, copied: int) -> Iterator[str]:
+    """What more replicas make of their copies' time. It is no part of a pod's limits: else each change of the number
+    would restart the replicas that run."""
+    if copied and service.first_replicas > 1:
+        yield (
+            f"{service.first_replicas} replicas copy their weights at the same time over one link, which takes up to "
+            f"{service.first_replicas} times as long as the plan says"
+        )
 
 
 def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
@@ -256,7 +267,7 @@ def _ask(config: StackConfig, service: Service) -> Ask:
         speculative="--speculative-config" in flags,
         batched_tokens=_number(flags.get("--max-num-batched-tokens")),
         sequences=_number(flags.get("--max-num-seqs")),
-        supply=_supply(config, max(service.first_replicas, 1)),
+        supply=_supply(config),
         cache_size=_cache_size(config),
         memory_gib=gibibytes(service.resources.memory),
         prices=Prices(
@@ -285,22 +296,21 @@ def _pod_sizes(config: StackConfig) -> list[int]:
     return pods.get("gpus") or [8]
 
 
-def _supply(config: StackConfig, replicas: int) -> Supply:
+def _supply(config: StackConfig) -> Supply:
     """How weights come to the nodes: what is warm or full before the pods come is so by the order of the resources."""
     weights, given = config.weights, config.weights.gbit_per_second
     sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
     hub = fact("startup", "cold", "hubGbitPerSecond")
     fill = (sync.gbit_per_second or hub) if sync else None
     if isinstance(weights, HuggingfaceWeights):
-        return Supply("copy", given or hub, replicas=replicas)
+        return Supply("copy", given or hub)
     if isinstance(weights, PvcWeights):
         return Supply("mount", given, fill_gbit=fill, warm_first=sync is not None)
     link = given or _quota(config)
     if isinstance(weights, NvmeWeights):
-        way = "copy" if weights.bucket else "mount"
-        return Supply(way, link, fill_gbit=fill, warm_first=True, replicas=replicas)
+        return Supply("copy" if weights.bucket else "mount", link, fill_gbit=fill, warm_first=True)
     storage = "copy" if weights.read == "download" else "cache" if config.cache.engine == "fluid" else "mount"
-    return Supply(storage, link, fill_gbit=fill, warm_first=True, replicas=replicas)
+    return Supply(storage, link, fill_gbit=fill, warm_first=True)
 
 
 def _quota(config: StackConfig) -> float | None:
