@@ -7,14 +7,12 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from components.kubernetes import Manifest
 from planning import aibrix_install
 from planning.errors import PlanError
-from stacks.clouds import AibrixChoice
-from stacks.config import StackConfig, aibrix_release, uses_aibrix
+from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix
 from stacks.manifests import load
 from stacks.refusals import ConfigError, Refusal
 
@@ -29,10 +27,9 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
 
     Raises ConfigError for those that cannot be had.
     """
-    chosen = config.addons.aibrix or AibrixChoice.model_construct()
-    if not chosen.install or not uses_aibrix(config):
+    if not installs_aibrix(config):
         return {}
-    own = {key: value for key, value in chosen.manifests.model_dump().items() if value}
+    own = {key: value for key, value in aibrix_choice(config).manifests.model_dump().items() if value}
     shadow = os.environ.get(_INSTEAD)
     release = aibrix_release(config)
     known = aibrix_install.release(release).manifests
@@ -52,8 +49,7 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
                 advice=f"put the file on this machine and write its path as {path}",
             )
         except PlanError as error:
-            why, _, instead = str(error).removeprefix(f"{reference}: ").partition("; ")
-            refusals.append(Refusal(path, reference, why, instead))
+            refusals.append(Refusal.of(path, reference, str(error).removeprefix(f"{reference}: ")))
     if refusals:
         raise ConfigError(refusals)
     return found
@@ -75,8 +71,12 @@ def chart(release: str, files: Mapping[str, str]) -> str:
             for path, text in files.items():
                 (made / path).parent.mkdir(parents=True, exist_ok=True)
                 (made / path).write_text(text)
-            with suppress(OSError):  # another run was faster; what it made is the same
+            try:
                 made.rename(target)
+            except OSError:
+                # Another run was faster; what it made is the same.
+                if not target.is_dir():
+                    raise
     return f"./{_OWN}/{name}"
 
 

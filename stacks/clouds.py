@@ -97,6 +97,11 @@ class AcsCloud(Strict):
         return value
 
 
+def gpu_node(instance_type: str) -> Mapping[str, Any] | None:
+    """What the catalog knows of Volcengine's GPU nodes of that type; None for nothing."""
+    return fact("clouds", "volcengine", "gpuNodes").get(instance_type)
+
+
 class VolcengineCloud(Strict):
     """Volcengine Kubernetes Engine."""
 
@@ -118,22 +123,23 @@ class VolcengineCloud(Strict):
     @property
     def gpu_name(self) -> str:
         """The GPU as the planner looks it up."""
-        known = fact("clouds", "volcengine", "gpuNodes").get(self.instance_type)
+        known = gpu_node(self.instance_type)
         return self.gpu or (known["gpu"] if known else self.instance_type)
 
     @field_validator("gpu")
     @classmethod
     def _gpu_is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
-        given, known = info.data.get("instance_type"), fact("clouds", "volcengine", "gpuNodes")
-        if value is None and given is not None and given not in known:
+        given = info.data.get("instance_type")
+        if value is None and given is not None and gpu_node(given) is None:
+            known = ", ".join(fact("clouds", "volcengine", "gpuNodes"))
             why = f"is missing: which GPUs {given} has is not in the catalog"
-            raise rule("", why, f"write the GPU's name, such as H20-96, or instanceType: one of {', '.join(known)}")
+            raise rule("", why, f"write the GPU's name, such as H20-96, or instanceType: one of {known}")
         return value
 
     @field_validator("rdma")
     @classmethod
     def _type_has_rdma(cls, value: bool, info: ValidationInfo) -> bool:
-        known = fact("clouds", "volcengine", "gpuNodes").get(info.data.get("instance_type", ""))
+        known = gpu_node(info.data.get("instance_type", ""))
         if value and known and not known["rdmaGbitPerSecond"]:
             raise rule(value, f"{info.data['instance_type']} has no RDMA network", "write false")
         return value

@@ -17,7 +17,18 @@ from planning import addons, aibrix, aibrix_install, flags
 from planning.catalog import fact
 from planning.errors import PlanError
 from planning.fleet import name_limit as fleet_limit
-from stacks.clouds import AcsCloud, Addons, Cloud, Cluster, LocalCloud, Monitoring, Surroundings, VolcengineCloud
+from stacks.clouds import (
+    AcsCloud,
+    Addons,
+    AibrixChoice,
+    Cloud,
+    Cluster,
+    LocalCloud,
+    Monitoring,
+    Surroundings,
+    VolcengineCloud,
+    gpu_node,
+)
 from stacks.refusals import ConfigError, Refusal, from_pydantic, join, shown, unknown_key
 from stacks.services import Service
 from stacks.values import Day, Strict, is_release
@@ -266,13 +277,12 @@ def _most_nodes(service: Service) -> tuple[int, int]:
 def _addons(config: StackConfig) -> list[Refusal]:
     """Releases of add-ons that would harm the cluster, or not work on this cloud."""
     found = []
-    if config.addons.aibrix and config.addons.aibrix.install and uses_aibrix(config):
+    if installs_aibrix(config):
         try:
             aibrix_install.release(aibrix_release(config))
         except PlanError as error:
             _, _, said = str(error).partition(": ")
-            why, _, instead = said.partition("; ")
-            found.append(Refusal("addons.aibrix.version", aibrix_release(config), why, instead))
+            found.append(Refusal.of("addons.aibrix.version", aibrix_release(config), said))
     for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid)):
         if choice is None or choice.version is None:
             continue
@@ -282,8 +292,7 @@ def _addons(config: StackConfig) -> list[Refusal]:
                 addons.require_lasting_crds(name, choice.version)
         except PlanError as error:
             _, _, said = str(error).partition(": ")
-            why, _, instead = said.partition("; ")
-            found.append(Refusal(f"addons.{name}.version", choice.version, why, instead))
+            found.append(Refusal.of(f"addons.{name}.version", choice.version, said))
     return found
 
 
@@ -297,7 +306,7 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
     if kind == "volcengine":
         given = _map(raw, "addons", "aibrix").get("version")
         installed = given if isinstance(given, str) else fact("clouds", "volcengine", "aibrix")
-        known = fact("clouds", kind, "gpuNodes").get(str(cloud.get("instanceType")))
+        known = gpu_node(str(cloud.get("instanceType")))
         pods = {"gpus": list(range(1, known["gpus"] + 1))} if known else None
         release = None if aibrix.version_problem(installed) else installed
         return Surroundings(kind, None, pods, secrets, lws, aibrix=release)
@@ -314,15 +323,24 @@ def lws_release(config: StackConfig) -> str:
     return _lws_release(config.addons.lws.version if config.addons.lws else None, config.cloud.kind)
 
 
+def aibrix_choice(config: StackConfig) -> AibrixChoice:
+    """What the stack file says of AIBrix, with the defaults of what it does not say."""
+    return config.addons.aibrix or AibrixChoice.model_construct()
+
+
 def aibrix_release(config: StackConfig) -> str:
     """The AIBrix release of the cluster: what the stack file says, else the one that gets installed."""
-    chosen = config.addons.aibrix
-    return (chosen.version if chosen else None) or fact("clouds", "volcengine", "aibrix")
+    return aibrix_choice(config).version or fact("clouds", "volcengine", "aibrix")
 
 
 def uses_aibrix(config: StackConfig) -> bool:
     """Whether a service is a fleet, or behind AIBrix's gateway."""
     return any(service.workload == "fleet" or service.gateway == "aibrix" for service in config.services.values())
+
+
+def installs_aibrix(config: StackConfig) -> bool:
+    """Whether the stack brings AIBrix along."""
+    return uses_aibrix(config) and aibrix_choice(config).install
 
 
 def _lws_release(given: object, cloud: str) -> str:

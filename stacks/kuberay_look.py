@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from components.aibrix import other_kuberay
-from stacks.clouds import AibrixChoice
 from stacks.cluster import api_client
-from stacks.config import StackConfig, uses_aibrix
+from stacks.config import StackConfig, aibrix_choice, installs_aibrix
 from stacks.refusals import ConfigError, Refusal
 
 _TIMEOUT_SECONDS = (3, 10)
@@ -13,8 +12,8 @@ _TIMEOUT_SECONDS = (3, 10)
 
 def check(config: StackConfig, kubeconfig: str | None) -> None:
     """Raises ConfigError where AIBrix's KubeRay would be the second. What cannot be read is not judged."""
-    chosen = config.addons.aibrix or AibrixChoice.model_construct()
-    if not uses_aibrix(config) or not chosen.install or chosen.kuberay != "aibrix":
+    kuberay = aibrix_choice(config).kuberay
+    if not installs_aibrix(config) or kuberay != "aibrix":
         return
     import urllib3
     from kubernetes import client
@@ -27,5 +26,4 @@ def check(config: StackConfig, kubeconfig: str | None) -> None:
         return
     other = other_kuberay([api.sanitize_for_serialization(each) for each in found.items])
     if other:
-        why, _, instead = other.partition("; ")
-        raise ConfigError([Refusal("addons.aibrix.kuberay", chosen.kuberay, why, instead)])
+        raise ConfigError([Refusal.of("addons.aibrix.kuberay", kuberay, other)])

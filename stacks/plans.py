@@ -22,7 +22,7 @@ from planning.errors import PlanError
 from planning.plan import Ask, Plan, plan
 from planning.startup import TO_NODES, Supply
 from planning.units import GIB
-from stacks.clouds import AcsCloud, LocalCloud, VolcengineCloud
+from stacks.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from stacks.config import StackConfig, aibrix_release, own_bucket
 from stacks.refusals import NAMESPACE, ConfigError, Refusal
 from stacks.services import Layout, Service
@@ -289,7 +289,7 @@ def _pod_sizes(config: StackConfig) -> list[int]:
     if isinstance(cloud, LocalCloud):
         return fact("clouds", "local", "gpusPerPod")
     if isinstance(cloud, VolcengineCloud):
-        node = fact("clouds", "volcengine", "gpuNodes").get(cloud.instance_type)
+        node = gpu_node(cloud.instance_type)
         # Whole nodes: half a node's RDMA devices are of no use to anybody else.
         return [node["gpus"] if node else 8]
     pods = {**fact("clouds", "acs", "gpuPods"), **config.catalog.gpu_pods}[cloud.gpu_series]

@@ -38,6 +38,12 @@ class Refusal:
     why: str
     instead: str
 
+    @classmethod
+    def of(cls, path: str, value: str, said: str) -> Refusal:
+        """From a line of another room, `why; what to write instead`."""
+        why, _, instead = said.partition("; ")
+        return cls(path, value, why, instead)
+
     def __str__(self) -> str:
         return f"{NAMESPACE}:{self.path}: {self.value}{': ' if self.value else ''}{self.why}; {self.instead}"
 

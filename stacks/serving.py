@@ -130,13 +130,10 @@ class Serving:
             "pod_annotations": {
                 **service.pod_annotations,
                 **place.pod_annotations,
-                **(
-                    aibrix.strategy_annotations(place.aibrix_version, service.routing.strategy) if place.gateway else {}
-                ),
+                **aibrix.strategy_annotations(place.aibrix_version, service.routing.strategy),
             },
             "api_key_secret": secret_name,
             "api_key_revision": revision,
-            "startup_seconds": planned.startup_seconds - planned.copy_seconds,
             "readiness_probe": service.readiness_probe,
         }
 
@@ -146,7 +143,8 @@ class Serving:
         service = planned.service
         routed = aibrix.model_labels(name, service.port) if service.gateway == "aibrix" else {}
         args = RayLwsGroupArgs(
-            **{**common, "startup_seconds": planned.startup_seconds},
+            **common,
+            startup_seconds=planned.startup_seconds,
             lws_version=place.lws_version,
             launcher=service.engine.launcher,
             object_name=_group_name(name, planned),
@@ -164,6 +162,7 @@ class Serving:
         args = RayClusterFleetArgs(
             **common,
             aibrix_version=place.aibrix_version,
+            startup_seconds=planned.startup_seconds - planned.copy_seconds,
             weights_seconds=planned.copy_seconds,
             autoscaled=scaling is not None,
             strategy=service.rollout.strategy,

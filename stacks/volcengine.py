@@ -6,6 +6,7 @@ routes, Secrets, the gateway, AIBrix, Envoy Gateway. Kinds and a kept bucket sta
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,14 +38,14 @@ from planning.catalog import fact
 from planning.errors import PlanError
 from stacks import addons, aibrix_files, engine
 from stacks.cloud_stack import CloudStack, Store, Weights
-from stacks.clouds import AibrixChoice, VolcengineCloud
-from stacks.config import StackConfig, aibrix_release, lws_release, own_bucket, repository
+from stacks.clouds import VolcengineCloud
+from stacks.config import StackConfig, aibrix_choice, aibrix_release, lws_release, own_bucket, repository
 from stacks.monitors import monitor
 from stacks.plans import Planned
 from stacks.refusals import ConfigError, Refusal
 from stacks.serving import Place
 from stacks.values import gibibytes
-from stacks.weights import Bucket, BucketWeights, ClaimToMake, HuggingfaceWeights, NvmeWeights, PvcWeights
+from stacks.weights import Bucket, BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 
 _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
@@ -59,8 +60,7 @@ def build(
         installing = _installation(config, plans, documents) if documents else None
     except PlanError as error:
         image, _, said = str(error).removeprefix("image ").partition(": ")
-        why, _, instead = said.partition("; ")
-        raise ConfigError([Refusal(f"addons.aibrix.images.{image}", "", why, instead)]) from None
+        raise ConfigError([Refusal.of(f"addons.aibrix.images.{image}", "", said)]) from None
     stack = _Stack(config, plans, installing)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
@@ -76,7 +76,7 @@ class _Stack(CloudStack):
         self.cloud = config.cloud
         provider = volcengine_provider("cloud", self.cloud.region) if own_bucket(config) else None
         super().__init__(config, plans, provider)
-        self.chosen = _chosen(config)
+        self.chosen = aibrix_choice(config)
         self.release = aibrix_release(config)
         listed = addons.wanted(config) if any(plan.service.workload == "lws" for plan in plans.values()) else []
         if installing is not None:
@@ -120,29 +120,26 @@ class _Stack(CloudStack):
         after: list[pulumi.Resource] = []
         claim: pulumi.Input[str] = weights.claim
         if weights.create is not None:
-            made = self._claim(weights.claim, weights.create)
-            claim, after = made.claim, [made]
+            claim, after = self._claim.claim, [self._claim]
         if weights.sync is not None:
             after.append(self.job(name, model, planned, weights.sync, {"claim": claim, "user": 0}))
         return Weights(engine.from_volume(weights, model, claim), tuple(after))
 
-    def _claim(self, name: str, chosen: ClaimToMake) -> ModelClaim:
+    @functools.cached_property
+    def _claim(self) -> ModelClaim:
         """The one claim that the stack makes, for all of its models."""
-        if self._made_claim is None:
-            readers = sum(plan.layout.nodes * max(plan.service.first_replicas, 1) for plan in self.plans.values())
-            args = ModelClaimArgs(
-                stack=self.name,
-                namespace=self.namespace,
-                size_gib=int(gibibytes(chosen.size)),
-                storage_class=chosen.storage_class,
-                access=chosen.access_mode,
-                readers=readers,
-                keep=chosen.keep,
-            )
-            self._made_claim = ModelClaim(name, args, self.on_cluster)
-        return self._made_claim
-
-    _made_claim: ModelClaim | None = None
+        weights = self.config.weights
+        assert isinstance(weights, PvcWeights) and weights.create is not None
+        args = ModelClaimArgs(
+            stack=self.name,
+            namespace=self.namespace,
+            size_gib=int(gibibytes(weights.create.size)),
+            storage_class=weights.create.storage_class,
+            access=weights.create.access_mode,
+            readers=sum(plan.layout.nodes * max(plan.service.first_replicas, 1) for plan in self.plans.values()),
+            keep=weights.create.keep,
+        )
+        return ModelClaim(weights.claim, args, self.on_cluster)
 
     def _from_hub(self, weights: HuggingfaceWeights, name: str, model: str, planned: Planned) -> Weights:
         token = self.secrets.get_secret("hubToken")
@@ -226,43 +223,39 @@ class _Stack(CloudStack):
 
     def serve(self, name: str, planned: Planned, weights: Weights) -> pulumi.Output[str]:
         """The endpoint of one service."""
-        rdma = self._rdma(planned.layout.gpus_per_node) if self.cloud.rdma else {}
-        without = fact("clouds", "volcengine", "noRdma") if not self.cloud.rdma else {}
         place = Place(
             namespace=self.namespace,
             lws_version=lws_release(self.config),
             aibrix_version=self.release,
-            env={**fact("clouds", "volcengine", "network"), **without, **rdma.pop("env", {})},
             node_selector={_INSTANCE_TYPE: self.cloud.instance_type},
             service_annotations=_load_balancer(planned),
             gateway=self.gateway,
             monitoring_namespace=self.config.monitoring.prometheus_namespace,
             after=(*weights.after, *self.installed),
             mounts=weights.mounts,
-            **rdma,
+            **self._network(planned.layout.gpus_per_node),
         )
         return self.serving.serve(name, planned, weights.source, place)
 
-    def _rdma(self, gpus: int) -> dict[str, Any]:
-        """What pods need for the RDMA network: a device for each GPU, and the right to pin memory."""
+    def _network(self, gpus: int) -> dict[str, Any]:
+        """What pods need to talk to each other; by RDMA a device for each GPU, and the right to pin memory."""
+        plain = fact("clouds", "volcengine", "network")
+        if not self.cloud.rdma:
+            return {"env": {**plain, **fact("clouds", "volcengine", "noRdma")}}
         known, devices = fact("clouds", "volcengine", "rdma"), self.cloud.rdma_devices or gpus
         hca = ",".join(known["device"].format(number=number) for number in range(1, devices + 1))
         return {
             "pod_annotations": {known["annotation"]: json.dumps([known["network"]] * devices)},
             "extra_resources": {known["resource"]: str(devices)},
             "capabilities": known["capabilities"],
-            "env": {**known["env"], "NCCL_IB_HCA": hca},
+            "env": {**plain, **known["env"], "NCCL_IB_HCA": hca},
         }
-
-
-def _chosen(config: StackConfig) -> AibrixChoice:
-    return config.addons.aibrix or AibrixChoice.model_construct()
 
 
 def _installation(
     config: StackConfig, plans: Mapping[str, Planned], documents: Mapping[str, Sequence[Manifest]]
 ) -> AibrixArgs:
-    chosen = _chosen(config)
+    chosen = aibrix_choice(config)
     return AibrixArgs(
         stack=pulumi.get_stack(),
         version=aibrix_release(config),
