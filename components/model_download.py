@@ -20,6 +20,7 @@ from components import model_sync
 from components.credentials import KeyPair, SecretKey, key_secret
 from components.kubernetes import Manifest, kubernetes_object, quantity
 from planning.catalog import fact
+from planning.disks import system_folder
 from planning.engine import release_key
 
 _MOUNT = "/weights"
@@ -289,8 +290,7 @@ def check_host_path(path: str) -> None:
     clean = PurePosixPath(path)
     if not clean.is_absolute() or ".." in clean.parts or str(clean) != path:
         raise ValueError(f"{path!r} is no folder of a node: write it from the root, such as /mnt/nvme0/models")
-    system = [each for each in fact("weights", "node", "systemFolders") if clean.is_relative_to(each)]
-    if path == "/" or system:
+    if path == "/" or system_folder(path):
         raise ValueError(
             f"{path} is on the node's system disk, which the weights would fill: name a folder of a mounted disk, "
             "such as /mnt/nvme0/models"

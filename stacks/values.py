@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from planning.catalog import fact
+from planning.disks import system_folder
 from stacks.refusals import rule
 
 
@@ -117,9 +118,8 @@ def _node_path(value: str) -> str:
     parts = value.split("/")[1:]
     if not value.startswith("/") or ".." in parts or "" in parts or not all(re.fullmatch(r"[\w.-]+", p) for p in parts):
         raise rule(value, "is not an absolute path of plain names", "write one such as /mnt/nvme0/models")
-    on_system = [each for each in fact("weights", "node", "systemFolders") if f"{value}/".startswith(f"{each}/")]
-    if on_system:
-        why = f"{on_system[0]} is on the system disk, which weights would fill"
+    if on_system := system_folder(value):
+        why = f"{on_system} is on the system disk, which weights would fill"
         raise rule(value, why, "write a folder on a mounted disk, such as /mnt/nvme0")
     return value
 
