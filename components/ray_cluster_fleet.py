@@ -149,7 +149,8 @@ def _ready(args: RayClusterFleetArgs) -> str:
         told = "@.availableReplicas > 0 && @.updatedReplicas == @.replicas"
     elif args.replicas:
         counters = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
-        told = " && ".join(f"@.{counter} == {args.replicas}" for counter in counters)
+        # No blanks around &&: the plugin's parser (theory/jsonpath v0.9.0) refuses the second one that follows a blank.
+        told = "&&".join(f"@.{counter} == {args.replicas}" for counter in counters)
     else:
         told = "@.observedGeneration > 0 && !@.replicas"
     return f"jsonpath={{$[?{told}]}}"

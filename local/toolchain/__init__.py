@@ -9,11 +9,13 @@ from __future__ import annotations
 import fcntl
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +38,8 @@ class ToolchainError(Exception):
 class Program:
     """One program: where its source is pinned and how its version is asked for and written into it.
 
-    One of another major version than the pin is not taken where `same_major` says that its options differ.
+    One of another major version than the pin is not taken where `same_major` says that its options differ. `embedded`
+    are files of the pinned module that our own main embeds, as its maker's build has them.
     `minutes` is what a build from an empty Go cache took on two cores, `gib` the program's share of what the Go caches
     held afterwards: 12 GiB for all, modules included.
     """
@@ -50,6 +53,7 @@ class Program:
     version_flag: str | None = "--version"
     stamp: str = ""
     same_major: bool = False
+    embedded: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -68,11 +72,17 @@ class Program:
         return f"-s -w {self.stamp.format(v=self.version, major=major, minor=minor)}".strip()
 
     @property
+    def is_own(self) -> bool:
+        """Whether the main package is the project's."""
+        return self.package.startswith(".")
+
+    @property
     def target(self) -> Path:
-        """The built program. Its name changes with version, dependencies, our own main and linker flags."""
+        """The built program. Its name changes with version, dependencies, our own Go and linker flags."""
         digest = hashlib.sha256(self.linker_flags.encode())
-        for file in ("go.mod", "go.sum", *(["main.go"] if self.package == "." else [])):
-            digest.update((_HERE / self.folder / file).read_bytes())
+        folder = _HERE / self.folder
+        for file in (folder / "go.mod", folder / "go.sum", *(sorted(folder.rglob("*.go")) if self.is_own else [])):
+            digest.update(file.read_bytes())
         return work_dir() / "bin" / f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"
 
 
@@ -89,7 +99,11 @@ def _kwok(name: str, minutes: float, gib: float) -> Program:
 _AIBRIX = "github.com/vllm-project/aibrix"
 _KUBERAY = "github.com/ray-project/kuberay/ray-operator"
 _KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
+_PLUGIN = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 _PULUMI = "github.com/pulumi/pulumi/pkg/v3"
+# The engine warns of a plugin that calls itself older than the SDK; what it was built from stands behind the plus sign.
+_PLUGIN_STAMP = f"-X {_PLUGIN}/pkg/version.Version={importlib.metadata.version('pulumi-kubernetes')}+{{v}}"
+_PLUGIN_FOLDER = "cmd/pulumi-resource-kubernetes"
 PROGRAMS = {
     program.name: program
     for program in (
@@ -97,6 +111,13 @@ PROGRAMS = {
             "pulumi", "pulumi", f"{_PULUMI}/cmd/pulumi", _PULUMI, 4, 2.6, "version",
             "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={v}",
         ),
+        Program(
+            "pulumi-resource-kubernetes", "pulumi-kubernetes", ".", _PLUGIN, 5, 2.5, version_flag=None,
+            stamp=_PLUGIN_STAMP,
+            embedded=(f"{_PLUGIN_FOLDER}/schema.json", f"{_PLUGIN_FOLDER}/terraform-mapping.json"),
+        ),
+        # For tests: what the plugin makes of the waits that the program writes.
+        Program("waitfor", "pulumi-kubernetes", "./waitfor", _PLUGIN, 0.2, 0.2, version_flag=None),
         Program("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", 0.4, 0.5),
         _kubernetes("kube-apiserver", 2, 1.9),
         _kubernetes("kube-controller-manager", 0.7, 0.7),
@@ -222,11 +243,26 @@ def _build(program: Program) -> None:
     target = program.target
     partial = target.with_name(f"{target.name}.partial")
     flags = ["-trimpath", "-buildvcs=false", "-ldflags", program.linker_flags]
-    answer = _go(_HERE / program.folder, "build", *flags, "-o", str(partial), program.package)
+    with _overlay(program) as overlay:
+        answer = _go(_HERE / program.folder, "build", *flags, *overlay, "-o", str(partial), program.package)
     if answer.returncode:
         partial.unlink(missing_ok=True)
         raise ToolchainError(f"{program.name} {program.version} could not be built: {_last_lines(answer.stderr)}")
     partial.rename(target)
+
+
+@contextmanager
+def _overlay(program: Program) -> Iterator[list[str]]:
+    """The build's option that puts the module's files beside our main: Go embeds none out of another module."""
+    if not program.embedded:
+        yield []
+        return
+    source = module(program.dependency)
+    beside = {str(_HERE / program.folder / Path(file).name): str(source / file) for file in program.embedded}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"Replace": beside}, file)
+        file.flush()
+        yield ["-overlay", file.name]
 
 
 def _go(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
