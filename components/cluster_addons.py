@@ -27,10 +27,10 @@ _SECONDS = 600
 class Addon:
     """One operator. `name` is what `planning.addons` calls it, `release` Helm's name, the same unless given.
 
-    `version` is the chart's, `app_version` the operator's in it, the same unless given. `repo` is for a `chart` that is
-    no whole address. `adopt` is for a release that somebody else has installed: it is looked at, never changed, and one
-    of ours that becomes adopted stays where it is from then on. Without `install` nothing is done. `seconds` is how
-    long its pods may take to get ready.
+    `version` is the chart's, `app_version` the operator's in it, the same unless given. `repo` is for a `chart`
+    that is neither a whole address nor a path. `adopt` is for a release that somebody else has installed: it is looked
+    at, never changed, and one of ours that becomes adopted stays where it is from then on. Without `install` nothing is
+    done. `seconds` is how long its pods may take to get ready.
     Raises PlanError for a chart that cannot be found, and for one whose CRDs would go with its release.
     """
 
@@ -51,7 +51,7 @@ class Addon:
             return
         if "://" in self.chart and self.repo:
             raise PlanError(f"{self.name}: chart {self.chart} is a whole address; leave repo out")
-        if "://" not in self.chart and not self.repo and not self.chart.startswith("./"):
+        if "://" not in self.chart and not self.repo and not self.chart.startswith((".", "/")):
             raise PlanError(f"{self.name}: chart {self.chart} is no address; write its repository's as repo")
         addons.require_lasting_crds(self.name, self.operator)
 

@@ -1,42 +1,34 @@
-"""The charts of the rehearsal's add-ons, out of Go modules: no repository is asked, as no image is pulled.
+"""The charts of the rehearsal's add-ons, out of Go modules, as a folder that `modelserve:addons.charts` can name.
 
-Owns the folder `charts/` of a control plane: helm, the sources of charts, and the archives made of them. Of each chart
-goes what the control plane has already, or what would break it: CRDs, which Helm would leave alone, and webhooks, which
-would point at Services that nobody answers. The operators themselves run as processes beside it (operators.py).
+Owns the folder `charts/` in the work folder. Of each chart goes what the control plane has already, or what would break
+it: CRDs, which Helm would leave alone, and webhooks, which would point at Services that nobody answers. The operators
+themselves run as processes beside it (operators.py).
 """
 
 from __future__ import annotations
 
-import re
-import shutil
+import io
 import string
-import subprocess
-import tempfile
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
+from local.paths import work_dir
 from local.toolchain import module, pinned
+from planning import addons
 from planning.catalog import entries
-
-FOLDER = "charts"
-# For whoever installs charts: the folder they are taken from instead of from their repositories.
-VARIABLE = "MODELSERVE_CHARTS"
-_HELM = "helm"
-
-
-class NoChart(Exception):
-    """The rehearsal has no such chart; the text says which it has."""
 
 
 @dataclass(frozen=True)
 class _Origin:
-    """Which add-on it is, where its source is, what of it goes, and what is replaced in its helpers.
+    """Where a chart's source is, what of it goes, and what is replaced in its helpers.
 
     `values` is what its maker's build completes its values with; `{v}` in one is the module's version.
     """
 
-    addon: str
     module: str
     toolchain: str
     folder: str
@@ -45,99 +37,78 @@ class _Origin:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-_FLUID = ("fluid", "github.com/fluid-cloudnative/fluid", "manifests", "charts/fluid/fluid")
-_FLUID_WITHOUT = ("crds", "templates/webhook/webhookconfiguration.yaml")
+_FLUID = ("github.com/fluid-cloudnative/fluid", "manifests", "charts/fluid/fluid")
+_FLUID_WITHOUT = ("crds/", "templates/webhook/webhookconfiguration.yaml")
 _CHARTS = {
-    "lws": _Origin("lws", "sigs.k8s.io/lws", "lws", "charts/lws", ("crds", "templates/webhook/webhook.yaml")),
+    "lws": _Origin("sigs.k8s.io/lws", "lws", "charts/lws", ("crds/", "templates/webhook/webhook.yaml")),
     # Its controllers refuse virtual nodes, of which a serverless cluster has no others: it does not get ready there.
     "fluid": _Origin(*_FLUID, _FLUID_WITHOUT),
     # The cloud's own build, which does run there, is not to be had.
     "ack-fluid": _Origin(*_FLUID, _FLUID_WITHOUT, ("- virtual-kubelet", "- none")),
     "gateway-helm": _Origin(
-        "envoy-gateway",
         "github.com/envoyproxy/gateway",
         "manifests",
         "charts/gateway-helm",
-        ("crds",),
+        ("crds/",),
         values={"GatewayImage": "docker.io/envoyproxy/gateway:{v}", "GatewayImagePullPolicy": "IfNotPresent"},
     ),
 }
 
 
-def install(folder: Path, helm: Path) -> None:
-    """Lays the sources of all charts, and helm, into `folder`. Raises ToolchainError without the modules."""
-    folder.mkdir(parents=True)
-    (folder / _HELM).symlink_to(helm)
-    for name, origin in _CHARTS.items():
-        target = folder / name
-        # Not the modes: the module cache is read-only.
-        shutil.copytree(module(origin.module) / origin.folder, target, copy_function=shutil.copyfile)
-        for each in (target, *target.rglob("*/")):
-            each.chmod(0o755)
-        for part in origin.without:
-            shutil.rmtree(target / part) if (target / part).is_dir() else (target / part).unlink()
-        helpers, (old, new) = target / "templates" / "_helpers.tpl", origin.replaced
-        if old:
-            helpers.write_text(helpers.read_text().replace(old, new))
-        if origin.values:
-            template, version = target / "values.tmpl.yaml", pinned(origin.toolchain)[origin.module]
-            values = {key: value.format(v=version) for key, value in origin.values.items()}
-            (target / "values.yaml").write_text(string.Template(template.read_text()).substitute(values))
-            template.unlink()
+def folder() -> Path:
+    """Where the charts are, made or not."""
+    return work_dir() / "charts"
 
 
-def helm(folder: Path) -> Path:
-    """The program that the charts are installed with."""
-    return folder / _HELM
+def install() -> None:
+    """Packs each chart under every version that the catalog has of it. Raises ToolchainError without the modules."""
+    for name, version, app_version in _known():
+        pack(name, version, app_version)
 
 
-def find(folder: Path, reference: str, version: str) -> tuple[Path, str, str]:
-    """A chart's archive, packed under whatever version is first asked for, that version, and where its content is from.
+def pack(name: str, version: str, app_version: str) -> Path:
+    """A chart's archive under whatever version is wanted: the source is the pinned module's all the same.
 
-    `reference` is what a release calls its chart: a name, or an address that ends in one. Raises NoChart.
+    Raises KeyError for a chart that the rehearsal does not have.
     """
-    name = _name(reference)
-    version = version or _version_in(reference) or _newest(name)
-    archive = folder / "packed" / f"{name}-{version}.tgz"
-    if not archive.exists():
-        _pack(folder, name, version, archive, _app_version(name, reference, version))
-    origin = _CHARTS[name]
-    return archive, version, f"Go module {origin.module} {pinned(origin.toolchain)[origin.module]}"
+    archive = folder() / addons.archive(name, version)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    fresh = archive.with_suffix(".fresh")
+    with tarfile.open(fresh, "w:gz") as packed:
+        for path, content in _files(_CHARTS[name]):
+            if path == "Chart.yaml":
+                about = yaml.safe_load(content)
+                content = yaml.safe_dump(about | {"name": name, "version": version, "appVersion": app_version}).encode()
+            about_file = tarfile.TarInfo(f"{name}/{path}")
+            about_file.size = len(content)
+            packed.addfile(about_file, io.BytesIO(content))
+    fresh.replace(archive)
+    return archive
 
 
-def _name(reference: str) -> str:
-    last = reference.rstrip("/").rpartition("/")[2]
-    for name in sorted(_CHARTS, key=len, reverse=True):
-        if last == name or last.startswith(f"{name}-"):
-            return name
-    raise NoChart(f"the rehearsal pulls no charts and has none for {reference}: it has {', '.join(_CHARTS)}")
+def _known() -> Iterator[tuple[str, str, str]]:
+    """Name, version and operator's version of every chart in the catalog that is not the program's own, and of LWS at
+    the version of the manager that runs here."""
+    own = pinned("lws")[_CHARTS["lws"].module].removeprefix("v")
+    yield "lws", own, own
+    for addon, facts in entries("addons").items():
+        for origin, fact in facts.items():
+            if isinstance(fact["value"], dict) and "chart" in fact["value"] and "://" in str(fact["value"]):
+                source = addons.source(addon, origin, "")
+                yield addons.chart_name(source.chart), source.version, source.app_version
 
 
-def _version_in(reference: str) -> str:
-    match = re.search(r"-v?(\d+\.\d+\.\d+[\w.+-]*)\.tgz$", reference)
-    return match.group(1) if match else ""
-
-
-def _newest(name: str) -> str:
-    origin = _CHARTS[name]
-    return pinned(origin.toolchain)[origin.module].removeprefix("v")
-
-
-def _app_version(name: str, reference: str, version: str) -> str:
-    """What the chart calls its operator: an address of the catalog may hold another release than its chart's."""
-    for known in entries("addons").get(_CHARTS[name].addon, {}).values():
-        source = known["value"]
-        if isinstance(source, dict) and (source.get("chart"), source.get("version")) == (reference, version):
-            version = source["appVersion"]
-    return f"v{version.removeprefix('v')}"
-
-
-def _pack(folder: Path, name: str, version: str, archive: Path, app_version: str) -> None:
-    archive.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as fresh:
-        options = ["--version", version, "--app-version", app_version, "--destination", fresh]
-        answer = subprocess.run([helm(folder), "package", folder / name, *options], capture_output=True, text=True)
-        if answer.returncode:
-            raise NoChart(answer.stderr.strip().removeprefix("Error: "))
-        (made,) = Path(fresh).iterdir()
-        made.replace(archive)
+def _files(origin: _Origin) -> Iterator[tuple[str, bytes]]:
+    root = module(origin.module) / origin.folder
+    for file in sorted(root.rglob("*")):
+        path = str(file.relative_to(root))
+        if not file.is_file() or path.startswith(origin.without):
+            continue
+        content = file.read_bytes()
+        if path == "templates/_helpers.tpl" and origin.replaced[0]:
+            content = content.decode().replace(*origin.replaced).encode()
+        if path == "values.tmpl.yaml":
+            version = pinned(origin.toolchain)[origin.module]
+            values = {key: value.format(v=version) for key, value in origin.values.items()}
+            path, content = "values.yaml", string.Template(content.decode()).substitute(values).encode()
+        yield path, content

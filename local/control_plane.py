@@ -113,7 +113,7 @@ def start(
                 return plane
             say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
-        tools = ("kwokctl", "helm", "kustomize", "rclone")
+        tools = ("kwokctl", "kustomize", "rclone")
         programs = ensure(*_OPTIONS, *tools, *(each.program for each in operators.OPERATORS), say=say)
         say(f"starting control plane {name}: etcd, API server, controllers, scheduler, operators (about 15 s)")
         reason = ""
@@ -188,7 +188,7 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
             threads.submit(_apply_stages, api, load_seconds, [*_kwok_stages(), *_OWN_STAGES]),
             threads.submit(_apply_nodes, api, nodes),
             threads.submit(_apply_storage, api),
-            threads.submit(charts.install, plane.folder / charts.FOLDER, programs["helm"]),
+            threads.submit(charts.install),
             threads.submit(manifests.install, programs["kustomize"]),
         ]
         kinds.result()

@@ -1,8 +1,9 @@
 """The Pulumi home of the rehearsal: the engine, language host and plugins of its runs, and their environment.
 
-Owns `home/` in the work folder. Official parts win: where the user has the official language host or kubernetes plugin,
-the project's stand-in gives way, and the line that `install` prints says so. Not so the plugin of a cloud: the official
-one knows the real cloud only, where a rehearsal has no business.
+Owns `home/` in the work folder. Official parts win: the user's own language host gives the project's out of work, and
+the kubernetes plugin is always the official one: the user's, else the pinned version where it can be downloaded, else
+the one that its Go module makes. Not so the plugin of a cloud: the official one knows the real cloud only, where a
+rehearsal has no business.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import importlib.metadata
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local import charts, manifests, toolchain
+from local import manifests, toolchain
 from local.paths import ROOT, work_dir
 
 if TYPE_CHECKING:
     from local.control_plane import ControlPlane
 
 LANGUAGE_HOST = "pulumi-language-python"
+_PLUGIN = "pulumi-resource-kubernetes"
+_DOWNLOAD_SECONDS = 300
 # The stand-in's own words for «any key»; a real cloud knows no such key, should an official plugin ever get it.
 _CLOUD_KEYS = {
     f"{cloud}_{half}": "rehearsal" for cloud in ("ALICLOUD", "VOLCENGINE") for half in ("ACCESS_KEY", "SECRET_KEY")
@@ -39,9 +43,9 @@ def install(say: Callable[[str], None] = print) -> Path:
     pulumi = toolchain.ensure("pulumi", say=say)["pulumi"].resolve()
     _link(pulumi, _home() / "bin" / "pulumi")
     say(_install_language_host(pulumi))
-    say(_install_plugin("kubernetes"))
+    say(_install_kubernetes_plugin(pulumi, say))
     for cloud in ("alicloud", "volcengine"):
-        say(_install_plugin(cloud, real_cloud=True))
+        say(_install_cloud_plugin(cloud))
     return _home()
 
 
@@ -65,7 +69,6 @@ def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[
         "KUBECONFIG": str(control_plane.kubeconfig),
         "MODELSERVE_CLOUD": str(control_plane.folder / "cloud"),
         **_CLOUD_KEYS,
-        charts.VARIABLE: str(control_plane.folder / charts.FOLDER),
         manifests.VARIABLE: str(manifests.folder()),
     }
     settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
@@ -90,24 +93,64 @@ def _install_language_host(pulumi: Path) -> str:
     return f"language host: the project's own, because {LANGUAGE_HOST} is not on PATH"
 
 
-def _install_plugin(name: str, *, real_cloud: bool = False) -> str:
-    version, program = importlib.metadata.version(f"pulumi_{name}"), f"pulumi-resource-{name}"
-    folder = _home() / "plugins" / f"resource-{name}-v{version}"
-    if ambient := _official(shutil.which(program)):
-        # The engine prefers this one whatever is installed.
-        return f"{name} plugin: the official {ambient}, because it is on PATH" + (
-            "; take it off PATH to rehearse, it works on the real cloud only" if real_cloud else ""
+def _install_kubernetes_plugin(pulumi: Path, say: Callable[[str], None]) -> str:
+    version, program = _plugin("kubernetes")
+    if ambient := shutil.which(program.name):
+        return f"kubernetes plugin: the official {ambient}, because it is on PATH"
+    users = _users_home() / "plugins" / program.parent.name / program.name
+    if os.access(users, os.X_OK):
+        _link(users, program)
+    elif not _is_downloaded(program):
+        if not toolchain.is_built(_PLUGIN) and _downloaded(pulumi, version, say):
+            return f"kubernetes plugin: the official v{version}, downloaded"
+        _link(toolchain.ensure(_PLUGIN, say=say)[_PLUGIN], program)
+    return f"kubernetes plugin: the official {program.resolve()}"
+
+
+def _downloaded(pulumi: Path, version: str, say: Callable[[str], None]) -> bool:
+    """Whether the official release could be fetched into the home: quicker than a build, and the pinned one."""
+    command = [pulumi, "plugin", "install", "resource", "kubernetes", version]
+    environment = os.environ | {"PULUMI_HOME": str(_home()), "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    say(f"downloading the kubernetes plugin v{version}")
+    program = _plugin("kubernetes")[1]
+    shutil.rmtree(program.parent, ignore_errors=True)  # a folder with a dead link in it counts as installed
+    try:
+        answer = subprocess.run(
+            command, env=environment, capture_output=True, stdin=subprocess.DEVNULL, timeout=_DOWNLOAD_SECONDS
         )
-    users = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    official = None if real_cloud else _official(users / "plugins" / folder.name / program)
-    if official:
-        _link(official, folder / program)
-        return f"{name} plugin: the official {official}"
+    except subprocess.TimeoutExpired:
+        return False
+    return answer.returncode == 0 and _is_downloaded(program)
+
+
+def _is_downloaded(program: Path) -> bool:
+    return program.is_file() and not program.is_symlink()
+
+
+def _install_cloud_plugin(name: str) -> str:
+    _, program = _plugin(name)
+    if ambient := _official(shutil.which(program.name)):
+        # The engine prefers this one whatever is installed.
+        return (
+            f"{name} plugin: the official {ambient}, because it is on PATH; "
+            "take it off PATH to rehearse, it works on the real cloud only"
+        )
     # The engine starts plugins in the program's folder, where `local` need not be importable.
     python_path = f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}\n"
-    _write_script(folder / program, [sys.executable, "-u", "-m", f"local.providers.{name}"], python_path)
-    reason = "its cloud is a folder" if real_cloud else f"the official v{version} is not in {users / 'plugins'}"
-    return f"{name} plugin: the project's stand-in, because {reason}"
+    _write_script(program, [sys.executable, "-u", "-m", f"local.providers.{name}"], python_path)
+    return f"{name} plugin: the project's stand-in, because its cloud is a folder"
+
+
+def _plugin(name: str) -> tuple[str, Path]:
+    """The version that the SDK asks for, and where the engine looks for it."""
+    version = importlib.metadata.version(f"pulumi_{name}")
+    return version, _home() / "plugins" / f"resource-{name}-v{version}" / f"pulumi-resource-{name}"
+
+
+def _users_home() -> Path:
+    """Not the rehearsal's own, in whose environment this may run."""
+    given = os.environ.get("PULUMI_HOME")
+    return Path(given) if given and Path(given) != _home() else Path.home() / ".pulumi"
 
 
 def _home() -> Path:

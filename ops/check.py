@@ -20,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when the file is accepted; 2 with one line a refusal when not."""
     try:
-        plans = plan_services(stack_file(args).config())
+        config = stack_file(args).config()
+        plans = plan_services(config)
+        if config.addons.charts:
+            from stacks import addons
+
+            addons.require_charts(config)
     except ConfigError as error:
         if args.json:
             print(

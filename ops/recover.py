@@ -1,10 +1,11 @@
 """`recover STACK`: what a killed `pulumi up` or `destroy` left behind, put right, so that the next one just goes on.
 
-A run that dies leaves a lock, operations marked pending, and objects that were made but are in no state: the next `up`
-meets the lock, then its own objects as «already exists». Here the lock of a dead process is removed, and each pending
-create is looked up in the cluster: an object that carries this stack's labels is taken into the state as not yet ready
-(the next `up` updates it and waits; a `destroy` deletes it), one that is not there is forgotten, and somebody else's is
-left alone and named.
+A run that dies leaves a lock, plugins that finish what they were at, operations marked pending, and objects that are in
+no state, or are gone and still in it. Here the lock of a dead process is removed, its plugins are ended once Helm has
+finished, and what each pending operation was about is read in the cluster. An object that was made, and carries this
+stack's labels, is taken into the state as not yet ready: the next `up` updates it and waits, a `destroy` deletes it.
+One that is gone leaves the state, one whose update was cut off is updated again, and somebody else's is left alone and
+named.
 """
 
 from __future__ import annotations
@@ -17,21 +18,38 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from components.kubernetes import MANAGER, STACK_LABEL
+from ops import orphans
 from ops.arguments import add_stack, stack_file
+from ops.releases import Release, Releases
 from stacks.cluster import api_client
 from stacks.config import StackConfig
 from stacks.refusals import NAMESPACE
 from stacks.stackfile import RequestError
 
 _LOCKED = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<at>\S+)")
-# The provider outlives a killed engine by seconds and may still send the create that it was at.
-_SETTLE_SECONDS = 3.0
+_RELEASE = "kubernetes:helm.sh/v3:Release"
+# What was told to go may take as long as its pods are given to end.
+_GONE_SECONDS = 60.0
+_POLL_SECONDS = 0.5
 
-Look = Callable[[dict[str, Any]], "dict[str, Any] | None"]
+Resource = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in the cluster where an operation was cut off."""
+
+    ours: bool
+    going: bool = False
+
+
+Look = Callable[[Resource], "Found | None"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,85 +61,129 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when the stack can go on, 1 when something that is not ours stands in the way."""
     config = stack_file(args).config()
-    _unlock(args.stack, force=args.force)
-    state = json.loads(_pulumi("stack", "export", "-s", args.stack))
-    pending = state["deployment"].get("pending_operations") or []
+    since = _unlock(args.stack, force=args.force)
+    pending = _pending(_export(args.stack))
+    cluster = _Cluster(config, args.stack, since)
+    left = orphans.plugins(Path.cwd())
+    if left:
+        cluster.await_helm([each["resource"] for each in pending], lambda: orphans.alive(left))
+        orphans.end(left)
+        print(f"{args.stack}: ended {len(left)} plugin{'s'[: len(left) != 1]} that the run had left")
     if not pending:
         print(f"{args.stack}: nothing is pending")
         return 0
-    lines, foreign = adopt(state, args.stack, _looker(config, args.stack))
+    state = _export(args.stack)
+    lines, foreign = settle(state, cluster.look)
     _pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
     print("\n".join(lines))
     return 1 if foreign else 0
 
 
-def adopt(state: dict[str, Any], stack: str, look: Look) -> tuple[list[str], bool]:
-    """Settle the pending creates of Kubernetes objects in `state`, in place; their lines, and whether one is foreign.
+def settle(state: dict[str, Any], look: Look) -> tuple[list[str], bool]:
+    """Bring `state` in line with the cluster, in place; a line for each operation, and whether something is foreign.
 
-    `look` gives the live object of a manifest, or None. Pending updates and deletes stay: the engine repeats them.
+    `look` says what there is of a resource, None for nothing. Operations of the clouds' resources stay as they were
+    where the engine repeats them: only their own plugins could look them up, and it asks none of them for a thing that
+    it has no id of.
     """
     deployment = state["deployment"]
     lines, kept, foreign = [], [], False
-    for operation in deployment.get("pending_operations") or []:
-        resource = operation["resource"]
-        manifest = resource.get("inputs") or {}
-        if operation["type"] != "creating":
-            kept.append(operation)
+    for operation in _pending(state):
+        resource, kind = operation["resource"], operation["type"]
+        if not resource["type"].startswith("kubernetes:"):
+            if kind == "creating":
+                lines.append(
+                    f"{resource['type']} {_name(resource)}: whether it was made is unknown; forgotten: the next up "
+                    "makes it; if that says that it exists, `pulumi import` it, or remove it there"
+                )
+            else:
+                kept.append(operation)
+                lines.append(f"{_name(resource)}: {kind} was cut off; the next up or destroy repeats it")
             continue
-        if not resource["type"].startswith("kubernetes:") or "kind" not in manifest:
-            # Only its own plugin could look it up, and the engine asks none of them for a thing that it has no id of.
-            lines.append(
-                f"{resource['type']} {resource['urn'].rpartition('::')[2]}: whether it was made is unknown; forgotten: "
-                "the next up makes it; if that says that it exists, `pulumi import` it, or remove it there"
-            )
-            continue
-        metadata = manifest["metadata"]
-        what = f"{manifest['kind']} {metadata.get('namespace', 'default')}/{metadata['name']}"
-        live = look(manifest)
-        if live is None:
-            lines.append(f"{what}: was not made; forgotten")
-        elif _ours(live, stack):
-            lines.append(f"{what}: was made; taken into the state")
-            _enter(deployment, resource)
+        what, found = _what(resource), look(resource)
+        if kind == "creating":
+            if found is None:
+                lines.append(f"{what}: was not made; forgotten")
+            elif found.ours:
+                lines.append(f"{what}: was made; taken into the state")
+                _enter(deployment, resource)
+            else:
+                foreign = True
+                lines.append(
+                    f"{what}: is there but not this stack's; left alone: rename the service, or remove the object"
+                )
+        elif found is None:
+            lines.append(f"{what}: is gone; taken out of the state")
+            _drop(deployment, resource)
+        elif kind == "updating":
+            lines.append(f"{what}: its update was cut off; the next up repeats it")
+            _mark(deployment, resource, "its update was interrupted")
+        elif found.going:
+            lines.append(f"{what}: is still being deleted; kept in the state: destroy, or recover once it is gone")
         else:
-            foreign = True
-            lines.append(f"{what}: is there but not this stack's; left alone: rename the service, or remove the object")
+            lines.append(f"{what}: is still there; kept in the state")
+            _mark(deployment, resource, "its deletion was interrupted")
     deployment["pending_operations"] = kept
-    lines += [
-        f"{operation['resource']['urn'].rpartition('::')[2]}: {operation['type']} was cut off; "
-        "the next up or destroy repeats it"
-        for operation in kept
-    ]
     return lines, foreign
 
 
-def _enter(deployment: dict[str, Any], resource: dict[str, Any]) -> None:
+def _pending(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return state["deployment"].get("pending_operations") or []
+
+
+def _name(resource: Resource) -> str:
+    return resource["urn"].rpartition("::")[2]
+
+
+def _what(resource: Resource) -> str:
+    inputs = resource.get("inputs") or {}
+    about = inputs if resource["type"] == _RELEASE else inputs.get("metadata") or {}
+    kind = resource["type"].rpartition(":")[2]
+    return f"{kind} {about.get('namespace', 'default')}/{about.get('name', _name(resource))}"
+
+
+def _enter(deployment: dict[str, Any], resource: Resource) -> None:
     """Add the object to the state. As it counts as not initialised, the next `up` updates it and waits for it."""
-    metadata = resource["inputs"]["metadata"]
-    namespace = metadata.get("namespace")
+    inputs = resource["inputs"]
+    is_release = resource["type"] == _RELEASE
+    about = inputs if is_release else inputs["metadata"]
+    namespace = about.get("namespace")
     entry = {key: value for key, value in resource.items() if key != "delete"} | {
-        "id": f"{namespace}/{metadata['name']}" if namespace else metadata["name"],
-        "outputs": resource["inputs"],
+        "id": f"{namespace}/{about['name']}" if namespace else about["name"],
+        # The plugin compares a release with what it finds under this name.
+        "outputs": {**inputs, "__inputs": inputs} if is_release else inputs,
         "initErrors": ["its creation was interrupted"],
     }
     resources = [other for other in deployment.get("resources") or [] if other["urn"] != entry["urn"]]
     deployment["resources"] = [*resources, entry]
 
 
-def _ours(live: dict[str, Any], stack: str) -> bool:
-    found = live["metadata"].get("labels") or {}
-    return found.get("app.kubernetes.io/managed-by") == MANAGER and found.get(STACK_LABEL) == stack
+def _drop(deployment: dict[str, Any], resource: Resource) -> None:
+    deployment["resources"] = [other for other in deployment.get("resources") or [] if not _is_same(other, resource)]
 
 
-def _unlock(stack: str, *, force: bool) -> None:
-    """Remove the lock of a dead run. Raises RequestError where its owner lives, or may live, elsewhere."""
+def _mark(deployment: dict[str, Any], resource: Resource, why: str) -> None:
+    """Let the next `up` write the object again, even where the program is what it was before the cut-off change."""
+    for other in deployment.get("resources") or []:
+        if _is_same(other, resource):
+            other["initErrors"] = [why]
+
+
+def _is_same(one: Resource, other: Resource) -> bool:
+    keys = ("urn", "id", "delete")
+    return all((one.get(key) or None) == (other.get(key) or None) for key in keys)
+
+
+def _unlock(stack: str, *, force: bool) -> str | None:
+    """Remove the lock of a dead run; gives the time since which it held it. Raises RequestError where its owner lives,
+    or may live, elsewhere."""
     state = _pulumi("stack", "export", "-s", stack)
     # Importing a state into itself changes nothing but, unlike exporting it, asks for the lock.
     said = subprocess.run(
         ["pulumi", "stack", "import", "-s", stack, "--non-interactive"], input=state, text=True, capture_output=True
     )
     if said.returncode == 0:
-        return
+        return None
     lock = _LOCKED.search(said.stderr)
     if lock is None:
         raise RequestError(f"pulumi stack import: {said.stderr.strip()}")
@@ -131,9 +193,9 @@ def _unlock(stack: str, *, force: bool) -> None:
             f"stack {stack}: is locked by {owner}, which may be alive: wait for it; if you know that it "
             f"is dead: python -m ops recover {stack} --force"
         )
-    time.sleep(_SETTLE_SECONDS)
     _pulumi("cancel", "--yes", "-s", stack)
     print(f"{stack}: removed the lock of {owner}")
+    return lock["at"]
 
 
 def _alive(pid: int) -> bool:
@@ -146,21 +208,61 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _looker(config: StackConfig, stack: str) -> Look:
-    """Looks objects up in the stack's cluster, through its kubeconfig if that is a secret of the stack."""
-    from kubernetes.client import ApiException
-    from kubernetes.dynamic import DynamicClient
-    from kubernetes.dynamic.exceptions import ResourceNotFoundError
+class _Cluster:
+    """The stack's cluster, through its kubeconfig if that is a secret of the stack."""
 
-    secret = subprocess.run(
-        ["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack], capture_output=True, text=True
-    )
-    cluster = DynamicClient(api_client(config.cluster.context, secret.stdout if secret.returncode == 0 else None))
+    def __init__(self, config: StackConfig, stack: str, since: str | None) -> None:
+        from kubernetes.dynamic import DynamicClient
 
-    def look(manifest: dict[str, Any]) -> dict[str, Any] | None:
+        secret = subprocess.run(
+            ["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack], capture_output=True, text=True
+        )
+        kubeconfig = secret.stdout if secret.returncode == 0 else None
+        self._client = DynamicClient(api_client(config.cluster.context, kubeconfig))
+        self._releases = Releases(self._client)
+        self._stack, self._since = stack, since
+
+    def await_helm(self, resources: list[Resource], go_on: Callable[[], bool]) -> None:
+        """Wait until Helm, in a plugin that is still there, has finished with these: cut off, it leaves a release that
+        it would not touch again."""
+        for resource in resources:
+            if resource["type"] != _RELEASE:
+                continue
+            end = time.monotonic() + (resource["inputs"].get("timeout") or 0)
+            while go_on() and time.monotonic() < end and (found := self._release(resource)) and found.is_pending:
+                time.sleep(_POLL_SECONDS)
+
+    def look(self, resource: Resource) -> Found | None:
+        """What there is of a resource. Raises RequestError where the cluster does not answer."""
+        if resource["type"] == _RELEASE:
+            release = self._release(resource)
+            if release is None:
+                return None
+            if release.is_pending:
+                self._releases.fail(release)
+            return Found(release.is_of(f"{MANAGER} stack {self._stack}", self._since))
+        end = time.monotonic() + _GONE_SECONDS
+        while (live := self._object(resource["inputs"])) and live["metadata"].get("deletionTimestamp"):
+            if time.monotonic() > end:
+                return Found(self._is_ours(live), going=True)
+            time.sleep(_POLL_SECONDS)
+        return Found(self._is_ours(live)) if live else None
+
+    def _is_ours(self, live: dict[str, Any]) -> bool:
+        found = live["metadata"].get("labels") or {}
+        return found.get("app.kubernetes.io/managed-by") == MANAGER and found.get(STACK_LABEL) == self._stack
+
+    def _release(self, resource: Resource) -> Release | None:
+        inputs = resource["inputs"]
+        return self._releases.newest(inputs["namespace"], inputs["name"])
+
+    def _object(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
+        from kubernetes.client import ApiException
+        from kubernetes.dynamic.exceptions import ResourceNotFoundError
+
         metadata = manifest["metadata"]
         try:
-            kind = cluster.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
+            kind = self._client.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
             return kind.get(name=metadata["name"], namespace=metadata.get("namespace")).to_dict()
         except ResourceNotFoundError:
             return None
@@ -171,7 +273,9 @@ def _looker(config: StackConfig, stack: str) -> Look:
                 f"the cluster does not answer for {manifest['kind']} {metadata['name']}: {error.status} {error.reason}"
             ) from None
 
-    return look
+
+def _export(stack: str) -> dict[str, Any]:
+    return json.loads(_pulumi("stack", "export", "-s", stack))
 
 
 def _pulumi(*args: str, given: str | None = None) -> str:

@@ -5,6 +5,7 @@ Knows no cluster: what is installed there, the configuration says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,29 @@ class Source:
     app_version: str
     repo: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def chart_name(chart: str) -> str:
+    """A chart's own name, out of its name in a repository or its address."""
+    last = chart.rstrip("/").rpartition("/")[2]
+    return re.sub(r"-v?\d+\.\d+\.\d+[^/]*\.tgz$", "", last)
+
+
+def archive(name: str, version: str) -> str:
+    """The file that `helm pull` makes of a chart."""
+    return f"{name}-{version}.tgz"
+
+
+def mirrored(chart: str, version: str, charts: str) -> tuple[str, str | None]:
+    """Chart and repository of the same chart in `charts`: an https:// repository, an oci:// registry's path, or a
+    folder of archives, whose relative path stays relative to the program's folder."""
+    name, charts = chart_name(chart), charts.rstrip("/")
+    if charts.startswith("oci://"):
+        return f"{charts}/{name}", None
+    if "://" in charts:
+        return name, charts
+    start = "" if charts.startswith(("/", "./", "../")) else "./"
+    return f"{start}{charts}/{archive(name, version)}", None
 
 
 def has(addon: str, version: str, feature: str) -> bool:

@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+from components.aibrix import gateway_addon
 from components.cluster_addons import Addon
 from planning import addons
+from planning.aibrix_install import Images
 from stacks.clouds import AddonChoice
-from stacks.config import StackConfig
+from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix
+from stacks.refusals import ConfigError, Refusal
+
+PROJECT = Path(__file__).parent.parent
 
 
 def wanted(config: StackConfig) -> list[Addon]:
     """The add-ons to install or adopt; those that are there already (`install: false`) are not among them."""
-    choices = {"lws": config.addons.lws or AddonChoice()}
+    return [_mirrored(addon, config) if is_catalogs else addon for addon, is_catalogs in _chosen(config)]
+
+
+def require_charts(config: StackConfig, folder: Path = PROJECT) -> None:
+    """Raises ConfigError for charts that are not in the folder where the stack file says all are.
+
+    `folder` is that of the program, by which the plugin takes a relative path. What an address holds, it alone knows.
+    """
+    charts = config.addons.charts
+    if charts is None or "://" in charts:
+        return
+    missing = []
+    for addon, is_catalogs in _chosen(config):
+        there = Path(_mirrored(addon, config).chart)
+        if is_catalogs and not addon.adopt and not (folder / there).is_file():
+            source = f"{addon.chart} --repo {addon.repo}" if addon.repo else addon.chart
+            pull = f"helm pull {source} --version {addon.version} --destination {charts}"
+            missing.append(Refusal("addons.charts", charts, f"has no {there.name}", f"run: {pull}"))
+    if missing:
+        raise ConfigError(missing)
+
+
+def _chosen(config: StackConfig) -> list[tuple[Addon, bool]]:
+    """Each add-on as its maker has it, and whether its chart is the catalog's: one of the user's own is left alone."""
+    choices = {}
+    if config.cloud.kind == "acs" or any(service.workload == "lws" for service in config.services.values()):
+        choices["lws"] = config.addons.lws or AddonChoice()
     if config.cache.engine == "fluid":
         choices["fluid"] = config.addons.fluid or AddonChoice()
-    return [_addon(name, choice, config) for name, choice in choices.items() if choice.install]
+    found = [(_addon(name, choice, config), not choice.chart) for name, choice in choices.items() if choice.install]
+    if installs_aibrix(config):
+        own = aibrix_choice(config)
+        gateway = gateway_addon(aibrix_release(config), Images(registry=own.registry, overrides=own.images))
+        chart = own.gateway_chart
+        found.append((replace(gateway, chart=chart) if chart else gateway, not chart))
+    return found
+
+
+def _mirrored(addon: Addon, config: StackConfig) -> Addon:
+    """The add-on with its chart from where the stack file has all of them; as it is where that says nothing."""
+    charts = config.addons.charts
+    if charts is None or addon.adopt:
+        return addon
+    chart, repo = addons.mirrored(addon.chart, addon.version, charts)
+    return replace(addon, chart=chart, repo=repo)
 
 
 def _addon(name: str, choice: AddonChoice, config: StackConfig) -> Addon:

@@ -241,6 +241,12 @@ class AibrixChoice(Strict):
 class Addons(Strict):
     """What the cluster needs besides Kubernetes."""
 
+    charts: str | None = Field(
+        None,
+        min_length=1,
+        description="where the add-ons' charts are, instead of at their makers: a folder of NAME-VERSION.tgz files, "
+        "an oci:// URL or an https:// repository",
+    )
     lws: AddonChoice | None = Field(None, description="a map for LeaderWorkerSet")
     fluid: AddonChoice | None = Field(None, description="a map for Fluid (ack-fluid on ACS)")
     aibrix: AibrixChoice | None = Field(None, description="a map for AIBrix")

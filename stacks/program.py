@@ -47,7 +47,11 @@ def build(
 
 
 def _look_around(config: StackConfig) -> None:
-    """Refuses what only the cluster can tell."""
+    """Refuses what only this machine or the cluster can tell."""
+    if config.addons.charts:
+        from stacks import addons
+
+        addons.require_charts(config)
     if isinstance(config.cloud, VolcengineCloud):
         from stacks import kuberay_look
 

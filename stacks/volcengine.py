@@ -9,12 +9,11 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pulumi
 
-from components.aibrix import Aibrix, AibrixArgs, gateway_addon, kinds_addon, kinds_chart
+from components.aibrix import Aibrix, AibrixArgs, kinds_addon, kinds_chart
 from components.cluster_addons import ClusterAddons, ClusterAddonsArgs
 from components.credentials import KeyPair, SecretKey
 from components.kubernetes import KubernetesObject, Manifest
@@ -78,11 +77,8 @@ class _Stack(CloudStack):
         super().__init__(config, plans, provider)
         self.chosen = aibrix_choice(config)
         self.release = aibrix_release(config)
-        listed = addons.wanted(config) if any(plan.service.workload == "lws" for plan in plans.values()) else []
+        listed = addons.wanted(config)
         if installing is not None:
-            gateway = gateway_addon(self.release, installing.sources)
-            chart = self.chosen.gateway_chart
-            listed.append(replace(gateway, chart=chart) if chart else gateway)
             listed.append(kinds_addon(installing, aibrix_files.chart(self.release, kinds_chart(installing))))
         self.addons = ClusterAddons("addons", ClusterAddonsArgs(stack=self.name, addons=listed), self.on_cluster)
         self.installed: list[pulumi.Resource] = list(self.addons.releases)

@@ -124,10 +124,6 @@ PROGRAMS = {
         _kubernetes("kube-scheduler", 0.1, 0.2),
         _kwok("kwok", 2.5, 1.6),
         _kwok("kwokctl", 0.3, 0.3),
-        Program(
-            "helm", "helm", "helm.sh/helm/v3/cmd/helm", "helm.sh/helm/v3", 1.4, 1.1, "version",
-            "-X helm.sh/helm/v3/internal/version.version={v}", same_major=True,
-        ),
         # Nobody has an operator's manager on PATH.
         Program("lws-manager", "lws", "sigs.k8s.io/lws/cmd", "sigs.k8s.io/lws", 1, 1.0, version_flag=None),
         Program("aibrix-controllers", "aibrix", f"{_AIBRIX}/cmd/controllers", _AIBRIX, 4, 1.9, version_flag=None),
@@ -167,6 +163,11 @@ def ensure(*names: str, say: Callable[[str], None] = print) -> dict[str, Path]:
             _build_all([(program, reason) for program, reason in missing if not program.target.exists()], say)
         found.update((program.name, program.target) for program, _ in missing)
     return found
+
+
+def is_built(name: str) -> bool:
+    """Whether the program of the pinned version is there already."""
+    return PROGRAMS[name].target.exists()
 
 
 @functools.cache

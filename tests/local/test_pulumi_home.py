@@ -7,10 +7,11 @@ import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from local import pulumi_home
+from local import pulumi_home, toolchain
 
 PLUGIN_FOLDER = f"plugins/resource-kubernetes-v{importlib.metadata.version('pulumi_kubernetes')}"
 PLUGIN = f"{PLUGIN_FOLDER}/pulumi-resource-kubernetes"
@@ -27,7 +28,18 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MODELSERVE_REHEARSAL", str(tmp_path / "work"))
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "users"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    monkeypatch.setattr(pulumi_home.Path, "home", lambda: tmp_path)
     program(tmp_path / "path" / "pulumi", "v3.999.0")
+    built = tmp_path / "work" / "bin" / "plugin"
+    monkeypatch.setattr(pulumi_home.toolchain, "is_built", lambda name: built.exists())
+    ensure = toolchain.ensure
+
+    def build(*names: str, **more: Any) -> dict[str, Path]:
+        if names != ("pulumi-resource-kubernetes",):
+            return ensure(*names, **more)
+        return {names[0]: built if built.exists() else program(built, "built")}
+
+    monkeypatch.setattr(pulumi_home.toolchain, "ensure", build)
     return tmp_path
 
 
@@ -56,11 +68,10 @@ def test_stand_ins_take_the_places_of_absent_official_parts(machine: Path) -> No
     home, said = install()
     assert home == machine / "work" / "home"
     assert (home / "bin" / "pulumi").resolve() == machine / "path" / "pulumi"
-    for script in (home / "bin" / "pulumi-language-python", home / PLUGIN, *(home / cloud_plugin(n) for n in CLOUDS)):
+    for script in (home / "bin" / "pulumi-language-python", *(home / cloud_plugin(n) for n in CLOUDS)):
         assert os.access(script, os.X_OK)
         assert script.read_text().startswith("#!/bin/sh\n")
     assert "language host: the project's own" in said
-    assert "kubernetes plugin: the project's stand-in" in said
     assert all(f"{name} plugin: the project's stand-in" in said for name in CLOUDS)
 
 
@@ -101,13 +112,27 @@ def test_official_plugin_of_the_users_home_is_used(machine: Path) -> None:
     assert subprocess.run([home / PLUGIN], capture_output=True).stdout == b"official\n"
 
 
-def test_plugin_that_the_user_removed_is_replaced_by_the_stand_in(machine: Path) -> None:
+def test_plugin_that_is_nowhere_and_cannot_be_downloaded_is_built_from_its_module(machine: Path) -> None:
     official = program(machine / "users" / PLUGIN, "official")
     install()
     official.unlink()
+    program(machine / "path" / "pulumi", "v3.999.0; [ $1 = version ]")
     home, said = install()
-    assert "kubernetes plugin: the project's stand-in" in said
-    assert "local.providers.kubernetes" in (home / PLUGIN).read_text()
+    assert (
+        "downloading the kubernetes plugin v4." in said
+        and f"the official {machine / 'work' / 'bin' / 'plugin'}" in said
+    )
+    assert subprocess.run([home / PLUGIN], capture_output=True).stdout == b"built\n"
+    assert "downloading" not in install()[1]
+
+
+def test_plugin_that_can_be_downloaded_is_neither_built_nor_downloaded_again(machine: Path) -> None:
+    place = machine / "work" / "home" / PLUGIN
+    program(machine / "path" / "pulumi", f"v3.999.0; [ $1 = version ] || install -D /bin/true {place}")
+    home, said = install()
+    assert said.count("downloaded") == 1 and not (home / PLUGIN).is_symlink()
+    before = files(home)
+    assert "downloading" not in install()[1] and files(home) == before
 
 
 @pytest.mark.parametrize("name", CLOUDS)

@@ -1,82 +1,114 @@
-"""Which leftovers of a killed run are taken over: our own objects, and no others."""
+"""What a killed run left becomes a state that is true: our own goes in, what is gone goes out, the foreign is named."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-from ops.recover import adopt
+import pytest
 
-URN = "urn:pulumi:dev::modelserve::kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet::ds"
-OURS = {"app.kubernetes.io/managed-by": "modelserve", "modelserve.dev/stack": "dev"}
+from ops.recover import Found, settle
+from ops.releases import Release
 
-
-def pending(kind: str = "creating", **more: Any) -> dict[str, Any]:
-    return {
-        "type": kind,
-        "resource": {
-            "urn": URN,
-            "custom": True,
-            "type": "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet",
-            "provider": "p",
-            "inputs": {
-                "apiVersion": "leaderworkerset.x-k8s.io/v1",
-                "kind": "LeaderWorkerSet",
-                "metadata": {"name": "ds", "namespace": "default"},
-            },
-            **more,
-        },
-    }
+GROUP, CHART = "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet", "kubernetes:helm.sh/v3:Release"
+OURS, FOREIGN = Found(ours=True), Found(ours=False)
 
 
-def state(*operations: dict[str, Any], resources: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    return {"deployment": {"resources": resources or [], "pending_operations": list(operations)}}
+def group(**more: Any) -> dict[str, Any]:
+    metadata = {"name": "ds", "namespace": "default"}
+    inputs = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "metadata": metadata}
+    return {"urn": f"urn:pulumi:dev::modelserve::{GROUP}::ds", "type": GROUP, "inputs": inputs, **more}
 
 
-def live(labels: dict[str, str]) -> dict[str, Any]:
-    return {"metadata": {"labels": labels}}
+def release(**more: Any) -> dict[str, Any]:
+    inputs = {"name": "ack-fluid", "namespace": "fluid-system", "timeout": 600}
+    return {"urn": f"urn:pulumi:dev::modelserve::{CHART}::addons-fluid", "type": CHART, "inputs": inputs, **more}
 
 
-def test_our_own_object_is_taken_into_the_state_as_not_yet_ready():
-    found = state(pending(parent="urn:parent"))
-    lines, foreign = adopt(found, "dev", lambda manifest: live(OURS))
-    assert (foreign, lines) == (False, ["LeaderWorkerSet default/ds: was made; taken into the state"])
+def state(*operations: tuple[str, dict[str, Any]], resources: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    pending = [{"type": kind, "resource": resource} for kind, resource in operations]
+    return {"deployment": {"resources": resources or [], "pending_operations": pending}}
+
+
+@pytest.mark.parametrize(
+    ("made", "said", "id"),
+    [
+        (group(parent="urn:parent"), "LeaderWorkerSet default/ds", "default/ds"),
+        (release(parent="urn:parent"), "Release fluid-system/ack-fluid", "fluid-system/ack-fluid"),
+    ],
+)
+def test_what_was_made_is_taken_into_the_state_as_not_yet_ready(made: dict[str, Any], said: str, id: str):
+    found = state(("creating", made))
+    assert settle(found, lambda resource: OURS) == ([f"{said}: was made; taken into the state"], False)
     [entry] = found["deployment"]["resources"]
-    assert entry["id"] == "default/ds" and entry["initErrors"] and entry["parent"] == "urn:parent"
-    assert entry["outputs"] == entry["inputs"] and found["deployment"]["pending_operations"] == []
+    assert entry["id"] == id and entry["initErrors"] and entry["parent"] == "urn:parent"
+    assert entry["outputs"].items() >= entry["inputs"].items() and found["deployment"]["pending_operations"] == []
 
 
-def test_an_object_that_was_never_made_is_forgotten():
-    found = state(pending())
-    lines, foreign = adopt(found, "dev", lambda manifest: None)
-    assert (foreign, lines) == (False, ["LeaderWorkerSet default/ds: was not made; forgotten"])
-    assert found == state()
+@pytest.mark.parametrize("made", [group(), release()])
+def test_what_was_never_made_is_forgotten(made: dict[str, Any]):
+    found = state(("creating", made))
+    [line], foreign = settle(found, lambda resource: None)
+    assert line.endswith(": was not made; forgotten") and not foreign and found == state()
 
 
-def test_somebody_elses_object_is_left_alone_and_named():
-    for labels in ({}, OURS | {"modelserve.dev/stack": "prod"}, OURS | {"app.kubernetes.io/managed-by": "helm"}):
-        found = state(pending())
-        [line], foreign = adopt(found, "dev", lambda manifest, labels=labels: live(labels))
-        assert foreign and line.startswith("LeaderWorkerSet default/ds: is there but not this stack's")
-        assert found == state()
+@pytest.mark.parametrize("made", [group(), release()])
+def test_somebody_elses_of_that_name_is_left_alone_and_named(made: dict[str, Any]):
+    found = state(("creating", made))
+    [line], foreign = settle(found, lambda resource: FOREIGN)
+    assert foreign and ": is there but not this stack's" in line and found == state()
 
 
 def test_an_older_entry_of_the_same_urn_is_replaced_not_doubled():
-    found = state(pending(), resources=[{"urn": URN, "id": "old"}, {"urn": "other"}])
-    adopt(found, "dev", lambda manifest: live(OURS))
-    assert [r["urn"] for r in found["deployment"]["resources"]] == ["other", URN]
+    found = state(("creating", group()), resources=[group(id="old"), {"urn": "other"}])
+    settle(found, lambda resource: OURS)
+    assert [each["urn"] for each in found["deployment"]["resources"]] == ["other", group()["urn"]]
 
 
-def test_interrupted_updates_and_deletes_stay_pending():
-    operations = [pending("updating"), pending("deleting")]
-    found = state(*operations)
-    lines, foreign = adopt(found, "dev", lambda manifest: live(OURS))
-    assert found["deployment"]["pending_operations"] == operations and not foreign
-    assert lines[0] == "ds: updating was cut off; the next up or destroy repeats it"
+@pytest.mark.parametrize("kind", ["deleting", "updating"])
+@pytest.mark.parametrize("gone", [group(id="default/ds"), release(id="fluid-system/ack-fluid")])
+def test_what_is_gone_leaves_the_state(kind: str, gone: dict[str, Any]):
+    replaced = copy.deepcopy(gone) | {"id": "another"}
+    found = state((kind, gone), resources=[copy.deepcopy(gone), replaced])
+    [line], foreign = settle(found, lambda resource: None)
+    assert line.endswith(": is gone; taken out of the state") and not foreign
+    assert found == state(resources=[replaced])
+
+
+@pytest.mark.parametrize("kind", ["updating", "deleting"])
+def test_what_was_being_changed_is_written_again_by_the_next_up_even_by_the_program_of_before(kind: str):
+    found = state((kind, group(id="default/ds")), resources=[group(id="default/ds")])
+    settle(found, lambda resource: OURS)
+    [entry] = found["deployment"]["resources"]
+    assert entry["initErrors"] and found["deployment"]["pending_operations"] == []
+
+
+def test_what_is_still_going_stays_in_the_state_and_is_said():
+    found = state(("deleting", group(id="default/ds")), resources=[group(id="default/ds")])
+    [line], _ = settle(found, lambda resource: Found(ours=True, going=True))
+    assert "is still being deleted" in line and found == state(resources=[group(id="default/ds")])
 
 
 def test_what_only_a_clouds_plugin_could_look_up_is_forgotten_with_what_to_do_if_it_exists():
-    bucket = {"type": "creating", "resource": {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "inputs": {}}}
-    found = state(bucket)
-    [line], foreign = adopt(found, "dev", lambda manifest: None)
+    bucket = {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "inputs": {}}
+    found = state(("creating", bucket))
+    [line], foreign = settle(found, lambda resource: None)
     assert line.startswith("alicloud:oss/bucket:Bucket bucket: whether it was made is unknown; forgotten: ")
     assert "`pulumi import` it" in line and not foreign and found == state()
+
+
+@pytest.mark.parametrize(
+    ("description", "first", "since", "ours"),
+    [
+        ("modelserve stack dev", "2026-11-01T10:00:00.123456789Z", None, True),
+        ("modelserve stack prod", "2026-11-01T10:00:00Z", "2026-11-29T10:00:00Z", False),
+        ("Initial install underway", "2026-11-29T11:00:01.5+01:00", "2026-11-29T10:00:00Z", True),
+        ("Initial install underway", "2026-11-29T09:59:59Z", "2026-11-29T10:00:00Z", False),
+        ("Initial install underway", "2026-11-29T10:00:01Z", None, False),
+    ],
+)
+def test_a_release_is_ours_by_its_description_or_as_made_during_the_run(
+    description: str, first: str, since: str | None, ours: bool
+):
+    record = {"info": {"description": description, "first_deployed": first, "status": "deployed"}}
+    assert Release("lws-system", "secret", record).is_of("modelserve stack dev", since) is ours

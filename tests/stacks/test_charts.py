@@ -1,0 +1,56 @@
+"""`addons.charts`: every chart of the catalog from one place, and what is missing there is said before a preview."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stacks.addons import require_charts, wanted
+from stacks.config import StackConfig, parse
+from stacks.refusals import ConfigError
+from tests.support.stack_files import StackFile
+
+
+def config(stack: str, **values: Any) -> StackConfig:
+    return parse(StackFile(stack).changed(**values))
+
+
+@pytest.mark.parametrize(
+    ("charts", "found"),
+    [
+        ("charts", [("./charts/lws-0.9.0.tgz", None), ("./charts/ack-fluid-1.0.13.tgz", None)]),
+        ("/srv/charts/", [("/srv/charts/lws-0.9.0.tgz", None), ("/srv/charts/ack-fluid-1.0.13.tgz", None)]),
+        ("oci://a.example/charts", [("oci://a.example/charts/lws", None), ("oci://a.example/charts/ack-fluid", None)]),
+        ("https://a.example/charts", [(name, "https://a.example/charts") for name in ("lws", "ack-fluid")]),
+    ],
+)
+def test_every_chart_comes_from_a_folder_a_registry_or_a_repository(charts: str, found: list[tuple[str, str | None]]):
+    mirrored, own = (wanted(config("acs", **values)) for values in ({"addons__charts": charts}, {}))
+    assert [(addon.chart, addon.repo) for addon in mirrored] == found
+    assert [(addon.version, addon.values) for addon in mirrored] == [(addon.version, addon.values) for addon in own]
+
+
+def test_envoy_gateways_chart_is_among_them():
+    [addon] = wanted(config("volcengine", addons__charts="./charts"))
+    assert addon.chart == "./charts/gateway-helm-v1.2.8.tgz"
+
+
+def test_a_chart_of_the_users_own_and_an_adopted_release_are_left_alone():
+    own = {"install": True, "chart": "oci://b.example/lws"}
+    found = wanted(config("acs", addons__charts="charts", addons__lws=own, addons__fluid={"install": "adopt"}))
+    assert found[0].chart == "oci://b.example/lws" and "charts/" not in found[1].chart.partition("//")[0]
+
+
+def test_what_a_folder_lacks_is_refused_with_how_to_get_it(tmp_path: Path):
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / "lws-0.9.0.tgz").touch()
+    acs = config("acs", addons__charts="charts")
+    with pytest.raises(ConfigError) as refused:
+        require_charts(acs, tmp_path)
+    [line] = str(refused.value).splitlines()
+    assert line.startswith("modelserve:addons.charts: charts: has no ack-fluid-1.0.13.tgz; run: helm pull https://")
+    (tmp_path / "charts" / "ack-fluid-1.0.13.tgz").touch()
+    require_charts(acs, tmp_path)
+    require_charts(config("acs", addons__charts="oci://a.example/charts"), tmp_path)
