@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import pulumi
 import pytest
 
 from local import faults, pulumi_home
-from tests.engine.provider.conftest import Engine
+from tests.engine.small_program import Engine
 
 
 @dataclass
@@ -84,12 +82,8 @@ def cloud(only_engine: tuple[Engine, Cloud]) -> Iterator[Cloud]:
 
 @pytest.fixture
 def engine(only_engine: tuple[Engine, Cloud], cloud: Cloud) -> Iterator[Engine]:
-    engine = only_engine[0]
-    engine.forget()
-    yield engine
-    # The SDK leaves coroutines behind when the engine ends a program early; elsewhere their end would confuse others.
-    time.sleep(0.05)
-    gc.collect()
+    with only_engine[0].fresh() as engine:
+        yield engine
 
 
 def types(engine: Engine) -> list[str]:

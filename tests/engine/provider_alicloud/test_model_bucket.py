@@ -11,8 +11,8 @@ from components.alicloud import alicloud_provider
 from components.credentials import KeyPair
 from components.model_bucket import ModelBucket, ModelBucketArgs, identity_name
 from tests.engine.clouds import Cloud, everything, nothing_to_do, types
-from tests.engine.provider.conftest import Engine
 from tests.engine.provider_alicloud.conftest import REGION, add_bucket
+from tests.engine.small_program import Engine
 
 ARGS = ModelBucketArgs(
     stack="test", bucket="weights-1", region=REGION, prefix="models/Qwen3-32B", abort_upload_days=3, keep=False

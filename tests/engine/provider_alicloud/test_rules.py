@@ -14,8 +14,8 @@ import pytest
 
 from local.paths import ROOT
 from tests.engine.clouds import Cloud, after
-from tests.engine.provider.conftest import Engine, Outcome
 from tests.engine.provider_alicloud.conftest import add_bucket, in_cloud, provided
+from tests.engine.small_program import Engine, Outcome
 
 BUCKET, ACL = "oss/bucket:Bucket", "oss/bucketAcl:BucketAcl"
 BLOCK = "oss/bucketPublicAccessBlock:BucketPublicAccessBlock"

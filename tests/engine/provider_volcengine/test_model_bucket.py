@@ -10,8 +10,8 @@ import pulumi
 from components.model_bucket import ModelBucket, ModelBucketArgs, identity_name
 from components.volcengine import volcengine_provider
 from tests.engine.clouds import Cloud, everything, nothing_to_do, types
-from tests.engine.provider.conftest import Engine
 from tests.engine.provider_volcengine.conftest import REGION, add_bucket
+from tests.engine.small_program import Engine
 
 ARGS = ModelBucketArgs(
     cloud="volcengine",

@@ -10,8 +10,8 @@ import pulumi
 import pytest
 
 from tests.engine.clouds import Cloud, after
-from tests.engine.provider.conftest import Engine, Outcome
 from tests.engine.provider_volcengine.conftest import add_bucket, in_cloud, provided
+from tests.engine.small_program import Engine, Outcome
 
 BUCKET, ENCRYPTION = "tos/bucket:Bucket", "tos/bucketEncryption:BucketEncryption"
 USER, POLICY, KEY = "iam/user:User", "iam/policy:Policy", "iam/accessKey:AccessKey"
