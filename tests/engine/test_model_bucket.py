@@ -1,4 +1,4 @@
-"""ModelBucket on both clouds' stand-ins: what runs of the engine leave in cloud and state. No control plane is needed."""
+"""ModelBucket on both clouds' stand-ins: what runs of the engine leave in cloud and state, without a control plane."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_bucket_that_is_there_is_used_as_it_is_and_never_removed(
 ) -> None:
     adopting = replace(args, create=False)
     outcome = engine.preview(program(adopting))
-    missing = {"acs": "The specified bucket does not exist", "volcengine": "status code: 404"}
+    missing = {"acs": "resource 'weights-1' does not exist", "volcengine": "status code: 404"}
     assert not outcome.ok and any("weights-1" in error for error in outcome.errors)
     assert missing[args.cloud] in "".join(outcome.errors)
     cloud.put_bucket("weights-1", BUCKETS[args.cloud])
