@@ -26,7 +26,14 @@ Table = dict[str, dict[str, Any]]
 
 
 class CloudError(Refusal):
-    """A request that the cloud refused. Its text is how the cloud's SDK tells it."""
+    """A request that the cloud refused, as its SDK tells it. `gone` is what the plugin takes for «it is not there».
+
+    `status` is an HTTP status, or 0 where the plugin itself says so.
+    """
+
+    def __init__(self, text: str, *, status: int = 0, gone: bool = False) -> None:
+        super().__init__(text)
+        self.status, self.gone = status, gone
 
 
 @dataclass

@@ -5,10 +5,9 @@ Each cloud's plugin says which kinds it has, where its credentials are, and how 
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,24 +34,31 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
     """One provider instance; the engine starts a plugin process for each, and configures it before anything else."""
 
     name: str
-    title: str
-    """What people call the cloud."""
     version: str
     kinds: Mapping[str, Kind]
-    regions: Collection[str]
     region_variable: str
     """Where the environment names a region, of which the stack's configuration comes first."""
+    default_region: str
     key_variables: Sequence[Sequence[str]]
-    """Names of the variable with the access key, and of the one with its secret: the first is what people are told."""
+    """Names of the variable with the access key, and of the one with its secret."""
+    no_keys: str
+    """What the plugin says when one is missing."""
 
     def __init__(self, engine: str) -> None:
         self._region, self._key = "", ""
+
+    def check_region(self, region: str) -> None:
+        """Raises Refusal for a region that the plugin itself refuses."""
 
     def unknown_key(self, service: str) -> CloudError:
         """How the service refuses an access key that the cloud does not know."""
         raise NotImplementedError
 
-    def failure(self, request: str, urn: str, kind: Kind, name: str, error: CloudError) -> str:
+    def heard(self, kind: Kind, error: CloudError) -> CloudError:
+        """What the plugin hears of a refused reading."""
+        return error
+
+    def failure(self, request: str, kind: Kind, name: str, error: CloudError) -> str:
         """What the plugin makes of a refused `request`, one of creating, reading, updating and deleting."""
         raise NotImplementedError
 
@@ -74,29 +80,34 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
 
     @reported
     def Configure(self, request: Any) -> Any:
-        region = plain(decode(request.args)).get("region") or os.environ.get(self.region_variable, "")
-        if region not in self.regions:
-            raise Refusal(f"Invalid {self.title} region: {region}")
         keys = [next((os.environ[name] for name in names if os.environ.get(name)), "") for names in self.key_variables]
         if not all(keys):
-            names = " and ".join(names[0] for names in self.key_variables)
-            raise Refusal(f"no valid credentials for {self.title}: set {names} in the environment")
-        self._region, self._key = region, keys[0]
+            raise Refusal(self.no_keys)
+        named = plain(decode(request.args)).get("region") or os.environ.get(self.region_variable)
+        self._region, self._key = named or self.default_region, keys[0]
+        self.check_region(self._region)
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     @contextmanager
-    def _asking(self, request: str, urn: str, kind: Kind, name: str) -> Iterator[Cloud]:
-        """The cloud for one request; its refusals are told with what was asked for."""
+    def _telling(self, request: str, urn: str, kind: Kind, name: str) -> Iterator[None]:
+        """Refusals of the cloud, told with what was asked for."""
+        try:
+            yield
+        except CloudError as error:
+            verb = "refreshing" if request == "reading" else request
+            told = self.failure(request, kind, name, error)
+            raise Refusal(f"{verb} {urn}: 1 error occurred:\n\t* {told}") from error
+
+    @contextmanager
+    def _cloud(self, kind: Kind) -> Iterator[Cloud]:
+        """The cloud for one request."""
         folder = os.environ.get("MODELSERVE_CLOUD")
         if not folder:
             raise Refusal("MODELSERVE_CLOUD names no folder for the cloud: `python -m local env` prints what to set")
-        try:
-            with opened(Path(folder), self._region) as cloud:
-                if self._key == UNKNOWN_KEY:
-                    raise self.unknown_key(kind.service)
-                yield cloud
-        except CloudError as error:
-            raise Refusal(self.failure(request, urn, kind, name, error)) from error
+        with opened(Path(folder), self._region) as cloud:
+            if self._key == UNKNOWN_KEY:
+                raise self.unknown_key(kind.service)
+            yield cloud
 
     @reported
     def Check(self, request: Any) -> Any:
@@ -108,7 +119,8 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
     def Diff(self, request: Any) -> Any:
         kind, olds, news = self._kind(request.urn), plain(decode(request.olds)), plain(decode(request.news))
         watched = sorted(kind.arguments - set(request.ignoreChanges))
-        changed = [key for key in watched if _changes(kind, key, olds.get(key), news.get(key))]
+        pairs = {key: (olds.get(key), news.get(key)) for key in watched}
+        changed = [key for key, (old, new) in pairs.items() if old != new and not (old in _EMPTY and new in _EMPTY)]
         replacing = [key for key in changed if key in kind.replacing]
         details = {}
         for key in changed:
@@ -126,13 +138,12 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
     def Create(self, request: Any) -> Any:
         kind, inputs = self._kind(request.urn), decode(request.properties)
         if request.preview:
-            known = kind.outputs | (kind.computed - inputs.keys())
-            outputs = {**inputs, **{key: Secret(UNKNOWN) if key in kind.secrets else UNKNOWN for key in known}}
+            outputs = {**inputs, **{key: Secret(UNKNOWN) if key in kind.secrets else UNKNOWN for key in kind.outputs}}
             return provider_pb2.CreateResponse(properties=encode(outputs))
         state = plain(inputs)
-        with self._asking("creating", request.urn, kind, "") as cloud:
+        with self._telling("creating", request.urn, kind, ""), self._cloud(kind) as cloud:
             made = kind.create(cloud, state)
-            outputs = kind.read(cloud, made, state) or {}
+            outputs = kind.read(cloud, made, state)
         return provider_pb2.CreateResponse(id=made, properties=encode(_marked(kind, outputs, inputs)))
 
     @reported
@@ -144,22 +155,23 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.UpdateResponse(properties=encode(news))
         if kind.update is None:
             raise Refusal(f"{kind.label} has no update")
-        with self._asking("updating", request.urn, kind, request.id) as cloud:
+        with self._telling("updating", request.urn, kind, request.id), self._cloud(kind) as cloud:
             kind.update(cloud, request.id, plain(news))
-            outputs = kind.read(cloud, request.id, plain(news)) or {}
+            outputs = kind.read(cloud, request.id, plain(news))
         return provider_pb2.UpdateResponse(properties=encode(_marked(kind, outputs, inputs)))
 
     @reported
     def Read(self, request: Any) -> Any:
-        """Inputs as the cloud has them now: those that are known, or for an import all but the defaults."""
+        """Inputs that the program gave, as the cloud has them now."""
         kind, inputs, state = self._kind(request.urn), decode(request.inputs), plain(decode(request.properties))
-        with self._asking("reading", request.urn, kind, request.id) as cloud:
-            live = kind.read(cloud, request.id, state)
-        if live is None:
-            return provider_pb2.ReadResponse()
-        wanted = inputs.keys() if inputs else {k for k in live if live[k] not in (*_EMPTY, kind.defaults.get(k))}
-        now = {key: live.get(key, kind.defaults.get(key)) for key in kind.arguments & wanted}
-        now = {key: value for key, value in now.items() if value is not None}
+        with self._telling("reading", request.urn, kind, request.id):
+            try:
+                live = self._look(kind, request.id, state)
+            except CloudError as error:
+                if not (error.gone and kind.forgets):
+                    raise
+                return provider_pb2.ReadResponse()
+        now = {key: value for key in inputs if (value := live.get(key, kind.defaults.get(key))) is not None}
         outputs = _marked(kind, live, inputs)
         return provider_pb2.ReadResponse(
             id=request.id, properties=encode(outputs), inputs=encode(mark_like(now, inputs))
@@ -168,17 +180,38 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
     @reported
     def Delete(self, request: Any) -> Empty:
         kind, state = self._kind(request.urn), plain(decode(request.properties))
-        until = time.monotonic() + (float(os.environ.get(RETRY_VARIABLE, _RETRY_SECONDS)) if kind.patient else 0)
-        while True:
-            try:
-                with self._asking("deleting", request.urn, kind, request.id) as cloud:
-                    kind.delete(cloud, request.id, state)
-                return Empty()
-            except Refusal:
-                if time.monotonic() >= until:
-                    raise
-            # Not while the cloud is locked: what is in the way can only go meanwhile.
-            time.sleep(_RETRY_PAUSE_SECONDS)
+        until = time.monotonic() + float(os.environ.get(RETRY_VARIABLE, _RETRY_SECONDS))
+        with self._telling("deleting", request.urn, kind, request.id):
+            while kind.delete:
+                try:
+                    with self._cloud(kind) as cloud:
+                        kind.delete(cloud, request.id, state)
+                    break
+                except CloudError:
+                    if kind.forgiving and self._is_gone(kind, request.id, state):
+                        break
+                    if not kind.patient or time.monotonic() >= until:
+                        raise
+                # Not while the cloud is locked: what is in the way can only go meanwhile.
+                time.sleep(_RETRY_PAUSE_SECONDS)
+        return Empty()
+
+    def _is_gone(self, kind: Kind, name: str, state: Properties) -> bool:
+        """Whether a reading says so. Raises CloudError when it is refused for another reason."""
+        try:
+            self._look(kind, name, state)
+        except CloudError as error:
+            if not error.gone:
+                raise
+            return True
+        return False
+
+    def _look(self, kind: Kind, name: str, state: Properties) -> Properties:
+        try:
+            with self._cloud(kind) as cloud:
+                return kind.read(cloud, name, state)
+        except CloudError as error:
+            raise self.heard(kind, error) from error
 
     def _kind(self, urn: str) -> Kind:
         token = urn.split("::")[2].rpartition("$")[2]
@@ -199,21 +232,10 @@ def _problems(kind: Kind, urn: str, inputs: Properties) -> Iterator[str]:
     for key, value in sorted(inputs.items()):
         if has_unknowns(value):
             continue
-        choices, (least, most) = kind.choices.get(key), kind.lengths.get(key, (0, 1 << 30))
+        choices = kind.choices.get(key)
         if choices and value not in choices:
             quoted = " ".join(f'"{choice}"' for choice in choices)
             yield f"expected {key} to be one of [{quoted}], got {value}. Examine values at '{name}.{key}'."
-        elif key in kind.lengths and not least <= len(value) <= most:
-            problem = f"expected length of {key} to be in the range ({least} - {most}), got {value}"
-            yield f"{problem}. Examine values at '{name}.{key}'."
-
-
-def _changes(kind: Kind, key: str, old: Any, new: Any) -> bool:
-    if old in _EMPTY and new in _EMPTY or new is None and key in kind.computed:
-        return False
-    if key in kind.documents and not has_unknowns(new) and old is not None and new is not None:
-        return json.loads(old) != json.loads(new)
-    return old != new
 
 
 def _marked(kind: Kind, outputs: Properties, inputs: Properties) -> Properties:

@@ -33,6 +33,8 @@ class Identities:
     keys_per_user: int
     attachment_id: str
     missing_code: str
+    missing_key: Callable[[str], CloudError]
+    missing_attachment: Callable[[str], CloudError]
     taken_code: str
     name_code: str
     length_code: str
@@ -77,7 +79,18 @@ class Identities:
         cloud.keys[key_id] = {"user": user, **fields}
         return key_id
 
-    def attachment_kind(self, label: str, *, patient: bool = False) -> Kind:
+    def key(self, cloud: Cloud, key_id: str) -> dict[str, Any]:
+        """The entry of a key that must be there."""
+        if key_id not in cloud.keys:
+            raise self.missing_key(key_id)
+        return cloud.keys[key_id]
+
+    def delete_key(self, cloud: Cloud, key_id: str, state: Properties) -> None:
+        """Deletes an access key."""
+        self.key(cloud, key_id)
+        del cloud.keys[key_id]
+
+    def attachment_kind(self, label: str, **ways: bool) -> Kind:
         """That a user has a policy."""
         arguments = frozenset({"userName", "policyName", "policyType"})
         return Kind(
@@ -86,10 +99,10 @@ class Identities:
             required=arguments,
             replacing=arguments,
             choices={"policyType": ("System", "Custom")},
-            patient=patient,
             create=self._attach,
-            read=_read_attachment,
-            delete=_detach,
+            read=self._read_attachment,
+            delete=self._detach,
+            **ways,
         )
 
     def _attach(self, cloud: Cloud, news: Properties) -> str:
@@ -102,6 +115,16 @@ class Identities:
             raise self.refused(409, self.attached_code, f"The policy is attached to the user: {policy}.")
         cloud.attachments[key] = {"user": user, "policy": policy, "type": kind}
         return key
+
+    def _read_attachment(self, cloud: Cloud, key: str, state: Properties) -> Properties:
+        if key not in cloud.attachments:
+            raise self.missing_attachment(key)
+        entry = cloud.attachments[key]
+        return {"userName": entry["user"], "policyName": entry["policy"], "policyType": entry["type"]}
+
+    def _detach(self, cloud: Cloud, key: str, state: Properties) -> None:
+        self._read_attachment(cloud, key, state)
+        del cloud.attachments[key]
 
 
 def letters(length: int) -> str:
@@ -117,27 +140,3 @@ def now() -> str:
 def held_by(table: Table, user: str) -> list[str]:
     """Which keys, or attachments, are a user's."""
     return [key for key, entry in table.items() if entry["user"] == user]
-
-
-def rename_user(cloud: Cloud, old: str, new: str, entry: dict[str, Any]) -> None:
-    """Puts `entry` in a user's place, perhaps with a new name: the user keeps its keys and policies."""
-    del cloud.users[old]
-    cloud.users[new] = entry
-    for held in (*cloud.keys.values(), *cloud.attachments.values()):
-        if held["user"] == old:
-            held["user"] = new
-
-
-def delete_key(cloud: Cloud, key_id: str, state: Properties) -> None:
-    """Deletes an access key, if it is there."""
-    cloud.keys.pop(key_id, None)
-
-
-def _read_attachment(cloud: Cloud, key: str, state: Properties) -> Properties | None:
-    entry = cloud.attachments.get(key)
-    return entry and {"userName": entry["user"], "policyName": entry["policy"], "policyType": entry["type"]}
-
-
-def _detach(cloud: Cloud, key: str, state: Properties) -> None:
-    """One that is not there is none the less taken away."""
-    cloud.attachments.pop(key, None)

@@ -1,4 +1,4 @@
-"""What a kind of resource is to a cloud's plugin: its arguments, and the four requests that carry it out."""
+"""What a kind of resource is to a cloud's plugin: its arguments, and the requests that carry it out."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ from local.providers.wire import Properties
 class Kind:
     """One resource type. Arguments are named as Pulumi does.
 
-    `computed` arguments keep the cloud's value when the program gives none; `outputs` are no arguments. `create` gives
-    the id, and may add what only a creator is told; `read` gives arguments and outputs, or None for what is not there.
-    A kind whose every argument is `replacing` has no `update`. `label` is what the plugin's messages call it, `service`
-    the cloud's service that answers. `patient` plugins try a refused deletion again before they give up.
+    `outputs` are no arguments. `create` gives the id, and may add what only a creator is told; `read` gives arguments
+    and outputs: what the cloud does not keep is in the state that it gets.
+
+    A kind whose every argument is `replacing` has no `update`; one without `delete` is left behind, unasked. `label` is
+    what the plugin's messages call it, `service` the cloud's service that answers.
+
+    What is not there leaves the state at a refresh where the kind `forgets`, and fails the refresh of any other. Of a
+    refused deletion a `forgiving` kind looks whether the thing is there: if not, it is deleted. A `patient` one tries
+    again what it then still finds.
     """
 
     label: str
     service: str
     required: frozenset[str]
     optional: frozenset[str] = frozenset()
-    computed: frozenset[str] = frozenset()
     replacing: frozenset[str] = frozenset()
     outputs: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    lengths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    # Compared as JSON: the cloud may write it back otherwise.
-    documents: frozenset[str] = frozenset()
+    forgets: bool = False
+    forgiving: bool = False
     patient: bool = False
     create: Callable[[Cloud, Properties], str]
-    read: Callable[[Cloud, str, Properties], Properties | None]
-    delete: Callable[[Cloud, str, Properties], None]
+    read: Callable[[Cloud, str, Properties], Properties]
+    delete: Callable[[Cloud, str, Properties], None] | None
     update: Callable[[Cloud, str, Properties], None] | None = None
 
     @property

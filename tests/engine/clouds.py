@@ -1,22 +1,13 @@
-"""A cloud in a folder, and the engine that runs small programs on it: no control plane is needed."""
+"""A rehearsal's cloud, as tests see it and change it beside the program."""
 
 from __future__ import annotations
 
-import gc
 import json
-import shutil
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pulumi
-import pytest
-
-from local import faults, pulumi_home
-from tests.engine.provider.conftest import Engine
+from local import faults
 
 
 @dataclass
@@ -38,12 +29,14 @@ class Cloud:
         """The names of what there is, by table."""
         return {name: sorted(table) for name, table in self.tables().items() if table}
 
+    def change(self, **tables: dict[str, Any]) -> None:
+        """Puts these tables in place of those that are there."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(json.dumps({**self.tables(), **tables}))
+
     def put_bucket(self, name: str, entry: dict[str, Any]) -> None:
         """A bucket that is there already."""
-        tables = self.tables()
-        tables.setdefault("buckets", {})[name] = entry
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(tables))
+        self.change(buckets={**self.tables().get("buckets", {}), name: entry})
         self.objects(name).mkdir(parents=True, exist_ok=True)
 
     def objects(self, bucket: str) -> Path:
@@ -58,60 +51,22 @@ class Cloud:
         faults.put(self.plane, kind, name, how)
 
 
-@pytest.fixture(scope="session")
-def only_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Cloud]]:
-    pulumi_home.install(say=lambda line: None)
-    folder = tmp_path_factory.mktemp("cloud")
-    plane = SimpleNamespace(kubeconfig=folder / "kubeconfig", folder=folder / "plane")
-    environment = pulumi_home.environment(plane, folder / "state")
-    with pytest.MonkeyPatch.context() as patch:
-        # The automation API asks for the engine's version on this process's own PATH.
-        patch.setenv("PATH", environment["PATH"])
-        yield Engine(environment, folder), Cloud(plane.folder, environment)
-
-
-@pytest.fixture
-def cloud(only_engine: tuple[Engine, Cloud]) -> Iterator[Cloud]:
-    """Empty, with good keys."""
-    cloud = only_engine[1]
-    shutil.rmtree(cloud.plane, ignore_errors=True)
-    cloud.plane.mkdir()
-    before = dict(cloud.environment)
-    yield cloud
-    cloud.environment.clear()
-    cloud.environment.update(before)
-
-
-@pytest.fixture
-def engine(only_engine: tuple[Engine, Cloud], cloud: Cloud) -> Iterator[Engine]:
-    engine = only_engine[0]
-    engine.forget()
-    yield engine
-    # The SDK leaves coroutines behind when the engine ends a program early; elsewhere their end would confuse others.
-    time.sleep(0.05)
-    gc.collect()
-
-
-def types(engine: Engine) -> list[str]:
-    """The types in the state, but for the stack's own."""
-    return sorted(item["type"] for item in engine.state()["resources"] if item["type"] != "pulumi:pulumi:Stack")
-
-
-def everything(engine: Engine) -> str:
-    """The state, its backups and its history, as they lie on disk."""
-    return "".join(path.read_text() for path in engine.backend.rglob("*") if path.is_file())
-
-
-def after(opts: pulumi.ResourceOptions, *others: Any) -> pulumi.ResourceOptions:
-    """Options of what is made after the others."""
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(others)))
-
-
-def nothing_to_do(engine: Engine, cloud: Cloud) -> None:
-    """Holds that a preview, a refresh and an `up` of the same program change nothing."""
-    before = cloud.file.read_text()
-    for run in (engine.preview, engine.refresh, engine.up):
-        outcome = run()
-        assert outcome.ok, outcome.output
-        assert {operation for operation, _ in outcome.steps} <= {"same", "refresh"}, outcome.steps
-    assert cloud.file.read_text() == before
+# A private bucket without settings, by the cloud whose account has it.
+BUCKETS = {
+    "acs": {
+        "owner": "1000000000000001",
+        "region": "cn-hangzhou",
+        "creationDate": "2026-01-01",
+        "storageClass": "Standard",
+        "acl": "private",
+        "blockPublicAccess": False,
+        "settings": {},
+    },
+    "volcengine": {
+        "owner": "2100000001",
+        "region": "cn-beijing",
+        "creationDate": "2026-01-01T00:00:00.000Z",
+        "azRedundancy": "single-az",
+        "settings": {"publicAcl": "private", "storageClass": "STANDARD", "bucketType": "fns", "projectName": "default"},
+    },
+}

@@ -12,8 +12,8 @@ import pytest
 
 from local import control_plane as planes
 from local import pulumi_home
+from tests.engine.clouds import Cloud
 from tests.engine.fleets import Fleets
-from tests.engine.provider_alicloud.conftest import Cloud
 from tests.engine.pulumi_stack import Cluster, Stack
 
 

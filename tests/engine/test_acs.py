@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from planning.catalog import fact
-from tests.engine.provider_alicloud.conftest import Cloud
+from tests.engine.clouds import Cloud
 from tests.engine.pulumi_stack import Cluster, Stack
 
 BUCKET = "modelserve-llm-weights"

@@ -9,8 +9,7 @@ import shutil
 import pytest
 
 from local.paths import ROOT
-from tests.engine.clouds import Cloud
-from tests.engine.provider_alicloud.conftest import add_bucket
+from tests.engine.clouds import BUCKETS, Cloud
 from tests.engine.pulumi_stack import STARTUP_SECONDS, Cluster, Stack
 
 BUCKET = "modelserve-llm-weights"
@@ -114,7 +113,7 @@ def test_credentials_that_the_cloud_does_not_know_are_told_before_anything_runs(
 
 
 def test_a_bucket_name_of_another_account_is_told_before_anything_runs(acs: Stack, cluster: Cluster, cloud: Cloud):
-    add_bucket(cloud, BUCKET, owner="2000000000000002")
+    cloud.put_bucket(BUCKET, BUCKETS["acs"] | {"owner": "2000000000000002"})
     said = acs.up(ok=False)
     assert re.search(r"oss:Bucket \(weights\).*BucketAlreadyExists", said, re.DOTALL) and "Traceback" not in said
     assert not kinds(cluster) & BUSY and cloud.left() == {"buckets": [BUCKET]}

@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 
 from local.control_plane import ControlPlane
-from tests.engine.provider_alicloud.conftest import Cloud
+from tests.engine.clouds import Cloud
 from tests.engine.pulumi_stack import Cluster, Stack, one_node
 
 THERE = {"lws": {"install": False}, "fluid": {"install": False}}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +17,13 @@ from components.fluid_cache import FluidCache, FluidCacheArgs
 from components.kubernetes import kubernetes_object, kubernetes_provider
 from components.model_volume import ModelVolume, ModelVolumeArgs
 from local import pulumi_home
+from local.api import wait_until
 from local.control_plane import ControlPlane
 from local.fluid import GROUP, PLURALS
 from local.paths import ROOT
 from stacks.cache_look import CacheLook
 from stacks.progress import Progress
-from tests.engine.provider.conftest import Cluster, Engine, Outcome, until
+from tests.engine.small_program import Engine, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -38,21 +37,21 @@ CHAIN = [f"{NAME}-cache-key", f"{NAME}-dataset", f"{NAME}-runtime", f"{NAME}-loa
 class Room:
     """A namespace of its own, a stack in it, and what the program there is to be."""
 
-    def __init__(self, plane: ControlPlane, cluster: Cluster, engine: Engine, namespace: str) -> None:
-        self.plane, self.cluster, self.engine, self.namespace = plane, cluster, engine, namespace
+    def __init__(self, plane: ControlPlane, engine: Engine, namespace: str) -> None:
+        self.plane, self.api, self.engine, self.namespace = plane, plane.api, engine, namespace
         self.settings: dict[str, Any] = {}
         self.mounted = False
         self.name = f"m{secrets.token_hex(2)}"
 
     def object(self, plural: str) -> dict[str, Any]:
-        return self.cluster.get(f"/apis/{GROUP}/namespaces/{self.namespace}/{plural}/{self.name}")
+        return self.api.get(f"/apis/{GROUP}/namespaces/{self.namespace}/{plural}/{self.name}")
 
     def left(self) -> list[str]:
         """Everything of the cache or volume that is still there."""
         paths = [f"/apis/{GROUP}/namespaces/{self.namespace}/{plural}" for plural in PLURALS.values()]
         paths += [f"/api/v1/namespaces/{self.namespace}/{plural}" for plural in ("secrets", "persistentvolumeclaims")]
-        found = [item["metadata"]["name"] for path in paths for item in self.cluster.get(path)["items"]]
-        volumes = self.cluster.get("/api/v1/persistentvolumes")["items"]
+        found = [item["metadata"]["name"] for path in paths for item in self.api.get(path)["items"]]
+        volumes = self.api.get("/api/v1/persistentvolumes")["items"]
         return found + [v["metadata"]["name"] for v in volumes if v["metadata"]["name"].startswith(self.namespace)]
 
     def local(self, *command: str) -> None:
@@ -147,34 +146,26 @@ def _mounts(name: str, cache: FluidCache, namespace: str, opts: pulumi.ResourceO
 
 
 @pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Cluster:
-    pulumi_home.install(say=lambda line: None)
-    return Cluster(control_plane.kubeconfig)
-
-
-@pytest.fixture(scope="module")
 def only_engine(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = tmp_path_factory.mktemp("fluid")
     return Engine(pulumi_home.environment(control_plane, folder / "state"), folder)
 
 
 @pytest.fixture
-def room(control_plane: ControlPlane, api: Cluster, only_engine: Engine) -> Iterator[Room]:
+def room(control_plane: ControlPlane, only_engine: Engine) -> Iterator[Room]:
     """Whatever the test did, nothing of it is left, and neither state nor output holds the key."""
-    namespace = f"fluid-{secrets.token_hex(4)}"
-    api.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
-    until(lambda: api.exists(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"))
-    only_engine.forget()
-    made = Room(control_plane, api, only_engine, namespace)
-    yield made
-    state = json.dumps(only_engine.state())
-    assert only_engine.destroy().ok
-    until(lambda: made.left() == [])
-    api.delete(f"/api/v1/namespaces/{namespace}")
-    assert KEY not in state and SECRET not in state
-    # The SDK leaves coroutines behind when the engine ends a program early; elsewhere their end would confuse others.
-    time.sleep(0.05)
-    gc.collect()
+    api, namespace = control_plane.api, f"fluid-{secrets.token_hex(4)}"
+    api.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+    wait_until(lambda: bool(api.get(account)), 30, lambda: f"no {account}")
+    with only_engine.fresh() as engine:
+        made = Room(control_plane, engine, namespace)
+        yield made
+        state = json.dumps(engine.state())
+        assert engine.destroy().ok
+        wait_until(lambda: made.left() == [], 30, lambda: f"left: {made.left()}")
+        api.delete(f"/api/v1/namespaces/{namespace}")
+        assert KEY not in state and SECRET not in state
 
 
 def creates(*names: str) -> list[tuple[str, str]]:
@@ -187,7 +178,7 @@ def test_a_cache_comes_up_link_by_link_loads_the_whole_model_and_goes_backwards(
     assert room.steps(first) == creates(*CHAIN, "workload")
     dataset = room.object("datasets")
     assert dataset["status"]["phase"] == "Bound" and dataset["status"]["cacheStates"]["cached"] == "20.00GiB"
-    claim = room.cluster.get(f"/api/v1/namespaces/{room.namespace}/persistentvolumeclaims/{room.name}")
+    claim = room.api.get(f"/api/v1/namespaces/{room.namespace}/persistentvolumeclaims/{room.name}")
     assert claim["status"]["phase"] == "Bound"
     again = room.engine.up()
     assert again.ok and {op for op, _ in again.steps} == {"same"}

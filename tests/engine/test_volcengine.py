@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from planning.catalog import fact
+from tests.engine.clouds import Cloud
 from tests.engine.fleets import NAME, Fleets
-from tests.engine.provider_volcengine.conftest import Cloud
 from tests.engine.pulumi_stack import Cluster, Stack
 
 BUCKET = "modelserve-llm-weights"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from local.control_plane import ControlPlane
+from tests.engine.clouds import Cloud
 from tests.engine.fleets import NAME, Fleets
-from tests.engine.provider_volcengine.conftest import Cloud
 from tests.engine.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_node
 
 FLEET = f"RayClusterFleet/{NAME}"

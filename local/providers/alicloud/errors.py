@@ -6,12 +6,14 @@ from local.providers.cloud import Cloud, CloudError
 
 
 def refused(service: str, status: int, code: str, message: str) -> CloudError:
-    """A refusal as the SDK of its service (`oss`, `ram`) tells it."""
+    """A refusal as the SDK of its service (`oss`, `ram`) tells it: any 404 is «not there» to the plugin."""
     if service == "oss":
         told = "[SDK aliyun-oss-go-sdk ERROR]:\noss: service returned error: "
-        return CloudError(f'{told}StatusCode={status}, ErrorCode={code}, ErrorMessage="{message}"')
-    told = f"[SDK alibaba-cloud-sdk-go ERROR]:\nSDKError:\n   StatusCode: {status}\n   Code: {code}\n"
-    return CloudError(f"{told}   Message: {message}")
+        told += f'StatusCode={status}, ErrorCode={code}, ErrorMessage="{message}"'
+    else:
+        told = "[SDK alibaba-cloud-sdk-go ERROR]:\nSDKError:\n"
+        told += f"   StatusCode: {status}\n   Code: {code}\n   Message: {message}"
+    return CloudError(told, status=status, gone=status == 404)
 
 
 def permit(cloud: Cloud, service: str, kind: str, name: str) -> None:

@@ -18,10 +18,7 @@ ACCOUNT = "1000000000000001"
 _NAME = re.compile(fact("oss", "bucket", "namePattern"))
 _ACLS = ("private", "public-read", "public-read-write")
 # Kept as the program wrote them, and given back so.
-_SETTINGS = frozenset(
-    "accessMonitor corsRules lifecycleRuleAllowSameActionOverlap lifecycleRules logging refererConfig resourceGroupId "
-    "serverSideEncryptionRule tags transferAcceleration versioning website policy".split()
-)
+_SETTINGS = frozenset({"lifecycleRules", "serverSideEncryptionRule", "tags"})
 
 
 def _refused(status: int, code: str, message: str) -> CloudError:
@@ -48,23 +45,20 @@ def _create_bucket(cloud: Cloud, news: Properties) -> str:
     permit(cloud, "oss", "Bucket", name)
     if not _NAME.fullmatch(name):
         raise _refused(400, "InvalidBucketName", "The specified bucket is not valid.")
-    if name in cloud.buckets and cloud.buckets[name]["owner"] != ACCOUNT:
-        message = (
-            "The requested bucket name is not available. The bucket namespace is shared by all users of the system. "
-            "Please select a different name and try again."
-        )
-        raise _refused(409, "BucketAlreadyExists", message)
     if name in cloud.buckets:
-        message = "The bucket you try to create already exists in your account."
-        raise _refused(409, "BucketAlreadyExists", message)
-    _check_acl(news.get("acl"), blocked=False)
+        other = "Please select a different name and try again."
+        if cloud.buckets[name]["owner"] != ACCOUNT:
+            shared = "The bucket namespace is shared by all users of the system."
+            raise _refused(409, "BucketAlreadyExists", f"The requested bucket name is not available. {shared} {other}")
+        # The plugin looks among the account's own before it asks for one.
+        shared = "The bucket namespace is shared by all users of the OSS system."
+        raise CloudError(f'[ERROR] The specified bucket name: "{name}" is not available. {shared} {other}')
     cloud.buckets[name] = {
         "owner": ACCOUNT,
         "region": cloud.region,
         "creationDate": datetime.now(timezone.utc).date().isoformat(),
         "storageClass": news["storageClass"],
-        "redundancyType": news["redundancyType"],
-        "acl": news.get("acl", "private"),
+        "acl": "private",
         "blockPublicAccess": False,
         "settings": {key: news[key] for key in _SETTINGS & news.keys()},
     }
@@ -72,14 +66,13 @@ def _create_bucket(cloud: Cloud, news: Properties) -> str:
     return name
 
 
-def _read_bucket(cloud: Cloud, name: str, state: Properties) -> Properties | None:
-    if name not in cloud.buckets:
-        return None
+def _read_bucket(cloud: Cloud, name: str, state: Properties) -> Properties:
     bucket = _bucket(cloud, name)
     region = bucket["region"]
     return {
         "bucket": name,
-        **{key: bucket[key] for key in ("acl", "storageClass", "redundancyType", "creationDate", "owner")},
+        **{key: bucket[key] for key in ("acl", "storageClass", "creationDate", "owner")},
+        "redundancyType": "LRS",
         "forceDestroy": state.get("forceDestroy", False),
         "location": f"oss-{region}",
         "extranetEndpoint": fact("oss", "endpoint", "public").format(region=region),
@@ -89,51 +82,40 @@ def _read_bucket(cloud: Cloud, name: str, state: Properties) -> Properties | Non
 
 
 def _update_bucket(cloud: Cloud, name: str, news: Properties) -> None:
-    bucket = _bucket(cloud, name)
-    if "acl" in news:
-        _check_acl(news["acl"], blocked=bucket["blockPublicAccess"])
-        bucket["acl"] = news["acl"]
-    bucket["settings"] = {key: news[key] for key in _SETTINGS & news.keys()}
+    _bucket(cloud, name)["settings"] = {key: news[key] for key in _SETTINGS & news.keys()}
 
 
 def _delete_bucket(cloud: Cloud, name: str, state: Properties) -> None:
-    if name not in cloud.buckets:
-        return
     _bucket(cloud, name)
-    if not state.get("forceDestroy") and not cloud.is_empty(name):
+    if not cloud.is_empty(name):
         raise _refused(409, "BucketNotEmpty", "The bucket you tried to delete is not empty.")
     shutil.rmtree(cloud.objects(name), ignore_errors=True)
     del cloud.buckets[name]
 
 
-def _check_acl(acl: str | None, *, blocked: bool) -> None:
-    if blocked and acl in _ACLS[1:]:
-        raise _refused(403, "AccessDenied", "Put public bucket acl is not allowed")
-
-
 def _put_acl(cloud: Cloud, name: str, news: Properties) -> None:
     bucket = _bucket(cloud, name)
-    _check_acl(news["acl"], blocked=bucket["blockPublicAccess"])
+    if news["acl"] not in _ACLS:
+        raise _refused(400, "InvalidArgument", "no such bucket access control exists")
+    if bucket["blockPublicAccess"] and news["acl"] != "private":
+        raise _refused(403, "AccessDenied", "Put public bucket acl is not allowed")
     bucket["acl"] = news["acl"]
 
 
-def _read_acl(cloud: Cloud, name: str, state: Properties) -> Properties | None:
-    return {"bucket": name, "acl": _bucket(cloud, name)["acl"]} if name in cloud.buckets else None
+def _read_acl(cloud: Cloud, name: str, state: Properties) -> Properties:
+    return {"bucket": name, "acl": _bucket(cloud, name)["acl"]}
 
 
 def _put_block(cloud: Cloud, name: str, news: Properties) -> None:
     _bucket(cloud, name)["blockPublicAccess"] = news["blockPublicAccess"]
 
 
-def _read_block(cloud: Cloud, name: str, state: Properties) -> Properties | None:
-    if name not in cloud.buckets:
-        return None
+def _read_block(cloud: Cloud, name: str, state: Properties) -> Properties:
     return {"bucket": name, "blockPublicAccess": _bucket(cloud, name)["blockPublicAccess"]}
 
 
 def _delete_block(cloud: Cloud, name: str, state: Properties) -> None:
-    if name in cloud.buckets:
-        _put_block(cloud, name, {"blockPublicAccess": False})
+    _put_block(cloud, name, {"blockPublicAccess": False})
 
 
 def _put_acl_of(cloud: Cloud, news: Properties) -> str:
@@ -151,17 +133,16 @@ KINDS = {
         label="alicloud_oss_bucket",
         service="oss",
         required=frozenset({"bucket"}),
-        optional=_SETTINGS | {"acl", "forceDestroy", "redundancyType", "storageClass"},
-        computed=frozenset({"acl", "resourceGroupId"}),
-        replacing=frozenset({"bucket", "redundancyType", "storageClass"}),
-        outputs=frozenset({"creationDate", "extranetEndpoint", "intranetEndpoint", "location", "owner"}),
-        defaults={"forceDestroy": False, "redundancyType": "LRS", "storageClass": "Standard"},
+        optional=_SETTINGS | {"forceDestroy", "storageClass"},
+        replacing=frozenset({"bucket", "storageClass"}),
+        outputs=frozenset("acl creationDate extranetEndpoint intranetEndpoint location owner redundancyType".split()),
+        defaults={"forceDestroy": False, "storageClass": "Standard"},
         choices={
-            "acl": _ACLS,
-            "redundancyType": ("LRS", "ZRS"),
+            "forceDestroy": (False,),
             "storageClass": ("Standard", "IA", "Archive", "ColdArchive", "DeepColdArchive"),
         },
-        lengths={"bucket": (3, 63)},
+        forgets=True,
+        forgiving=True,
         create=_create_bucket,
         read=_read_bucket,
         update=_update_bucket,
@@ -172,17 +153,18 @@ KINDS = {
         service="oss",
         required=frozenset({"bucket", "acl"}),
         replacing=frozenset({"bucket"}),
-        choices={"acl": _ACLS},
+        forgets=True,
         create=_put_acl_of,
         read=_read_acl,
         update=_put_acl,
-        delete=lambda cloud, name, state: None,  # a bucket always has one; the official plugin leaves it too
+        delete=None,
     ),
     "alicloud:oss/bucketPublicAccessBlock:BucketPublicAccessBlock": Kind(
         label="alicloud_oss_bucket_public_access_block",
         service="oss",
         required=frozenset({"bucket", "blockPublicAccess"}),
         replacing=frozenset({"bucket"}),
+        forgets=True,
         create=_put_block_of,
         read=_read_block,
         update=_put_block,

@@ -7,23 +7,36 @@ from local.providers.alicloud.errors import refused
 from local.providers.cloud import CloudError
 from local.providers.cloud_provider import CloudProvider
 from local.providers.kinds import Kind
+from local.providers.reporting import Refusal
 from planning.catalog import fact
 
 
 class Provider(CloudProvider):
     """OSS and RAM."""
 
-    name, title, version = "alicloud", "Alibaba Cloud", "4.0.0"
+    name, version = "alicloud", "4.0.0"
     kinds = oss.KINDS | ram.KINDS
-    regions = fact("oss", "regions", "known")
-    region_variable = "ALICLOUD_REGION"
+    region_variable, default_region = "ALICLOUD_REGION", "cn-beijing"
     key_variables = (
         ("ALICLOUD_ACCESS_KEY", "ALIBABA_CLOUD_ACCESS_KEY_ID"),
         ("ALICLOUD_SECRET_KEY", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
     )
+    no_keys = (
+        "configuring Terraform Alibaba Cloud Provider: no valid credential sources for Terraform Alibaba Cloud "
+        "Provider found.\n\nPlease see https://registry.terraform.io/providers/aliyun/alicloud/latest/docs"
+        "#authentication\nfor more information about providing credentials."
+    )
+
+    def check_region(self, region: str) -> None:
+        if region not in fact("oss", "regions", "known"):
+            hint = "You can skip checking this region by setting provider parameter 'skip_region_validation'."
+            raise Refusal(f"Invalid Alibaba Cloud region: {region}. {hint}")
 
     def unknown_key(self, service: str) -> CloudError:
+        if service == "oss":
+            message = "The OSS Access Key Id you provided does not exist in our records."
+            return refused(service, 403, "InvalidAccessKeyId", message)
         return refused(service, 404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
 
-    def failure(self, request: str, urn: str, kind: Kind, name: str, error: CloudError) -> str:
-        return f"{request} {urn}: 1 error occurred:\n\t* Resource {name or kind.label} Failed!!! {error}"
+    def failure(self, request: str, kind: Kind, name: str, error: CloudError) -> str:
+        return f"Resource {name or kind.label} Failed!!! {error}" if str(error).startswith("[SDK") else str(error)

@@ -7,12 +7,11 @@ import secrets
 
 from local.providers.alicloud.errors import permit, refused
 from local.providers.cloud import Cloud, CloudError
-from local.providers.identities import Identities, delete_key, held_by, letters, now, rename_user
+from local.providers.identities import Identities, held_by, letters, now
 from local.providers.kinds import Kind
 from local.providers.wire import Properties
 from planning.catalog import fact
 
-_USER_FIELDS = ("comments", "displayName", "email", "mobile", "tags")
 _ROTATE = "DeleteOldestNonDefaultVersionWhenLimitExceeded"
 
 
@@ -36,6 +35,8 @@ _IDENTITIES = Identities(
     keys_per_user=fact("oss", "ram", "keysPerUser"),
     attachment_id="user:{policy}:{kind}:{user}",
     missing_code="EntityNotExist.{what}",
+    missing_key=lambda key: _refused(404, "EntityNotExist.User.AccessKey", f"The access key does not exist: {key}."),
+    missing_attachment=lambda key: _refused(404, "EntityNotExist.User.Policy", f"Nobody has the policy so: {key}."),
     taken_code="EntityAlreadyExists.{what}",
     name_code="InvalidParameter.{what}Name.InvalidChars",
     length_code="InvalidParameter.PolicyDocument.Length",
@@ -45,48 +46,35 @@ _IDENTITIES = Identities(
 )
 
 
-def _name_of(cloud: Cloud, user_id: str) -> str | None:
+def _name_of(cloud: Cloud, user_id: str) -> str:
     """A user's name by id."""
-    return next((name for name, user in cloud.users.items() if user["id"] == user_id), None)
+    for name, user in cloud.users.items():
+        if user["id"] == user_id:
+            return name
+    raise _refused(404, "EntityNotExist.User", f"The user does not exist: {user_id}.")
 
 
 def _create_user(cloud: Cloud, news: Properties) -> str:
     name = news["name"]
     _IDENTITIES.check_new(cloud, "users", name)
     user_id = f"2{secrets.randbelow(10**17):017}"
-    cloud.users[name] = {"id": user_id, **{key: news[key] for key in _USER_FIELDS if key in news}}
+    cloud.users[name] = {"id": user_id}
     return user_id
 
 
-def _read_user(cloud: Cloud, user_id: str, state: Properties) -> Properties | None:
+def _read_user(cloud: Cloud, user_id: str, state: Properties) -> Properties:
     name = _name_of(cloud, user_id)
-    if name is None:
-        return None
-    fields = {key: value for key, value in _IDENTITIES.need(cloud, "users", name).items() if key != "id"}
-    return {"name": name, **fields} | ({"force": state["force"]} if "force" in state else {})
-
-
-def _update_user(cloud: Cloud, user_id: str, news: Properties) -> None:
-    """Also a new name, in place: the user keeps its keys and policies."""
-    old, new = _name_of(cloud, user_id), news["name"]
-    if old is None:
-        raise _refused(404, "EntityNotExist.User", f"The user does not exist: {user_id}.")
-    if new != old:
-        _IDENTITIES.check_new(cloud, "users", new)
-    rename_user(cloud, old, new, {"id": user_id, **{key: news[key] for key in _USER_FIELDS if key in news}})
+    _IDENTITIES.need(cloud, "users", name)
+    return {"name": name}
 
 
 def _delete_user(cloud: Cloud, user_id: str, state: Properties) -> None:
     name = _name_of(cloud, user_id)
-    if name is None:
-        return
     _IDENTITIES.need(cloud, "users", name)
-    for table, what in ((cloud.keys, "AccessKey"), (cloud.attachments, "Policy")):
-        held = held_by(table, name)
-        if held and not state.get("force"):
-            raise _refused(409, f"DeleteConflict.User.{what}", f"The user still has {len(held)} of them: {name}.")
-        for key in held:
-            del table[key]
+    if held_by(cloud.keys, name) or held_by(cloud.attachments, name):
+        held = "any access keys, login profile, groups, policies, or MFA device attached"
+        hint = "You can force the deletion of the user by setting force equals true."
+        raise CloudError(f"The user can not be deleted if he has {held}. {hint}")
     del cloud.users[name]
 
 
@@ -94,11 +82,7 @@ def _create_policy(cloud: Cloud, news: Properties) -> str:
     name = news["policyName"]
     _IDENTITIES.check_new(cloud, "policies", name)
     _check_document(news["policyDocument"])
-    cloud.policies[name] = {
-        "versions": {"v1": news["policyDocument"]},
-        "default": "v1",
-        "description": news.get("description", ""),
-    }
+    cloud.policies[name] = {"versions": {"v1": news["policyDocument"]}, "default": "v1"}
     return name
 
 
@@ -108,14 +92,11 @@ def _check_document(text: str) -> None:
         raise _refused(400, "MalformedPolicyDocument", 'The policy needs Version "1" and a Statement.')
 
 
-def _read_policy(cloud: Cloud, name: str, state: Properties) -> Properties | None:
-    if name not in cloud.policies:
-        return None
+def _read_policy(cloud: Cloud, name: str, state: Properties) -> Properties:
     policy = _IDENTITIES.need(cloud, "policies", name)
     attached = [entry for entry in cloud.attachments.values() if entry["policy"] == name]
     return {
-        **{key: state[key] for key in ("force", "rotateStrategy", "tags") if key in state},
-        **({"description": policy["description"]} if policy["description"] else {}),
+        **{key: state[key] for key in ("force", "rotateStrategy") if key in state},
         "policyName": name,
         "policyDocument": policy["versions"][policy["default"]],
         "defaultVersion": policy["default"],
@@ -141,8 +122,6 @@ def _update_policy(cloud: Cloud, name: str, news: Properties) -> None:
 
 
 def _delete_policy(cloud: Cloud, name: str, state: Properties) -> None:
-    if name not in cloud.policies:
-        return
     policy = _IDENTITIES.need(cloud, "policies", name)
     attached = [key for key, entry in cloud.attachments.items() if entry["policy"] == name]
     if not state.get("force"):
@@ -157,23 +136,15 @@ def _delete_policy(cloud: Cloud, name: str, state: Properties) -> None:
 
 def _create_key(cloud: Cloud, news: Properties) -> str:
     news["secret"] = secret = letters(30)
-    fields = {"secret": secret, "status": news["status"], "createTime": now()}
+    fields = {"secret": secret, "status": "Active", "createTime": now()}
     return _IDENTITIES.create_key(cloud, f"LTAI5t{letters(18)}", news["userName"], **fields)
 
 
-def _read_key(cloud: Cloud, key_id: str, state: Properties) -> Properties | None:
+def _read_key(cloud: Cloud, key_id: str, state: Properties) -> Properties:
     """The secret is told once, to its creator; who has it in the state keeps it."""
-    key = cloud.keys.get(key_id)
-    if key is None:
-        return None
+    key = _IDENTITIES.key(cloud, key_id)
     shown = {"userName": key["user"], "status": key["status"], "createTime": key["createTime"]}
     return shown | ({"secret": state["secret"]} if "secret" in state else {})
-
-
-def _update_key(cloud: Cloud, key_id: str, news: Properties) -> None:
-    if key_id not in cloud.keys:
-        raise _refused(404, "EntityNotExist.User.AccessKey", f"The access key does not exist: {key_id}.")
-    cloud.keys[key_id]["status"] = news["status"]
 
 
 KINDS = {
@@ -181,43 +152,42 @@ KINDS = {
         label="alicloud_ram_user",
         service="ram",
         required=frozenset({"name"}),
-        optional=frozenset({*_USER_FIELDS, "force"}),
+        forgets=True,
+        forgiving=True,
         create=_create_user,
         read=_read_user,
-        update=_update_user,
         delete=_delete_user,
     ),
     "alicloud:ram/policy:Policy": Kind(
         label="alicloud_ram_policy",
         service="ram",
         required=frozenset({"policyName", "policyDocument"}),
-        optional=frozenset({"description", "force", "rotateStrategy", "tags"}),
-        computed=frozenset({"rotateStrategy"}),
+        optional=frozenset({"force", "rotateStrategy"}),
         replacing=frozenset({"policyName"}),
         outputs=frozenset({"attachmentCount", "defaultVersion", "type", "versionId"}),
         choices={"rotateStrategy": (_ROTATE, "None")},
-        documents=frozenset({"policyDocument"}),
+        forgets=True,
+        forgiving=True,
+        patient=True,
         create=_create_policy,
         read=_read_policy,
         update=_update_policy,
         delete=_delete_policy,
     ),
     "alicloud:ram/userPolicyAttachment:UserPolicyAttachment": _IDENTITIES.attachment_kind(
-        "alicloud_ram_user_policy_attachment"
+        "alicloud_ram_user_policy_attachment", forgets=True, forgiving=True
     ),
     "alicloud:ram/accessKey:AccessKey": Kind(
         label="alicloud_ram_access_key",
         service="ram",
         required=frozenset({"userName"}),
-        optional=frozenset({"status"}),
         replacing=frozenset({"userName"}),
-        outputs=frozenset({"createTime", "secret"}),
+        outputs=frozenset({"createTime", "secret", "status"}),
         secrets=frozenset({"secret"}),
-        defaults={"status": "Active"},
-        choices={"status": ("Active", "Inactive")},
+        forgets=True,
+        forgiving=True,
         create=_create_key,
         read=_read_key,
-        update=_update_key,
-        delete=delete_key,
+        delete=_IDENTITIES.delete_key,
     ),
 }

@@ -7,20 +7,26 @@ from local.providers.cloud_provider import CloudProvider
 from local.providers.kinds import Kind
 from local.providers.volcengine import iam, tos
 from local.providers.volcengine.errors import refused
-from planning.catalog import fact
 
 
 class Provider(CloudProvider):
     """TOS and IAM."""
 
-    name, title, version = "volcengine", "Volcengine", "0.0.47"
+    name, version = "volcengine", "0.0.47"
     kinds = tos.KINDS | iam.KINDS
-    regions = fact("tos", "regions", "known")
-    region_variable = "VOLCENGINE_REGION"
+    region_variable, default_region = "VOLCENGINE_REGION", ""
     key_variables = (("VOLCENGINE_ACCESS_KEY",), ("VOLCENGINE_SECRET_KEY",))
+    no_keys = "access_key and secret_key are required"
 
     def unknown_key(self, service: str) -> CloudError:
-        return refused(403, "InvalidAccessKeyId", "The access key ID you provided does not exist in our records.")
+        if service == "tos":
+            return refused(403, "InvalidAccessKeyId", "The access key ID you provided does not exist in our records.")
+        return refused(401, "InvalidAccessKey", f"The accesskey [{self._key}] included in the request is invalid.")
 
-    def failure(self, request: str, urn: str, kind: Kind, name: str, error: CloudError) -> str:
-        return f'{request} {urn}: 1 error occurred:\n\t* error on {request} {kind.label} "{name}", {error}'
+    def heard(self, kind: Kind, error: CloudError) -> CloudError:
+        """A bucket is asked for by HEAD, and what answers that has a status and no words."""
+        return refused(error.status, "", "") if kind.label == "tos bucket" and error.status else error
+
+    def failure(self, request: str, kind: Kind, name: str, error: CloudError) -> str:
+        read = f'error on  reading  resource "{name}", ' if request == "reading" else ""
+        return f'error on {request} {kind.label} "{name}", {read}{error}'

@@ -15,29 +15,31 @@ from planning.catalog import fact
 
 _NAME = re.compile(fact("tos", "bucket", "namePattern"))
 # Kept as the program wrote them, and given back so.
-_SETTINGS = frozenset(
-    "accountAcls bucketAclDelivered bucketType enableVersion projectName publicAcl storageClass tags".split()
-)
+_SETTINGS = frozenset({"bucketType", "projectName", "publicAcl", "storageClass"})
 
 
-def _missing(name: str) -> CloudError:
-    return refused(404, "NoSuchBucket", f"The specified bucket does not exist: {name}.")
+def _reach(cloud: Cloud, name: str) -> None:
+    """Raises CloudError where no endpoint has the region's name: the plugin takes any, and asks nobody before."""
+    permit(cloud, "Bucket", name)
+    if cloud.region not in fact("tos", "regions", "known"):
+        host = f"{name}.{fact('tos', 'endpoint', 'public').format(region=cloud.region)}"
+        raise CloudError(f"RequestError: send request failed\ncaused by: dial tcp: lookup {host}: no such host")
 
 
 def _bucket(cloud: Cloud, name: str) -> dict[str, Any]:
     """The entry of a bucket of this account in this region, the only one that its endpoint knows."""
-    permit(cloud, "Bucket", name)
+    _reach(cloud, name)
     bucket = cloud.buckets.get(name)
     if bucket is not None and bucket["owner"] != ACCOUNT:
         raise refused(403, "AccessDenied", "Access Denied")
     if bucket is None or bucket["region"] != cloud.region:
-        raise _missing(name)
+        raise refused(404, "NoSuchBucket", f"The specified bucket does not exist: {name}.")
     return bucket
 
 
 def _create_bucket(cloud: Cloud, news: Properties) -> str:
     name = news["bucketName"]
-    permit(cloud, "Bucket", name)
+    _reach(cloud, name)
     if not _NAME.fullmatch(name):
         raise refused(400, "InvalidBucketName", "The specified bucket is not valid.")
     if name in cloud.buckets:
@@ -54,8 +56,7 @@ def _create_bucket(cloud: Cloud, news: Properties) -> str:
     return name
 
 
-def _read_bucket(cloud: Cloud, name: str, state: Properties) -> Properties | None:
-    """What is gone is an error here, and not «gone»: so does the official plugin read everything of TOS."""
+def _read_bucket(cloud: Cloud, name: str, state: Properties) -> Properties:
     bucket = _bucket(cloud, name)
     region = bucket["region"]
     return {
@@ -75,8 +76,6 @@ def _update_bucket(cloud: Cloud, name: str, news: Properties) -> None:
 
 
 def _delete_bucket(cloud: Cloud, name: str, state: Properties) -> None:
-    if name not in cloud.buckets:
-        return
     _bucket(cloud, name)
     if not cloud.is_empty(name):
         raise refused(409, "BucketNotEmpty", "The bucket you tried to delete is not empty.")
@@ -94,21 +93,21 @@ def _setting_of_a_bucket(label: str, argument: str, entry: str) -> Kind:
         put(cloud, news["bucketName"], news)
         return news["bucketName"]
 
-    def read(cloud: Cloud, name: str, state: Properties) -> Properties | None:
+    def read(cloud: Cloud, name: str, state: Properties) -> Properties:
         bucket = _bucket(cloud, name)
         if entry not in bucket:
             raise refused(404, f"NoSuch{entry.capitalize()}Configuration", f"The bucket has no {entry}: {name}.")
         return {"bucketName": name, argument: bucket[entry]}
 
     def delete(cloud: Cloud, name: str, state: Properties) -> None:
-        if name in cloud.buckets:
-            _bucket(cloud, name).pop(entry, None)
+        _bucket(cloud, name).pop(entry, None)
 
     return Kind(
         label=label,
         service="tos",
         required=frozenset({"bucketName", argument}),
         replacing=frozenset({"bucketName"}),
+        forgiving=True,
         patient=True,
         create=create,
         read=read,
@@ -123,9 +122,8 @@ KINDS: dict[str, Kind] = {
         service="tos",
         required=frozenset({"bucketName"}),
         optional=_SETTINGS | {"azRedundancy"},
-        computed=frozenset({"bucketAclDelivered"}),
         replacing=frozenset({"azRedundancy", "bucketName"}),
-        outputs=frozenset({"creationDate", "extranetEndpoint", "intranetEndpoint", "location"}),
+        outputs=frozenset({"bucketAclDelivered", "creationDate", "extranetEndpoint", "intranetEndpoint", "location"}),
         defaults={
             "azRedundancy": "single-az",
             "bucketType": "fns",
@@ -136,6 +134,7 @@ KINDS: dict[str, Kind] = {
         choices={
             "publicAcl": ("private", "public-read", "public-read-write", "authenticated-read", "bucket-owner-read")
         },
+        forgiving=True,
         patient=True,
         create=_create_bucket,
         read=_read_bucket,
