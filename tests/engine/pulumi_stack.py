@@ -20,7 +20,7 @@ from urllib.parse import quote
 import yaml
 from kubernetes import client, config
 
-from local import faults, pulumi_home
+from local import charts, faults, pulumi_home
 from local.api import ApiError
 from local.control_plane import ControlPlane
 from local.paths import ROOT
@@ -118,6 +118,8 @@ class Stack:
         self._settings = {key: value for key, value in whole.items() if key != "config"}
         self.config = {key: value for key, value in whole["config"].items() if key != "modelserve:apiKey"}
         self.config["modelserve:cluster"]["context"] = "rehearsal"
+        if self.start != "local":
+            self.config["modelserve:addons"]["charts"] = str(charts.folder())
         if self.start == "local":
             self.config["modelserve:services"]["ds"]["startupSeconds"] = STARTUP_SECONDS
         self.env = pulumi_home.environment(self.plane, self.folder / "state")

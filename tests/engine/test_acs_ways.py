@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
+from local import charts
 from local.control_plane import ControlPlane
 from tests.engine.clouds import Cloud
 from tests.engine.pulumi_stack import Cluster, Stack, one_node
@@ -17,7 +18,7 @@ import pulumi
 from components.cluster_addons import Addon, ClusterAddons, ClusterAddonsArgs
 from components.kubernetes import kubernetes_provider
 
-lws = Addon(name="lws", chart="oci://registry.k8s.io/lws/charts/lws", version="0.9.0", namespace="lws-system")
+lws = Addon(name="lws", chart="{chart}", version="0.9.0", namespace="lws-system")
 opts = pulumi.ResourceOptions(provider=kubernetes_provider("cluster", "rehearsal", None))
 ClusterAddons("addons", ClusterAddonsArgs(stack=pulumi.get_stack(), addons=[lws]), opts)
 """
@@ -59,7 +60,7 @@ def test_an_add_on_of_another_stack_is_adopted_and_left_at_destroy(
     folder.mkdir()
     other = Stack(control_plane, folder, "acs")
     (folder / "__main__.py").unlink()
-    (folder / "__main__.py").write_text(INSTALLED)
+    (folder / "__main__.py").write_text(INSTALLED.replace("{chart}", str(charts.pack("lws", "0.9.0", "0.9.0"))))
     other.up()
     acs.config["modelserve:cache"] = {"engine": "none"}
     acs.config["modelserve:addons"]["lws"]["install"] = "adopt"
