@@ -191,11 +191,11 @@ class Stack:
         assert done.returncode == code, done.stdout
         return done.stdout
 
-    def begin(self, command: str) -> subprocess.Popen[str]:
+    def begin(self, command: str, *args: str) -> subprocess.Popen[str]:
         """A `pulumi up` or `destroy` in a process group of its own, to be interrupted."""
         self.write()
         return subprocess.Popen(
-            ["pulumi", command, "-s", self.name, "--skip-preview", "--yes"],
+            ["pulumi", command, *args, "-s", self.name, "--skip-preview", "--yes"],
             cwd=self.folder,
             env=self.env,
             text=True,
