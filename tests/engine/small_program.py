@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,9 +80,9 @@ class Engine:
         shutil.copytree(self._made, self.backend)
         self._program = lambda: None
         yield self
-        # The SDK leaves coroutines behind when the engine ends a program early; elsewhere they would confuse others.
-        time.sleep(0.05)
-        gc.collect()
+        # The SDK leaves a program's coroutine behind when the engine ends it early. Python collects it at any time later,
+        # inside its own parser too, which that breaks: so never.
+        gc.freeze()
 
     def _run(self, operation: Callable[..., Any], program: Program | None = None, **options: Any) -> Outcome:
         self._program = program or self._program
@@ -98,8 +97,8 @@ class Engine:
     def preview(self, program: Program | None = None) -> Outcome:
         return self._run(self.stack.preview, program)
 
-    def up(self, program: Program | None = None) -> Outcome:
-        return self._run(self.stack.up, program)
+    def up(self, program: Program | None = None, **options: Any) -> Outcome:
+        return self._run(self.stack.up, program, **options)
 
     def refresh(self) -> Outcome:
         return self._run(self.stack.refresh)
@@ -112,9 +111,17 @@ class Engine:
         (file,) = self.backend.rglob(f"stacks/**/{self.name}.json")
         return json.loads(file.read_text())["checkpoint"]["latest"] or {}
 
-    def resource(self, name: str) -> dict[str, Any]:
-        """The state's entry of a resource, by its logical name."""
-        return next(item for item in self.state()["resources"] if item["urn"].endswith(f"::{name}"))
+    def resource(self, kind: str, name: str) -> dict[str, Any]:
+        """The state's entry of a resource, by the end of its type and its logical name."""
+        found = [item for item in self.state()["resources"] if item["type"].endswith(f":{kind}")]
+        return next(item for item in found if item["urn"].endswith(f"::{name}"))
+
+    def forget_pending_deletions(self) -> None:
+        """What `pulumi state delete URN` does where the user chooses the one «Pending Deletion»."""
+        exported = self.stack.export_stack()
+        resources = exported.deployment["resources"]
+        exported.deployment["resources"] = [item for item in resources if not item.get("delete")]
+        self.stack.import_stack(exported)
 
     def names(self) -> list[str]:
         urns = [item["urn"] for item in self.state().get("resources", [])]

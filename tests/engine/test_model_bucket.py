@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -243,3 +244,47 @@ def test_keys_that_are_given_make_no_identity(engine: Engine, cloud: Cloud) -> N
     assert engine.up(run).ok
     assert cloud.left() == {"buckets": ["weights-1"]}
     assert "canary-given" not in everything(engine)
+
+
+def test_what_somebody_removed_on_volcengine_fails_a_refresh_and_readmes_ways_out_work(
+    engine: Engine, cloud: Cloud
+) -> None:
+    assert engine.up(program(TOS)).ok
+    before = cloud.tables()
+    cloud.change(attachments={})
+    outcome = engine.refresh()
+    assert not outcome.ok and "User policy attachment" in outcome.error and "not exist" in outcome.error
+    cloud.change(attachments=before["attachments"])
+    assert engine.refresh().ok
+
+    lost = engine.resource("AccessKey", "weights-reader")["id"]
+    cloud.change(keys={key: entry for key, entry in before["keys"].items() if key != lost})
+    assert not engine.refresh().ok
+    outcome = engine.up(replace=[engine.resource("AccessKey", "weights-reader")["urn"]])
+    assert not outcome.ok and f"access key {lost} not exist" in outcome.error
+    engine.forget_pending_deletions()
+    for run in (engine.refresh, engine.up, engine.destroy):
+        outcome = run()
+        assert outcome.ok, outcome.output
+    assert cloud.left() == {}
+
+
+@BOTH
+def test_users_forgotten_for_keys_that_the_cloud_does_not_know_are_removed_by_hand_and_made_anew(
+    engine: Engine, cloud: Cloud, args: ModelBucketArgs
+) -> None:
+    variable = {"acs": "ALICLOUD_ACCESS_KEY", "volcengine": "VOLCENGINE_ACCESS_KEY"}[args.cloud]
+    good = cloud.environment[variable]
+    assert engine.up(program(args)).ok
+    cloud.environment[variable] = "denied"
+    outcome = engine.refresh()
+    assert not outcome.ok and "InvalidAccessKey" in "".join(outcome.errors)
+    cloud.environment[variable] = good
+    assert re.search("(EntityAlreadyExists.User|UserAlreadyExists)", "".join(engine.up().errors))
+    if args.cloud == "volcengine":
+        assert engine.destroy().ok
+        assert cloud.left() == {"users": names(args)}
+    cloud.change(users={}, policies={}, attachments={}, keys={})
+    outcome = engine.up()
+    assert outcome.ok, outcome.output
+    assert cloud.left()["users"] == names(args) and len(secrets(cloud)) == 2
