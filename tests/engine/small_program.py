@@ -80,8 +80,8 @@ class Engine:
         shutil.copytree(self._made, self.backend)
         self._program = lambda: None
         yield self
-        # The SDK leaves a program's coroutine behind when the engine ends it early. Python collects it at any time later,
-        # inside its own parser too, which that breaks: so never.
+        # The SDK leaves a program's coroutine behind when the engine ends it early. Python collects it at any time
+        # later, inside its own parser too, which that breaks: so never.
         gc.freeze()
 
     def _run(self, operation: Callable[..., Any], program: Program | None = None, **options: Any) -> Outcome:
