@@ -69,7 +69,7 @@ def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[
         "KUBECONFIG": str(control_plane.kubeconfig),
         "MODELSERVE_CLOUD": str(control_plane.folder / "cloud"),
         **_CLOUD_KEYS,
-        manifests.VARIABLE: str(manifests.folder()),
+        manifests.VARIABLE: str(control_plane.folder / manifests.FOLDER),
     }
     settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
     settings.pop("PULUMI_STACK", None)
