@@ -239,7 +239,8 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
         urls = _start_operators(plane, operators.BASIC.operators, programs)
         for each in others:
             each.result()
-    store = object_store.launch(plane.folder, programs["rclone"], *free_ports(1))
+    (port,) = free_ports(1)
+    store = object_store.launch(plane.folder, programs["rclone"], port)
     options: dict[str, list[str | Path]] = {
         "fluid": ["--load-seconds", str(load_seconds)],
         "jobs": ["--rclone", programs["rclone"], "--store", store],
@@ -283,7 +284,17 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
     }
     file = plane.folder / "kwokctl.json"
     file.write_text(json.dumps(settings))
-    command = [programs["kwokctl"], "create", "cluster", "--name", plane.name, "--config", file, "--kubeconfig", ""]
+    command: list[str | Path] = [
+        programs["kwokctl"],
+        "create",
+        "cluster",
+        "--name",
+        plane.name,
+        "--config",
+        file,
+        "--kubeconfig",
+        "",
+    ]
     if processes.run(plane.folder, "kwokctl", command, {"KWOK_WORKDIR": str(work_dir())}, seconds=60):
         raise ControlPlaneError(f"kwokctl: {_last_words(plane, 'kwokctl')}")
     _write_kubeconfig(plane, ports["kubeApiserver"])
@@ -376,8 +387,9 @@ def _await_webhook(plane: ControlPlane, url: str) -> None:
 def _play(plane: ControlPlane, players: Sequence[str], options: Mapping[str, Sequence[str | Path]]) -> None:
     """Starts the processes that play a controller; `options` of some, by their names."""
     for name in players:
-        command = [sys.executable, "-m", f"local.{name}", "--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
-        processes.launch(plane.folder, name, [*command, *options.get(name, ())], {"PYTHONPATH": str(ROOT)})
+        command: list[str | Path] = [sys.executable, "-m", f"local.{name}"]
+        command += ["--kubeconfig", plane.kubeconfig, "--folder", plane.folder, *options.get(name, ())]
+        processes.launch(plane.folder, name, command, {"PYTHONPATH": str(ROOT)})
 
 
 def _ended(plane: ControlPlane) -> list[str]:

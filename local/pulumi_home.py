@@ -109,7 +109,7 @@ def _install_kubernetes_plugin(pulumi: Path, say: Callable[[str], None]) -> str:
 
 def _downloaded(pulumi: Path, version: str, say: Callable[[str], None]) -> bool:
     """Whether the official release could be fetched into the home: quicker than a build, and the pinned one."""
-    command = [pulumi, "plugin", "install", "resource", "kubernetes", version]
+    command: list[str | Path] = [pulumi, "plugin", "install", "resource", "kubernetes", version]
     environment = os.environ | {"PULUMI_HOME": str(_home()), "PULUMI_SKIP_UPDATE_CHECK": "true"}
     say(f"downloading the kubernetes plugin v{version}")
     program = _plugin("kubernetes")[1]
