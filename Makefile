@@ -1,4 +1,4 @@
-# One machine with Python, Go and make is enough: everything else comes with the first run.
+# One machine with Python and make is enough: everything else comes with the first run.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -9,7 +9,11 @@ WORK := $(or $(MODELSERVE_REHEARSAL),.rehearsal)
 # Compiled at install, whatever the shell says: every start of the program would compile its packages again.
 PIP := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --disable-pip-version-check --compile
 
-.PHONY: help up down test bench lint
+.PHONY: help up down lint check test soak bench
+
+# What the random choices of `make soak` follow from, and how long it takes.
+SEED := $(or $(SEED),$(shell date +%s))
+SECONDS ?= 600
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -34,16 +38,25 @@ down: ## take the local stack and the rehearsal away
 	$(PY) -m local down; \
 	exit $$outcome
 
-test: $(VENV)/development ## run every test
+lint: $(VENV)/development ## check style and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+check: lint ## lint, and run what needs neither a control plane nor a program built from Go
+	@$(PY) -m pytest -q -m "not rehearsal and not soak"
+
+test: check ## check, and run the other tests on a rehearsal of their own
 	@$(PY) -m local build
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -m "rehearsal and not soak"
+
+soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
+	@$(PY) -m local build
+	@echo "the same again: make soak SEED=$(SEED) SECONDS=$(SECONDS)"
+	@$(PY) -m pytest -q -m soak --seed $(SEED) --budget $(SECONDS)
 
 bench: $(VENV)/development ## measure, as ratios inside one run
 	@$(PY) -m bench
-
-lint: $(VENV)/development ## check style
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
 
 $(VENV)/runtime: requirements.txt
 	@command -v $(PYTHON) >/dev/null || \

@@ -256,7 +256,8 @@ def _set_environment(container: dict[str, Any], values: Mapping[str, str]) -> No
 
 
 def _with_gates(arguments: Sequence[str]) -> list[str]:
-    flag, gates = "--feature-gates=", {}
+    flag = "--feature-gates="
+    gates: dict[str, Any] = {}
     for argument in arguments:
         if argument.startswith(flag):
             gates |= dict(gate.split("=", 1) for gate in argument.removeprefix(flag).split(",") if gate)
@@ -351,9 +352,10 @@ class Aibrix(pulumi.ComponentResource):
                 ignore_changes=_FILLED.get(manifest["kind"]),
                 custom_timeouts=pulumi.CustomTimeouts(create=timeout, update=timeout),
             )
-            made.append(kubernetes_object(_logical(self._name, manifest), manifest, opts))
+            resource = kubernetes_object(_logical(self._name, manifest), manifest, opts)
+            made.append(resource)
             if manifest["kind"] == "Gateway":
-                self.gateway = made[-1]
+                self.gateway = resource
         return made
 
 

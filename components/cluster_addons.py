@@ -137,7 +137,7 @@ class ClusterAddons(pulumi.ComponentResource):
         # Which of its values are secret, only its owner knows.
         opts = pulumi.ResourceOptions(parent=self, id=addon.id, additional_secret_outputs=["values"])
         release = pulumi.CustomResource(_RELEASE, name, {"status": None}, opts)
-        pulumi.Output.from_input(release.status).apply(lambda status: _require(addon, status))
+        pulumi.Output.from_input(release.status).apply(lambda status: _require(addon, status))  # type: ignore[attr-defined]
         return release
 
 

@@ -37,8 +37,12 @@ def key_secret(
         "kind": "Secret",
         "type": "Opaque",
         "metadata": {"name": name, "namespace": namespace, "labels": labels(stack, instance)},
-        "data": {field: pulumi.Output.secret(value).apply(_encoded) for field, value in values.items()},
+        "data": {field: _secret(value).apply(_encoded) for field, value in values.items()},
     }
+
+
+def _secret(value: pulumi.Input[str]) -> pulumi.Output[str]:
+    return pulumi.Output.secret(value)
 
 
 def _encoded(value: str) -> str:

@@ -47,8 +47,8 @@ class RayLwsGroupArgs(EnginePodsArgs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        later = self.restart_policy == _AFTER_START and self.lws_version is not None
-        if later and not addons.has("lws", self.lws_version, _AFTER_START):
+        installed = self.lws_version if self.restart_policy == _AFTER_START else None
+        if installed and not addons.has("lws", installed, _AFTER_START):
             raise ValueError(
                 f"restart_policy {_AFTER_START}: LeaderWorkerSet {self.lws_version} does not know it, "
                 f"{addons.since('lws', _AFTER_START)} is the first that does: take RecreateGroupOnPodRestart"

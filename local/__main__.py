@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 
-from local import control_plane, faults, processes, pulumi_home, toolchain
+from local import control_plane, faults, operators, processes, pulumi_home, toolchain
 from local.api import ApiError
 from local.control_plane import ControlPlane, ControlPlaneError
 from local.nodes import NodePool
@@ -56,7 +56,8 @@ def build(_: argparse.Namespace) -> int:
 
 
 def up(args: argparse.Namespace) -> int:
-    plane = control_plane.start(args.name, nodes=NodePool(count=args.nodes), load_seconds=args.load_seconds)
+    nodes = NodePool(count=args.nodes)
+    plane = control_plane.start(args.name, nodes=nodes, load_seconds=args.load_seconds, clouds=args.cloud)
     home = pulumi_home.install()
     state = _own_state(plane)
     file = _environment_file(args.name)
@@ -82,7 +83,8 @@ def status(args: argparse.Namespace) -> int:
     names = control_plane.running()
     for name in names:
         plane = control_plane.find(name)
-        print(f"{name}: {plane.folder}" + "".join(f"\n  {what}" for what in control_plane.ailments(plane)))
+        fit = "".join(f", fit for {cloud}" for cloud in operators.CLOUDS if control_plane.is_equipped(plane, cloud))
+        print(f"{name}: {plane.folder}{fit}" + "".join(f"\n  {what}" for what in control_plane.ailments(plane)))
         for program, pid in processes.alive(plane.folder).items():
             print(f"  {program:24} {pid}")
     if args.name not in names:
@@ -157,6 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     upping = add("up", up, "start the control plane and set up Pulumi for it")
     upping.add_argument("--nodes", type=int, default=2, help="number of 8-GPU nodes (default: 2)")
     upping.add_argument("--load-seconds", type=float, default=10, help="start-up time of GPU pods (default: 10)")
+    upping.add_argument(
+        "--cloud",
+        action="append",
+        choices=operators.CLOUDS,
+        default=[],
+        help="add what a rehearsal of stacks on this cloud needs, also to a control plane that runs",
+    )
     add("down", down, "end the control plane, with all that is on it")
     add("status", status, "what runs; exit 1 when the control plane is not whole")
     add("env", environment, 'print the exports for a shell: eval "$(python -m local env)"')

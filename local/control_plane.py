@@ -1,8 +1,8 @@
 """A real Kubernetes control plane on this machine: etcd, API server, controllers and scheduler, started by kwokctl.
 
 Owns the folder `clusters/NAME` in the work folder, everything in it, and the processes recorded there. Several run side
-by side on free ports. What the fake nodes do with pods stands in stages/, which operators run in operators.py,
-and fluid.py and gateway.py play those that cannot.
+by side on free ports. What the fake nodes do with pods stands in stages/, which operators run, and for which cloud, in
+operators.py, and fluid.py and gateway.py play those that cannot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ import yaml
 from local import charts, manifests, object_store, operators, processes
 from local.api import Api, ApiError, wait_until
 from local.nodes import NodePool
+from local.operators import Operator
 from local.paths import ROOT, work_dir
 from local.toolchain import ensure, module
 
@@ -98,37 +99,35 @@ def ailments(plane: ControlPlane) -> list[str]:
 
 
 def start(
-    name: str = "local", *, nodes: NodePool = _TWO_NODES, load_seconds: float = 10, say: Say = print
+    name: str = "local",
+    *,
+    nodes: NodePool = _TWO_NODES,
+    load_seconds: float = 10,
+    clouds: Sequence[str] = (),
+    say: Say = print,
 ) -> ControlPlane:
-    """Starts the control plane `name`, or returns the running one as it is.
+    """Starts the control plane `name`, or takes the running one as it is; adds what it lacks for stacks on `clouds`.
 
-    `load_seconds` is how long a pod with GPUs runs before it gets ready, unless its annotation says otherwise.
-    Raises ControlPlaneError or ToolchainError. One that a crash left half dead is removed and started anew.
+    `load_seconds` is how long a pod with GPUs runs before it gets ready, unless its annotation says otherwise. `clouds`
+    are keys of operators.CLOUDS. Raises ControlPlaneError or ToolchainError. One that a crash left half dead is removed
+    and started anew.
     """
     plane = find(name)
     with _lock(name):
-        if plane.folder.exists():
-            ailing = ailments(plane)
-            if not ailing:
-                return plane
+        if plane.folder.exists() and (ailing := ailments(plane)):
             say(f"control plane {name} was left half dead ({', '.join(ailing)}): starting it anew")
             _remove(plane.folder)
-        tools = ("kwokctl", "kustomize", "rclone")
-        programs = ensure(*_OPTIONS, *tools, *(each.program for each in operators.OPERATORS), say=say)
-        say(f"starting control plane {name}: etcd, API server, controllers, scheduler, operators (about 15 s)")
-        reason = ""
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                say(f"control plane {name} did not come up ({reason}): trying again on other ports")
-            try:
-                with ExitStack() as undo:
-                    undo.callback(_remove, plane.folder)
-                    _start(plane, programs, nodes, load_seconds)
-                    undo.pop_all()
-                    return plane
-            except _FAILURES as error:
-                reason = str(error)
-        raise ControlPlaneError(f"control plane {name} does not come up: {reason}")
+        if not plane.folder.exists():
+            _start_somewhere(plane, nodes, load_seconds, say)
+        for cloud in clouds:
+            if not is_equipped(plane, cloud):
+                _equip(plane, cloud, say)
+        return plane
+
+
+def is_equipped(plane: ControlPlane, cloud: str) -> bool:
+    """Whether all of what stacks on that cloud need is there."""
+    return _equipped(plane, cloud).exists()
 
 
 def stop(name: str = "local", say: Say = print) -> None:
@@ -176,6 +175,52 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _equipped(plane: ControlPlane, cloud: str) -> Path:
+    return plane.folder / f"equipped-{cloud}"
+
+
+def _start_somewhere(plane: ControlPlane, nodes: NodePool, load_seconds: float, say: Say) -> None:
+    tools = ("kwokctl", "rclone")
+    programs = ensure(*_OPTIONS, *tools, *(each.program for each in operators.BASIC.operators), say=say)
+    say(f"starting control plane {plane.name}: etcd, API server, controllers, scheduler, operators (about 15 s)")
+    reason = ""
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            say(f"control plane {plane.name} did not come up ({reason}): trying again on other ports")
+        try:
+            with ExitStack() as undo:
+                undo.callback(_remove, plane.folder)
+                _start(plane, programs, nodes, load_seconds)
+                undo.pop_all()
+                return
+        except _FAILURES as error:
+            reason = str(error)
+    raise ControlPlaneError(f"control plane {plane.name} does not come up: {reason}")
+
+
+def _equip(plane: ControlPlane, cloud: str, say: Say) -> None:
+    """Adds what stacks on a cloud need; goes on where an earlier attempt ended."""
+    equipment = operators.CLOUDS[cloud]
+    running = processes.alive(plane.folder)
+    wanted = [each for each in equipment.operators if each.name not in running]
+    programs = ensure("kustomize", *(each.program for each in wanted), say=say)
+    names = ", ".join((*(each.name for each in equipment.operators), *equipment.players))
+    say(f"adding to control plane {plane.name} what stacks on {cloud} need: {names}")
+    try:
+        made = manifests.install(programs["kustomize"])
+        plane.api.apply_crds(operators.crd_files(equipment))
+        for url in _start_operators(plane, wanted, programs):
+            _await_webhook(plane, url)
+        _play(plane, [each for each in equipment.players if each not in running], {})
+        wait_until(lambda: not _unready(plane, plane.api), 30, lambda: "it is not ready any more")
+    except _FAILURES as error:
+        raise ControlPlaneError(f"control plane {plane.name} cannot be made fit for {cloud}: {error}") from None
+    link = plane.folder / manifests.FOLDER
+    link.unlink(missing_ok=True)
+    link.symlink_to(made)
+    _equipped(plane, cloud).touch()
+
+
 def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load_seconds: float) -> None:
     _create(plane, programs)
     api = plane.api
@@ -183,30 +228,26 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
     wait_until(lambda: api.get("/readyz") == "ok", 60, lambda: "the API server is not ready")
     with ThreadPoolExecutor(4) as threads:
         # The operators' caches need their kinds; everything else may come in any order.
-        kinds = threads.submit(api.apply_crds, operators.crd_files())
+        kinds = threads.submit(api.apply_crds, operators.crd_files(operators.BASIC))
         others = [
             threads.submit(_apply_stages, api, load_seconds, [*_kwok_stages(), *_OWN_STAGES]),
             threads.submit(_apply_nodes, api, nodes),
             threads.submit(_apply_storage, api),
             threads.submit(charts.install),
-            threads.submit(manifests.install, programs["kustomize"]),
         ]
         kinds.result()
-        urls = _start_operators(plane, programs, api)
+        urls = _start_operators(plane, operators.BASIC.operators, programs)
         for each in others:
             each.result()
-    store = object_store.launch(plane.folder, programs["rclone"], *free_ports(1))
-    here = ["--kubeconfig", plane.kubeconfig, "--folder", plane.folder]
-    for name, options in (
-        ("engines", []),
-        ("gateway", []),
-        ("fluid", ["--load-seconds", str(load_seconds)]),
-        ("jobs", ["--rclone", programs["rclone"], "--store", store]),
-    ):
-        command = [sys.executable, "-m", f"local.{name}", *here, *options]
-        processes.launch(plane.folder, name, command, {"PYTHONPATH": str(ROOT)})
+    (port,) = free_ports(1)
+    store = object_store.launch(plane.folder, programs["rclone"], port)
+    options: dict[str, list[str | Path]] = {
+        "fluid": ["--load-seconds", str(load_seconds)],
+        "jobs": ["--rclone", programs["rclone"], "--store", store],
+    }
+    _play(plane, operators.BASIC.players, options)
     for url in urls:
-        wait_until(lambda url=url: operators.answers(url, plane.folder), 30, lambda url=url: f"nobody answers at {url}")
+        _await_webhook(plane, url)
     wait_until(lambda: not _unready(plane, api), 30, lambda: f"not ready: {', '.join(_unready(plane, api))}")
     (plane.folder / "complete").touch()
 
@@ -243,7 +284,17 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
     }
     file = plane.folder / "kwokctl.json"
     file.write_text(json.dumps(settings))
-    command = [programs["kwokctl"], "create", "cluster", "--name", plane.name, "--config", file, "--kubeconfig", ""]
+    command: list[str | Path] = [
+        programs["kwokctl"],
+        "create",
+        "cluster",
+        "--name",
+        plane.name,
+        "--config",
+        file,
+        "--kubeconfig",
+        "",
+    ]
     if processes.run(plane.folder, "kwokctl", command, {"KWOK_WORKDIR": str(work_dir())}, seconds=60):
         raise ControlPlaneError(f"kwokctl: {_last_words(plane, 'kwokctl')}")
     _write_kubeconfig(plane, ports["kubeApiserver"])
@@ -318,15 +369,27 @@ def _apply_storage(api: Api) -> None:
     api.apply(path, head | {"kind": "PersistentVolumeClaim"} | claim)
 
 
-def _start_operators(plane: ControlPlane, programs: dict[str, Path], api: Api) -> list[str]:
-    """Starts every operator; gives the addresses of their webhooks."""
+def _start_operators(plane: ControlPlane, wanted: Sequence[Operator], programs: dict[str, Path]) -> list[str]:
+    """Starts operators; gives the addresses of their webhooks."""
     urls = []
-    for operator in operators.OPERATORS:
+    for operator in wanted:
         ports = free_ports(operator.ports)
         operators.launch(operator, plane.folder, programs[operator.program], ports)
         if operator.webhooks:
-            urls += operators.install_webhooks(operator, api, plane.folder, ports[0])
+            urls += operators.install_webhooks(operator, plane.api, plane.folder, ports[0])
     return urls
+
+
+def _await_webhook(plane: ControlPlane, url: str) -> None:
+    wait_until(lambda: operators.answers(url, plane.folder), 30, lambda: f"nobody answers at {url}")
+
+
+def _play(plane: ControlPlane, players: Sequence[str], options: Mapping[str, Sequence[str | Path]]) -> None:
+    """Starts the processes that play a controller; `options` of some, by their names."""
+    for name in players:
+        command: list[str | Path] = [sys.executable, "-m", f"local.{name}"]
+        command += ["--kubeconfig", plane.kubeconfig, "--folder", plane.folder, *options.get(name, ())]
+        processes.launch(plane.folder, name, command, {"PYTHONPATH": str(ROOT)})
 
 
 def _ended(plane: ControlPlane) -> list[str]:

@@ -37,7 +37,7 @@ def capacity(runtime: Thing, *, usable: bool = False) -> float:
     """Bytes that the workers hold; `usable`: before they evict."""
     levels = (runtime["spec"].get("tieredstore") or {}).get("levels") or [{"quota": "1Gi"}]  # Fluid's own default
     level = levels[0]
-    gib = float(re.match(r"\d+", str(level["quota"]))[0])
+    gib = float(re.findall(r"\d+", str(level["quota"]))[0])
     return workers(runtime) * gib * 1024**3 * (float(level.get("high", "0.95")) if usable else 1.0)
 
 

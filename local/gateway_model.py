@@ -146,7 +146,7 @@ def gateway_status(gateway: Thing, service: Thing | None, deployment: Thing | No
         ("Accepted", True, "Accepted", "Listener has been successfully translated"),
         ("ResolvedRefs", True, "ResolvedRefs", "Listener references have been resolved"),
     ]
-    listeners = [
+    listeners: list[Thing] = [
         {
             "name": each["name"],
             "attachedRoutes": routes,
@@ -156,8 +156,8 @@ def gateway_status(gateway: Thing, service: Thing | None, deployment: Thing | No
         for each in gateway["spec"]["listeners"]
     ]
     wanted: list[Condition] = [accepted, ("Programmed", *programmed)]
-    told = conditions(known.get("conditions", []), wanted, generation, now)
-    return {"addresses": addresses, "conditions": told, "listeners": listeners}
+    said = conditions(known.get("conditions", []), wanted, generation, now)
+    return {"addresses": addresses, "conditions": said, "listeners": listeners}
 
 
 def parents(route: Thing, known: Known) -> list[tuple[Thing, Thing]]:
@@ -231,7 +231,7 @@ def route_status(route: Thing, known: Known, now: str) -> Thing:
     entries = [each for each in before if each["controllerName"] != CONTROLLER]
     for reference, gateway in parents(route, known):
         wanted = [attachment(route, reference, gateway), resolution(route, known)]
-        told_before = next((each["conditions"] for each in mine if each["parentRef"] == reference), [])
+        told_before: list[Thing] = next((each["conditions"] for each in mine if each["parentRef"] == reference), [])
         told = conditions(told_before, wanted, route["metadata"]["generation"], now)
         entries.append({"parentRef": reference, "controllerName": CONTROLLER, "conditions": told})
     return {"parents": entries}
@@ -257,7 +257,7 @@ def patch_status(policy: Thing, *, enabled: bool, now: str) -> Thing:
 
 def choose(routes: Iterable[Thing], method: str, path: str, headers: Mapping[str, str]) -> tuple[Thing, Thing] | None:
     """The route and rule that a request takes, headers' names in lower case; the more precise, then the older wins."""
-    found = []
+    found: list[tuple[Any, ...]] = []
     for route in routes:
         for place, rule in enumerate(route["spec"].get("rules") or []):
             for match in rule.get("matches") or [{}]:

@@ -1,7 +1,8 @@
 """AIBrix's release manifests, rendered from its Go module as its makers' release job renders them.
 
-Owns `manifests/` in the work folder: what was rendered once, by version. Of the dependencies only the custom resources
-of Ray are there: the rest is Envoy Gateway's own release, which has a chart (charts.py).
+Owns `manifests/` in the work folder: what was rendered once, by version; and a control plane's link to it. Of the
+dependencies only the custom resources of Ray are there: the rest is Envoy Gateway's own release, which has a chart
+(charts.py).
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from pathlib import Path
 from local.paths import work_dir
 from local.toolchain import ToolchainError, module, pinned
 
-# For whoever installs AIBrix: the folder that its manifests are read from instead of from its release.
+# For whoever installs AIBrix: the folder that its manifests are read from instead of from its release. It is a control
+# plane's own, and not there before AIBrix's controllers run beside it.
 VARIABLE = "MODELSERVE_MANIFESTS"
+FOLDER = "manifests"
 _MODULE = "github.com/vllm-project/aibrix"
 # What a file of the release is called, and the folder that it is rendered from.
 _RENDERED = {"aibrix-core": "config/overlays/release", "aibrix-core-crds": "config/crd"}
@@ -23,7 +26,7 @@ _DEPENDENCY = ("aibrix-dependency", "config/dependency/kuberay-operator/crds/*.y
 
 def folder() -> Path:
     """Where the manifests of the pinned release are, rendered or not."""
-    return work_dir() / "manifests" / f"aibrix-{_version()}"
+    return work_dir() / FOLDER / f"aibrix-{_version()}"
 
 
 def install(kustomize: Path) -> Path:

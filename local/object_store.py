@@ -24,7 +24,7 @@ def launch(folder: Path, rclone: Path, port: int, keys: Mapping[str, str] | None
     """
     where = buckets(folder)
     where.mkdir(parents=True, exist_ok=True)
-    command = [rclone, "serve", "s3", "--config=", f"--addr=127.0.0.1:{port}"]
+    command: list[str | Path] = [rclone, "serve", "s3", "--config=", f"--addr=127.0.0.1:{port}"]
     # Buckets come and go beside the server. Not 0: its timers would then follow each other without a pause.
     command += ["--dir-cache-time=10ms", "--poll-interval=0"]
     # Not in the argument list: that is everybody's to read.

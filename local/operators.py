@@ -1,4 +1,4 @@
-"""The operators that run for real beside a control plane: which program, which CRDs, which webhooks."""
+"""What a control plane is equipped with, at its start or for one cloud: operators that run for real, and CRDs."""
 
 from __future__ import annotations
 
@@ -59,56 +59,81 @@ def _kuberay_arguments(_: Path, __: tuple[int, ...]) -> list[str]:
     return ["-enable-leader-election=false", "-metrics-addr=0", "-health-probe-bind-address=0"]
 
 
-OPERATORS = (
-    Operator(
-        name="lws-manager",
-        program="lws-manager",
-        module="sigs.k8s.io/lws",
-        ports=2,
-        arguments=_lws_arguments,
-        webhooks="config/webhook/manifests.yaml",
-        pod_label="leaderworkerset.sigs.k8s.io/name",
+@dataclass(frozen=True)
+class Equipment:
+    """What a control plane gets. `players` are modules of this package that play a controller, each a process.
+
+    `crds` are pairs of a module and its files with CustomResourceDefinitions, also of operators that do not run here.
+    """
+
+    operators: tuple[Operator, ...]
+    players: tuple[str, ...]
+    crds: tuple[tuple[str, str], ...]
+
+
+# At its start. Of prometheus-operator those kinds that a workload brings along: the rest is megabytes of schema, and
+# every start would wait for them.
+BASIC = Equipment(
+    operators=(
+        Operator(
+            name="lws-manager",
+            program="lws-manager",
+            module="sigs.k8s.io/lws",
+            ports=2,
+            arguments=_lws_arguments,
+            webhooks="config/webhook/manifests.yaml",
+            pod_label="leaderworkerset.sigs.k8s.io/name",
+        ),
     ),
-    Operator(
-        name="aibrix-controllers",
-        program="aibrix-controllers",
-        module="github.com/vllm-project/aibrix",
-        ports=0,
-        arguments=_aibrix_arguments,
-    ),
-    Operator(
-        name="kuberay",
-        program="kuberay",
-        module="github.com/ray-project/kuberay/ray-operator",
-        ports=0,
-        arguments=_kuberay_arguments,
-        # As AIBrix's manifests run it: its probes call wget, which engine images lack.
-        environment={"ENABLE_PROBES_INJECTION": "false"},
+    players=("engines", "fluid", "jobs"),
+    crds=(
+        ("sigs.k8s.io/lws", "config/crd/bases/*.yaml"),
+        ("github.com/fluid-cloudnative/fluid", "config/crd/bases/*.yaml"),
+        *(
+            ("github.com/prometheus-operator/prometheus-operator", f"example/prometheus-operator-crd/*_{plural}.yaml")
+            for plural in ("podmonitors", "servicemonitors", "prometheusrules")
+        ),
     ),
 )
-
-# Module and files with CustomResourceDefinitions, also of operators that do not run here. Of prometheus-operator those
-# that a workload brings along: the rest is megabytes of schema, and every start would wait for them.
-CRDS = (
-    ("sigs.k8s.io/lws", "config/crd/bases/*.yaml"),
-    ("github.com/fluid-cloudnative/fluid", "config/crd/bases/*.yaml"),
-    ("github.com/vllm-project/aibrix", "config/crd/*/*aibrix.ai_*.yaml"),
-    ("github.com/ray-project/kuberay/ray-operator", "config/crd/bases/*.yaml"),
-    ("github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd/*_podmonitors.yaml"),
-    ("github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd/*_servicemonitors.yaml"),
-    ("github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd/*_prometheusrules.yaml"),
-    ("sigs.k8s.io/gateway-api", "config/crd/standard/*.yaml"),
-    *(
-        ("github.com/envoyproxy/gateway", f"charts/gateway-helm/crds/generated/*_{plural}.yaml")
-        for plural in ("clienttrafficpolicies", "envoyextensionpolicies", "envoypatchpolicies", "envoyproxies")
+# What the first rehearsal of a cloud adds: building it takes minutes, which the others need not wait for.
+CLOUDS = {
+    "volcengine": Equipment(
+        operators=(
+            Operator(
+                name="aibrix-controllers",
+                program="aibrix-controllers",
+                module="github.com/vllm-project/aibrix",
+                ports=0,
+                arguments=_aibrix_arguments,
+            ),
+            Operator(
+                name="kuberay",
+                program="kuberay",
+                module="github.com/ray-project/kuberay/ray-operator",
+                ports=0,
+                arguments=_kuberay_arguments,
+                # As AIBrix's manifests run it: its probes call wget, which engine images lack.
+                environment={"ENABLE_PROBES_INJECTION": "false"},
+            ),
+        ),
+        players=("gateway",),
+        crds=(
+            ("github.com/vllm-project/aibrix", "config/crd/*/*aibrix.ai_*.yaml"),
+            ("github.com/ray-project/kuberay/ray-operator", "config/crd/bases/*.yaml"),
+            ("sigs.k8s.io/gateway-api", "config/crd/standard/*.yaml"),
+            *(
+                ("github.com/envoyproxy/gateway", f"charts/gateway-helm/crds/generated/*_{plural}.yaml")
+                for plural in ("clienttrafficpolicies", "envoyextensionpolicies", "envoypatchpolicies", "envoyproxies")
+            ),
+        ),
     ),
-)
+}
 
 
-def crd_files() -> list[Path]:
-    """Every CRD file that a control plane gets, out of the Go module cache."""
+def crd_files(equipment: Equipment) -> list[Path]:
+    """Its CRD files, out of the Go module cache."""
     found: list[Path] = []
-    for path, pattern in CRDS:
+    for path, pattern in equipment.crds:
         files = sorted(module(path).glob(pattern))
         if not files:
             raise FileNotFoundError(f"no CRDs in {path} at {pattern}")

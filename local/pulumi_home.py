@@ -69,7 +69,7 @@ def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[
         "KUBECONFIG": str(control_plane.kubeconfig),
         "MODELSERVE_CLOUD": str(control_plane.folder / "cloud"),
         **_CLOUD_KEYS,
-        manifests.VARIABLE: str(manifests.folder()),
+        manifests.VARIABLE: str(control_plane.folder / manifests.FOLDER),
     }
     settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
     settings.pop("PULUMI_STACK", None)
@@ -109,7 +109,7 @@ def _install_kubernetes_plugin(pulumi: Path, say: Callable[[str], None]) -> str:
 
 def _downloaded(pulumi: Path, version: str, say: Callable[[str], None]) -> bool:
     """Whether the official release could be fetched into the home: quicker than a build, and the pinned one."""
-    command = [pulumi, "plugin", "install", "resource", "kubernetes", version]
+    command: list[str | Path] = [pulumi, "plugin", "install", "resource", "kubernetes", version]
     environment = os.environ | {"PULUMI_HOME": str(_home()), "PULUMI_SKIP_UPDATE_CHECK": "true"}
     say(f"downloading the kubernetes plugin v{version}")
     program = _plugin("kubernetes")[1]

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -169,14 +169,14 @@ class Engine:
         if given >= longest:
             text = f"{head} {given} tokens in the messages, Please reduce the length of the messages."
             raise ApiError(400, "BadRequestError", text)
-        if given + (wanted or 0) > longest:
+        if wanted and given + wanted > longest:
             parts = f"({given} in the messages, {wanted} in the completion)"
             text = f"{head} {given + wanted} tokens {parts}. Please reduce the length of the messages or completion."
             raise ApiError(400, "BadRequestError", text)
         words = _ANSWER.format(model=name).split(" ")
         return Generation(given, min(wanted or longest, longest - given), words)
 
-    def tokens(self, generation: Generation) -> Iterator[str]:
+    def tokens(self, generation: Generation) -> Generator[str, None, None]:
         """The answer piece by piece, each in its time; what was made is counted, also when the client goes away."""
         metrics, ended = self.metrics, "abort"
         metrics.add("num_requests_running", 1)

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import json
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import pulumi
 import yaml
@@ -88,7 +88,7 @@ class _Recorder(pulumi.runtime.Mocks):
             self.objects.append(_plain(args.inputs))
         return _id(args), args.inputs | _made(args)
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+    def call(self, args: pulumi.runtime.MockCallArgs) -> NoReturn:
         raise ValueError(f"{args.token}: a look-up, which a rendering cannot make")
 
 

@@ -161,9 +161,10 @@ def _ask_service(cluster: Any, stack: StackConfig, name: str, timeout: float) ->
 
 
 def _outcome(service: str, answer: Any, *errors: type[Exception]) -> Outcome:
+    known: tuple[type[Exception], ...] = (NoAnswer, *errors)
     try:
         return Outcome(service, answer())
-    except (NoAnswer, *errors) as error:
+    except known as error:
         return Outcome(service, reason=str(error))
 
 

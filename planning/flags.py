@@ -112,7 +112,7 @@ def enforced(flag: str, version: str) -> bool:
     """Whether the parser of the release takes no value but its `choices`."""
     release = _release(version, newest=True)
     name = release and _flag(flag, release)
-    return bool(release and name) and _within(release, _entry(name).get("enforced", ""))
+    return bool(release and name and _within(release, _entry(name).get("enforced", "")))
 
 
 def parse(arguments: Sequence[str]) -> list[Given]:

@@ -45,7 +45,8 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
         # With its memory given, the name only tells how GPUs are joined, which no two sizes of a product differ in. A
         # product that nobody has described is taken as NVLink, whose communicators need more memory.
         same = key or next((k for k in catalog.values() if _product(k) == _product(product)), None)
-        like = entries("gpus")["gpus"][same]["value"] if same else {"link": "nvlink", "hostGibPerSecond": 25.0}
+        usual: dict[str, Any] = {"link": "nvlink", "hostGibPerSecond": 25.0}
+        like = entries("gpus")["gpus"][same]["value"] if same else usual
         return Gpu(product, usable, like["link"], "usable memory as given", like["hostGibPerSecond"])
     facts = entries("gpus")["gpus"][key]["value"] if key else None
     if key is None or facts is None:

@@ -6,7 +6,7 @@ Secrets, keys. The bucket stays where `keep` says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -103,7 +103,7 @@ class _Stack(CloudStack):
         return self.serving.serve(name, planned, weights.source, place)
 
     def _cache(
-        self, name: str, planned: Planned, prefix: str, bucket: ModelBucket, synced: list[pulumi.Resource]
+        self, name: str, planned: Planned, prefix: str, bucket: ModelBucket, synced: Sequence[pulumi.Resource]
     ) -> FluidCache:
         size = planned.plan.cache
         assert size is not None
@@ -137,7 +137,7 @@ class _Stack(CloudStack):
 
     def _pod_labels(self) -> dict[str, str]:
         cloud, labels = self.cloud, fact("clouds", "acs", "labels")
-        found = {labels["class"]: cloud.compute_class, labels["qos"]: cloud.compute_qos}
+        found: dict[str, str] = {labels["class"]: cloud.compute_class, labels["qos"]: cloud.compute_qos}
         if cloud.compute_class == "gpu":
             found[labels["series"]] = cloud.gpu_series
         if cloud.rdma:

@@ -12,12 +12,14 @@ from pathlib import Path
 from components.kubernetes import Manifest
 from planning import aibrix_install
 from planning.errors import PlanError
-from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix
+from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix, uses_aibrix
 from stacks.manifests import load
 from stacks.refusals import ConfigError, Refusal
 
-# A folder with files that are taken in place of fetched ones, by their names.
+# A folder with files that are taken in place of fetched ones, by their names; a rehearsal has one as soon as it has
+# AIBrix.
 _INSTEAD = "MODELSERVE_MANIFESTS"
+_EQUIP = "add it by `python -m local up --cloud volcengine`"
 # Files that the program writes for the plugins that it runs, below the stack's project.
 _OWN, _PROJECT = ".modelserve", Path(__file__).parent.parent
 
@@ -25,13 +27,15 @@ _OWN, _PROJECT = ".modelserve", Path(__file__).parent.parent
 def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
     """The objects of each manifest that the stack installs; nothing where AIBrix is there, or not needed.
 
-    Raises ConfigError for those that cannot be had.
+    Raises ConfigError for those that cannot be had, and on a rehearsal that has no AIBrix yet.
     """
+    release, shadow = aibrix_release(config), os.environ.get(_INSTEAD)
+    if shadow and uses_aibrix(config) and not Path(shadow).is_dir():
+        why = f"this rehearsal has none yet ({_INSTEAD} names {shadow}, which is not there)"
+        raise ConfigError([Refusal("addons.aibrix", release, why, _EQUIP)])
     if not installs_aibrix(config):
         return {}
     own = {key: value for key, value in aibrix_choice(config).manifests.model_dump().items() if value}
-    shadow = os.environ.get(_INSTEAD)
-    release = aibrix_release(config)
     known = aibrix_install.release(release).manifests
     found: dict[str, Sequence[Manifest]] = {}
     refusals = [

@@ -24,7 +24,7 @@ from stacks.plans import Planned
 from stacks.progress import Progress
 from stacks.refusals import NAMESPACE
 from stacks.serving import Serving
-from stacks.weights import BucketWeights, NvmeWeights, Sync
+from stacks.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, Sync
 
 # Longer than any sync takes, so that only what nobody will complete goes.
 _ABORT_UPLOAD_DAYS = 7
@@ -90,8 +90,8 @@ class CloudStack:
 
     def given(self, key: str, secret: str) -> KeyPair | None:
         """The access key that the stack file has under these two keys."""
-        found = self.secrets.get_secret(key), self.secrets.get_secret(secret)
-        return KeyPair(*found) if found[0] is not None and found[1] is not None else None
+        identity, password = self.secrets.get_secret(key), self.secrets.get_secret(secret)
+        return KeyPair(identity, password) if identity is not None and password is not None else None
 
     def stream(
         self, name: str, model: str, store: Store, after: Sequence[pulumi.Resource]
@@ -153,6 +153,8 @@ class CloudStack:
         pod_labels: Mapping[str, str] = _NO_LABELS,
     ) -> ModelSync:
         """The Job that fills `place`, a bucket or a volume as `ModelSyncArgs` takes them."""
+        weights = self.config.weights
+        assert not isinstance(weights, HuggingfaceWeights)  # the pods fetch those by themselves
         return ModelSync(
             f"{name}-sync",
             ModelSyncArgs(
@@ -162,7 +164,7 @@ class CloudStack:
                 repository=repository(sync.repositories, model) or model,
                 source=sync.from_,
                 revision=sync.revision or "",
-                prefix=engine.model_prefix(self.config.weights, model),
+                prefix=engine.model_prefix(weights, model),
                 tool_image=sync.tool_image or fact("sync", "images", "rclone"),
                 python_image=sync.python_image or fact("sync", "images", "python"),
                 seconds=timeouts.of_step(planned.plan.startup.seconds(FILL)),

@@ -30,6 +30,12 @@ class Surroundings:
     aibrix: str | None = None
 
 
+def surroundings(info: ValidationInfo) -> Surroundings:
+    """What a validator's section has around it."""
+    assert isinstance(info.context, Surroundings)
+    return info.context
+
+
 class LocalCloud(Strict):
     """The rehearsal on this machine."""
 
@@ -80,7 +86,7 @@ class AcsCloud(Strict):
     @field_validator("gpu_series")
     @classmethod
     def _series_is_known(cls, value: str, info: ValidationInfo) -> str:
-        known = {**fact("clouds", "acs", "gpuPods"), **(info.context.more_pods or {})}
+        known = {**fact("clouds", "acs", "gpuPods"), **(surroundings(info).more_pods or {})}
         if value not in known:
             raise rule(
                 value,
@@ -92,7 +98,8 @@ class AcsCloud(Strict):
     @field_validator("rdma")
     @classmethod
     def _series_has_rdma(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and info.context.pods and info.context.pods.get("rdma") is False:
+        pods = surroundings(info).pods
+        if value and pods and pods.get("rdma") is False:
             raise rule(value, f"series {info.data.get('gpu_series')} has no RDMA network", "write false")
         return value
 
@@ -229,7 +236,7 @@ class AibrixChoice(Strict):
     @field_validator("address")
     @classmethod
     def _public_asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
-        if value == "public" and "apiKey" not in info.context.secrets:
+        if value == "public" and "apiKey" not in surroundings(info).secrets:
             raise rule(
                 value,
                 "whoever reaches the address could use the GPUs: there is no API key",

@@ -300,7 +300,7 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
     """What rules read of other sections."""
     cloud = _map(raw, "cloud")
     kind = cloud.get("kind")
-    if kind not in _CLOUDS:
+    if not isinstance(kind, str) or kind not in _CLOUDS:
         return Surroundings(secrets=secrets)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
     if kind == "volcengine":

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from planning import aibrix
 from planning.cache import CacheSize
@@ -78,7 +78,8 @@ def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[s
 
     Without `refuse_misfits` a layout that keeps the rules and does not fit is planned too, for those who want to see.
     """
-    planned, refusals = {}, []
+    planned: dict[str, Planned] = {}
+    refusals: list[Refusal] = []
     for name, service in config.services.items():
         try:
             planned[name] = _planned(config, service, refuse_misfits)
@@ -309,8 +310,8 @@ def _supply(config: StackConfig) -> Supply:
     link = given or _quota(config)
     if isinstance(weights, NvmeWeights):
         return Supply("copy" if weights.bucket else "mount", link, fill_gbit=fill, warm_first=True)
-    storage = "copy" if weights.read == "download" else "cache" if config.cache.engine == "fluid" else "mount"
-    return Supply(storage, link, fill_gbit=fill, warm_first=True)
+    usual: Literal["cache", "mount"] = "cache" if config.cache.engine == "fluid" else "mount"
+    return Supply("copy" if weights.read == "download" else usual, link, fill_gbit=fill, warm_first=True)
 
 
 def _quota(config: StackConfig) -> float | None:

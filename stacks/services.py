@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from planning import addons, aibrix, flags
 from planning.catalog import fact
+from stacks.clouds import surroundings
 from stacks.refusals import refuse, rule
 from stacks.traffic import Autoscaling, Exposure, Rollout, Routing
 from stacks.values import (
@@ -91,7 +92,7 @@ class Engine(Strict):
     def _engine_knows_them_and_no_key_of_ours_says_them(
         cls, value: tuple[str, ...], info: ValidationInfo
     ) -> tuple[str, ...]:
-        found = [
+        found: list[tuple[str, object, str, str]] = [
             (
                 f"[{given.index}]",
                 given.spelling,
@@ -104,7 +105,7 @@ class Engine(Strict):
         said = {index for index, *_ in found}
         if "version" in info.data:
             judged = flags.problems(value, info.data["version"], info.data.get("launcher"))
-            found += [(f"[{i}]", value[i], *wrong) for i, *wrong in judged if f"[{i}]" not in said]
+            found += [(f"[{i}]", value[i], why, instead) for i, why, instead in judged if f"[{i}]" not in said]
         refuse(*found)
         return value
 
@@ -138,7 +139,7 @@ class Layout(Strict):
     @field_validator("gpus_per_node")
     @classmethod
     def _a_pod_has_so_many(cls, value: int, info: ValidationInfo) -> int:
-        around = info.context
+        around = surroundings(info)
         allowed = around.pods["gpus"] if around.pods else None
         if allowed and value not in allowed:
             whose = f"series {around.series} of {around.cloud}" if around.series else around.cloud
@@ -188,7 +189,11 @@ class Resources(Strict):
     @field_validator("memory")
     @classmethod
     def _the_series_has_such_pods(cls, value: str, info: ValidationInfo) -> str:
-        shapes, cpu, series = (info.context.pods or {}).get("memoryGib"), info.data.get("cpu"), info.context.series
+        shapes, cpu, series = (
+            (surroundings(info).pods or {}).get("memoryGib"),
+            info.data.get("cpu"),
+            surroundings(info).series,
+        )
         if not shapes or cpu is None:
             return value
         if str(cpu) not in shapes:
@@ -208,9 +213,11 @@ class Resources(Strict):
     @field_validator("ephemeral_storage")
     @classmethod
     def _the_series_has_such_disks(cls, value: str | None, info: ValidationInfo) -> str | None:
-        most = (info.context.pods or {}).get("ephemeralGib")
+        most = (surroundings(info).pods or {}).get("ephemeralGib")
         if value and most and gibibytes(value) > most:
-            raise rule(value, f"a pod of series {info.context.series} has at most {most}Gi", f"write at most {most}Gi")
+            raise rule(
+                value, f"a pod of series {surroundings(info).series} has at most {most}Gi", f"write at most {most}Gi"
+            )
         return value
 
     @field_validator("shm")
@@ -281,7 +288,7 @@ class Service(Strict):
     @field_validator("workload")
     @classmethod
     def _the_cloud_runs_it(cls, value: str | None, info: ValidationInfo) -> str:
-        cloud = info.context.cloud
+        cloud = surroundings(info).cloud
         usual = "fleet" if cloud == "volcengine" else "lws"
         if value == "fleet" and cloud in ("acs", "local"):
             raise rule(value, f"AIBrix, which runs fleets, is not installed on {cloud}", "write lws")
@@ -293,7 +300,7 @@ class Service(Strict):
     @field_validator("gateway")
     @classmethod
     def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str:
-        workload, around = info.data.get("workload"), info.context
+        workload, around = info.data.get("workload"), surroundings(info)
         if value == "aibrix" and around.cloud in ("acs", "local"):
             raise rule(value, f"AIBrix is not installed on {around.cloud}", "write none")
         problem = aibrix.lws_problem(around.aibrix) if around.aibrix and workload == "lws" else None
@@ -304,7 +311,7 @@ class Service(Strict):
     @field_validator("autoscaling")
     @classmethod
     def _the_release_scales_so(cls, value: Autoscaling | None, info: ValidationInfo) -> Autoscaling | None:
-        around, engine = info.context, info.data.get("engine")
+        around, engine = surroundings(info), info.data.get("engine")
         if value is None:
             return None
         kind = {"fleet": "RayClusterFleet"}.get(info.data.get("workload") or "", "LeaderWorkerSet")
@@ -314,13 +321,13 @@ class Service(Strict):
             raise rule("", "the number of replicas is the autoscaler's alone", "write minimum, and leave replicas out")
         if around.aibrix and engine:
             found = value.problems(around.aibrix, engine.version, None)
-            refuse(*[(f".{key}", *wrong) for key, *wrong in found])
+            refuse(*[(f".{key}", had, why, instead) for key, had, why, instead in found])
         return value
 
     @field_validator("port")
     @classmethod
     def _port_is_free(cls, value: int, info: ValidationInfo) -> int:
-        cloud = info.context.cloud
+        cloud = surroundings(info).cloud
         reserved = fact("clouds", cloud, "reservedPorts") if cloud else {}
         launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
         taken = {
@@ -329,7 +336,7 @@ class Service(Strict):
         }
         if str(value) in taken:
             raise rule(value, taken[str(value)], "write 8000")
-        version = info.context.aibrix if info.data.get("gateway") == "aibrix" else None
+        version = surroundings(info).aibrix if info.data.get("gateway") == "aibrix" else None
         if version and (problem := aibrix.port_problem(version, value)):
             raise rule(value, *problem)
         return value
@@ -349,7 +356,7 @@ class Service(Strict):
     @field_validator("restart_policy")
     @classmethod
     def _lws_has_it(cls, value: str, info: ValidationInfo) -> str:
-        lws = info.context.lws
+        lws = surroundings(info).lws
         if value == "RecreateGroupAfterStart" and lws and not addons.has("lws", lws, value):
             raise rule(value, f"LeaderWorkerSet {lws} does not know it", "write RecreateGroupOnPodRestart")
         return value

@@ -38,8 +38,8 @@ def describe_load(
     states = files.get("cacheStates") or {}
     problems = [text for pod in pods for text in failures(pod, logs, "Fluid tries once more")]
     problems += [f"no node for {pod_name(pod)}: {why}" for pod in pods if (why := unplaced(pod))]
-    if phase == "Failed":
-        problems.append(failure(load.get("status")))
+    if phase == "Failed" and (why := failure(load.get("status"))):
+        problems.append(why)
     if not phase:
         status = f"the Dataset is {files.get('phase') or 'not there'}, the load begins when it is Bound"
     else:

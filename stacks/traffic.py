@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from planning import aibrix
 from planning.catalog import fact
+from stacks.clouds import surroundings
 from stacks.refusals import rule
 from stacks.values import AclId, Positive, Strict
 
@@ -31,9 +32,9 @@ class Exposure(Strict):
     @field_validator("to")
     @classmethod
     def _asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
-        if value != "cluster" and info.context.cloud == "local":
+        if value != "cluster" and surroundings(info).cloud == "local":
             raise rule(value, "the rehearsal has no load balancer of a cloud", "write cluster")
-        if value != "cluster" and "apiKey" not in info.context.secrets:
+        if value != "cluster" and "apiKey" not in surroundings(info).secrets:
             raise rule(
                 value,
                 "whoever reaches the address could use the GPUs: there is no API key",
@@ -66,7 +67,7 @@ class Routing(Strict):
     @field_validator("strategy")
     @classmethod
     def _the_release_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
-        version = info.context.aibrix
+        version = surroundings(info).aibrix
         if value is None or version is None:
             return value
         if problem := aibrix.strategy_problem(version, value):

@@ -18,8 +18,7 @@ class Strict(BaseModel):
     """Base of every part of the stack file: no unknown key, no silent conversion, no change afterwards.
 
     Rules that join fields are validators of the last field, reading `info.data`: they still run, and are said, when
-    another field is wrong. Rules that reach across sections read what surrounds them in `info.context`, a
-    `stacks.clouds.Surroundings`.
+    another field is wrong. Rules that reach across sections read what surrounds them by `stacks.clouds.surroundings`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from planning.catalog import fact
+from stacks.clouds import surroundings
 from stacks.refusals import refuse, rule
 from stacks.values import (
     AUTO,
@@ -36,7 +37,7 @@ _READS = {"acs": ("volume", "stream"), "volcengine": ("download", "stream")}
 
 def _served_here(value: str, info: ValidationInfo) -> str:
     """A rule of every `source`."""
-    cloud = info.context.cloud
+    cloud = surroundings(info).cloud
     if cloud and value not in _SOURCES[cloud]:
         why = (
             "the rehearsal's local stack has no cloud with buckets" if cloud == "local" else f"{cloud} has no such way"
@@ -88,12 +89,12 @@ class Bucket(Strict):
     @field_validator("store")
     @classmethod
     def _the_cloud_reads_it(cls, value: str | None, info: ValidationInfo) -> str | None:
-        own = _STORES.get(info.context.cloud or "")
+        own = _STORES.get(surroundings(info).cloud or "")
         if value is None or own is None:
             return own
-        if value != own and (info.context.cloud != "volcengine" or value == "oss"):
-            raise rule(value, f"{info.context.cloud} reads its own buckets", f"write {own}, or leave it out")
-        if value != own and "accessKey" not in info.context.secrets:
+        if value != own and (surroundings(info).cloud != "volcengine" or value == "oss"):
+            raise rule(value, f"{surroundings(info).cloud} reads its own buckets", f"write {own}, or leave it out")
+        if value != own and "accessKey" not in surroundings(info).secrets:
             why = "no identity can be made there, and there is no key"
             raise rule(value, why, "run: pulumi config set --secret modelserve:accessKey, and secretKey")
         return value
@@ -101,7 +102,7 @@ class Bucket(Strict):
     @field_validator("region")
     @classmethod
     def _foreign_stores_have_theirs(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("store") == _STORES.get(info.context.cloud or ""):
+        if value is not None and info.data.get("store") == _STORES.get(surroundings(info).cloud or ""):
             raise rule(value, "the cloud's own bucket is in the cloud's region", "leave it out")
         return value
 
@@ -160,8 +161,8 @@ class PvcWeights(Strict):
     @field_validator("sync")
     @classmethod
     def _the_cloud_fills_it(cls, value: Sync | None, info: ValidationInfo) -> Sync | None:
-        if value is not None and info.context.cloud in ("local", "acs"):
-            raise rule("", f"{info.context.cloud} fills buckets only", "leave it out, or write source: bucket")
+        if value is not None and surroundings(info).cloud in ("local", "acs"):
+            raise rule("", f"{surroundings(info).cloud} fills buckets only", "leave it out, or write source: bucket")
         if value is None and info.data.get("create") is not None:
             raise rule("", "is missing, and a claim that the stack makes is empty", "write a map with from")
         return value
@@ -204,11 +205,11 @@ class BucketWeights(Strict):
     @field_validator("read")
     @classmethod
     def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
-        ways = _READS.get(info.context.cloud or "")
+        ways = _READS.get(surroundings(info).cloud or "")
         if value is None or ways is None:
             return value or (ways[0] if ways else None)
         if value not in ways:
-            raise rule(value, f"{info.context.cloud} has no such way", f"write {' or '.join(ways)}")
+            raise rule(value, f"{surroundings(info).cloud} has no such way", f"write {' or '.join(ways)}")
         return value
 
 
@@ -275,7 +276,7 @@ class Cache(Strict):
     @field_validator("engine")
     @classmethod
     def _the_cloud_has_it(cls, value: str, info: ValidationInfo) -> str:
-        cloud = info.context.cloud
+        cloud = surroundings(info).cloud
         if value == "fluid" and cloud not in ("acs", None):
             here = "the rehearsal's local stack reads a volume that is there" if cloud == "local" else "it is ACS's"
             raise rule(value, here, "write none")

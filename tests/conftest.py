@@ -1,8 +1,15 @@
-"""Fixtures of every room."""
+"""Fixtures of every room, and which tests `make check`, `make test` and `make soak` run.
+
+`make check` runs what carries no mark. `make test` adds the mark `rehearsal`: what needs a control plane or a program
+built from Go; all of tests/engine has it by its place, others by hand. `make soak` runs the mark `soak` alone: tests
+that take the fixtures `dice` and `budget`, and go on for as long as they are given.
+"""
 
 from __future__ import annotations
 
+import random
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +17,41 @@ from tests.support.recorder import Recorder
 
 # A run in the background inherits an ignored SIGINT and would hand it down to every program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_ENGINE = Path(__file__).parent / "engine"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    soak = parser.getgroup("soak")
+    soak.addoption("--seed", type=int, default=0, help="what the random choices of soak tests follow from (default: 0)")
+    soak.addoption("--budget", type=float, default=60, help="seconds that all soak tests share (default: 60)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "rehearsal: needs a control plane or a program built from Go; not in `make check`"
+    )
+    config.addinivalue_line("markers", "soak: goes on as long as it is given; only in `make soak`")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if _ENGINE in item.path.parents:
+        item.add_marker(pytest.mark.rehearsal)
+
+
+@pytest.fixture
+def dice(request: pytest.FixtureRequest) -> random.Random:
+    """A soak test's choices. The run's seed and the test's name decide them: alone it does what it did among others."""
+    return random.Random(f"{request.config.getoption('seed')} {request.node.nodeid}")
+
+
+@pytest.fixture
+def budget(request: pytest.FixtureRequest) -> float:
+    """Seconds of one soak test: its share of what the run was given."""
+    return request.config.getoption("budget") / sum(
+        bool(item.get_closest_marker("soak")) for item in request.session.items
+    )
 
 
 @pytest.fixture(params=["up", "preview"])

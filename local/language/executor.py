@@ -19,6 +19,7 @@ import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
 
 ERROR_SHOWN = 32
 
@@ -42,7 +43,7 @@ def _user_frames(tail: TracebackType | None, program: str) -> TracebackType | No
     return frame or tail
 
 
-def _run(settings: dict[str, object], program: str) -> int:
+def _run(settings: dict[str, Any], program: str) -> int:
     import pulumi
 
     if os.path.isdir(program) and not os.path.isfile(os.path.join(program, "__main__.py")):
@@ -53,11 +54,15 @@ def _run(settings: dict[str, object], program: str) -> int:
     runtime.configure(runtime.Settings(**settings))
     # asyncio reports tasks that a failed program leaves behind; the engine's own diagnostics are the ones to read.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+    def start() -> None:
+        runpy.run_path(program, run_name="__main__")
+
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     loop.set_default_executor(ThreadPoolExecutor(max_workers=max(int(str(settings["parallel"])), 1)))
     try:
-        loop.run_until_complete(runtime.run_in_stack(lambda: runpy.run_path(program, run_name="__main__")))
+        loop.run_until_complete(runtime.run_in_stack(start))
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
         return 1

@@ -73,16 +73,16 @@ def program_python(info: Any) -> tuple[str, dict[str, str]]:
             return python, environment
         raise ProgramError(f"{name} is not on PATH; install Python or set the runtime option virtualenv in Pulumi.yaml")
     venv = Path(info.root_directory, options["virtualenv"])
-    python = venv / "bin" / "python"
-    if not python.is_file():
+    executable = venv / "bin" / "python"
+    if not executable.is_file():
         raise ProgramError(
-            f"runtime option virtualenv: {options['virtualenv']}: there is no Python at {python}; "
+            f"runtime option virtualenv: {options['virtualenv']}: there is no Python at {executable}; "
             "create it with `python3 -m venv` and install requirements.txt into it"
         )
     environment["VIRTUAL_ENV"] = str(venv)
-    environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["PATH"] = f"{executable.parent}{os.pathsep}{environment.get('PATH', '')}"
     environment.pop("PYTHONHOME", None)
-    return str(python), environment
+    return str(executable), environment
 
 
 def site_packages(info: Any) -> list[str]:
@@ -128,7 +128,7 @@ class Children:
         return self._cancelled
 
 
-class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
+class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):  # type: ignore[name-defined]  # its stub lacks it
     """The engine's view of Python. Methods are named by the protocol."""
 
     def __init__(self, engine_address: str) -> None:

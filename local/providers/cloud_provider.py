@@ -27,7 +27,7 @@ UNKNOWN_KEY = "denied"
 """As an access key: one that the cloud does not know. Any other is taken."""
 _RETRY_SECONDS = 2.0
 _RETRY_PAUSE_SECONDS = 0.1
-_EMPTY = (None, "", False, 0, [], {})
+_EMPTY: tuple[Any, ...] = (None, "", False, 0, [], {})
 
 
 class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):

@@ -90,7 +90,7 @@ class Identities:
         self.key(cloud, key_id)
         del cloud.keys[key_id]
 
-    def attachment_kind(self, label: str, **ways: bool) -> Kind:
+    def attachment_kind(self, label: str, **ways: Any) -> Kind:
         """That a user has a policy."""
         arguments = frozenset({"userName", "policyName", "policyType"})
         return Kind(

@@ -33,7 +33,7 @@ class Kind:
     outputs: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     forgets: bool = False
     forgiving: bool = False
     patient: bool = False

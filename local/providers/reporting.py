@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from local.providers.wire import Properties, encode
 class Refusal(Exception):
     """Something cannot be done, for reasons that the user reads word for word. `code` is an HTTP status or 0."""
 
-    code, reason, details = 0, "", {}
+    code, reason = 0, ""
+    details: Mapping[str, Any] = {}
 
     @property
     def reasons(self) -> list[str]:

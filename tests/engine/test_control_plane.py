@@ -242,6 +242,18 @@ def test_down_cleans_up_after_a_killed_start(other: str) -> None:
     assert not folder.exists() and not any(runs(pid, folder) for pid in started.values())
 
 
+def test_a_cloud_that_is_there_is_added_no_second_time(control_plane: ControlPlane) -> None:
+    before = processes.alive(control_plane.folder)
+    said: list[str] = []
+    assert planes.start(control_plane.name, clouds=["volcengine"], say=said.append) == control_plane
+    assert processes.alive(control_plane.folder) == before and said == []
+
+
+def kinds(plane: ControlPlane) -> set[str]:
+    """Groups that its API server has kinds of."""
+    return {group["name"] for group in plane.api.get("/apis")["groups"]}
+
+
 def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hurt_and_stops_without_a_trace(
     control_plane: ControlPlane, other: str
 ) -> None:
@@ -251,6 +263,17 @@ def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hu
     assert said[0] == f"control plane {other} was left half dead (its start was cut short): starting it anew"
     pids, ports = processes.alive(folder), ports_of(plane)
     assert not set(started.values()) & set(pids.values())
+
+    # It has not what only one cloud needs, and gets it without a new start.
+    assert not planes.is_equipped(plane, "volcengine") and "ray.io" not in kinds(plane)
+    planes.start(other, clouds=["volcengine"], say=said.append)
+    assert said[-1] == (
+        f"adding to control plane {other} what stacks on volcengine need: aibrix-controllers, kuberay, gateway"
+    )
+    assert pids.items() < processes.alive(folder).items()
+    assert planes.is_equipped(plane, "volcengine") and kinds(plane) == kinds(control_plane)
+    assert (folder / "manifests" / "aibrix-core-v0.7.0.yaml").is_file()
+    pids = processes.alive(folder)
 
     assert {control_plane.name, other} <= set(planes.running())
     assert pids.keys() == processes.alive(control_plane.folder).keys() and all(listening(port) for port in ports)

@@ -57,6 +57,7 @@ def test_a_name_that_is_no_folder_is_refused_in_one_line(name: str, capsys: pyte
         ["fail", "DataLoad/x", "crash"],
         ["fail", "Secret/x"],
         ["heal", "x"],
+        ["up", "--cloud", "elsewhere"],
     ],
 )
 def test_a_wrong_request_ends_with_2(command: list[str]) -> None:

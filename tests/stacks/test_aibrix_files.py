@@ -77,6 +77,23 @@ def test_a_rehearsal_reads_the_releases_manifests_from_its_folder(
     assert not asked
 
 
+@pytest.mark.parametrize("install", [True, False])
+def test_a_rehearsal_without_aibrix_is_refused_in_one_line_with_the_command_that_adds_it_and_nothing_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, asked: list[str], install: bool
+):
+    monkeypatch.setenv("MODELSERVE_MANIFESTS", "/no/manifests")
+    # With AIBrix «there already», the fleet would wait for controllers that nobody has started.
+    stack = config(addons__aibrix__install=install, addons__aibrix__version="0.7.0")
+    with pytest.raises(ConfigError) as caught:
+        documents(stack)
+    assert str(caught.value) == (
+        "modelserve:addons.aibrix: 0.7.0: this rehearsal has none yet (MODELSERVE_MANIFESTS names /no/manifests, which "
+        "is not there); add it by `python -m local up --cloud volcengine`"
+    )
+    assert not asked
+    assert documents(config(**{f"{SERVICE}__workload": "lws", f"{SERVICE}__gateway": "none"})) == {}
+
+
 def test_a_file_of_ones_own_goes_before_the_rehearsals_and_the_others_stay(rehearsal: Path, tmp_path: Path):
     # Called as the rehearsal's is, which must not be taken for it.
     own = write(tmp_path / "own" / "aibrix-core-v0.7.0.yaml", "mine")
