@@ -145,13 +145,11 @@ def _what(resource: Resource) -> str:
 def _enter(deployment: dict[str, Any], resource: Resource) -> None:
     """Add the object to the state. As it counts as not initialised, the next `up` updates it and waits for it."""
     inputs = resource["inputs"]
-    is_release = resource["type"] == _RELEASE
-    about = inputs if is_release else inputs["metadata"]
+    about = inputs if resource["type"] == _RELEASE else inputs["metadata"]
     namespace = about.get("namespace")
     entry = {key: value for key, value in resource.items() if key != "delete"} | {
         "id": f"{namespace}/{about['name']}" if namespace else about["name"],
-        # The plugin compares a release with what it finds under this name.
-        "outputs": {**inputs, "__inputs": inputs} if is_release else inputs,
+        "outputs": inputs,
         "initErrors": ["its creation was interrupted"],
     }
     resources = [other for other in deployment.get("resources") or [] if other["urn"] != entry["urn"]]

@@ -130,11 +130,11 @@ def releases(cluster: Cluster) -> list[str]:
     return [name for name in cluster.ours() if name.startswith("Release/")]
 
 
-@pytest.mark.parametrize(("cloud", "release"), [("acs", "lws-system/lws"), ("volcengine", "envoy-gateway-system/eg")])
+@pytest.mark.parametrize(("start", "release"), [("acs", "lws-system/lws"), ("volcengine", "envoy-gateway-system/eg")])
 def test_a_chart_whose_install_was_cut_off_is_taken_into_the_state(
-    request: pytest.FixtureRequest, cluster: Cluster, cloud: str, release: str
+    request: pytest.FixtureRequest, cluster: Cluster, start: str, release: str
 ):
-    stack: Stack = request.getfixturevalue(cloud)
+    stack: Stack = request.getfixturevalue(start)
     run = stack.begin("up")
     cluster.wait(
         "Helm is at it", lambda: f"Release/sh.helm.release.v1.{release.partition('/')[2]}.v1" in cluster.ours()

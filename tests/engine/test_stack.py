@@ -132,16 +132,17 @@ def test_an_object_deleted_behind_the_engines_back_is_found_by_refresh_and_made_
 
 
 def test_somebody_elses_object_of_the_same_name_is_not_taken_over(stack: Stack, cluster: Cluster):
-    cluster.core.create_namespaced_config_map("default", {"metadata": {"name": "ds-leader"}})
+    port = {"name": "theirs", "port": 8000, "targetPort": 1}
     cluster.core.create_namespaced_service(
-        "default", {"metadata": {"name": "ds-leader", "labels": {"whose": "theirs"}}, "spec": {"ports": [{"port": 1}]}}
+        "default", {"metadata": {"name": "ds-leader", "labels": {"whose": "theirs"}}, "spec": {"ports": [port]}}
     )
     try:
-        assert 'services "ds-leader" already exists' in stack.up(ok=False)
-        assert cluster.core.read_namespaced_service("ds-leader", "default").metadata.labels == {"whose": "theirs"}
+        # From 4.29 on the official plugin says so; before, its server-side apply meets the fields of another manager.
+        assert re.search('services "ds-leader" already exists|[Cc]onflict', said := stack.up(ok=False)), said
+        theirs = cluster.core.read_namespaced_service("ds-leader", "default")
+        assert theirs.metadata.labels == {"whose": "theirs"} and theirs.spec.ports[0].name == "theirs"
     finally:
         cluster.core.delete_namespaced_service("ds-leader", "default")
-        cluster.core.delete_namespaced_config_map("ds-leader", "default")
     stack.up()
 
 
