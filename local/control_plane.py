@@ -28,7 +28,7 @@ import yaml
 from local import charts, manifests, object_store, operators, processes
 from local.api import Api, ApiError, wait_until
 from local.nodes import NodePool
-from local.operators import Operator
+from local.operators import Equipment, Operator
 from local.paths import ROOT, work_dir
 from local.toolchain import ensure, module
 
@@ -201,24 +201,34 @@ def _start_somewhere(plane: ControlPlane, nodes: NodePool, load_seconds: float, 
 def _equip(plane: ControlPlane, cloud: str, say: Say) -> None:
     """Adds what stacks on a cloud need; goes on where an earlier attempt ended."""
     equipment = operators.CLOUDS[cloud]
-    running = processes.alive(plane.folder)
-    wanted = [each for each in equipment.operators if each.name not in running]
-    programs = ensure("kustomize", *(each.program for each in wanted), say=say)
+    programs = ensure("kustomize", *(each.program for each in equipment.operators), say=say)
     names = ", ".join((*(each.name for each in equipment.operators), *equipment.players))
     say(f"adding to control plane {plane.name} what stacks on {cloud} need: {names}")
-    try:
-        made = manifests.install(programs["kustomize"])
-        plane.api.apply_crds(operators.crd_files(equipment))
-        for url in _start_operators(plane, wanted, programs):
-            _await_webhook(plane, url)
-        _play(plane, [each for each in equipment.players if each not in running], {})
-        wait_until(lambda: not _unready(plane, plane.api), 30, lambda: "it is not ready any more")
-    except _FAILURES as error:
-        raise ControlPlaneError(f"control plane {plane.name} cannot be made fit for {cloud}: {error}") from None
+    made = manifests.install(programs["kustomize"])
+    reason = ""
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            say(f"control plane {plane.name} did not take it ({reason}): trying again")
+        try:
+            _add(plane, equipment, programs)
+            break
+        except _FAILURES as error:
+            reason = str(error)
+    else:
+        raise ControlPlaneError(f"control plane {plane.name} cannot be made fit for {cloud}: {reason}")
     link = plane.folder / manifests.FOLDER
     link.unlink(missing_ok=True)
     link.symlink_to(made)
     _equipped(plane, cloud).touch()
+
+
+def _add(plane: ControlPlane, equipment: Equipment, programs: dict[str, Path]) -> None:
+    plane.api.apply_crds(operators.crd_files(equipment))
+    running = processes.alive(plane.folder)
+    for url in _start_operators(plane, [each for each in equipment.operators if each.name not in running], programs):
+        _await_webhook(plane, url)
+    _play(plane, [each for each in equipment.players if each not in running], {})
+    wait_until(lambda: not _unready(plane, plane.api), 30, lambda: ", ".join(_unready(plane, plane.api)))
 
 
 def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load_seconds: float) -> None:
