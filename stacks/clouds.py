@@ -1,7 +1,5 @@
 """The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `stacks.weights`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal

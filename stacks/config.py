@@ -4,8 +4,6 @@
 Pulumi, so that a check of a stack file costs a fraction of a second.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, get_args
