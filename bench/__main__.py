@@ -57,6 +57,10 @@ class Project:
         """What one command costs in this project."""
         return cost(command, self.folder, self.env)
 
+    def preview(self) -> Cost:
+        """What a preview costs."""
+        return self.cost(_PREVIEW)
+
     def up(self) -> Cost:
         """What an `up` costs from nothing to everything; takes it away again."""
         spent = self.cost(_UP)
@@ -122,11 +126,13 @@ def _measure(folder: Path, plane: control_plane.ControlPlane, pairs: int, sizes:
         project.services(1, replicas=0)
     objects = ours.objects()
     typed = Project(folder / "plain", plane, plain.source(objects))
-    previews = paired(lambda: ours.cost(_PREVIEW), lambda: empty.cost(_PREVIEW), pairs)
-    _tell("preview ÷ empty preview, CPU", previews, "cpu", _GOALS["preview"])
+    _tell("preview ÷ empty preview, CPU", paired(ours.preview, empty.preview, pairs), "cpu", _GOALS["preview"])
     _by_hand(ours, empty, objects, pairs)
-    for what, run in (("preview", lambda project: project.cost(_PREVIEW)), ("up", Project.up)):
-        found = paired(lambda run=run: run(ours), lambda run=run: run(typed), pairs)
+    beside = {
+        "preview": paired(ours.preview, typed.preview, pairs),
+        "up": paired(ours.up, typed.up, pairs),
+    }
+    for what, found in beside.items():
         for of in ("cpu", "wall"):
             _tell(f"{what} ÷ {what} of the typed program, {of}", found, of, _GOALS["plain"])
     _shares(timed, empty, typed)
@@ -152,7 +158,7 @@ def _by_hand(ours: Project, empty: Project, objects: list[dict[str, Any]], pairs
 def _shares(timed: Ours, empty: Project, typed: Project) -> None:
     """Whose the CPU is, in milliseconds, of one preview and one `up`."""
     steps = {}
-    for what, run in (("preview", lambda project: project.cost(_PREVIEW)), ("up", Project.up)):
+    for what, run in (("preview", Project.preview), ("up", Project.up)):
         found = {name: run(project) for name, project in (("ours", timed), ("typed", typed), ("empty", empty))}
         steps[what] = timed.steps()["steps"]
         _table(f"{what}, CPU ms", {name: {**spent.parts, "together": spent.cpu} for name, spent in found.items()})
@@ -171,7 +177,7 @@ def _growth(timed: Ours, sizes: list[int]) -> None:
     own, whole = [], []
     for size in sizes:
         timed.services(size)
-        whole.append(timed.cost(_PREVIEW))
+        whole.append(timed.preview())
         own.append(timed.steps()["whole"])
         print(
             f"preview of {size:4} services: CPU {whole[-1].cpu:6.2f} s, of which the program's own process "

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_LOOK_SECONDS = 0.02
+import psutil
+
+_LOOK_SECONDS = 0.05
 # What a process of Pulumi's is, by a word of its command line; the first that is there.
 _ROLES = {
     "pulumi-resource-": "plugin",
@@ -48,16 +50,21 @@ class Cost:
 def cost(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Cost:
     """Run `command` once. Raises BenchError where it fails. CPU counts the descendants that were waited for.
 
-    Their parts are looked up in /proc while they run, to a look's 20 ms; what is no child of the engine's is its own.
+    Their parts are looked up while they run, to a look's 50 ms; what is no child of the engine's is its own.
     """
     seen: dict[int, tuple[str, float]] = {}
     with tempfile.TemporaryFile("w+") as said:
         begun = time.monotonic()
         process = subprocess.Popen(command, cwd=folder, env=dict(env), stdout=said, stderr=subprocess.STDOUT)
+        tree = psutil.Process(process.pid)
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-            for child, (command, seconds) in _below(process.pid):
-                # One that has ended and is not yet waited for has no command line any more.
-                seen[child] = (command or seen.get(child, ("", 0))[0], seconds)
+            for child in tree.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    seconds = sum(child.cpu_times()[:2])
+                    # One that has ended and is not yet waited for has no command line any more.
+                    known = seen.get(child.pid, ("", 0))[0]
+                    ran = known if child.status() == psutil.STATUS_ZOMBIE else " ".join(child.cmdline())
+                    seen[child.pid] = ran, seconds
             time.sleep(_LOOK_SECONDS)
         wall = time.monotonic() - begun
         process.returncode = os.waitstatus_to_exitcode(ended[1])
@@ -76,27 +83,6 @@ def parts(cpu: float, children: Iterable[tuple[str, float]]) -> dict[str, float]
         if role := next((role for word, role in _ROLES.items() if word in command), None):
             found[role] += seconds
     return {"engine": cpu - sum(found.values()), **found}
-
-
-def _below(pid: int) -> Iterator[tuple[int, tuple[str, float]]]:
-    """Every descendant with its command line and its CPU seconds until now."""
-    try:
-        children = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in _words(file)]
-    except OSError:
-        return  # it has just ended
-    for child in children:
-        try:
-            # Behind the program's name, which may have blanks in it, fields 14 and 15 are user and system time.
-            times = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13]
-            command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        yield child, (command, sum(map(int, times)) / _TICKS)
-        yield from _below(child)
-
-
-def _words(file: Path) -> list[str]:
-    return file.read_text().split()
 
 
 def paired(one: Callable[[], Cost], other: Callable[[], Cost], pairs: int) -> list[tuple[Cost, Cost]]:
