@@ -1,49 +1,81 @@
-"""`python -m bench`: the program's three ratios, on a rehearsal of its own that is gone afterwards.
+"""`python -m bench`: what the program costs, as ratios inside one run, on a rehearsal that is gone afterwards.
 
 1. CPU of a preview of the local stack over that of an empty Pulumi program.
-2. Wall clock of its `up` over that of an empty `up` plus a server-side apply of what `ops render` prints. The group has
-   no replica, so that neither side waits for a simulated model.
-3. CPU and memory of a preview for each added service, with the exponent of the fit.
+2. Wall clock of its `up` over that of an empty `up` plus `kubectl apply --server-side` of what `ops render` prints.
+3. CPU of the program's own process, in a preview, for each added service, and how the whole tree grows.
+4. Preview and `up` over those of a plain Pulumi program that says the same objects with the typed SDK.
+5. Whose the CPU of one preview and one `up` is, and what the program does with its own: where to cut next.
+
+In every `up` the groups have no replica, so that nobody waits for a simulated model.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bench.measure import BenchError, Cost, cost, exponent, ratios
+from bench import plain
+from bench.measure import BenchError, Cost, cost, exponent, paired, spread
 from local import control_plane, pulumi_home
 from local.paths import ROOT
 
 _PREVIEW, _UP = ["pulumi", "preview", "-s", "bench"], ["pulumi", "up", "-s", "bench", "--yes", "--skip-preview"]
 _DESTROY = ["pulumi", "destroy", "-s", "bench", "--yes", "--skip-preview"]
-_GOALS = {"preview": 1.25, "up": 1.0, "exponent": 1.05}
+_GOALS = {"preview": 1.25, "up": 1.0, "plain": 0.8, "exponent": 1.05, "service": 0.025}
+_PROJECT = "name: {name}\nruntime: {{name: python, options: {{virtualenv: .venv}}}}\n"
 
 
 class Project:
-    """A Pulumi project with a stack `bench`: ours, or an empty program on the same virtual environment."""
+    """A Pulumi project with a stack `bench` on the same virtual environment. `main` is the text of its program."""
 
-    def __init__(self, folder: Path, plane: control_plane.ControlPlane, *, ours: bool) -> None:
+    def __init__(self, folder: Path, plane: control_plane.ControlPlane, main: str) -> None:
         folder.mkdir()
         self.folder, self.env = folder, pulumi_home.environment(plane, folder / "state")
-        if ours:
-            for part in ("__main__.py", "Pulumi.yaml", "stacks", "components", "planning", "ops", ".venv"):
-                (folder / part).symlink_to(ROOT / part)
-            shutil.copy(ROOT / "Pulumi.local.yaml", folder / "Pulumi.bench.yaml")
-        else:
-            (folder / ".venv").symlink_to(ROOT / ".venv")
-            (folder / "__main__.py").touch()
-            (folder / "Pulumi.yaml").write_text("name: empty\nruntime: {name: python, options: {virtualenv: .venv}}\n")
+        # As users have it: the second run of a program does not compile it again.
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        (folder / "__main__.py").write_text(main)
+        self.describe()
         self.cost(["pulumi", "stack", "init", "bench"])
+
+    def describe(self) -> None:
+        """Writes Pulumi.yaml."""
+        (self.folder / "Pulumi.yaml").write_text(_PROJECT.format(name=self.folder.name))
+
+    def cost(self, command: list[str]) -> Cost:
+        """What one command costs in this project."""
+        return cost(command, self.folder, self.env)
+
+    def preview(self) -> Cost:
+        """What a preview costs."""
+        return self.cost(_PREVIEW)
+
+    def up(self) -> Cost:
+        """What an `up` costs from nothing to everything; takes it away again."""
+        spent = self.cost(_UP)
+        self.cost(_DESTROY)
+        return spent
+
+
+class Ours(Project):
+    """This program with the local stack, and a clock in it where `timed`."""
+
+    def describe(self) -> None:
+        for part in ("Pulumi.yaml", "stacks", "components", "planning", "ops"):
+            (self.folder / part).symlink_to(ROOT / part)
+        shutil.copy(ROOT / "Pulumi.local.yaml", self.folder / "Pulumi.bench.yaml")
+        self.env["BENCH_STEPS"] = str(self.folder / "steps.json")
 
     def services(self, count: int, **changes: Any) -> None:
         """Give the stack file `count` services like its first one, with `changes` to each."""
@@ -54,14 +86,21 @@ class Project:
         whole["config"]["modelserve:services"] = {f"s{i}": copy.deepcopy(first) for i in range(count)}
         path.write_text(yaml.safe_dump(whole, sort_keys=False))
 
-    def cost(self, command: list[str]) -> Cost:
-        """What one command costs in this project."""
-        return cost(command, self.folder, self.env)
+    def objects(self) -> list[dict[str, Any]]:
+        """What the stack puts into the cluster."""
+        command = [sys.executable, "-m", "ops", "render", "bench", "--json"]
+        return json.loads(
+            subprocess.run(command, cwd=self.folder, env=self.env, check=True, capture_output=True).stdout
+        )
+
+    def steps(self) -> dict[str, Any]:
+        """What the last run's own process took, by step: only of a timed program."""
+        return json.loads((self.folder / "steps.json").read_text())
 
 
 def main(argv: list[str]) -> int:
     """Measure, print, clean up."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="The program's ratios.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="What the program costs, as ratios.")
     parser.add_argument("--pairs", type=int, default=5, help="counted pairs of each ratio")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100, 200], help="numbers of services")
     args = parser.parse_args(argv)
@@ -70,10 +109,7 @@ def main(argv: list[str]) -> int:
         try:
             plane = control_plane.start(name, load_seconds=0)
             pulumi_home.install()
-            ours, empty = (Project(Path(folder) / kind, plane, ours=kind == "ours") for kind in ("ours", "empty"))
-            _preview(ours, empty, args.pairs)
-            _up(ours, empty, args.pairs)
-            _growth(ours, empty, args.sizes)
+            _measure(Path(folder), plane, args.pairs, args.sizes)
         except BenchError as error:
             print(error, file=sys.stderr)
             return 1
@@ -82,77 +118,87 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _preview(ours: Project, empty: Project, pairs: int) -> None:
-    found = ratios(lambda: ours.cost(_PREVIEW).cpu, lambda: empty.cost(_PREVIEW).cpu, pairs)
-    _tell("preview ÷ empty preview, CPU", found, _GOALS["preview"])
+def _measure(folder: Path, plane: control_plane.ControlPlane, pairs: int, sizes: list[int]) -> None:
+    ours = Ours(folder / "ours", plane, (ROOT / "__main__.py").read_text())
+    timed = Ours(folder / "timed", plane, (ROOT / "bench" / "timed.py").read_text())
+    empty = Project(folder / "empty", plane, "")
+    for project in (ours, timed):
+        project.services(1, replicas=0)
+    objects = ours.objects()
+    typed = Project(folder / "plain", plane, plain.source(objects))
+    _tell("preview ÷ empty preview, CPU", paired(ours.preview, empty.preview, pairs), "cpu", _GOALS["preview"])
+    _by_hand(ours, empty, objects, pairs)
+    beside = {
+        "preview": paired(ours.preview, typed.preview, pairs),
+        "up": paired(ours.up, typed.up, pairs),
+    }
+    for what, found in beside.items():
+        for of in ("cpu", "wall"):
+            _tell(f"{what} ÷ {what} of the typed program, {of}", found, of, _GOALS["plain"])
+    _shares(timed, empty, typed)
+    _growth(timed, sizes)
 
 
-def _up(ours: Project, empty: Project, pairs: int) -> None:
-    ours.services(1, replicas=0)
-    rendered = ours.folder / "rendered.yaml"
-    rendered.write_text(
-        subprocess.run(
-            [sys.executable, "-m", "ops", "render", "bench"],
-            cwd=ours.folder,
-            env=ours.env,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-    )
-    how, apply, delete = _applier(rendered)
+def _by_hand(ours: Project, empty: Project, objects: list[dict[str, Any]], pairs: int) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        print("up ÷ (empty up + kubectl apply --server-side): not measured, there is no kubectl on PATH")
+        return
+    file = ours.folder / "rendered.yaml"
+    file.write_text(yaml.safe_dump_all(objects))
 
-    def up() -> float:
-        spent = ours.cost(_UP).wall
-        ours.cost(_DESTROY)
+    def by_hand() -> Cost:
+        spent = empty.up() + ours.cost([kubectl, "apply", "--server-side", "-f", str(file)])
+        ours.cost([kubectl, "delete", "--wait", "-f", str(file)])
         return spent
 
-    def by_hand() -> float:
-        spent = empty.cost(_UP).wall + ours.cost(apply).wall
-        ours.cost(delete)
-        empty.cost(_DESTROY)
-        return spent
-
-    _tell(f"up ÷ (empty up + {how}), wall", ratios(up, by_hand, pairs), _GOALS["up"])
+    _tell("up ÷ (empty up + kubectl apply --server-side), wall", paired(ours.up, by_hand, pairs), "wall", _GOALS["up"])
 
 
-def _applier(rendered: Path) -> tuple[str, list[str], list[str]]:
-    """How the same objects are applied without Pulumi: with kubectl where there is one, else with our own client."""
-    if kubectl := shutil.which("kubectl"):
-        return (
-            "kubectl apply --server-side",
-            [kubectl, "apply", "--server-side", "-f", str(rendered)],
-            [kubectl, "delete", "--wait", "-f", str(rendered)],
-        )
-    apply = [sys.executable, "-m", "bench.apply"]
-    return "server-side apply", [*apply, str(rendered)], [*apply, "--delete", str(rendered)]
+def _shares(timed: Ours, empty: Project, typed: Project) -> None:
+    """Whose the CPU is, in milliseconds, of one preview and one `up`."""
+    steps = {}
+    for what, run in (("preview", Project.preview), ("up", Project.up)):
+        found = {name: run(project) for name, project in (("ours", timed), ("typed", typed), ("empty", empty))}
+        steps[what] = timed.steps()["steps"]
+        _table(f"{what}, CPU ms", {name: {**spent.parts, "together": spent.cpu} for name, spent in found.items()})
+    _table("of our program's own, CPU ms", steps)
 
 
-def _growth(ours: Project, empty: Project, sizes: list[int]) -> None:
-    base = empty.cost(_PREVIEW)
-    costs = []
+def _table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
+    print(f"\n{title:30}" + "".join(f"{name:>9}" for name in columns))
+    for row in next(iter(columns.values())):
+        print(f"  {row:28}" + "".join(f"{column.get(row, 0) * 1000:9.0f}" for column in columns.values()))
+    print(flush=True)
+
+
+def _growth(timed: Ours, sizes: list[int]) -> None:
+    """The first service also pays what is paid once; the cost of *adding* services is what is left without it."""
+    own, whole = [], []
     for size in sizes:
-        ours.services(size)
-        whole = ours.cost(_PREVIEW)
-        costs.append(Cost(whole.wall - base.wall, whole.cpu - base.cpu, whole.memory))
+        timed.services(size)
+        whole.append(timed.preview())
+        own.append(timed.steps()["whole"])
         print(
-            f"preview of {size:4} services: CPU {whole.cpu:6.2f} s, {costs[-1].cpu / size:.3f} s a service over the "
-            f"empty program; largest process {whole.memory:.0f} MiB",
+            f"preview of {size:4} services: CPU {whole[-1].cpu:6.2f} s, of which the program's own process "
+            f"{own[-1]:6.2f}; largest process {whole[-1].memory:.0f} MiB",
             flush=True,
         )
-    # The first service also pays what is paid once; the cost of *adding* services is what is left without it.
     added = [size - sizes[0] for size in sizes[1:]]
-    more = [one.cpu - costs[0].cpu for one in costs[1:]]
-    memory = [max(one.memory - costs[0].memory, 0.1) for one in costs[1:]]
-    print(f"exponent of CPU over added services: {exponent(added, more):.2f} (goal ≤ {_GOALS['exponent']})")
-    print(
-        f"exponent of memory over added services: {exponent(added, memory):.2f} (goal ≤ {_GOALS['exponent']}), "
-        f"{memory[-1] / added[-1]:.2f} MiB a service"
-    )
+    each = (own[-1] - own[0]) / added[-1]
+    goal = f"(goal ≤ {_GOALS['service'] * 1000:.0f})"
+    print(f"program's own process, CPU for each added service: {each * 1000:.1f} ms {goal}")
+    grown = {
+        "CPU of the program": [seconds - own[0] for seconds in own[1:]],
+        "CPU of all": [spent.cpu - whole[0].cpu for spent in whole[1:]],
+        "memory": [max(spent.memory - whole[0].memory, 0.1) for spent in whole[1:]],
+    }
+    for what, more in grown.items():
+        print(f"exponent of {what} over added services: {exponent(added, more):.2f} (goal ≤ {_GOALS['exponent']})")
 
 
-def _tell(what: str, found: tuple[float, float, float], goal: float) -> None:
-    low, median, high = found
+def _tell(what: str, pairs: list[tuple[Cost, Cost]], of: str, goal: float) -> None:
+    low, median, high = spread(pairs, of)
     print(f"{what}: {median:.2f} (from {low:.2f} to {high:.2f}; goal ≤ {goal})", flush=True)
 
 

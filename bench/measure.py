@@ -1,16 +1,30 @@
-"""Runs a command as a whole process tree and says what it cost; pairs two commands so that drift hits both alike."""
+"""Runs a command as a whole process tree and says what it cost, and which of Pulumi's processes took it."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
+
+_LOOK_SECONDS = 0.05
+# What a process of Pulumi's is, by a word of its command line; the first that is there.
+_ROLES = {
+    "pulumi-resource-": "plugin",
+    "local.providers.": "plugin",
+    "executor.py": "program",
+    "pulumi-language-python-exec": "program",
+    "pulumi-language-python": "language host",
+    "language/host.py": "language host",
+}
 
 
 class BenchError(Exception):
@@ -19,33 +33,66 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took: seconds of wall clock, CPU seconds of the whole tree, MiB of its largest process."""
+    """What one run took: seconds of wall clock, CPU seconds of the whole tree, MiB of its largest process.
+
+    `parts` are the CPU seconds of the engine, the plugins, the language host and the program, which add up to `cpu`.
+    """
 
     wall: float
     cpu: float
     memory: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.wall + other.wall, self.cpu + other.cpu, max(self.memory, other.memory))
 
 
 def cost(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Cost:
-    """Run `command` once. Raises BenchError where it fails. CPU counts the descendants that were waited for."""
+    """Run `command` once. Raises BenchError where it fails. CPU counts the descendants that were waited for.
+
+    Their parts are looked up while they run, to a look's 50 ms; what is no child of the engine's is its own.
+    """
+    seen: dict[int, tuple[str, float]] = {}
     with tempfile.TemporaryFile("w+") as said:
         begun = time.monotonic()
         process = subprocess.Popen(command, cwd=folder, env=dict(env), stdout=said, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
+        tree = psutil.Process(process.pid)
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            for child in tree.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    seconds = sum(child.cpu_times()[:2])
+                    # One that has ended and is not yet waited for has no command line any more.
+                    known = seen.get(child.pid, ("", 0))[0]
+                    ran = known if child.status() == psutil.STATUS_ZOMBIE else " ".join(child.cmdline())
+                    seen[child.pid] = ran, seconds
+            time.sleep(_LOOK_SECONDS)
         wall = time.monotonic() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.returncode = os.waitstatus_to_exitcode(ended[1])
         if process.returncode:
             said.seek(0)
             raise BenchError(f"{' '.join(command)} ended with {process.returncode}:\n{said.read()[-2000:]}")
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    used = ended[2]
+    cpu = used.ru_utime + used.ru_stime
+    return Cost(wall, cpu, used.ru_maxrss / 1024, parts(cpu, seen.values()))
 
 
-def ratios(one: Callable[[], float], other: Callable[[], float], pairs: int) -> tuple[float, float, float]:
-    """Lowest, median and highest of one/other over `pairs` pairs, after a pair that is not counted."""
-    found = [one() / other() for _ in range(pairs + 1)][1:]
+def parts(cpu: float, children: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """CPU seconds by role out of (command line, CPU seconds) of each process; the engine has what is left of `cpu`."""
+    found = dict.fromkeys(_ROLES.values(), 0.0)
+    for command, seconds in children:
+        if role := next((role for word, role in _ROLES.items() if word in command), None):
+            found[role] += seconds
+    return {"engine": cpu - sum(found.values()), **found}
+
+
+def paired(one: Callable[[], Cost], other: Callable[[], Cost], pairs: int) -> list[tuple[Cost, Cost]]:
+    """Both, `pairs` times in turn after a pair that is not counted: drift of the machine hits both alike."""
+    return [(one(), other()) for _ in range(pairs + 1)][1:]
+
+
+def spread(pairs: Sequence[tuple[Cost, Cost]], of: str) -> tuple[float, float, float]:
+    """Lowest, median and highest of one/other; `of` is `wall` or `cpu`."""
+    found = [getattr(one, of) / getattr(other, of) for one, other in pairs]
     return min(found), statistics.median(found), max(found)
 
 

@@ -1,7 +1,5 @@
 """The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `stacks.weights`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -207,7 +205,7 @@ class AibrixChoice(Strict):
     )
     registry: str | None = Field(None, min_length=1, description="the registry that all its images are pulled from")
     images: dict[str, str] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
-    manifests: Manifests = Field(Manifests(), description="a map with core, crds and dependency")
+    manifests: Manifests = Field(Manifests.model_construct(), description="a map with core, crds and dependency")
     kuberay: Literal["aibrix", "none"] = Field(
         "aibrix", description="aibrix installs its patched KubeRay; none where another KubeRay runs"
     )

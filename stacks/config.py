@@ -4,8 +4,6 @@
 Pulumi, so that a check of a stack file costs a fraction of a second.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, get_args
@@ -92,8 +90,8 @@ class StackConfig(Strict):
     addons: Addons = Field(Addons.model_construct(), description="a map with lws, fluid and aibrix")
     services: dict[str, Service] = Field(min_length=1, description="a map of services: name to model, engine, layout")
     monitoring: Monitoring = Field(Monitoring.model_construct(), description="a map with enabled")
-    catalog: Catalog = Field(Catalog(), description="a map with models and gpus")
-    prices: Prices = Field(Prices(), description="a map with currency, perGpuHour and asOf")
+    catalog: Catalog = Field(Catalog.model_construct(), description="a map with models and gpus")
+    prices: Prices = Field(Prices.model_construct(), description="a map with currency, perGpuHour and asOf")
 
 
 def parse(

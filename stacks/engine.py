@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from components.credentials import KeyPair, SecretKey, key_secret
 from components.kubernetes import Manifest
-from components.model_download import PodWeights
 from planning import flags
 from planning.catalog import fact
 from planning.engine import release_key
 from stacks.plans import Planned
 from stacks.services import Service
 from stacks.weights import BucketWeights, NvmeWeights, PvcWeights
+
+if TYPE_CHECKING:
+    from components.model_download import PodWeights
 
 _MOUNT = "/weights"
 _NONE = "none"

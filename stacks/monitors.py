@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import pulumi
 
 from components.kubernetes import labels
-from components.monitoring import Monitoring, MonitoringArgs, Scraped
 from planning.catalog import fact
 from stacks.config import StackConfig
 from stacks.plans import Planned
@@ -18,6 +17,8 @@ def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulum
     chosen, stack, namespace = config.monitoring, pulumi.get_stack(), config.cluster.namespace
     if not chosen.enabled:
         return
+    from components.monitoring import Monitoring, MonitoringArgs, Scraped
+
     args = MonitoringArgs(
         stack=stack,
         namespace=namespace,

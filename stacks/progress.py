@@ -9,6 +9,7 @@ stays the provider's. What each kind is waiting for stands in the `standing` mod
 from __future__ import annotations
 
 import asyncio
+import pkgutil
 import threading
 from collections.abc import Callable
 
@@ -16,7 +17,6 @@ import pulumi
 from pulumi.runtime.proto import engine_pb2
 from pulumi.runtime.settings import get_engine
 
-from stacks import standing_cache, standing_group, standing_job
 from stacks.standing import Reader, Standing, lost
 
 # A start that is over sooner than this is not worth loading the Kubernetes library for.
@@ -42,28 +42,30 @@ class Progress:
 
     def group_hooks(self) -> pulumi.ResourceHookBinding | None:
         """The hooks of a LeaderWorkerSet, the same for all; none in a preview, where nothing waits."""
-        return self._hooks("group", standing_group.look)
+        return self._hooks("group", "standing_group:look")
 
     def fleet_hooks(self) -> pulumi.ResourceHookBinding | None:
         """The hooks of a RayClusterFleet."""
-        return self._hooks("fleet", standing_group.look_at_fleet)
+        return self._hooks("fleet", "standing_group:look_at_fleet")
 
     def sync_hooks(self) -> pulumi.ResourceHookBinding | None:
         """The hooks of a Job."""
-        return self._hooks("sync", standing_job.look)
+        return self._hooks("sync", "standing_job:look")
 
     def runtime_hooks(self) -> pulumi.ResourceHookBinding | None:
         """The hooks of a JindoRuntime."""
-        return self._hooks("runtime", standing_cache.look_at_runtime)
+        return self._hooks("runtime", "standing_cache:look_at_runtime")
 
     def load_hooks(self) -> pulumi.ResourceHookBinding | None:
         """The hooks of a DataLoad, whose wait is won by a failed load too: what went wrong is told at its end."""
-        return self._hooks("load", standing_cache.look_at_load)
+        return self._hooks("load", "standing_cache:look_at_load")
 
-    def _hooks(self, kind: str, look: Look) -> pulumi.ResourceHookBinding | None:
+    def _hooks(self, kind: str, looks: str) -> pulumi.ResourceHookBinding | None:
+        """`looks` names the function that looks, in `stacks`: a preview, where nothing waits, does not import it."""
         if pulumi.runtime.is_dry_run():
             return None
         if kind not in self._bindings:
+            look: Look = pkgutil.resolve_name(f"stacks.{looks}")
 
             async def begin(args: pulumi.ResourceHookArgs) -> None:
                 await self._stop(args.urn)

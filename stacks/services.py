@@ -3,8 +3,6 @@
 A service's name and what joins services are judged in `stacks.config`, whether it fits in `stacks.plans`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator

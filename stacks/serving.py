@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from components.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
-from components.model_route import ModelRoute, ModelRouteArgs
 from components.names import group_object, service_object
-from components.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
-from components.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs, head_selector, member_selector
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import aibrix
 from stacks import engine
 from stacks.plans import Planned
 from stacks.progress import Progress
+
+if TYPE_CHECKING:
+    from components.model_route import ModelRoute
+
+# What AIBrix alone has is imported where a service asks for it: most stacks have none, and every preview would pay.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class Serving:
     def _front(self, name: str, planned: Planned, place: Place) -> InferenceService | ModelRoute:
         service, stack = planned.service, pulumi.get_stack()
         if service.workload == "fleet":
+            from components.ray_cluster_fleet import head_selector, member_selector
+
             heads, members = head_selector(name), member_selector(name)
         else:
             heads, members = leader_selector(_group_name(name, planned)), group_selector(_group_name(name, planned))
@@ -78,6 +82,8 @@ class Serving:
                 load_balancer=place.service_annotations,
             )
             return InferenceService(name, args, self.opts)
+        from components.model_route import ModelRoute, ModelRouteArgs
+
         assert place.gateway is not None
         # It needs the route's own kinds, and what watches it.
         opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=list(place.after)))
@@ -158,6 +164,8 @@ class Serving:
     def _fleet(
         self, name: str, planned: Planned, place: Place, common: dict[str, Any], opts: pulumi.ResourceOptions
     ) -> pulumi.Output[str]:
+        from components.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs
+
         service, scaling = planned.service, planned.service.autoscaling
         args = RayClusterFleetArgs(
             **common,
@@ -170,6 +178,8 @@ class Serving:
         )
         fleet = RayClusterFleet(name, args, opts, self.progress.fleet_hooks(), mounts=place.mounts)
         if scaling is not None:
+            from components.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
+
             scaler = PodAutoscalerArgs(
                 stack=pulumi.get_stack(),
                 namespace=place.namespace,

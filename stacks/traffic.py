@@ -3,8 +3,6 @@
 Which of them a cloud, a gateway and a workload have together is judged in `stacks.services`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator

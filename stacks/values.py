@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from typing import Annotated, Any
 
@@ -13,6 +14,9 @@ from planning.catalog import fact
 from planning.disks import system_folder
 from stacks.refusals import rule
 
+# No plugin checks stack files, and looking for one reads the metadata of every installed package.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 
 class Strict(BaseModel):
     """Base of every part of the stack file: no unknown key, no silent conversion, no change afterwards.
@@ -21,7 +25,8 @@ class Strict(BaseModel):
     another field is wrong. Rules that reach across sections read what surrounds them by `stacks.clouds.surroundings`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+    # Built at the first file that has it: few files have all.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
 
 
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")

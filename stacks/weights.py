@@ -1,7 +1,5 @@
 """The stack file's sections on weights: where they come from, how they get there, and what caches them."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 

@@ -15,7 +15,7 @@ ALLOWED = {
     "stacks": {"stacks", "components", "planning"},
     "ops": {"ops", "stacks", "components", "planning"},
     "local": {"local", "planning"},
-    "bench": {"bench", "local"},
+    "bench": {"bench", "local", "stacks"},
 }
 
 

@@ -9,6 +9,7 @@ refused with RunError, 32 it failed and the traceback was shown.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -44,8 +45,11 @@ def _user_frames(tail: TracebackType | None, program: str) -> TracebackType | No
 
 
 def _run(settings: dict[str, Any], program: str) -> int:
+    gc.disable()  # an import makes no garbage worth looking for
     import pulumi
 
+    gc.freeze()
+    gc.enable()
     if os.path.isdir(program) and not os.path.isfile(os.path.join(program, "__main__.py")):
         print(f"there is no __main__.py in {program}; write the program there or name another in Pulumi.yaml's `main`")
         return 1

@@ -11,7 +11,7 @@ nor the `pulumi` package, whose import costs several times what the host itself 
 
 from __future__ import annotations
 
-import importlib.metadata
+import gc
 import importlib.util
 import json
 import os
@@ -28,8 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
-from google.protobuf import empty_pb2
+# An import makes no garbage worth looking for, and the engine waits for this one, twice in each run.
+gc.disable()
+import grpc  # noqa: E402
+from google.protobuf import empty_pb2  # noqa: E402
 
 EXECUTOR = Path(__file__).with_name("executor.py")
 # The executor's exit code after it has shown the user an error itself; every other code is reported by the engine.
@@ -167,6 +169,8 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):  # type: ignore[n
         return language_pb2.AboutResponse(executable=python, version=version.stdout.removeprefix("Python ").strip())
 
     def GetProgramDependencies(self, request: Any, context: grpc.ServicerContext) -> Any:
+        import importlib.metadata  # which no preview and no update needs
+
         found = list(importlib.metadata.distributions(path=site_packages(request.info)))
         required = {_plain_name(name) for found_one in found for name in found_one.requires or ()}
         return language_pb2.GetProgramDependenciesResponse(
@@ -262,6 +266,8 @@ def main() -> None:
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
+    gc.freeze()
+    gc.enable()
     host = LanguageHost(sys.argv[-1] if len(sys.argv) > 1 else "")
     options = [("grpc.max_receive_message_length", MESSAGE_LIMIT)]
     server = grpc.server(ThreadPoolExecutor(max_workers=16), options=options)
