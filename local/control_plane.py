@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import functools
 import json
 import os
 import re
@@ -70,9 +71,14 @@ class ControlPlane:
 
     @property
     def api(self) -> Api:
-        """A client with all rights."""
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        return Api(config["clusters"][0]["cluster"]["server"], self.folder / "pki")
+        """A client with all rights, the same one each time, for any number of threads."""
+        return _client(self.kubeconfig.read_text(), self.folder / "pki")
+
+
+# By what the file says: a control plane that starts anew listens elsewhere, with other certificates.
+@functools.lru_cache(maxsize=4)
+def _client(kubeconfig: str, pki: Path) -> Api:
+    return Api(yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]["server"], pki)
 
 
 def find(name: str) -> ControlPlane:

@@ -33,11 +33,21 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "rehearsal: needs a control plane or a program built from Go; not in `make check`"
     )
     config.addinivalue_line("markers", "soak: goes on as long as it is given; only in `make soak`")
+    config.addinivalue_line("markers", "preview_too: also as in a preview, where what the engine tells differs")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     if _ENGINE in item.path.parents:
         item.add_marker(pytest.mark.rehearsal)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Once as in `pulumi up`, and as in `pulumi preview` where a test says that this differs. Whole stacks are rendered
+    as in a preview by the tests of the documents beside them."""
+    own = any("engine" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "engine" in metafunc.fixturenames and not own:
+        marked = metafunc.definition.get_closest_marker("preview_too")
+        metafunc.parametrize("engine", ["up", "preview"] if marked else ["up"], indirect=True)
 
 
 @pytest.fixture
@@ -54,9 +64,9 @@ def budget(request: pytest.FixtureRequest) -> float:
     )
 
 
-@pytest.fixture(params=["up", "preview"])
+@pytest.fixture
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """A recorder in place of the engine, once as in `pulumi up` and once as in `pulumi preview`."""
+    """A recorder in place of the engine."""
     # An Output inside an f-string is silently useless text; so it is an error.
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     return Recorder(preview=request.param == "preview")

@@ -308,6 +308,7 @@ def test_the_workload_is_replaced_with_what_its_pods_mount(engine: Recorder, wor
     assert list(made(engine, workload).replace_with) == [engine.urn(engine.one("Claim"))]
 
 
+@pytest.mark.preview_too
 @BOTH
 def test_a_claim_that_is_not_known_yet_holds_the_workload_back_and_reaches_every_pod(
     engine: Recorder, workload: Workload

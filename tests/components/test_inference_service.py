@@ -146,6 +146,7 @@ def test_the_policy_covers_leaders_and_workers_alike_and_nobody_else():
 # --- the API key
 
 
+@pytest.mark.preview_too
 def test_the_api_key_travels_as_a_secret_from_its_leaf_and_stays_one_in_the_state(engine: Recorder):
     engine.run(lambda: program(KEY))
     request = engine.one("Secret")
@@ -213,6 +214,7 @@ def test_the_workload_comes_after_everything_of_its_endpoint_and_goes_before_it(
     assert engine.one("LeaderWorkerSet").parent == engine.urn(group)
 
 
+@pytest.mark.preview_too
 def test_every_object_belongs_to_the_component_which_says_where_the_model_answers(engine: Recorder):
     engine.run(lambda: program(KEY))
     component = engine.urn(engine.one("InferenceService"))

@@ -23,6 +23,7 @@ def test_the_provider_is_tied_to_the_context_and_records_no_path_of_this_machine
     assert request.version == PLUGIN_VERSION
 
 
+@pytest.mark.preview_too
 def test_a_kubeconfig_stays_secret(engine: Recorder):
     engine.run(lambda: kubernetes_provider("cluster", "prod", pulumi.Output.secret("apiVersion: v1")).id)
     assert is_secret(inputs(engine.one("kubernetes"))["kubeconfig"])

@@ -283,6 +283,7 @@ def test_the_bucket_leaves_alone_what_other_resources_set(engine: Recorder):
     assert set(engine.one("Bucket").ignoreChanges) == {"acl", "policy"}
 
 
+@pytest.mark.preview_too
 @BOTH
 def test_keys_are_secret_and_come_after_what_they_are_allowed(engine: Recorder, args: ModelBucketArgs):
     run(engine, args)
@@ -303,6 +304,7 @@ def test_a_renamed_policy_of_volcengine_is_a_new_one(engine: Recorder):
     assert list(engine.one("Policy", "weights-reader").replaceOnChanges) == ["policyName"]
 
 
+@pytest.mark.preview_too
 @BOTH
 def test_keys_leave_the_component_as_secrets(engine: Recorder, args: ModelBucketArgs):
     def program() -> None:

@@ -62,7 +62,6 @@ def test_one_node_may_read_a_volume_of_one_node_and_a_class_may_bring_its_own_fi
     assert claim("r1", arguments(access="ReadOnlyMany", filled=False))["spec"]["accessModes"] == ["ReadOnlyMany"]
 
 
-@pytest.mark.parametrize("engine", ["up"], indirect=True)
 def test_the_claims_name_is_known_when_it_is_there_and_two_fit_in_one_stack(engine: Recorder):
     names: list[str] = []
 

@@ -285,6 +285,7 @@ def test_every_object_passes_strict_validation_against_its_real_schema(engine: R
     assert {made["kind"]: problems(made) for made in engine.objects()} == {"Secret": [], "ConfigMap": []}
 
 
+@pytest.mark.preview_too
 def test_the_key_is_in_the_secret_and_nowhere_else(engine: Recorder):
     engine.run(lambda: download(token=pulumi.Output.secret("canary-token")))
     data = inputs(engine.one("Secret"))["data"]

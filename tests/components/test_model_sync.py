@@ -178,6 +178,7 @@ def test_a_bucket_that_is_not_there_yet_may_be_named_by_its_resource(engine: Rec
 # --- secrets
 
 
+@pytest.mark.preview_too
 def test_secrets_are_in_their_secret_and_nowhere_else(engine: Recorder):
     engine.run(program)
     data = inputs(engine.one("Secret"))["data"]

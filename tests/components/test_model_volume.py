@@ -61,6 +61,7 @@ def test_the_claim_finds_its_own_volume_and_nobody_elses(engine: Recorder):
     assert claim["spec"]["resources"]["requests"] == made["spec"]["capacity"] == {"storage": "642Gi"}
 
 
+@pytest.mark.preview_too
 def test_the_key_travels_as_a_secret_and_in_the_secret_alone(engine: Recorder):
     engine.run(volume)
     request = engine.one("Secret")

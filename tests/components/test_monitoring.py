@@ -89,13 +89,6 @@ def test_every_object_passes_strict_validation_against_its_real_schema(engine: R
     ]
 
 
-@pytest.mark.parametrize(("field", "value"), [("action", "swap"), ("target_label", "model")])
-def test_the_validation_refuses_what_the_operator_does_not_know(field, value):
-    manifest = service_monitor("monitoring", "r1", arguments())
-    manifest["spec"]["endpoints"][0]["relabelings"][0][field] = value
-    assert len(problems(manifest)) == 1
-
-
 def test_a_monitor_selects_its_own_service_by_a_port_it_has_and_no_other():
     def front(stack: str, name: str) -> dict[str, Any]:
         return inference_service.service(

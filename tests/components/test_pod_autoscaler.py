@@ -46,24 +46,6 @@ def test_the_object_passes_strict_validation_against_its_real_schema(version):
     assert problems(made(aibrix_version=version)) == []
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("spec", "maxReplica"), 4),
-        (("spec", "scalingStrategy"), "apa"),
-        (("spec", "metricsSources", 0, "targetValue"), 0.5),
-        (("spec", "metricsSources", 0, "metricSourceType"), "Pod"),
-    ],
-)
-def test_the_validation_would_see_a_mistake(path, value):
-    bad = made()
-    place: Any = bad
-    for step in path[:-1]:
-        place = place[step]
-    place[path[-1]] = value
-    assert len(problems(bad)) == 1
-
-
 @VERSIONS
 def test_the_target_is_a_fraction_of_the_gauge_as_text_and_never_a_percentage(version):
     (source,) = made(aibrix_version=version, target=0.55, port=9000)["spec"]["metricsSources"]

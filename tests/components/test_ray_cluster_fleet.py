@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,6 @@ from components.ray_cluster_fleet import (
     head_selector,
     member_selector,
 )
-from local.providers.kubernetes import waitfor
 from planning import timeouts
 from planning.fleet import name_limit
 from tests.support.pods import ADDITIONS, container_of, env_of, leaves
@@ -67,25 +65,6 @@ def env(head: bool, **changes: Any) -> dict[str, Any]:
     return env_of(pod(head, **changes))
 
 
-def is_ready(status: dict[str, Any], generation: int = 1, **changes: Any) -> bool:
-    """Whether the fleet's wait is over at such a status, by the provider's own rules."""
-    live = fleet(**changes)
-    live["metadata"]["generation"] = generation
-    steps = waitfor.parse(live["metadata"]["annotations"]["pulumi.com/waitFor"])
-    return all(step(live | {"status": status}).ready for step in steps)
-
-
-def status(replicas: int, updated: int, ready: int, available: int, generation: int = 1) -> dict[str, int]:
-    """A status as AIBrix writes it: without its zeros."""
-    counters = {
-        "replicas": replicas,
-        "updatedReplicas": updated,
-        "readyReplicas": ready,
-        "availableReplicas": available,
-    }
-    return {key: value for key, value in counters.items() if value} | {"observedGeneration": generation}
-
-
 # --- the API
 
 
@@ -105,27 +84,6 @@ def status(replicas: int, updated: int, ready: int, available: int, generation: 
 def test_every_object_passes_strict_validation_against_its_real_schema(changes):
     assert problems(fleet(**changes)) == []
     assert problems(engine_pods.launch_config("ds", replace(ARGS, **changes))) == []
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "spec/strateg",
-        "spec/template/spec/headGroupSpec/rayStartParam",
-        "spec/template/spec/workerGroupSpecs/0/minReplica",
-        "spec/template/spec/workerGroupSpecs/0/template/spec/containers/0/comand",
-        "spec/template/spec/headGroupSpec/template/spec/containers/0/ports/0/containerPrt",
-    ],
-)
-def test_the_validation_refuses_a_misspelt_field_at_any_depth(path):
-    bad = copy.deepcopy(fleet())
-    *way, last = path.split("/")
-    place: Any = bad
-    for step in way:
-        place = place[int(step) if step.isdigit() else step]
-    place[last] = "x"
-    (found,) = problems(bad)
-    assert f"('{last}' was unexpected)" in found
 
 
 @pytest.mark.parametrize("strategy", ["Recreate", "RollingUpdate"])
@@ -325,36 +283,6 @@ def test_an_update_asks_for_a_second_set_of_gpus_only_where_it_is_told_that_ther
     }
     surging = fleet(strategy="RollingUpdate", max_surge=1)["spec"]["strategy"]["rollingUpdate"]
     assert surging == {"maxSurge": 1, "maxUnavailable": 0}
-
-
-@pytest.mark.parametrize("wanted", [1, 3])
-def test_ready_means_that_every_replica_is_of_the_new_generation_and_available(wanted):
-    assert is_ready(status(wanted, wanted, wanted, wanted), replicas=wanted)
-    for left in range(4):
-        counters = [wanted - (place == left) for place in range(4)]
-        assert not is_ready(status(*counters), replicas=wanted), counters
-    assert not is_ready(status(wanted + 1, wanted, wanted, wanted), replicas=wanted), "an old one is still there"
-    assert not is_ready(status(wanted, wanted, wanted, wanted), generation=2, replicas=wanted), "of an old status"
-    assert not is_ready({}, replicas=wanted)
-
-
-def test_a_fleet_that_calls_itself_available_with_nobody_there_is_not_ready():
-    conditions = [{"type": "Available", "status": "True"}]
-    assert not is_ready(status(1, 1, 0, 0) | {"conditions": conditions})
-
-
-def test_a_fleet_of_none_is_ready_when_nobody_is_left():
-    assert is_ready(status(0, 0, 0, 0), replicas=0)
-    assert not is_ready(status(1, 0, 1, 1), replicas=0)
-    assert not is_ready({}, replicas=0)
-
-
-def test_an_autoscaled_fleet_is_ready_with_any_number_as_long_as_one_answers_and_none_is_old():
-    assert is_ready(status(1, 1, 1, 1), autoscaled=True)
-    assert is_ready(status(4, 4, 2, 2), autoscaled=True)
-    assert not is_ready(status(1, 1, 0, 0), autoscaled=True)
-    assert not is_ready(status(2, 1, 2, 2), autoscaled=True)
-    assert not is_ready(status(0, 0, 0, 0), autoscaled=True)
 
 
 def test_an_autoscaled_fleet_cannot_begin_empty():

@@ -156,20 +156,6 @@ def test_a_group_has_one_pod_a_node(nodes, pipeline):
     assert group(nodes=nodes, pipeline=pipeline)["spec"]["leaderWorkerTemplate"]["size"] == nodes
 
 
-@pytest.mark.parametrize("replicas", [1, 3])
-def test_ready_means_that_every_replica_of_the_new_generation_is(replicas):
-    wait = json.loads(group(replicas=replicas)["metadata"]["annotations"]["pulumi.com/waitFor"])
-    assert sorted(wait) == [
-        "condition=Available",
-        f"jsonpath={{.status.readyReplicas}}={replicas}",
-        f"jsonpath={{.status.updatedReplicas}}={replicas}",
-    ]
-
-
-def test_a_set_of_no_replicas_waits_for_no_number_that_its_status_leaves_out():
-    assert json.loads(group(replicas=0)["metadata"]["annotations"]["pulumi.com/waitFor"]) == ["condition=Available"]
-
-
 @pytest.mark.parametrize("version", ["0.5.0", "v0.8.0"])
 def test_a_policy_that_the_clusters_release_lacks_is_refused_with_the_first_that_has_it(version):
     with pytest.raises(
@@ -243,7 +229,6 @@ def _refuse() -> str:
     raise RuntimeError("the files are not whole")
 
 
-@pytest.mark.parametrize("engine", ["up"], indirect=True)
 def test_weights_that_fail_end_the_program_before_the_group_is_asked_for(engine: Recorder):
     def program() -> None:
         sync = pulumi.CustomResource("cloud:index:Sync", "sync", {})
@@ -255,6 +240,7 @@ def test_weights_that_fail_end_the_program_before_the_group_is_asked_for(engine:
     assert not [token for token, _ in engine.seen if token.endswith(":LeaderWorkerSet")]
 
 
+@pytest.mark.preview_too
 def test_progress_is_told_of_a_wait_only_where_there_is_one(engine: Recorder):
     engine.run(lambda: register("ds"))
     hooks = engine.one("LeaderWorkerSet").hooks

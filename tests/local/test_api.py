@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from local import control_plane
 from local.api import Api, ApiError
 
 
@@ -71,3 +73,16 @@ def api(server: Server, monkeypatch: pytest.MonkeyPatch, pki: Path, statuses: li
     monkeypatch.setattr(context.__class__, "load_cert_chain", lambda *_: None)
     monkeypatch.setattr(ssl, "create_default_context", lambda **_: context)
     return Api(f"http://127.0.0.1:{server.server_address[1]}", pki)
+
+
+def test_a_control_plane_has_one_client_until_it_starts_anew_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(control_plane, "Api", lambda server, _: made.append(server) or object())
+    plane = control_plane.ControlPlane("x", tmp_path, tmp_path / "kubeconfig")
+    for port in (1, 2):
+        config = {"clusters": [{"cluster": {"server": f"https://127.0.0.1:{port}"}}]}
+        plane.kubeconfig.write_text(json.dumps(config))
+        assert plane.api is plane.api
+    assert made == ["https://127.0.0.1:1", "https://127.0.0.1:2"]

@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
+from ops.__main__ import main
+
 ROOT = Path(__file__).parents[2]
 
 
+@dataclass
+class Done:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def ops(tmp_path):
+def ops(tmp_path, monkeypatch, capsys):
+    """Runs a command as `python -m ops` does, but in this process."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text("contexts: [{name: rehearsal}]")
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    monkeypatch.chdir(ROOT)
 
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ops", *args],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=os.environ | {"KUBECONFIG": str(kubeconfig)},
-        )
+    def run(*args: str) -> Done:
+        code = main(args)
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
 
     return run
+
+
+def as_a_script_calls_it(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
@@ -50,17 +63,10 @@ def test_check_accepts_the_local_stack_and_counts_its_gpus(ops):
 
 
 def test_check_loads_neither_pulumi_nor_a_cluster_client():
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from ops.__main__ import main; main(['check', 'nowhere']); "
-            "import ops.check; print(sorted({'pulumi', 'kubernetes', 'grpc'} & set(sys.modules)))",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
+    done = as_a_script_calls_it(
+        "-c",
+        "import sys; from ops.__main__ import main; main(['check', 'nowhere']); "
+        "import ops.check; print(sorted({'pulumi', 'kubernetes', 'grpc'} & set(sys.modules)))",
     )
     assert done.stdout.strip() == "[]"
 
@@ -101,7 +107,7 @@ def test_render_gives_every_object_the_same_twice_with_placeholders_for_secrets(
         ("LeaderWorkerSet", "ds"),
     ]
     assert objects[2]["stringData"] == {"apiKey": "<apiKey>"}
-    assert ops("render", "local").stdout == done.stdout
+    assert as_a_script_calls_it("-m", "ops", "render", "local").stdout == done.stdout
     assert json.loads(ops("render", "local", "--json").stdout) == objects
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pulumi
+import pytest
 
 from stacks.progress import Progress
 from stacks.standing import Standing, lost
 from tests.support.recorder import Recorder
 
 
+@pytest.mark.preview_too
 def test_each_kind_has_hooks_of_its_own_which_two_objects_share_and_a_preview_has_none(engine: Recorder):
     def program() -> None:
         progress = Progress("c", "n", None)

@@ -83,11 +83,12 @@ def test_exactly_the_bucket_is_protected_and_nothing_where_it_is_not_kept(engine
     assert [key for key, request in engine.seen.items() if request.protect] == [(BUCKET, "weights")]
     kept = {kind_of(token) for (token, _), request in engine.seen.items() if request.retainOnDelete}
     assert kept == {"BucketEncryption", "BucketLifecycle"}
-    other = Recorder(preview=engine.preview)
+    other = Recorder(preview=False)
     run(other, weights__bucket__keep=False)
     assert not [key for key, request in other.seen.items() if request.protect or request.retainOnDelete]
 
 
+@pytest.mark.preview_too
 @pytest.mark.parametrize(
     ("changes", "given"),
     [
@@ -239,7 +240,7 @@ def test_without_aibrixs_gateway_a_fleet_has_a_service_and_no_route(engine: Reco
     service = inputs(engine.one("Service", f"{MODEL}-service"))
     assert service["spec"]["selector"]["ray.io/node-type"] == "head"
     name = service["metadata"]["name"]
-    assert engine.preview or outputs["endpoints"] == {MODEL: f"http://{name}.default.svc.cluster.local:8000/v1"}
+    assert outputs["endpoints"] == {MODEL: f"http://{name}.default.svc.cluster.local:8000/v1"}
 
 
 def test_a_group_of_lws_is_routed_to_its_leader_alone(engine: Recorder):
@@ -262,6 +263,7 @@ def test_a_group_without_the_gateway_needs_nothing_of_aibrix(engine: Recorder):
     assert not [name for name in named(engine) if "aibrix" in name] and not engine.reads
 
 
+@pytest.mark.preview_too
 def test_an_aibrix_that_is_there_is_left_alone_and_its_gateway_read(engine: Recorder):
     engine.found[GATEWAY_TYPE] = GATEWAY
     outputs = run(engine, addons__aibrix__install=False)
@@ -280,7 +282,7 @@ def test_monitoring_is_where_it_is_asked_for(engine: Recorder):
     run(engine)
     assert inputs(engine.one("ServiceMonitor"))["metadata"]["labels"]["volcengine.vmp"] == "true"
     assert "ConfigMap monitoring-dashboard" in named(engine)
-    other = Recorder(preview=engine.preview)
+    other = Recorder(preview=False)
     run(other, monitoring=...)
     assert not {"ServiceMonitor", "Monitoring"} & set(kinds(other))
 
@@ -291,14 +293,14 @@ def test_the_replicas_of_an_autoscaled_fleet_are_the_autoscalers_alone(engine: R
     spec = inputs(engine.one("PodAutoscaler", f"{MODEL}-autoscaler"))["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"], spec["scalingStrategy"]) == (1, 3, "APA")
     assert "spec.replicas" in engine.seen[fleet, MODEL].ignoreChanges
-    other = Recorder(preview=engine.preview)
+    other = Recorder(preview=False)
     run(other)
     assert "PodAutoscaler" not in kinds(other)
     assert "spec.replicas" not in other.seen[fleet, MODEL].ignoreChanges
 
 
 def test_rdma_is_on_head_and_workers_alike_or_nowhere(engine: Recorder):
-    other = Recorder(preview=engine.preview)
+    other = Recorder(preview=False)
     run(engine)
     run(other, cloud__rdma=False)
     networks, device = "k8s.volcengine.com/pod-networks", "vke.volcengine.com/rdma"

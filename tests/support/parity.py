@@ -9,7 +9,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -164,22 +164,3 @@ def is_instead(cell: str, gone: list[Difference]) -> bool:
     return cell == ABSENT or any(
         fits(path, field) and is_so == value for each in gone for field, is_so in each.ours.items()
     )
-
-
-def unnoticed(found: list[Difference], rows: list[Row]) -> list[str]:
-    """Changes of a rendering or a document that nobody would complain of: each value otherwise, each row away, each
-    row's cells otherwise, and a difference and a row more."""
-    more = Difference("Service/*", "spec.other", "ClusterIP", "LoadBalancer", {})
-    stale = Row(("Service/*",), ("spec.other",), ("ClusterIP",), (ABSENT,), "none")
-    changed = [
-        ("a new difference", [*found, more], rows),
-        ("a row that differs in nothing", found, [*rows, stale]),
-    ]
-    for i, each in enumerate(found):
-        changed.append((f"{each}", [*found[:i], replace(each, here="otherwise"), *found[i + 1 :]], rows))
-    for i, row in enumerate(rows):
-        before, after = rows[:i], rows[i + 1 :]
-        changed.append((f"without {row}", found, [*before, *after]))
-        for wrong in ({"why": ""}, {"theirs": ("other",)}, {"here": ("other",)}):
-            changed.append((f"{wrong} in {row}", found, [*before, replace(row, **wrong), *after]))
-    return [what for what, differences, written in changed if not complaints(differences, written)]

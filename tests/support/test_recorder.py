@@ -45,6 +45,7 @@ def test_a_read_fails_the_run_unless_the_test_says_what_is_there(engine: Recorde
     assert engine.reads["cloud:index:Bucket", "b"].id == "there" and got == ["large"]
 
 
+@pytest.mark.preview_too
 def test_what_only_the_maker_knows_is_known_after_an_up_alone(engine: Recorder):
     engine.made["cloud:index:Key"] = {"secret": "s"}
     got: list[str] = []

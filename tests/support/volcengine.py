@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -53,8 +54,14 @@ def rendered(*, secrets: Collection[str] = (), **values: object) -> list[dict[st
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Charts and parsed manifests go into a folder that is gone afterwards: the checkout's hold all of AIBrix's."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aibrix_files, "_PROJECT", Path(folder))
-        patch.setenv("XDG_CACHE_HOME", folder)
+    """Charts and parsed manifests go into a folder of this test run: the checkout's hold all of AIBrix's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aibrix_files, "_PROJECT", Path(_folder().name))
+        patch.setenv("XDG_CACHE_HOME", _folder().name)
         yield
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Gone when the process ends."""
+    return tempfile.TemporaryDirectory()
