@@ -9,6 +9,9 @@ WORK := $(or $(MODELSERVE_REHEARSAL),.rehearsal)
 # Compiled at install, whatever the shell says: every start of the program would compile its packages again.
 PIP := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --disable-pip-version-check --compile
 
+# A file's tests stay together: they share what is slow to make, such as a control plane.
+PYTEST := $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help up down lint check test soak bench
 
 # What the random choices of `make soak` follow from, and how long it takes.
@@ -43,12 +46,12 @@ lint: $(VENV)/development ## check style and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-check: lint ## lint, and run what needs neither a control plane nor a program built from Go
-	@$(PY) -m pytest -q -m "not rehearsal and not soak"
+check: lint ## lint, and run what needs neither a control plane nor other programs than Python
+	@$(PYTEST) -m "not rehearsal and not soak"
 
 test: check ## check, and run the other tests on a rehearsal of their own
 	@$(PY) -m local build
-	@$(PY) -m pytest -q -m "rehearsal and not soak"
+	@$(PYTEST) -m "rehearsal and not soak"
 
 soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 	@$(PY) -m local build

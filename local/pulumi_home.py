@@ -124,7 +124,7 @@ def _downloaded(pulumi: Path, version: str, say: Callable[[str], None]) -> bool:
 
 
 def _is_downloaded(program: Path) -> bool:
-    return program.is_file() and not program.is_symlink()
+    return _official(program) is not None and not program.is_symlink()
 
 
 def _install_cloud_plugin(name: str) -> str:
@@ -158,7 +158,7 @@ def _home() -> Path:
 
 
 def _official(found: str | Path | None) -> Path | None:
-    """The executable, unless there is none or it is one of our own scripts, of this or another work folder."""
+    """The executable, unless there is none or it is one of our own scripts, of this or an older checkout."""
     path = Path(found) if found else None
     if path is None or not os.access(path, os.X_OK):
         return None

@@ -1,8 +1,8 @@
 """Fixtures of every room, and which tests `make check`, `make test` and `make soak` run.
 
-`make check` runs what carries no mark. `make test` adds the mark `rehearsal`: what needs a control plane or a program
-built from Go; all of tests/engine has it by its place, others by hand. `make soak` runs the mark `soak` alone: tests
-that take the fixtures `dice` and `budget`, and go on for as long as they are given.
+`make check` runs what carries no mark. `make test` adds the mark `rehearsal`: what needs a control plane, or runs other
+programs than Python (Pulumi, rclone); all of tests/engine has it by its place, others by hand. `make soak` runs the
+mark `soak` alone: tests that take the fixtures `dice` and `budget`, and go on for as long as they are given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "rehearsal: needs a control plane or a program built from Go; not in `make check`"
+        "markers", "rehearsal: needs a control plane, or runs other programs than Python; not in `make check`"
     )
     config.addinivalue_line("markers", "soak: goes on as long as it is given; only in `make soak`")
     config.addinivalue_line("markers", "preview_too: also as in a preview, where what the engine tells differs")

@@ -13,6 +13,8 @@ import pytest
 from components.sync.bucket import remote_environment
 from local.toolchain import ensure
 
+pytestmark = pytest.mark.rehearsal
+
 BUCKET, KEY = "weights-1", "models/DeepSeek-R1/config.json"
 
 

@@ -22,6 +22,8 @@ from tests.components.conftest import (
     kill,
 )
 
+pytestmark = pytest.mark.rehearsal
+
 TOKEN = "canary-hub-token"
 HUGGING_FACE = {"HUB_KIND": "huggingface", "REVISION": "main"}
 COMMIT = "8a58a132790c9935686eb97f042afa8013451c9f"

@@ -15,6 +15,8 @@ from components.sync.transfer import Limits, Sync
 from local.hub import Fault
 from tests.components.conftest import MANIFEST, MODEL, SHARDS, WANTED, Room, eventually, kill
 
+pytestmark = pytest.mark.rehearsal
+
 ALL_THERE = "nothing to do: all 7 files, 10.0 MiB, are in the volume"
 
 

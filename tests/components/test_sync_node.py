@@ -16,6 +16,8 @@ from components.sync.retries import Fatal
 from local.paths import work_dir
 from tests.components.conftest import MANIFEST, WANTED, Room, kill
 
+pytestmark = pytest.mark.rehearsal
+
 # As a container sees it, taken from real mounts: a disk with ext4, a tmpfs, and folders of the root file system, each
 # bound to where the pod wants it, and the node's /usr.
 MOUNTS = r"""

@@ -19,6 +19,8 @@ from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 from local import pulumi_home
 from local.paths import ROOT
 
+pytestmark = pytest.mark.rehearsal
+
 
 class Project:
     """A Pulumi project in a folder of its own, with a stack named `dev`."""
