@@ -294,7 +294,7 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
             {
                 "name": "kube-apiserver",
                 "extraArgs": [{"key": "service-cluster-ip-range", "value": _SERVICES}],
-                "extraEnvs": [{"name": "GOGC", "value": "300"}, {"name": "GOMEMLIMIT", "value": "1GiB"}],
+                "extraEnvs": [{"name": "GOGC", "value": "300"}, {"name": "GOMEMLIMIT", "value": "2GiB"}],
             },
         ],
     }

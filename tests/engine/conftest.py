@@ -90,7 +90,8 @@ def _checked(made: Stack, cluster: Cluster) -> Iterator[Stack]:
     before = cluster.ours()
     try:
         yield made
-        made.destroy("--exclude-protected")
+        if made.has_resources():
+            made.destroy("--exclude-protected")
         # What was there before may be fewer: AIBrix takes its grant for all models away with any one of them.
         cluster.wait("nothing of ours is left", lambda: set(cluster.ours()) <= set(before))
     finally:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +29,9 @@ from local.control_plane import ControlPlane
 from local.paths import ROOT
 
 API_KEY = "sk-canary-1f6b0e9d"
+PARTS = ("__main__.py", "Pulumi.yaml", "stacks", "components", "planning", "ops", ".venv")
+"""What of the project a program consists of."""
+_NAME = "first-of-all"
 LWS = ("leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets")
 # A start takes a second or two here; the limits that derive from this one are what tests wait for.
 STARTUP_SECONDS = 8
@@ -90,6 +96,39 @@ _TELLING = (
 
 
 @dataclass(frozen=True)
+class _First:
+    """A stack as `pulumi stack init` and `config set` make it, once: to run them for each test takes seconds."""
+
+    state: Path
+    settings: dict[str, Any]
+    api_key: dict[str, Any]
+
+    def copy(self, state: Path, name: str) -> None:
+        """Its state, as that of a stack of another name."""
+        for file in self.state.rglob("*"):
+            if file.is_file():
+                target = state / str(file.relative_to(self.state)).replace(_NAME, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(file.read_text().replace(f"/{_NAME}", f"/{name}"))
+
+
+@functools.cache
+def _first(plane: ControlPlane) -> _First:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        environment = pulumi_home.environment(plane, folder / "state")
+        (folder / "Pulumi.yaml").symlink_to(ROOT / "Pulumi.yaml")
+        for command in (["stack", "init", _NAME], ["config", "set", "--secret", "modelserve:apiKey", "-s", _NAME]):
+            subprocess.run(
+                ["pulumi", *command], cwd=folder, env=environment, input=API_KEY, text=True, check=True, timeout=120
+            )
+        settings = yaml.safe_load((folder / f"Pulumi.{_NAME}.yaml").read_text())
+        kept = Path(tempfile.mkdtemp(dir=plane.folder)) / "state"
+        shutil.copytree(folder / "state", kept)
+        return _First(kept, settings, settings.pop("config")["modelserve:apiKey"])
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of a run; `begun` and `done` order it among the others. `done` is None for one that failed."""
 
@@ -124,11 +163,14 @@ class Stack:
             self.config["modelserve:services"]["ds"]["startupSeconds"] = STARTUP_SECONDS
         self.env = pulumi_home.environment(self.plane, self.folder / "state")
         self.env["PULUMI_DEBUG_COMMANDS"] = "1"  # --event-log is one
-        for part in ("__main__.py", "Pulumi.yaml", "stacks", "components", "planning", "ops", ".venv"):
+        for part in PARTS:
             (self.folder / part).symlink_to(ROOT / part)
+        made = _first(self.plane)
+        made.copy(self.folder / "state", self.name)
+        self._settings |= made.settings
+        self.config["modelserve:apiKey"] = made.api_key
+        self.hidden.add(API_KEY)
         self.write()
-        self.run("stack", "init", self.name)
-        self.set_api_key(API_KEY)
 
     def set_api_key(self, key: str) -> None:
         """Encrypt the API key into the stack file."""
@@ -214,6 +256,12 @@ class Stack:
     def state(self) -> dict[str, Any]:
         """The exported state."""
         return json.loads(self.run("stack", "export"))
+
+    def has_resources(self) -> bool:
+        """Whether anything is in the state; asks no engine."""
+        (file,) = (self.folder / "state").rglob(f"stacks/*/{self.name}.json")
+        latest = json.loads(file.read_text())["checkpoint"].get("latest") or {}
+        return bool(latest.get("resources"))
 
     def run(self, *args: str, given: str | None = None) -> str:
         """Any pulumi command that must succeed."""

@@ -27,6 +27,7 @@ from tests.engine.small_program import Engine, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
+SOAK = pytest.mark.soak
 KEY = "AKID-canary-90f1"
 SECRET = "secret-canary-77ab"
 GIB = 1024**3
@@ -192,7 +193,9 @@ def test_a_cache_comes_up_link_by_link_loads_the_whole_model_and_goes_backwards(
     ("how", "cause"),
     [
         ("failed", "Fluid calls the load Failed (BackoffLimitExceeded: Job has reached the specified backoff limit)"),
-        ("partial", "Fluid calls the load complete, but 10.00GiB of the model's 20.00GiB are cached"),
+        pytest.param(
+            "partial", "Fluid calls the load complete, but 10.00GiB of the model's 20.00GiB are cached", marks=SOAK
+        ),
     ],
 )
 def test_a_load_without_success_fails_up_with_the_cause_and_the_next_up_loads_anew(
@@ -219,6 +222,7 @@ def test_a_load_without_success_fails_up_with_the_cause_and_the_next_up_loads_an
     assert settled.ok and {op for op, _ in settled.steps} == {"same"}
 
 
+@SOAK
 def test_a_load_that_does_not_end_fails_up_with_how_far_it_is_and_the_next_up_waits_on(room: Room) -> None:
     room.settings = {"load_seconds": 10}
     room.local("fail", f"DataLoad/{room.name}", "stuck")
@@ -231,6 +235,7 @@ def test_a_load_that_does_not_end_fails_up_with_how_far_it_is_and_the_next_up_wa
     assert ended.ok and room.object("dataloads")["metadata"]["uid"] == first, ended.errors
 
 
+@SOAK
 def test_another_quota_replaces_what_mounts_the_cache_and_the_cache_in_an_order_that_fluid_lets_through(
     room: Room,
 ) -> None:
@@ -274,6 +279,7 @@ def test_more_workers_come_in_place_and_are_waited_for_and_the_model_is_loaded_a
     assert live["metadata"]["uid"] == runtime and live["status"]["workerNumberReady"] == 3
 
 
+@SOAK
 def test_workers_that_do_not_all_get_ready_fail_up_with_their_number(room: Room) -> None:
     room.settings = {"ready_seconds": 5}
     room.local("fail", f"JindoRuntime/{room.name}", "partial")
@@ -297,6 +303,7 @@ def test_the_cache_is_switched_off_and_on_while_the_workload_moves_over(room: Ro
     assert steps[:3] == creates(*volume) and steps[-4:] == [("delete", name) for name in reversed(CHAIN)]
 
 
+@SOAK
 def test_a_volume_of_another_bucket_is_made_beside_the_old_one_which_goes_last(room: Room) -> None:
     assert room.engine.up(room.volume).ok
     room.settings = {"bucket": "others"}

@@ -9,6 +9,7 @@ import pytest
 
 from tests.engine.pulumi_stack import Cluster, Stack
 
+SOAK = pytest.mark.soak
 SLOW = {"rehearsal.modelserve.dev/ready-after": "6s"}
 
 
@@ -34,7 +35,10 @@ def test_ctrl_c_during_the_wait_ends_at_once_and_the_next_up_goes_on_waiting(sta
     assert cluster.ready() and cluster.group()["metadata"]["uid"] == uid
 
 
-@pytest.mark.parametrize("moment", ["Service/ds-leader", "LeaderWorkerSet/ds", "Pod/ds-0-1"])
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param("Service/ds-leader", marks=SOAK), "LeaderWorkerSet/ds", pytest.param("Pod/ds-0-1", marks=SOAK)],
+)
 def test_a_killed_up_is_put_right_by_recover_and_the_next_up_keeps_the_group(stack: Stack, cluster: Cluster, moment):
     stack.services["ds"]["podAnnotations"] = SLOW
     run = stack.begin("up")
@@ -65,7 +69,7 @@ def test_a_killed_up_can_be_destroyed_after_recover(stack: Stack, cluster: Clust
     assert stack.state()["deployment"].get("resources", []) == []
 
 
-@pytest.mark.parametrize("gone", ["LeaderWorkerSet/ds", "Service/ds-leader"])
+@pytest.mark.parametrize("gone", ["LeaderWorkerSet/ds", pytest.param("Service/ds-leader", marks=SOAK)])
 def test_a_killed_destroy_is_put_right_by_recover_and_the_next_destroy_ends_it(stack: Stack, cluster: Cluster, gone):
     stack.up()
     run = stack.begin("destroy")
@@ -90,13 +94,14 @@ def test_a_killed_image_change_is_put_right_by_recover_and_the_next_up_finishes_
     assert cluster.ready() and "9 unchanged" in stack.up("--expect-no-changes")
 
 
-def test_recover_refuses_to_break_the_lock_of_a_living_run(stack: Stack, cluster: Cluster):
+def test_recover_keeps_off_a_living_run_and_has_nothing_to_do_after_one_that_ended(stack: Stack, cluster: Cluster):
     stack.services["ds"]["podAnnotations"] = SLOW
     run = stack.begin("up")
     cluster.wait("the group is there", has(cluster, "LeaderWorkerSet/ds"))
     said = stack.ops("recover", stack.name, code=2)
     assert "is locked by" in said and "may be alive" in said
     assert run.wait(timeout=60) == 0 and cluster.ready()
+    assert f"{stack.name}: nothing is pending" in stack.ops("recover", stack.name)
 
 
 def test_recover_leaves_alone_what_is_not_ours(stack: Stack, cluster: Cluster):
@@ -120,38 +125,33 @@ def test_recover_leaves_alone_what_is_not_ours(stack: Stack, cluster: Cluster):
         )
 
 
-def test_recover_has_nothing_to_do_after_a_run_that_ended(stack: Stack):
-    stack.up()
-    assert f"{stack.name}: nothing is pending" in stack.ops("recover", stack.name)
-
-
 def releases(cluster: Cluster) -> list[str]:
     """Helm's records of what it has installed, or is at."""
     return [name for name in cluster.ours() if name.startswith("Release/")]
 
 
-@pytest.mark.parametrize(("start", "release"), [("acs", "lws-system/lws"), ("volcengine", "envoy-gateway-system/eg")])
-def test_a_chart_whose_install_was_cut_off_is_taken_into_the_state(
-    request: pytest.FixtureRequest, cluster: Cluster, start: str, release: str
-):
-    stack: Stack = request.getfixturevalue(start)
-    run = stack.begin("up")
-    cluster.wait(
-        "Helm is at it", lambda: f"Release/sh.helm.release.v1.{release.partition('/')[2]}.v1" in cluster.ours()
-    )
-    stack.interrupt(run, signal.SIGKILL)
-    said = stack.ops("recover", stack.name)
-    assert f"Release {release}: was made; taken into the state" in said and pending(stack) == []
-    stack.up()
-    stack.refresh("--expect-no-changes")
-    stack.up("--expect-no-changes")
-
-
-def test_a_chart_that_went_before_a_destroy_was_cut_off_leaves_the_state(acs: Stack, cluster: Cluster):
+def test_charts_cut_off_amid_install_and_uninstall_are_in_the_state_or_out_of_it(acs: Stack, cluster: Cluster):
+    run = acs.begin("up")
+    cluster.wait("Helm is at it", has(cluster, "Release/sh.helm.release.v1.lws.v1"))
+    acs.interrupt(run, signal.SIGKILL)
+    said = acs.ops("recover", acs.name)
+    assert "Release lws-system/lws: was made; taken into the state" in said and pending(acs) == []
     acs.up()
+    acs.refresh("--expect-no-changes")
+
     run = acs.begin("destroy", "--exclude-protected")
     cluster.wait("one is gone", lambda: len(releases(cluster)) == 1)
     acs.interrupt(run, signal.SIGKILL)
     acs.ops("recover", acs.name)
     acs.destroy("--exclude-protected")
+    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
+
+
+def test_a_chart_cut_off_on_volcengine_goes_with_the_stack(volcengine: Stack, cluster: Cluster):
+    run = volcengine.begin("up")
+    cluster.wait("Helm is at it", has(cluster, "Release/sh.helm.release.v1.eg.v1"))
+    volcengine.interrupt(run, signal.SIGKILL)
+    said = volcengine.ops("recover", volcengine.name)
+    assert "Release envoy-gateway-system/eg: was made; taken into the state" in said and pending(volcengine) == []
+    volcengine.destroy("--exclude-protected")
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])

@@ -97,6 +97,7 @@ def test_new_weights_roll_the_group_and_never_replace_it(native: Stack, cluster:
     assert volume["configMap"]["name"] == "second"
 
 
+@pytest.mark.soak
 def test_a_release_that_cannot_join_nodes_fails_the_up_with_its_parsers_words(native: Stack, cluster: Cluster):
     write(native, image="vllm/vllm-openai:v0.10.2")
     said = native.up(ok=False)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import copy
 import re
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import yaml
 
+from local.__main__ import main
 from local.api import ApiError
 from local.control_plane import ControlPlane
-from local.paths import ROOT
 from tests.engine.pulumi_stack import API_KEY, Cluster, Stack, one_node
 
 
-def test_a_group_comes_up_answers_and_a_second_up_changes_nothing(stack: Stack, cluster: Cluster):
+def test_a_group_comes_up_answers_is_left_alone_and_takes_each_change_as_it_should(stack: Stack, cluster: Cluster):
     preview = stack.preview()
     assert "+ 9 to create" in preview and cluster.ours() == []
     for line in ("ds: fits: DeepSeek-R1 on 2 x 8 H20-96, TP8 PP2; ", "ds: answers 0 min 08 s ", "ds: costs unknown"):
@@ -25,13 +23,44 @@ def test_a_group_comes_up_answers_and_a_second_up_changes_nothing(stack: Stack, 
     first = stack.up()
     assert 'ds: "http://ds-leader.default.svc.cluster.local:8000/v1"' in first
     assert cluster.ready() and len(cluster.pods()) == 2
+    assert "ds" in stack.ops("verify", stack.name)
+    the_api_key_is_in_a_secret_alone(stack, cluster)
     assert "9 unchanged" in stack.up("--expect-no-changes")
     assert "9 unchanged" in stack.refresh("--expect-no-changes")
-    assert "ds" in stack.ops("verify", stack.name)
+
+    a_killed_worker_brings_the_group_back_without_pulumi(cluster)
+    an_object_that_vanished_is_found_by_refresh_and_made_again(stack, cluster)
+    a_new_image_rolls_the_group_in_place(stack, cluster)
+    a_new_api_key_restarts_the_group_with_it(stack, cluster)
+    a_new_layout_is_shown_and_done_as_a_replacement_that_frees_the_gpus_first(stack, cluster)
 
 
-def test_a_new_image_rolls_the_group_in_place(stack: Stack, cluster: Cluster):
-    stack.up()
+def the_api_key_is_in_a_secret_alone(stack: Stack, cluster: Cluster) -> None:
+    secret = next(r for r in stack.state()["deployment"]["resources"] if r["type"] == "kubernetes:core/v1:Secret")
+    assert "ciphertext" in str(secret["inputs"]["data"]) and "ciphertext" in str(secret["outputs"]["data"])
+    assert not any(API_KEY in str(pod) for pod in cluster.core.list_namespaced_pod("default").items)
+
+
+def a_killed_worker_brings_the_group_back_without_pulumi(cluster: Cluster) -> None:
+    before = cluster.pods()
+    assert main(["kill", "ds-0-1", "--name", cluster.plane.name]) == 0
+    cluster.wait(
+        "every pod is new and ready",
+        lambda: (
+            len(cluster.pods()) == 2 and cluster.ready() and not set(cluster.pods().values()) & set(before.values())
+        ),
+    )
+
+
+def an_object_that_vanished_is_found_by_refresh_and_made_again(stack: Stack, cluster: Cluster) -> None:
+    cluster.core.delete_namespaced_service("ds-leader", "default")
+    assert "9 unchanged" in stack.up()
+    assert "- 1 deleted" in stack.refresh()
+    assert "+ 1 created" in stack.up()
+    assert "Service/ds-leader" in cluster.ours()
+
+
+def a_new_image_rolls_the_group_in_place(stack: Stack, cluster: Cluster) -> None:
     before, uid = cluster.pods(), cluster.group()["metadata"]["uid"]
     stack.services["ds"]["engine"]["image"] = "vllm/vllm-openai:v0.7.2"
     assert "~ 1 to update" in stack.preview()
@@ -39,17 +68,19 @@ def test_a_new_image_rolls_the_group_in_place(stack: Stack, cluster: Cluster):
     assert cluster.group()["metadata"]["uid"] == uid
     after = cluster.pods()
     assert after.keys() == before.keys() and not set(after.values()) & set(before.values())
-    images = {
-        pod.spec.containers[0].image
-        for pod in cluster.core.list_namespaced_pod(
-            "default", label_selector="leaderworkerset.sigs.k8s.io/name=ds"
-        ).items
-    }
-    assert images == {"vllm/vllm-openai:v0.7.2"} and cluster.ready()
+    pods = cluster.core.list_namespaced_pod("default", label_selector="leaderworkerset.sigs.k8s.io/name=ds").items
+    assert {pod.spec.containers[0].image for pod in pods} == {"vllm/vllm-openai:v0.7.2"} and cluster.ready()
 
 
-def test_a_new_layout_is_shown_and_done_as_a_replacement_that_frees_the_gpus_first(stack: Stack, cluster: Cluster):
+def a_new_api_key_restarts_the_group_with_it(stack: Stack, cluster: Cluster) -> None:
+    before = cluster.pods()
+    stack.set_api_key("sk-other")
     stack.up()
+    assert not set(cluster.pods().values()) & set(before.values())
+    stack.ops("verify", stack.name)
+
+
+def a_new_layout_is_shown_and_done_as_a_replacement_that_frees_the_gpus_first(stack: Stack, cluster: Cluster) -> None:
     uid = cluster.group()["metadata"]["uid"]
     stack.services["ds"]["layout"] = {"nodes": 2, "gpusPerNode": 8, "tensor": 16, "pipeline": 1}
     assert "+-1 to replace" in stack.preview()
@@ -70,65 +101,23 @@ def test_a_service_is_added_and_removed_beside_one_that_stays_untouched(stack: S
     assert cluster.pods() == pods and not any("second" in name for name in cluster.ours())
 
 
-def test_a_new_api_key_restarts_the_group_with_it(stack: Stack, cluster: Cluster):
-    stack.up()
-    before = cluster.pods()
-    stack.set_api_key("sk-other")
-    stack.up()
-    assert not set(cluster.pods().values()) & set(before.values())
-    stack.ops("verify", stack.name)
-
-
-def test_a_cluster_too_small_fails_in_time_naming_the_gpus_and_the_next_up_heals(stack: Stack, cluster: Cluster):
+def test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it(stack: Stack, cluster: Cluster):
     layout = stack.services["ds"]["layout"]
     stack.services["ds"]["layout"] = {"nodes": 4, "gpusPerNode": 8, "tensor": 8, "pipeline": 4}
     said = stack.up(ok=False)
     assert "error: ds is not ready: no node for ds-0-" in said
     assert "32 nvidia.com/gpu are wanted (8 in each pod), the cluster has 16, of which 0 free" in said
     assert "timed out waiting for the condition" in said and "Traceback" not in said
+
     stack.services["ds"]["layout"] = layout
-    stack.up()
-    assert cluster.ready()
-
-
-def test_a_failing_pod_is_told_at_once_with_its_reason(stack: Stack):
     stack.services["ds"]["podAnnotations"] = {"rehearsal.modelserve.dev/fail": "image-pull"}
     said = stack.up(ok=False)
     assert said.index("warning: ds-0: ") < said.index("timed out waiting for the condition")
     assert re.search("error: ds is not ready: ds-0: (ImagePullBackOff|ErrImagePull)", said)
 
-
-def test_up_says_what_it_waits_for(stack: Stack):
     stack.services["ds"]["podAnnotations"] = {"rehearsal.modelserve.dev/ready-after": "9s"}
     said = stack.up()
-    assert "waiting: ds-0: " in said and "weights loading: " in said
-
-
-def test_a_killed_worker_brings_the_whole_group_back_without_pulumi(stack: Stack, cluster: Cluster, control_plane):
-    stack.up()
-    before = cluster.pods()
-    subprocess.run(
-        [sys.executable, "-m", "local", "kill", "ds-0-1", "--name", control_plane.name],
-        cwd=ROOT,
-        check=True,
-        timeout=60,
-    )
-    cluster.wait(
-        "every pod is new and ready",
-        lambda: (
-            len(cluster.pods()) == 2 and cluster.ready() and not set(cluster.pods().values()) & set(before.values())
-        ),
-    )
-    stack.up("--expect-no-changes")
-
-
-def test_an_object_deleted_behind_the_engines_back_is_found_by_refresh_and_made_again(stack: Stack, cluster: Cluster):
-    stack.up()
-    cluster.core.delete_namespaced_service("ds-leader", "default")
-    assert "9 unchanged" in stack.up()
-    assert "- 1 deleted" in stack.refresh()
-    assert "+ 1 created" in stack.up()
-    assert "Service/ds-leader" in cluster.ours()
+    assert "waiting: ds-0: " in said and "weights loading: " in said and cluster.ready()
 
 
 def test_somebody_elses_object_of_the_same_name_is_not_taken_over(stack: Stack, cluster: Cluster):
@@ -146,37 +135,25 @@ def test_somebody_elses_object_of_the_same_name_is_not_taken_over(stack: Stack, 
     stack.up()
 
 
-def test_bad_input_is_refused_in_preview_line_by_line_before_anything_is_registered(stack: Stack, cluster: Cluster):
+def test_what_is_wrong_is_refused_in_preview_line_by_line_before_anything_is_registered(stack: Stack, cluster: Cluster):
+    encrypted = stack.config["modelserve:apiKey"]
     stack.services["ds"]["layout"]["tensor"] = 4
     stack.services["ds"]["resources"]["memory"] = "512G"
-    stack.config["modelserve:servces"] = {}
+    stack.config |= {"modelserve:servces": {}, "modelserve:apiKey": API_KEY}
     said = stack.preview(ok=False)
     for key in ("services.ds.layout.tensor: 4: ", "services.ds.resources.memory: 512G: ", "servces: {}: unknown key"):
         assert f"modelserve:{key}" in said
+    assert "modelserve:apiKey: (plain text)" in said and API_KEY not in said
     assert "Traceback" not in said and "kubernetes:" not in said
-    assert stack.up(ok=False).count("modelserve:services.ds") == 2 and cluster.ours() == []
 
-
-def test_a_layout_that_does_not_fit_is_refused_in_preview_with_those_that_do(stack: Stack, cluster: Cluster):
+    stack.services["ds"]["layout"]["tensor"] = 8
+    stack.services["ds"]["resources"]["memory"] = "512Gi"
+    stack.config = {key: value for key, value in stack.config.items() if key != "modelserve:servces"}
+    stack.config |= {"modelserve:apiKey": encrypted}
     stack.config["modelserve:cloud"]["gpu"] = "L20-48"
-    said = stack.preview(ok=False)
+    said = stack.up(ok=False)
     assert "modelserve:services.ds.layout: 2 x 8 GPUs as TP8 PP2: KV does not fit: " in said
     assert "nearest layouts that fit: 3 x 8 GPUs as " in said and cluster.ours() == []
-
-
-def test_a_plain_api_key_is_refused_without_being_repeated(stack: Stack):
-    stack.config["modelserve:apiKey"] = API_KEY
-    said = stack.preview(ok=False)
-    assert "modelserve:apiKey: (plain text)" in said and API_KEY not in said
-    stack.config.pop("modelserve:apiKey")
-
-
-def test_the_api_key_is_secret_in_the_state_and_a_Secret_in_the_cluster(stack: Stack, cluster: Cluster):
-    stack.up()
-    secret = next(r for r in stack.state()["deployment"]["resources"] if r["type"] == "kubernetes:core/v1:Secret")
-    assert "ciphertext" in str(secret["inputs"]["data"]) and "ciphertext" in str(secret["outputs"]["data"])
-    pods = cluster.core.list_namespaced_pod("default").items
-    assert not any(API_KEY in str(pod) for pod in pods)
 
 
 def test_rendered_objects_pass_the_api_servers_strict_validation(stack: Stack, control_plane: ControlPlane):

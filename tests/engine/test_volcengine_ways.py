@@ -215,7 +215,7 @@ def test_a_leaderworkerset_answers_beside_a_fleet_behind_the_same_gateway(
     ("how", "cause"),
     [
         ("never-ready", r"-head-\S+: Readiness probe failed|-head-\S+: .*/health"),
-        ("worker-missing", r"-worker-\S+: ImagePullBackOff"),
+        pytest.param("worker-missing", r"-worker-\S+: ImagePullBackOff", marks=pytest.mark.soak),
     ],
 )
 def test_a_fleet_that_fails_is_told_with_its_cause_and_the_next_up_heals_it(
