@@ -17,26 +17,25 @@ from tests.engine.fleets import Fleets
 from tests.engine.pulumi_stack import Cluster, Stack
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Programs that run inside the tests leave coroutines behind when the engine ends them early."""
-    for item in items:
-        if item.path.parent.name.startswith("provider"):
-            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
-
-
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[planes.ControlPlane]:
-    """Two 8-GPU nodes, the operators of every cloud, pods with GPUs and a probe ready after one second."""
+    """Two 8-GPU nodes, LWS's own manager, pods with GPUs and a probe ready after one second."""
     name = f"test-{secrets.token_hex(4)}"
     with pytest.MonkeyPatch.context() as patch:
         try:
-            plane = planes.start(name, load_seconds=1, clouds=["volcengine"])
+            plane = planes.start(name, load_seconds=1)
             pulumi_home.install()
             # The automation API asks for the engine's version on this process's own PATH.
             patch.setenv("PATH", pulumi_home.environment(plane, tmp_path_factory.mktemp("state"))["PATH"])
             yield plane
         finally:
             planes.stop(name)
+
+
+@pytest.fixture(scope="session")
+def equipped(control_plane: planes.ControlPlane) -> planes.ControlPlane:
+    """The same, with what only stacks on Volcengine need, from then on."""
+    return planes.start(control_plane.name, clouds=["volcengine"])
 
 
 @pytest.fixture
@@ -71,9 +70,9 @@ def cloud(control_plane: planes.ControlPlane) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def volcengine(control_plane: planes.ControlPlane, cluster: Cluster, cloud: Cloud, tmp_path: Path) -> Iterator[Stack]:
+def volcengine(equipped: planes.ControlPlane, cluster: Cluster, cloud: Cloud, tmp_path: Path) -> Iterator[Stack]:
     """A fresh stack as the stack file for Volcengine has it, of whose cloud nothing but buckets is left."""
-    with _checked(Stack(control_plane, tmp_path, "volcengine"), cluster) as made:
+    with _checked(Stack(equipped, tmp_path, "volcengine"), cluster) as made:
         yield made
     assert cloud.left().keys() <= {"buckets"}
 

@@ -420,7 +420,13 @@ def public(plane: ControlPlane) -> str:
 
 
 def _items(plane: ControlPlane, path: str, selector: str) -> list[dict[str, Any]]:
-    return plane.api.get(f"{path}?labelSelector={quote(selector)}")["items"]
+    """The objects there; none of a kind that this control plane has not."""
+    try:
+        return plane.api.get(f"{path}?labelSelector={quote(selector)}")["items"]
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        return []
 
 
 def _name(item: dict[str, Any]) -> str:

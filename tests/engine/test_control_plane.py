@@ -242,11 +242,11 @@ def test_down_cleans_up_after_a_killed_start(other: str) -> None:
     assert not folder.exists() and not any(runs(pid, folder) for pid in started.values())
 
 
-def test_a_cloud_that_is_there_is_added_no_second_time(control_plane: ControlPlane) -> None:
-    before = processes.alive(control_plane.folder)
+def test_a_cloud_that_is_there_is_added_no_second_time(equipped: ControlPlane) -> None:
+    before = processes.alive(equipped.folder)
     said: list[str] = []
-    assert planes.start(control_plane.name, clouds=["volcengine"], say=said.append) == control_plane
-    assert processes.alive(control_plane.folder) == before and said == []
+    assert planes.start(equipped.name, clouds=["volcengine"], say=said.append) == equipped
+    assert processes.alive(equipped.folder) == before and said == []
 
 
 def kinds(plane: ControlPlane) -> set[str]:
@@ -255,7 +255,7 @@ def kinds(plane: ControlPlane) -> set[str]:
 
 
 def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hurt_and_stops_without_a_trace(
-    control_plane: ControlPlane, other: str
+    equipped: ControlPlane, other: str
 ) -> None:
     folder, started, _, _ = cut_short(other, signal.SIGKILL)
     said: list[str] = []
@@ -271,15 +271,15 @@ def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hu
         f"adding to control plane {other} what stacks on volcengine need: aibrix-controllers, kuberay, gateway"
     )
     assert pids.items() < processes.alive(folder).items()
-    assert planes.is_equipped(plane, "volcengine") and kinds(plane) == kinds(control_plane)
+    assert planes.is_equipped(plane, "volcengine") and kinds(plane) == kinds(equipped)
     assert (folder / "manifests" / "aibrix-core-v0.7.0.yaml").is_file()
     pids = processes.alive(folder)
 
-    assert {control_plane.name, other} <= set(planes.running())
-    assert pids.keys() == processes.alive(control_plane.folder).keys() and all(listening(port) for port in ports)
-    assert not set(ports) & set(ports_of(control_plane))
+    assert {equipped.name, other} <= set(planes.running())
+    assert pids.keys() == processes.alive(equipped.folder).keys() and all(listening(port) for port in ports)
+    assert not set(ports) & set(ports_of(equipped))
     mine = Room(plane).name
-    assert mine not in {item["metadata"]["name"] for item in control_plane.api.get("/api/v1/namespaces")["items"]}
+    assert mine not in {item["metadata"]["name"] for item in equipped.api.get("/api/v1/namespaces")["items"]}
 
     assert planes.ailments(plane) == []
     os.kill(pids["kube-scheduler"], signal.SIGKILL)
@@ -288,7 +288,7 @@ def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hu
     planes.stop(other)
     assert not folder.exists() and other not in planes.running()
     assert not any(listening(port) for port in ports) and not any(runs(pid, folder) for pid in pids.values())
-    assert planes.ailments(control_plane) == []
+    assert planes.ailments(equipped) == []
 
 
 def runs(pid: int, folder: Path) -> bool:

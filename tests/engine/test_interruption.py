@@ -145,13 +145,3 @@ def test_charts_cut_off_amid_install_and_uninstall_are_in_the_state_or_out_of_it
     acs.ops("recover", acs.name)
     acs.destroy("--exclude-protected")
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
-
-
-def test_a_chart_cut_off_on_volcengine_goes_with_the_stack(volcengine: Stack, cluster: Cluster):
-    run = volcengine.begin("up")
-    cluster.wait("Helm is at it", has(cluster, "Release/sh.helm.release.v1.eg.v1"))
-    volcengine.interrupt(run, signal.SIGKILL)
-    said = volcengine.ops("recover", volcengine.name)
-    assert "Release envoy-gateway-system/eg: was made; taken into the state" in said and pending(volcengine) == []
-    volcengine.destroy("--exclude-protected")
-    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])

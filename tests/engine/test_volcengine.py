@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 from planning.catalog import fact
 from tests.engine.clouds import Cloud
@@ -53,6 +54,16 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
     assert fleets.ready() and fleets.way() == OURS
     volcengine.destroy("--exclude-protected")
     assert volcengine.in_order(SCALER, FLEET)
+
+
+def test_a_chart_cut_off_on_volcengine_goes_with_the_stack(volcengine: Stack, cluster: Cluster):
+    run = volcengine.begin("up")
+    cluster.wait("Helm is at it", lambda: "Release/sh.helm.release.v1.eg.v1" in cluster.ours())
+    volcengine.interrupt(run, signal.SIGKILL)
+    said = volcengine.ops("recover", volcengine.name)
+    assert "Release envoy-gateway-system/eg: was made; taken into the state" in said
+    volcengine.destroy("--exclude-protected")
+    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
 
 
 def everything_came_in_order(stack: Stack) -> None:

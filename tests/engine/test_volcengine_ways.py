@@ -21,9 +21,9 @@ SYNC = {"from": "modelscope"}
 
 
 @pytest.fixture(scope="module")
-def platform(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def platform(equipped: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """AIBrix, installed by a stack whose own model has no replica."""
-    made = Stack(control_plane, tmp_path_factory.mktemp("platform"), "volcengine")
+    made = Stack(equipped, tmp_path_factory.mktemp("platform"), "volcengine")
     made.config["modelserve:weights"] = HUB
     made.config["modelserve:monitoring"] = {"enabled": False}
     made.config["modelserve:services"] = {"none": {**made.services[NAME], "replicas": 0}}
@@ -32,7 +32,7 @@ def platform(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
         yield made
         made.destroy()
     finally:
-        Cluster(control_plane).clear()
+        Cluster(equipped).clear()
     assert made.leaks() == []
 
 
