@@ -61,9 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when the stack can go on, 1 when something that is not ours stands in the way."""
     config = stack_file(args).config()
-    since = _unlock(args.stack, force=args.force)
+    # Before the lock goes, whose time tells which of Helm's releases the run has made.
+    cluster = _Cluster(config, args.stack)
+    cluster.since = _unlock(args.stack, force=args.force)
     pending = _pending(_export(args.stack))
-    cluster = _Cluster(config, args.stack, since)
     left = orphans.plugins(Path.cwd())
     if left:
         cluster.await_helm([each["resource"] for each in pending], lambda: orphans.alive(left))
@@ -209,16 +210,28 @@ def _alive(pid: int) -> bool:
 class _Cluster:
     """The stack's cluster, through its kubeconfig if that is a secret of the stack."""
 
-    def __init__(self, config: StackConfig, stack: str, since: str | None) -> None:
+    since: str | None = None
+    """When the run began."""
+
+    def __init__(self, config: StackConfig, stack: str) -> None:
+        """Raises RequestError where nobody answers."""
+        from kubernetes.client import ApiException
         from kubernetes.dynamic import DynamicClient
+        from urllib3.exceptions import HTTPError
 
         secret = subprocess.run(
             ["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack], capture_output=True, text=True
         )
         kubeconfig = secret.stdout if secret.returncode == 0 else None
-        self._client = DynamicClient(api_client(config.cluster.context, kubeconfig))
+        try:
+            self._client = DynamicClient(api_client(config.cluster.context, kubeconfig))
+        except (ApiException, HTTPError) as error:
+            why = getattr(error, "reason", None) or type(error).__name__
+            raise RequestError(
+                f"the cluster of context {config.cluster.context} does not answer ({why}); nothing was changed"
+            ) from None
         self._releases = Releases(self._client)
-        self._stack, self._since = stack, since
+        self._stack = stack
 
     def await_helm(self, resources: list[Resource], go_on: Callable[[], bool]) -> None:
         """Wait until Helm, in a plugin that is still there, has finished with these: cut off, it leaves a release that
@@ -236,9 +249,10 @@ class _Cluster:
             release = self._release(resource)
             if release is None:
                 return None
-            if release.is_pending:
+            ours = release.is_of(f"{MANAGER} stack {self._stack}", self.since)
+            if ours and release.is_pending:
                 self._releases.fail(release)
-            return Found(release.is_of(f"{MANAGER} stack {self._stack}", self._since))
+            return Found(ours)
         end = time.monotonic() + _GONE_SECONDS
         while (live := self._object(resource["inputs"])) and live["metadata"].get("deletionTimestamp"):
             if time.monotonic() > end:

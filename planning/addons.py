@@ -45,13 +45,13 @@ def archive(name: str, version: str) -> str:
 def mirrored(chart: str, version: str, charts: str) -> tuple[str, str | None]:
     """Chart and repository of the same chart in `charts`: an https:// repository, an oci:// registry's path, or a
     folder of archives, whose relative path stays relative to the program's folder."""
-    name, charts = chart_name(chart), charts.rstrip("/")
+    name = chart_name(chart)
     if charts.startswith("oci://"):
-        return f"{charts}/{name}", None
+        return f"{charts.rstrip('/')}/{name}", None
     if "://" in charts:
-        return name, charts
+        return name, charts.rstrip("/")
     start = "" if charts.startswith(("/", "./", "../")) else "./"
-    return f"{start}{charts}/{archive(name, version)}", None
+    return f"{start}{charts.rstrip('/')}/{archive(name, version)}", None
 
 
 def has(addon: str, version: str, feature: str) -> bool:

@@ -29,6 +29,8 @@ def require_charts(config: StackConfig, folder: Path = PROJECT) -> None:
     charts = config.addons.charts
     if charts is None or "://" in charts:
         return
+    if not (folder / charts).is_dir():
+        raise ConfigError([Refusal("addons.charts", charts, "is no folder here", "make it, or write another place")])
     missing = []
     for addon, is_catalogs in _chosen(config):
         there = Path(_mirrored(addon, config).chart)

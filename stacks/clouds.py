@@ -248,13 +248,34 @@ class Addons(Strict):
 
     charts: str | None = Field(
         None,
-        min_length=1,
         description="where the add-ons' charts are, instead of at their makers: a folder of NAME-VERSION.tgz files, "
         "an oci:// URL or an https:// repository",
     )
     lws: AddonChoice | None = Field(None, description="a map for LeaderWorkerSet")
     fluid: AddonChoice | None = Field(None, description="a map for Fluid (ack-fluid on ACS)")
     aibrix: AibrixChoice | None = Field(None, description="a map for AIBrix")
+
+    @field_validator("charts")
+    @classmethod
+    def _is_a_place(cls, value: str | None) -> str | None:
+        instead = "write a folder, an oci:// URL or an https:// repository"
+        if value is None:
+            return value
+        if not value.strip() or value != value.strip() or any(each.isspace() for each in value):
+            raise rule(value, "has blanks in it, or nothing else", instead)
+        if value.startswith("~"):
+            raise rule(value, "is a home folder, which differs from machine to machine", instead)
+        scheme, there, rest = value.partition("://")
+        if not there:
+            if ":" in value:
+                raise rule(value, "is neither a folder nor an address", instead)
+        elif scheme not in ("oci", "https"):
+            raise rule(value, f"is an address by {scheme}, which charts are not had by", instead)
+        elif not rest.strip("/") or rest.startswith("/"):
+            raise rule(value, "is an address without a host", instead)
+        elif "@" in rest or "?" in rest or "#" in rest:
+            raise rule(value, "has credentials or a query in it, which would be stored in plain text", instead)
+        return value
 
 
 class Monitoring(Strict):

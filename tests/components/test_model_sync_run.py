@@ -141,6 +141,7 @@ def test_after_a_kill_no_file_is_fetched_that_had_arrived(room: Room, shard, at)
     room.assert_whole()
 
 
+@pytest.mark.soak
 def test_killed_again_and_again_it_gets_there_and_trusts_no_half_of_anything(room: Room):
     for requests in range(2, 30, 3):
         room.hub.seen.clear()

@@ -176,6 +176,7 @@ def test_a_disk_gets_what_the_buckets_manifest_lists_and_asks_no_hub(room: Room,
     assert room.hub.seen == []
 
 
+@pytest.mark.soak
 def test_killed_again_and_again_a_fill_gets_there_and_trusts_no_half_of_anything(room: Room, volume: Path):
     room.run()
     for arrived in (1, 3, 5):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from planning.catalog import fact
 from tests.engine.clouds import Cloud
 from tests.engine.pulumi_stack import Cluster, Stack
@@ -29,9 +31,7 @@ def claims(cluster: Cluster) -> set[str]:
     }
 
 
-def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_left(
-    acs: Stack, cluster: Cluster, cloud: Cloud
-):
+def test_the_stack_goes_up_answers_stays_changes_and_goes(acs: Stack, cluster: Cluster, cloud: Cloud):
     acs.set_secret("hubToken", "hub-canary-77d0")
     said = acs.up()
     assert 'ds: "http://ds-leader.default.svc.cluster.local:8000/v1"' in said and f'bucket   : "{BUCKET}"' in said
@@ -45,8 +45,6 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
     assert "ds" in acs.ops("verify", acs.name)
     assert "kind: LeaderWorkerSet" in acs.ops("render", acs.name)
 
-    rdma_is_switched_on(acs, cluster)
-    the_cache_is_switched_off_and_on(acs, cluster)
     the_image_is_changed(acs, cluster)
     replicas_go_and_come(acs, cluster)
 
@@ -64,9 +62,27 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
     assert cloud.left() == {"buckets": [BUCKET]} and cloud.written(BUCKET) == weights
 
+
+@pytest.mark.soak
+def test_the_stack_moves_to_rdma_another_layout_and_cache_and_comes_back_to_the_weights_it_left(
+    acs: Stack, cluster: Cluster, cloud: Cloud
+):
+    acs.up()
+    weights = cloud.written(BUCKET)
+    rdma_is_switched_on(acs, cluster)
+    the_layout_is_changed(acs, cluster)
+    the_cache_is_switched_off_and_on(acs, cluster)
+    acs.destroy("--exclude-protected")
     acs.up()
     assert "nothing to do: all 9 files" in cluster.sync_log() and cloud.written(BUCKET) == weights
     assert cluster.ready() and all(acs.steps()[release].operation == "create" for release in RELEASES)
+
+
+def the_layout_is_changed(acs: Stack, cluster: Cluster) -> None:
+    uid = cluster.group()["metadata"]["uid"]
+    acs.services["ds"]["layout"] |= {"tensor": 16, "pipeline": 1}
+    acs.up()
+    assert cluster.group()["metadata"]["uid"] != uid and cluster.ready()
 
 
 def rdma_is_switched_on(acs: Stack, cluster: Cluster) -> None:

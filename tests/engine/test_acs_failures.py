@@ -12,7 +12,7 @@ from local.paths import ROOT
 from tests.engine.clouds import BUCKETS, Cloud
 from tests.engine.pulumi_stack import STARTUP_SECONDS, Cluster, Stack
 
-SOAK = pytest.mark.soak
+pytestmark = pytest.mark.soak
 BUCKET = "modelserve-llm-weights"
 MODEL = "deepseek-r1"
 BUSY = {"Job", "Pod", "Dataset", "JindoRuntime", "DataLoad", "LeaderWorkerSet"}
@@ -42,8 +42,6 @@ def errors(said: str) -> list[str]:
     return [line.strip() for line in said.splitlines() if line.strip().startswith("error: ")]
 
 
-# A cache alone shows the same, sooner (test_fluid.py).
-@SOAK
 @pytest.mark.parametrize(
     ("how", "cause"),
     [
@@ -81,7 +79,6 @@ def test_a_sync_that_fails_ends_up_in_its_own_words_before_cache_and_gpus_and_th
     assert cluster.object("Job", f"{MODEL}-sync")["metadata"]["uid"] != failed["metadata"]["uid"] and cluster.ready()
 
 
-@SOAK
 def test_a_hub_that_is_down_for_a_while_is_told_while_up_goes_on_and_comes_up(acs: Stack, cluster: Cluster):
     def failed_pods() -> list[str]:
         found = cluster.core.list_namespaced_pod("default", label_selector="app.kubernetes.io/component=sync").items
@@ -98,7 +95,6 @@ def test_a_hub_that_is_down_for_a_while_is_told_while_up_goes_on_and_comes_up(ac
     assert cluster.ready()
 
 
-@SOAK
 def test_a_group_that_fails_is_told_with_its_cause_and_the_next_up_heals_it_alone(acs: Stack, cluster: Cluster):
     acs.services["ds"]["podAnnotations"] = {"rehearsal.modelserve.dev/fail": "crash"}
     said = acs.up(ok=False)
@@ -109,7 +105,6 @@ def test_a_group_that_fails_is_told_with_its_cause_and_the_next_up_heals_it_alon
     assert cluster.ready() and cluster.object("DataLoad", MODEL)["metadata"]["uid"] == load
 
 
-@SOAK
 def test_credentials_that_the_cloud_does_not_know_are_told_before_anything_runs(acs: Stack, cluster: Cluster):
     acs.env["ALICLOUD_ACCESS_KEY"] = "denied"
     said = acs.up(ok=False)
@@ -118,7 +113,6 @@ def test_credentials_that_the_cloud_does_not_know_are_told_before_anything_runs(
     acs.env["ALICLOUD_ACCESS_KEY"] = "rehearsal"
 
 
-@SOAK
 def test_a_bucket_name_of_another_account_is_told_before_anything_runs(acs: Stack, cluster: Cluster, cloud: Cloud):
     cloud.put_bucket(BUCKET, BUCKETS["acs"] | {"owner": "2000000000000002"})
     said = acs.up(ok=False)

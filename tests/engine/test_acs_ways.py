@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
+import pytest
+
 from local import charts
 from local.control_plane import ControlPlane
 from tests.engine.clouds import Cloud
@@ -53,6 +55,7 @@ def test_an_engine_streams_the_bucket_with_a_key_of_its_own_behind_a_private_add
     acs.up("--expect-no-changes")
 
 
+@pytest.mark.soak
 def test_an_add_on_of_another_stack_is_adopted_and_left_at_destroy(
     acs: Stack, cluster: Cluster, control_plane: ControlPlane, tmp_path: Path
 ):
@@ -73,6 +76,7 @@ def test_an_add_on_of_another_stack_is_adopted_and_left_at_destroy(
     other.destroy()
 
 
+@pytest.mark.soak
 def test_services_of_one_model_share_bucket_sync_and_cache_and_another_model_has_its_own(
     acs: Stack, cluster: Cluster, cloud: Cloud
 ):

@@ -242,6 +242,7 @@ def test_down_cleans_up_after_a_killed_start(other: str) -> None:
     assert not folder.exists() and not any(runs(pid, folder) for pid in started.values())
 
 
+@pytest.mark.soak
 def test_a_cloud_that_is_there_is_added_no_second_time(equipped: ControlPlane) -> None:
     before = processes.alive(equipped.folder)
     said: list[str] = []
@@ -254,6 +255,7 @@ def kinds(plane: ControlPlane) -> set[str]:
     return {group["name"] for group in plane.api.get("/apis")["groups"]}
 
 
+@pytest.mark.soak
 def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hurt_and_stops_without_a_trace(
     equipped: ControlPlane, other: str
 ) -> None:

@@ -254,6 +254,7 @@ def test_another_quota_replaces_what_mounts_the_cache_and_the_cache_in_an_order_
     assert room.object("dataloads")["metadata"]["uid"] != load
 
 
+@SOAK
 def test_another_prefix_takes_what_mounts_the_cache_before_runtime_and_dataset(room: Room) -> None:
     room.mounted = True
     assert room.engine.up(room.cache).ok
@@ -267,6 +268,7 @@ def test_another_prefix_takes_what_mounts_the_cache_before_runtime_and_dataset(r
     assert room.object("datasets")["spec"]["mounts"][0]["mountPoint"] == "oss://models/models/other/"
 
 
+@SOAK
 def test_more_workers_come_in_place_and_are_waited_for_and_the_model_is_loaded_anew(room: Room) -> None:
     assert room.engine.up(room.cache).ok
     runtime = room.object("jindoruntimes")["metadata"]["uid"]

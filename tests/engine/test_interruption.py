@@ -81,6 +81,7 @@ def test_a_killed_destroy_is_put_right_by_recover_and_the_next_destroy_ends_it(s
     assert stack.state()["deployment"].get("resources", []) == []
 
 
+@SOAK
 def test_a_killed_image_change_is_put_right_by_recover_and_the_next_up_finishes_it(stack: Stack, cluster: Cluster):
     stack.services["ds"]["podAnnotations"] = SLOW
     stack.up()
@@ -140,7 +141,7 @@ def test_charts_cut_off_amid_install_and_uninstall_are_in_the_state_or_out_of_it
     acs.refresh("--expect-no-changes")
 
     run = acs.begin("destroy", "--exclude-protected")
-    cluster.wait("one is gone", lambda: len(releases(cluster)) == 1)
+    cluster.wait("one is gone", lambda: len(releases(cluster)) == 1, 120)
     acs.interrupt(run, signal.SIGKILL)
     acs.ops("recover", acs.name)
     acs.destroy("--exclude-protected")

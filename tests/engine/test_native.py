@@ -80,6 +80,7 @@ def test_every_pod_runs_vllm_with_its_rank_and_the_workers_serve_nothing(native:
         assert "LWS_LEADER_ADDRESS" in {each.name for each in container.env}, "its webhook ran"
 
 
+@pytest.mark.soak
 def test_new_weights_roll_the_group_and_never_replace_it(native: Stack, cluster: Cluster):
     native.up()
     before = cluster.group()["metadata"]["uid"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 
+import pytest
+
 from planning.catalog import fact
 from tests.engine.clouds import Cloud
 from tests.engine.fleets import NAME, Fleets
@@ -23,7 +25,7 @@ def controllers(stack: Stack) -> list[str]:
     return [name for name in stack.steps() if name.startswith("Deployment/aibrix-deployment-")]
 
 
-def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_left(
+def test_the_stack_goes_up_answers_stays_changes_and_goes(
     volcengine: Stack, cluster: Cluster, cloud: Cloud, fleets: Fleets
 ):
     volcengine.set_secret("hubToken", "hub-canary-77d0")
@@ -38,16 +40,25 @@ def test_the_stack_goes_up_stays_moves_goes_and_comes_back_to_the_weights_it_lef
     assert f"{NAME} answered" in volcengine.ops("verify", volcengine.name)
     assert fleets.way() == OURS and fleets.ask("nobody").status_code == 400
 
-    routing_is_switched_on_and_off(volcengine, fleets)
     the_image_is_changed(volcengine, fleets)
-    with fleets.more_nodes(2):
-        autoscaling_is_switched_on_and_off(volcengine, cluster, fleets)
-        replicas_go_and_come(volcengine, cluster, fleets)
-        volcengine.destroy("--exclude-protected")
+    replicas_go_and_come(volcengine, cluster, fleets)
+    volcengine.destroy("--exclude-protected")
     everything_went_in_order(volcengine)
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
     assert cloud.left() == {"buckets": [BUCKET]} and cloud.written(BUCKET) == weights
 
+
+@pytest.mark.soak
+def test_the_stack_is_routed_and_scaled_moves_to_another_layout_and_comes_back_to_the_weights_it_left(
+    volcengine: Stack, cluster: Cluster, cloud: Cloud, fleets: Fleets
+):
+    volcengine.up()
+    routing_is_switched_on_and_off(volcengine, fleets)
+    the_layout_is_changed(volcengine, fleets)
+    weights = cloud.written(BUCKET)
+    with fleets.more_nodes(2):
+        autoscaling_is_switched_on_and_off(volcengine, cluster, fleets)
+        volcengine.destroy("--exclude-protected")
     autoscaled(volcengine, 1, 2)
     volcengine.up()
     assert "nothing to do: all 9 files" in cluster.sync_log() and cloud.written(BUCKET) == weights
@@ -122,6 +133,14 @@ def the_image_is_changed(stack: Stack, fleets: Fleets) -> None:
     assert list(stack.steps()) == [FLEET] and not fleets.uids() & before and fleets.ready()
     assert fleets.most_gpus(since) == 16
     assert {pod.spec.containers[0].image for pod in fleets.pods()} == {image} and fleets.way() == OURS
+
+
+def the_layout_is_changed(stack: Stack, fleets: Fleets) -> None:
+    uid, before = fleets.fleet()["metadata"]["uid"], fleets.uids()
+    stack.services[NAME]["layout"] |= {"tensor": 8, "pipeline": 2}
+    stack.up()
+    assert stack.steps()[FLEET].operation in ("replace", "create-replacement") and fleets.ready()
+    assert fleets.fleet()["metadata"]["uid"] != uid and not fleets.uids() & before
 
 
 def autoscaled(stack: Stack, minimum: int, maximum: int) -> None:

@@ -14,6 +14,8 @@ from tests.engine.clouds import Cloud
 from tests.engine.fleets import NAME, Fleets
 from tests.engine.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_node
 
+# Each needs AIBrix installed beforehand, by a stack of its own: minutes.
+pytestmark = pytest.mark.soak
 FLEET = f"RayClusterFleet/{NAME}"
 HUB = {"source": "huggingface", "endpoint": "https://hf-mirror.com"}
 BUCKET = {"name": "modelserve-llm-weights", "keep": False}
@@ -215,7 +217,7 @@ def test_a_leaderworkerset_answers_beside_a_fleet_behind_the_same_gateway(
     ("how", "cause"),
     [
         ("never-ready", r"-head-\S+: Readiness probe failed|-head-\S+: .*/health"),
-        pytest.param("worker-missing", r"-worker-\S+: ImagePullBackOff", marks=pytest.mark.soak),
+        ("worker-missing", r"-worker-\S+: ImagePullBackOff"),
     ],
 )
 def test_a_fleet_that_fails_is_told_with_its_cause_and_the_next_up_heals_it(

@@ -54,3 +54,28 @@ def test_what_a_folder_lacks_is_refused_with_how_to_get_it(tmp_path: Path):
     (tmp_path / "charts" / "ack-fluid-1.0.13.tgz").touch()
     require_charts(acs, tmp_path)
     require_charts(config("acs", addons__charts="oci://a.example/charts"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("charts", "why"),
+    [
+        ("", "has blanks in it, or nothing else"),
+        ("my charts", "has blanks in it, or nothing else"),
+        ("~/charts", "is a home folder"),
+        ("oci:/host/path", "is neither a folder nor an address"),
+        ("ftp://a.example", "is an address by ftp"),
+        ("OCI://a.example", "is an address by OCI"),
+        ("https://", "is an address without a host"),
+        ("https://user:word@a.example", "has credentials or a query in it"),
+    ],
+)
+def test_what_is_no_place_for_charts_is_refused_in_one_line(charts: str, why: str):
+    with pytest.raises(ConfigError) as refused:
+        config("acs", addons__charts=charts)
+    [line] = str(refused.value).splitlines()
+    assert line.startswith("modelserve:addons.charts: ") and why in line and "write a folder, an oci:// URL" in line
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path):
+    with pytest.raises(ConfigError, match="addons.charts: charts: is no folder here; make it"):
+        require_charts(config("acs", addons__charts="charts"), tmp_path)
