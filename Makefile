@@ -9,8 +9,9 @@ WORK := $(or $(MODELSERVE_REHEARSAL),.rehearsal)
 # Compiled at install, whatever the shell says: every start of the program would compile its packages again.
 PIP := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --disable-pip-version-check --compile
 
-# A file's tests stay together: they share what is slow to make, such as a control plane.
-PYTEST := $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together: they share what is slow to make, such as a control plane. Those on a rehearsal wait more
+# than they compute: three at once suit two cores.
+PYTEST := $(PY) -m pytest -q --dist loadfile -n
 
 .PHONY: help up down lint check test soak bench
 
@@ -47,11 +48,11 @@ lint: $(VENV)/development ## check style and types
 	@$(PY) -m mypy
 
 check: lint ## lint, and run what needs neither a control plane nor other programs than Python
-	@$(PYTEST) -m "not rehearsal and not soak"
+	@$(PYTEST) auto --maxprocesses 4 -m "not rehearsal and not soak"
 
 test: check ## check, and run the other tests on a rehearsal of their own
 	@$(PY) -m local build
-	@$(PYTEST) -m "rehearsal and not soak"
+	@$(PYTEST) 3 -m "rehearsal and not soak"
 
 soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 	@$(PY) -m local build
