@@ -39,7 +39,7 @@ class Api:
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         context.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
         self._server = server
-        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=16, retries=_PATIENCE, timeout=30)
+        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=16, retries=_PATIENCE, timeout=120)
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON) -> Any:
         """The decoded answer. Raises ApiError, or urllib3's own error when nobody answers."""
@@ -69,7 +69,7 @@ class Api:
         query = f"?fieldManager={_FIELD_MANAGER}&force=true"
         return self.request("PATCH", path + query, body, "application/apply-patch+yaml")
 
-    def apply_crds(self, files: Iterable[Path], seconds: float = 60) -> list[str]:
+    def apply_crds(self, files: Iterable[Path], seconds: float = 180) -> list[str]:
         """Applies CustomResourceDefinitions side by side and waits until all are Established; gives their names."""
         base = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         documents = [text.encode() for file in files for text in _documents(file.read_text())]

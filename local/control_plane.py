@@ -50,6 +50,8 @@ _OWN_STAGES = (_STAGES / "pods.yaml", _STAGES / "services.yaml")
 # that would leave this machine, and each write would wait for somebody to answer.
 _SERVICES = "127.96.0.0/16"
 _ATTEMPTS = 3
+# Seconds that a step of a start may take: it takes ten, and minutes where several start on a machine that is busy.
+_PATIENCE = 180
 _TWO_NODES = NodePool()
 
 
@@ -241,7 +243,7 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
     _create(plane, programs)
     api = plane.api
     # Work before its start is done slows it down so much that the controllers, which wait ten seconds for it, give up.
-    wait_until(lambda: api.get("/readyz") == "ok", 60, lambda: "the API server is not ready")
+    wait_until(lambda: api.get("/readyz") == "ok", _PATIENCE, lambda: "the API server is not ready")
     with ThreadPoolExecutor(4) as threads:
         # The operators' caches need their kinds; everything else may come in any order.
         kinds = threads.submit(api.apply_crds, operators.crd_files(operators.BASIC))
@@ -264,7 +266,7 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
     _play(plane, operators.BASIC.players, options)
     for url in urls:
         _await_webhook(plane, url)
-    wait_until(lambda: not _unready(plane, api), 30, lambda: f"not ready: {', '.join(_unready(plane, api))}")
+    wait_until(lambda: not _unready(plane, api), _PATIENCE, lambda: f"not ready: {', '.join(_unready(plane, api))}")
     (plane.folder / "complete").touch()
 
 
@@ -311,7 +313,7 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
         "--kubeconfig",
         "",
     ]
-    if processes.run(plane.folder, "kwokctl", command, {"KWOK_WORKDIR": str(work_dir())}, seconds=60):
+    if processes.run(plane.folder, "kwokctl", command, {"KWOK_WORKDIR": str(work_dir())}, seconds=_PATIENCE):
         raise ControlPlaneError(f"kwokctl: {_last_words(plane, 'kwokctl')}")
     _write_kubeconfig(plane, ports["kubeApiserver"])
 
@@ -397,7 +399,7 @@ def _start_operators(plane: ControlPlane, wanted: Sequence[Operator], programs: 
 
 
 def _await_webhook(plane: ControlPlane, url: str) -> None:
-    wait_until(lambda: operators.answers(url, plane.folder), 30, lambda: f"nobody answers at {url}")
+    wait_until(lambda: operators.answers(url, plane.folder), _PATIENCE, lambda: f"nobody answers at {url}")
 
 
 def _play(plane: ControlPlane, players: Sequence[str], options: Mapping[str, Sequence[str | Path]]) -> None:
