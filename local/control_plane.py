@@ -236,7 +236,7 @@ def _add(plane: ControlPlane, equipment: Equipment, programs: dict[str, Path]) -
     for url in _start_operators(plane, [each for each in equipment.operators if each.name not in running], programs):
         _await_webhook(plane, url)
     _play(plane, [each for each in equipment.players if each not in running], {})
-    wait_until(lambda: not _unready(plane, plane.api), 30, lambda: ", ".join(_unready(plane, plane.api)))
+    wait_until(lambda: not _unready(plane, plane.api), _PATIENCE, lambda: ", ".join(_unready(plane, plane.api)))
 
 
 def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load_seconds: float) -> None:
