@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     config = stack_file(args).config()
     # Before the lock goes, whose time tells which of Helm's releases the run has made.
     cluster = _Cluster(config, args.stack)
+    if torn := drop_torn_attributes(json.loads(_pulumi("whoami", "--verbose", "--json"))["url"], args.stack):
+        print(f"{args.stack}: removed {torn.name}, which the kill had left empty: the state beside it is whole")
     cluster.since = _unlock(args.stack, force=args.force)
     pending = _pending(_export(args.stack))
     left = orphans.plugins(Path.cwd())
@@ -78,6 +80,22 @@ def run(args: argparse.Namespace) -> int:
     _pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
     print("\n".join(lines))
     return 1 if foreign else 0
+
+
+def drop_torn_attributes(backend: str, stack: str) -> Path | None:
+    """Remove, in a backend of files, the empty attributes of the stack's state; gives their file, None without.
+
+    The backend writes a state beside the old one and renames it, but its attributes in place, and a state whose
+    attributes cannot be read is not read either (gocloud.dev/blob/fileblob, attrs.go). Without any, it is.
+    """
+    if not backend.startswith("file://"):
+        return None
+    root = Path(backend.removeprefix("file://")).expanduser() / ".pulumi" / "stacks"
+    for file in root.rglob(f"{stack}.json.attrs"):
+        if file.stat().st_size == 0:
+            file.unlink()
+            return file
+    return None
 
 
 def settle(state: dict[str, Any], look: Look) -> tuple[list[str], bool]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops.recover import Found, settle
+from ops.recover import Found, drop_torn_attributes, settle
 from ops.releases import Release
 
 GROUP, CHART = "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet", "kubernetes:helm.sh/v3:Release"
@@ -112,3 +113,16 @@ def test_a_release_is_ours_by_its_description_or_as_made_during_the_run(
 ):
     record = {"info": {"description": description, "first_deployed": first, "status": "deployed"}}
     assert Release("lws-system", "secret", record).is_of("modelserve stack dev", since) is ours
+
+
+def test_attributes_that_a_kill_left_empty_are_removed_and_whole_ones_and_other_backends_are_not(tmp_path: Path):
+    place = tmp_path / ".pulumi" / "stacks" / "modelserve"
+    place.mkdir(parents=True)
+    torn, whole = place / "dev.json.attrs", place / "prod.json.attrs"
+    torn.touch()
+    whole.write_text("{}")
+    (place / "dev.json").write_text("{}")
+    assert drop_torn_attributes(f"file://{tmp_path}", "prod") is None
+    assert drop_torn_attributes("s3://bucket", "dev") is None and torn.exists()
+    assert drop_torn_attributes(f"file://{tmp_path}", "dev") == torn
+    assert not torn.exists() and whole.exists() and (place / "dev.json").exists()
