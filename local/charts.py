@@ -8,6 +8,7 @@ themselves run as processes beside it (operators.py).
 from __future__ import annotations
 
 import io
+import os
 import string
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -73,7 +74,7 @@ def pack(name: str, version: str, app_version: str) -> Path:
     """
     archive = folder() / addons.archive(name, version)
     archive.parent.mkdir(parents=True, exist_ok=True)
-    fresh = archive.with_suffix(".fresh")
+    fresh = archive.with_suffix(f".{os.getpid()}")  # several control planes may start at once
     with tarfile.open(fresh, "w:gz") as packed:
         for path, content in _files(_CHARTS[name]):
             if path == "Chart.yaml":
