@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from email.message import Message
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ class Hub:
 
     def _open(
         self, request: urllib.request.Request, what: str, opener: urllib.request.OpenerDirector
-    ) -> tuple[bytes, Message]:
+    ) -> tuple[bytes, Mapping[str, str]]:
         try:
             with opener.open(request, timeout=_SECONDS) as answer:
                 # A server may answer a request for one byte with the whole file.

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -147,7 +146,7 @@ class Sync:
             self.patience.persist("the old manifest", lambda: self.target.remove(MANIFEST))
         arrived |= self._transfer(files, arrived, present)
         for path in outdated:
-            self.patience.persist(path, partial(self.target.remove, path))
+            self.patience.persist(path, lambda path=path: self.target.remove(path))
         self._finish(files, arrived)
 
     def _check_room(self, files: Sequence[File]) -> None:
