@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import socket
 import subprocess
@@ -22,6 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from components.kubernetes import MANAGER, STACK_LABEL
 from ops import orphans
@@ -66,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if torn := drop_torn_attributes(json.loads(_pulumi("whoami", "--verbose", "--json"))["url"], args.stack):
         print(f"{args.stack}: removed {torn.name}, which the kill had left empty: the state beside it is whole")
     cluster.since = _unlock(args.stack, force=args.force)
-    pending = _pending(_export(args.stack))
+    state = json.loads(_pulumi("stack", "export", "-s", args.stack))
+    pending = _pending(state)
     left = orphans.plugins(Path.cwd())
     if left:
         cluster.await_helm([each["resource"] for each in pending], lambda: orphans.alive(left))
@@ -75,7 +77,6 @@ def run(args: argparse.Namespace) -> int:
     if not pending:
         print(f"{args.stack}: nothing is pending")
         return 0
-    state = _export(args.stack)
     lines, foreign = settle(state, cluster.look)
     _pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
     print("\n".join(lines))
@@ -155,20 +156,24 @@ def _name(resource: Resource) -> str:
 
 
 def _what(resource: Resource) -> str:
-    inputs = resource.get("inputs") or {}
-    about = inputs if resource["type"] == _RELEASE else inputs.get("metadata") or {}
+    about = _about(resource)
     kind = resource["type"].rpartition(":")[2]
     return f"{kind} {about.get('namespace', 'default')}/{about.get('name', _name(resource))}"
 
 
+def _about(resource: Resource) -> dict[str, Any]:
+    """Where its name and namespace stand: a release has no metadata."""
+    inputs = resource.get("inputs") or {}
+    return inputs if resource["type"] == _RELEASE else inputs.get("metadata") or {}
+
+
 def _enter(deployment: dict[str, Any], resource: Resource) -> None:
     """Add the object to the state. As it counts as not initialised, the next `up` updates it and waits for it."""
-    inputs = resource["inputs"]
-    about = inputs if resource["type"] == _RELEASE else inputs["metadata"]
+    about = _about(resource)
     namespace = about.get("namespace")
     entry = {key: value for key, value in resource.items() if key != "delete"} | {
         "id": f"{namespace}/{about['name']}" if namespace else about["name"],
-        "outputs": inputs,
+        "outputs": resource["inputs"],
         "initErrors": ["its creation was interrupted"],
     }
     resources = [other for other in deployment.get("resources") or [] if other["urn"] != entry["urn"]]
@@ -205,7 +210,7 @@ def _unlock(stack: str, *, force: bool) -> str | None:
     if lock is None:
         raise RequestError(f"pulumi stack import: {said.stderr.strip()}")
     owner = f"{lock['user']}@{lock['host']} (pid {lock['pid']}), since {lock['at']}"
-    if not force and (lock["host"] != socket.gethostname() or _alive(int(lock["pid"]))):
+    if not force and (lock["host"] != socket.gethostname() or psutil.pid_exists(int(lock["pid"]))):
         raise RequestError(
             f"stack {stack}: is locked by {owner}, which may be alive: wait for it; if you know that it "
             f"is dead: python -m ops recover {stack} --force"
@@ -213,16 +218,6 @@ def _unlock(stack: str, *, force: bool) -> str | None:
     _pulumi("cancel", "--yes", "-s", stack)
     print(f"{stack}: removed the lock of {owner}")
     return lock["at"]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class _Cluster:
@@ -302,10 +297,6 @@ class _Cluster:
             raise RequestError(
                 f"the cluster does not answer for {manifest['kind']} {metadata['name']}: {error.status} {error.reason}"
             ) from None
-
-
-def _export(stack: str) -> dict[str, Any]:
-    return json.loads(_pulumi("stack", "export", "-s", stack))
 
 
 def _pulumi(*args: str, given: str | None = None) -> str:
