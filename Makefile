@@ -11,7 +11,7 @@ PIP := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --disable-pip
 
 # A file's tests stay together: they share what is slow to make, such as a control plane. Those on a rehearsal wait more
 # than they compute: three at once suit two cores.
-PYTEST := $(PY) -m pytest -q --dist loadfile -n
+PYTEST := $(PY) -m pytest -q --dist loadfile --no-loadscope-reorder -n
 
 .PHONY: help up down lint check test soak bench
 

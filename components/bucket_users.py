@@ -18,13 +18,14 @@ from components.credentials import KeyPair
 class Accounts:
     """A cloud's access management: `package`, as in `volcengine:iam`, and in what its resources differ.
 
-    `name` is a user's argument, `secret` a key's output. `policy_arguments` are a policy's further ones; a change of
-    those that `policy_replaced` names makes it anew.
+    `name` is a user's argument, `secret` a key's output. `user_arguments` and `policy_arguments` are further ones; a
+    change of those that `policy_replaced` names makes a policy anew.
     """
 
     package: str
     name: str
     secret: str
+    user_arguments: Mapping[str, Any] = field(default_factory=dict)
     policy_arguments: Mapping[str, Any] = field(default_factory=dict)
     policy_replaced: Sequence[str] = ()
 
@@ -46,7 +47,7 @@ def identity(
     user = pulumi.CustomResource(
         f"{accounts.package}/user:User",
         name,
-        {accounts.name: own},
+        {accounts.name: own, **accounts.user_arguments},
         # The cloud would rename the user in place, under the keys and policies that are made anew by name.
         pulumi.ResourceOptions(parent=parent, replace_on_changes=[accounts.name], depends_on=[after]),
     )

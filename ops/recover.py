@@ -1,23 +1,25 @@
-"""`recover STACK`: what a killed `pulumi up` or `destroy` left behind, put right, so that the next one just goes on.
+"""`recover STACK`: what a killed or interrupted `pulumi up` or `destroy` left, put right, so that the next one goes on.
 
 A run that dies leaves a lock, plugins that finish what they were at, operations marked pending, and objects that are in
-no state, or are gone and still in it. Here the lock of a dead process is removed, its plugins are ended once Helm has
-finished, and what each pending operation was about is read in the cluster. An object that was made, and carries this
-stack's labels, is taken into the state as not yet ready: the next `up` updates it and waits, a `destroy` deletes it.
-One that is gone leaves the state, one whose update was cut off is updated again, and somebody else's is left alone and
-named.
+no state, or are gone and still in it. One that is interrupted leaves objects that it has written and does not remember.
+Here the lock of a dead process is removed, its plugins are ended once Helm has finished, and what each pending
+operation was about is looked up: in the cluster, or by the cloud's plugin. What was made, and is this stack's, is taken
+into the state: the next `up` updates it and waits, a `destroy` deletes it. What is gone leaves the state, what was
+written halfway is written again, and somebody else's is left alone and named. Then every object of the cluster that the
+state knows is compared with what the state says of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import enum
 import json
 import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,9 @@ from typing import Any
 import psutil
 
 from components.kubernetes import MANAGER, STACK_LABEL
-from ops import orphans
+from ops import clouds, orphans
 from ops.arguments import add_stack, stack_file
-from ops.releases import Release, Releases
+from ops.releases import Release, Releases, moment
 from stacks.cluster import api_client
 from stacks.config import StackConfig
 from stacks.refusals import NAMESPACE
@@ -38,19 +40,78 @@ _RELEASE = "kubernetes:helm.sh/v3:Release"
 # What was told to go may take as long as its pods are given to end.
 _GONE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
+_PROVIDERS = ("pulumi:providers:alicloud", "pulumi:providers:volcengine")
+# What the API server itself changes at every writing, that of a dry run too.
+_COUNTED = ("generation", "managedFields", "resourceVersion")
+# What the engine marks a secret with in a state (pulumi/pulumi, sdk/go/common/resource/sig).
+_SECRET_MARK = "4dabf18193072939515e22adb298388d"
 
 Resource = dict[str, Any]
 
 
+class UnreadError(Exception):
+    """A thing could not be looked up; the text is why, in one line."""
+
+
 @dataclass(frozen=True)
 class Found:
-    """What is in the cluster where an operation was cut off."""
+    """What there is of a resource.
 
-    ours: bool
+    `id` is what a state knows it by. A `setting` is written anew by creating it again. A `lost` one is of no use: what
+    only its maker was told is gone. Of an `unlisted` one nobody can say whether it is there.
+    """
+
+    ours: bool = True
+    id: str = ""
     going: bool = False
+    setting: bool = False
+    lost: bool = False
+    unlisted: bool = False
 
 
+class Verdict(enum.Enum):
+    """What became of an operation that was cut off, as it is told."""
+
+    NOT_MADE = "was not made; forgotten"
+    MADE = "was made; taken into the state"
+    FOREIGN = (
+        "is there but not this stack's; left alone: write another name, remove it, or take it over with `pulumi import`"
+    )
+    WRITTEN_AGAIN = "is a setting, which the next up writes again; forgotten"
+    LOST = "was made, and what only its maker was told is lost; the next up or destroy deletes it"
+    UNLISTED = "may have been made, and what only its maker was told is lost; it goes with its user at a destroy"
+    GONE = "is gone; taken out of the state"
+    CHANGED = "its update was cut off; the next up repeats it"
+    GOING = "is still being deleted; kept in the state: destroy, or recover once it is gone"
+    KEPT = "is still there; kept in the state"
+    REPEATED = "its deletion was cut off; the next up or destroy repeats it"
+    UNREAD = "could not be looked up"
+    DIFFERS = "is not what the state says; the next up writes it again"
+
+
+_UNSOLVED = (Verdict.FOREIGN, Verdict.UNREAD)
 Look = Callable[[Resource], "Found | None"]
+
+
+def verdict(operation: str, found: Found | None) -> Verdict:
+    """What became of an operation, one of creating, updating and deleting, of which `found` is left."""
+    if operation != "creating":
+        if found is None:
+            return Verdict.GONE
+        if found.unlisted:
+            return Verdict.REPEATED
+        if operation == "updating":
+            return Verdict.CHANGED
+        return Verdict.GOING if found.going else Verdict.KEPT
+    if found is None:
+        return Verdict.NOT_MADE
+    if found.unlisted:
+        return Verdict.UNLISTED
+    if found.setting:
+        return Verdict.WRITTEN_AGAIN
+    if not found.ours:
+        return Verdict.FOREIGN
+    return Verdict.LOST if found.lost else Verdict.MADE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the stack can go on, 1 when something that is not ours stands in the way."""
+    """0 when the stack can go on, 1 when something is in the way, or could not be looked up."""
     config = stack_file(args).config()
     # Before the lock goes, whose time tells which of Helm's releases the run has made.
     cluster = _Cluster(config, args.stack)
@@ -74,13 +135,24 @@ def run(args: argparse.Namespace) -> int:
         cluster.await_helm([each["resource"] for each in pending], lambda: orphans.alive(left))
         orphans.end(left)
         print(f"{args.stack}: ended {len(left)} plugin{'s'[: len(left) != 1]} that the run had left")
-    if not pending:
-        print(f"{args.stack}: nothing is pending")
+    cloud = _Clouds(state, cluster.since)
+
+    def look(resource: Resource) -> Found | None:
+        return (cluster if _is_in_cluster(resource) else cloud).look(resource)
+
+    outcomes = settle(state, look)
+    shown = json.loads(_pulumi("stack", "export", "--show-secrets", "-s", args.stack))
+    outcomes += compare(state, shown, cluster.compare)
+    if not outcomes:
+        print(f"{args.stack}: nothing is pending, and the cluster has what the state says")
         return 0
-    lines, foreign = settle(state, cluster.look)
     _pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
-    print("\n".join(lines))
-    return 1 if foreign else 0
+    print("\n".join(outcome.line for outcome in outcomes))
+    reread = [outcome.resource["urn"] for outcome in outcomes if outcome.is_reread]
+    if reread:
+        targets = [word for urn in reread for word in ("--target", urn)]
+        _pulumi("refresh", "-s", args.stack, "--skip-preview", "--yes", *targets)
+    return 1 if any(outcome.verdict in _UNSOLVED for outcome in outcomes) else 0
 
 
 def drop_torn_attributes(backend: str, stack: str) -> Path | None:
@@ -99,52 +171,92 @@ def drop_torn_attributes(backend: str, stack: str) -> Path | None:
     return None
 
 
-def settle(state: dict[str, Any], look: Look) -> tuple[list[str], bool]:
-    """Bring `state` in line with the cluster, in place; a line for each operation, and whether something is foreign.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one resource, and why if that is not plain."""
 
-    `look` says what there is of a resource, None for nothing. Operations of the clouds' resources stay as they were
-    where the engine repeats them: only their own plugins could look them up, and it asks none of them for a thing that
-    it has no id of.
+    resource: Resource
+    verdict: Verdict
+    why: str = ""
+
+    @property
+    def line(self) -> str:
+        """As it is told."""
+        return f"{_what(self.resource)}: {self.verdict.value}{f' ({self.why})' if self.why else ''}"
+
+    @property
+    def is_reread(self) -> bool:
+        """Whether the state needs what only the cloud's plugin can tell."""
+        return self.verdict in (Verdict.MADE, Verdict.CHANGED) and not _is_in_cluster(self.resource)
+
+
+def settle(state: dict[str, Any], look: Look) -> list[Outcome]:
+    """Bring `state` in line with what there is, in place; an outcome for each operation that was pending.
+
+    `look` says what there is of a resource, None for nothing, or raises UnreadError: then its operation stays pending.
     """
     deployment = state["deployment"]
-    lines, kept, foreign = [], [], False
+    outcomes, kept = [], []
     for operation in _pending(state):
-        resource, kind = operation["resource"], operation["type"]
-        if not resource["type"].startswith("kubernetes:"):
-            if kind == "creating":
-                lines.append(
-                    f"{resource['type']} {_name(resource)}: whether it was made is unknown; forgotten: the next up "
-                    "makes it; if that says that it exists, `pulumi import` it, or remove it there"
-                )
-            else:
-                kept.append(operation)
-                lines.append(f"{_name(resource)}: {kind} was cut off; the next up or destroy repeats it")
+        resource = operation["resource"]
+        try:
+            found = look(resource)
+        except UnreadError as error:
+            kept.append(operation)
+            outcomes.append(Outcome(resource, Verdict.UNREAD, str(error)))
             continue
-        what, found = _what(resource), look(resource)
-        if kind == "creating":
-            if found is None:
-                lines.append(f"{what}: was not made; forgotten")
-            elif found.ours:
-                lines.append(f"{what}: was made; taken into the state")
-                _enter(deployment, resource)
-            else:
-                foreign = True
-                lines.append(
-                    f"{what}: is there but not this stack's; left alone: rename the service, or remove the object"
-                )
-        elif found is None:
-            lines.append(f"{what}: is gone; taken out of the state")
-            _drop(deployment, resource)
-        elif kind == "updating":
-            lines.append(f"{what}: its update was cut off; the next up repeats it")
-            _mark(deployment, resource, "its update was interrupted")
-        elif found.going:
-            lines.append(f"{what}: is still being deleted; kept in the state: destroy, or recover once it is gone")
-        else:
-            lines.append(f"{what}: is still there; kept in the state")
-            _mark(deployment, resource, "its deletion was interrupted")
+        outcome = Outcome(resource, verdict(operation["type"], found))
+        outcomes.append(outcome)
+        match outcome.verdict:
+            case Verdict.MADE if found:
+                _enter(deployment, resource, found.id)
+            case Verdict.LOST if found:
+                _enter(deployment, resource, found.id, delete=True)
+            case Verdict.GONE:
+                _drop(deployment, resource)
+            case Verdict.CHANGED | Verdict.KEPT if _is_in_cluster(resource):
+                _mark(deployment, resource, "it was cut off")
     deployment["pending_operations"] = kept
-    return lines, foreign
+    return outcomes
+
+
+def compare(state: dict[str, Any], shown: dict[str, Any], look: Callable[[Resource], Verdict | None]) -> list[Outcome]:
+    """Mark, in place, what the cluster has otherwise than `state` says, as an interrupted update leaves it.
+
+    `shown` is the same state with its secrets in plain. `look` gives GONE, DIFFERS or None.
+    """
+    deployment = state["deployment"]
+    told = {each["urn"]: each for each in shown["deployment"].get("resources") or []}
+    outcomes = []
+    for resource in list(deployment.get("resources") or []):
+        if not _is_in_cluster(resource) or resource.get("delete") or resource.get("initErrors"):
+            continue
+        plain = told.get(resource["urn"])
+        try:
+            found = look(_revealed(plain)) if plain else None
+        except UnreadError as error:
+            outcomes.append(Outcome(resource, Verdict.UNREAD, str(error)))
+            continue
+        if found is Verdict.GONE:
+            _drop(deployment, resource)
+        elif found is Verdict.DIFFERS:
+            _mark(deployment, resource, "an update was interrupted")
+        if found:
+            outcomes.append(Outcome(resource, found))
+    return outcomes
+
+
+def _revealed(value: Any) -> Any:
+    """A value of a state without its secret marks."""
+    if isinstance(value, dict):
+        if "plaintext" in value and _SECRET_MARK in value:
+            return json.loads(value["plaintext"])
+        return {key: _revealed(item) for key, item in value.items()}
+    return [_revealed(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_in_cluster(resource: Resource) -> bool:
+    return resource["type"].startswith("kubernetes:")
 
 
 def _pending(state: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -156,8 +268,10 @@ def _name(resource: Resource) -> str:
 
 
 def _what(resource: Resource) -> str:
-    about = _about(resource)
     kind = resource["type"].rpartition(":")[2]
+    if not _is_in_cluster(resource):
+        return f"{kind} {_name(resource)}"
+    about = _about(resource)
     return f"{kind} {about.get('namespace', 'default')}/{about.get('name', _name(resource))}"
 
 
@@ -167,21 +281,35 @@ def _about(resource: Resource) -> dict[str, Any]:
     return inputs if resource["type"] == _RELEASE else inputs.get("metadata") or {}
 
 
-def _enter(deployment: dict[str, Any], resource: Resource) -> None:
-    """Add the object to the state. As it counts as not initialised, the next `up` updates it and waits for it."""
-    about = _about(resource)
-    namespace = about.get("namespace")
-    entry = {key: value for key, value in resource.items() if key != "delete"} | {
-        "id": f"{namespace}/{about['name']}" if namespace else about["name"],
-        "outputs": resource["inputs"],
-        "initErrors": ["its creation was interrupted"],
-    }
-    resources = [other for other in deployment.get("resources") or [] if other["urn"] != entry["urn"]]
-    deployment["resources"] = [*resources, entry]
+def _enter(deployment: dict[str, Any], resource: Resource, id: str, *, delete: bool = False) -> None:
+    """Add what was made to the state, or as something to delete. An object of the cluster counts as not initialised:
+    the next `up` updates it and waits for it."""
+    entry = {key: value for key, value in resource.items() if key != "delete"}
+    entry |= {"id": id, "outputs": resource["inputs"]}
+    if delete:
+        entry["delete"] = True
+    elif _is_in_cluster(resource):
+        entry["initErrors"] = ["its creation was interrupted"]
+    others = [
+        other
+        for other in deployment.get("resources") or []
+        if other["urn"] != entry["urn"] or delete and other.get("id") != id
+    ]
+    deployment["resources"] = [*others, entry]
 
 
 def _drop(deployment: dict[str, Any], resource: Resource) -> None:
-    deployment["resources"] = [other for other in deployment.get("resources") or [] if not _is_same(other, resource)]
+    """Take it out of the state, which may name nothing that is not in it."""
+    left = [other for other in deployment.get("resources") or [] if not _is_same(other, resource)]
+    urn = resource["urn"]
+    if all(other["urn"] != urn for other in left):
+        for other in left:
+            lists = [other.get("dependencies"), *(other.get("propertyDependencies") or {}).values()]
+            for each in filter(None, lists):
+                each[:] = [named for named in each if named != urn]
+            if other.get("deletedWith") == urn:
+                del other["deletedWith"]
+    deployment["resources"] = left
 
 
 def _mark(deployment: dict[str, Any], resource: Resource, why: str) -> None:
@@ -257,7 +385,10 @@ class _Cluster:
                 time.sleep(_POLL_SECONDS)
 
     def look(self, resource: Resource) -> Found | None:
-        """What there is of a resource. Raises RequestError where the cluster does not answer."""
+        """What there is of a resource. Raises UnreadError where the cluster does not say."""
+        about = _about(resource)
+        namespace = about.get("namespace")
+        id = f"{namespace}/{about['name']}" if namespace else about["name"]
         if resource["type"] == _RELEASE:
             release = self._release(resource)
             if release is None:
@@ -265,13 +396,55 @@ class _Cluster:
             ours = release.is_of(f"{MANAGER} stack {self._stack}", self.since)
             if ours and release.is_pending:
                 self._releases.fail(release)
-            return Found(ours)
+            return Found(ours, id)
         end = time.monotonic() + _GONE_SECONDS
         while (live := self._object(resource["inputs"])) and live["metadata"].get("deletionTimestamp"):
             if time.monotonic() > end:
-                return Found(self._is_ours(live), going=True)
+                return Found(self._is_ours(live), id, going=True)
             time.sleep(_POLL_SECONDS)
-        return Found(self._is_ours(live)) if live else None
+        return Found(self._is_ours(live), id) if live else None
+
+    def compare(self, resource: Resource) -> Verdict | None:
+        """GONE, DIFFERS, or None for what is as the resource, its secrets in plain, says.
+
+        The API server says what it would make of the resource's inputs now: its defaults and its webhooks are in both.
+        """
+        if resource["type"] == _RELEASE:
+            release = self._release(resource)
+            if release is None:
+                return Verdict.GONE
+            if release.has(resource["inputs"]):
+                return None
+            if release.is_pending:
+                self._releases.fail(release)
+            return Verdict.DIFFERS
+        manifest = resource["inputs"]
+        live = self._object(manifest)
+        if live is None:
+            return Verdict.GONE
+        if live["metadata"].get("deletionTimestamp"):
+            return None
+        wanted = self._as_written(manifest, (resource.get("outputs") or {}).get("__fieldManager"))
+        ignored = resource.get("ignoreChanges") or []
+        return None if wanted is None or _content(wanted, ignored) == _content(live, ignored) else Verdict.DIFFERS
+
+    def _as_written(self, manifest: dict[str, Any], manager: str | None) -> dict[str, Any] | None:
+        """The object that writing the manifest would make; None where the cluster refuses it."""
+        from kubernetes.client import ApiException
+
+        metadata = manifest["metadata"]
+        kind = self._client.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
+        try:
+            return kind.server_side_apply(
+                body=manifest,
+                name=metadata["name"],
+                namespace=metadata.get("namespace"),
+                field_manager=manager or "pulumi-kubernetes",
+                force_conflicts=True,
+                dry_run="All",
+            ).to_dict()
+        except ApiException:
+            return None
 
     def _is_ours(self, live: dict[str, Any]) -> bool:
         found = live["metadata"].get("labels") or {}
@@ -294,9 +467,52 @@ class _Cluster:
         except ApiException as error:
             if error.status == 404:
                 return None
-            raise RequestError(
-                f"the cluster does not answer for {manifest['kind']} {metadata['name']}: {error.status} {error.reason}"
-            ) from None
+            raise UnreadError(f"the cluster answers {error.status} {error.reason}") from None
+
+
+def _content(live: dict[str, Any], ignored: Sequence[str]) -> dict[str, Any]:
+    """What somebody wrote, of an object: without what the API server counts, and `ignored` paths."""
+    metadata = {key: value for key, value in live["metadata"].items() if key not in _COUNTED}
+    content = {key: value for key, value in live.items() if key != "status"} | {"metadata": metadata}
+    for path in ignored:
+        *parents, last = path.split(".")
+        place: Any = content
+        for name in parents:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.pop(last, None)
+    return content
+
+
+class _Clouds:
+    """The clouds of the stack's pending operations, asked once and only where there are some."""
+
+    def __init__(self, state: dict[str, Any], since: str | None) -> None:
+        self._since = moment(since) if since else None
+        resources = state["deployment"].get("resources") or []
+        self._ids = {(each["urn"], each.get("id")) for each in resources}
+        places = {each["urn"]: each["inputs"].get("region", "") for each in resources if each["type"] in _PROVIDERS}
+        asked = [each["resource"] for each in _pending(state) if each["resource"]["type"] in clouds.KINDS]
+        regions = {each["urn"]: places.get(each["provider"].rpartition("::")[0], "") for each in asked}
+        self._answers = clouds.find(asked, regions)
+
+    def look(self, resource: Resource) -> Found | None:
+        """What there is of a resource. Raises UnreadError where the cloud does not say, or nothing is known of it."""
+        kind, urn, id = clouds.KINDS.get(resource["type"]), resource["urn"], resource.get("id")
+        if kind is None:
+            raise UnreadError(f"nobody knows how to look up a {resource['type']}")
+        if kind.lookup is None:
+            return Found(unlisted=True)
+        answer = self._answers[urn]
+        if isinstance(answer, str):
+            raise UnreadError(answer)
+        # One that has an id was made before the run; of those without, the state's own are others.
+        items = [each for each in answer if (each.id == id if id else (urn, each.id) not in self._ids)]
+        if not items:
+            return None
+        item = items[0]
+        ours = kind.named or self._since is not None and item.is_since(self._since)
+        return Found(ours, item.id, setting=kind.written_again, lost=kind.secret)
 
 
 def _pulumi(*args: str, given: str | None = None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -37,8 +38,16 @@ class Release:
         info = self.record["info"]
         if info.get("description") == description:
             return True
-        return since is not None and datetime.fromisoformat(_time(info["first_deployed"])) >= datetime.fromisoformat(
-            _time(since)
+        return since is not None and moment(info["first_deployed"]) >= moment(since)
+
+    def has(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether it was installed, to its end, with what a Release's inputs say."""
+        chart = self.record["chart"]["metadata"]
+        version = inputs.get("version")
+        return (
+            self.record["info"]["status"] == "deployed"
+            and (self.record.get("config") or {}) == (inputs.get("values") or {})
+            and version in (None, chart["version"])
         )
 
 
@@ -71,10 +80,10 @@ class Releases:
         return self._client.resources.get(api_version="v1", kind="Secret")
 
 
-def _time(written: str) -> str:
-    """RFC 3339 as Python 3.10 reads it: no Z, and six digits of a second at most."""
+def moment(written: str) -> datetime:
+    """A time in RFC 3339, which Python 3.10 reads without Z and with six digits of a second at most."""
     whole, _, zone = written.replace("Z", "+00:00").partition(".")
     if not zone:
-        return whole
+        return datetime.fromisoformat(whole)
     digits = len(zone) - len(zone.lstrip("0123456789"))
-    return f"{whole}.{zone[:digits][:6].ljust(6, '0')}{zone[digits:]}"
+    return datetime.fromisoformat(f"{whole}.{zone[:digits][:6].ljust(6, '0')}{zone[digits:]}")

@@ -17,7 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from local.providers.cloud import Cloud, CloudError, opened
-from local.providers.kinds import Kind
+from local.providers.kinds import Function, Kind
 from local.providers.reporting import Refusal, reported
 from local.providers.wire import UNKNOWN, Properties, Secret, decode, encode, has_unknowns, mark_like, plain
 
@@ -36,6 +36,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
     name: str
     version: str
     kinds: Mapping[str, Kind]
+    functions: Mapping[str, Function]
     region_variable: str
     """Where the environment names a region, of which the stack's configuration comes first."""
     default_region: str
@@ -99,7 +100,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
             raise Refusal(f"{verb} {urn}: 1 error occurred:\n\t* {told}") from error
 
     @contextmanager
-    def _cloud(self, kind: Kind) -> Iterator[Cloud]:
+    def _cloud(self, kind: Kind | Function) -> Iterator[Cloud]:
         """The cloud for one request."""
         folder = os.environ.get("MODELSERVE_CLOUD")
         if not folder:
@@ -196,6 +197,18 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
                 time.sleep(_RETRY_PAUSE_SECONDS)
         return Empty()
 
+    @reported
+    def Invoke(self, request: Any) -> Any:
+        function = self.functions.get(request.tok)
+        if function is None:
+            raise Refusal(f"the rehearsal's {self.name} plugin has no {request.tok}: {self._rules} lists its functions")
+        asked = plain(decode(request.args))
+        if unknown := sorted(asked.keys() - function.arguments):
+            raise Refusal(f"invoking {request.tok}: Invalid or unknown key: {', '.join(unknown)}")
+        with self._cloud(function) as cloud:
+            answer = function.answer(cloud, asked)
+        return provider_pb2.InvokeResponse(**{"return": encode(answer)})
+
     def _is_gone(self, kind: Kind, name: str, state: Properties) -> bool:
         """Whether a reading says so. Raises CloudError when it is refused for another reason."""
         try:
@@ -216,9 +229,12 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
     def _kind(self, urn: str) -> Kind:
         token = urn.split("::")[2].rpartition("$")[2]
         if token not in self.kinds:
-            rules = f"local/providers/{self.name}/RULES.md"
-            raise Refusal(f"the rehearsal's {self.name} plugin has no {token}: {rules} lists its types")
+            raise Refusal(f"the rehearsal's {self.name} plugin has no {token}: {self._rules} lists its types")
         return self.kinds[token]
+
+    @property
+    def _rules(self) -> str:
+        return f"local/providers/{self.name}/RULES.md"
 
 
 def _problems(kind: Kind, urn: str, inputs: Properties) -> Iterator[str]:

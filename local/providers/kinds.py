@@ -46,3 +46,12 @@ class Kind:
     def arguments(self) -> frozenset[str]:
         """Every argument."""
         return self.required | self.optional
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """What a program, or whoever puts a state right, may ask a cloud's `service`; it changes nothing."""
+
+    service: str
+    arguments: frozenset[str]
+    answer: Callable[[Cloud, Properties], Properties]

@@ -236,8 +236,9 @@ class Stack:
     def begin(self, command: str, *args: str) -> subprocess.Popen[str]:
         """A `pulumi up` or `destroy` in a process group of its own, to be interrupted."""
         self.write()
+        self._events.write_text("")
         return subprocess.Popen(
-            ["pulumi", command, *args, "-s", self.name, "--skip-preview", "--yes"],
+            ["pulumi", command, *args, "-s", self.name, "--skip-preview", "--yes", "--event-log", str(self._events)],
             cwd=self.folder,
             env=self.env,
             text=True,
@@ -252,6 +253,20 @@ class Stack:
         said = process.communicate(timeout=60)[0]
         self.said.append(said)
         return said
+
+    def kill_at(self, moment: int | str, command: str, *args: str) -> bool:
+        """Kill a run at a moment of its event log: when so many steps have begun or ended, or when the step of this
+        `Kind/name` begins. Whether it came to that."""
+        run = self.begin(command, *args)
+        while run.poll() is None:
+            told = self.steps()
+            reached = moment in told if isinstance(moment, str) else _moments(told) >= moment
+            if reached:
+                self.interrupt(run, signal.SIGKILL)
+                return True
+            time.sleep(0.01)
+        self.said.append(run.communicate()[0])
+        return False
 
     def state(self) -> dict[str, Any]:
         """The exported state."""
@@ -298,7 +313,8 @@ class Stack:
     def steps(self) -> dict[str, Step]:
         """What the last run changed: `Kind/name` to its step."""
         found: dict[str, Step] = {}
-        for event in map(json.loads, self._events.read_text().splitlines()):
+        # The last line may be half written.
+        for event in map(json.loads, self._events.read_text().rpartition("\n")[0].splitlines()):
             for phase in ("resourcePreEvent", "resOutputsEvent"):
                 about = (event.get(phase) or {}).get("metadata")
                 # A component can have the name and kind of an object in it, and nothing happens to it.
@@ -405,6 +421,10 @@ class Cluster:
         while not test():
             assert time.monotonic() < end, f"not in {seconds} s: {what}"
             time.sleep(0.2)
+
+
+def _moments(steps: dict[str, Step]) -> int:
+    return sum(1 + (step.done is not None) for step in steps.values())
 
 
 def public(plane: ControlPlane) -> str:

@@ -40,8 +40,7 @@ def test_the_stack_goes_up_answers_stays_changes_and_goes(acs: Stack, cluster: C
     assert all(acs.in_order(release, f"Dataset/{MODEL}-dataset", "LeaderWorkerSet/ds") for release in RELEASES)
     weights = cloud.written(BUCKET)
     assert any(name.endswith("DeepSeek-R1/modelserve-manifest.json") for name in weights)
-    acs.up("--expect-no-changes")
-    acs.refresh("--expect-no-changes")
+    acs.up("--refresh", "--expect-no-changes")
     assert "ds" in acs.ops("verify", acs.name)
     assert "kind: LeaderWorkerSet" in acs.ops("render", acs.name)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,11 +12,13 @@ import pytest
 from tests.engine.pulumi_stack import Cluster, Stack
 
 SOAK = pytest.mark.soak
+# What a protected bucket keeps with it in the state.
+KEPT = {"Stack", "alicloud", "volcengine", "ModelBucket", "Bucket"}
 SLOW = {"rehearsal.modelserve.dev/ready-after": "6s"}
 
 
 def has(cluster: Cluster, name: str) -> Callable[[], bool]:
-    return lambda: name in cluster.ours()
+    return lambda: cluster.object(*name.split("/")) is not None
 
 
 def pending(stack: Stack) -> list[str]:
@@ -35,64 +39,97 @@ def test_ctrl_c_during_the_wait_ends_at_once_and_the_next_up_goes_on_waiting(sta
     assert cluster.ready() and cluster.group()["metadata"]["uid"] == uid
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [pytest.param("Service/ds-leader", marks=SOAK), "LeaderWorkerSet/ds", pytest.param("Pod/ds-0-1", marks=SOAK)],
-)
-def test_a_killed_up_is_put_right_by_recover_and_the_next_up_keeps_the_group(stack: Stack, cluster: Cluster, moment):
-    stack.services["ds"]["podAnnotations"] = SLOW
-    run = stack.begin("up")
-    cluster.wait(f"{moment} is there", has(cluster, moment))
-    stack.interrupt(run, signal.SIGKILL)
-    assert "the stack is currently locked by 1 lock(s)" in stack.up(ok=False)
+def recovered(stack: Stack) -> str:
+    """What recover says of a stack that a killed run has locked; nothing is pending then."""
     said = stack.ops("recover", stack.name)
     assert "removed the lock of" in said and pending(stack) == []
-    uids = {name: cluster.group()["metadata"]["uid"] for name in cluster.ours() if name == "LeaderWorkerSet/ds"}
-    if moment != "Service/ds-leader":
-        assert "LeaderWorkerSet default/ds: was made; taken into the state" in said
+    return said
+
+
+def goes_on(stack: Stack, cluster: Cluster) -> None:
+    """After a killed `up`: the next one makes what is missing, and no more."""
+    recovered(stack)
+    there = cluster.ours()
     stack.up()
-    assert cluster.ready() and "9 unchanged" in stack.up("--expect-no-changes")
-    assert all(cluster.group()["metadata"]["uid"] == uid for uid in uids.values())
-
-
-def test_a_killed_up_can_be_destroyed_after_recover(stack: Stack, cluster: Cluster):
-    run = stack.begin("up")
-    cluster.wait("the group is there", has(cluster, "LeaderWorkerSet/ds"))
-    stack.interrupt(run, signal.SIGKILL)
-    stack.ops("recover", stack.name)
     # Before 4.29 the official plugin's create takes over what is there, later ones refuse it: neither may come to pass.
-    stack.preview()
-    created = {name for name, step in stack.steps().items() if step.operation == "create"}
-    assert not created & set(cluster.ours())
-    stack.destroy()
-    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
-    assert stack.state()["deployment"].get("resources", []) == []
+    assert not {name for name, step in stack.steps().items() if step.operation == "create"} & set(there)
+    stack.up("--refresh", "--expect-no-changes")
 
 
-@pytest.mark.parametrize("gone", ["LeaderWorkerSet/ds", pytest.param("Service/ds-leader", marks=SOAK)])
-def test_a_killed_destroy_is_put_right_by_recover_and_the_next_destroy_ends_it(stack: Stack, cluster: Cluster, gone):
-    stack.up()
-    run = stack.begin("destroy")
-    cluster.wait(f"{gone} is gone", lambda: gone not in cluster.ours())
-    stack.interrupt(run, signal.SIGKILL)
-    stack.ops("recover", stack.name)
-    stack.destroy()
+def ends(stack: Stack, cluster: Cluster) -> None:
+    """After any killed run: `destroy` leaves nothing but a kept bucket."""
+    stack.destroy("--exclude-protected")
     cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
-    assert stack.state()["deployment"].get("resources", []) == []
+    left = {each["type"].rpartition(":")[2] for each in stack.state()["deployment"].get("resources", [])}
+    assert left <= KEPT
+
+
+@pytest.mark.parametrize(
+    ("start", "made", "deleted"),
+    [
+        ("stack", "LeaderWorkerSet/ds", "LeaderWorkerSet/ds"),
+        ("acs", "Release/addons-lws", "Release/addons-fluid"),
+        ("volcengine", "RayClusterFleet/deepseek-r1-671b", "AccessKey/weights-reader"),
+    ],
+)
+def test_runs_killed_amid_a_step_go_on_after_recover(
+    request: pytest.FixtureRequest, cluster: Cluster, start: str, made: str, deleted: str
+):
+    stack = request.getfixturevalue(start)
+    assert stack.kill_at(made, "up")
+    assert "the stack is currently locked by 1 lock(s)" in stack.up(ok=False)
+    goes_on(stack, cluster)
+    assert stack.kill_at(deleted, "destroy", "--exclude-protected")
+    recovered(stack)
+    ends(stack, cluster)
 
 
 @SOAK
-def test_a_killed_image_change_is_put_right_by_recover_and_the_next_up_finishes_it(stack: Stack, cluster: Cluster):
+@pytest.mark.parametrize("start", ["stack", "acs", "volcengine"])
+def test_runs_killed_at_any_step_are_put_right_by_recover(
+    request: pytest.FixtureRequest, cluster: Cluster, dice: random.Random, budget: float, start: str
+):
+    """Every moment of the event log once, in an order that the seed decides, for as long as the budget lasts."""
+    end = time.monotonic() + budget
+    stack = request.getfixturevalue(start)
+    stack.up()
+    moments = [("up", moment) for moment in range(1, 2 * len(stack.steps()) + 1)]
+    ends(stack, cluster)
+    moments += [("destroy", moment) for moment in range(1, 2 * len(stack.steps()) + 1)]
+    dice.shuffle(moments)
+    for done, (command, moment) in enumerate(moments):
+        if time.monotonic() > end:
+            print(f"{done} of {len(moments)} moments")
+            break
+        print(f"{command} killed at moment {moment}")
+        if command == "destroy":
+            stack.up()
+        if not stack.kill_at(moment, command, *(["--exclude-protected"] if command == "destroy" else [])):
+            continue
+        if command == "up" and dice.random() < 0.5:
+            goes_on(stack, cluster)
+        else:
+            recovered(stack)
+        ends(stack, cluster)
+
+
+def test_an_update_that_was_interrupted_and_taken_back_is_taken_back_in_the_cluster_too(stack: Stack, cluster: Cluster):
     stack.services["ds"]["podAnnotations"] = SLOW
     stack.up()
-    stack.services["ds"]["engine"]["image"] = "vllm/vllm-openai:v0.7.2"
+    image = stack.services["ds"]["engine"]["image"]
     before = cluster.group()["metadata"]["generation"]
+    stack.services["ds"]["engine"]["image"] = "vllm/vllm-openai:v0.7.2"
     run = stack.begin("up")
     cluster.wait("the change has arrived", lambda: cluster.group()["metadata"]["generation"] > before)
-    stack.interrupt(run, signal.SIGKILL)
-    stack.ops("recover", stack.name)
+    stack.interrupt(run, signal.SIGINT)
+    stack.services["ds"]["engine"]["image"] = image
+    stack.write()
+    said = stack.ops("recover", stack.name)
+    assert "LeaderWorkerSet default/ds: is not what the state says; the next up writes it again" in said
     stack.up()
-    assert cluster.ready() and "9 unchanged" in stack.up("--expect-no-changes")
+    template = cluster.group()["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
+    assert template["spec"]["containers"][0]["image"] == image
+    stack.refresh("--expect-no-changes")
 
 
 def test_recover_keeps_off_a_living_run_and_has_nothing_to_do_after_one_that_ended(stack: Stack, cluster: Cluster):
@@ -124,27 +161,3 @@ def test_recover_leaves_alone_what_is_not_ours(stack: Stack, cluster: Cluster):
         cluster.custom.delete_namespaced_custom_object(
             "leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets", "ds"
         )
-
-
-def releases(cluster: Cluster) -> list[str]:
-    """What Helm has installed, or is at."""
-    return [
-        each.metadata.name for each in cluster.core.list_secret_for_all_namespaces(label_selector="owner=helm").items
-    ]
-
-
-def test_charts_cut_off_amid_install_and_uninstall_are_in_the_state_or_out_of_it(acs: Stack, cluster: Cluster):
-    run = acs.begin("up")
-    cluster.wait("Helm is at it", has(cluster, "Release/sh.helm.release.v1.lws.v1"))
-    acs.interrupt(run, signal.SIGKILL)
-    said = acs.ops("recover", acs.name)
-    assert "Release lws-system/lws: was made; taken into the state" in said and pending(acs) == []
-    acs.up()
-    acs.refresh("--expect-no-changes")
-
-    run = acs.begin("destroy", "--exclude-protected")
-    cluster.wait("one is gone", lambda: len(releases(cluster)) < 2, 60)
-    acs.interrupt(run, signal.SIGKILL)
-    acs.ops("recover", acs.name)
-    acs.destroy("--exclude-protected")
-    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,14 @@ from components.credentials import KeyPair
 from components.model_bucket import ModelBucket, ModelBucketArgs, identity_name
 from components.volcengine import volcengine_provider
 from local import pulumi_home
+from ops import clouds
 from tests.engine.clouds import BUCKETS, Cloud
 from tests.engine.small_program import Engine
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 PROVIDERS = {"acs": alicloud_provider, "volcengine": volcengine_provider}
+KEY_VARIABLES = {"acs": "ALICLOUD_ACCESS_KEY", "volcengine": "VOLCENGINE_ACCESS_KEY"}
 OSS = ModelBucketArgs(
     stack="test", bucket="weights-1", region="cn-hangzhou", prefix="models/Qwen3-32B", abort_upload_days=3, keep=False
 )
@@ -274,7 +277,7 @@ def test_what_somebody_removed_on_volcengine_fails_a_refresh_and_readmes_ways_ou
 def test_users_forgotten_for_keys_that_the_cloud_does_not_know_are_removed_by_hand_and_made_anew(
     engine: Engine, cloud: Cloud, args: ModelBucketArgs
 ) -> None:
-    variable = {"acs": "ALICLOUD_ACCESS_KEY", "volcengine": "VOLCENGINE_ACCESS_KEY"}[args.cloud]
+    variable = KEY_VARIABLES[args.cloud]
     good = cloud.environment[variable]
     assert engine.up(program(args)).ok
     cloud.environment[variable] = "denied"
@@ -289,3 +292,31 @@ def test_users_forgotten_for_keys_that_the_cloud_does_not_know_are_removed_by_ha
     outcome = engine.up()
     assert outcome.ok, outcome.output
     assert cloud.left()["users"] == names(args) and len(secrets(cloud)) == 2
+
+
+@BOTH
+def test_what_a_run_made_is_found_again_without_a_state_and_what_is_gone_is_not(
+    engine: Engine, cloud: Cloud, args: ModelBucketArgs, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    begun = datetime.now(timezone.utc)
+    assert engine.up(program(args)).ok
+    made = [each for each in engine.state()["resources"] if each["type"] in clouds.KINDS]
+    regions = {each["urn"]: args.region for each in made}
+    found = clouds.find(made, regions)
+    unlisted = {each["urn"] for each in made if clouds.KINDS[each["type"]].lookup is None}
+    assert {urn: [item.id for item in items] for urn, items in found.items()} == {
+        each["urn"]: [each["id"]] for each in made if each["urn"] not in unlisted
+    }
+    bucket = next(each["urn"] for each in made if each["type"].endswith(":Bucket"))
+    assert found[bucket][0].is_since(begun) and not found[bucket][0].is_since(begun + timedelta(days=1))
+
+    assert engine.destroy().ok
+    gone = clouds.find(made, regions)
+    # A user's attachments and keys are asked for by the user, whom the cloud does not know any more.
+    asked = {each["urn"] for each in made if "userName" in each["inputs"] and not each["type"].endswith("/user:User")}
+    assert all(isinstance(gone[urn], str) if urn in asked else gone[urn] == [] for urn in gone)
+
+    monkeypatch.setenv(KEY_VARIABLES[args.cloud], "denied")
+    assert all(isinstance(answer, str) for answer in clouds.find(made, regions).values())

@@ -196,8 +196,7 @@ def test_one_of_two_models_goes_and_the_other_keeps_its_way_through_the_gateway(
     assert f"HTTPRoute/{twin}-router" not in cluster.ours() and f"HTTPRoute/{twin}-modelserve" not in cluster.ours()
     assert {f"HTTPRoute/{NAME}-modelserve", f"ReferenceGrant/{NAME}-gateway"} <= set(cluster.ours())
     assert fleets.way() == ways[NAME] and fleets.way(twin) == 400 and fleets.uids() == pods
-    volcengine.up("--expect-no-changes")
-    volcengine.refresh("--expect-no-changes")
+    volcengine.up("--refresh", "--expect-no-changes")
 
 
 def test_a_leaderworkerset_answers_beside_a_fleet_behind_the_same_gateway(

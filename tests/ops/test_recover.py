@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from ops.recover import Found, drop_torn_attributes, settle
-from ops.releases import Release
+from ops.clouds import KINDS, Item
+from ops.recover import Found, UnreadError, Verdict, compare, drop_torn_attributes, settle, verdict
+from ops.releases import Release, moment
 
 GROUP, CHART = "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet", "kubernetes:helm.sh/v3:Release"
-OURS, FOREIGN = Found(ours=True), Found(ours=False)
+KEY = "volcengine:iam/accessKey:AccessKey"
+FOREIGN = Found(ours=False)
 
 
 def group(**more: Any) -> dict[str, Any]:
@@ -26,9 +28,35 @@ def release(**more: Any) -> dict[str, Any]:
     return {"urn": f"urn:pulumi:dev::modelserve::{CHART}::addons-fluid", "type": CHART, "inputs": inputs, **more}
 
 
+def key(**more: Any) -> dict[str, Any]:
+    return {"urn": f"urn:pulumi:dev::modelserve::{KEY}::reader", "type": KEY, "inputs": {"userName": "r"}, **more}
+
+
 def state(*operations: tuple[str, dict[str, Any]], resources: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     pending = [{"type": kind, "resource": resource} for kind, resource in operations]
     return {"deployment": {"resources": resources or [], "pending_operations": pending}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "found", "outcome"),
+    [
+        ("creating", None, Verdict.NOT_MADE),
+        ("creating", Found(), Verdict.MADE),
+        ("creating", FOREIGN, Verdict.FOREIGN),
+        ("creating", Found(setting=True), Verdict.WRITTEN_AGAIN),
+        ("creating", Found(lost=True), Verdict.LOST),
+        ("creating", Found(unlisted=True), Verdict.UNLISTED),
+        ("updating", None, Verdict.GONE),
+        ("updating", Found(), Verdict.CHANGED),
+        ("updating", FOREIGN, Verdict.CHANGED),
+        ("deleting", None, Verdict.GONE),
+        ("deleting", Found(), Verdict.KEPT),
+        ("deleting", Found(going=True), Verdict.GOING),
+        ("deleting", Found(unlisted=True), Verdict.REPEATED),
+    ],
+)
+def test_each_cut_off_operation_has_one_outcome(operation: str, found: Found | None, outcome: Verdict):
+    assert verdict(operation, found) is outcome
 
 
 @pytest.mark.parametrize(
@@ -40,62 +68,128 @@ def state(*operations: tuple[str, dict[str, Any]], resources: list[dict[str, Any
 )
 def test_what_was_made_is_taken_into_the_state_as_not_yet_ready(made: dict[str, Any], said: str, id: str):
     found = state(("creating", made))
-    assert settle(found, lambda resource: OURS) == ([f"{said}: was made; taken into the state"], False)
+    [outcome] = settle(found, lambda resource: Found(id=id))
+    assert outcome.line == f"{said}: was made; taken into the state" and not outcome.is_reread
     [entry] = found["deployment"]["resources"]
     assert entry["id"] == id and entry["initErrors"] and entry["parent"] == "urn:parent"
     assert entry["outputs"] == entry["inputs"] and found["deployment"]["pending_operations"] == []
 
 
-@pytest.mark.parametrize("made", [group(), release()])
-def test_what_was_never_made_is_forgotten(made: dict[str, Any]):
+def test_what_a_cloud_made_is_taken_into_the_state_and_read_there():
+    made = {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "inputs": {"bucket": "b"}}
     found = state(("creating", made))
-    [line], foreign = settle(found, lambda resource: None)
-    assert line.endswith(": was not made; forgotten") and not foreign and found == state()
+    [outcome] = settle(found, lambda resource: Found(id="b"))
+    [entry] = found["deployment"]["resources"]
+    assert outcome.line == "Bucket bucket: was made; taken into the state" and outcome.is_reread
+    assert entry["id"] == "b" and "initErrors" not in entry
 
 
-@pytest.mark.parametrize("made", [group(), release()])
-def test_somebody_elses_of_that_name_is_left_alone_and_named(made: dict[str, Any]):
-    found = state(("creating", made))
-    [line], foreign = settle(found, lambda resource: FOREIGN)
-    assert foreign and ": is there but not this stack's" in line and found == state()
+def test_a_key_whose_secret_died_with_its_maker_is_entered_only_to_be_deleted():
+    found = state(("creating", key()), resources=[key(id="known")])
+    settle(found, lambda resource: Found(id="lost", lost=True))
+    assert [(each["id"], each.get("delete", False)) for each in found["deployment"]["resources"]] == [
+        ("known", False),
+        ("lost", True),
+    ]
+
+
+@pytest.mark.parametrize("found", [None, FOREIGN, Found(setting=True), Found(unlisted=True)])
+def test_what_is_not_there_or_not_ours_to_keep_is_forgotten(found: Found | None):
+    stood = state(("creating", group()))
+    settle(stood, lambda resource: found)
+    assert stood == state()
+
+
+def test_what_could_not_be_looked_up_stays_pending_with_the_reason():
+    def look(resource: dict[str, Any]) -> Found | None:
+        raise UnreadError("no such host")
+
+    found = state(("creating", group()))
+    [outcome] = settle(found, look)
+    assert outcome.line.endswith("could not be looked up (no such host)") and found == state(("creating", group()))
 
 
 def test_an_older_entry_of_the_same_urn_is_replaced_not_doubled():
     found = state(("creating", group()), resources=[group(id="old"), {"urn": "other"}])
-    settle(found, lambda resource: OURS)
+    settle(found, lambda resource: Found())
     assert [each["urn"] for each in found["deployment"]["resources"]] == ["other", group()["urn"]]
 
 
 @pytest.mark.parametrize("kind", ["deleting", "updating"])
-@pytest.mark.parametrize("gone", [group(id="default/ds"), release(id="fluid-system/ack-fluid")])
+@pytest.mark.parametrize("gone", [group(id="default/ds"), release(id="fluid-system/ack-fluid"), key(id="k")])
 def test_what_is_gone_leaves_the_state(kind: str, gone: dict[str, Any]):
     replaced = copy.deepcopy(gone) | {"id": "another"}
     found = state((kind, gone), resources=[copy.deepcopy(gone), replaced])
-    [line], foreign = settle(found, lambda resource: None)
-    assert line.endswith(": is gone; taken out of the state") and not foreign
+    settle(found, lambda resource: None)
     assert found == state(resources=[replaced])
+
+
+def test_nothing_in_the_state_names_what_has_left_it():
+    urn = group()["urn"]
+    other = {"urn": "o", "dependencies": ["a", urn], "propertyDependencies": {"spec": [urn]}, "deletedWith": urn}
+    found = state(("deleting", group(id="x")), resources=[group(id="x"), other])
+    settle(found, lambda resource: None)
+    assert found == state(resources=[{"urn": "o", "dependencies": ["a"], "propertyDependencies": {"spec": []}}])
 
 
 @pytest.mark.parametrize("kind", ["updating", "deleting"])
 def test_what_was_being_changed_is_written_again_by_the_next_up_even_by_the_program_of_before(kind: str):
     found = state((kind, group(id="default/ds")), resources=[group(id="default/ds")])
-    settle(found, lambda resource: OURS)
+    settle(found, lambda resource: Found())
     [entry] = found["deployment"]["resources"]
     assert entry["initErrors"] and found["deployment"]["pending_operations"] == []
 
 
 def test_what_is_still_going_stays_in_the_state_and_is_said():
     found = state(("deleting", group(id="default/ds")), resources=[group(id="default/ds")])
-    [line], _ = settle(found, lambda resource: Found(ours=True, going=True))
-    assert "is still being deleted" in line and found == state(resources=[group(id="default/ds")])
+    [outcome] = settle(found, lambda resource: Found(going=True))
+    assert "is still being deleted" in outcome.line and found == state(resources=[group(id="default/ds")])
 
 
-def test_what_only_a_clouds_plugin_could_look_up_is_forgotten_with_what_to_do_if_it_exists():
-    bucket = {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "inputs": {}}
-    found = state(("creating", bucket))
-    [line], foreign = settle(found, lambda resource: None)
-    assert line.startswith("alicloud:oss/bucket:Bucket bucket: whether it was made is unknown; forgotten: ")
-    assert "`pulumi import` it" in line and not foreign and found == state()
+def test_what_the_cluster_has_otherwise_is_marked_or_taken_out_and_the_rest_is_left_as_it_is():
+    waiting, doomed = group(urn="waiting", initErrors=["not yet"]), group(urn="doomed", delete=True)
+    resources = [group(urn=name) for name in ("same", "differs", "gone")] + [waiting, doomed, key(urn="elsewhere")]
+    found, looks = state(resources=resources), {"differs": Verdict.DIFFERS, "gone": Verdict.GONE}
+    outcomes = compare(found, copy.deepcopy(found), lambda resource: looks.get(resource["urn"]))
+    assert [(each.resource["urn"], each.verdict) for each in outcomes] == list(looks.items())
+    left = {each["urn"]: each.get("initErrors") for each in found["deployment"]["resources"]}
+    assert left.pop("differs") and left == {"same": None, "waiting": ["not yet"], "doomed": None, "elsewhere": None}
+
+
+def test_the_cluster_is_compared_with_secrets_in_plain_and_the_state_keeps_them_encrypted():
+    mark = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
+    hidden, open_ = (
+        group(inputs={"data": mark | {"ciphertext": "x"}}),
+        group(inputs={"data": mark | {"plaintext": '"v"'}}),
+    )
+    found, seen = state(resources=[hidden]), []
+    compare(found, state(resources=[open_]), lambda resource: seen.append(resource["inputs"]))
+    assert seen == [{"data": "v"}] and found == state(resources=[hidden])
+
+
+@pytest.mark.parametrize(
+    ("made", "since", "ours"),
+    [
+        ("2026-11-29", "2026-11-29T10:00:00.5Z", True),
+        ("2026-11-28", "2026-11-29T10:00:00Z", False),
+        ("2026-11-29T10:00:00.000Z", "2026-11-29T18:00:00.5+08:00", True),
+        ("2026-11-29T09:59:59.000Z", "2026-11-29T10:00:00Z", False),
+        (None, "2026-11-29T10:00:00Z", False),
+    ],
+)
+def test_a_bucket_is_of_the_run_as_far_as_the_cloud_tells_when_it_was_made(made: str | None, since: str, ours: bool):
+    assert Item("b", made).is_since(moment(since)) is ours
+
+
+def test_every_type_that_buckets_and_their_users_are_made_of_can_be_looked_up_and_no_other():
+    from local.providers.alicloud.provider import Provider as Alicloud
+    from local.providers.volcengine.provider import Provider as Volcengine
+
+    played = {**Alicloud.kinds, **Volcengine.kinds}
+    assert KINDS.keys() == played.keys()
+    asked = {kind.lookup.function: set(kind.lookup.arguments) for kind in KINDS.values() if kind.lookup}
+    functions = {**Alicloud.functions, **Volcengine.functions}
+    assert asked.keys() == functions.keys()
 
 
 @pytest.mark.parametrize(

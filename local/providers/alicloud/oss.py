@@ -9,7 +9,7 @@ from typing import Any
 
 from local.providers.alicloud.errors import permit, refused
 from local.providers.cloud import Cloud, CloudError
-from local.providers.kinds import Kind
+from local.providers.kinds import Function, Kind
 from local.providers.wire import Properties
 from planning.catalog import fact
 
@@ -169,5 +169,23 @@ KINDS = {
         read=_read_block,
         update=_put_block,
         delete=_delete_block,
+    ),
+}
+
+
+def _list_buckets(cloud: Cloud, asked: Properties) -> Properties:
+    """The account's buckets, of every region."""
+    matching = re.compile(asked.get("nameRegex", ""))
+    found = [
+        {"name": name, "creationDate": bucket["creationDate"], "location": f"oss-{bucket['region']}"}
+        for name, bucket in cloud.buckets.items()
+        if bucket["owner"] == ACCOUNT and matching.search(name)
+    ]
+    return {"buckets": found}
+
+
+FUNCTIONS = {
+    "alicloud:oss/getBuckets:getBuckets": Function(
+        service="oss", arguments=frozenset({"nameRegex"}), answer=_list_buckets
     ),
 }

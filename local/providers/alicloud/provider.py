@@ -16,6 +16,7 @@ class Provider(CloudProvider):
 
     name, version = "alicloud", "4.0.0"
     kinds = oss.KINDS | ram.KINDS
+    functions = oss.FUNCTIONS | ram.FUNCTIONS
     region_variable, default_region = "ALICLOUD_REGION", "cn-beijing"
     key_variables = (
         ("ALICLOUD_ACCESS_KEY", "ALIBABA_CLOUD_ACCESS_KEY_ID"),

@@ -8,7 +8,7 @@ import secrets
 from local.providers.alicloud.errors import permit, refused
 from local.providers.cloud import Cloud, CloudError
 from local.providers.identities import Identities, held_by, letters, now
-from local.providers.kinds import Kind
+from local.providers.kinds import Function, Kind
 from local.providers.wire import Properties
 from planning.catalog import fact
 
@@ -65,12 +65,21 @@ def _create_user(cloud: Cloud, news: Properties) -> str:
 def _read_user(cloud: Cloud, user_id: str, state: Properties) -> Properties:
     name = _name_of(cloud, user_id)
     _IDENTITIES.need(cloud, "users", name)
-    return {"name": name}
+    return {"name": name} | {key: state[key] for key in ("force",) if key in state}
+
+
+def _update_user(cloud: Cloud, user_id: str, news: Properties) -> None:
+    if news["name"] != _name_of(cloud, user_id):
+        raise CloudError("a new name in place is not played here: the program makes a renamed user anew")
 
 
 def _delete_user(cloud: Cloud, user_id: str, state: Properties) -> None:
     name = _name_of(cloud, user_id)
     _IDENTITIES.need(cloud, "users", name)
+    if state.get("force"):
+        for table in (cloud.keys, cloud.attachments):
+            for held in held_by(table, name):
+                del table[held]
     if held_by(cloud.keys, name) or held_by(cloud.attachments, name):
         held = "any access keys, login profile, groups, policies, or MFA device attached"
         hint = "You can force the deletion of the user by setting force equals true."
@@ -152,10 +161,12 @@ KINDS = {
         label="alicloud_ram_user",
         service="ram",
         required=frozenset({"name"}),
+        optional=frozenset({"force"}),
         forgets=True,
         forgiving=True,
         create=_create_user,
         read=_read_user,
+        update=_update_user,
         delete=_delete_user,
     ),
     "alicloud:ram/policy:Policy": Kind(
@@ -189,5 +200,28 @@ KINDS = {
         create=_create_key,
         read=_read_key,
         delete=_IDENTITIES.delete_key,
+    ),
+}
+
+
+def _list_users(cloud: Cloud, asked: Properties) -> Properties:
+    matching = re.compile(asked.get("nameRegex", ""))
+    return {"users": [{"id": user["id"], "name": name} for name, user in cloud.users.items() if matching.search(name)]}
+
+
+def _list_policies(cloud: Cloud, asked: Properties) -> Properties:
+    """All custom ones, or those of a user, who must be there."""
+    names = list(cloud.policies)
+    if user := asked.get("userName"):
+        _IDENTITIES.need(cloud, "users", user)
+        names = [cloud.attachments[key]["policy"] for key in held_by(cloud.attachments, user)]
+    matching = re.compile(asked.get("nameRegex", ""))
+    return {"policies": [{"policyName": name, "type": "Custom"} for name in names if matching.search(name)]}
+
+
+FUNCTIONS = {
+    "alicloud:ram/getUsers:getUsers": Function(service="ram", arguments=frozenset({"nameRegex"}), answer=_list_users),
+    "alicloud:ram/getPolicies:getPolicies": Function(
+        service="ram", arguments=frozenset({"enableDetails", "nameRegex", "type", "userName"}), answer=_list_policies
     ),
 }

@@ -7,7 +7,7 @@ import secrets
 
 from local.providers.cloud import Cloud, CloudError
 from local.providers.identities import Identities, held_by, letters, now
-from local.providers.kinds import Kind
+from local.providers.kinds import Function, Kind
 from local.providers.volcengine.errors import ACCOUNT, permit, refused
 from local.providers.wire import Properties
 from planning.catalog import fact
@@ -166,5 +166,40 @@ KINDS = {
         read=_read_key,
         # It makes the key inactive first, and waits to see it so: one that is gone never is.
         delete=_IDENTITIES.delete_key,
+    ),
+}
+
+
+def _list_users(cloud: Cloud, asked: Properties) -> Properties:
+    """Those in whose name the query stands."""
+    names = [name for name in cloud.users if asked.get("query", "") in name]
+    return {"users": [{"userName": name, "createDate": cloud.users[name]["createDate"]} for name in names]}
+
+
+def _list_policies(cloud: Cloud, asked: Properties) -> Properties:
+    return {"policies": [{"policyName": name, "policyType": "Custom"} for name in cloud.policies]}
+
+
+def _list_attachments(cloud: Cloud, asked: Properties) -> Properties:
+    user = asked["userName"]
+    _IDENTITIES.need(cloud, "users", user)
+    held = [cloud.attachments[key] for key in held_by(cloud.attachments, user)]
+    return {"policies": [{"policyName": each["policy"], "policyType": each["type"]} for each in held]}
+
+
+def _list_keys(cloud: Cloud, asked: Properties) -> Properties:
+    user = asked["userName"]
+    _IDENTITIES.need(cloud, "users", user)
+    return {"accessKeyMetadatas": [{"userName": user, "accessKeyId": key} for key in held_by(cloud.keys, user)]}
+
+
+FUNCTIONS = {
+    "volcengine:iam/getUsers:getUsers": Function(service="iam", arguments=frozenset({"query"}), answer=_list_users),
+    "volcengine:iam/getPolicies:getPolicies": Function(service="iam", arguments=frozenset(), answer=_list_policies),
+    "volcengine:iam/getUserPolicyAttachments:getUserPolicyAttachments": Function(
+        service="iam", arguments=frozenset({"userName"}), answer=_list_attachments
+    ),
+    "volcengine:iam/getAccessKeys:getAccessKeys": Function(
+        service="iam", arguments=frozenset({"userName"}), answer=_list_keys
     ),
 }

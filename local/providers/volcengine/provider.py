@@ -14,6 +14,7 @@ class Provider(CloudProvider):
 
     name, version = "volcengine", "0.0.47"
     kinds = tos.KINDS | iam.KINDS
+    functions = tos.FUNCTIONS | iam.FUNCTIONS
     region_variable, default_region = "VOLCENGINE_REGION", ""
     key_variables = (("VOLCENGINE_ACCESS_KEY",), ("VOLCENGINE_SECRET_KEY",))
     no_keys = "access_key and secret_key are required"

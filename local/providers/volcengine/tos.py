@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from local.providers.cloud import Cloud, CloudError
-from local.providers.kinds import Kind
+from local.providers.kinds import Function, Kind
 from local.providers.volcengine.errors import ACCOUNT, permit, refused
 from local.providers.wire import Properties
 from planning.catalog import fact
@@ -146,5 +146,22 @@ KINDS: dict[str, Kind] = {
     ),
     "volcengine:tos/bucketLifecycle:BucketLifecycle": _setting_of_a_bucket(
         "tos_bucket_lifecycle", "rules", "lifecycle"
+    ),
+}
+
+
+def _list_buckets(cloud: Cloud, asked: Properties) -> Properties:
+    """The account's buckets of this region."""
+    found = [
+        {"name": name, "creationDate": bucket["creationDate"], "location": bucket["region"]}
+        for name, bucket in cloud.buckets.items()
+        if bucket["owner"] == ACCOUNT and bucket["region"] == cloud.region and asked.get("bucketName", name) == name
+    ]
+    return {"buckets": found}
+
+
+FUNCTIONS = {
+    "volcengine:tos/getBuckets:getBuckets": Function(
+        service="tos", arguments=frozenset({"bucketName"}), answer=_list_buckets
     ),
 }
