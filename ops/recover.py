@@ -128,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
     if torn := drop_torn_attributes(json.loads(_pulumi("whoami", "--verbose", "--json"))["url"], args.stack):
         print(f"{args.stack}: removed {torn.name}, which the kill had left empty: the state beside it is whole")
     cluster.since = _unlock(args.stack, force=args.force)
-    state = json.loads(_pulumi("stack", "export", "-s", args.stack))
+    exported = _pulumi("stack", "export", "-s", args.stack)
+    state = json.loads(exported)
     pending = _pending(state)
     left = orphans.plugins(Path.cwd())
     if left:
@@ -143,11 +144,10 @@ def run(args: argparse.Namespace) -> int:
     outcomes = settle(state, look)
     shown = json.loads(_pulumi("stack", "export", "--show-secrets", "-s", args.stack))
     outcomes += compare(state, shown, cluster.compare)
-    if not outcomes:
-        print(f"{args.stack}: nothing is pending, and the cluster has what the state says")
-        return 0
-    _pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
-    print("\n".join(outcome.line for outcome in outcomes))
+    if state != json.loads(exported):
+        _pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
+    nothing = f"{args.stack}: nothing is pending, and the cluster has what the state says"
+    print("\n".join(outcome.line for outcome in outcomes) or nothing)
     reread = [outcome.resource["urn"] for outcome in outcomes if outcome.is_reread]
     if reread:
         targets = [word for urn in reread for word in ("--target", urn)]
@@ -199,6 +199,8 @@ def settle(state: dict[str, Any], look: Look) -> list[Outcome]:
     outcomes, kept = [], []
     for operation in _pending(state):
         resource = operation["resource"]
+        if not _is_real(resource):
+            continue
         try:
             found = look(resource)
         except UnreadError as error:
@@ -253,6 +255,11 @@ def _revealed(value: Any) -> Any:
             return json.loads(value["plaintext"])
         return {key: _revealed(item) for key, item in value.items()}
     return [_revealed(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_real(resource: Resource) -> bool:
+    """Whether there is anything of it outside of the state: of a component and a provider there is not."""
+    return resource.get("custom", False) and not resource["type"].startswith("pulumi:providers:")
 
 
 def _is_in_cluster(resource: Resource) -> bool:

@@ -9,16 +9,44 @@ from components.aibrix import gateway_addon
 from components.cluster_addons import Addon
 from planning import addons
 from planning.aibrix_install import Images
+from stacks import downloads
 from stacks.clouds import AddonChoice
 from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix
+from stacks.downloads import OWN, PROJECT, DownloadError, Pins
 from stacks.refusals import ConfigError, Refusal
-
-PROJECT = Path(__file__).parent.parent
 
 
 def wanted(config: StackConfig) -> list[Addon]:
-    """The add-ons to install or adopt; those that are there already (`install: false`) are not among them."""
-    return [_mirrored(addon, config) if is_catalogs else addon for addon, is_catalogs in _chosen(config)]
+    """The add-ons to install or adopt; those that are there already (`install: false`) are not among them.
+
+    A chart is a file on this machine, where `provide_charts` has put it: the plugin loads it at every preview, which is
+    not to need another network than the cluster's.
+    """
+    return [replace(addon, chart=_local(addon), repo=None) if _is_remote(addon) else addon for addon in _all(config)]
+
+
+def provide_charts(config: StackConfig, pins: Pins | None = None, folder: Path = PROJECT) -> None:
+    """Puts every chart where `wanted` says that it is, fetched if it is not on this machine yet.
+
+    `folder` is that of the program. Raises ConfigError for those that cannot be had.
+    """
+    require_charts(config, folder)
+    refusals = []
+    for addon in _all(config):
+        place = folder / _local(addon)
+        if not _is_remote(addon):
+            continue
+        advice = f"mirror it: {_pull(addon, 'charts')}; then write addons.charts: charts"
+        try:
+            content = downloads.chart(
+                addon.chart, addon.repo, addon.version, downloads.cache("charts"), pins or Pins(), advice
+            )
+            if not place.is_file() or place.read_bytes() != content:
+                downloads.write(place, content)
+        except DownloadError as error:
+            refusals.append(Refusal(f"addons.{addon.name}", f"{addon.chart} {addon.version}", error.why, error.instead))
+    if refusals:
+        raise ConfigError(refusals)
 
 
 def require_charts(config: StackConfig, folder: Path = PROJECT) -> None:
@@ -35,11 +63,30 @@ def require_charts(config: StackConfig, folder: Path = PROJECT) -> None:
     for addon, is_catalogs in _chosen(config):
         there = Path(_mirrored(addon, config).chart)
         if is_catalogs and not addon.adopt and not (folder / there).is_file():
-            source = f"{addon.chart} --repo {addon.repo}" if addon.repo else addon.chart
-            pull = f"helm pull {source} --version {addon.version} --destination {charts}"
+            pull = _pull(addon, charts)
             missing.append(Refusal("addons.charts", charts, f"has no {there.name}", f"run: {pull}"))
     if missing:
         raise ConfigError(missing)
+
+
+def _all(config: StackConfig) -> list[Addon]:
+    return [_mirrored(addon, config) if is_catalogs else addon for addon, is_catalogs in _chosen(config)]
+
+
+def _is_remote(addon: Addon) -> bool:
+    return not addon.adopt and (addon.repo is not None or "://" in addon.chart)
+
+
+def _local(addon: Addon) -> str:
+    """Relative, because it is an input of a resource; by its origin, because two may have a chart of the same name."""
+    origin = addon.repo or addon.chart.rpartition("/")[0]
+    archive = addons.archive(addons.chart_name(addon.chart), addon.version)
+    return f"./{OWN}/charts/{origin.partition('://')[2].strip('/')}/{archive}"
+
+
+def _pull(addon: Addon, folder: str) -> str:
+    source = f"{addon.chart} --repo {addon.repo}" if addon.repo else addon.chart
+    return f"helm pull {source} --version {addon.version} --destination {folder}"
 
 
 def _chosen(config: StackConfig) -> list[tuple[Addon, bool]]:

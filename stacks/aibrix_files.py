@@ -13,6 +13,7 @@ from components.kubernetes import Manifest
 from planning import aibrix_install
 from planning.errors import PlanError
 from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix, uses_aibrix
+from stacks.downloads import OWN, PROJECT, Pins, cache
 from stacks.manifests import load
 from stacks.refusals import ConfigError, Refusal
 
@@ -20,8 +21,6 @@ from stacks.refusals import ConfigError, Refusal
 # AIBrix.
 _INSTEAD = "MODELSERVE_MANIFESTS"
 _EQUIP = "add it by `python -m local up --cloud volcengine`"
-# Files that the program writes for the plugins that it runs, below the stack's project.
-_OWN, _PROJECT = ".modelserve", Path(__file__).parent.parent
 
 
 def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
@@ -48,7 +47,8 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
         try:
             found[name] = load(
                 reference,
-                _cache(),
+                cache("manifests"),
+                Pins(),
                 instead=Path(shadow) if shadow and name not in own else None,
                 advice=f"put the file on this machine and write its path as {path}",
             )
@@ -67,7 +67,7 @@ def chart(release: str, files: Mapping[str, str]) -> str:
     """
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:8]
     name = f"aibrix-kinds-{release}-{digest}"
-    target = _PROJECT / _OWN / name
+    target = PROJECT / OWN / name
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
@@ -81,9 +81,4 @@ def chart(release: str, files: Mapping[str, str]) -> str:
                 # Another run was faster; what it made is the same.
                 if not target.is_dir():
                     raise
-    return f"./{_OWN}/{name}"
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "modelserve" / "manifests"
+    return f"./{OWN}/{name}"

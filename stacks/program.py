@@ -48,10 +48,10 @@ def build(
 
 def _look_around(config: StackConfig) -> None:
     """Refuses what only this machine or the cluster can tell."""
-    if config.addons.charts:
+    if config.cloud.kind != "local":
         from stacks import addons
 
-        addons.require_charts(config)
+        addons.provide_charts(config)
     if isinstance(config.cloud, VolcengineCloud):
         from stacks import kuberay_look
 

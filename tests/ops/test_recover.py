@@ -20,16 +20,18 @@ FOREIGN = Found(ours=False)
 def group(**more: Any) -> dict[str, Any]:
     metadata = {"name": "ds", "namespace": "default"}
     inputs = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "metadata": metadata}
-    return {"urn": f"urn:pulumi:dev::modelserve::{GROUP}::ds", "type": GROUP, "inputs": inputs, **more}
+    return {"urn": f"urn:pulumi:dev::modelserve::{GROUP}::ds", "type": GROUP, "custom": True, "inputs": inputs, **more}
 
 
 def release(**more: Any) -> dict[str, Any]:
     inputs = {"name": "ack-fluid", "namespace": "fluid-system", "timeout": 600}
-    return {"urn": f"urn:pulumi:dev::modelserve::{CHART}::addons-fluid", "type": CHART, "inputs": inputs, **more}
+    urn = f"urn:pulumi:dev::modelserve::{CHART}::addons-fluid"
+    return {"urn": urn, "type": CHART, "custom": True, "inputs": inputs, **more}
 
 
 def key(**more: Any) -> dict[str, Any]:
-    return {"urn": f"urn:pulumi:dev::modelserve::{KEY}::reader", "type": KEY, "inputs": {"userName": "r"}, **more}
+    urn = f"urn:pulumi:dev::modelserve::{KEY}::reader"
+    return {"urn": urn, "type": KEY, "custom": True, "inputs": {"userName": "r"}, **more}
 
 
 def state(*operations: tuple[str, dict[str, Any]], resources: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def test_what_was_made_is_taken_into_the_state_as_not_yet_ready(made: dict[str, 
 
 
 def test_what_a_cloud_made_is_taken_into_the_state_and_read_there():
-    made = {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "inputs": {"bucket": "b"}}
+    made = {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "custom": True, "inputs": {"bucket": "b"}}
     found = state(("creating", made))
     [outcome] = settle(found, lambda resource: Found(id="b"))
     [entry] = found["deployment"]["resources"]
@@ -107,6 +109,13 @@ def test_what_could_not_be_looked_up_stays_pending_with_the_reason():
     found = state(("creating", group()))
     [outcome] = settle(found, look)
     assert outcome.line.endswith("could not be looked up (no such host)") and found == state(("creating", group()))
+
+
+@pytest.mark.parametrize("kind", ["pulumi:pulumi:Stack", "pulumi:providers:alicloud"])
+def test_what_is_nowhere_but_in_the_state_is_not_looked_up(kind: str):
+    entry = {"urn": f"u::{kind}::a", "type": kind, "custom": kind.startswith("pulumi:providers:")}
+    found = state(("creating", entry))
+    assert settle(found, lambda resource: pytest.fail("looked up")) == [] and found == state()
 
 
 def test_an_older_entry_of_the_same_urn_is_replaced_not_doubled():

@@ -22,8 +22,16 @@ def config(stack: str, **values: Any) -> StackConfig:
     [
         ("charts", [("./charts/lws-0.9.0.tgz", None), ("./charts/ack-fluid-1.0.13.tgz", None)]),
         ("/srv/charts/", [("/srv/charts/lws-0.9.0.tgz", None), ("/srv/charts/ack-fluid-1.0.13.tgz", None)]),
-        ("oci://a.example/charts", [("oci://a.example/charts/lws", None), ("oci://a.example/charts/ack-fluid", None)]),
-        ("https://a.example/charts", [(name, "https://a.example/charts") for name in ("lws", "ack-fluid")]),
+        *(
+            (
+                f"{scheme}://a.example/x",
+                [
+                    ("./.modelserve/charts/a.example/x/lws-0.9.0.tgz", None),
+                    ("./.modelserve/charts/a.example/x/ack-fluid-1.0.13.tgz", None),
+                ],
+            )
+            for scheme in ("oci", "https")
+        ),
     ],
 )
 def test_every_chart_comes_from_a_folder_a_registry_or_a_repository(charts: str, found: list[tuple[str, str | None]]):
@@ -40,7 +48,7 @@ def test_envoy_gateways_chart_is_among_them():
 def test_a_chart_of_the_users_own_and_an_adopted_release_are_left_alone():
     own = {"install": True, "chart": "oci://b.example/lws"}
     found = wanted(config("acs", addons__charts="charts", addons__lws=own, addons__fluid={"install": "adopt"}))
-    assert found[0].chart == "oci://b.example/lws" and "charts/" not in found[1].chart.partition("//")[0]
+    assert found[0].chart == "./.modelserve/charts/b.example/lws-0.10.0.tgz" and not found[1].chart.startswith("./")
 
 
 def test_what_a_folder_lacks_is_refused_with_how_to_get_it(tmp_path: Path):

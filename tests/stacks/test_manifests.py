@@ -11,7 +11,8 @@ import requests
 import yaml
 
 from planning.errors import PlanError
-from stacks.manifests import load
+from stacks import manifests
+from stacks.downloads import Pins
 
 URL = "https://example.com/releases/v1/core-v1.yaml"
 ADVICE = "write its path in addons.aibrix.manifests.core"
@@ -26,6 +27,11 @@ kind: Secret
 metadata: {name: b}
 """
 DOCUMENTS = [each for each in yaml.safe_load_all(TEXT) if each]
+
+
+def load(reference: str, cache: Path, **options: Any) -> list[dict[str, Any]]:
+    return manifests.load(reference, cache, Pins(cache / "lock.json"), **options)
+
 
 Serve = Callable[..., list[str]]
 

@@ -1,0 +1,190 @@
+"""Files that others release: fetched once, kept on this machine, and the same for ever.
+
+A release's files do not change; one that does is another's, or was changed on its way. So what was fetched first is
+pinned by its digest in `modelserve.lock.json`, which belongs to the stack files and into version control, and anything
+else is refused from then on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import yaml
+
+from planning.errors import PlanError
+
+_TIMEOUT_SECONDS = (10, 60)  # to connect, and between two pieces of the answer
+# https://github.com/helm/helm/blob/v3.18.6/pkg/registry/constants.go
+_CHART_LAYER = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
+PROJECT = Path(__file__).parent.parent
+OWN = ".modelserve"
+"""The folder below the project with what the program writes for the plugins that it runs."""
+LOCK = PROJECT / "modelserve.lock.json"
+
+
+def cache(kind: str) -> Path:
+    """Where fetched files of a kind are kept, for all projects of this user."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "modelserve" / kind
+
+
+class DownloadError(PlanError):
+    """What cannot be had, or is not what it was: `why`, and in `instead` what to do."""
+
+    def __init__(self, address: str, why: str, instead: str) -> None:
+        super().__init__(f"{address}: {why}; {instead}")
+        self.why, self.instead = why, instead
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The digests in a lock file; one that is not there has none yet."""
+
+    file: Path = LOCK
+
+    def check(self, address: str, content: bytes, advice: str) -> None:
+        """Raises PlanError where this is not what the address gave first; keeps its digest where this is the first."""
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        known = self._read().get(address)
+        if known is None:
+            self._add(address, digest, advice)
+        elif known != digest:
+            why = f"is {digest}, and {self.file.name} says {known}: it was changed"
+            raise DownloadError(address, why, f"if its makers did that, delete its line there; {advice}")
+
+    def _add(self, address: str, digest: str, advice: str) -> None:
+        try:
+            # Previews of several stacks may meet here.
+            with self.file.with_name(f".{self.file.name}").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                pins = self._read() | {address: digest}
+                write(self.file, (json.dumps(pins, indent=2, sort_keys=True) + "\n").encode())
+        except OSError as error:
+            raise PlanError(
+                f"{address}: its digest cannot be kept in {self.file} ({error.strerror}); {advice}"
+            ) from None
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return json.loads(self.file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            raise PlanError(f"{self.file}: is not JSON; restore it from version control") from None
+
+
+def file(url: str, cache: Path, pins: Pins, advice: str, check: Callable[[bytes], object]) -> bytes:
+    """The content of a file at an https URL. What `check` raises of a fetched one keeps it from being kept."""
+    parts = urlsplit(url)
+    path = parts.path.strip("/")
+    if parts.scheme != "https" or not parts.hostname or not path or ".." in path.split("/"):
+        raise DownloadError(url, "is no https URL of a file", advice)
+    return _kept(url, cache / parts.netloc / path, pins, advice, lambda: _fetched(url, advice), check)
+
+
+def chart(chart: str, repo: str | None, version: str, cache: Path, pins: Pins, advice: str) -> bytes:
+    """The archive of a chart, out of an https repository or, by its oci:// address, out of a registry."""
+    address = f"{chart}:{version}" if chart.startswith("oci://") else f"{(repo or '').rstrip('/')}/{chart}:{version}"
+    place = cache / address.partition("://")[2].replace(":", "-")
+
+    def is_archive(content: bytes) -> None:
+        # A proxy's page of apologies must not be found again at the next run.
+        try:
+            tarfile.open(fileobj=io.BytesIO(content)).close()
+        except tarfile.TarError:
+            raise DownloadError(address, "what came is no archive", advice) from None
+
+    way = _pulled if chart.startswith("oci://") else _from_repository
+    return _kept(address, place.with_name(f"{place.name}.tgz"), pins, advice, lambda: way(address, advice), is_archive)
+
+
+def write(path: Path, content: bytes) -> None:
+    """All of it or nothing: two runs may meet here."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as fresh:
+        fresh.write(content)
+    os.chmod(fresh.name, 0o644)
+    os.replace(fresh.name, path)
+
+
+def _kept(
+    address: str,
+    place: Path,
+    pins: Pins,
+    advice: str,
+    fetch: Callable[[], bytes],
+    check: Callable[[bytes], object],
+) -> bytes:
+    if place.is_file():
+        content = place.read_bytes()
+        pins.check(address, content, f"{advice}; or delete {place}, to fetch it again")
+        return content
+    content = fetch()
+    check(content)
+    pins.check(address, content, advice)
+    write(place, content)
+    return content
+
+
+def _fetched(url: str, advice: str) -> bytes:
+    import requests  # as costly as a whole preview, and needed once
+
+    try:
+        answer = requests.get(url, timeout=_TIMEOUT_SECONDS)
+        answer.raise_for_status()
+    except requests.HTTPError as error:
+        raise DownloadError(url, f"the server answers {error.response.status_code}", advice) from None
+    except requests.RequestException as error:
+        raise DownloadError(url, f"cannot be fetched ({type(error).__name__})", advice) from None
+    return answer.content
+
+
+def _from_repository(address: str, advice: str) -> bytes:
+    """As Helm has it: the index of a repository says where each version of each chart is."""
+    whole, _, version = address.rpartition(":")
+    repo, _, name = whole.rpartition("/")
+    index = f"{repo}/index.yaml"
+    try:
+        entries = yaml.load(_fetched(index, advice), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["entries"]
+        listed = {entry["version"].removeprefix("v"): entry["urls"][0] for entry in entries.get(name, [])}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, IndexError):
+        raise DownloadError(index, "is no index of a chart repository", advice) from None
+    if version.removeprefix("v") not in listed:
+        raise DownloadError(address, "the repository has no such chart", advice)
+    return _fetched(urljoin(index, listed[version.removeprefix("v")]), advice)
+
+
+def _pulled(address: str, advice: str) -> bytes:
+    from oras.provider import Registry
+
+    class Impatient(Registry):
+        """Without the library's two minutes of further attempts, of which a preview would say nothing."""
+
+        do_request = Registry.do_request.__wrapped__
+
+    target = address.removeprefix("oci://").replace("+", "_")  # a tag has no plus: Helm writes it so
+    try:
+        registry = Impatient(hostname=target.partition("/")[0])
+        registry.session.request = functools.partial(registry.session.request, timeout=_TIMEOUT_SECONDS)
+        container = registry.get_container(target)
+        layers = [each for each in registry.get_manifest(container)["layers"] if each["mediaType"] == _CHART_LAYER]
+        with tempfile.TemporaryDirectory() as folder:
+            registry.download_blob(container, layers[0]["digest"], f"{folder}/chart")
+            content = Path(folder, "chart").read_bytes()
+    except Exception as error:  # the library raises its own, requests' and ValueErrors alike
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise DownloadError(address, f"cannot be pulled ({said[0][:120]})", advice) from None
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != layers[0]["digest"]:
+        raise DownloadError(address, "came damaged, with another digest than its registry says", advice)
+    return content
