@@ -23,7 +23,7 @@ API_VERSION = "data.fluid.io/v1alpha1"
 ATTEMPT = "modelserve.dev/attempt"
 """Annotation of a DataLoad: which try it is, absent at the first."""
 LOADS = "modelserve.dev/loads"
-"""Annotation of a DataLoad: the bytes that it is to bring in, and into how many workers."""
+"""Annotation of a DataLoad: into how many workers it is to bring the model."""
 MOUNT = "modelserve.dev/mount"
 """Annotation of the key's Secret: what the key opens."""
 # Foreground deletion lets the garbage collector take the runtime's parts away while its controller still shuts them
@@ -39,7 +39,7 @@ Shortfall = Callable[[], Awaitable[str | None] | str | None]
 @dataclass(frozen=True, kw_only=True)
 class FluidCacheArgs:
     """`quota_gib` of a worker's memory `limit_gib` hold files, up to the share `high`; `cpu` is one worker's. The
-    workers must be ready within `ready_seconds`, `file_bytes` loaded within `load_seconds`. `attempt` above 1 loads
+    workers must be ready within `ready_seconds`, the model loaded within `load_seconds`. `attempt` above 1 loads
     anew. `pod_labels` go on every pod of the cache, `worker_annotations` on the workers too.
 
     Raises ValueError for sizes that JindoCache refuses or takes for something else.
@@ -59,7 +59,6 @@ class FluidCacheArgs:
     low: float
     ready_seconds: int
     load_seconds: int
-    file_bytes: int
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     worker_annotations: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
@@ -156,7 +155,7 @@ def data_load(name: str, args: FluidCacheArgs) -> Manifest:
     """The load of the whole model. It waits for either end; which of the two it was, the component looks at after."""
     annotations = {
         "pulumi.com/waitFor": "jsonpath={.status[?@ == 'Complete' || @ == 'Failed']}",
-        LOADS: f"bytes={args.file_bytes},workers={args.workers}",
+        LOADS: f"workers={args.workers}",
     }
     if args.attempt > 1:
         annotations[ATTEMPT] = str(args.attempt)

@@ -49,8 +49,9 @@ class Fluid:
         # By uid of a runtime or a load: since when its pods start, or it runs.
         self._begun: dict[str, float] = {}
         self._loads: dict[str, fluid_model.Loading] = {}
-        # By uid of a runtime: bytes in its workers, and when they were last told.
+        # By uid of a runtime: bytes in its workers, when they were last told, and what it found in the bucket.
         self._cached: dict[str, float] = {}
+        self._totals: dict[str, int] = {}
         self._told: dict[tuple[str, str], float] = {}
 
     def tick(self) -> None:
@@ -107,7 +108,8 @@ class Fluid:
         uid = runtime["metadata"]["uid"]
         if not self._due((uid, "sync"), _SYNC_SECONDS):
             return
-        total = self._total(files)
+        # Counted when the runtime is set up, and never again while it lives (pkg/ddc/jindocache/metadata.go).
+        total = self._totals.setdefault(uid, fluid_model.bucket_bytes(self._folder, files))
         states = fluid_model.cache_states(runtime, self._cached.get(uid, 0.0), total)
         self._tell(runtime, {"cacheStates": states})
         self._tell(files, {"cacheStates": states, "ufsTotal": fluid_model.bytes_size(total)})
@@ -140,7 +142,7 @@ class Fluid:
             loading = self._loads[uid] = fluid_model.Loading(
                 begun=time.monotonic(),
                 seconds=fluid_model.seconds(after) or self._load_seconds,
-                bytes=min(self._total(files), fluid_model.capacity(runtime, usable=True)),
+                bytes=min(fluid_model.bucket_bytes(self._folder, files), fluid_model.capacity(runtime, usable=True)),
             )
         fault = faults.of(self._folder, "DataLoad", thing["metadata"]["name"])
         share = loading.share(time.monotonic(), fault)
@@ -153,14 +155,6 @@ class Fluid:
                 self._event(thing, "DataOperationFailed", f"DataLoad {name} failed")
             else:
                 self._event(thing, "DataOperationSucceed", f"DataLoad {name} succeeded", "Normal")
-
-    def _total(self, files: Thing) -> int:
-        loads = [
-            load
-            for load in self.kinds["DataLoad"].things.values()
-            if (load["metadata"]["namespace"], load["spec"]["dataset"]["name"]) == place_of(files)
-        ]
-        return fluid_model.bucket_bytes(self._folder, files, loads)
 
     def _delete_runtime(self, thing: Thing, files: Thing | None) -> None:
         namespace, name = place_of(thing)
@@ -178,7 +172,7 @@ class Fluid:
         if files:
             gone = dict.fromkeys(("ufsTotal", "fileNum", "runtimes", "cacheStates"))
             self._tell(files, {"phase": "NotBound", "conditions": []} | gone)
-        for known in (self._begun, self._cached):
+        for known in (self._begun, self._cached, self._totals):
             known.pop(thing["metadata"]["uid"], None)
         self._release(thing)
 

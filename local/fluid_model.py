@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ Thing = dict[str, Any]
 _MASTER_SECONDS = 0.5
 _WORKERS_SECONDS = 1.0
 _BUCKETS = Path("cloud") / "buckets"
-_LOADS = "modelserve.dev/loads"
-# What a bucket holds of which the rehearsal keeps no folder.
-_UNSEEN_BYTES = 64 * 1024**3
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -105,24 +101,10 @@ def cache_states(runtime: Thing, cached: float, total: int) -> dict[str, str]:
     }
 
 
-def bucket_bytes(folder: Path, dataset: Thing, loads: Sequence[Thing]) -> int:
-    """What lies under a Dataset's mount point.
-
-    The rehearsal's buckets hold small stand-ins for a model's files: where there are any, they count as the bytes that
-    the loads expect. An empty prefix is empty.
-    """
+def bucket_bytes(folder: Path, dataset: Thing) -> int:
+    """What lies under a Dataset's mount point, whatever anybody plans with. Holes in files count."""
     bucket, _, prefix = dataset["spec"]["mounts"][0]["mountPoint"].partition("://")[2].partition("/")
-    there = folder / _BUCKETS / bucket
-    expected = max((_expected(load) for load in loads), default=0)
-    if not there.is_dir():
-        return expected or _UNSEEN_BYTES
-    found = sum(file.stat().st_size for file in (there / prefix).rglob("*") if file.is_file())
-    return max(found, expected) if found else 0
-
-
-def _expected(load: Thing) -> int:
-    found = re.search(r"bytes=(\d+)", (load["metadata"].get("annotations") or {}).get(_LOADS, ""))
-    return int(found[1]) if found else 0
+    return sum(file.stat().st_size for file in (folder / _BUCKETS / bucket / prefix).rglob("*") if file.is_file())
 
 
 @dataclass

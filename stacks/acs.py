@@ -124,7 +124,6 @@ class _Stack(CloudStack):
                 low=size.low,
                 ready_seconds=timeouts.CACHE_READY_SECONDS,
                 load_seconds=timeouts.of_step(planned.plan.startup.seconds(WARM)),
-                file_bytes=planned.plan.file_bytes,
                 pod_labels=fact("clouds", "acs", "cpuPodLabels"),
                 worker_annotations=fact("clouds", "acs", "serverlessAnnotation"),
                 attempt=self.attempts.get(name, 1),

@@ -1,9 +1,11 @@
-"""Whether a model's cache holds the model, as far as Fluid's status says: what a complete load lacks, and whether the
-next `up` must load anew.
+"""Whether a model's cache holds what its bucket holds, as far as Fluid's status says: what a complete load lacks, and
+whether the next `up` must load anew.
 
-A DataLoad runs once, and Pulumi sees no change where one failed or what it loaded was lost. So the program asks the
-cluster at its start, and counts the attempt up where another is needed. `attempt` and `shortfall` are pure; `CacheLook`
-reads. Not here: waiting for a load (`progress`), and the resources (`components.fluid_cache`).
+The bucket's own bytes decide. What the plan counts with is an estimate for most models, and refused for ever what was
+whole: it only raises a doubt. A DataLoad runs once, and Pulumi sees no change where one failed or what it loaded was
+lost. So the program asks the cluster at its start, and counts the attempt up where another is needed. `attempt`,
+`shortfall` and `doubt` are pure; `CacheLook` reads. Not here: waiting for a load (`progress`), and the resources
+(`components.fluid_cache`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -29,35 +32,80 @@ _PERIOD_SECONDS = 2.0
 # Cache states are a sync period old at most, as is what they are computed from; one more for a controller that is busy.
 _SYNC_PERIODS = 3
 
+# Only a new runtime counts again (metadata.go of fluid v1.0.8), so this has to be among the ways out.
+_COUNTED_ONCE = "; where the bucket has changed since its cache was made, `pulumi up --replace` the JindoRuntime's URN"
+
 Object = Mapping[str, Any]
 
 
-def most_bytes(size: str | None) -> float | None:
-    """The most bytes that a size as Fluid writes it (`641.30GiB`) can stand for; None for what is no size."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]i)?B", size or "")
-    return (float(found[1]) + _ROUNDED) * _UNITS[f"{found[2] or ''}B"] if found else None
+@dataclass(frozen=True)
+class Size:
+    """A size as Fluid writes it (`641.30GiB`), and the bytes that it can stand for."""
+
+    text: str
+    least: float
+    most: float
 
 
-def shortfall(dataset: Object | None, file_bytes: int) -> str | None:
-    """What a complete load's cache lacks of the model's `file_bytes`, in one line; None for nothing, or unknown."""
-    status = (dataset or {}).get("status") or {}
-    states, name = status.get("cacheStates") or {}, (dataset or {}).get("metadata", {}).get("name")
-    cached, there, room = (
-        most_bytes(size) for size in (states.get("cached"), status.get("ufsTotal"), states.get("cacheCapacity"))
-    )
-    if cached is None or cached >= file_bytes:
+def read_size(text: str | None) -> Size | None:
+    """The size that Fluid's `text` is; None for what is no size, such as `[Calculating]`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]i)?B", text or "")
+    if not found or text is None:
         return None
-    lacking = (
-        f"Fluid calls the load complete, but {states['cached']} of the model's {file_bytes / GIB:.2f}GiB are cached"
+    unit, amount = _UNITS[f"{found[2] or ''}B"], float(found[1])
+    return Size(text, max(amount - _ROUNDED, 0.0) * unit, (amount + _ROUNDED) * unit)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is cached, what the bucket holds and what the workers can hold; None where Fluid does not say."""
+
+    cached: Size | None
+    there: Size | None
+    room: Size | None
+
+    @classmethod
+    def of(cls, dataset: Object | None) -> Sizes:
+        """Those of a Dataset."""
+        status = (dataset or {}).get("status") or {}
+        states = status.get("cacheStates") or {}
+        return cls(*map(read_size, (states.get("cached"), status.get("ufsTotal"), states.get("cacheCapacity"))))
+
+    @property
+    def known(self) -> bool:
+        """Whether the cache can be told whole from short."""
+        return self.cached is not None and (self.there is not None or self.cached.most < 1)
+
+
+def shortfall(dataset: Object | None) -> str | None:
+    """What a complete load's cache lacks of the bucket's bytes, in one line; None for nothing, or unknown."""
+    sizes = Sizes.of(dataset)
+    cached, there, room = sizes.cached, sizes.there, sizes.room
+    said = "Fluid calls the load complete, but"
+    if there is not None and max(there.most, cached.most if cached else 0) < 1:
+        return f"{said} the bucket held {there.text} there: look at what was synced, and at the prefix{_COUNTED_ONCE}"
+    if cached is None or cached.most >= (1 if there is None else there.least):
+        return None
+    lacking = f"{said} {cached.text} of the bucket's {there.text if there else 'unknown bytes'} are cached"
+    if there is not None and room is not None and room.most < there.least:
+        return f"{lacking}, for the workers hold {room.text}: write more cache.workers"
+    name = (dataset or {}).get("metadata", {}).get("name")
+    look = f"look at `kubectl describe dataset {name}` and at its workers; the next `up` loads anew"
+    return f"{lacking}: {look}{_COUNTED_ONCE}"
+
+
+def doubt(dataset: Object | None, file_bytes: int) -> str | None:
+    """What is strange about the bucket, in one line: it holds less than the `file_bytes` that the plan counts with."""
+    there = Sizes.of(dataset).there
+    if there is None or there.most >= file_bytes:
+        return None
+    return (
+        f"the bucket holds {there.text}, the plan counts with {file_bytes / GIB:.2f}GiB: look at what was synced, or "
+        "write the model's fileBytes in modelserve:catalog.models if that is all of it"
     )
-    if there is not None and there < file_bytes:
-        return f"{lacking}, for the bucket holds {status['ufsTotal']} there: look at what was synced, and at the prefix"
-    if room is not None and room < file_bytes:
-        return f"{lacking}, for the workers hold {states['cacheCapacity']}: write more cache.workers"
-    return f"{lacking}: look at `kubectl describe dataset {name}` and at its workers; the next `up` loads anew"
 
 
-def attempt(load: Object | None, dataset: Object | None, file_bytes: int, settled: bool = True) -> int:
+def attempt(load: Object | None, dataset: Object | None, settled: bool = True) -> int:
     """Which attempt the DataLoad is to be: the live one, or the next where that one failed or its cache lacks files.
 
     `settled` false: it ended so lately that the cache's state may still be the one before.
@@ -66,7 +114,7 @@ def attempt(load: Object | None, dataset: Object | None, file_bytes: int, settle
         return 1
     annotations, phase = load["metadata"].get("annotations") or {}, (load.get("status") or {}).get("phase")
     live = int(found) if (found := annotations.get(ATTEMPT, "1")).isdigit() else 1
-    lost = settled and phase == "Complete" and shortfall(dataset, file_bytes) is not None
+    lost = settled and phase == "Complete" and shortfall(dataset) is not None
     return live + 1 if phase == "Failed" or lost else live
 
 
@@ -94,27 +142,34 @@ class CacheLook:
         self._patience = _SYNC_PERIODS * sync if patience_seconds is None else patience_seconds
         self._client: Any = None
 
-    def attempt(self, name: str, file_bytes: int) -> int:
+    def attempt(self, name: str) -> int:
         """Which attempt the load of the cache called `name` is to be; 1 where the cluster does not say."""
         load = self._read("dataloads", name)
         since = ended_since(load, datetime.now(timezone.utc))
         settled = since is None or since >= self._patience
-        return attempt(load, self._read("datasets", name) if load else None, file_bytes, settled)
+        return attempt(load, self._read("datasets", name) if load else None, settled)
 
     def shortfall(self, name: str, file_bytes: int) -> Callable[[], Awaitable[str | None]]:
-        """Asks what the complete load of `name` lacks, again until it lacks nothing or patience ends."""
+        """Asks what the complete load of `name` lacks, again until it lacks nothing or patience ends.
+
+        Warns where that stays unknown, and where the bucket holds less than the plan's `file_bytes`.
+        """
 
         async def ask() -> str | None:
             waited = 0.0
             while True:
                 dataset = await asyncio.to_thread(self._read, "datasets", name)
-                lacking = shortfall(dataset, file_bytes)
-                if dataset is None:
-                    pulumi.log.warn(f"{name}: whether the cache holds the whole model is unknown: no answer")
-                if lacking is None or waited >= self._patience:
-                    return lacking
+                lacking, known = shortfall(dataset), Sizes.of(dataset).known
+                if dataset is None or known and lacking is None or waited >= self._patience:
+                    break
                 await asyncio.sleep(_PERIOD_SECONDS)
                 waited += _PERIOD_SECONDS
+            if lacking is None and not known:
+                why = "no answer" if dataset is None else "Fluid does not say what the bucket holds"
+                pulumi.log.warn(f"{name}: whether the cache holds the whole model is unknown: {why}")
+            elif lacking is None and (strange := doubt(dataset, file_bytes)):
+                pulumi.log.warn(f"{name}: {strange}")
+            return lacking
 
         return ask
 

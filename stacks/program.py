@@ -65,8 +65,7 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     from stacks.cache_look import CacheLook
 
     look = CacheLook(config.cluster.context, config.cluster.namespace, pulumi.Config(NAMESPACE).get("kubeconfig"))
-    wanted = {model_object(planned.service.model): planned.plan.file_bytes for planned in plans.values()}
-    return {name: look.attempt(name, file_bytes) for name, file_bytes in wanted.items()}
+    return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}
 
 
 def _load() -> StackConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from components.credentials import KeyPair
 from components.fluid_cache import FluidCache, FluidCacheArgs
 from components.kubernetes import kubernetes_object, kubernetes_provider
 from components.model_volume import ModelVolume, ModelVolumeArgs
-from local import pulumi_home
+from local import object_store, pulumi_home
 from local.api import wait_until
 from local.control_plane import ControlPlane
 from local.fluid import GROUP, PLURALS
@@ -32,6 +33,7 @@ KEY = "AKID-canary-90f1"
 SECRET = "secret-canary-77ab"
 GIB = 1024**3
 NAME = "m"
+PREFIX = "models/DeepSeek-R1"
 CHAIN = [f"{NAME}-cache-key", f"{NAME}-dataset", f"{NAME}-runtime", f"{NAME}-load"]
 
 
@@ -42,7 +44,17 @@ class Room:
         self.plane, self.api, self.engine, self.namespace = plane, plane.api, engine, namespace
         self.settings: dict[str, Any] = {}
         self.mounted = False
+        self.planned = 20 * GIB
         self.name = f"m{secrets.token_hex(2)}"
+        self.bucket = f"b{secrets.token_hex(4)}"
+        self.fill(20 * GIB)
+
+    def fill(self, size: int, prefix: str = PREFIX) -> None:
+        """So much lies in the bucket, as a hole."""
+        file = object_store.buckets(self.plane.folder) / self.bucket / prefix / "model.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as opened:
+            opened.truncate(size)
 
     def object(self, plural: str) -> dict[str, Any]:
         return self.api.get(f"/apis/{GROUP}/namespaces/{self.namespace}/{plural}/{self.name}")
@@ -73,9 +85,9 @@ class Room:
         settings: dict[str, Any] = {
             "stack": "test",
             "namespace": self.namespace,
-            "bucket": "models",
+            "bucket": self.bucket,
             "endpoint": "oss-cn-hangzhou-internal.aliyuncs.com",
-            "prefix": "models/DeepSeek-R1",
+            "prefix": PREFIX,
             "key": _key(),
             "workers": 2,
             "quota_gib": 12,
@@ -85,15 +97,14 @@ class Room:
             "low": 0.9,
             "ready_seconds": 20,
             "load_seconds": 20,
-            "file_bytes": 20 * GIB,
         } | self.settings
         cache = FluidCache(
             self.name,
-            FluidCacheArgs(attempt=look.attempt(self.name, settings["file_bytes"]), **settings),
+            FluidCacheArgs(attempt=look.attempt(self.name), **settings),
             provider,
             progress.load_hooks(),
             runtime_hooks=progress.runtime_hooks(),
-            shortfall=look.shortfall(self.name, settings["file_bytes"]),
+            shortfall=look.shortfall(self.name, self.planned),
         )
         if self.mounted:
             _mounts("workload", cache, self.namespace, provider)
@@ -108,9 +119,9 @@ class Room:
             ModelVolumeArgs(
                 stack="test",
                 namespace=self.namespace,
-                bucket=self.settings.get("bucket", "models"),
+                bucket=self.settings.get("bucket", self.bucket),
                 endpoint="oss-cn-hangzhou-internal.aliyuncs.com",
-                prefix="models/DeepSeek-R1",
+                prefix=PREFIX,
                 key=_key(),
                 size_gib=20,
             ),
@@ -166,6 +177,7 @@ def room(control_plane: ControlPlane, only_engine: Engine) -> Iterator[Room]:
         assert engine.destroy().ok
         wait_until(lambda: made.left() == [], 30, lambda: f"left: {made.left()}")
         api.delete(f"/api/v1/namespaces/{namespace}")
+        shutil.rmtree(object_store.buckets(control_plane.folder) / made.bucket)
         assert KEY not in state and SECRET not in state
 
 
@@ -194,7 +206,7 @@ def test_a_cache_comes_up_link_by_link_loads_the_whole_model_and_goes_backwards(
     [
         ("failed", "Fluid calls the load Failed (BackoffLimitExceeded: Job has reached the specified backoff limit)"),
         pytest.param(
-            "partial", "Fluid calls the load complete, but 10.00GiB of the model's 20.00GiB are cached", marks=SOAK
+            "partial", "Fluid calls the load complete, but 10.00GiB of the bucket's 20.00GiB are cached", marks=SOAK
         ),
     ],
 )
@@ -258,6 +270,7 @@ def test_another_quota_replaces_what_mounts_the_cache_and_the_cache_in_an_order_
 def test_another_prefix_takes_what_mounts_the_cache_before_runtime_and_dataset(room: Room) -> None:
     room.mounted = True
     assert room.engine.up(room.cache).ok
+    room.fill(20 * GIB, "models/other")
     room.settings = {"prefix": "models/other"}
     changed = room.engine.up()
     assert changed.ok, changed.errors
@@ -265,7 +278,7 @@ def test_another_prefix_takes_what_mounts_the_cache_before_runtime_and_dataset(r
     key, dataset, runtime, load = CHAIN
     # Whether the workload or the load goes first is the engine's choice, and no matter to Fluid.
     assert sorted(gone[:2]) == sorted(["workload", load]) and gone[2:] == [key, runtime, dataset]
-    assert room.object("datasets")["spec"]["mounts"][0]["mountPoint"] == "oss://models/models/other/"
+    assert room.object("datasets")["spec"]["mounts"][0]["mountPoint"] == f"oss://{room.bucket}/models/other/"
 
 
 @SOAK

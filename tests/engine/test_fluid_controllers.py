@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from local import faults
+from local import faults, object_store
 from local.api import ApiError, wait_until
 from local.control_plane import ControlPlane
 from local.fluid import GROUP, PLURALS
@@ -20,9 +21,17 @@ class Room:
     def __init__(self, plane: ControlPlane) -> None:
         self.plane, self.api, self.name = plane, plane.api, f"fluid-{secrets.token_hex(4)}"
         self.cache = f"m{secrets.token_hex(2)}"
+        self.bucket = object_store.buckets(plane.folder) / self.name
+        self.fill(64)
         self.api.request("POST", "/api/v1/namespaces", {"metadata": {"name": self.name}})
         accounts = f"/api/v1/namespaces/{self.name}/serviceaccounts"
         self.wait(lambda: bool(self.api.get(accounts)["items"]), "no service account")
+
+    def fill(self, gib: int) -> None:
+        """So much lies in the bucket, as a hole."""
+        self.bucket.mkdir(exist_ok=True)
+        with (self.bucket / "model.safetensors").open("wb") as file:
+            file.truncate(gib * 1024**3)
 
     def path(self, kind: str) -> str:
         return f"/apis/{GROUP}/namespaces/{self.name}/{PLURALS[kind]}"
@@ -30,7 +39,7 @@ class Room:
     def make(self, *kinds: str) -> None:
         level = {"mediumtype": "MEM", "path": "/dev/shm", "quota": "10Gi", "high": "0.95", "low": "0.9"}
         specs: dict[str, dict[str, Any]] = {
-            "Dataset": {"mounts": [{"mountPoint": "oss://bucket/models/m/", "name": "m"}]},
+            "Dataset": {"mounts": [{"mountPoint": f"oss://{self.name}/", "name": "m"}]},
             "JindoRuntime": {"replicas": 3, "tieredstore": {"levels": [level]}},
             "DataLoad": {"dataset": {"name": self.cache, "namespace": self.name}},
         }
@@ -84,6 +93,7 @@ def room(control_plane: ControlPlane) -> Iterator[Room]:
         made.api.delete(made.path(kind))
     made.wait(lambda: not any(made.get(kind) for kind in PLURALS), "objects stay")
     made.api.delete(f"/api/v1/namespaces/{made.name}")
+    shutil.rmtree(made.bucket)
 
 
 def test_a_dataset_is_bound_only_by_a_runtime_and_a_load_begins_only_then(room: Room) -> None:
@@ -99,7 +109,7 @@ def test_a_dataset_is_bound_only_by_a_runtime_and_a_load_begins_only_then(room: 
     owners = [room.get(kind)["metadata"]["ownerReferences"][0]["uid"] for kind in ("JindoRuntime", "DataLoad")]
     assert owners == [dataset["metadata"]["uid"]] * 2
     room.wait(lambda: room.claim()["status"].get("phase") == "Bound", "the claim is not bound")
-    # 64 GiB lie in a bucket that nobody plays; three workers hold 95 % of 10 GiB each, and Fluid calls that complete.
+    # Three workers hold 95 % of 10 GiB each, and Fluid calls that complete.
     room.wait(lambda: room.status("Dataset", "cacheStates")["cached"] == "28.50GiB", "the states do not come")
 
 
@@ -135,6 +145,19 @@ def test_a_runtime_that_goes_leaves_its_dataset_unbound(room: Room) -> None:
     room.wait(lambda: room.get("JindoRuntime") is None, "the runtime stays")
     status = room.get("Dataset")["status"]
     assert status["phase"] == "NotBound" and not {"runtimes", "cacheStates", "ufsTotal"} & status.keys()
+
+
+def test_the_bucket_is_counted_once_in_a_runtimes_life(room: Room) -> None:
+    room.make("Dataset", "JindoRuntime")
+    room.wait(lambda: room.status("Dataset", "ufsTotal") == "64.00GiB", "the bucket is not counted")
+    room.fill(7)
+    room.make("DataLoad")
+    room.wait(lambda: room.status("Dataset", "cacheStates")["cached"] == "7.00GiB", "the load does not see the bucket")
+    assert room.status("Dataset", "ufsTotal") == "64.00GiB"
+    room.delete("JindoRuntime")
+    room.wait(lambda: room.get("JindoRuntime") is None, "the runtime stays")
+    room.make("JindoRuntime")
+    room.wait(lambda: room.status("Dataset", "ufsTotal") == "7.00GiB", "a new runtime does not count again")
 
 
 @pytest.mark.parametrize(

@@ -85,14 +85,12 @@ def test_a_load_ends_with_the_condition_of_its_job():
         assert status["phase"] == phase == status["conditions"][0]["type"] and status["duration"] == "10s"
 
 
-def test_a_buckets_stand_ins_count_as_the_model_and_an_empty_prefix_is_empty(tmp_path: Path):
+def test_a_bucket_holds_what_lies_under_the_mount_point_and_nothing_else(tmp_path: Path):
     dataset = {"spec": {"mounts": [{"mountPoint": "oss://b/models/m/"}]}}
-    loads = [{"metadata": {"annotations": {"modelserve.dev/loads": f"bytes={20 * GIB},workers=7"}}}]
-    assert bucket_bytes(tmp_path, dataset, loads) == 20 * GIB  # no folder: a bucket that nobody plays
-    bucket = tmp_path / "cloud" / "buckets" / "b"
-    (bucket / "models" / "other").mkdir(parents=True)
-    (bucket / "models" / "other" / "file").write_bytes(b"12345")
-    assert bucket_bytes(tmp_path, dataset, loads) == 0
-    (bucket / "models" / "m").mkdir()
-    (bucket / "models" / "m" / "file").write_bytes(b"12345")
-    assert bucket_bytes(tmp_path, dataset, loads) == 20 * GIB and bucket_bytes(tmp_path, dataset, []) == 5
+    assert bucket_bytes(tmp_path, dataset) == 0
+    for path, size in (("models/other/file", 7), ("models/m/file", 5), ("models/m/in/large", 20 * GIB)):
+        file = tmp_path / "cloud" / "buckets" / "b" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as opened:
+            opened.truncate(size)
+    assert bucket_bytes(tmp_path, dataset) == 20 * GIB + 5
