@@ -6,7 +6,7 @@ Not here: bucket and volume, who may write to them, and the program in the Job (
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class ModelSyncArgs:
     sync, `scratch_gib` is the pod's temporary disk, which has to hold the model's largest file.
     With `claim`, a PersistentVolumeClaim that can be written, the folder `prefix` of its volume is filled in place of a
     bucket: no endpoint, key or scratch then. `user` is who writes: a fresh file share belongs to root (0).
+    Files of the patterns `leaves` are left out where the repository's root has one of each of `weights`
+    (`planning.files`).
     Raises ValueError for a source that is none of these, and unless exactly one place is to be filled.
     """
 
@@ -57,6 +59,8 @@ class ModelSyncArgs:
     user: int = _NOBODY
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     token: pulumi.Output[str] | None = None
+    weights: Sequence[str] = ()
+    leaves: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         in_bucket = (self.bucket is not None, bool(self.endpoint), self.key is not None, self.scratch_gib > 0)
@@ -238,6 +242,8 @@ def _environment(name: str, args: ModelSyncArgs) -> list[Manifest]:
         "REPOSITORY": args.repository,
         "REVISION": args.hub["revision"],
     }
+    if args.leaves:
+        values |= {"WEIGHTS": " ".join(args.weights), "LEAVES": " ".join(args.leaves)}
     keys = {}
     if args.claim is not None:
         values["FOLDER"] = f"{_VOLUME}/{args.prefix}"

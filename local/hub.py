@@ -57,7 +57,8 @@ class Seen:
 
 
 def made_up(repository: str) -> dict[str, bytes]:
-    """The files of a tiny model, always the same for one name; `.git` lies among them, as in a clone."""
+    """The files of a tiny model, always the same for one name. `.git` lies among them, as in a clone, and copies that
+    no engine reads, as https://discuss.huggingface.co/t/173329 lists them in gpt-oss."""
     chance = random.Random(repository)
     names = [f"model-{i:05d}-of-{_SHARDS:05d}.safetensors" for i in range(1, _SHARDS + 1)]
     index = {
@@ -72,6 +73,9 @@ def made_up(repository: str) -> dict[str, bytes]:
         "figures/benchmark.jpg": chance.randbytes(2000),
         "model.safetensors.index.json": json.dumps(index).encode(),
         **{name: chance.randbytes(_SHARD_BYTES) for name in names},
+        "metal/model.bin": chance.randbytes(_SHARD_BYTES),
+        "original/config.json": b"{}",
+        "original/model.safetensors": chance.randbytes(_SHARD_BYTES),
     }
 
 

@@ -25,7 +25,7 @@ class CacheSize:
 @dataclass(frozen=True)
 class CachePlan:
     """Workers of a distributed cache. `quota_gib` is what one may hold, `usable_gib` what all do before evicting, which
-    they start at `high` of the quota and end at `low`."""
+    they start at `high` of the quota and end at `low`. `doubts` are what only an estimate says against it."""
 
     workers: int
     quota_gib: int
@@ -36,6 +36,7 @@ class CachePlan:
     high: float
     low: float
     reasons: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,16 @@ class HostPlan:
 
 
 def cache(
-    file_bytes: int, size: CacheSize = CacheSize(), *, replicas: int = 1, read_gbit_per_second: float = 0
+    file_bytes: int,
+    size: CacheSize = CacheSize(),
+    *,
+    replicas: int = 1,
+    read_gbit_per_second: float = 0,
+    estimated: bool = False,
 ) -> CachePlan:
     """Workers that hold `file_bytes` `replicas` times and read at the wanted rate, one more so that losing one loses
-    nothing. What `size` gives is checked instead. Raises PlanError where it is too small.
+    nothing. What `size` gives is checked instead. Raises PlanError where it is too small, unless `file_bytes` are an
+    estimate, which may be too much.
     """
     shape = fact("clouds", "acs", "cacheWorker")
     limit, vcpu = size.limit_gib or shape["memoryGib"], size.vcpu or shape["vcpu"]
@@ -65,17 +72,21 @@ def cache(
     for_bytes = math.ceil(needed / (quota * high))
     for_rate = math.ceil(read_gbit_per_second / rate)
     least = max(for_bytes, for_rate)
+    doubts = ()
     if size.workers is not None and size.workers < least:
-        raise PlanError(
+        short = (
             f"cache.workers {size.workers}: {size.workers} x {quota} GiB x {high:g} = "
-            f"{size.workers * quota * high:.0f} GiB, but {needed:.0f} GiB are to be held; write {least + 1}, or auto"
+            f"{size.workers * quota * high:.0f} GiB, but {needed:.0f} GiB are to be held"
         )
+        if not estimated:
+            raise PlanError(f"{short}; write {least + 1}, or auto")
+        doubts = (f"{short}, by an estimate",)
     count = size.workers or least + 1
     reasons = (
         f"{needed:.0f} GiB / ({quota} GiB x {high:g}) = {for_bytes} workers, one more to lose",
         f"{count} workers x {rate:g} Gbit/s = {count * rate:g} Gbit/s",
     )
-    return CachePlan(count, quota, limit, count * quota * high, count * rate, vcpu, high, low, reasons)
+    return CachePlan(count, quota, limit, count * quota * high, count * rate, vcpu, high, low, reasons, doubts)
 
 
 def _gbit_per_second(vcpu: int) -> float:

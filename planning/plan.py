@@ -182,11 +182,11 @@ def plan(ask: Ask) -> Plan:
         fit = choose.fit(request, ask.max_model_len)
     others = () if fit.fits else tuple(choose.alternatives(request, ask.max_model_len))
     supply, cached = ask.supply, None
+    files = startup.file_bytes(request, fit) * supply.copies
     if supply.storage == "cache":
-        cached = cache(startup.file_bytes(request, fit), ask.cache_size)
+        cached = cache(files, ask.cache_size, estimated=request.model.file_bytes is None)
         supply = replace(supply, cache_gbit=supply.cache_gbit or cached.gbit_per_second)
     path = startup.plan(request, fit, supply)
-    files = startup.file_bytes(request, fit)
     downloads = supply.storage == "copy"
     reads = files if downloads else max(startup.node_bytes(request, fit))
     money = cost.cost(
@@ -199,7 +199,7 @@ def plan(ask: Ask) -> Plan:
         start_seconds=path.first_token_seconds,
     )
     node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)
-    reasons = (*_reasons(request, fit), *node.reasons, *(cached.reasons if cached else ()))
+    reasons = (*_reasons(request, fit), *node.reasons, *((*cached.reasons, *cached.doubts) if cached else ()))
     return Plan(request, fit, reasons, others, path, money, node, cached, files)
 
 

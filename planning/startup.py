@@ -22,7 +22,8 @@ TO_NODES = "weights to nodes"
 @dataclass(frozen=True)
 class Supply:
     """Where weights come from. `cache`: warmed once, read from its workers; `mount`: nodes read the bucket itself;
-    `copy`: each node downloads every file first. `link_gbit` is the account's way out of the bucket, Gbit/s."""
+    `copy`: each node downloads every file first. `link_gbit` is the account's way out of the bucket, Gbit/s. The files
+    hold the model `copies` times, of which an engine reads one."""
 
     storage: Storage = "mount"
     link_gbit: float | None = None
@@ -30,6 +31,7 @@ class Supply:
     fill_gbit: float | None = None  # the way into an empty bucket; None where the files are there already
     node_ready: bool = False  # nodes and image are there already
     warm_first: bool = False  # nodes are asked for when the cache is warm, so that no GPU is paid for meanwhile
+    copies: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Startup:
 
 
 def file_bytes(request: Request, fit: Fit) -> int:
-    """Bytes of the published files; where unknown, the weights of all stages as one GPU would hold them."""
+    """Bytes of the files in one format; where unknown, the weights of all stages as one GPU would hold them."""
     return request.model.file_bytes or round(sum(_whole(stage, request.layout) for stage in fit.stages))
 
 
@@ -90,7 +92,7 @@ def node_bytes(request: Request, fit: Fit) -> list[int]:
 
 def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
     """The path for one replica with this memory plan."""
-    total = file_bytes(request, fit)
+    total = file_bytes(request, fit) * supply.copies
     link = supply.link_gbit or fact("startup", "cold", "defaultLinkGbitPerSecond")
     steps: list[Step] = []
     filled = (0.0, 0.0)
@@ -130,7 +132,7 @@ def _weights(
 ) -> tuple[float, float]:
     reads, nodes = node_bytes(request, fit), request.layout.nodes
     if supply.storage == "copy":
-        everything = file_bytes(request, fit) * nodes
+        everything = file_bytes(request, fit) * supply.copies * nodes
         seconds = _seconds(everything, link)
         return _add(
             steps,

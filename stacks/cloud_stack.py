@@ -20,7 +20,7 @@ from planning.startup import FILL
 from stacks import engine
 from stacks.clouds import AcsCloud, VolcengineCloud
 from stacks.config import StackConfig, own_bucket, repository
-from stacks.plans import Planned
+from stacks.plans import Planned, needed_files
 from stacks.progress import Progress
 from stacks.refusals import NAMESPACE
 from stacks.serving import Serving
@@ -155,6 +155,7 @@ class CloudStack:
         """The Job that fills `place`, a bucket or a volume as `ModelSyncArgs` takes them."""
         weights = self.config.weights
         assert not isinstance(weights, HuggingfaceWeights)  # the pods fetch those by themselves
+        files = needed_files(self.config, model)
         return ModelSync(
             f"{name}-sync",
             ModelSyncArgs(
@@ -170,6 +171,8 @@ class CloudStack:
                 seconds=timeouts.of_step(planned.plan.startup.seconds(FILL)),
                 pod_labels=pod_labels,
                 token=self.secrets.get_secret("hubToken"),
+                weights=files.weights,
+                leaves=files.leaves,
                 **place,
             ),
             self.on_cluster,

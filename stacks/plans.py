@@ -19,6 +19,7 @@ from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.errors import PlanError
+from planning.files import Needed, needed
 from planning.plan import Ask, Plan, plan
 from planning.startup import TO_NODES, Supply
 from planning.units import GIB
@@ -170,6 +171,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         raise _Misfit(f"autoscaling.{key}", value, why, instead)
     warnings += _doubts(config.cloud, service, shape.nodes, seconds)
     warnings += _scratch(config, found)
+    warnings += found.cache.doubts if found.cache else ()
     if service.gateway == "aibrix" and config.monitoring.enabled and not config.monitoring.prometheus_namespace:
         warnings.append(
             "only the gateway reaches the engine, so Prometheus does not: write monitoring.prometheusNamespace"
@@ -247,6 +249,11 @@ def _doubts(
         yield f"ephemeralStorage {disk}: {free} GiB of each pod are free, the rest of all {nodes} is billed"
 
 
+def needed_files(config: StackConfig, model: str) -> Needed:
+    """The files of a model that the services which serve it read; they share bucket and cache."""
+    return needed(dict(_flags(each.engine.extra_args)) for each in config.services.values() if each.model == model)
+
+
 def _ask(config: StackConfig, service: Service) -> Ask:
     layout, engine = service.layout, service.engine
     flags = dict(_flags(engine.extra_args))
@@ -268,7 +275,7 @@ def _ask(config: StackConfig, service: Service) -> Ask:
         speculative="--speculative-config" in flags,
         batched_tokens=_number(flags.get("--max-num-batched-tokens")),
         sequences=_number(flags.get("--max-num-seqs")),
-        supply=_supply(config),
+        supply=_supply(config, service.model),
         cache_size=_cache_size(config),
         memory_gib=gibibytes(service.resources.memory),
         prices=Prices(
@@ -297,8 +304,15 @@ def _pod_sizes(config: StackConfig) -> list[int]:
     return pods.get("gpus") or [8]
 
 
-def _supply(config: StackConfig) -> Supply:
+def _supply(config: StackConfig, model: str) -> Supply:
     """How weights come to the nodes: what is warm or full before the pods come is so by the order of the resources."""
+    supply = _supply_of_one(config)
+    # From a hub each engine gets what it reads itself.
+    copies = 1 if isinstance(config.weights, HuggingfaceWeights) else needed_files(config, model).copies
+    return replace(supply, copies=copies)
+
+
+def _supply_of_one(config: StackConfig) -> Supply:
     weights, given = config.weights, config.weights.gbit_per_second
     sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
     hub = fact("startup", "cold", "hubGbitPerSecond")

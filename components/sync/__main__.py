@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from .bucket import Bucket, remote_environment
 from .folder import OWN, Folder
 from .hubs import Hub
+from .manifest import LeftOut
 from .node import OnNode, check_disk
 from .origin import Origin
 from .retries import Fatal, GaveUp, Patience
@@ -84,6 +85,7 @@ def sync(settings: Settings) -> Sync:
             progress_seconds=float(get("PROGRESS_SECONDS", "10")),
         ),
         say=say,
+        left_out=LeftOut(tuple(get("WEIGHTS", "").split()), tuple(get("LEAVES", "").split())),
     )
 
 

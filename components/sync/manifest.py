@@ -1,9 +1,11 @@
-"""The manifest beside a model's files, which says that all of them arrived, and how lists of files compare."""
+"""The manifest beside a model's files, which says that all of them arrived; how lists of files compare, and what of a
+hub's list is left out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 MANIFEST = "modelserve-manifest.json"
@@ -19,6 +21,22 @@ class File:
     size: int
     sha256: str | None = None
     git_sha1: str | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What need not be copied: files of the patterns `leaves`, where the repository's root has one of each of
+    `weights`. Without those it holds the model in some other way, and everything is copied. `*` crosses folders."""
+
+    weights: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+
+    def of(self, files: Sequence[File]) -> dict[str, str]:
+        """Path to the pattern that leaves it out."""
+        root = [file.path for file in files if "/" not in file.path]
+        if not all(any(fnmatchcase(path, each) for path in root) for each in self.weights):
+            return {}
+        return {file.path: each for file in files for each in self.leaves if fnmatchcase(file.path, each)}
 
 
 def entries(manifest: Mapping[str, Any]) -> dict[str, File]:

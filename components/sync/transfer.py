@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .bucket import Digest, digest_file
-from .manifest import MANIFEST, File, agrees, amount, entries, same
+from .manifest import MANIFEST, File, LeftOut, agrees, amount, entries, same
 from .retries import Corrupt, Fatal, GaveUp, Passing, Patience, Stopped
 from .tool import Rclone, ToolFailed
 
@@ -83,6 +83,7 @@ class Sync:
     scratch: Path
     limits: Limits
     say: Say
+    left_out: LeftOut = LeftOut()
 
     def run(self) -> None:
         """Returns when the target holds the model whole. Raises Fatal, GaveUp."""
@@ -103,9 +104,10 @@ class Sync:
             # Branches move seldom, and a hub that is away must not keep a model from being served that is all there.
             self.say(f"{error}; {self.target.called} holds the revision of the last sync")
             return self._nothing_to_do(manifest)
+        files, unread = self._split(files)
         if whole and same(files, before):
             return self._nothing_to_do(manifest)
-        self._fill(files, present, before)
+        self._fill(files, unread, present, before)
         return None
 
     def stop(self) -> None:
@@ -121,26 +123,50 @@ class Sync:
         self.say(f"nothing to do: all {count} files, {size}, are in {self.target.called}")
 
     def _is_ours(self, manifest: Mapping[str, Any]) -> bool:
-        wanted = {"source": self.source.url, "repository": self.source.repository, "revision": self.source.revision}
-        return all(manifest.get(key) == value for key, value in wanted.items())
+        found = {key: manifest.get(key) for key in ("source", "repository", "revision")}
+        return found | {"leaves": manifest.get("leaves", [])} == self._about
 
-    def _fill(self, files: Sequence[File], present: Mapping[str, int], before: Mapping[str, File]) -> None:
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What a manifest says of this sync."""
+        source = self.source
+        return {
+            "source": source.url,
+            "repository": source.repository,
+            "revision": source.revision,
+            "leaves": list(self.left_out.leaves),
+        }
+
+    def _split(self, files: Sequence[File]) -> tuple[list[File], list[File]]:
+        """The files to copy, and those that are left out."""
+        patterns = self.left_out.of(files)
+        kept, unread = ([file for file in files if (file.path in patterns) is out] for out in (False, True))
+        if unread:
+            count, size, named = len(unread), sum(file.size for file in unread), sorted(set(patterns.values()))
+            self.say(f"left out, for the engine reads another copy: {count} files, {amount(size)}: {', '.join(named)}")
+        return kept, unread
+
+    def _fill(
+        self, files: Sequence[File], unread: Sequence[File], present: Mapping[str, int], before: Mapping[str, File]
+    ) -> None:
         self._check_room(files)
         wanted = {file.path for file in files}
-        outdated = [path for path in before if path in present and path not in wanted]
-        strangers = present.keys() - wanted - before.keys() - {MANIFEST}
-        if strangers:
-            size, example = sum(present[path] for path in strangers), min(strangers)
-            raise Fatal(
-                f"{len(strangers)} objects of {amount(size)} lie under the prefix and not in {self.source.repository}, "
-                f"such as {example}: delete them or choose another prefix"
-            )
         hashes = self.patience.persist(self._listing, self.target.hashes) if present else {}
         arrived = {
             file.path: entry
-            for file in files
+            for file in (*files, *unread)
             if (entry := _arrived(file, present.get(file.path), hashes.get(file.path, {})))
         }
+        # What an earlier sync brought, whether it came to an end or not.
+        outdated = [path for path in {**before, **arrived} if path in present and path not in wanted]
+        arrived = {path: file for path, file in arrived.items() if path in wanted}
+        strangers = present.keys() - wanted - {*outdated, MANIFEST}
+        if strangers:
+            size, example = sum(present[path] for path in strangers), min(strangers)
+            raise Fatal(
+                f"{len(strangers)} objects of {amount(size)} lie under the prefix and are none of the files to copy of "
+                f"{self.source.repository}, such as {example}: delete them or choose another prefix"
+            )
         self.target.make_room([file for file in files if present.get(file.path) != file.size])
         if MANIFEST in present:
             self.patience.persist("the old manifest", lambda: self.target.remove(MANIFEST))
@@ -231,9 +257,7 @@ class Sync:
             raise GaveUp(f"{self.target.called} changed meanwhile: let nobody else write there")
         total = sum(file.size for file in files)
         manifest = {
-            "source": self.source.url,
-            "repository": self.source.repository,
-            "revision": self.source.revision,
+            **self._about,
             "count": len(files),
             "bytes": total,
             "files": [asdict(arrived[path]) for path in sorted(arrived)],

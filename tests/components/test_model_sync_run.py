@@ -95,6 +95,36 @@ def test_a_new_revision_brings_what_changed_and_takes_away_what_it_dropped(room:
     assert sorted(names(room.hub)) == [SHARDS[1], "new.json"]
 
 
+def test_what_no_engine_reads_is_left_out_and_taken_away_where_an_earlier_sync_brought_it(room: Room):
+    unread = {"original/model.safetensors": b"o" * (2 << 20), "metal/model.bin": b"m" * (1 << 20)}
+    room.hub._repositories = {REPOSITORY: MODEL | unread}
+    assert room.run(REVISION=COMMIT).status == 0
+    room.assert_whole(WANTED | unread)
+    rule = {"WEIGHTS": "model*.safetensors", "LEAVES": "metal/* original/* *.pth", "REVISION": COMMIT}
+    room.hub.seen.clear()
+    ended = room.run(**rule)
+    assert ended.status == 0, ended.lines
+    told = "left out, for the engine reads another copy: 2 files, 3.0 MiB: metal/*, original/*"
+    assert ended.lines[0] == told and ended.lines[-1].startswith("done: 7 files, 10.0 MiB")
+    room.assert_whole()
+    assert names(room.hub) == [] and room.run(**rule).lines[-1].startswith("nothing to do: all 7 files, 10.0 MiB")
+    # Whoever asks for them after all gets them, though the revision is the same.
+    assert room.run(REVISION=COMMIT).status == 0
+    room.assert_whole(WANTED | unread)
+
+
+def test_what_a_killed_sync_brought_of_what_is_left_out_is_no_strangers(room: Room):
+    room.hub._repositories = {REPOSITORY: MODEL | {"original/model.safetensors": b"o" * (9 << 20)}}
+    room.hub.faults.append(Fault(SHARDS[0], hold=0))
+    killed = room.start(PARALLEL="2")
+    eventually(lambda: "original/model.safetensors" in room.stored(), "it does not arrive")
+    kill(killed)
+    room.hub.faults[0].released.set()
+    room.hub.faults.clear()
+    assert room.run(WEIGHTS="model*.safetensors", LEAVES="original/*").status == 0
+    room.assert_whole()
+
+
 def test_scratch_bounds_what_is_under_way_at_once(room: Room):
     hold = Fault(SHARDS[0], hold=1000)
     room.hub.faults.append(hold)
@@ -284,8 +314,8 @@ def test_what_somebody_else_put_under_the_prefix_is_named_before_anything_is_mov
     ended = room.run()
     assert ended.status == 1
     assert ended.lines == [
-        "failed: 2 objects of 1.0 MiB lie under the prefix and not in deepseek-ai/DeepSeek-R1, such as .git/lfs/x: "
-        "delete them or choose another prefix"
+        "failed: 2 objects of 1.0 MiB lie under the prefix and are none of the files to copy of "
+        "deepseek-ai/DeepSeek-R1, such as .git/lfs/x: delete them or choose another prefix"
     ]
     assert room.hub.fetched() == []
 

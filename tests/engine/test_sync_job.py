@@ -19,6 +19,7 @@ from local import faults, object_store
 from local.api import ApiError, wait_until
 from local.control_plane import ControlPlane
 from local.jobs import volume_folder
+from planning.files import needed
 
 _JOBS = "/apis/batch/v1/namespaces/default/jobs"
 _PODS = "/api/v1/namespaces/default/pods"
@@ -31,6 +32,7 @@ class Room:
         self.plane, self.api, self.name = plane, plane.api, f"sync-{secrets.token_hex(3)}"
         self.bucket = object_store.buckets(plane.folder) / self.name
         self.bucket.mkdir()
+        files = needed([{}])
         self.args = ModelSyncArgs(
             stack="test",
             namespace="default",
@@ -46,6 +48,8 @@ class Room:
             python_image="python:3",
             seconds=600,
             scratch_gib=30,
+            weights=files.weights,
+            leaves=files.leaves,
         )
         config = model_sync.program_config(self.name, self.args)
         self.made = [f"/api/v1/namespaces/default/configmaps/{config['metadata']['name']}"]
@@ -102,9 +106,12 @@ def test_the_job_fills_the_bucket_and_another_one_finds_nothing_to_do(room: Room
     assert "modelserve: sync: done: 9 files" in room.log()
     found = {str(file.relative_to(room.bucket / "models/DeepSeek-R1")) for file in room.bucket.rglob("*.*")}
     assert {"config.json", "model-00001-of-00004.safetensors", "modelserve-manifest.json"} <= found
-    assert not any(path.startswith(".git/") for path in found)
+    assert not any(path.startswith((".git/", "metal/", "original/")) for path in found)
     assert room.run() == "Complete"
-    assert room.log().splitlines() == ["modelserve: sync: nothing to do: all 9 files, 0.4 MiB, are in the bucket"]
+    assert room.log().splitlines() == [
+        "modelserve: sync: left out, for the engine reads another copy: 3 files, 0.2 MiB: metal/*, original/*",
+        "modelserve: sync: nothing to do: all 9 files, 0.4 MiB, are in the bucket",
+    ]
 
 
 def test_what_is_hopeless_fails_and_the_log_of_its_pod_stays(room: Room) -> None:
@@ -159,4 +166,4 @@ def test_a_claim_that_waits_for_its_first_pod_gets_it_from_the_sync_and_is_fille
     folder = volume_folder(room.plane.folder, "default", claim["metadata"]["name"]) / "models/DeepSeek-R1"
     assert (folder / "modelserve-manifest.json").is_file() and (folder / "config.json").is_file()
     assert room.run() == "Complete"
-    assert room.log().splitlines() == ["modelserve: sync: nothing to do: all 9 files, 0.4 MiB, are in the volume"]
+    assert room.log().splitlines()[-1] == "modelserve: sync: nothing to do: all 9 files, 0.4 MiB, are in the volume"

@@ -40,7 +40,7 @@ BALANCER = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-"
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that knows nothing against the cache: whether it is whole is `test_cache_look`'s."""
-    monkeypatch.setattr(CacheLook, "_read", lambda *_: {})
+    monkeypatch.setattr(CacheLook, "_read", lambda *_: None)
 
 
 def run(engine: Recorder, changes: Mapping[str, Any] | None = None, *, secrets: Collection[str] = ()) -> dict[str, Any]:
@@ -107,6 +107,21 @@ def test_keys_that_are_given_make_no_user_and_reach_their_readers(engine: Record
         "secret": "canary-syncSecretKey",
         "token": "canary-hubToken",
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "weights", "left"),
+    [([], "model*.safetensors", True), (["--load-format", "mistral"], "consolidated*.safetensors", False)],
+)
+def test_the_sync_leaves_out_what_the_services_of_a_model_do_not_read(
+    engine: Recorder, arguments: list[str], weights: str, left: bool
+):
+    run(engine, {"services": {"ds": {"engine": {"extraArgs": arguments}}}})
+    (container,) = inputs(engine.one("Job"))["spec"]["template"]["spec"]["containers"]
+    found = {each["name"].removeprefix("MODELSERVE_"): each.get("value", "") for each in container["env"]}
+    patterns = found["LEAVES"].split()
+    assert found["WEIGHTS"] == weights and {"original/*", "metal/*"} <= set(patterns)
+    assert ("consolidated*" in patterns) is left
 
 
 def test_without_a_cache_the_volume_comes_after_the_sync_and_before_the_group(engine: Recorder):

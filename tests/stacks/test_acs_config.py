@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from local.paths import ROOT
+from planning.startup import FILL, TO_NODES, WARM
 from stacks.config import parse, repository
 from stacks.plans import plan_services
 from stacks.refusals import ConfigError
@@ -98,6 +99,28 @@ def test_the_committed_stack_file_is_accepted_and_fits():
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said: str):
     assert said in only(changed(**changes))
+
+
+def test_a_cache_that_only_an_estimate_calls_too_small_is_warned_of_and_not_refused():
+    one = {"nodes": 1, "gpusPerNode": 8, "tensor": 8, "pipeline": 1}
+    small = {"services__ds__engine": NATIVE, "services__ds__layout": one, "services__ds__model": "gpt-oss-120b"}
+    small |= {"weights__sync": ..., "cache__workers": 1, "cache__memory": "72Gi"}
+    (said,) = plan_services(parse(changed(**small)))["ds"].warnings
+    assert said.startswith("cache.workers 1: 1 x 67 GiB") and said.endswith("by an estimate")
+    known = {"catalog": {"models": {"gpt-oss-120b": {"fileBytes": 65 * 1024**3}}}}
+    assert "are to be held; write 3, or auto" in only(changed(**small) | known)
+
+
+def test_bucket_cache_and_times_are_planned_for_every_format_that_services_of_a_model_read():
+    asks = {"services__ds__engine__extraArgs": ["--load-format=mistral"]}
+    both = changed(**asks)
+    both["services"]["twin"] = WHOLE["services"]["ds"]
+    once, other, twice = (plan_services(parse(raw))["ds"].plan for raw in (WHOLE, changed(**asks), both))
+    assert once.file_bytes == other.file_bytes == twice.file_bytes / 2
+    assert twice.cache and once.cache and twice.cache.workers > once.cache.workers
+    bytes_of = [{step.name: step.bytes for step in plan.startup.steps} for plan in (once, twice)]
+    assert all(bytes_of[1][name] == 2 * bytes_of[0][name] for name in (FILL, WARM))
+    assert bytes_of[1][TO_NODES] == bytes_of[0][TO_NODES]
 
 
 def test_an_fp8_model_is_not_cut_below_its_blocks():
