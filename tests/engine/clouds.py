@@ -42,6 +42,13 @@ class Cloud:
     def objects(self, bucket: str) -> Path:
         return self.plane / "cloud" / "buckets" / bucket
 
+    def lay(self, bucket: str, path: str, size: int) -> None:
+        """An object of that many bytes, all of them a hole."""
+        file = self.objects(bucket) / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as opened:
+            opened.truncate(size)
+
     def written(self, bucket: str) -> dict[str, int]:
         """A bucket's objects, each with the time it was written."""
         root = self.objects(bucket)

@@ -9,7 +9,7 @@ import pytest
 
 from local import charts
 from local.control_plane import ControlPlane
-from tests.engine.clouds import Cloud
+from tests.engine.clouds import BUCKETS, Cloud
 from tests.engine.pulumi_stack import Cluster, Stack, one_node
 
 THERE = {"lws": {"install": False}, "fluid": {"install": False}}
@@ -52,6 +52,30 @@ def test_an_engine_streams_the_bucket_with_a_key_of_its_own_behind_a_private_add
     assert ipaddress.ip_address(ingress.ip) and f'ds: "http://{ingress.ip}:8000/v1"' in said
     kind = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type"
     assert service.spec.type == "LoadBalancer" and service.metadata.annotations[kind] == "intranet"
+    acs.up("--expect-no-changes")
+
+
+def test_models_of_which_the_plan_knows_only_an_estimate_are_cached_whole_and_are_so_at_the_next_up(
+    acs: Stack, cluster: Cluster, cloud: Cloud
+):
+    # GiB at their repositories' roots. The plan counts with more: ranks hold some weights twice, or padded.
+    models = {"Qwen3-30B-A3B-Instruct-2507": 56.89, "gpt-oss-120b": 60.80}
+    acs.config["modelserve:addons"] = THERE
+    weights = acs.config["modelserve:weights"]
+    del weights["sync"]
+    weights["bucket"] |= {"create": False}
+    cloud.put_bucket(weights["bucket"]["name"], BUCKETS["acs"])
+    for model, gib in models.items():
+        cloud.lay(weights["bucket"]["name"], f"models/{model}/model.safetensors", int(gib * 1024**3))
+    service = one_node(acs.services.pop("ds")) | {"engine": STREAMING}
+    for name, model in zip(("qwen", "oss"), models, strict=True):
+        acs.services[name] = service | {"model": model}
+    said = acs.up()
+    assert cluster.ready("qwen") and cluster.ready("oss")
+    for model, gib in models.items():
+        files = cluster.object("Dataset", model.lower())["status"]
+        assert files["cacheStates"]["cached"] == files["ufsTotal"] == f"{gib:.2f}GiB"
+        assert f"{model.lower()}: the bucket holds {gib:.2f}GiB, the plan counts with" in said
     acs.up("--expect-no-changes")
 
 
