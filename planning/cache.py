@@ -72,7 +72,7 @@ def cache(
     for_bytes = math.ceil(needed / (quota * high))
     for_rate = math.ceil(read_gbit_per_second / rate)
     least = max(for_bytes, for_rate)
-    doubts = ()
+    doubts: tuple[str, ...] = ()
     if size.workers is not None and size.workers < least:
         short = (
             f"cache.workers {size.workers}: {size.workers} x {quota} GiB x {high:g} = "

@@ -93,13 +93,14 @@ class Sync:
         manifest = self.patience.persist("reading the manifest", self.target.manifest) if MANIFEST in present else {}
         before = entries(manifest)
         whole = agrees(before, present)
-        ours = whole and self._is_ours(manifest)
-        if ours and self.source.pinned:
+        leaves = manifest.get("leaves", [])  # older syncs copied everything
+        ours = whole and all(manifest.get(key) == value for key, value in self._about.items())
+        if ours and self.source.pinned and leaves == list(self.left_out.leaves):
             return self._nothing_to_do(manifest)
         try:
             files = self.patience.persist(f"{self.source.called}'s file list", self.source.files)
         except GaveUp as error:
-            if not ours:
+            if not ours or not set(leaves) <= set(self.left_out.leaves):
                 raise
             # Branches move seldom, and a hub that is away must not keep a model from being served that is all there.
             self.say(f"{error}; {self.target.called} holds the revision of the last sync")
@@ -122,20 +123,11 @@ class Sync:
         count, size = manifest["count"], amount(manifest["bytes"])
         self.say(f"nothing to do: all {count} files, {size}, are in {self.target.called}")
 
-    def _is_ours(self, manifest: Mapping[str, Any]) -> bool:
-        found = {key: manifest.get(key) for key in ("source", "repository", "revision")}
-        return found | {"leaves": manifest.get("leaves", [])} == self._about
-
     @property
-    def _about(self) -> dict[str, Any]:
-        """What a manifest says of this sync."""
+    def _about(self) -> dict[str, str]:
+        """What a manifest says of its source."""
         source = self.source
-        return {
-            "source": source.url,
-            "repository": source.repository,
-            "revision": source.revision,
-            "leaves": list(self.left_out.leaves),
-        }
+        return {"source": source.url, "repository": source.repository, "revision": source.revision}
 
     def _split(self, files: Sequence[File]) -> tuple[list[File], list[File]]:
         """The files to copy, and those that are left out."""
@@ -258,6 +250,7 @@ class Sync:
         total = sum(file.size for file in files)
         manifest = {
             **self._about,
+            "leaves": self.left_out.leaves,
             "count": len(files),
             "bytes": total,
             "files": [asdict(arrived[path]) for path in sorted(arrived)],

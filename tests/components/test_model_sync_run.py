@@ -75,10 +75,11 @@ def test_a_commit_that_is_there_needs_no_hub_at_all(room: Room):
     assert room.hub.seen == []
 
 
-def test_a_hub_that_is_away_does_not_hold_up_a_bucket_that_is_full(room: Room):
+@pytest.mark.parametrize("leaves", ["", "original/*"])
+def test_a_hub_that_is_away_does_not_hold_up_a_bucket_that_has_all_that_is_needed(room: Room, leaves):
     room.run()
     room.hub.faults.append(Fault("repo/files", times=99, status=503))
-    ended = room.run(ATTEMPTS="2")
+    ended = room.run(ATTEMPTS="2", WEIGHTS="model*.safetensors", LEAVES=leaves)
     assert ended.status == 0
     assert "answers 503; gave up after 2 attempts; the bucket holds" in ended.lines[-2]
     assert room.hub.fetched().count("x") == 0 and ended.lines[-1].startswith("nothing to do")
