@@ -40,7 +40,9 @@ def test_of_a_model_that_is_there_in_several_formats_only_the_one_that_engines_r
     assert left_out(paths) == gone
 
 
-@pytest.mark.parametrize("paths", [MISTRAL, OLD, [*META, "original/model.safetensors"], ["metal/model.bin"]])
+@pytest.mark.parametrize(
+    "paths", [MISTRAL, OLD, [*META, "original/model.safetensors"], [*META, "model-16/a.safetensors", "original/a.pth"]]
+)
 def test_where_the_usual_format_is_not_there_nothing_is_left_out(paths):
     assert left_out(paths) == set()
 
