@@ -160,7 +160,7 @@ def test_where_aibrix_is_there_or_not_needed_nothing_is_read(
 @pytest.fixture
 def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A project's folder, which is not the one that the program is run in."""
-    monkeypatch.setattr(aibrix_files, "_PROJECT", tmp_path / "project")
+    monkeypatch.setattr(aibrix_files, "PROJECT", tmp_path / "project")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "project"
 

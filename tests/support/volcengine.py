@@ -56,7 +56,7 @@ def rendered(*, secrets: Collection[str] = (), **values: object) -> list[dict[st
 def _apart() -> Iterator[None]:
     """Charts and parsed manifests go into a folder of this test run: the checkout's hold all of AIBrix's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aibrix_files, "_PROJECT", Path(_folder().name))
+        patch.setattr(aibrix_files, "PROJECT", Path(_folder().name))
         patch.setenv("XDG_CACHE_HOME", _folder().name)
         yield
 
