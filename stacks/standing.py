@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stacks import engine_log
 from stacks.cluster import api_client
 
-_LOG_LINES = 20
+_LOG_LINES = 200
+# vLLM's processes print a traceback of up to a hundred lines each, twice, a blank line between any two: that of sixteen
+# workers and their parents must not push out the first.
+_ENDED_LOG_LINES = 8000
+# The exit code of who died of a signal is the signal's number above this; Linux has 64 of them.
+_SIGNALS = 128
 _HEALTHY_WAITING = {"ContainerCreating", "PodInitializing"}
 
 
@@ -43,21 +49,50 @@ def waiting(pod: Mapping[str, Any]) -> str | None:
     return None
 
 
-def failures(pod: Mapping[str, Any], logs: Mapping[str, str], then: str) -> list[str]:
-    """What is wrong with a pod's containers. `then` says what follows when one has ended badly."""
+def running(log: str | None) -> str:
+    """What a container that runs is doing, by its log."""
+    if log is None:
+        return "started, its log cannot be read"
+    return engine_log.stage(log) or "started, nothing in its log yet"
+
+
+def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
+
+
+def failures(pod: Mapping[str, Any], ends: Mapping[str, str], then: str) -> list[str]:
+    """What is wrong with a pod's containers. `ends` are the logs of runs that ended, by pod's name; `then` says what
+    follows when one has ended badly."""
     found = []
     for status in pod["status"].get("containerStatuses") or []:
         held_up = (status.get("state") or {}).get("waiting") or {}
-        ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
         if held_up.get("reason") not in {None, *_HEALTHY_WAITING}:
             found.append(f"{pod_name(pod)}: {held_up['reason']}: {held_up.get('message') or status['image']}")
-        if ended and ended.get("exitCode"):
-            last = [line for line in logs.get(pod_name(pod), "").splitlines() if line.strip()]
-            found.append(
-                f"{pod_name(pod)}: its container ended with exit code {ended['exitCode']}, so {then}"
-                + (f"; its last words: {last[-1].strip()}" if last else "")
-            )
+        over = _terminated(status)
+        if over and over.get("exitCode"):
+            found.append(f"{pod_name(pod)}: {_end(over, ends.get(pod_name(pod), ''), then)}")
     return found
+
+
+def _end(over: Mapping[str, Any], log: str, then: str) -> str:
+    """How a container ended, and why as far as the log of that run has it."""
+    code = over["exitCode"]
+    killed = _SIGNALS < code <= _SIGNALS + 64
+    memory = ", out of memory: it used more than its limit" if over.get("reason") == "OOMKilled" else ""
+    how = f" (killed by signal {code - _SIGNALS}{memory})" if killed else ""
+    cause = engine_log.cause(log)
+    why = engine_log.told(cause) if cause else ""
+    if not why and killed and log.strip():
+        why = f"when it was killed: {engine_log.stage(log)}"
+    if not why and (last := engine_log.last_words(log)):
+        why = f"its last words: {last}"
+    return f"its container ended with exit code {code}{how}, so {then}" + (f"; {why}" if why else "")
+
+
+def _main(pod: Mapping[str, Any]) -> str:
+    """The container that a pod is for: others may have been put beside it, such as Fluid's."""
+    containers = pod["spec"]["containers"]
+    return next((each for each in containers if "/gpu" in str(each.get("resources"))), containers[0])["name"]
 
 
 def unplaced(pod: Mapping[str, Any]) -> str | None:
@@ -86,6 +121,8 @@ class Reader:
             client.CustomObjectsApi(api),
         )
         self._plain = api.sanitize_for_serialization
+        # Of runs that are over: what they said does not change, and is long.
+        self._ends: dict[tuple[Any, str], str] = {}
 
     def custom(self, version: str, plural: str, name: str) -> dict[str, Any] | None:
         """A custom resource; `version` is its group and version."""
@@ -117,13 +154,36 @@ class Reader:
         except self._errors:
             return [], []
 
-    def log(self, pod: str) -> str:
-        """The last lines of a pod."""
+    def log(self, pod: Mapping[str, Any]) -> str | None:
+        """The last lines of a pod that runs, None where they cannot be read."""
+        return self._log(pod, _main(pod), _LOG_LINES, previous=False)
+
+    def end(self, pod: Mapping[str, Any]) -> str:
+        """The last lines of a pod's container that ended, "" where they cannot be read or none has."""
+        for status in pod["status"].get("containerStatuses") or []:
+            if over := _terminated(status):
+                run = pod["metadata"].get("uid"), f"{status['name']} {over.get('finishedAt')}"
+                if run not in self._ends:
+                    again = "running" in (status.get("state") or {})
+                    text = self._log(pod, status["name"], _ENDED_LOG_LINES, previous=again)
+                    if not text:
+                        return ""
+                    self._ends[run] = text
+                return self._ends[run]
+        return ""
+
+    def _log(self, pod: Mapping[str, Any], container: str, lines: int, *, previous: bool) -> str | None:
+        name = pod_name(pod)
         try:
             # The library gives None, not "", for a log without a line.
-            return self._core.read_namespaced_pod_log(pod, self._namespace, tail_lines=_LOG_LINES) or ""
+            return (
+                self._core.read_namespaced_pod_log(
+                    name, self._namespace, container=container, tail_lines=lines, previous=previous
+                )
+                or ""
+            )
         except self._errors:
-            return ""
+            return None
 
     def warnings(self, uid: str) -> list[str]:
         """The warning events about an object, newest first, each `reason: message`."""

@@ -30,13 +30,14 @@ def describe_load(
     load: Mapping[str, Any],
     dataset: Mapping[str, Any] | None,
     pods: Sequence[Mapping[str, Any]],
-    logs: Mapping[str, str],
+    ends: Mapping[str, str],
     warnings: Sequence[str],
 ) -> Standing:
-    """How far a load is. `pods` are its loader's, `warnings` Fluid's events about it."""
+    """How far a load is. `pods` are its loader's, `ends` the last lines of those that ended, `warnings` Fluid's events
+    about it."""
     phase, files = (load.get("status") or {}).get("phase"), (dataset or {}).get("status") or {}
     states = files.get("cacheStates") or {}
-    problems = [text for pod in pods for text in failures(pod, logs, "Fluid tries once more")]
+    problems = [text for pod in pods for text in failures(pod, ends, "Fluid tries once more")]
     problems += [f"no node for {pod_name(pod)}: {why}" for pod in pods if (why := unplaced(pod))]
     if phase == "Failed" and (why := failure(load.get("status"))):
         problems.append(why)
@@ -64,6 +65,6 @@ def look_at_load(reader: Reader, name: str) -> Standing | None:
     load, pods = reader.custom(API_VERSION, "dataloads", name), reader.pods(f"release={name}-loader")
     if load is None or pods is None:
         return None
-    logs = {pod_name(pod): reader.log(pod_name(pod)) for pod in pods if pod["spec"].get("nodeName")}
+    ends = {pod_name(pod): reader.end(pod) for pod in pods}
     dataset = reader.custom(API_VERSION, "datasets", load["spec"]["dataset"]["name"])
-    return describe_load(load, dataset, pods, logs, reader.warnings(load["metadata"]["uid"]))
+    return describe_load(load, dataset, pods, ends, reader.warnings(load["metadata"]["uid"]))

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stacks.standing import Reader, Standing, failures, pod_name, unplaced, waiting
+from stacks.standing import Reader, Standing, failures, pod_name, running, unplaced, waiting
 
 _GROUP, _RAY, _INSTANCE = "leaderworkerset.sigs.k8s.io/", "ray.io/", "app.kubernetes.io/instance"
 _LEADS_GROUP = (f"{_GROUP}worker-index", "0")
 _LEADS_FLEET = (f"{_RAY}node-type", "head")
-_SHARDS = re.compile(r"Loading safetensors checkpoint shards:\s+(\d+)%")
 
 
 @dataclass(frozen=True)
 class View:
     """What the cluster shows of one workload: `replicas` of `size` pods each, the pods, the nodes' free GPUs, the
-    leaders' logs.
+    logs.
 
-    Pods and nodes are the API's JSON. `logs` maps a pod's name to its last lines. `leader` is the label of leaders.
+    Pods and nodes are the API's JSON. `logs` maps the names of leaders that start to their last lines, `ends` those of
+    pods whose container has ended to the last lines of that run. `leader` is the label of leaders.
     """
 
     size: int
@@ -29,7 +28,8 @@ class View:
     pods: Sequence[Mapping[str, Any]]
     nodes: Sequence[Mapping[str, Any]]
     others: Sequence[Mapping[str, Any]]
-    logs: Mapping[str, str]
+    logs: Mapping[str, str | None]
+    ends: Mapping[str, str]
 
 
 def describe(view: View) -> Standing:
@@ -37,40 +37,25 @@ def describe(view: View) -> Standing:
     replicas, wanted = view.replicas, view.size * view.replicas
     pods = sorted(view.pods, key=lambda pod: pod["metadata"]["name"])
     placed = [pod for pod in pods if pod["spec"].get("nodeName")]
-    running = [pod for pod in placed if pod["status"].get("phase") == "Running" and not waiting(pod)]
+    started = [pod for pod in placed if pod["status"].get("phase") == "Running" and not waiting(pod)]
     problems = (
         *_no_room(pods, view),
-        *(text for pod in pods for text in failures(pod, view.logs, "its group starts anew")),
+        *(text for pod in pods for text in failures(pod, view.ends, "its group starts anew")),
     )
     if len(pods) < wanted:
         return Standing(f"pods created: {len(pods)} of {wanted}", problems)
     if len(placed) < wanted:
         return Standing(f"pods scheduled: {len(placed)} of {wanted}", problems)
-    if len(running) < wanted:
-        late = next(pod for pod in placed if pod not in running)
+    if len(started) < wanted:
+        late = next(pod for pod in placed if pod not in started)
         return Standing(
-            f"pods started: {len(running)} of {wanted} ({pod_name(late)}: {waiting(late) or 'Pending'})", problems
+            f"pods started: {len(started)} of {wanted} ({pod_name(late)}: {waiting(late) or 'Pending'})", problems
         )
     leaders = [pod for pod in pods if _leads(pod, view.leader)]
     late_leader = next((pod for pod in leaders if not _ready(pod)), None)
     if late_leader is None:
         return Standing(f"replicas ready: {replicas} of {replicas}", problems)
-    return Standing(f"{pod_name(late_leader)}: {_stage(view.logs.get(pod_name(late_leader), ''))}", problems)
-
-
-def _stage(log: str) -> str:
-    """What a leader does, by its newest telling line."""
-    for line in reversed(log.splitlines()):
-        if shards := _SHARDS.search(line):
-            done = shards[1] == "100"
-            return "probe: weights are loaded, waiting for /health" if done else f"weights loading: {shards[1]} %"
-        if any(f"modelserve: {begun}" in line for begun in ("ray: formed", "one node", "native: leading")):
-            return "weights loading: not begun"
-        if "modelserve: ray:" in line:
-            return "Ray forming: " + line.partition("modelserve: ray:")[2].strip()
-        if "startup complete" in line or "KV cache" in line or "graph captur" in line.lower():
-            return "probe: waiting for /health"
-    return "started, nothing in its log yet"
+    return Standing(f"{pod_name(late_leader)}: {running(view.logs.get(pod_name(late_leader)))}", problems)
 
 
 def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
@@ -138,16 +123,14 @@ def _look(
         return None
     short = any(not pod["spec"].get("nodeName") for pod in pods)
     nodes, others = reader.room(selectors[1]) if short else ([], [])
-    logs = {pod_name(pod): reader.log(pod_name(pod)) for pod in pods if _tells(pod, leader)}
-    return describe(View(size, replicas, leader, pods, nodes, others, logs))
+    logs = {pod_name(pod): reader.log(pod) for pod in pods if _starts(pod, leader)}
+    ends = {pod_name(pod): reader.end(pod) for pod in pods}
+    return describe(View(size, replicas, leader, pods, nodes, others, logs, ends))
 
 
 def _leads(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:
     return pod["metadata"]["labels"].get(leader[0]) == leader[1]
 
 
-def _tells(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:
-    """Whether a pod's log says something new: a leader's while it starts, any pod's when it failed."""
-    statuses = pod["status"].get("containerStatuses") or []
-    failed = any(status.get("restartCount") or "terminated" in (status.get("state") or {}) for status in statuses)
-    return failed or (_leads(pod, leader) and pod["status"].get("phase") == "Running" and not _ready(pod))
+def _starts(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:
+    return _leads(pod, leader) and pod["status"].get("phase") == "Running" and not _ready(pod)

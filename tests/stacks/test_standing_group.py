@@ -49,7 +49,13 @@ MESSAGE = (
 )
 
 
-def view(*pods: dict[str, Any], logs: dict[str, str] | None = None, nodes: int = 2, replicas: int = 1) -> View:
+def view(
+    *pods: dict[str, Any],
+    logs: dict[str, str | None] | None = None,
+    ends: dict[str, str] | None = None,
+    nodes: int = 2,
+    replicas: int = 1,
+) -> View:
     return View(
         size=2,
         replicas=replicas,
@@ -57,6 +63,7 @@ def view(*pods: dict[str, Any], logs: dict[str, str] | None = None, nodes: int =
         pods=pods,
         others=[],
         logs=logs or {},
+        ends=ends or {},
         nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * nodes,
     )
 
@@ -72,7 +79,9 @@ def view(*pods: dict[str, Any], logs: dict[str, str] | None = None, nodes: int =
             {},
             "pods started: 1 of 2 (ds-0-1: ContainerCreating)",
         ),
-        ([pod(0), pod(1)], {}, "ds-0: started, nothing in its log yet"),
+        ([pod(0), pod(1)], {"ds-0": ""}, "ds-0: started, nothing in its log yet"),
+        ([pod(0), pod(1)], {"ds-0": None}, "ds-0: started, its log cannot be read"),
+        ([pod(0), pod(1)], {"ds-0": "what nobody knows\n"}, "ds-0: its newest line: what nobody knows"),
         (
             [pod(0), pod(1)],
             {"ds-0": "modelserve: ray: 8 of 16 GPUs joined\n"},
@@ -87,7 +96,7 @@ def view(*pods: dict[str, Any], logs: dict[str, str] | None = None, nodes: int =
         (
             [pod(0), pod(1)],
             {"ds-0": "Loading safetensors checkpoint shards: 100% Completed | 163/163\nother\n"},
-            "ds-0: probe: weights are loaded, waiting for /health",
+            "ds-0: weights loading: 100 %",
         ),
         ([pod(0, ready=True), pod(1, ready=True)], {}, "replicas ready: 1 of 1"),
     ],
@@ -118,6 +127,7 @@ def test_gpus_that_other_workloads_hold_are_not_free():
         pods=[unplaced(0, "Insufficient nvidia.com/gpu"), unplaced(1, "no")],
         others=[pod(0)],
         logs={},
+        ends={},
         nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * 2,
     )
     [line] = describe(shown).problems
@@ -133,13 +143,44 @@ def test_an_image_that_cannot_be_pulled_is_a_problem_at_once():
     assert describe(view(pod(0), failing)).problems == ('ds-0-1: ImagePullBackOff: Back-off pulling image "img"',)
 
 
-def test_a_container_that_died_is_told_with_its_last_words():
-    dead = pod(0, container={"lastState": {"terminated": {"exitCode": 1}}, "restartCount": 1})
-    standing = describe(view(dead, pod(1), logs={"ds-0": "start\ntorch.OutOfMemoryError: CUDA out of memory\n\n"}))
-    assert standing.problems == (
-        "ds-0: its container ended with exit code 1, so its group starts anew; "
-        "its last words: torch.OutOfMemoryError: CUDA out of memory",
-    )
+def died(code: int, reason: str = "Error") -> dict[str, Any]:
+    return {"lastState": {"terminated": {"exitCode": code, "reason": reason}}, "restartCount": 1}
+
+
+FAILED = """Loading safetensors checkpoint shards:  42% Completed | 68/163
+(EngineCore pid=2) ERROR 11-28 08:16:57 [core.py:1231] Traceback (most recent call last):
+(EngineCore pid=2) ERROR 11-28 08:16:57 [core.py:1231]   File "/vllm/x.py", line 7, in load_model
+(EngineCore pid=2) ERROR 11-28 08:16:57 [core.py:1231] torch.OutOfMemoryError: CUDA out of memory
+Traceback (most recent call last):
+  File "/vllm/y.py", line 9, in main
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+KILLED = "(killed by signal 9, out of memory: it used more than its limit), so its group starts anew; "
+
+
+@pytest.mark.parametrize(
+    ("end", "log", "says"),
+    [
+        (
+            died(1),
+            FAILED,
+            "1, so its group starts anew; the cause, in EngineCore, while loading weights: "
+            "torch.OutOfMemoryError: CUDA out of memory",
+        ),
+        (
+            died(2),
+            "usage: vllm serve\nvllm: error: x\n\n",
+            "2, so its group starts anew; its last words: vllm: error: x",
+        ),
+        (died(1), "", "1, so its group starts anew"),
+        (died(137, "OOMKilled"), FAILED.partition("(")[0], f"137 {KILLED}when it was killed: weights loading: 42 %"),
+        (died(137, "OOMKilled"), "an odd line\n", f"137 {KILLED}when it was killed: its newest line: an odd line"),
+        (died(143), "", "143 (killed by signal 15), so its group starts anew"),
+    ],
+)
+def test_a_container_that_died_is_told_with_the_truest_that_its_log_has(end: dict[str, Any], log: str, says: str):
+    standing = describe(view(pod(0, container=end), pod(1), logs={"ds-0": "a new run"}, ends={"ds-0": log}))
+    assert standing.problems == (f"ds-0: its container ended with exit code {says}",)
 
 
 def test_a_container_that_ended_well_is_no_problem():
