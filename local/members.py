@@ -20,6 +20,7 @@ FAIL = "rehearsal.modelserve.dev/fail"
 _GROUP = "leaderworkerset.sigs.k8s.io/"
 _RAY = "ray.io/"
 _FLEET = "orchestration.aibrix.ai/raycluster-fleet-name"
+_CRASH = "rehearsal.modelserve.dev/crash"
 _READY_AFTER = "rehearsal.modelserve.dev/ready-after"
 # What a start is taken to last where the pod does not say; at Ready the rest of the log follows at once.
 _START_SECONDS = 10.0
@@ -156,6 +157,16 @@ class Member:
         """Whether the stages will make this container fail."""
         return (self.pod["metadata"].get("annotations") or {}).get(FAIL) == "crash"
 
+    @property
+    def crash(self) -> str:
+        """How this container fails, where it does."""
+        return (self.pod["metadata"].get("annotations") or {}).get(_CRASH, vllm_log.WORKSPACE)
+
+    @property
+    def writer(self) -> vllm_log.Writer:
+        """What writes the engine's lines."""
+        return vllm_log.Writer(self.arguments, self.release)
+
     def variable(self, name: str, default: str = "") -> str:
         """An environment variable that the pod's spec gives a plain value."""
         found = (each.get("value") for each in self.container.get("env") or [] if each["name"] == name)
@@ -224,9 +235,9 @@ class Member:
 def script(member: Member) -> list[tuple[float, str]]:
     """The lines of a pod's start once its group has formed."""
     if member.leads:
-        return vllm_log.engine(member.arguments, member.release)
+        return member.writer.engine()
     if member.runs_vllm:
-        return vllm_log.headless(member.arguments, member.release, member.leader_address, member.join_port)
+        return member.writer.headless(member.leader_address, member.join_port)
     return []
 
 
@@ -236,10 +247,11 @@ def last_words(member: Member) -> list[str]:
         seconds = member.variable("MODELSERVE_JOIN_SECONDS", "600")
         return vllm_log.worker_crash(member.launcher, member.leader_address, member.join_port, seconds)
     formed, wanted = [], member.nodes * member.gpus
-    if member.nodes > 1 and member.launcher == "native":
+    joins = member.nodes > 1 and member.formed_at is None
+    if joins and member.launcher == "native":
         formed = [vllm_log.native_leads(member.nodes, member.leader_address, member.join_port)]
         if not member.leads:
             formed = vllm_log.worker_joins("native", member.leader_address, member.gpus)
-    elif member.nodes > 1:
+    elif joins:
         formed = [vllm_log.ray_waits(wanted, wanted), vllm_log.RAY_FORMED]
-    return [*formed, *(member.refusal or vllm_log.leader_crash())]
+    return [*formed, *(member.refusal or member.writer.crash(member.crash, member.script))]

@@ -14,6 +14,7 @@ from planning import flags
 # vLLM takes the model's own, which nothing here knows.
 _DEFAULT_MAX_MODEL_LEN = 131072
 _USAGE = "usage: vllm serve [model_tag] [options]"
+_LOADER = "--model-loader-extra-config"
 _REASONING = "--reasoning-parser"
 
 
@@ -29,6 +30,15 @@ class Arguments:
     max_model_len: int = _DEFAULT_MAX_MODEL_LEN
     api_keys: tuple[str, ...] = ()
     executor: str = "mp"
+    load_format: str = "auto"
+    threads: bool = False
+    """Whether several threads load the weights."""
+    eager: bool = False
+
+    @property
+    def world_size(self) -> int:
+        """GPUs of the engine."""
+        return self.tensor_parallel * self.pipeline_parallel
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Arguments:
@@ -48,6 +58,9 @@ class Arguments:
             max_model_len=number(_DEFAULT_MAX_MODEL_LEN, "--max-model-len"),
             api_keys=tuple(found.get("--api-key", ())),
             executor=next(iter(found.get("--distributed-executor-backend", ())), "mp"),
+            load_format=next(iter(found.get("--load-format", ())), "auto"),
+            threads=bool(re.search(r'"enable_multithread_load": ?true', " ".join(found.get(_LOADER, ())))),
+            eager="--enforce-eager" in found,
         )
 
 

@@ -60,11 +60,6 @@ class Failure:
     became: str = ""
     functions: list[str] = field(default_factory=list)
 
-    @property
-    def points(self) -> bool:
-        """Whether it only says that the cause stands elsewhere."""
-        return any(re.search(each, self.became or self.exception) for each in fact("vllm_log", "failure", "pointers"))
-
 
 @dataclass(frozen=True)
 class Cause:
@@ -99,6 +94,8 @@ def stage(log: str) -> str:
     """How far a start is, by the newest line that tells; else the newest line itself, empty for an empty log."""
     read = lines(log)
     for line in reversed(read):
+        if _points(line.text):
+            return "it has failed"
         for pattern, text in fact("vllm_log", "start", "stages"):
             if match := re.search(pattern, line.text):
                 return text.format(*match.groups())
@@ -122,8 +119,8 @@ def cause(log: str) -> Cause | None:
         and not each.exception.startswith(_TOLD_TO_END)
         and lived_on.get(each.process, -1) < each.at
     ]
-    pointing = [each for each in failures if each.points]
-    telling = [each for each in failures if not each.points]
+    pointing = [each for each in failures if _points(each.exception) or _points(each.became)]
+    telling = [each for each in failures if not _points(each.exception)]
     if pointing:
         parents = {each.process for each in pointing if each.process}
         # A parent may have survived other exceptions, such as those of requests.
@@ -162,8 +159,15 @@ def _cause(failure: Failure, read: Sequence[Line]) -> Cause:
         said = [match[0] for line in read[: failure.at] if (match := re.search(says, line.text))]
         if said and re.search(about, failure.exception):
             hints.append(said[-1])
-    became = "" if failure.points or failure.became.partition(": ")[2] in failure.exception else failure.became
+    # Many wrap what they were told in a type of their own.
+    same = failure.became.partition(": ")[2] in failure.exception
+    became = "" if same or _points(failure.became) else failure.became
     return Cause(failure.name, phase, failure.exception, became, tuple(hints))
+
+
+def _points(exception: str) -> bool:
+    """Whether an exception only says that the cause stands elsewhere."""
+    return any(re.search(each, exception) for each in fact("vllm_log", "failure", "pointers"))
 
 
 class _Stream:

@@ -6,8 +6,10 @@ Not here: what the single kinds are waiting for (`standing_group`, `standing_job
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from stacks import engine_log
@@ -74,6 +76,12 @@ def failures(pod: Mapping[str, Any], ends: Mapping[str, str], then: str) -> list
     return found
 
 
+def gone(ends: Mapping[str, str]) -> list[str]:
+    """What was wrong with pods that are gone, as far as they have said it, by pod's name."""
+    causes = ((name, engine_log.cause(log)) for name, log in ends.items())
+    return [f"{name}: it failed before; {engine_log.told(cause)}" for name, cause in causes if cause]
+
+
 def _end(over: Mapping[str, Any], log: str, then: str) -> str:
     """How a container ended, and why as far as the log of that run has it."""
     code = over["exitCode"]
@@ -104,6 +112,19 @@ def unplaced(pod: Mapping[str, Any]) -> str | None:
     return None
 
 
+@dataclass
+class _Followed:
+    """What one run of a pod's container has said."""
+
+    pod: str
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_ENDED_LOG_LINES))
+    broken: bool = False
+
+    def text(self) -> str:
+        """All that is kept of it."""
+        return "".join(self.lines.copy())
+
+
 class Reader:
     """Reads one namespace. What cannot be read for a moment is None or empty: a lost look must not end a watch."""
 
@@ -122,7 +143,8 @@ class Reader:
         )
         self._plain = api.sanitize_for_serialization
         # Of runs that are over: what they said does not change, and is long.
-        self._ends: dict[tuple[Any, str], str] = {}
+        self._ends: dict[tuple[str, str], str] = {}
+        self._followed: dict[tuple[str, str], _Followed] = {}
 
     def custom(self, version: str, plural: str, name: str) -> dict[str, Any] | None:
         """A custom resource; `version` is its group and version."""
@@ -158,16 +180,43 @@ class Reader:
         """The last lines of a pod that runs, None where they cannot be read."""
         return self._log(pod, _main(pod), _LOG_LINES, previous=False)
 
+    def follow(self, pods: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Keeps what pods say that run, from now on and to their end. Gives what pods have said that are gone, by name.
+
+        LeaderWorkerSet deletes a pod as soon as its container has ended, within a second of vLLM's last words, and its
+        log goes with it: who only asks from time to time comes too late.
+        """
+        for pod in pods:
+            for status in pod["status"].get("containerStatuses") or []:
+                run = (status.get("state") or {}).get("running")
+                key = pod["metadata"]["uid"], (run or {}).get("startedAt") or ""
+                if run and status["name"] == _main(pod) and (key not in self._followed or self._followed[key].broken):
+                    self._followed[key] = _Followed(pod_name(pod))
+                    threading.Thread(target=self._read, args=(pod, self._followed[key]), daemon=True).start()
+        there = {pod["metadata"]["uid"] for pod in pods}
+        return {each.pod: each.text() for (uid, _), each in self._followed.items() if uid not in there}
+
+    def _read(self, pod: Mapping[str, Any], followed: _Followed) -> None:
+        try:
+            lines = self._core.read_namespaced_pod_log(
+                followed.pod, self._namespace, container=_main(pod), follow=True, tail_lines=_ENDED_LOG_LINES,
+                _preload_content=False,
+            )  # fmt: skip
+            for line in lines:
+                followed.lines.append(line.decode(errors="replace"))
+        except self._errors:
+            followed.broken = True
+
     def end(self, pod: Mapping[str, Any]) -> str:
         """The last lines of a pod's container that ended, "" where they cannot be read or none has."""
         for status in pod["status"].get("containerStatuses") or []:
             if over := _terminated(status):
-                run = pod["metadata"].get("uid"), f"{status['name']} {over.get('finishedAt')}"
+                run = pod["metadata"]["uid"], over.get("startedAt") or ""
                 if run not in self._ends:
                     again = "running" in (status.get("state") or {})
                     text = self._log(pod, status["name"], _ENDED_LOG_LINES, previous=again)
                     if not text:
-                        return ""
+                        return self._followed[run].text() if run in self._followed else ""
                     self._ends[run] = text
                 return self._ends[run]
         return ""

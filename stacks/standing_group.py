@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stacks.standing import Reader, Standing, failures, pod_name, running, unplaced, waiting
+from stacks.standing import Reader, Standing, failures, gone, pod_name, running, unplaced, waiting
 
 _GROUP, _RAY, _INSTANCE = "leaderworkerset.sigs.k8s.io/", "ray.io/", "app.kubernetes.io/instance"
 _LEADS_GROUP = (f"{_GROUP}worker-index", "0")
@@ -19,7 +19,8 @@ class View:
     logs.
 
     Pods and nodes are the API's JSON. `logs` maps the names of leaders that start to their last lines, `ends` those of
-    pods whose container has ended to the last lines of that run. `leader` is the label of leaders.
+    pods whose container has ended to the last lines of that run, `gone` those of pods that are no more. `leader` is the
+    label of leaders.
     """
 
     size: int
@@ -30,6 +31,7 @@ class View:
     others: Sequence[Mapping[str, Any]]
     logs: Mapping[str, str | None]
     ends: Mapping[str, str]
+    gone: Mapping[str, str]
 
 
 def describe(view: View) -> Standing:
@@ -41,6 +43,7 @@ def describe(view: View) -> Standing:
     problems = (
         *_no_room(pods, view),
         *(text for pod in pods for text in failures(pod, view.ends, "its group starts anew")),
+        *gone(view.gone),
     )
     if len(pods) < wanted:
         return Standing(f"pods created: {len(pods)} of {wanted}", problems)
@@ -124,8 +127,9 @@ def _look(
     short = any(not pod["spec"].get("nodeName") for pod in pods)
     nodes, others = reader.room(selectors[1]) if short else ([], [])
     logs = {pod_name(pod): reader.log(pod) for pod in pods if _starts(pod, leader)}
+    gone = reader.follow(pods)
     ends = {pod_name(pod): reader.end(pod) for pod in pods}
-    return describe(View(size, replicas, leader, pods, nodes, others, logs, ends))
+    return describe(View(size, replicas, leader, pods, nodes, others, logs, ends, gone))
 
 
 def _leads(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:

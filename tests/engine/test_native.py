@@ -69,7 +69,7 @@ def test_every_pod_runs_vllm_with_its_rank_and_the_workers_serve_nothing(native:
     native.up()
     leader, worker = log(cluster, "ds-0"), log(cluster, "ds-0-1")
     assert "modelserve: native: leading 2 nodes at ds-0.ds.default:29501, starting vLLM" in leader
-    assert "Defaulting to use mp for distributed inference, world size 16" in leader
+    assert "world_size=16 rank=0" in leader and "(Worker_PP0_TP0 pid=" in leader
     assert "Application startup complete." in leader
     assert "modelserve: native: joining ds-0.ds.default with 8 GPUs" in worker
     assert "headless multiproc executor, with head node address ds-0.ds.default:29501" in worker

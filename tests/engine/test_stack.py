@@ -178,3 +178,29 @@ def test_rendered_objects_pass_the_api_servers_strict_validation(stack: Stack, c
     objects[-1]["spec"]["leaderWorkerTemplate"]["sice"] = 2
     with pytest.raises(ApiError, match="unknown field"):
         create(objects[-1])
+
+
+FAILED_STARTS = {
+    "no-cache": "in EngineCore, while sizing the KV cache: ValueError: No available memory for the cache blocks.",
+    "capture": "in Worker_TP0, while capturing CUDA graphs: torch.AcceleratorError: CUDA error: out of memory",
+    "workspace": "in Worker_TP0, while capturing CUDA graphs: torch.OutOfMemoryError: CUDA out of memory. Tried to",
+    "killed": "137 (killed by signal 9, out of memory: it used more than its limit)",
+}
+
+
+def test_a_start_that_fails_is_told_with_the_cause_and_not_with_what_the_engines_parent_says(
+    stack: Stack, cluster: Cluster
+):
+    service = one_node(stack.services["ds"])
+    service["layout"] = {"nodes": 1, "gpusPerNode": 4, "tensor": 4, "pipeline": 1}
+    service |= {"model": "Qwen3-8B", "maxModelLen": 4096}
+    service["engine"] |= {"image": "vllm/vllm-openai:v0.25.1", "version": "0.25.1"}
+    del stack.services["ds"]
+    for how in FAILED_STARTS:
+        annotations = {"rehearsal.modelserve.dev/fail": "crash", "rehearsal.modelserve.dev/crash": how}
+        stack.services[how] = copy.deepcopy(service) | {"podAnnotations": annotations}
+    said = stack.up(ok=False)
+    for how, cause in FAILED_STARTS.items():
+        (error,) = set(re.findall(f"error: {how} is not ready: (.*)", said))
+        assert cause in error, said
+    assert "See root cause above" not in said and "vLLM also says: Available KV cache memory: -8.06 GiB" in said

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -45,7 +48,7 @@ def metric(url: str, name: str) -> float:
 def test_argument_list_is_read_as_vllm_reads_it() -> None:
     words = "/weights/m --gpu-memory-utilization 0.9 --served-model-name a b --port=9000 -tp 8 --enforce-eager"
     arguments = Arguments.parse([*words.split(), "--pipeline_parallel_size", "2", "--max-model-len", "32k"])
-    assert arguments == Arguments("/weights/m", ("a", "b"), 9000, 8, 2, 32_000, ())
+    assert arguments == Arguments("/weights/m", ("a", "b"), 9000, 8, 2, 32_000, (), eager=True)
     assert Arguments.parse(["--model", "m", "--max-model-len", "32K"]).max_model_len == 32_768
     assert Arguments.parse(["/weights/m"]).served_names == ("/weights/m",)
 
@@ -187,6 +190,49 @@ def test_api_key_guards_v1_and_nothing_else(serve: Serve) -> None:
     assert requests.get(f"{url}/v1/models", headers={"Authorization": "Bearer one"}).status_code == 200
     assert requests.get(f"{url}/health").status_code == 200
     assert requests.get(f"{url}/metrics").status_code == 200
+
+
+RECORDED = json.loads((Path(__file__).parents[1] / "data" / "vllm-http.json").read_text())["answers"]
+
+
+def shape(value: Any) -> Any:
+    """A body without what differs from answer to answer: what has a value has only its kind."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return None if value is None else type(value).__name__
+
+
+def without_numbers(error: dict[str, Any]) -> dict[str, Any]:
+    """A refusal whose text is as long as it is the engine's own: what FastAPI adds of the request is a dump."""
+    message, dumped, _ = error["message"].partition("1 validation error")
+    return error | {"message": message or dumped}
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=[each["name"] for each in RECORDED])
+def test_every_recorded_answer_is_given_in_its_status_and_shape(serve: Serve, recorded: dict[str, Any]) -> None:
+    url = serve("--served-model-name", "tiny-served", "--max-model-len", "4096", "--api-key", "right", release="0.25.1")
+    headers = {"Authorization": f"Bearer {recorded['key']}"} if recorded["key"] else {}
+    text = recorded.get("text") or json.dumps(recorded["json"]).replace("LONG", "word " * 5000) if (
+        "text" in recorded or "json" in recorded
+    ) else None  # fmt: skip
+    if text:
+        headers["Content-Type"] = recorded.get("type", "application/json")
+    answer = requests.request(recorded["method"], url + recorded["path"], headers=headers, data=text)
+    assert (answer.status_code, answer.headers.get("Content-Type")) == (recorded["status"], recorded["contentType"])
+    assert answer.headers.get("allow") == recorded.get("allow")
+    if names := recorded.get("metrics"):
+        assert {line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE")} == set(names)
+    elif pieces := recorded.get("events"):
+        given = [shape(json.loads(each)) for each in events(answer)[:-1]]
+        assert [each for each, _ in itertools.groupby(given)] == [shape(each) for each in pieces]
+    elif recorded["status"] < 400:
+        assert not recorded.get("body") or shape(answer.json()) == shape(recorded["body"])
+    elif isinstance(error := recorded["body"].get("error"), dict):
+        assert without_numbers(answer.json()["error"]) == without_numbers(error)
+    else:
+        assert answer.json() == recorded["body"]
 
 
 def test_metrics_count_requests_and_tokens(serve: Serve) -> None:

@@ -107,6 +107,8 @@ def test_of_a_chain_the_innermost_is_the_cause_and_what_it_became_is_told_too():
     link = "\nThe above exception was the direct cause of the following exception:\n\n"
     found = cause(traceback("PermissionError: /weights") + link + traceback("OSError: no config.json in /weights/m"))
     assert found and told(found).endswith("PermissionError: /weights; it became OSError: no config.json in /weights/m")
+    found = cause(traceback(MEMORY) + link + PARENT)
+    assert found and told(found).endswith(MEMORY)
 
 
 def test_an_exception_that_says_more_in_indented_lines_is_told_with_them():

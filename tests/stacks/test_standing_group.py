@@ -53,6 +53,7 @@ def view(
     *pods: dict[str, Any],
     logs: dict[str, str | None] | None = None,
     ends: dict[str, str] | None = None,
+    gone: dict[str, str] | None = None,
     nodes: int = 2,
     replicas: int = 1,
 ) -> View:
@@ -64,6 +65,7 @@ def view(
         others=[],
         logs=logs or {},
         ends=ends or {},
+        gone=gone or {},
         nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * nodes,
     )
 
@@ -128,6 +130,7 @@ def test_gpus_that_other_workloads_hold_are_not_free():
         others=[pod(0)],
         logs={},
         ends={},
+        gone={},
         nodes=[{"status": {"allocatable": {"nvidia.com/gpu": "8"}}}] * 2,
     )
     [line] = describe(shown).problems
@@ -181,6 +184,21 @@ KILLED = "(killed by signal 9, out of memory: it used more than its limit), so i
 def test_a_container_that_died_is_told_with_the_truest_that_its_log_has(end: dict[str, Any], log: str, says: str):
     standing = describe(view(pod(0, container=end), pod(1), logs={"ds-0": "a new run"}, ends={"ds-0": log}))
     assert standing.problems == (f"ds-0: its container ended with exit code {says}",)
+
+
+def test_a_pod_that_is_gone_is_told_with_its_cause_while_the_next_one_starts():
+    standing = describe(
+        view(pod(0), pod(1), logs={"ds-0": "Loading x:  7% Completed"}, gone={"ds-0": FAILED, "x": "y"})
+    )
+    assert standing.status == "ds-0: weights loading: 7 %"
+    assert standing.problems == (
+        "ds-0: it failed before; the cause, in EngineCore, while loading weights: torch.OutOfMemoryError: "
+        "CUDA out of memory",
+    )
+
+
+def test_an_engine_whose_parent_has_given_up_is_told_as_failed_before_its_container_ends():
+    assert describe(view(pod(0), pod(1), logs={"ds-0": FAILED})).status == "ds-0: it has failed"
 
 
 def test_a_container_that_ended_well_is_no_problem():
