@@ -35,6 +35,8 @@ _NAMED_SO = re.compile(r"[\w.]*(?:Error|Exception)\b")
 # Of an exception that says more in indented lines, as pydantic's do.
 _DETAIL_LINES = 3
 _LONGEST_LINE = 160
+FAILED = "it has failed"
+"""The stage of a start whose parent process has given it up."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def stage(log: str) -> str:
     read = lines(log)
     for line in reversed(read):
         if _points(line.text):
-            return "it has failed"
+            return FAILED
         for pattern, text in fact("vllm_log", "start", "stages"):
             if match := re.search(pattern, line.text):
                 return text.format(*match.groups())

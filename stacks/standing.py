@@ -76,6 +76,15 @@ def failures(pod: Mapping[str, Any], ends: Mapping[str, str], then: str) -> list
     return found
 
 
+def given_up(logs: Mapping[str, str | None]) -> list[str]:
+    """What is wrong with pods whose container has not ended yet, but will."""
+    return [
+        f"{name}: it has failed; {engine_log.told(cause)}"
+        for name, log in logs.items()
+        if log and engine_log.stage(log) == engine_log.FAILED and (cause := engine_log.cause(log))
+    ]
+
+
 def gone(ends: Mapping[str, str]) -> list[str]:
     """What was wrong with pods that are gone, as far as they have said it, by pod's name."""
     causes = ((name, engine_log.cause(log)) for name, log in ends.items())
@@ -103,6 +112,14 @@ def _main(pod: Mapping[str, Any]) -> str:
     return next((each for each in containers if "/gpu" in str(each.get("resources"))), containers[0])["name"]
 
 
+def _run(pod: Mapping[str, Any]) -> tuple[str, str]:
+    """What tells the run of a pod's container that is from all others: the pod, and since when; "" where none is."""
+    for status in pod["status"].get("containerStatuses") or []:
+        if status["name"] == _main(pod):
+            return pod["metadata"]["uid"], ((status.get("state") or {}).get("running") or {}).get("startedAt") or ""
+    return pod["metadata"]["uid"], ""
+
+
 def unplaced(pod: Mapping[str, Any]) -> str | None:
     """What the scheduler says against a pod, or None."""
     for condition in pod["status"].get("conditions") or []:
@@ -114,11 +131,12 @@ def unplaced(pod: Mapping[str, Any]) -> str | None:
 
 @dataclass
 class _Followed:
-    """What one run of a pod's container has said."""
+    """What one run of a pod's container has said, and by which selector the pod was found."""
 
+    selector: str
     pod: str
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_ENDED_LOG_LINES))
-    broken: bool = False
+    over: bool = False
 
     def text(self) -> str:
         """All that is kept of it."""
@@ -178,23 +196,29 @@ class Reader:
 
     def log(self, pod: Mapping[str, Any]) -> str | None:
         """The last lines of a pod that runs, None where they cannot be read."""
-        return self._log(pod, _main(pod), _LOG_LINES, previous=False)
+        followed = self._followed.get(_run(pod))
+        return (
+            followed.text() if followed and followed.lines else self._log(pod, _main(pod), _LOG_LINES, previous=False)
+        )
 
-    def follow(self, pods: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """Keeps what pods say that run, from now on and to their end. Gives what pods have said that are gone, by name.
+    def follow(self, selector: str, pods: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Keeps what the pods that a selector has found say while they run, from now on and to their end. Gives what
+        those have said that it finds no more, by name.
 
         LeaderWorkerSet deletes a pod as soon as its container has ended, within a second of vLLM's last words, and its
         log goes with it: who only asks from time to time comes too late.
         """
         for pod in pods:
-            for status in pod["status"].get("containerStatuses") or []:
-                run = (status.get("state") or {}).get("running")
-                key = pod["metadata"]["uid"], (run or {}).get("startedAt") or ""
-                if run and status["name"] == _main(pod) and (key not in self._followed or self._followed[key].broken):
-                    self._followed[key] = _Followed(pod_name(pod))
-                    threading.Thread(target=self._read, args=(pod, self._followed[key]), daemon=True).start()
+            run = _run(pod)
+            if run[1] and (run not in self._followed or self._followed[run].over):
+                self._followed[run] = _Followed(selector, pod_name(pod))
+                threading.Thread(target=self._read, args=(pod, self._followed[run]), daemon=True).start()
         there = {pod["metadata"]["uid"] for pod in pods}
-        return {each.pod: each.text() for (uid, _), each in self._followed.items() if uid not in there}
+        return {
+            each.pod: each.text()
+            for (uid, _), each in self._followed.items()
+            if each.selector == selector and uid not in there
+        }
 
     def _read(self, pod: Mapping[str, Any], followed: _Followed) -> None:
         try:
@@ -205,7 +229,8 @@ class Reader:
             for line in lines:
                 followed.lines.append(line.decode(errors="replace"))
         except self._errors:
-            followed.broken = True
+            pass  # who runs still is followed anew
+        followed.over = True
 
     def end(self, pod: Mapping[str, Any]) -> str:
         """The last lines of a pod's container that ended, "" where they cannot be read or none has."""

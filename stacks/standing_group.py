@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stacks.standing import Reader, Standing, failures, gone, pod_name, running, unplaced, waiting
+from stacks.standing import Reader, Standing, failures, given_up, gone, pod_name, running, unplaced, waiting
 
 _GROUP, _RAY, _INSTANCE = "leaderworkerset.sigs.k8s.io/", "ray.io/", "app.kubernetes.io/instance"
 _LEADS_GROUP = (f"{_GROUP}worker-index", "0")
@@ -43,6 +43,7 @@ def describe(view: View) -> Standing:
     problems = (
         *_no_room(pods, view),
         *(text for pod in pods for text in failures(pod, view.ends, "its group starts anew")),
+        *given_up(view.logs),
         *gone(view.gone),
     )
     if len(pods) < wanted:
@@ -126,10 +127,10 @@ def _look(
         return None
     short = any(not pod["spec"].get("nodeName") for pod in pods)
     nodes, others = reader.room(selectors[1]) if short else ([], [])
+    lost = reader.follow(selectors[0], pods)
     logs = {pod_name(pod): reader.log(pod) for pod in pods if _starts(pod, leader)}
-    gone = reader.follow(pods)
     ends = {pod_name(pod): reader.end(pod) for pod in pods}
-    return describe(View(size, replicas, leader, pods, nodes, others, logs, ends, gone))
+    return describe(View(size, replicas, leader, pods, nodes, others, logs, ends, lost))
 
 
 def _leads(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:

@@ -13,6 +13,7 @@ from kubernetes.stream import portforward
 
 from local.api import Api, wait_until
 from local.control_plane import ControlPlane
+from stacks.standing import Reader, failures
 
 KWOK = "/apis/kwok.x-k8s.io/v1alpha1/namespaces"
 
@@ -23,10 +24,14 @@ class Bench:
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self.api: Api = plane.api
         self.namespace = namespace
+        self.kubeconfig = plane.kubeconfig.read_text()
         self.core = client.CoreV1Api(config.new_client_from_config(str(plane.kubeconfig)))
 
-    def pod(self, name: str, *, nodes: int = 1, fail: str = "", ready_after: str = "", index: str = "0") -> None:
-        annotations = {"rehearsal.modelserve.dev/ready-after": ready_after, "rehearsal.modelserve.dev/fail": fail}
+    def pod(
+        self, name: str, *, nodes: int = 1, fail: str = "", crash: str = "", ready_after: str = "", index: str = "0"
+    ) -> None:
+        fate = {"ready-after": ready_after, "fail": fail, "crash": crash}
+        annotations = {f"rehearsal.modelserve.dev/{key}": value for key, value in fate.items()}
         labels = {
             "leaderworkerset.sigs.k8s.io/name": "g",
             "leaderworkerset.sigs.k8s.io/group-index": "0",
@@ -149,6 +154,16 @@ def test_crashing_pod_ends_its_log_with_the_reason_and_keeps_the_previous_one(be
     )
 
 
+def test_the_program_reads_why_a_container_was_killed_from_the_run_that_is_over(bench: Bench) -> None:
+    bench.pod("big", fail="crash", crash="killed")
+    wait_until(lambda: "CrashLoopBackOff" in str(bench.status("big")), 30, lambda: str(bench.status("big")))
+    pod = bench.api.get(f"/api/v1/namespaces/{bench.namespace}/pods/big")
+    reader = Reader("rehearsal", bench.namespace, bench.kubeconfig)
+    *_, said = failures(pod, {"big": reader.end(pod)}, "")
+    assert "exit code 137 (killed by signal 9, out of memory: it used more than its limit)" in said
+    assert "when it was killed: weights loading: " in said
+
+
 def test_pod_that_is_gone_leaves_no_port_and_no_object(bench: Bench) -> None:
     bench.pod("brief")
     wait_until(lambda: len(bench.objects()) == 2, 30, lambda: str(bench.objects()))
@@ -173,8 +188,8 @@ def test_two_pods_serve_on_ports_of_their_own(bench: Bench) -> None:
     wait_until(lambda: len(bench.objects()) == 4, 30, lambda: str(bench.objects()))
     assert bench.target("one") != bench.target("two")
     requests.get(f"{bench.target('one')}/ping")
-    bench.wait_for_log("one", "/ping")
-    assert "/ping" not in bench.log("two")
+    bench.wait_for_log("one", "GET /ping")
+    assert "GET /ping" not in bench.log("two")
 
 
 def test_engine_that_dies_later_says_why_and_closes_its_port(bench: Bench) -> None:

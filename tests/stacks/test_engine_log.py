@@ -139,6 +139,7 @@ def test_what_a_process_survived_is_not_why_it_failed():
     [
         (PARENT.replace("{}", "{'EngineCore_DP0': -9}"), "in EngineCore_DP0: it was killed by signal 9"),
         ("(Worker_TP0 pid=3) Fatal Python error: Aborted\n" + PARENT, "in Worker_TP0: Fatal Python error: Aborted"),
+        ("usage: vllm serve\nvllm serve: error: argument --x: y\n", "the cause: vllm serve: error: argument --x: y"),
         ("(raylet) A worker died or was killed while executing a task\n", "in raylet: A worker died or was killed"),
     ],
 )  # fmt: skip
@@ -149,7 +150,7 @@ def test_a_process_that_died_without_an_exception_is_named_by_how_it_died(log: s
 
 def test_being_told_to_end_is_no_cause():
     assert cause("Loading\n" + traceback("KeyboardInterrupt: terminated")) is None
-    assert cause("") is None and cause("usage: vllm serve\nvllm: error: unrecognized arguments: --x\n") is None
+    assert cause("") is None and cause("ray: no leader in 600 s\n") is None
     assert last_words("usage: vllm serve\n(APIServer pid=1) vllm: error: x\n\n(APIServer pid=1) \n") == "vllm: error: x"
 
 

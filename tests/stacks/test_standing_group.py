@@ -172,8 +172,8 @@ KILLED = "(killed by signal 9, out of memory: it used more than its limit), so i
         ),
         (
             died(2),
-            "usage: vllm serve\nvllm: error: x\n\n",
-            "2, so its group starts anew; its last words: vllm: error: x",
+            "modelserve: a\nmodelserve: b\n\n",
+            "2, so its group starts anew; its last words: modelserve: b",
         ),
         (died(1), "", "1, so its group starts anew"),
         (died(137, "OOMKilled"), FAILED.partition("(")[0], f"137 {KILLED}when it was killed: weights loading: 42 %"),
@@ -198,7 +198,11 @@ def test_a_pod_that_is_gone_is_told_with_its_cause_while_the_next_one_starts():
 
 
 def test_an_engine_whose_parent_has_given_up_is_told_as_failed_before_its_container_ends():
-    assert describe(view(pod(0), pod(1), logs={"ds-0": FAILED})).status == "ds-0: it has failed"
+    standing = describe(view(pod(0), pod(1), logs={"ds-0": FAILED}))
+    assert standing.status == "ds-0: it has failed"
+    assert standing.problems[0].startswith(
+        "ds-0: it has failed; the cause, in EngineCore, while loading weights: torch."
+    )
 
 
 def test_a_container_that_ended_well_is_no_problem():
