@@ -6,6 +6,8 @@ Not here: what the single kinds are waiting for (`standing_group`, `standing_job
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ _LOG_LINES = 200
 # vLLM's processes print a traceback of up to a hundred lines each, twice, a blank line between any two: that of sixteen
 # workers and their parents must not push out the first.
 _ENDED_LOG_LINES = 8000
+_CLOSE_SECONDS = 5
 # The exit code of who died of a signal is the signal's number above this; Linux has 64 of them.
 _SIGNALS = 128
 _HEALTHY_WAITING = {"ContainerCreating", "PodInitializing"}
@@ -137,6 +140,8 @@ class _Followed:
     pod: str
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_ENDED_LOG_LINES))
     over: bool = False
+    answer: Any = None
+    thread: threading.Thread | None = None
 
     def text(self) -> str:
         """All that is kept of it."""
@@ -163,6 +168,8 @@ class Reader:
         # Of runs that are over: what they said does not change, and is long.
         self._ends: dict[tuple[str, str], str] = {}
         self._followed: dict[tuple[str, str], _Followed] = {}
+        self._closed = False
+        atexit.register(self._close)
 
     def custom(self, version: str, plural: str, name: str) -> dict[str, Any] | None:
         """A custom resource; `version` is its group and version."""
@@ -211,8 +218,9 @@ class Reader:
         for pod in pods:
             run = _run(pod)
             if run[1] and (run not in self._followed or self._followed[run].over):
-                self._followed[run] = _Followed(selector, pod_name(pod))
-                threading.Thread(target=self._read, args=(pod, self._followed[run]), daemon=True).start()
+                followed = self._followed[run] = _Followed(selector, pod_name(pod))
+                followed.thread = threading.Thread(target=self._read, args=(pod, followed), daemon=True)
+                followed.thread.start()
         there = {pod["metadata"]["uid"] for pod in pods}
         return {
             each.pod: each.text()
@@ -222,15 +230,26 @@ class Reader:
 
     def _read(self, pod: Mapping[str, Any], followed: _Followed) -> None:
         try:
-            lines = self._core.read_namespaced_pod_log(
+            followed.answer = self._core.read_namespaced_pod_log(
                 followed.pod, self._namespace, container=_main(pod), follow=True, tail_lines=_ENDED_LOG_LINES,
                 _preload_content=False,
             )  # fmt: skip
-            for line in lines:
+            for line in followed.answer if not self._closed else ():
                 followed.lines.append(line.decode(errors="replace"))
-        except self._errors:
+        # The last two: closed below.
+        except (*self._errors, OSError, ValueError):
             pass  # who runs still is followed anew
         followed.over = True
+
+    def _close(self) -> None:
+        """Ends all reading: an interpreter that ends while a thread waits inside a read aborts."""
+        self._closed = True
+        for each in self._followed.values():
+            if each.answer is not None and not each.over:
+                with contextlib.suppress(OSError, ValueError, RuntimeError):
+                    each.answer.shutdown()
+            if each.thread:
+                each.thread.join(_CLOSE_SECONDS)
 
     def end(self, pod: Mapping[str, Any]) -> str:
         """The last lines of a pod's container that ended, "" where they cannot be read or none has."""
