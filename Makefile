@@ -12,6 +12,8 @@ PIP := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --disable-pip
 # A file's tests stay together: they share what is slow to make, such as a control plane. Those on a rehearsal wait more
 # than they compute: three at once suit two cores.
 PYTEST := $(PY) -m pytest -q --dist loadfile --no-loadscope-reorder -n
+# Every worker reads the files that it is given, whatever it then runs of them.
+REHEARSED = tests/engine $(shell grep -rl --include='test_*.py' --exclude-dir=engine mark.rehearsal tests)
 
 .PHONY: help up down lint check test soak bench
 
@@ -52,7 +54,7 @@ check: lint ## lint, and run what needs neither a control plane nor other progra
 
 test: check ## check, and run the other tests on a rehearsal of their own
 	@$(PY) -m local build
-	@$(PYTEST) 3 -m "rehearsal and not soak"
+	@$(PYTEST) 3 -m "rehearsal and not soak" $(REHEARSED)
 
 soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 	@$(PY) -m local build
