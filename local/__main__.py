@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -61,7 +62,7 @@ def up(args: argparse.Namespace) -> int:
     home = pulumi_home.install()
     state = _own_state(plane)
     file = _environment_file(args.name)
-    file.write_text(_exports(pulumi_home.environment(plane, state)))
+    file.write_text(_exports(pulumi_home.settings(plane, state), pulumi_home.path_start()))
     print(
         f"control plane {plane.name}: {len(processes.alive(plane.folder))} processes, logs in {plane.folder / 'logs'}"
     )
@@ -94,7 +95,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def environment(args: argparse.Namespace) -> int:
-    print(_exports(pulumi_home.environment(_running(args.name), _state(args.name))), end="")
+    print(_exports(pulumi_home.settings(_running(args.name), _state(args.name)), pulumi_home.path_start()), end="")
     return 0
 
 
@@ -239,19 +240,12 @@ def _environment_file(name: str) -> Path:
     return work_dir() / ("env.sh" if name == "local" else f"env-{name}.sh")
 
 
-def _exports(environment: dict[str, str]) -> str:
-    """Lines for a shell that turn its environment into this one, whatever is in its own PATH."""
-    lines = []
-    for name, value in sorted(environment.items()):
-        here = os.environ.get(name)
-        if value == here:
-            continue
-        text = shlex.quote(value)
-        if name == "PATH" and here and value.endswith(os.pathsep + here):
-            text = f'{shlex.quote(value.removesuffix(here))}"$PATH"'
-        lines.append(f"export {name}={text}\n")
-    lines += [f"unset {name}\n" for name in sorted(os.environ.keys() - environment.keys())]
-    return "".join(lines)
+def _exports(settings: Mapping[str, str], path_start: Sequence[Path]) -> str:
+    """Lines that turn any shell's environment into the rehearsal's: that of another day, or one that has it already."""
+    first = shlex.quote("".join(f"{each}{os.pathsep}" for each in path_start))
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(settings.items())]
+    lines += [f"unset {name}\n" for name in pulumi_home.UNSET]
+    return "".join([*lines, f'case "$PATH" in {first}*) ;; *) export PATH={first}"$PATH" ;; esac\n'])
 
 
 if __name__ == "__main__":

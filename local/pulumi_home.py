@@ -49,16 +49,31 @@ def install(say: Callable[[str], None] = print) -> Path:
     return _home()
 
 
+UNSET = ("PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_STACK")
+"""What of a user's environment would win over the rehearsal's settings."""
+
+
 def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[str, str]:
-    """Environment of a `pulumi` run on this control plane: this process's own with the rehearsal's settings over it.
+    """Environment of a `pulumi` run on this control plane: this process's own with the rehearsal's settings over it."""
+    path = os.pathsep.join([*map(str, path_start()), os.environ.get("PATH", os.defpath)])
+    whole = {**os.environ, **settings(control_plane, state), "PATH": path}
+    return {name: value for name, value in whole.items() if name not in UNSET}
+
+
+def path_start() -> list[Path]:
+    """What comes first in a rehearsal's PATH: its Pulumi, and the Python that has the program's packages."""
+    return [_home() / "bin", Path(sys.executable).parent]
+
+
+def settings(control_plane: ControlPlane, state: Path | None = None) -> dict[str, str]:
+    """The rehearsal's own variables.
 
     The cloud's keys among them are the rehearsal's, whatever the user has: nothing here may reach a real account.
     `state` is the folder of the file backend, `state/` in the work folder unless given; made when it is not there.
     """
     state = (state or work_dir() / "state").absolute()
     state.mkdir(parents=True, exist_ok=True)
-    settings = os.environ | {
-        "PATH": f"{_home() / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    return {
         "PULUMI_HOME": str(_home()),
         "PULUMI_BACKEND_URL": f"file://{state}",
         # Guards nothing: the state of a rehearsal holds no secret of a real cluster.
@@ -71,9 +86,6 @@ def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[
         **_CLOUD_KEYS,
         manifests.VARIABLE: str(control_plane.folder / manifests.FOLDER),
     }
-    settings.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
-    settings.pop("PULUMI_STACK", None)
-    return settings
 
 
 def _install_language_host(pulumi: Path) -> str:

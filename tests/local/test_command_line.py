@@ -66,9 +66,11 @@ def test_a_wrong_request_ends_with_2(command: list[str]) -> None:
 
 def test_exports_survive_a_shell_and_keep_its_own_path(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_STACK", "other")
-    wanted = dict(os.environ) | {"KUBECONFIG": '/a b/it\'s "$HOME"', "PATH": f"/a b/bin:{os.environ['PATH']}"}
-    wanted.pop("PULUMI_STACK")
-    (work / "env.sh").write_text(_exports(wanted))
-    script = 'PATH=/mine:"$PATH"; . "$0"; printf "%s\\n" "$KUBECONFIG" "$PATH" "${PULUMI_STACK-none}"'
-    said = subprocess.run(["sh", "-c", script, work / "env.sh"], capture_output=True, text=True, check=True).stdout
-    assert said.splitlines() == [wanted["KUBECONFIG"], f"/a b/bin:/mine:{os.environ['PATH']}", "none"]
+    config = '/a b/it\'s "$HOME"'
+    script = 'PATH=/mine:"$PATH"; . "$0"; . "$0"; printf "%s\\n" "$KUBECONFIG" "$PATH" "${PULUMI_STACK-none}"'
+    for shells in (None, config):  # written by a shell that has it already, it says no less
+        if shells:
+            monkeypatch.setenv("KUBECONFIG", shells)
+        (work / "env.sh").write_text(_exports({"KUBECONFIG": config}, [Path("/a b/bin"), Path("/c")]))
+        said = subprocess.run(["sh", "-c", script, work / "env.sh"], capture_output=True, text=True, check=True).stdout
+        assert said.splitlines() == [config, f"/a b/bin:/c:/mine:{os.environ['PATH']}", "none"]
