@@ -7,8 +7,13 @@ import importlib
 import os
 import sys
 
-from stacks.refusals import ConfigError
-from stacks.stackfile import RequestError
+_NO_PACKAGES = "{python} has no {name}: run .venv/bin/python, which `make up` makes, or install requirements.txt"
+
+try:
+    from stacks.refusals import ConfigError
+    from stacks.stackfile import RequestError
+except ModuleNotFoundError as missing:
+    sys.exit(_NO_PACKAGES.format(python=sys.executable, name=missing.name))
 
 _COMMANDS = {
     "render": "every Kubernetes object of a stack as YAML, without engine or cluster",
@@ -34,6 +39,9 @@ def main(argv: list[str]) -> int:
         return importlib.import_module(f"ops.{args.command}").run(args)
     except (ConfigError, RequestError) as error:
         print(error, file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as missing:
+        print(_NO_PACKAGES.format(python=sys.executable, name=missing.name), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

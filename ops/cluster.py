@@ -21,6 +21,8 @@ from stacks.cluster import api_client
 
 # Seconds for one call of the API server: to connect, and between two parts of its answer.
 _CALL = (5, 30)
+# What is on its way back when a client goes.
+_LAST_BYTES_SECONDS = 5
 
 
 class ClusterError(Exception):
@@ -95,11 +97,12 @@ class Cluster:
             except (client.ApiException, urllib3.exceptions.HTTPError, OSError):
                 return
             far = forward.socket(leader.port)
-            threading.Thread(target=_pump, args=(far, near), daemon=True).start()
+            answers = threading.Thread(target=_return, args=(far, near), daemon=True)
+            answers.start()
             # Ends with the client: that the pod has closed its side, not every kubelet passes on.
             _pump(near, far)
-            with suppress(OSError):
-                far.shutdown(socket.SHUT_RDWR)
+            # The library's own thread dies of what nobody takes from it any more, with a traceback.
+            answers.join(_LAST_BYTES_SECONDS)
             forward.close()
 
     def _standing(self, pod: client.V1Pod) -> str:
@@ -150,6 +153,14 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
             sink.sendall(data)
     with suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
+
+
+def _return(far: socket.socket, near: socket.socket) -> None:
+    """Carries what comes back, and takes the rest where the client has gone."""
+    _pump(far, near)
+    with suppress(OSError):
+        while far.recv(65536):
+            pass
 
 
 def _ready(pod: client.V1Pod) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -195,6 +197,25 @@ def test_forward_carries_several_conversations_at_once(
     with cluster.forwarded(cluster.leader("ds-leader")) as url, ThreadPoolExecutor(6) as threads:
         answers = list(threads.map(lambda _: ask(url, "ds", KEY, 60), range(6)))
     assert len({answer.text for answer in answers}) == 1
+
+
+def test_a_client_that_goes_before_the_end_troubles_nobody(
+    control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
+    troubles: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", troubles.append)
+    others = set(threading.enumerate())
+    cluster = Cluster("rehearsal", namespace)
+    with cluster.forwarded(cluster.leader("ds-leader")) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(10):
+            with socket.create_connection((host, int(port))) as client:
+                # Closed at once, with most of the answer under way.
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+                client.recv(1)
+    wait_until(lambda: set(threading.enumerate()) <= others, 30, lambda: "threads go on")
+    assert [str(each.exc_value) for each in troubles] == []
 
 
 def test_model_that_is_not_ready_is_told_by_pod_and_last_log_line(
