@@ -6,8 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 WORK := $(or $(MODELSERVE_REHEARSAL),.rehearsal)
-# Compiled at install, whatever the shell says: every start of the program would compile its packages again.
-PIP := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --disable-pip-version-check --compile
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --compile
+# Whatever the shell says: every start of the program would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A file's tests stay together: they share what is slow to make, such as a control plane. Those on a rehearsal wait more
 # than they compute: three at once suit two cores.
