@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import time
@@ -92,21 +93,32 @@ def test_runs_killed_at_any_step_are_put_right_by_recover(
     """Every moment of the event log once, in an order that the seed decides, for as long as the budget lasts."""
     end = time.monotonic() + budget
     stack = request.getfixturevalue(start)
+    engine = next(iter(stack.services.values()))["engine"]
+    images = itertools.cycle((f"{engine['image']}-next", engine["image"]))
+
+    def moments_of(what: str) -> list[tuple[str, int]]:
+        return [(what, moment) for moment in range(1, 2 * len(stack.steps()) + 1)]
+
     stack.up()
-    moments = [("up", moment) for moment in range(1, 2 * len(stack.steps()) + 1)]
+    moments = moments_of("up")
+    engine["image"] = next(images)
+    stack.up()
+    moments += moments_of("update")
     ends(stack, cluster)
-    moments += [("destroy", moment) for moment in range(1, 2 * len(stack.steps()) + 1)]
+    moments += moments_of("destroy")
     dice.shuffle(moments)
-    for done, (command, moment) in enumerate(moments):
+    for done, (what, moment) in enumerate(moments):
         if time.monotonic() > end:
             print(f"{done} of {len(moments)} moments")
             break
-        print(f"{command} killed at moment {moment}")
-        if command == "destroy":
+        print(f"{what} killed at moment {moment}")
+        if what != "up":
             stack.up()
-        if not stack.kill_at(moment, command, *(["--exclude-protected"] if command == "destroy" else [])):
+        if what == "update":
+            engine["image"] = next(images)
+        if not stack.kill_at(moment, *(["destroy", "--exclude-protected"] if what == "destroy" else ["up"])):
             continue
-        if command == "up" and dice.random() < 0.5:
+        if what != "destroy" and dice.random() < 0.5:
             goes_on(stack, cluster)
         else:
             recovered(stack)
