@@ -94,9 +94,15 @@ def file(url: str, cache: Path, pins: Pins, advice: str, check: Callable[[bytes]
 
 
 def chart(chart: str, repo: str | None, version: str, cache: Path, pins: Pins, advice: str) -> bytes:
-    """The archive of a chart, out of an https repository or, by its oci:// address, out of a registry."""
-    address = f"{chart}:{version}" if chart.startswith("oci://") else f"{(repo or '').rstrip('/')}/{chart}:{version}"
-    place = cache / address.partition("://")[2].replace(":", "-")
+    """The archive of a chart: by its name out of an https repository, by its oci:// address out of a registry, or at
+    an https URL of its own."""
+    way: Callable[[str, str], bytes]
+    if repo:
+        address, way = f"{repo.rstrip('/')}/{chart}:{version}", _from_repository
+    elif chart.startswith("oci://"):
+        address, way = f"{chart}:{version}", _pulled
+    else:
+        address, way = chart, _fetched
 
     def is_archive(content: bytes) -> None:
         # A proxy's page of apologies must not be found again at the next run.
@@ -105,8 +111,8 @@ def chart(chart: str, repo: str | None, version: str, cache: Path, pins: Pins, a
         except tarfile.TarError:
             raise DownloadError(address, "what came is no archive", advice) from None
 
-    way = _pulled if chart.startswith("oci://") else _from_repository
-    return _kept(address, place.with_name(f"{place.name}.tgz"), pins, advice, lambda: way(address, advice), is_archive)
+    name = address.partition("://")[2].removesuffix(".tgz").replace(":", "-")
+    return _kept(address, cache / f"{name}.tgz", pins, advice, lambda: way(address, advice), is_archive)
 
 
 def write(path: Path, content: bytes) -> None:
