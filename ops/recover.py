@@ -127,9 +127,9 @@ def run(args: argparse.Namespace) -> int:
     cluster = _Cluster(config, args.stack)
     if torn := drop_torn_attributes(json.loads(_pulumi("whoami", "--verbose", "--json"))["url"], args.stack):
         print(f"{args.stack}: removed {torn.name}, which the kill had left empty: the state beside it is whole")
-    cluster.since = _unlock(args.stack, force=args.force)
     exported = _pulumi("stack", "export", "-s", args.stack)
     state = json.loads(exported)
+    cluster.since = _unlock(args.stack, state, force=args.force)
     pending = _pending(state)
     left = orphans.plugins(Path.cwd())
     if left:
@@ -142,6 +142,11 @@ def run(args: argparse.Namespace) -> int:
         return (cluster if _is_in_cluster(resource) else cloud).look(resource)
 
     outcomes = settle(state, look)
+    if any(outcome.verdict is Verdict.UNREAD for outcome in outcomes):
+        # An import throws away every pending operation, so all of them wait for these.
+        print("\n".join(outcome.line for outcome in outcomes if outcome.verdict is Verdict.UNREAD))
+        print(f"{args.stack}: nothing was changed; recover again when that can be looked up")
+        return 1
     shown = json.loads(_pulumi("stack", "export", "--show-secrets", "-s", args.stack))
     outcomes += compare(state, shown, cluster.compare)
     if state != json.loads(exported):
@@ -331,19 +336,26 @@ def _is_same(one: Resource, other: Resource) -> bool:
     return all((one.get(key) or None) == (other.get(key) or None) for key in keys)
 
 
-def _unlock(stack: str, *, force: bool) -> str | None:
+def _unlock(stack: str, state: Mapping[str, Any], *, force: bool) -> str | None:
     """Remove the lock of a dead run; gives the time since which it held it. Raises RequestError where its owner lives,
     or may live, elsewhere."""
-    state = _pulumi("stack", "export", "-s", stack)
-    # Importing a state into itself changes nothing but, unlike exporting it, asks for the lock.
+    unprotected = (
+        each["urn"]
+        for each in state["deployment"].get("resources") or []
+        if not each.get("protect") and not each.get("delete")
+    )
+    urn = next(unprotected, None)
+    if urn is None:
+        return None  # a run that has made no stack yet has made nothing
+    # It changes nothing, keeps what is pending, which an import throws away, and asks for the lock.
     said = subprocess.run(
-        ["pulumi", "stack", "import", "-s", stack, "--non-interactive"], input=state, text=True, capture_output=True
+        ["pulumi", "state", "unprotect", urn, "-s", stack, "--yes", "--non-interactive"], text=True, capture_output=True
     )
     if said.returncode == 0:
         return None
     lock = _LOCKED.search(said.stderr)
     if lock is None:
-        raise RequestError(f"pulumi stack import: {said.stderr.strip()}")
+        raise RequestError(f"pulumi state unprotect: {said.stderr.strip()}")
     owner = f"{lock['user']}@{lock['host']} (pid {lock['pid']}), since {lock['at']}"
     if not force and (lock["host"] != socket.gethostname() or psutil.pid_exists(int(lock["pid"]))):
         raise RequestError(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ops import recover
 from ops.clouds import KINDS, Item
 from ops.recover import Found, UnreadError, Verdict, compare, drop_torn_attributes, settle, verdict
 from ops.releases import Release, moment
@@ -116,6 +120,33 @@ def test_what_is_nowhere_but_in_the_state_is_not_looked_up(kind: str):
     entry = {"urn": f"u::{kind}::a", "type": kind, "custom": kind.startswith("pulumi:providers:")}
     found = state(("creating", entry))
     assert settle(found, lambda resource: pytest.fail("looked up")) == [] and found == state()
+
+
+def test_nothing_is_written_where_something_could_not_be_looked_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """An import of a state throws away whatever is pending in it."""
+    exported, asked = json.dumps(state(("creating", group()), ("creating", key()))), []
+
+    def pulumi(*words: str, given: str | None = None) -> str:
+        asked.append(words[:2])
+        return {"whoami": '{"url": "https://api"}'}.get(words[0], exported)
+
+    def unread(resource: dict[str, Any]) -> Found | None:
+        raise UnreadError("no such host")
+
+    monkeypatch.setattr(recover, "_pulumi", pulumi)
+    monkeypatch.setattr(recover, "_unlock", lambda *given, **options: None)
+    monkeypatch.setattr(recover, "stack_file", lambda args: SimpleNamespace(config=lambda: None))
+    monkeypatch.setattr(recover, "_Cluster", lambda *given: SimpleNamespace(look=lambda resource: Found(id="a/b")))
+    monkeypatch.setattr(recover, "_Clouds", lambda *given: SimpleNamespace(look=unread))
+    monkeypatch.setattr(recover.orphans, "plugins", lambda folder: [])
+    assert recover.run(argparse.Namespace(stack="dev", force=False)) == 1
+    assert ("stack", "import") not in asked
+    assert capsys.readouterr().out.splitlines() == [
+        "AccessKey reader: could not be looked up (no such host)",
+        "dev: nothing was changed; recover again when that can be looked up",
+    ]
 
 
 def test_an_older_entry_of_the_same_urn_is_replaced_not_doubled():
