@@ -21,7 +21,7 @@ from components.kubernetes import KubernetesObject, Manifest, kubernetes_object,
 from planning import addons
 from planning.aibrix_install import Images, image_name, release
 from planning.catalog import fact
-from planning.errors import PlanError
+from planning.errors import Problem, Refused
 
 INSTANCE = "aibrix"
 _SECONDS = 600
@@ -59,7 +59,7 @@ class AibrixArgs:
     `service_annotations` are those of the gateway's load balancer. `request_seconds` is how long a request may take,
     its streamed answer included. With `kuberay` none, somebody else runs the operator and owns Ray's kinds.
     `seconds` is how long each Deployment may take to get ready, and the gateway to get its address.
-    Raises PlanError for a release or an image that is not known, ValueError for what is no number of seconds.
+    Raises Refused for a release or an image that is not known, and for what is no number of seconds.
     """
 
     stack: str
@@ -74,10 +74,11 @@ class AibrixArgs:
 
     def __post_init__(self) -> None:
         if self.request_seconds < 1:
-            raise ValueError(f"request_seconds: {self.request_seconds} is no time; write at least 1")
+            raise Refused(Problem("request_seconds", str(self.request_seconds), "is no time", "write at least 1"))
         missing = sorted(release(self.version).manifests.keys() - self.documents.keys())
         if missing:
-            raise PlanError(f"AIBrix {self.version}: the manifest {missing[0]} is missing; give its path or URL")
+            why = f"the manifest {missing[0]} is missing"
+            raise Refused(Problem("AIBrix", self.version, why, "give its path or URL"))
         self.sources.require_known(images(self))
 
     @property
@@ -159,7 +160,7 @@ def images(args: AibrixArgs) -> set[str]:
 
 
 def other_kuberay(deployments: Sequence[Mapping[str, Any]], namespace: str = "aibrix-system") -> str | None:
-    """Which Deployment of the cluster runs a KubeRay operator that is not AIBrix's own, in one line; None without.
+    """Namespace and name of a Deployment that runs a KubeRay operator and is not AIBrix's own; None without.
 
     `deployments` are whole objects; AIBrix's is the one in `namespace`.
     """
@@ -169,10 +170,7 @@ def other_kuberay(deployments: Sequence[Mapping[str, Any]], namespace: str = "ai
         names = [image_name(container.get("image") or "") for container in containers]
         is_operator = any(name.endswith(("kuberay/operator", "kuberay-operator")) for name in names)
         if is_operator and metadata["namespace"] != namespace and spec.get("replicas") != 0:
-            return (
-                f"another KubeRay operator runs in this cluster, {metadata['namespace']}/{metadata['name']}, and two "
-                "fight over every RayCluster; write kuberay: none, or remove that one"
-            )
+            return f"{metadata['namespace']}/{metadata['name']}"
     return None
 
 

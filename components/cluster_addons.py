@@ -17,7 +17,7 @@ import pulumi
 from components.kubernetes import MANAGER
 from planning import addons
 from planning.engine import release_key
-from planning.errors import PlanError
+from planning.errors import Problem, Refused
 
 _RELEASE = "kubernetes:helm.sh/v3:Release"
 _SECONDS = 600
@@ -31,7 +31,7 @@ class Addon:
     that is neither a whole address nor a path. `adopt` is for a release that somebody else has installed: it is looked
     at, never changed, and one of ours that becomes adopted stays where it is from then on. Without `install` nothing is
     done. `seconds` is how long its pods may take to get ready.
-    Raises PlanError for a chart that cannot be found, and for one whose CRDs would go with its release.
+    Raises Refused for a chart that cannot be found, and for one whose CRDs would go with its release.
     """
 
     name: str
@@ -49,10 +49,8 @@ class Addon:
     def __post_init__(self) -> None:
         if not self.install or self.adopt:
             return
-        if "://" in self.chart and self.repo:
-            raise PlanError(f"{self.name}: chart {self.chart} is a whole address; leave repo out")
-        if "://" not in self.chart and not self.repo and not self.chart.startswith((".", "/")):
-            raise PlanError(f"{self.name}: chart {self.chart} is no address; write its repository's as repo")
+        if wrong := addons.chart_problem(self.chart, self.repo):
+            raise Refused(Problem(self.name, self.chart, *wrong))
         addons.require_lasting_crds(self.name, self.operator)
 
     @property
@@ -98,17 +96,15 @@ def release_inputs(stack: str, addon: Addon) -> dict[str, Any]:
     return inputs
 
 
-def mismatch(addon: Addon, status: Mapping[str, Any] | None) -> str | None:
-    """Why an adopted release is not what the stack takes it for, in one line; None where it is, or cannot be told."""
+def mismatch(addon: Addon, status: Mapping[str, Any] | None) -> Problem | None:
+    """Why an adopted release is not what the stack takes it for; None where it is, or cannot be told."""
     found = (status or {}).get("appVersion") or ""
     if status is None or status.get("version") == addon.version or len(release_key(found)) < 3:
         return None
     if release_key(found) == release_key(addon.operator):
         return None
-    return (
-        f"{addon.name}: the adopted release {addon.id} holds {found}, the stack says {addon.operator}; "
-        "write the version that is installed"
-    )
+    why = f"the adopted release {addon.id} holds {found}, the stack says {addon.operator}"
+    return Problem(addon.name, "", why, "write the version that is installed")
 
 
 class ClusterAddons(pulumi.ComponentResource):
@@ -143,4 +139,4 @@ class ClusterAddons(pulumi.ComponentResource):
 
 def _require(addon: Addon, status: Mapping[str, Any] | None) -> None:
     if problem := mismatch(addon, status):
-        raise PlanError(problem)
+        raise Refused(problem)

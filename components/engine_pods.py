@@ -19,6 +19,7 @@ from components.credentials import SecretKey
 from components.kubernetes import Manifest, kubernetes_object, labels, quantity
 from components.names import API_KEY
 from planning import timeouts
+from planning.errors import Problem, Refused
 
 _CONTAINER = "vllm"
 _SCRIPT = Path(__file__).with_name("launch.sh")
@@ -39,7 +40,7 @@ class EnginePodsArgs:
     volumes may hold Outputs at their leaves: the pods are not asked for before they are known, and never where one
     fails. `api_key_secret` is the name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes
     whenever its content does, which restarts the engine.
-    Raises ValueError when tensor x pipeline does not fill the GPUs.
+    Raises Refused when tensor x pipeline does not fill the GPUs.
     """
 
     stack: str
@@ -74,10 +75,8 @@ class EnginePodsArgs:
 
     def __post_init__(self) -> None:
         if self.tensor * self.pipeline != self.nodes * self.gpus_per_node:
-            raise ValueError(
-                f"tensor {self.tensor} x pipeline {self.pipeline} is not nodes {self.nodes} x "
-                f"gpus_per_node {self.gpus_per_node}: change one so that they are equal"
-            )
+            why = f"x pipeline {self.pipeline} is not nodes {self.nodes} x gpus_per_node {self.gpus_per_node}"
+            raise Refused(Problem("tensor", str(self.tensor), why, "change one so that they are equal"))
 
     @property
     def limits(self) -> timeouts.Timeouts:

@@ -17,7 +17,9 @@ import pulumi
 
 from components.credentials import KeyPair, key_secret
 from components.kubernetes import Manifest, kubernetes_object, labels
+from planning.cache import quota_problem
 from planning.catalog import fact
+from planning.errors import Problem, Refused
 
 API_VERSION = "data.fluid.io/v1alpha1"
 ATTEMPT = "modelserve.dev/attempt"
@@ -30,7 +32,6 @@ MOUNT = "modelserve.dev/mount"
 # down (https://github.com/fluid-cloudnative/fluid/issues/775). Finalizers are waited for either way.
 _BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
 _KEYS = ("fs.oss.accessKeyId", "fs.oss.accessKeySecret")
-_TI_IN_GI = 1024
 
 Shortfall = Callable[[], Awaitable[str | None] | str | None]
 """Says what a complete load lacks, or None when it lacks nothing."""
@@ -42,7 +43,7 @@ class FluidCacheArgs:
     workers must be ready within `ready_seconds`, the model loaded within `load_seconds`. `attempt` above 1 loads
     anew. `pod_labels` go on every pod of the cache, `worker_annotations` on the workers too.
 
-    Raises ValueError for sizes that JindoCache refuses or takes for something else.
+    Raises Refused for sizes that JindoCache refuses or takes for something else.
     """
 
     stack: str
@@ -64,19 +65,15 @@ class FluidCacheArgs:
     attempt: int = 1
 
     def __post_init__(self) -> None:
-        for wrong, why in (
-            (self.workers < 1, f"workers {self.workers}: a cache without workers holds nothing"),
-            # JindoCache checks the quota against the limit, and its controller writes requests that are below it anew.
-            (self.quota_gib > self.limit_gib, f"quota {self.quota_gib} GiB is over the limit {self.limit_gib} GiB"),
-            # Kubernetes writes 1024Gi as 1Ti, which JindoCache reads as a number of bytes.
-            (
-                self.quota_gib % _TI_IN_GI == 0,
-                f"quota {self.quota_gib} GiB: JindoCache misreads whole TiB",
-            ),
-            (not 0 < self.low < self.high <= 1, f"marks low {self.low:g}, high {self.high:g}: 0 < low < high <= 1"),
-        ):
-            if wrong:
-                raise ValueError(why)
+        if self.workers < 1:
+            raise Refused(
+                Problem("workers", str(self.workers), "a cache without workers holds nothing", "give 1 or more")
+            )
+        if wrong := quota_problem(self.quota_gib, self.limit_gib):
+            raise Refused(Problem("quota", f"{self.quota_gib} GiB", *wrong))
+        if not 0 < self.low < self.high <= 1:
+            why = f"marks low {self.low:g}, high {self.high:g} are not 0 < low < high <= 1"
+            raise Refused(Problem("low", f"{self.low:g}", why, "give marks in that order"))
 
 
 def secret_name(name: str) -> str:
@@ -185,7 +182,8 @@ def failure(status: Mapping[str, Any] | None) -> str | None:
 def _fluid(kind: str, name: str, args: FluidCacheArgs, annotations: Mapping[str, str] | None = None) -> Manifest:
     limit = fact("fluid", "fluid", "nameLimit")
     if len(name) > limit:
-        raise ValueError(f"{name}: {len(name)} characters, but Fluid's workers can be named by at most {limit}")
+        why = f"has {len(name)} characters, and Fluid's workers can be named by at most {limit}"
+        raise Refused(Problem("name", name, why, "take a shorter one"))
     return {
         "apiVersion": API_VERSION,
         "kind": kind,

@@ -16,6 +16,7 @@ import pulumi
 
 from components import names
 from components.kubernetes import Manifest, kubernetes_object, labels
+from planning.errors import Problem, Refused
 
 # The digest is public. Two bytes tell a changed key from the old one in all but one of 65,536 changes, and are too few
 # to confirm a guess, which any longer digest of a weak key would, however slowly it is made.
@@ -28,7 +29,7 @@ class InferenceServiceArgs:
 
     `api_key` is a secret Output, or None for an endpoint that asks for none. `load_balancer` are the annotations by
     which the cloud gives the Service an address outside the cluster, None for none. `clients` are the peers, as a
-    NetworkPolicy has them, that alone reach the port; None lets everybody. Raises ValueError for a load balancer
+    NetworkPolicy has them, that alone reach the port; None lets everybody. Raises Refused for a load balancer
     without a key: whoever finds the address could use the GPUs.
     """
 
@@ -44,9 +45,9 @@ class InferenceServiceArgs:
 
     def __post_init__(self) -> None:
         if self.load_balancer is not None and self.api_key is None:
-            raise ValueError(f"{self.service_name}: a load balancer without an API key; give api_key")
+            raise Refused(Problem("load_balancer", self.service_name, "there is no API key", "give api_key"))
         if self.clients is not None and not self.clients:
-            raise ValueError(f"{self.service_name}: an empty list of clients would let everybody in; give None or one")
+            raise Refused(Problem("clients", self.service_name, "none would let everybody in", "give None or one"))
 
 
 def api_key_revision(api_key: str) -> str:
@@ -104,7 +105,7 @@ def network_policy(name: str, args: InferenceServiceArgs) -> Manifest:
 def api_key_secret(name: str, args: InferenceServiceArgs) -> Manifest:
     """The Secret with the API key. Needs `args.api_key`."""
     if args.api_key is None:
-        raise ValueError(f"{name}: an API key's Secret without an API key")
+        raise Refused(Problem("api_key", name, "a Secret without a key", "give api_key"))
     encoded = args.api_key.apply(lambda key: base64.b64encode(key.encode()).decode())
     return {
         "apiVersion": "v1",

@@ -14,6 +14,7 @@ import pulumi
 
 from components import oss_bucket, tos_bucket
 from components.credentials import KeyPair
+from planning.errors import Problem, Refused
 
 # Each cloud's module has the same functions and NAME_PATTERN.
 _STORES = {"acs": oss_bucket, "volcengine": tos_bucket}
@@ -29,7 +30,7 @@ class ModelBucketArgs:
     at either end. `create` false takes a bucket that is there and changes nothing of it. `keep` leaves bucket and
     weights when the stack is destroyed. A key given as `reader` or `writer` is used as it is, else a user of the cloud
     is made with a key of its own; `writes` false makes no writer. Uploads that nobody has completed after
-    `abort_upload_days` days are thrown away. Raises ValueError for an unknown cloud, a name that is no bucket's and a
+    `abort_upload_days` days are thrown away. Raises Refused for an unknown cloud, a name that is no bucket's and a
     prefix with slashes at its ends.
     """
 
@@ -47,16 +48,13 @@ class ModelBucketArgs:
 
     def __post_init__(self) -> None:
         if self.cloud not in _STORES:
-            raise ValueError(f"cloud {self.cloud!r} has no buckets here: use {' or '.join(_STORES)}")
+            raise Refused(Problem("cloud", self.cloud, "has no buckets here", f"use {' or '.join(_STORES)}"))
         if not re.fullmatch(_STORES[self.cloud].NAME_PATTERN, self.bucket):
-            raise ValueError(
-                f"bucket {self.bucket!r} is no bucket name: 3 to 63 lowercase letters, digits and hyphens, "
-                "without a hyphen at either end"
-            )
+            instead = "write 3 to 63 lowercase letters, digits and hyphens, without a hyphen at either end"
+            raise Refused(Problem("bucket", self.bucket, "is no bucket name", instead))
         if not self.prefix or self.prefix != self.prefix.strip("/"):
-            raise ValueError(
-                f"prefix {self.prefix!r}: write it without a slash at either end, such as models/Qwen3-32B"
-            )
+            why = "is empty, or has a slash at an end"
+            raise Refused(Problem("prefix", self.prefix, why, "write one such as models/Qwen3-32B"))
 
 
 def access_policy(args: ModelBucketArgs, *, write: bool) -> str:

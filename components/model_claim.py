@@ -11,6 +11,7 @@ from typing import Literal
 import pulumi
 
 from components.kubernetes import Manifest, kubernetes_object, labels
+from planning.errors import Problem, Refused
 
 _READERS_ON_MANY_NODES = ("ReadWriteMany", "ReadOnlyMany")
 
@@ -22,7 +23,7 @@ class ModelClaimArgs:
     `filled` says that something of this stack writes to it. `keep` protects it: a destroy leaves the claim, and with it
     the weights. `awaited` false does not wait for a volume: for a class that takes longer than five minutes to make
     one, which is the most that the Kubernetes plugin waits, whatever it is told; the first pod waits then.
-    Raises ValueError for an access mode with which the readers or the sync could never start.
+    Raises Refused for an access mode with which the readers or the sync could never start.
     """
 
     stack: str
@@ -37,19 +38,15 @@ class ModelClaimArgs:
 
     def __post_init__(self) -> None:
         if self.size_gib < 1:
-            raise ValueError(
-                f"a claim of {self.size_gib} GiB holds no model: give the size of its files, and some room"
-            )
+            why = f"a claim of {self.size_gib} GiB holds no model"
+            raise Refused(Problem("size_gib", str(self.size_gib), why, "give the size of its files, and some room"))
         if self.readers > 1 and self.access not in _READERS_ON_MANY_NODES:
-            raise ValueError(
-                f"access mode {self.access}: one node mounts such a volume and {self.readers} nodes read the model: "
-                "take ReadWriteMany, with a storage class that has it"
-            )
+            why = f"one node mounts such a volume and {self.readers} nodes read the model"
+            instead = "take ReadWriteMany, with a storage class that has it"
+            raise Refused(Problem("access mode", self.access, why, instead))
         if self.filled and self.access == "ReadOnlyMany":
-            raise ValueError(
-                "access mode ReadOnlyMany: nothing could fill the new volume: take ReadWriteMany, or name a claim that "
-                "holds the model already"
-            )
+            instead = "take ReadWriteMany, or name a claim that holds the model already"
+            raise Refused(Problem("access mode", self.access, "nothing could fill the new volume", instead))
 
 
 def claim(name: str, args: ModelClaimArgs) -> Manifest:

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Literal
 
 import pulumi
@@ -19,9 +18,11 @@ import pulumi
 from components import model_sync
 from components.credentials import KeyPair, SecretKey, key_secret
 from components.kubernetes import Manifest, kubernetes_object, quantity
+from planning import origins
 from planning.catalog import fact
-from planning.disks import system_folder
+from planning.disks import folder_problem
 from planning.engine import release_key
+from planning.errors import Problem, Refused
 
 _MOUNT = "/weights"
 _NODE = "/node"
@@ -64,7 +65,7 @@ class HubWeightsArgs:
     """The engine loads `repository` (owner/name) at `revision` (empty: the hub's own) from `endpoint`, by itself.
 
     `endpoint` is empty for Hugging Face, or the URL of a mirror. `token` is where the hub's token is, for private and
-    gated repositories. Raises ValueError for a repository without owner and for an endpoint that is no URL.
+    gated repositories. Raises Refused for a repository without owner and for an endpoint that is no URL.
     """
 
     repository: str
@@ -74,15 +75,10 @@ class HubWeightsArgs:
     token: SecretKey | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repository):
-            raise ValueError(
-                f"repository {self.repository!r}: the hub knows owner and name: write both, as in Qwen/Qwen3-32B"
-            )
-        if self.endpoint and not re.fullmatch(r"https?://[^\s@]+", self.endpoint):
-            raise ValueError(
-                f"endpoint {self.endpoint!r} is no URL of a hub: write one without credentials, such as "
-                "https://hf-mirror.com"
-            )
+        if wrong := origins.repository_problem(self.repository):
+            raise Refused(Problem("repository", self.repository, *wrong))
+        if self.endpoint and (wrong := origins.url_problem(self.endpoint)):
+            raise Refused(Problem("endpoint", "", *wrong))
 
 
 def from_hub(args: HubWeightsArgs) -> PodWeights:
@@ -118,7 +114,7 @@ class BucketWeightsArgs:
     a Secret as `ModelDownload` makes it. Only files whose names end in one of `suffixes` (without a dot) are copied.
     `objects` is how many lie under the prefix, None where unknown. `registry` takes the place of Docker Hub, `image` of
     the whole name. The copy goes to a temporary disk of the pod, or to the folder `host_path` of its node, looked at
-    first with `python_image`. Raises ValueError for what this downloader cannot do.
+    first with `python_image`. Raises Refused for what this downloader cannot do.
     """
 
     version: str
@@ -143,23 +139,21 @@ class BucketWeightsArgs:
         check_scheme(self.scheme)
         host = self.url.partition("://")[2]
         if self.scheme == "tos" and re.fullmatch(r"tos-(?!s3-).*", host):
-            raise ValueError(
-                f"endpoint {self.endpoint}: the downloader speaks S3's protocol, which TOS serves elsewhere: "
-                f"write {host.replace('tos-', 'tos-s3-', 1)}"
-            )
+            why = "the downloader speaks S3's protocol, which TOS serves elsewhere"
+            raise Refused(Problem("endpoint", self.endpoint, why, f"write {host.replace('tos-', 'tos-s3-', 1)}"))
         for suffix in self.suffixes:
-            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]*", suffix):
-                raise ValueError(f"suffix {suffix!r}: write the end of a file's name without its dot, such as json")
+            if wrong := origins.suffix_problem(suffix):
+                raise Refused(Problem("suffix", suffix, *wrong))
         page = fact("weights", "aibrix", "page")
         if (self.objects or 0) > page and not self.pages:
-            raise ValueError(
-                f"AIBrix {self.version} copies the first {page} objects of a prefix and no more, {self.objects} lie "
-                f"there: take {fact('weights', 'aibrix', 'pagesSince')} or later, or another source of weights"
-            )
+            why = f"copies the first {page} objects of a prefix and no more, {self.objects} lie there"
+            instead = f"take {fact('weights', 'aibrix', 'pagesSince')} or later, or another source of weights"
+            raise Refused(Problem("AIBrix", self.version, why, instead))
         if self.host_path is not None:
             check_host_path(self.host_path)
             if self.python_image is None or self.program is None:
-                raise ValueError("host_path: the disk is looked at first: give python_image and program too")
+                instead = "give python_image and program too"
+                raise Refused(Problem("host_path", self.host_path, "the disk is looked at first", instead))
 
     @property
     def pages(self) -> bool:
@@ -173,15 +167,15 @@ class BucketWeightsArgs:
 
 
 def check_scheme(scheme: str) -> None:
-    """Raises ValueError, in one line, for a scheme that AIBrix' downloader takes for something else."""
+    """Raises Refused for a scheme that AIBrix' downloader takes for something else."""
     known = fact("weights", "aibrix", "schemes")
     if scheme in ("gs", "gcs"):
-        raise ValueError(
-            f"{scheme}://: AIBrix' downloader does not know it, but Cloud Storage speaks S3's protocol: write s3://, "
-            f"endpoint {fact('weights', 'aibrix', 'googleEndpoint')}, and an HMAC key"
-        )
+        why = "AIBrix' downloader does not know it, but Cloud Storage speaks S3's protocol"
+        instead = f"write s3://, endpoint {fact('weights', 'aibrix', 'googleEndpoint')}, and an HMAC key"
+        raise Refused(Problem("scheme", scheme, why, instead))
     if scheme not in known:
-        raise ValueError(f"{scheme}://: AIBrix' downloader knows {' and '.join(f'{each}://' for each in known)} only")
+        instead = f"write {' or '.join(f'{each}://' for each in known)}"
+        raise Refused(Problem("scheme", scheme, "AIBrix' downloader does not know it", instead))
 
 
 def from_bucket(args: BucketWeightsArgs) -> PodWeights:
@@ -272,7 +266,7 @@ class DiskWeightsArgs:
     """Weights in the folder `model` (a relative path) of `host_path`, a folder on a disk of every node.
 
     `python_image` may be the engine's own: any with python3, 3.10 or later. `program` is the ConfigMap that
-    `ModelDownload` makes. Without `origin` the model has to be there. Raises ValueError for a path of the system disk.
+    `ModelDownload` makes. Without `origin` the model has to be there. Raises Refused for a path of the system disk.
     """
 
     host_path: str
@@ -286,15 +280,9 @@ class DiskWeightsArgs:
 
 
 def check_host_path(path: str) -> None:
-    """Raises ValueError, in one line, for a path that is none, or is on the system disk by its name alone."""
-    clean = PurePosixPath(path)
-    if not clean.is_absolute() or ".." in clean.parts or str(clean) != path:
-        raise ValueError(f"{path!r} is no folder of a node: write it from the root, such as /mnt/nvme0/models")
-    if path == "/" or system_folder(path):
-        raise ValueError(
-            f"{path} is on the node's system disk, which the weights would fill: name a folder of a mounted disk, "
-            "such as /mnt/nvme0/models"
-        )
+    """Raises Refused for a path that is none, or is on the system disk by its name alone."""
+    if wrong := folder_problem(path):
+        raise Refused(Problem("host_path", path, *wrong))
 
 
 def from_node_disk(args: DiskWeightsArgs) -> PodWeights:

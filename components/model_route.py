@@ -17,6 +17,7 @@ from components.inference_service import InferenceService, InferenceServiceArgs
 from components.kubernetes import Manifest, kubernetes_object, labels
 from planning import aibrix
 from planning.catalog import fact
+from planning.errors import Problem, Refused
 
 _GROUP = "gateway.networking.k8s.io"
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -30,7 +31,7 @@ class ModelRouteArgs:
     `gateway_address` is the Gateway object's first address, which may be known after others. `request_seconds` is how
     long a request may last, an answer that streams included. `api_key` is a secret Output, or None.
     `monitoring_namespace` may reach the port too, to read metrics.
-    Raises ValueError for a name or a port that AIBrix cannot route to, and a time that the Gateway API cannot say.
+    Raises Refused for a name or a port that AIBrix cannot route to, and a time that the Gateway API cannot say.
     """
 
     stack: str
@@ -48,14 +49,13 @@ class ModelRouteArgs:
     def __post_init__(self) -> None:
         longest = fact("aibrix", "gateway", "requestSecondsMax")
         told = {
-            f"model_name {self.model_name}": aibrix.model_name_problem(self.model_name),
-            f"port {self.port}": aibrix.port_problem(self.aibrix_version, self.port),
+            "model_name": aibrix.model_name_problem(self.model_name),
+            "port": aibrix.port_problem(self.aibrix_version, self.port),
         }
         if not 1 <= self.request_seconds <= longest:
-            told[f"request_seconds {self.request_seconds}"] = ("is no time of a route", f"give 1 to {longest}")
-        for what, problem in told.items():
-            if problem:
-                raise ValueError(f"{what}: {problem[0]}; {problem[1]}")
+            told["request_seconds"] = ("is no time of a route", f"give 1 to {longest}")
+        if wrong := [Problem(key, str(getattr(self, key)), *reason) for key, reason in told.items() if reason]:
+            raise Refused(*wrong)
 
     @property
     def front(self) -> InferenceServiceArgs:

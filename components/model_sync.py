@@ -15,6 +15,8 @@ import pulumi
 from components.credentials import KeyPair, key_secret
 from components.kubernetes import Manifest, kubernetes_object, labels
 from planning.catalog import fact
+from planning.errors import Problem, Refused
+from planning.origins import HUBS, hub_problem
 
 COMPONENT = "sync"
 """The pods' label app.kubernetes.io/component."""
@@ -38,7 +40,7 @@ class ModelSyncArgs:
     bucket: no endpoint, key or scratch then. `user` is who writes: a fresh file share belongs to root (0).
     Files of the patterns `leaves` are left out where the repository's root has one of each of `weights`
     (`planning.files`).
-    Raises ValueError for a source that is none of these, and unless exactly one place is to be filled.
+    Raises Refused for a source that is none of these, and unless exactly one place is to be filled.
     """
 
     stack: str
@@ -65,17 +67,15 @@ class ModelSyncArgs:
     def __post_init__(self) -> None:
         in_bucket = (self.bucket is not None, bool(self.endpoint), self.key is not None, self.scratch_gib > 0)
         if set(in_bucket) != {self.claim is None}:
-            raise ValueError("a sync fills one place: give it bucket, endpoint, key and scratch, or a claim alone")
-        if self.source not in ("modelscope", "huggingface"):
-            if not self.source.startswith(("http://", "https://")):
-                raise ValueError(f"{self.source!r} is no source: use modelscope, huggingface or a mirror's URL")
-            if "@" in self.source:
-                raise ValueError("the mirror's URL has credentials in it: give them as the hub's token")
+            why = "is not one place to fill"
+            raise Refused(Problem("claim", "", why, "give bucket, endpoint, key and scratch, or a claim alone"))
+        if wrong := hub_problem(self.source):
+            raise Refused(Problem("source", "", *wrong))
 
     @property
     def hub(self) -> dict[str, str]:
         """`kind`, `url` and `revision` of the source."""
-        if self.source in ("modelscope", "huggingface"):
+        if self.source in HUBS:
             known = fact("sync", "hubs", self.source)
         else:
             known = fact("sync", "hubs", "huggingface") | {"url": self.source}

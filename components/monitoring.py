@@ -16,6 +16,7 @@ import pulumi
 
 from components.kubernetes import Manifest, kubernetes_object, labels
 from planning.catalog import fact
+from planning.errors import Problem, Refused
 from planning.metrics import exported
 
 _COLUMNS, _WIDTH, _HEIGHT = 24, 12, 8  # of Grafana's grid
@@ -39,7 +40,7 @@ class MonitoringArgs:
     """`services` by their name in the stack. `labels` and `annotations` are what the cluster's Prometheus picks its
     monitors by, `dashboard_labels` what its Grafana picks dashboards by.
 
-    Raises ValueError for what would watch nothing, or everything.
+    Raises Refused for what would watch nothing, or everything.
     """
 
     stack: str
@@ -54,12 +55,13 @@ class MonitoringArgs:
 
     def __post_init__(self) -> None:
         if not self.services:
-            raise ValueError("monitoring without a service: nothing would be scraped; leave monitoring out")
+            raise Refused(Problem("services", "", "nothing would be scraped without one", "leave monitoring out"))
         if self.interval_seconds < 1:
-            raise ValueError(f"monitoring every {self.interval_seconds} s: an interval is 1 s or more")
+            raise Refused(Problem("interval_seconds", str(self.interval_seconds), "is no interval", "give 1 or more"))
         for name, scraped in self.services.items():
             if not scraped.selector:
-                raise ValueError(f"monitoring of {name}: an empty selector takes every Service of the namespace")
+                why = "an empty selector takes every Service of the namespace"
+                raise Refused(Problem("services", name, why, "give its labels"))
 
 
 def service_monitor(name: str, service: str, args: MonitoringArgs) -> Manifest:

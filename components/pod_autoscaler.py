@@ -16,6 +16,7 @@ import pulumi
 from components.kubernetes import Manifest, kubernetes_object, labels
 from planning import aibrix
 from planning.catalog import fact
+from planning.errors import Problem, Refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,8 @@ class PodAutoscalerArgs:
     `cooldown_seconds` the cooldown is a cold start long, where the strategy has one. Tolerances are parts of `target`;
     None is the release's own. `strategy` None is the first of the release that can act on a fraction.
 
-    Raises ValueError for what the AIBrix release would refuse, ignore or misread, and PlanError (`planning.errors`)
-    where it reads no metric that the engine exports.
+    Raises Refused for what the AIBrix release would refuse, ignore or misread, and where it reads no metric that the
+    engine exports.
     """
 
     stack: str
@@ -48,7 +49,7 @@ class PodAutoscalerArgs:
     def __post_init__(self) -> None:
         wrong = aibrix.target_problem(self.aibrix_version, self.target_kind)
         if wrong:
-            raise ValueError(f"target_kind {self.target_kind}: {wrong[0]}; {wrong[1]}")
+            raise Refused(Problem("target_kind", self.target_kind, *wrong))
         problems = aibrix.scaler_problems(
             self.aibrix_version,
             self.engine_version,
@@ -60,8 +61,8 @@ class PodAutoscalerArgs:
             strategy=self.strategy,
             schedules=self.schedules,
         )
-        for field, why, instead in problems:
-            raise ValueError(f"{field} {getattr(self, field)}: {why}; {instead}")
+        if problems:
+            raise Refused(*(Problem(field, str(getattr(self, field)), *reason) for field, *reason in problems))
 
 
 def pod_autoscaler(name: str, args: PodAutoscalerArgs) -> Manifest:

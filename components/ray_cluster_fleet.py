@@ -21,7 +21,8 @@ from planning import timeouts
 from planning.aibrix import MODEL_LABEL, model_labels
 from planning.catalog import fact
 from planning.engine import release_key
-from planning.fleet import name_limit
+from planning.errors import Problem, Refused
+from planning.fleet import name_limit, ray_port
 
 PORT_NAME = "service"
 """The engine's port in the head's container, and so in the headless Service that KubeRay makes of a head."""
@@ -38,7 +39,7 @@ class RayClusterFleetArgs(EnginePodsArgs):
     `aibrix_version` is a release, `0.7.0`. `weights_seconds` is what `init_containers` may take before a cold start:
     every time limit derives from the two. `autoscaled`: `replicas` is where a fleet begins, and an autoscaler's
     afterwards.
-    Raises ValueError when tensor x pipeline does not fill the GPUs, for a port that Ray has, for a label that is
+    Raises Refused when tensor x pipeline does not fill the GPUs, for a port that Ray has, for a label that is
     KubeRay's, and for an autoscaled fleet that begins empty.
     """
 
@@ -50,29 +51,18 @@ class RayClusterFleetArgs(EnginePodsArgs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        taken = {
-            number: name
-            for facts in ("headPorts", "agentPorts")
-            for name, number in fact("fleet", "kuberay", facts).items()
-        }
+        taken = ray_port(self.port)
         theirs = sorted(self.pod_labels.keys() & set(fact("fleet", "kuberay", "headServiceLabels")))
-        for wrong, why in (
-            (
-                self.port in taken,
-                f"port {self.port}: Ray's {taken.get(self.port)} listens there in the same pod; take another, such as "
-                "8000",
-            ),
-            (
-                bool(theirs),
-                f"pod label {', '.join(theirs)}: KubeRay's Service finds its head by it; take another label",
-            ),
-            (
-                self.autoscaled and self.replicas < 1,
-                "replicas 0 with an autoscaler: nobody would be there to be measured; begin with 1 or more",
-            ),
-        ):
-            if wrong:
-                raise ValueError(why)
+        wrong = [
+            Problem("pod_labels", each, "KubeRay's Service finds its head by it", "leave it out") for each in theirs
+        ]
+        if taken:
+            wrong.append(Problem("port", str(self.port), *taken))
+        if self.autoscaled and self.replicas < 1:
+            why = "nobody would be there for an autoscaler to measure"
+            wrong.append(Problem("replicas", str(self.replicas), why, "begin with 1 or more"))
+        if wrong:
+            raise Refused(*wrong)
 
     @property
     def limits(self) -> timeouts.Timeouts:
@@ -93,13 +83,11 @@ def member_selector(name: str) -> dict[str, str]:
 def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
     """The RayClusterFleet. Releases before 0.3.0 have no defaults and stop at what is missing: all is said here.
 
-    Raises ValueError for a name from which KubeRay would build names that are too long.
+    Raises Refused for a name from which KubeRay would build names that are too long.
     """
     if len(name) > name_limit():
-        raise ValueError(
-            f"{name}: {len(name)} characters, but KubeRay clips names that are built from more than {name_limit()}; "
-            "take a shorter one"
-        )
+        why = f"has {len(name)} characters, and KubeRay clips names that are built from more than {name_limit()}"
+        raise Refused(Problem("name", name, why, "take a shorter one"))
     # One source for both: where they differ, AIBrix does not find its RayClusters again and makes more without end
     # (https://github.com/vllm-project/aibrix/issues/1423). Nothing in it may change over a fleet's life.
     chosen = {MODEL_LABEL: name}

@@ -19,6 +19,7 @@ from components.engine_pods import EnginePodsArgs, layout_annotation
 from components.kubernetes import Manifest, labels
 from planning import addons
 from planning.catalog import fact
+from planning.errors import Problem, Refused
 
 PORT_NAME = "http"
 _NAME_LABEL = "leaderworkerset.sigs.k8s.io/name"
@@ -34,7 +35,7 @@ class RayLwsGroupArgs(EnginePodsArgs):
     LeaderWorkerSet release; None judges nothing by it. `object_name` is the LeaderWorkerSet's, where its headless
     Service, which has the same, may not take the service's own name; selectors go by it. `object_labels` are the
     LeaderWorkerSet's own, `leader_labels` those of leaders, by which a gateway tells them from workers.
-    Raises ValueError when tensor x pipeline does not fill the GPUs, or that release lacks `restart_policy`.
+    Raises Refused when tensor x pipeline does not fill the GPUs, or that release lacks `restart_policy`.
     """
 
     launcher: Literal["ray", "native"] = "ray"
@@ -49,10 +50,9 @@ class RayLwsGroupArgs(EnginePodsArgs):
         super().__post_init__()
         installed = self.lws_version if self.restart_policy == _AFTER_START else None
         if installed and not addons.has("lws", installed, _AFTER_START):
-            raise ValueError(
-                f"restart_policy {_AFTER_START}: LeaderWorkerSet {self.lws_version} does not know it, "
-                f"{addons.since('lws', _AFTER_START)} is the first that does: take RecreateGroupOnPodRestart"
-            )
+            since = addons.since("lws", _AFTER_START)
+            why = f"LeaderWorkerSet {self.lws_version} does not know it, {since} is the first that does"
+            raise Refused(Problem("restart_policy", _AFTER_START, why, "take RecreateGroupOnPodRestart"))
 
 
 def leader_selector(name: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ import sys
 _NO_PACKAGES = "{python} has no {name}: run .venv/bin/python, which `make up` makes, or install requirements.txt"
 
 try:
-    from stacks.refusals import ConfigError
+    from planning.errors import Refused
     from stacks.stackfile import RequestError
 except ModuleNotFoundError as missing:
     sys.exit(_NO_PACKAGES.format(python=sys.executable, name=missing.name))
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     try:
         return importlib.import_module(f"ops.{args.command}").run(args)
-    except (ConfigError, RequestError) as error:
+    except (Refused, RequestError) as error:
         print(error, file=sys.stderr)
         return 2
     except ModuleNotFoundError as missing:

@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
                     {
                         "ok": False,
                         "refusals": [
-                            {"key": f"{NAMESPACE}:{r.path}", "value": r.value, "why": r.why, "instead": r.instead}
-                            for r in error.refusals
+                            {"key": f"{NAMESPACE}:{r.key}", "value": r.value, "why": r.why, "instead": r.instead}
+                            for r in error.problems
                         ],
                     }
                 )

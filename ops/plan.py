@@ -10,7 +10,7 @@ from typing import Any
 
 from ops.arguments import stack_file
 from planning.cost import Prices
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 from planning.plan import Ask, Plan, plan
 from planning.startup import Supply
 from stacks.plans import plan_services
@@ -106,10 +106,11 @@ def _ask(args: argparse.Namespace) -> Ask:
     length: int | None = None
     if args.max_model_len != "auto":
         if not args.max_model_len.isdecimal():
-            raise PlanError(f"max-model-len {args.max_model_len}: is no whole number; write tokens, or auto")
+            why = "is no whole number"
+            raise PlanError(Problem("max-model-len", args.max_model_len, why, "write tokens, or auto"))
         length = int(args.max_model_len)
     if args.link_gbit is not None and args.link_gbit <= 0:
-        raise PlanError(f"link-gbit {args.link_gbit:g}: is not above 0; write Gbit/s")
+        raise PlanError(Problem("link-gbit", f"{args.link_gbit:g}", "is not above 0", "write Gbit/s"))
     pipeline = 1 if args.pipeline is None and args.tensor is not None else args.pipeline
     tensor = 1 if args.tensor is None and args.pipeline is not None else args.tensor
     per_node = args.gpus_per_node

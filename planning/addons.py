@@ -12,7 +12,7 @@ from typing import Any
 
 from planning.catalog import entries, fact
 from planning.engine import release_key
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,15 @@ def mirrored(chart: str, version: str, charts: str) -> tuple[str, str | None]:
         return name, charts.rstrip("/")
     start = "" if charts.startswith(("/", "./", "../")) else "./"
     return f"{start}{charts.rstrip('/')}/{archive(name, version)}", None
+
+
+def chart_problem(chart: str, repo: str | None) -> tuple[str, str] | None:
+    """Why Helm would not find a chart, and what to write instead. A path begins with a dot or a slash."""
+    if "://" in chart:
+        return ("is a whole address", "leave repo out") if repo else None
+    if repo or chart.startswith((".", "/")):
+        return None
+    return "is no address", "write its repository's as repo"
 
 
 def has(addon: str, version: str, feature: str) -> bool:
@@ -99,7 +108,8 @@ def require_minimum(addon: str, origin: str, version: str) -> None:
     """Raises PlanError for a release that is too old for that cloud."""
     oldest = minimum(addon, origin)
     if oldest and _key(addon, version) < release_key(oldest):
-        raise PlanError(f"{addon} {version}: too old for {origin}, which needs {oldest}; write {oldest} or newer")
+        why = f"too old for {origin}, which needs {oldest}"
+        raise PlanError(Problem(addon, version, why, f"write {oldest} or newer"))
 
 
 def require_lasting_crds(addon: str, version: str) -> None:
@@ -107,16 +117,14 @@ def require_lasting_crds(addon: str, version: str) -> None:
     and the API server with them every custom resource of every stack."""
     if not has(addon, version, "crdsOutliveRelease"):
         oldest = since(addon, "crdsOutliveRelease")
-        raise PlanError(
-            f"{addon} {version}: Helm would delete its CRDs with the release; write {oldest} or newer, "
-            "or install: adopt or false where the release is there already"
-        )
+        instead = f"write {oldest} or newer, or install: adopt or false where the release is there already"
+        raise PlanError(Problem(addon, version, "Helm would delete its CRDs with the release", instead))
 
 
 def _key(addon: str, version: str) -> tuple[int, ...]:
     key = release_key(version)
     if len(key) < 3:
-        raise PlanError(f"{addon} {version!r}: is no release; write three numbers, such as 0.9.0")
+        raise PlanError(Problem(addon, version, "is no release", "write three numbers, such as 0.9.0"))
     return key
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from planning.catalog import entries, fact
 from planning.engine import release_key
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 
-Problem = tuple[str, str]
+Reason = tuple[str, str]
 """Why something cannot be, and what to write instead."""
 
 ROUTING_HEADER = "routing-strategy"
@@ -35,7 +35,7 @@ def has(version: str, feature: str) -> bool:
     return since is not None and release_key(since) <= release_key(version)
 
 
-def version_problem(version: str) -> Problem | None:
+def version_problem(version: str) -> Reason | None:
     """What is wrong with a release of AIBrix, such as `0.7.0`, for any of our uses."""
     oldest, newest = (fact("aibrix", "releases", name) for name in ("oldest", "newest"))
     if not re.fullmatch(r"\d+\.\d+\.\d+([.+-]?\w.*)?", version):
@@ -49,7 +49,7 @@ def version_problem(version: str) -> Problem | None:
     return None
 
 
-def model_name_problem(name: str) -> Problem | None:
+def model_name_problem(name: str) -> Reason | None:
     """What is wrong with a model's name behind the gateway: it is a label, a Kubernetes Service and an HTTPRoute."""
     if len(name) > _LABEL_LENGTH:
         return f"has {len(name)} characters, and a Service's name at most {_LABEL_LENGTH}", "write a shorter name"
@@ -62,7 +62,7 @@ def model_name_problem(name: str) -> Problem | None:
     return None
 
 
-def lws_problem(version: str) -> Problem | None:
+def lws_problem(version: str) -> Reason | None:
     """Why the release cannot be the gateway of a LeaderWorkerSet."""
     if has(version, "lwsRouting"):
         return None
@@ -70,7 +70,7 @@ def lws_problem(version: str) -> Problem | None:
     return f"AIBrix {version} routes to no LeaderWorkerSet", f"write version {newest}, or another gateway"
 
 
-def port_problem(version: str, port: int) -> Problem | None:
+def port_problem(version: str, port: int) -> Reason | None:
     """Why the release cannot send requests to the engine on `port`."""
     if port == 8000 or has(version, "modelPort"):
         return None
@@ -86,7 +86,7 @@ def strategies(version: str) -> tuple[str, ...]:
     return tuple(name for name in sorted(known) if name not in unfit and _came(known[name], version))
 
 
-def strategy_problem(version: str, strategy: str) -> Problem | None:
+def strategy_problem(version: str, strategy: str) -> Reason | None:
     """Why requests cannot be routed by `strategy`."""
     if strategy in strategies(version):
         return None
@@ -131,12 +131,12 @@ def metric(version: str, engine_version: str) -> str:
     """
     problem = metric_problem(version, engine_version)
     if problem:
-        raise PlanError(f"autoscaler: {problem[0]}; {problem[1]}")
+        raise PlanError(Problem("autoscaler", "", *problem))
     read = _at("autoscaling", "metrics", version)
     return next(name for name in read if _exports(engine_version, name))
 
 
-def metric_problem(version: str, engine_version: str) -> Problem | None:
+def metric_problem(version: str, engine_version: str) -> Reason | None:
     """Why this AIBrix cannot scale this vLLM by the use of its KV cache."""
     read = _at("autoscaling", "metrics", version)
     if any(_exports(engine_version, name) for name in read):
@@ -166,7 +166,7 @@ def scaler_conditions(version: str) -> tuple[str, ...]:
     return tuple(_at("autoscaling", "conditions", version))
 
 
-def target_problem(version: str, kind: str) -> Problem | None:
+def target_problem(version: str, kind: str) -> Reason | None:
     """Why the release cannot scale a workload of `kind`."""
     known = fact("aibrix", "autoscaling", "targets")
     if kind in known:
@@ -224,7 +224,7 @@ def scaler_cautions(version: str, *, minimum: int, maximum: int) -> tuple[str, .
     )
 
 
-def _scaler_problem(version: str, strategy: str | None) -> Problem | None:
+def _scaler_problem(version: str, strategy: str | None) -> Reason | None:
     known = scalers(version)
     if strategy is None or strategy in known:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from planning.catalog import entries, fact
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 
 _FILE = "aibrix_install"
 _OWN = "aibrix"
@@ -37,7 +37,8 @@ def release(version: str) -> Release:
     if version not in known:
         broken = entries(_FILE)["broken"].get(version)
         why = broken["value"] if broken else "the catalog does not know which Envoy Gateway it needs"
-        raise PlanError(f"AIBrix {version}: {why}; write {' or '.join(known)}, or install: false where it is there")
+        instead = f"write {' or '.join(known)}, or install: false where it is there"
+        raise PlanError(Problem("AIBrix", version, why, instead))
     value = known[version]["value"]
     return Release(
         envoy_gateway=value["envoyGateway"],
@@ -88,7 +89,8 @@ class Images:
         """Raises PlanError for an override of none of these images."""
         known = sorted({image_name(image) for image in images})
         if unknown := sorted(self.overrides.keys() - set(known)):
-            raise PlanError(f"image {unknown[0]}: AIBrix has no such image; write one of {', '.join(known)}")
+            instead = f"write one of {', '.join(known)}"
+            raise PlanError(*(Problem("image", name, "AIBrix has no such image", instead) for name in unknown))
 
 
 def _suffix(image: str) -> str:

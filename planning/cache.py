@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from planning.catalog import fact
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 from planning.units import GIB
 
 
@@ -67,6 +67,10 @@ def cache(
     quota = size.quota_gib or int(limit * fact("startup", "cache", "quotaOfLimit"))
     high = size.high or fact("startup", "cache", "highWatermark")
     low = size.low or min(fact("startup", "cache", "lowWatermark"), high * fact("startup", "cache", "lowOfHigh"))
+    if wrong := quota_problem(quota, limit):
+        key, given = ("cache.memory", limit) if size.quota_gib is None else ("cache.quota", quota)
+        why = f"a quota of {quota} GiB {wrong[0]}"
+        raise PlanError(Problem(key, f"{given}Gi", why, "write another number of Gi"))
     rate = _gbit_per_second(vcpu)
     needed = file_bytes * replicas * fact("startup", "cache", "headroom") / GIB
     for_bytes = math.ceil(needed / (quota * high))
@@ -74,19 +78,31 @@ def cache(
     least = max(for_bytes, for_rate)
     doubts: tuple[str, ...] = ()
     if size.workers is not None and size.workers < least:
-        short = (
-            f"cache.workers {size.workers}: {size.workers} x {quota} GiB x {high:g} = "
-            f"{size.workers * quota * high:.0f} GiB, but {needed:.0f} GiB are to be held"
+        why = (
+            f"{size.workers} x {quota} GiB x {high:g} = {size.workers * quota * high:.0f} GiB, "
+            f"but {needed:.0f} GiB are to be held"
         )
         if not estimated:
-            raise PlanError(f"{short}; write {least + 1}, or auto")
-        doubts = (f"{short}, by an estimate",)
+            raise PlanError(Problem("cache.workers", str(size.workers), why, f"write {least + 1}, or auto"))
+        doubts = (f"cache.workers {size.workers}: {why}, by an estimate",)
     count = size.workers or least + 1
     reasons = (
         f"{needed:.0f} GiB / ({quota} GiB x {high:g}) = {for_bytes} workers, one more to lose",
         f"{count} workers x {rate:g} Gbit/s = {count * rate:g} Gbit/s",
     )
     return CachePlan(count, quota, limit, count * quota * high, count * rate, vcpu, high, low, reasons, doubts)
+
+
+def quota_problem(quota_gib: int, limit_gib: int) -> tuple[str, str] | None:
+    """Why JindoCache cannot hold so much in a worker of so much memory, and what to give instead."""
+    if quota_gib < 1:
+        return "holds nothing", "give 1 GiB or more"
+    if quota_gib > limit_gib:
+        # It checks the quota against the limit, and its controller writes requests that are below it anew.
+        return f"is over the limit of {limit_gib} GiB", "give less, or more memory"
+    if quota_gib % 1024 == 0:
+        return "JindoCache reads whole TiB, as Kubernetes writes them, as bytes", "give another number of GiB"
+    return None
 
 
 def _gbit_per_second(vcpu: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from planning.errors import PlanError
+from planning.errors import NoLayoutError, Problem
 from planning.layout import Layout, broken_rules
 from planning.memory import Fit, Request, judge
 
@@ -25,6 +25,16 @@ class Choice:
 
     layout: Layout
     fit: Fit
+
+    def to_json(self) -> dict[str, int]:
+        """The layout under the names of a plan's JSON."""
+        return {
+            "nodes": self.layout.nodes,
+            "tensor": self.layout.tensor,
+            "pipeline": self.layout.pipeline,
+            "kv_tokens": self.fit.kv_tokens,
+            "max_model_len": self.fit.max_model_len,
+        }
 
 
 def fit(request: Request, max_model_len: int | None) -> Fit:
@@ -49,26 +59,28 @@ def fit(request: Request, max_model_len: int | None) -> Fit:
     return judge(request, low)
 
 
-def refusals(request: Request, max_model_len: int | None) -> list[str]:
-    """Every rule that the request breaks, one line each; memory is not judged here."""
-    model, lines = request.model, broken_rules(request.model, request.layout)
+def refusals(request: Request, max_model_len: int | None) -> list[Problem]:
+    """Every rule that the request breaks; memory is not judged here."""
+    return [*broken_rules(request.model, request.layout), *wrong_anywhere(request, max_model_len)]
+
+
+def wrong_anywhere(request: Request, max_model_len: int | None) -> list[Problem]:
+    """What is wrong whatever the layout."""
+    model, found = request.model, []
     if not 0 < request.share < 1:
-        lines.append(
-            f"utilization {request.share:g}: is not between 0 and 1; write the part of a GPU's memory that "
-            f"the engine may use, such as {request.engine['gpuMemoryUtilization']}"
-        )
+        usual = request.engine["gpuMemoryUtilization"]
+        instead = f"write the part of a GPU's memory that the engine may use, such as {usual}"
+        found.append(Problem("utilization", f"{request.share:g}", "is not between 0 and 1", instead))
     if max_model_len is not None and not 0 < max_model_len <= model.max_context:
-        lines.append(
-            f"max-model-len {max_model_len}: {model.name} has a context of {model.max_context} tokens; write "
-            "at most that, or auto"
-        )
-    return lines
+        why = f"{model.name} has a context of {model.max_context} tokens"
+        found.append(Problem("max-model-len", str(max_model_len), why, "write at most that, or auto"))
+    return found
 
 
 def cheapest(request: Request, max_model_len: int | None, nodes: int | None = None) -> Choice:
     """The layout with the fewest GPUs that fits; of those the one that is quickest to answer (`_preference`).
 
-    `nodes` fixes their number. Raises PlanError where none does up to MOST_NODES.
+    `nodes` fixes their number. Raises NoLayoutError where none does up to MOST_NODES.
     """
     least = min(PROPOSED_CONTEXT, request.model.max_context) if max_model_len is None else max_model_len
     for choices in _by_nodes(request, max_model_len, nodes):
@@ -76,11 +88,12 @@ def cheapest(request: Request, max_model_len: int | None, nodes: int | None = No
         if useful:
             return max(useful, key=_preference)
     where = f"{nodes}" if nodes else f"up to {MOST_NODES}"
-    raise PlanError(
-        f"layout auto: {request.model.name} fits on no layout of {where} nodes x "
+    why = (
+        f"{request.model.name} fits on no layout of {where} nodes x "
         f"{request.layout.gpus_per_node} {request.gpu.name} ({request.gpu.usable_gib:g} GiB usable)"
         + (f" at max-model-len {max_model_len}" if max_model_len else "")
     )
+    raise NoLayoutError(Problem("layout", "auto", why))
 
 
 def alternatives(request: Request, max_model_len: int | None) -> list[Choice]:

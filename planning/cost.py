@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 from planning.units import GIB
 
 HOURS_A_MONTH = 730
@@ -36,28 +36,26 @@ class Cost:
 
 def checked(prices: Prices) -> Prices:
     """The prices, if they can be used. Raises PlanError: a price without a date or currency, or one below zero."""
-    lines = []
+    wrong = []
     given = {
         "perGpuHour": prices.per_gpu_hour,
         "perCacheWorkerHour": prices.per_cache_worker_hour,
         "perGibMonth": prices.per_gib_month,
     }
     stated = {name: value for name, value in given.items() if value is not None}
-    lines += [f"prices.{name} {value:g}: is below zero" for name, value in stated.items() if value < 0]
+    wrong += [Problem(f"prices.{name}", f"{value:g}", "is below zero") for name, value in stated.items() if value < 0]
     if stated and not prices.as_of:
-        lines.append(
-            "prices.asOf: is missing, and a price without its date cannot be judged; write the day it was "
-            "read, such as 2026-11-01"
-        )
+        why = "is missing, and a price without its date cannot be judged"
+        wrong.append(Problem("prices.asOf", "", why, "write the day it was read, such as 2026-11-01"))
     if stated and not prices.currency:
-        lines.append("prices.currency: is missing; write one such as CNY")
+        wrong.append(Problem("prices.currency", "", "is missing", "write one such as CNY"))
     if prices.as_of:
         try:
             datetime.date.fromisoformat(prices.as_of)
         except ValueError:
-            lines.append(f"prices.asOf {prices.as_of}: is not a day; write it as 2026-11-01")
-    if lines:
-        raise PlanError(*lines)
+            wrong.append(Problem("prices.asOf", prices.as_of, "is not a day", "write it as 2026-11-01"))
+    if wrong:
+        raise PlanError(*wrong)
     return prices
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planning.catalog import fact
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 from planning.gpus import Gpu
 
 
@@ -68,8 +68,9 @@ def find(version: str | None) -> Engine:
     if version is None:
         return Engine(newest())
     if not re.fullmatch(r"v?\d+\.\d+(\.\d+)?([.+-]?\w.*)?", version):
-        raise PlanError(f"engine version {version}: is not a release; write one such as {newest()}")
+        raise PlanError(Problem("engine version", version, "is not a release", f"write one such as {newest()}"))
     first = fact("vllm", "releases", "known")[0]
     if release_key(version) < release_key(first):
-        raise PlanError(f"engine version {version}: older than anything the catalog knows; write {first} or later")
+        why = "older than anything the catalog knows"
+        raise PlanError(Problem("engine version", version, why, f"write {first} or later"))
     return Engine(version.removeprefix("v"))

@@ -1,20 +1,61 @@
-"""The planner's refusal: what is wrong with a request, in lines that a person can act on."""
+"""What is wrong with a request, as data from where it is found to where it is printed: nothing reads the text back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from planning.choose import Choice
 
 
-class PlanError(Exception):
-    """The request cannot be planned. `lines` holds one finding each: what, why, what to write instead.
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong: what it is about, in the words of whoever was asked; what stands there, empty for
+    nothing; why that cannot be; what to write instead, empty where nobody knows."""
 
-    `alternatives` are the nearest layouts that can, as a plan's JSON has them.
-    """
+    key: str
+    value: str
+    why: str
+    instead: str = ""
 
-    def __init__(self, *lines: str, alternatives: Sequence[Mapping[str, int]] = ()) -> None:
-        self.lines, self.alternatives = lines, tuple(alternatives)
-        super().__init__("\n".join(lines))
+    def __str__(self) -> str:
+        what = f"{self.key} {self.value}" if self.value else self.key
+        return f"{what}: {self.why}{'; ' if self.instead else ''}{self.instead}"
+
+
+class Refused(Exception):
+    """What was asked for cannot be, for at least one reason: a refusal that says nothing would be lost."""
+
+    def __init__(self, *problems: Problem) -> None:
+        assert problems, "a refusal without a problem"
+        super().__init__(*problems)
+        self.problems = problems
+
+    @property
+    def lines(self) -> list[str]:
+        """One finding each, ready to print."""
+        return [str(problem) for problem in self.problems]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+class PlanError(Refused):
+    """The request cannot be planned. `alternatives` are the nearest layouts that can."""
+
+    def __init__(self, *problems: Problem, alternatives: Sequence[Choice] = ()) -> None:
+        super().__init__(*problems)
+        self.alternatives = tuple(alternatives)
+
+    @property
+    def lines(self) -> list[str]:
+        """The findings, and the alternatives after them."""
+        return [
+            *super().lines,
+            *(f"instead, {each.layout} fits and holds {each.fit.kv_tokens} KV tokens" for each in self.alternatives),
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """A plan's JSON, under its names, of what has no plan."""
@@ -24,9 +65,13 @@ class PlanError(Exception):
             "kv_tokens": 0,
             "max_model_len": 0,
             "max_concurrency": 0.0,
-            "reasons": list(self.lines),
-            "alternatives": list(self.alternatives),
+            "reasons": self.lines,
+            "alternatives": [each.to_json() for each in self.alternatives],
             "startup": None,
             "cost": None,
-            "refusals": list(self.lines),
+            "refusals": self.lines,
         }
+
+
+class NoLayoutError(PlanError):
+    """No layout fits."""

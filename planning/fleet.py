@@ -1,8 +1,18 @@
-"""What AIBrix and KubeRay make of a fleet's name. Pure, for rules that are checked before anything is imported."""
+"""What AIBrix and KubeRay make of a fleet's name and port. Pure, for rules that are checked before anything runs."""
 
 from __future__ import annotations
 
 from planning.catalog import fact
+
+
+def ray_port(port: int) -> tuple[str, str] | None:
+    """Why an engine cannot listen on `port` beside Ray, and what to write instead."""
+    taken = {
+        number: name
+        for facts in ("headPorts", "agentPorts")
+        for name, number in fact("fleet", "kuberay", facts).items()
+    }
+    return (f"Ray's {taken[port]} listens there in the same pod", "write 8000") if port in taken else None
 
 
 def name_limit() -> int:

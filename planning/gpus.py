@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planning.catalog import entries
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,20 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     if key is None or facts is None:
         near = difflib.get_close_matches(product.lower(), catalog, n=3, cutoff=0.5)
         known = ", ".join(dict.fromkeys(catalog[n] for n in near)) or ", ".join(entries("gpus")["gpus"])
-        raise PlanError(
-            f"GPU {name}: unknown to the catalog; write one of {known}, or NAME:GIB with the usable memory "
-            "that the driver reports"
-        )
+        instead = f"write one of {known}, or NAME:GIB with the usable memory that the driver reports"
+        raise PlanError(Problem("GPU", name, "unknown to the catalog", instead))
     source = entries("gpus")["gpus"][key]["source"]
     if facts["usableGib"] is None:
-        raise PlanError(
-            f"GPU {name}: its usable memory is not in the catalog ({source}); "
-            f"write {key}:GIB with what the driver reports"
-        )
+        why = f"its usable memory is not in the catalog ({source})"
+        raise PlanError(Problem("GPU", name, why, f"write {key}:GIB with what the driver reports"))
     return Gpu(key, facts["usableGib"], facts["link"], source, facts["hostGibPerSecond"])
 
 
 def _from_facts(name: str, facts: Mapping[str, Any]) -> Gpu:
     """A GPU of the stack file. Raises PlanError with the facts that are missing."""
     if missing := [key for key in ("usableGib", "link") if facts.get(key) is None]:
-        raise PlanError(f"GPU {name}: facts missing to plan it: {', '.join(missing)}; add them in the stack file")
+        why = f"facts missing to plan it: {', '.join(missing)}"
+        raise PlanError(Problem("GPU", name, why, "add them in the stack file"))
     return Gpu(name, facts["usableGib"], facts["link"], "the stack file", facts.get("hostGibPerSecond", 25.0))
 
 
@@ -84,5 +81,6 @@ def _gib(name: str, memory: str) -> float:
     except ValueError:
         value = 0.0
     if not (0 < value < math.inf):
-        raise PlanError(f"GPU {name}: {memory or 'nothing'} is not a memory size; write GiB as in L40S:44.42")
+        why = f"{memory or 'nothing'} is not a memory size"
+        raise PlanError(Problem("GPU", name, why, "write GiB as in L40S:44.42"))
     return value

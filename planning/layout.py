@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planning.engine import Engine
+from planning.errors import Problem
 from planning.models import Model
 
 
@@ -47,7 +48,7 @@ def split(layers: int, stages: int, engine: Engine) -> list[int]:
     return counts
 
 
-def broken_rules(model: Model, layout: Layout) -> list[str]:
+def broken_rules(model: Model, layout: Layout) -> list[Problem]:
     """Every rule of the engine that the layout breaks, each with its arithmetic. Empty when it may start."""
     numbers = {
         "nodes": layout.nodes,
@@ -57,45 +58,46 @@ def broken_rules(model: Model, layout: Layout) -> list[str]:
         "data": layout.data,
         "context": layout.context,
     }
-    if below := [f"{name} {value}: is not 1 or more" for name, value in numbers.items() if value < 1]:
+    if below := [below_one(name, value) for name, value in numbers.items() if value < 1]:
         return below
     broken = []
     ranks = layout.tensor * layout.pipeline * layout.data
     if ranks != layout.gpus:
-        broken.append(
+        why = (
             f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data} = {ranks} ranks, but "
             f"{layout.nodes} nodes x {layout.gpus_per_node} = {layout.gpus} GPUs"
         )
+        broken.append(Problem("layout", "", why))
     if layout.pipeline > model.layers:
-        broken.append(f"pipeline {layout.pipeline}: more stages than the model's {model.layers} layers")
+        why = f"more stages than the model's {model.layers} layers"
+        broken.append(Problem("pipeline", str(layout.pipeline), why))
     if layout.expert_parallel and model.moe is None:
-        broken.append(f"expert-parallel: {model.name} has no experts")
+        broken.append(Problem("expert-parallel", "", f"{model.name} has no experts"))
     return broken + _tensor_rules(model, layout) + _context_rules(model, layout)
 
 
-def _tensor_rules(model: Model, layout: Layout) -> list[str]:
+def below_one(name: str, value: int) -> Problem:
+    """The refusal of a number that has to be 1 or more."""
+    return Problem(name, str(value), "is not 1 or more")
+
+
+def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
     tensor, broken = layout.tensor, []
     if model.heads % tensor:
-        broken.append(
-            f"tensor {tensor}: {model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not whole"
-        )
+        broken.append(f"{model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not whole")
     kv = model.kv_heads
     if model.mla is None and max(kv, tensor) % min(kv, tensor):
-        broken.append(f"tensor {tensor}: {kv} KV heads and {tensor} ranks, neither divides the other")
+        broken.append(f"{kv} KV heads and {tensor} ranks, neither divides the other")
     padded = padded_vocab(model)
     if padded % tensor:
-        broken.append(
-            f"tensor {tensor}: vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not whole"
-        )
+        broken.append(f"vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not whole")
     unit, why = _unit(model)
     for name, width, ranks in _widths(model, layout):
         if width % ranks:
-            broken.append(f"tensor {tensor}: {name} {width} / {ranks} = {width / ranks:g}, not whole")
+            broken.append(f"{name} {width} / {ranks} = {width / ranks:g}, not whole")
         elif ranks > 1 and width // ranks % unit:
-            broken.append(
-                f"tensor {tensor}: {name} {width} / {ranks} = {width // ranks}, not a multiple of {unit} ({why})"
-            )
-    return broken
+            broken.append(f"{name} {width} / {ranks} = {width // ranks}, not a multiple of {unit} ({why})")
+    return [Problem("tensor", str(tensor), why) for why in broken]
 
 
 def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
@@ -120,14 +122,12 @@ def _unit(model: Model) -> tuple[int, str]:
     return units.get(model.quantisation, (1, ""))
 
 
-def _context_rules(model: Model, layout: Layout) -> list[str]:
-    if layout.context == 1:
-        return []
-    if layout.tensor % layout.context:
-        return [f"context {layout.context}: tensor {layout.tensor} / {layout.context} is not whole"]
-    copies = layout.tensor // (1 if model.mla else min(model.kv_heads, layout.tensor))
-    if layout.context > copies:
-        return [f"context {layout.context}: only {copies} tensor ranks hold the same KV heads"]
+def _context_rules(model: Model, layout: Layout) -> list[Problem]:
+    context, copies = layout.context, layout.tensor // (1 if model.mla else min(model.kv_heads, layout.tensor))
+    if layout.tensor % context:
+        return [Problem("context", str(context), f"tensor {layout.tensor} / {context} is not whole")]
+    if context > copies:
+        return [Problem("context", str(context), f"only {copies} tensor ranks hold the same KV heads")]
     return []
 
 

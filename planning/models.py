@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from planning.catalog import entries
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 
 Facts = Mapping[str, Mapping[str, Any]]
+CONFIG = "the path of the model's config.json"
 
 # Bytes of one weight in a linear layer, by storage format; embeddings, norms and routers stay in 16 bits in all.
 # Scales: one fp32 a 128 x 128 block; fp16 scale and 4-bit zero a group of 128; fp8 a group of 16 (nvfp4), 8 bits a
@@ -112,11 +113,11 @@ class Model:
         return FORMATS[self.quantisation]
 
 
-def find(name: str, more: Facts | None = None) -> Model:
+def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model:
     """The model called `name`: a public repository name in any case (owner optional), or the path of a config.json.
 
     `more` adds models to the catalog or overrules facts of its own, by the catalog's keys. Raises PlanError where there
-    is no such model, or where its facts do not suffice.
+    is no such model, `otherwise` saying what to give in place of a known name, or where its facts do not suffice.
     """
     if name.endswith(".json") or "/" in name and Path(name).exists():
         path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
@@ -140,10 +141,8 @@ def find(name: str, more: Facts | None = None) -> Model:
             )
     near = difflib.get_close_matches(key, catalog, n=3, cutoff=0.5)
     known = ", ".join(catalog[n].name for n in near) or "DeepSeek-R1, Qwen3-32B, Llama-3.3-70B-Instruct"
-    raise PlanError(
-        f"model {name}: unknown to the catalog; write one of its names (such as {known}) or the path of "
-        "the model's config.json"
-    )
+    instead = f"write one of its names (such as {known}) or {otherwise}"
+    raise PlanError(Problem("model", name, "unknown to the catalog", instead))
 
 
 def _facts(alias: str | None) -> Mapping[str, Any]:
@@ -178,10 +177,12 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     missing += [f"mla.{key}" for key in ("kvRank", "nope", "rope", "value") if mla and mla.get(key) is None]
     missing += [f"moe.{key}" for key in ("experts", "perToken", "intermediate") if moe and moe.get(key) is None]
     if missing:
-        raise PlanError(f"model {name}: facts missing to plan it: {', '.join(missing)}; add them to the catalog entry")
+        why = f"facts missing to plan it: {', '.join(missing)}"
+        raise PlanError(Problem("model", name, why, "add them to the catalog entry"))
     quantisation = facts.get("quantisation", "none")
     if quantisation not in FORMATS:
-        raise PlanError(f"model {name}: storage format {quantisation} is unknown; write one of {', '.join(FORMATS)}")
+        why = f"storage format {quantisation} is unknown"
+        raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)}"))
     return Model(
         name=name,
         source=source,
@@ -222,10 +223,8 @@ def from_config(config: Mapping[str, Any], name: str) -> Model:
     text = config.get("text_config", config)
     kinds = set(text.get("layer_types") or ())
     if strange := sorted(kinds - {"full_attention", "sliding_attention"}):
-        raise PlanError(
-            f"model {name}: layers of kind {', '.join(strange)} are not planned yet; only full and sliding "
-            "attention are"
-        )
+        why = f"layers of kind {', '.join(strange)} are not planned yet"
+        raise PlanError(Problem("model", name, why, "only full and sliding attention are"))
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
     sliding = list(text.get("layer_types") or ()).count("sliding_attention")
     facts: dict[str, Any] = {
@@ -287,19 +286,19 @@ def _format(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> st
         if '"num_bits": 4' in groups:
             return "int4"
         return "fp8" if "FP8" in algorithm or '"type": "float"' in groups else "w8a8"
-    raise PlanError(
-        f"model {name}: quantisation {method or 'without a method'} is unknown; write the catalog's facts "
-        "of this model instead"
-    )
+    why = f"quantisation {method or 'without a method'} is unknown"
+    raise PlanError(Problem("model", name, why, "write the catalog's facts of this model instead"))
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    why = "holds no JSON object"
     try:
         config = json.loads(path.read_text())
     except OSError as error:
-        raise PlanError(f"model {path}: cannot be read ({error.strerror}); write the path of a config.json") from error
+        why = f"cannot be read ({error.strerror})"
     except ValueError as error:
-        raise PlanError(f"model {path}: is not JSON ({error}); write the path of a config.json") from error
-    if not isinstance(config, dict):
-        raise PlanError(f"model {path}: holds no JSON object; write the path of a config.json")
-    return config
+        why = f"is not JSON ({error})"
+    else:
+        if isinstance(config, dict):
+            return config
+    raise PlanError(Problem("model", str(path), why, "write the path of a config.json"))

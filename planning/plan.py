@@ -11,8 +11,8 @@ from typing import Any
 
 from planning import choose, cost, engine, gpus, models, startup
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, host
-from planning.errors import PlanError
-from planning.layout import Layout
+from planning.errors import PlanError, Problem
+from planning.layout import Layout, below_one
 from planning.memory import Fit, Request, Stage, kv_bytes
 from planning.units import GIB
 
@@ -21,7 +21,8 @@ from planning.units import GIB
 class Ask:
     """What to plan, in words. `tensor` or `pipeline` None: the planner picks the layout; `nodes` None: their number.
 
-    `max_model_len` None is the longest context that fits.
+    `max_model_len` None is the longest context that fits. `other_models`: what to give for a model that the
+    catalog does not know.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Ask:
     memory_gib: float | None = None
     cache_size: CacheSize = CacheSize()
     more_models: models.Facts | None = None
+    other_models: str = models.CONFIG
     more_gpus: models.Facts | None = None
 
 
@@ -69,6 +71,11 @@ class Plan:
     def fits(self) -> bool:
         """Whether the layout holds the context and starts."""
         return self.fit.fits
+
+    @property
+    def misfit(self) -> str:
+        """Of a plan that does not fit: why, with its arithmetic."""
+        return _start_line(self.request, self.fit) if self.fit.kv_fits else _kv_line(self.request, self.fit)
 
     def to_json(self) -> dict[str, Any]:
         """The plan under the names that scripts read. Memory in GiB per GPU, time in seconds."""
@@ -96,7 +103,7 @@ class Plan:
             "max_model_len": fit.max_model_len,
             "max_concurrency": round(fit.max_concurrency, 2),
             "reasons": list(self.reasons),
-            "alternatives": [_alternative(choice) for choice in self.alternatives],
+            "alternatives": [choice.to_json() for choice in self.alternatives],
             "startup": {
                 "steps": [_step(s) for s in self.startup.steps],
                 "first_token_seconds": round(self.startup.first_token_seconds, 1),
@@ -154,30 +161,18 @@ def _step(step: startup.Step) -> dict[str, Any]:
     }
 
 
-def _alternative(choice: choose.Choice) -> dict[str, int]:
-    return {
-        "nodes": choice.layout.nodes,
-        "tensor": choice.layout.tensor,
-        "pipeline": choice.layout.pipeline,
-        "kv_tokens": choice.fit.kv_tokens,
-        "max_model_len": choice.fit.max_model_len,
-    }
-
-
 def plan(ask: Ask) -> Plan:
     """The plan of `ask`. Raises PlanError with every rule that it breaks, and the nearest layouts that break none."""
     request = _request(ask)
     prices = cost.checked(ask.prices)
-    if ask.max_model_len is not None or ask.utilization is not None:
-        # What is wrong whatever the layout must not be reported as «no layout fits».
-        lone = replace(request, layout=Layout(1, 1, 1, 1))
-        if wrong := [line for line in choose.refusals(lone, ask.max_model_len) if line.startswith(("util", "max-"))]:
-            raise PlanError(*wrong)
+    # What is wrong whatever the layout must not be reported as «no layout fits».
+    if wrong := choose.wrong_anywhere(request, ask.max_model_len):
+        raise PlanError(*wrong)
     if ask.tensor is None or ask.pipeline is None:
         chosen = choose.cheapest(request, ask.max_model_len, ask.nodes)
         request, fit = replace(request, layout=chosen.layout), chosen.fit
-    elif lines := choose.refusals(request, ask.max_model_len):
-        raise _broken(request, ask.max_model_len, lines)
+    elif broken := choose.refusals(request, ask.max_model_len):
+        raise PlanError(*broken, alternatives=choose.alternatives(request, ask.max_model_len))
     else:
         fit = choose.fit(request, ask.max_model_len)
     others = () if fit.fits else tuple(choose.alternatives(request, ask.max_model_len))
@@ -205,18 +200,19 @@ def plan(ask: Ask) -> Plan:
 
 def _request(ask: Ask) -> Request:
     """The request with every name looked up; all names that are wrong are said at once."""
-    lines: list[str] = []
+    wrong: list[Problem] = []
 
     def found(look_up: Any, *names: Any) -> Any:
         try:
             return look_up(*names)
         except PlanError as error:
-            lines.extend(error.lines)
+            wrong.extend(error.problems)
 
-    model, gpu = found(models.find, ask.model, ask.more_models), found(gpus.find, ask.gpu, ask.more_gpus)
+    model = found(models.find, ask.model, ask.more_models, ask.other_models)
+    gpu = found(gpus.find, ask.gpu, ask.more_gpus)
     release = found(engine.find, ask.engine_version)
     if ask.kv_dtype != "auto" and not ask.kv_dtype.startswith("fp8"):
-        lines.append(f"kv-dtype {ask.kv_dtype}: is unknown; write auto or fp8")
+        wrong.append(Problem("kv-dtype", ask.kv_dtype, "is unknown", "write auto or fp8"))
     for name, value in (
         ("max-num-batched-tokens", ask.batched_tokens),
         ("max-num-seqs", ask.sequences),
@@ -225,9 +221,9 @@ def _request(ask: Ask) -> Request:
         ("data", ask.data),
     ):
         if value is not None and value < 1:
-            lines.append(f"{name} {value}: is not 1 or more")
-    if lines:
-        raise PlanError(*lines)
+            wrong.append(below_one(name, value))
+    if wrong:
+        raise PlanError(*wrong)
     tensor, pipeline = ask.tensor or 1, ask.pipeline or 1
     nodes = ask.nodes or max(1, -(-tensor * pipeline * ask.data // ask.gpus_per_node))
     layout = Layout(
@@ -253,12 +249,28 @@ def _request(ask: Ask) -> Request:
     )
 
 
-def _broken(request: Request, max_model_len: int | None, lines: Sequence[str]) -> PlanError:
-    """The refusal of a layout that breaks rules, with the nearest that break none."""
-    useless = not 0 < request.share < 1 or request.layout.gpus_per_node < 1
-    nearest = [] if useless else choose.alternatives(request, max_model_len)
-    instead = (f"instead, {choice.layout} fits and holds {choice.fit.kv_tokens} KV tokens" for choice in nearest)
-    return PlanError(*lines, *instead, alternatives=[_alternative(choice) for choice in nearest])
+def _kv_line(request: Request, fit: Fit) -> str:
+    smallest = min(fit.stages, key=lambda stage: stage.kv / stage.layers)
+    row = kv_bytes(request)
+    if fit.kv_fits:
+        return (
+            f"KV: {row:g} B a token and layer x {smallest.layers} layers: {fit.kv_tokens} tokens, "
+            f"{fit.max_concurrency:.2f} x the context of {fit.max_model_len}"
+        )
+    if smallest.kv <= 0:
+        return f"KV does not fit: weights and overhead exceed the budget by {-smallest.kv:.2f} GiB per GPU"
+    return (
+        f"KV does not fit: one request of {fit.max_model_len} tokens needs "
+        f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold {fit.kv_tokens}"
+    )
+
+
+def _start_line(request: Request, fit: Fit) -> str:
+    peak = max(stage.peak for stage in fit.stages)
+    return (
+        f"{'starts' if fit.starts else 'does not start'}: at most {peak:.2f} GiB with CUDA context, graphs and "
+        f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB"
+    )
 
 
 def _reasons(request: Request, fit: Fit) -> list[str]:
@@ -269,27 +281,7 @@ def _reasons(request: Request, fit: Fit) -> list[str]:
         f"= {stage.kv:.2f} for KV"
         for number, stage in enumerate(fit.stages)
     ]
-    smallest = min(fit.stages, key=lambda stage: stage.kv / stage.layers)
-    row = kv_bytes(request)
-    if fit.kv_fits:
-        lines.append(
-            f"KV: {row:g} B a token and layer x {smallest.layers} layers: {fit.kv_tokens} tokens, "
-            f"{fit.max_concurrency:.2f} x the context of {fit.max_model_len}"
-        )
-    elif smallest.kv <= 0:
-        lines.append(f"KV does not fit: weights and overhead exceed the budget by {-smallest.kv:.2f} GiB per GPU")
-    else:
-        lines.append(
-            f"KV does not fit: one request of {fit.max_model_len} tokens needs "
-            f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold "
-            f"{fit.kv_tokens}"
-        )
-    peak = max(stage.peak for stage in fit.stages)
-    word = "starts" if fit.starts else "does not start"
-    lines.append(
-        f"{word}: at most {peak:.2f} GiB with CUDA context, graphs and "
-        f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB"
-    )
+    lines += [_kv_line(request, fit), _start_line(request, fit)]
     if model.mla and layout.tensor > 1:
         lines.append("the latent KV cache is the same on every tensor rank: more tensor ranks do not hold more tokens")
     elif model.mla is None and layout.tensor > model.kv_heads:

@@ -9,11 +9,12 @@ from components.aibrix import gateway_addon
 from components.cluster_addons import Addon
 from planning import addons
 from planning.aibrix_install import Images
+from planning.errors import Problem
 from stacks import downloads
 from stacks.clouds import AddonChoice
 from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix
 from stacks.downloads import OWN, PROJECT, DownloadError, Pins
-from stacks.refusals import ConfigError, Refusal
+from stacks.refusals import ConfigError
 
 
 def wanted(config: StackConfig) -> list[Addon]:
@@ -44,7 +45,8 @@ def provide_charts(config: StackConfig, pins: Pins | None = None, folder: Path =
             if not place.is_file() or place.read_bytes() != content:
                 downloads.write(place, content)
         except DownloadError as error:
-            refusals.append(Refusal(f"addons.{addon.name}", f"{addon.chart} {addon.version}", error.why, error.instead))
+            path, value = f"addons.{addon.name}", f"{addon.chart} {addon.version}"
+            refusals += [replace(problem, key=path, value=value) for problem in error.problems]
     if refusals:
         raise ConfigError(refusals)
 
@@ -58,13 +60,13 @@ def require_charts(config: StackConfig, folder: Path = PROJECT) -> None:
     if charts is None or "://" in charts:
         return
     if not (folder / charts).is_dir():
-        raise ConfigError([Refusal("addons.charts", charts, "is no folder here", "make it, or write another place")])
+        raise ConfigError([Problem("addons.charts", charts, "is no folder here", "make it, or write another place")])
     missing = []
     for addon, is_catalogs in _chosen(config):
         there = Path(_mirrored(addon, config).chart)
         if is_catalogs and not addon.adopt and not (folder / there).is_file():
             pull = _pull(addon, charts)
-            missing.append(Refusal("addons.charts", charts, f"has no {there.name}", f"run: {pull}"))
+            missing.append(Problem("addons.charts", charts, f"has no {there.name}", f"run: {pull}"))
     if missing:
         raise ConfigError(missing)
 

@@ -7,15 +7,16 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from components.kubernetes import Manifest
 from planning import aibrix_install
-from planning.errors import PlanError
+from planning.errors import Problem
 from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix, uses_aibrix
-from stacks.downloads import OWN, PROJECT, Pins, cache
+from stacks.downloads import OWN, PROJECT, DownloadError, Pins, cache
 from stacks.manifests import load
-from stacks.refusals import ConfigError, Refusal
+from stacks.refusals import ConfigError
 
 # A folder with files that are taken in place of fetched ones, by their names; a rehearsal has one as soon as it has
 # AIBrix.
@@ -31,14 +32,14 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
     release, shadow = aibrix_release(config), os.environ.get(_INSTEAD)
     if shadow and uses_aibrix(config) and not Path(shadow).is_dir():
         why = f"this rehearsal has none yet ({_INSTEAD} names {shadow}, which is not there)"
-        raise ConfigError([Refusal("addons.aibrix", release, why, _EQUIP)])
+        raise ConfigError([Problem("addons.aibrix", release, why, _EQUIP)])
     if not installs_aibrix(config):
         return {}
     own = {key: value for key, value in aibrix_choice(config).manifests.model_dump().items() if value}
     known = aibrix_install.release(release).manifests
     found: dict[str, Sequence[Manifest]] = {}
     refusals = [
-        Refusal(f"addons.aibrix.manifests.{name}", path, f"AIBrix {release} has no such manifest", "leave it out")
+        Problem(f"addons.aibrix.manifests.{name}", path, f"AIBrix {release} has no such manifest", "leave it out")
         for name, path in own.items()
         if name not in known
     ]
@@ -52,8 +53,8 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
                 instead=Path(shadow) if shadow and name not in own else None,
                 advice=f"put the file on this machine and write its path as {path}",
             )
-        except PlanError as error:
-            refusals.append(Refusal.of(path, reference, str(error).removeprefix(f"{reference}: ")))
+        except DownloadError as error:
+            refusals += [replace(problem, key=path, value=reference) for problem in error.problems]
     if refusals:
         raise ConfigError(refusals)
     return found

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from stacks.refusals import ConfigError, Refusal
+from planning.errors import Problem
+from stacks.refusals import ConfigError
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -28,7 +29,7 @@ def check_context(context: str, kubeconfig: str | None = None) -> None:
         known = {name for file in files if file.is_file() for name in contexts_in(_parsed(file.read_text(), str(file)))}
     if context not in known:
         instead = f"write one of {', '.join(sorted(known))}" if known else "set KUBECONFIG to the file that has it"
-        raise ConfigError([Refusal("cluster.context", context, f"no such context in {where}", instead)])
+        raise ConfigError([Problem("cluster.context", context, f"no such context in {where}", instead)])
 
 
 def kubeconfig_files() -> list[Path]:
@@ -57,6 +58,6 @@ def _parsed(text: str, where: str) -> Mapping[str, Any]:
         parsed = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise ConfigError(
-            [Refusal("cluster.context", "", f"{where} is not YAML ({str(error).splitlines()[0]})", "give a kubeconfig")]
+            [Problem("cluster.context", "", f"{where} is not YAML ({str(error).splitlines()[0]})", "give a kubeconfig")]
         ) from None
     return parsed if isinstance(parsed, Mapping) else {}

@@ -6,6 +6,7 @@ Pulumi, so that a check of a stack file costs a fraction of a second.
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from pydantic import Field, ValidationError
@@ -13,7 +14,7 @@ from pydantic import Field, ValidationError
 from components.names import API_KEY, model_object, service_object
 from planning import addons, aibrix, aibrix_install, flags
 from planning.catalog import fact
-from planning.errors import PlanError
+from planning.errors import PlanError, Problem
 from planning.fleet import name_limit as fleet_limit
 from stacks.clouds import (
     AcsCloud,
@@ -27,7 +28,7 @@ from stacks.clouds import (
     VolcengineCloud,
     gpu_node,
 )
-from stacks.refusals import ConfigError, Refusal, from_pydantic, join, shown, unknown_key
+from stacks.refusals import ConfigError, from_pydantic, join, shown, unknown_key
 from stacks.services import Service
 from stacks.values import Day, Strict, is_release
 from stacks.weights import (
@@ -103,7 +104,7 @@ def parse(
     Raises ConfigError with every refusal.
     """
     refusals = [
-        Refusal(
+        Problem(
             key,
             "(plain text)",
             "a secret in plain text ends in the state file, the repository and logs",
@@ -113,7 +114,7 @@ def parse(
     ]
     present = frozenset((*secrets, *plain_secrets))
     refusals += [
-        Refusal(
+        Problem(
             alone,
             "",
             f"is missing, and {other} is useless without it",
@@ -132,8 +133,8 @@ def parse(
             {key: value for key, value in raw.items() if key in _top_level()}, context=_surroundings(raw, present)
         )
     except ValidationError as error:
-        said = {refusal.path for refusal in refusals}
-        refusals += [refusal for refusal in from_pydantic(error, StackConfig) if refusal.path not in said]
+        said = {refusal.key for refusal in refusals}
+        refusals += [refusal for refusal in from_pydantic(error, StackConfig) if refusal.key not in said]
     if config is not None:
         refusals += _joined(config)
     if refusals or config is None:
@@ -153,7 +154,7 @@ def own_bucket(config: StackConfig) -> Bucket | None:
     return bucket if bucket is not None and bucket.store not in FOREIGN else None
 
 
-def _joined(config: StackConfig) -> list[Refusal]:
+def _joined(config: StackConfig) -> list[Problem]:
     """Rules that join sections. They need all of them typed, so they are said when each is right in itself."""
     weights, found = config.weights, []
     streams = isinstance(weights, BucketWeights) and weights.read == "stream"
@@ -163,29 +164,29 @@ def _joined(config: StackConfig) -> list[Refusal]:
             if streams
             else "it caches a bucket, and weights are on a claim"
         )
-        found.append(Refusal("cache.engine", "fluid", why, "write none"))
+        found.append(Problem("cache.engine", "fluid", why, "write none"))
     if isinstance(weights, (BucketWeights, NvmeWeights)) and weights.sync and own_bucket(config) is None:
         why = "a stack fills buckets of its own cloud only"
-        found.append(Refusal("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
+        found.append(Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
     found += [*_addons(config), *_behind_gateway(config), *_nodes(config)]
     objects: dict[str, str] = {}
     for name, service in config.services.items():
         other = objects.setdefault(model_object(service.model), service.model)
         if other != service.model:
             why = f"its volume and cache would have the same names as those of {other}"
-            found.append(Refusal(f"services.{name}.model", service.model, why, "put one of them into another stack"))
+            found.append(Problem(f"services.{name}.model", service.model, why, "put one of them into another stack"))
         most = fact("fluid", "fluid", "nameLimit")
         called = model_object(service.model)
         if config.cache.engine == "fluid" and len(called) > most:
             why = f"{called} has {len(called)} characters, Fluid's workers take {most}"
-            found.append(Refusal(f"services.{name}.model", service.model, why, "write cache.engine: none"))
+            found.append(Problem(f"services.{name}.model", service.model, why, "write cache.engine: none"))
         found += _weights_of(name, service, weights)
         if streams:
             found += _streamed(name, service)
     return found
 
 
-def _weights_of(name: str, service: Service, weights: Weights) -> list[Refusal]:
+def _weights_of(name: str, service: Service, weights: Weights) -> list[Problem]:
     """What a service asks of the place where its weights are."""
     found = []
     sync: Sync | None = getattr(weights, "sync", None)
@@ -195,49 +196,49 @@ def _weights_of(name: str, service: Service, weights: Weights) -> list[Refusal]:
     for path, given in named.items():
         if repository(given, service.model) is None:
             why = f"is missing: who publishes {service.model} is not known"
-            found.append(Refusal(f"{path}.{service.model}", "", why, f"write owner/{service.model}"))
+            found.append(Problem(f"{path}.{service.model}", "", why, f"write owner/{service.model}"))
     single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
     if single and (service.replicas > 1 or service.layout is None or service.layout.nodes > 1):
         why = f"services.{name} may run on more than one node, which cannot mount it"
-        found.append(Refusal("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany"))
+        found.append(Problem("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany"))
     return found
 
 
-def _streamed(name: str, service: Service) -> list[Refusal]:
+def _streamed(name: str, service: Service) -> list[Problem]:
     """What keeps an engine from streaming its weights."""
     found, version = [], service.engine.version
     if "--load-format" in [given.spelling for given in flags.parse(service.engine.extra_args)]:
         why = "weights.read: stream says it"
-        found.append(Refusal(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out"))
+        found.append(Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out"))
     if "runai_streamer" not in (flags.choices("--load-format", version) or ["runai_streamer"]):
         why = f"vLLM {version} of services.{name} has no runai_streamer"
-        found.append(Refusal("weights.read", "stream", why, "write volume or download, or take a newer engine"))
+        found.append(Problem("weights.read", "stream", why, "write volume or download, or take a newer engine"))
     return found
 
 
-def _behind_gateway(config: StackConfig) -> list[Refusal]:
+def _behind_gateway(config: StackConfig) -> list[Problem]:
     """A model behind the gateway has one name for everything: label, Kubernetes Service, and the requests' «model»."""
-    found: list[Refusal] = []
+    found: list[Problem] = []
     for name, service in config.services.items():
         if service.gateway != "aibrix":
             if service.routing.strategy:
                 why = "nothing routes this service's requests but its Kubernetes Service"
                 found.append(
-                    Refusal(f"services.{name}.routing.strategy", service.routing.strategy, why, "leave it out")
+                    Problem(f"services.{name}.routing.strategy", service.routing.strategy, why, "leave it out")
                 )
             continue
         called = service.served_model_name or name
         if called != name:
             why = "AIBrix finds a model by its service's own name"
             path = f"services.{name}.servedModelName"
-            found.append(Refusal(path, called, why, "leave it out, and name the service so"))
+            found.append(Problem(path, called, why, "leave it out, and name the service so"))
         if service.expose.to != "cluster":
             why = "the gateway's load balancer is in front of it already"
-            found.append(Refusal(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address"))
+            found.append(Problem(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address"))
     return found
 
 
-def _nodes(config: StackConfig) -> list[Refusal]:
+def _nodes(config: StackConfig) -> list[Problem]:
     """What services ask of Volcengine's nodes."""
     cloud, found = config.cloud, []
     if not isinstance(cloud, VolcengineCloud):
@@ -246,11 +247,11 @@ def _nodes(config: StackConfig) -> list[Refusal]:
         gpus = service.layout.gpus_per_node if service.layout else None
         if cloud.rdma_devices and gpus and cloud.rdma_devices != gpus:
             why = f"the pods of services.{name} have {gpus} GPUs, and each talks through a device of its own"
-            found.append(Refusal("cloud.rdmaDevices", str(cloud.rdma_devices), why, f"write {gpus}, or leave it out"))
+            found.append(Problem("cloud.rdmaDevices", str(cloud.rdma_devices), why, f"write {gpus}, or leave it out"))
         surge = service.rollout.max_surge
         if surge and service.workload != "fleet":
             why = "a LeaderWorkerSet is updated without surge here"
-            found.append(Refusal(f"services.{name}.rollout.maxSurge", str(surge), why, "write 0"))
+            found.append(Problem(f"services.{name}.rollout.maxSurge", str(surge), why, "write 0"))
     if cloud.nodes is not None:
         asked = {name: _most_nodes(service) for name, service in config.services.items() if service.layout}
         wanted = sum(steady for steady, _ in asked.values())
@@ -258,10 +259,10 @@ def _nodes(config: StackConfig) -> list[Refusal]:
             if wanted <= cloud.nodes < wanted + surging:
                 why = f"an update needs {wanted + surging} nodes, and there are {cloud.nodes}"
                 path = f"services.{name}.rollout.maxSurge"
-                found.append(Refusal(path, str(config.services[name].rollout.max_surge), why, "write 0"))
+                found.append(Problem(path, str(config.services[name].rollout.max_surge), why, "write 0"))
         if wanted > cloud.nodes:
             why = f"the services need {wanted} nodes at most"
-            found.append(Refusal("cloud.nodes", str(cloud.nodes), why, "write fewer replicas, or smaller layouts"))
+            found.append(Problem("cloud.nodes", str(cloud.nodes), why, "write fewer replicas, or smaller layouts"))
     return found
 
 
@@ -272,15 +273,14 @@ def _most_nodes(service: Service) -> tuple[int, int]:
     return nodes * replicas, nodes * service.rollout.max_surge
 
 
-def _addons(config: StackConfig) -> list[Refusal]:
+def _addons(config: StackConfig) -> list[Problem]:
     """Releases of add-ons that would harm the cluster, or not work on this cloud."""
     found = []
     if installs_aibrix(config):
         try:
             aibrix_install.release(aibrix_release(config))
         except PlanError as error:
-            _, _, said = str(error).partition(": ")
-            found.append(Refusal.of("addons.aibrix.version", aibrix_release(config), said))
+            found += [replace(problem, key="addons.aibrix.version") for problem in error.problems]
     for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid)):
         if choice is None or choice.version is None:
             continue
@@ -289,8 +289,7 @@ def _addons(config: StackConfig) -> list[Refusal]:
             if choice.install is True:
                 addons.require_lasting_crds(name, choice.version)
         except PlanError as error:
-            _, _, said = str(error).partition(": ")
-            found.append(Refusal.of(f"addons.{name}.version", choice.version, said))
+            found += [replace(problem, key=f"addons.{name}.version") for problem in error.problems]
     return found
 
 
@@ -361,17 +360,17 @@ def _top_level() -> list[str]:
     return [field.alias or name for name, field in StackConfig.model_fields.items()]
 
 
-def _placeholders(value: object, path: tuple[object, ...] = ()) -> list[Refusal]:
+def _placeholders(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
     if isinstance(value, Mapping):
         return [found for key, below in value.items() for found in _placeholders(below, (*path, key))]
     if isinstance(value, list):
         return [found for i, below in enumerate(value) for found in _placeholders(below, (*path, i))]
     if isinstance(value, str) and _PLACEHOLDER.search(value):
-        return [Refusal(join(path), shown(value), "is a placeholder that was left in", "write your own value")]
+        return [Problem(join(path), shown(value), "is a placeholder that was left in", "write your own value")]
     return []
 
 
-def _names(services: object, cloud: object) -> list[Refusal]:
+def _names(services: object, cloud: object) -> list[Problem]:
     """Rules of the services' names. They run on raw input, so that other mistakes in a service do not hide them."""
     if not isinstance(services, Mapping):
         return []
@@ -385,7 +384,7 @@ def _names(services: object, cloud: object) -> list[Refusal]:
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not _DNS_1035.fullmatch(text):
             refusals.append(
-                Refusal(
+                Problem(
                     path,
                     shown(text),
                     f"is not a DNS-1035 name, which {'AIBrix' if fleet else 'LeaderWorkerSet'} asks for",
@@ -394,7 +393,7 @@ def _names(services: object, cloud: object) -> list[Refusal]:
             )
         if len(text) > limit:
             refusals.append(
-                Refusal(
+                Problem(
                     path,
                     shown(text),
                     f"has {len(text)} characters; {built}, built from it, would {'be cut' if fleet else 'pass 63'}",
@@ -403,7 +402,7 @@ def _names(services: object, cloud: object) -> list[Refusal]:
             )
         if text in {service_object(str(other)) for other in services}:
             refusals.append(
-                Refusal(
+                Problem(
                     path,
                     shown(text),
                     "is the name of another service's Kubernetes Service",

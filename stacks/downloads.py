@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 
 import yaml
 
-from planning.errors import PlanError
+from planning.errors import Problem, Refused
 
 _TIMEOUT_SECONDS = (10, 60)  # to connect, and between two pieces of the answer
 # https://github.com/helm/helm/blob/v3.18.6/pkg/registry/constants.go
@@ -39,12 +39,11 @@ def cache(kind: str) -> Path:
     return Path(base) / "modelserve" / kind
 
 
-class DownloadError(PlanError):
-    """What cannot be had, or is not what it was: `why`, and in `instead` what to do."""
+class DownloadError(Refused):
+    """What cannot be had, or is not what it was; its key is the address."""
 
     def __init__(self, address: str, why: str, instead: str) -> None:
-        super().__init__(f"{address}: {why}; {instead}")
-        self.why, self.instead = why, instead
+        super().__init__(Problem(address, "", why, instead))
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ class Pins:
     file: Path = LOCK
 
     def check(self, address: str, content: bytes, advice: str) -> None:
-        """Raises PlanError where this is not what the address gave first; keeps its digest where this is the first."""
+        """Raises DownloadError where this is not what the address gave first; keeps the digest of what is the first."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        known = self._read().get(address)
+        known = self._read(address).get(address)
         if known is None:
             self._add(address, digest, advice)
         elif known != digest:
@@ -68,20 +67,19 @@ class Pins:
             # Previews of several stacks may meet here.
             with self.file.with_name(f".{self.file.name}").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                pins = self._read() | {address: digest}
+                pins = self._read(address) | {address: digest}
                 write(self.file, (json.dumps(pins, indent=2, sort_keys=True) + "\n").encode())
         except OSError as error:
-            raise PlanError(
-                f"{address}: its digest cannot be kept in {self.file} ({error.strerror}); {advice}"
-            ) from None
+            why = f"its digest cannot be kept in {self.file} ({error.strerror})"
+            raise DownloadError(address, why, advice) from None
 
-    def _read(self) -> dict[str, str]:
+    def _read(self, address: str) -> dict[str, str]:
         try:
             return json.loads(self.file.read_bytes())
         except FileNotFoundError:
             return {}
         except ValueError:
-            raise PlanError(f"{self.file}: is not JSON; restore it from version control") from None
+            raise DownloadError(address, f"{self.file} is not JSON", "restore it from version control") from None
 
 
 def file(url: str, cache: Path, pins: Pins, advice: str, check: Callable[[bytes], object]) -> bytes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from components.aibrix import other_kuberay
+from planning.errors import Problem
 from stacks.cluster import api_client
 from stacks.config import StackConfig, aibrix_choice, installs_aibrix
-from stacks.refusals import ConfigError, Refusal
+from stacks.refusals import ConfigError
 
 _TIMEOUT_SECONDS = (3, 10)
 
@@ -26,4 +27,5 @@ def check(config: StackConfig, kubeconfig: str | None) -> None:
         return
     other = other_kuberay([api.sanitize_for_serialization(each) for each in found.items])
     if other:
-        raise ConfigError([Refusal.of("addons.aibrix.kuberay", kuberay, other)])
+        why = f"another KubeRay operator runs in this cluster, {other}, and two fight over every RayCluster"
+        raise ConfigError([Problem("addons.aibrix.kuberay", kuberay, why, "write kuberay: none, or remove that one")])

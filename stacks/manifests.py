@@ -14,9 +14,8 @@ from typing import Any
 
 import yaml
 
-from planning.errors import PlanError
 from stacks import downloads
-from stacks.downloads import Pins
+from stacks.downloads import DownloadError, Pins
 
 _PARSED = "parsed"
 
@@ -28,7 +27,7 @@ def load(reference: str, cache: Path, pins: Pins, *, instead: Path | None = None
 
     What was fetched once stays in `cache`, by host and path, so that later runs need no network, and must be what its
     pin says. A file of the same name in the folder `instead` is taken in place of all of that. `advice` ends every
-    error: what to do instead. Raises PlanError, one line, for what cannot be had and for what holds no Kubernetes
+    error: what to do instead. Raises DownloadError for what cannot be had and for what holds no Kubernetes
     objects.
     """
     shadow = instead / reference.rstrip("/").rpartition("/")[2] if instead else None
@@ -45,7 +44,7 @@ def _read(path: Path, advice: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise PlanError(f"{path}: {error.strerror or error}; {advice}") from None
+        raise DownloadError(str(path), str(error.strerror or error), advice) from None
 
 
 def _parsed(content: bytes, where: str, cache: Path, advice: str) -> list[Manifest]:
@@ -57,9 +56,9 @@ def _parsed(content: bytes, where: str, cache: Path, advice: str) -> list[Manife
         found = yaml.load_all(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         documents = [document for document in found if document is not None]
     except yaml.YAMLError as error:
-        raise PlanError(f"{where}: is not YAML ({str(error).splitlines()[0]}); {advice}") from None
+        raise DownloadError(where, f"is not YAML ({str(error).splitlines()[0]})", advice) from None
     if not documents or not all(map(_is_object, documents)):
-        raise PlanError(f"{where}: holds what is no Kubernetes object; {advice}")
+        raise DownloadError(where, "holds what is no Kubernetes object", advice)
     text = json.dumps(documents, default=str)  # a date that YAML makes of what looks like one
     downloads.write(kept, text.encode())
     return json.loads(text)

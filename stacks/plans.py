@@ -7,7 +7,6 @@ where the planner's findings get the keys they belong to.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,19 +17,19 @@ from planning import aibrix
 from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
-from planning.errors import PlanError
+from planning.errors import NoLayoutError, PlanError, Problem, Refused
 from planning.files import Needed, needed
 from planning.plan import Ask, Plan, plan
 from planning.startup import TO_NODES, Supply
 from planning.units import GIB
 from stacks.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from stacks.config import StackConfig, aibrix_release, own_bucket
-from stacks.refusals import NAMESPACE, ConfigError, Refusal
+from stacks.refusals import NAMESPACE, ConfigError
 from stacks.services import Layout, Service
 from stacks.values import gibibytes
 from stacks.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 
-# Which key of a service the planner's words are about, by their first word.
+# Which key of a service, or of the whole file, the planner's words are about; some sections it calls as the file does.
 _KEYS = {
     "tensor": "layout.tensor",
     "pipeline": "layout.pipeline",
@@ -44,10 +43,11 @@ _KEYS = {
     "context": "engine.extraArgs",
     "expert-parallel": "engine.extraArgs",
     "max-num-seqs": "engine.extraArgs",
-    "engine": "engine.version",
+    "engine version": "engine.version",
     "max-num-batched-tokens": "engine.extraArgs",
 }
-_LINE = re.compile(r"(?P<what>[\w.-]+)(?: (?P<value>[^:]*))?: (?P<why>[^;]*)(?:; (?P<instead>.*))?")
+_FILE_KEYS = {"GPU": "cloud.gpu"}
+_SECTIONS = ("prices.", "cache.")
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,16 @@ def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[s
     Without `refuse_misfits` a layout that keeps the rules and does not fit is planned too, for those who want to see.
     """
     planned: dict[str, Planned] = {}
-    refusals: list[Refusal] = []
+    refusals: set[Problem] = set()
     for name, service in config.services.items():
         try:
             planned[name] = _planned(config, service, refuse_misfits)
         except PlanError as error:
-            refusals += _refusals(f"services.{name}", error.lines)
-        except _Misfit as misfit:
-            refusals.append(Refusal(f"services.{name}.{misfit.key}", misfit.value, misfit.why, misfit.instead))
+            refusals.update(_of_the_planner(error, name))
+        except _MisfitError as error:
+            refusals.update(replace(problem, key=f"services.{name}.{problem.key}") for problem in error.problems)
     if refusals:
-        raise ConfigError(sorted(set(refusals)))
+        raise ConfigError(sorted(refusals))
     return planned
 
 
@@ -136,12 +136,8 @@ def _minutes(seconds: float) -> str:
     return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
 
 
-class _Misfit(Exception):
-    """A service that keeps every rule of the stack file and still cannot work."""
-
-    def __init__(self, key: str, value: object, why: str, instead: str) -> None:
-        super().__init__(why)
-        self.key, self.value, self.why, self.instead = key, str(value), why, instead
+class _MisfitError(Refused):
+    """A service that keeps every rule of the stack file and still cannot work; keys are those of the service."""
 
 
 def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
@@ -149,26 +145,22 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     found = _auto(ask, _pod_sizes(config)) if service.layout is None else _plan(ask)
     warnings = []
     if not found.fits:
-        misfit = _misfit(ask, found)
         if refuse_misfits and not service.unproven:
-            raise misfit
-        warnings.append(f"deployed unproven: {misfit.why}")
+            raise _MisfitError(_misfit(ask, found))
+        warnings.append(f"deployed unproven: {found.misfit}")
     shape = found.request.layout
     by_ray = shape.nodes > 1 and service.engine.launcher == "ray"
     if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
-        raise _Misfit(
-            "engine.image",
-            service.engine.image,
-            f"images of vLLM {service.engine.version} ship without Ray, which joins {shape.nodes} nodes",
-            "take an image with Ray and say imageHasRay: true, or write launcher: native",
-        )
+        why = f"images of vLLM {service.engine.version} ship without Ray, which joins {shape.nodes} nodes"
+        instead = "take an image with Ray and say imageHasRay: true, or write launcher: native"
+        raise _MisfitError(Problem("engine.image", service.engine.image, why, instead))
     layout = service.layout or Layout.model_construct(
         nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
     )
     seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
     release = aibrix_release(config)
-    for key, value, why, instead in _scaled(service, release, seconds):
-        raise _Misfit(f"autoscaling.{key}", value, why, instead)
+    if wrong := _scaled(service, release, seconds):
+        raise _MisfitError(*wrong)
     warnings += _doubts(config.cloud, service, shape.nodes, seconds)
     warnings += _scratch(config, found)
     warnings += found.cache.doubts if found.cache else ()
@@ -188,8 +180,11 @@ def _copied_first(config: StackConfig) -> bool:
     return isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.read == "download")
 
 
-def _scaled(service: Service, release: str, seconds: int) -> list[tuple[str, object, str, str]]:
-    return service.autoscaling.problems(release, service.engine.version, seconds) if service.autoscaling else []
+def _scaled(service: Service, release: str, seconds: int) -> list[Problem]:
+    if service.autoscaling is None:
+        return []
+    found = service.autoscaling.problems(release, service.engine.version, seconds)
+    return [Problem(f"autoscaling.{key}", str(value), why, instead) for key, value, why, instead in found]
 
 
 def _together(service: Service, copied: int) -> Iterator[str]:
@@ -288,6 +283,7 @@ def _ask(config: StackConfig, service: Service) -> Ask:
         replicas=service.first_replicas,
         more_models=_frozen(config.catalog.models),
         more_gpus=_frozen(config.catalog.gpus),
+        other_models=f"give its facts in {NAMESPACE}:catalog.models",
     )
 
 
@@ -381,42 +377,28 @@ def _auto(ask: Ask, sizes: Sequence[int]) -> Plan:
     for size in sorted(sizes):
         try:
             return _plan(replace(ask, gpus_per_node=size, nodes=1))
-        except PlanError as error:
-            if not all(line.startswith("layout auto") for line in error.lines):
-                raise
+        except NoLayoutError:
+            continue
     return _plan(replace(ask, gpus_per_node=max(sizes), nodes=None))
 
 
-def _misfit(ask: Ask, found: Plan) -> _Misfit:
+def _misfit(ask: Ask, found: Plan) -> Problem:
     nearest = "; ".join(f"{choice.layout} holds {choice.fit.kv_tokens} tokens" for choice in found.alternatives)
     others = f"nearest layouts that fit: {nearest}" if nearest else "no layout of this GPU fits"
-    why = next((line for line in found.reasons if "does not" in line), "does not fit")
     if ask.max_model_len is not None:
         longest = _plan(replace(ask, max_model_len=None))
         if longest.fits:
-            return _Misfit(
-                "maxModelLen", ask.max_model_len, why, f"write at most {longest.fit.max_model_len}, or auto; {others}"
-            )
-    return _Misfit("layout", found.request.layout, why, others)
+            instead = f"write at most {longest.fit.max_model_len}, or auto; {others}"
+            return Problem("maxModelLen", str(ask.max_model_len), found.misfit, instead)
+    return Problem("layout", str(found.request.layout), found.misfit, others)
 
 
-def _refusals(path: str, lines: tuple[str, ...]) -> Iterator[Refusal]:
-    """The planner's lines under the keys of the stack file. What fits instead is the remedy of each broken rule."""
-    instead = [line.removeprefix("instead, ") for line in lines if line.startswith("instead, ")]
-    fallback = f"layouts that fit: {'; '.join(instead)}" if instead else "write another value"
-    for line in lines:
-        match = _LINE.fullmatch(line)
-        if match is None or line.startswith("instead, "):
-            continue
-        what, value = match["what"], match["value"] or ""
-        if what == "GPU":
-            key = "cloud.gpu"
-        elif what.startswith(("prices.", "cache.")):
-            key = what
-        else:
-            key = f"{path}.{_KEYS.get(what, 'layout')}"
-        # A stack file names models only; their facts, where the catalog has none, are in a section of it.
-        remedy = (match["instead"] or fallback).replace(
-            "the path of the model's config.json", f"give its facts in {NAMESPACE}:catalog.models"
-        )
-        yield Refusal(key, value, match["why"], remedy)
+def _of_the_planner(error: PlanError, name: str) -> Iterator[Problem]:
+    """The planner's problems under the keys of the stack file. What fits instead is the remedy of each broken rule."""
+    fitting = [f"{choice.layout} fits and holds {choice.fit.kv_tokens} KV tokens" for choice in error.alternatives]
+    fallback = f"layouts that fit: {'; '.join(fitting)}" if fitting else "write another value"
+    for problem in error.problems:
+        key = problem.key
+        if not key.startswith(_SECTIONS):
+            key = _FILE_KEYS.get(key) or f"services.{name}.{_KEYS[key]}"
+        yield replace(problem, key=key, instead=problem.instead or fallback)

@@ -12,11 +12,12 @@ import pulumi
 from pulumi.runtime import config as engine_config
 
 from components.names import model_object
+from planning.errors import Refused
 from stacks.clouds import VolcengineCloud
 from stacks.cluster import check_context
 from stacks.config import SECRETS, StackConfig, parse
 from stacks.plans import Planned, briefly, plan_services, summary
-from stacks.refusals import NAMESPACE, ConfigError
+from stacks.refusals import NAMESPACE
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
@@ -31,7 +32,7 @@ def run() -> dict[str, pulumi.Input[Any]]:
             for warning in planned.warnings:
                 pulumi.log.warn(f"{name}: {warning}")
         return build(config, plans, _attempts(config, plans))
-    except ConfigError as error:
+    except Refused as error:
         raise pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}") from None
 
 
@@ -42,6 +43,9 @@ def build(
 
     `attempts` counts the warm-ups of a model's cache, from 1, where earlier ones failed.
     """
+    # What is not registered, the engine deletes.
+    if lost := config.services.keys() ^ plans.keys():
+        raise RuntimeError(f"neither planned nor refused: {', '.join(sorted(lost))}")
     outputs = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans, attempts)
     return outputs | {"plan": {name: summary(planned) for name, planned in plans.items()}}
 

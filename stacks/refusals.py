@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -17,35 +16,25 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from planning.errors import Problem, Refused
+
 NAMESPACE = "modelserve"
 _SHOWN = 60  # characters of a value; a longer one is cut
 
 
-class ConfigError(Exception):
-    """The stack file is wrong. `str()` is the list of lines, ready to print."""
+class ConfigError(Refused):
+    """The stack file is wrong. Keys are without `modelserve:`, as written there."""
 
-    def __init__(self, refusals: Iterable[Refusal]) -> None:
-        self.refusals = tuple(refusals)
-        super().__init__("\n".join(str(r) for r in self.refusals))
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        super().__init__(*problems)
 
-
-@dataclass(frozen=True, order=True)
-class Refusal:
-    """One thing that is wrong. `path` is the key without `modelserve:`, as written in the stack file."""
-
-    path: str
-    value: str
-    why: str
-    instead: str
-
-    @classmethod
-    def of(cls, path: str, value: str, said: str) -> Refusal:
-        """From a line of another room, `why; what to write instead`."""
-        why, _, instead = said.partition("; ")
-        return cls(path, value, why, instead)
-
-    def __str__(self) -> str:
-        return f"{NAMESPACE}:{self.path}: {self.value}{': ' if self.value else ''}{self.why}; {self.instead}"
+    @property
+    def lines(self) -> list[str]:
+        """One refusal each, ready to print."""
+        return [
+            f"{NAMESPACE}:{each.key}: {each.value}{': ' if each.value else ''}{each.why}; {each.instead}"
+            for each in self.problems
+        ]
 
 
 def shown(value: object) -> str:
@@ -73,7 +62,7 @@ def rule(value: object, why: str, instead: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "refused", {"found": [("", value, why, instead)]})
 
 
-def from_pydantic(error: ValidationError, model: type[BaseModel]) -> list[Refusal]:
+def from_pydantic(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """All findings of one validation, in words."""
     return [refusal for detail in error.errors() for refusal in _worded(detail, model)]
 
@@ -86,32 +75,32 @@ def join(path: Iterable[object]) -> str:
     return text
 
 
-def _worded(detail: ErrorDetails, model: type[BaseModel]) -> Iterable[Refusal]:
+def _worded(detail: ErrorDetails, model: type[BaseModel]) -> Iterable[Problem]:
     location, known = _followed(model, [part for part in detail["loc"] if part != "[key]"])
     path, value = join(location), detail["input"]
     field = known.get(str(location[-1])) if location else None
     if detail["type"] == "refused":
         for below, wrong, why, instead in detail["ctx"]["found"]:
-            yield Refusal(path + below, shown(wrong), why, instead)
+            yield Problem(path + below, shown(wrong), why, instead)
     elif detail["type"] == "extra_forbidden":
         yield unknown_key(path, value, str(location[-1]), known)
     elif detail["type"] == "missing":
-        yield Refusal(path, "", "is missing", f"write {_described(field)}")
+        yield Problem(path, "", "is missing", f"write {_described(field)}")
     elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tag, there = field.discriminator if field else "", detail["type"] == "union_tag_invalid"
         instead = f"write {' or '.join(_tags(field, str(tag)))}"
         why = "is not one of the known values" if there else "is missing"
-        yield Refusal(f"{path}.{tag}", shown(value[tag]) if there else "", why, instead)
+        yield Problem(f"{path}.{tag}", shown(value[tag]) if there else "", why, instead)
     else:
-        yield Refusal(path, shown(value), _reason(detail), f"write {_described(field)}")
+        yield Problem(path, shown(value), _reason(detail), f"write {_described(field)}")
 
 
-def unknown_key(path: str, value: object, key: str, known: Iterable[str]) -> Refusal:
+def unknown_key(path: str, value: object, key: str, known: Iterable[str]) -> Problem:
     """A key that no model has: the nearest known one is the remedy."""
     known = sorted(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     instead = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-    return Refusal(path, shown(value), "unknown key", instead)
+    return Problem(path, shown(value), "unknown key", instead)
 
 
 def _reason(detail: ErrorDetails) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
+from planning.errors import Problem
 from stacks.cluster import check_context
 from stacks.config import SECRETS, StackConfig, parse
 from stacks.plans import plan_services
-from stacks.refusals import NAMESPACE, ConfigError, Refusal, join
+from stacks.refusals import NAMESPACE, ConfigError, join
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
 _FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
@@ -30,7 +31,7 @@ class StackFile:
     raw: dict[str, Any]
     encrypted: frozenset[str] = frozenset()
     plain_secrets: dict[str, str] = field(default_factory=dict)
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[Problem, ...] = ()
 
     def config(self, *, with_cluster: bool = True, with_plans: bool = True) -> StackConfig:
         """The typed config. Raises ConfigError with everything that is wrong in the file.
@@ -43,20 +44,20 @@ class StackFile:
         try:
             config = parse(self.raw, plain_secrets=self.plain_secrets, secrets=self.encrypted)
         except ConfigError as error:
-            refusals += error.refusals
+            refusals += error.problems
         cluster = self.raw.get("cluster")
         context = cluster.get("context") if isinstance(cluster, dict) else None
-        said = any(refusal.path == "cluster.context" for refusal in refusals)
+        said = any(refusal.key == "cluster.context" for refusal in refusals)
         if with_cluster and isinstance(context, str) and not said and "kubeconfig" not in self.encrypted:
             try:
                 check_context(context)
             except ConfigError as error:
-                refusals += error.refusals
+                refusals += error.problems
         if with_plans and config is not None:
             try:
                 plan_services(config)
             except ConfigError as error:
-                refusals += error.refusals
+                refusals += error.problems
         if refusals or config is None:
             raise ConfigError(sorted(refusals))
         return config
@@ -80,7 +81,7 @@ def read(path: Path) -> StackFile:
     """The stack file at `path`. Raises RequestError where it is no YAML map; `config` says the rest."""
     if not path.is_file():
         raise RequestError(f"{path}: no such file")
-    twice: list[Refusal] = []
+    twice: list[Problem] = []
     try:
         loaded = _load(path.read_text(), twice)
     except yaml.MarkedYAMLError as error:
@@ -109,13 +110,13 @@ def read(path: Path) -> StackFile:
     return StackFile(name, raw, frozenset(encrypted), plain, tuple(refusals))
 
 
-def _stray(key: object, known: Any, path: str) -> Refusal:
+def _stray(key: object, known: Any, path: str) -> Problem:
     near = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.6)
     instead = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-    return Refusal(path, "", "unknown key", instead)
+    return Problem(path, "", "unknown key", instead)
 
 
-def _load(text: str, twice: list[Refusal]) -> Any:
+def _load(text: str, twice: list[Problem]) -> Any:
     """The document; a key given twice in one map, where YAML silently drops the first, goes into `twice`."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
@@ -126,7 +127,7 @@ def _load(text: str, twice: list[Refusal]) -> Any:
         loader.dispose()
 
 
-def _find_twice(node: yaml.Node | None, path: tuple[str, ...], twice: list[Refusal]) -> None:
+def _find_twice(node: yaml.Node | None, path: tuple[str, ...], twice: list[Problem]) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
@@ -134,7 +135,7 @@ def _find_twice(node: yaml.Node | None, path: tuple[str, ...], twice: list[Refus
             below = (*path, str(key.value))
             if key.value in seen:
                 shown = join(part.removeprefix(f"{NAMESPACE}:") for part in below if part != "config")
-                twice.append(Refusal(shown, "", f"is given twice, at lines {seen[key.value]} and {line}", "keep one"))
+                twice.append(Problem(shown, "", f"is given twice, at lines {seen[key.value]} and {line}", "keep one"))
             seen[key.value] = line
             _find_twice(value, below, twice)
     elif isinstance(node, yaml.SequenceNode):

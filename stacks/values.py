@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
@@ -10,8 +11,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from planning import origins
 from planning.catalog import fact
-from planning.disks import system_folder
+from planning.disks import folder_problem
 from stacks.refusals import rule
 
 # No plugin checks stack files, and looking for one reads the metadata of every installed package.
@@ -119,19 +121,15 @@ def _bucket_name(value: str) -> str:
 
 
 def _node_path(value: str) -> str:
-    parts = value.split("/")[1:]
-    if not value.startswith("/") or ".." in parts or "" in parts or not all(re.fullmatch(r"[\w.-]+", p) for p in parts):
-        raise rule(value, "is not an absolute path of plain names", "write one such as /mnt/nvme0/models")
-    if on_system := system_folder(value):
-        why = f"{on_system} is on the system disk, which weights would fill"
-        raise rule(value, why, "write a folder on a mounted disk, such as /mnt/nvme0")
+    if wrong := folder_problem(value):
+        raise rule(value, *wrong)
     return value
 
 
 def _url(value: str) -> str:
-    if re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
-        return value.rstrip("/")
-    raise rule(value, "is not an http or https URL without credentials", "write one such as https://hf-mirror.com")
+    if wrong := origins.url_problem(value):
+        raise rule("" if "@" in value else value, *wrong)
+    return value.rstrip("/")
 
 
 def _region(value: str) -> str:
@@ -148,9 +146,12 @@ def _acl(value: str) -> str:
     )
 
 
-def _day(value: Any) -> Any:
-    """YAML takes an unquoted 2026-11-01 for a date, where Pulumi hands it over as text."""
-    return value.isoformat() if isinstance(value, datetime.date) else value
+def _day(value: str) -> str:
+    """An unquoted 2026-11-01 is a time in YAML, which the engine hands over as Go prints it."""
+    day = re.fullmatch(r"(\d{4}-\d{2}-\d{2})( [\d:.]+ [+-]\d{4} \S+)?", value)
+    with contextlib.suppress(ValueError):
+        return datetime.date.fromisoformat(day[1] if day else "").isoformat()
+    raise rule(value, "is not a day", "write it as 2026-11-01")
 
 
 def auto_schema(schema: dict[str, Any]) -> None:
@@ -175,4 +176,6 @@ Url = Annotated[str, AfterValidator(_url)]
 Region = Annotated[str, AfterValidator(_region)]
 AclId = Annotated[str, AfterValidator(_acl)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
-Day = Annotated[str, BeforeValidator(_day)]
+Day = Annotated[
+    str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, datetime.date) else day), AfterValidator(_day)
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -41,7 +42,7 @@ from stacks.clouds import VolcengineCloud
 from stacks.config import StackConfig, aibrix_choice, aibrix_release, lws_release, own_bucket, repository
 from stacks.monitors import monitor
 from stacks.plans import Planned
-from stacks.refusals import ConfigError, Refusal
+from stacks.refusals import ConfigError
 from stacks.serving import Place
 from stacks.values import gibibytes
 from stacks.weights import Bucket, BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
@@ -58,8 +59,9 @@ def build(
     try:
         installing = _installation(config, plans, documents) if documents else None
     except PlanError as error:
-        image, _, said = str(error).removeprefix("image ").partition(": ")
-        raise ConfigError([Refusal.of(f"addons.aibrix.images.{image}", "", said)]) from None
+        raise ConfigError(
+            replace(problem, key=f"addons.aibrix.images.{problem.value}", value="") for problem in error.problems
+        ) from None
     stack = _Stack(config, plans, installing)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}

@@ -9,7 +9,7 @@ import pulumi
 import pytest
 
 from components.cluster_addons import Addon, ClusterAddons, ClusterAddonsArgs, mismatch, release_inputs
-from planning.errors import PlanError
+from planning.errors import Refused
 from tests.support.recorder import Recorder, inputs, is_secret
 
 LWS = Addon(name="lws", chart="oci://registry.k8s.io/lws/charts/lws", version="0.10.0", namespace="lws-system")
@@ -65,7 +65,7 @@ def test_a_secret_among_the_values_travels_as_one():
 
 
 def test_a_chart_that_would_take_its_crds_along_is_refused_unless_somebody_else_has_installed_it():
-    with pytest.raises(PlanError, match=r"lws 0\.5\.0: Helm would delete its CRDs with the release; write 0\.8\.0"):
+    with pytest.raises(Refused, match=r"lws 0\.5\.0: Helm would delete its CRDs with the release; write 0\.8\.0"):
         replace(LWS, version="0.1.0", app_version="0.5.0")
     replace(LWS, version="0.1.0", app_version="0.5.0", adopt=True)
     replace(LWS, version="0.1.0", app_version="0.5.0", install=False)
@@ -74,13 +74,13 @@ def test_a_chart_that_would_take_its_crds_along_is_refused_unless_somebody_else_
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"chart": "lws"}, "lws: chart lws is no address; write its repository's as repo"),
-        ({"chart": "charts/lws"}, "lws: chart charts/lws is no address; write its repository's as repo"),
+        ({"chart": "lws"}, "lws lws: is no address; write its repository's as repo"),
+        ({"chart": "charts/lws"}, "lws charts/lws: is no address; write its repository's as repo"),
         ({"repo": "https://a.example"}, "is a whole address; leave repo out"),
     ],
 )
 def test_a_chart_that_cannot_be_found_is_refused(changes: dict[str, Any], says: str):
-    with pytest.raises(PlanError, match=says):
+    with pytest.raises(Refused, match=says):
         replace(LWS, **changes)
 
 
@@ -116,7 +116,7 @@ def test_an_adopted_release_is_only_read_and_its_values_are_kept_secret():
 
 
 def test_an_adopted_release_of_another_version_fails_the_run():
-    with pytest.raises(PlanError, match=r"lws-system/lws holds v0\.5\.0, the stack says 0\.10\.0"):
+    with pytest.raises(Refused, match=r"lws-system/lws holds v0\.5\.0, the stack says 0\.10\.0"):
         run(replace(LWS, adopt=True), recorder=Reader("v0.5.0"))
 
 

@@ -15,6 +15,7 @@ from components.engine_pods import EnginePodsArgs
 from components.ray_cluster_fleet import RayClusterFleet
 from components.ray_lws_group import RayLwsGroup
 from local.providers.wire import UNKNOWN
+from planning.errors import Refused
 from stacks.progress import Progress
 from tests.components.test_ray_cluster_fleet import ARGS as FLEET
 from tests.components.test_ray_lws_group import ARGS as GROUP
@@ -221,7 +222,7 @@ def test_a_new_script_is_a_new_configmap_which_rolls_the_pods(pod: Role, monkeyp
 @BOTH
 @pytest.mark.parametrize("change", [{"tensor": 4}, {"nodes": 3}, {"pipeline": 3}, {"gpus_per_node": 7}])
 def test_a_layout_that_does_not_fill_the_gpus_is_refused_with_its_numbers(workload: Workload, change: dict[str, int]):
-    with pytest.raises(ValueError, match=r"tensor \d+ x pipeline \d+ is not nodes \d+ x gpus_per_node \d+: change"):
+    with pytest.raises(Refused, match=r"tensor \d+: x pipeline \d+ is not nodes \d+ x gpus_per_node \d+; change"):
         replace(workload.args, **change)
 
 

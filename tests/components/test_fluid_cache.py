@@ -8,6 +8,7 @@ import pulumi
 import pytest
 
 from components.fluid_cache import FluidCache, FluidCacheArgs, data_load, failure, jindo_runtime
+from planning.errors import Refused
 from tests.support.recorder import Recorder, inputs, is_secret
 from tests.support.schemas import problems
 from tests.support.weights import PLACE, key
@@ -135,21 +136,21 @@ def test_only_a_second_attempt_is_written_down_and_other_workers_are_another_loa
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"quota_gib": 129}, "quota 129 GiB is over the limit 128 GiB"),
-        ({"quota_gib": 1024, "limit_gib": 1100}, "JindoCache misreads whole TiB"),
+        ({"quota_gib": 129}, "quota 129 GiB: is over the limit of 128 GiB"),
+        ({"quota_gib": 1024, "limit_gib": 1100}, "JindoCache reads whole TiB"),
         ({"low": 0.95}, "0 < low < high <= 1"),
         ({"high": 1.1}, "0 < low < high <= 1"),
         ({"workers": 0}, "a cache without workers"),
     ],
 )
 def test_sizes_that_jindocache_refuses_or_misreads_are_refused(change, why):
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(Refused, match=why):
         arguments(**change)
 
 
 def test_a_name_that_is_too_long_for_the_workers_labels_is_refused():
     jindo_runtime("m" * 37, arguments())
-    with pytest.raises(ValueError, match="38 characters, but Fluid's workers can be named by at most 37"):
+    with pytest.raises(Refused, match="has 38 characters, and Fluid's workers can be named by at most 37"):
         jindo_runtime("m" * 38, arguments())
 
 

@@ -12,6 +12,7 @@ import pytest
 from components import inference_service
 from components.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
 from components.ray_lws_group import RayLwsGroup, group_selector, leader_selector
+from planning.errors import Refused
 from tests.components.test_ray_lws_group import ARGS as GROUP
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 
@@ -89,7 +90,7 @@ def test_a_load_balancer_is_the_clouds_by_annotation_and_its_address_is_waited_f
 
 
 def test_a_load_balancer_without_a_key_is_refused():
-    with pytest.raises(ValueError, match="ds-leader: a load balancer without an API key"):
+    with pytest.raises(Refused, match="load_balancer ds-leader: there is no API key"):
         replace(ARGS, load_balancer={})
 
 
@@ -127,7 +128,7 @@ def test_clients_that_are_named_are_the_only_ones_and_reach_http_alone():
 
 
 def test_no_clients_at_all_is_refused_because_kubernetes_reads_it_as_everybody():
-    with pytest.raises(ValueError, match="ds-leader: an empty list of clients would let everybody in"):
+    with pytest.raises(Refused, match="clients ds-leader: none would let everybody in"):
         replace(ARGS, clients=[])
 
 
@@ -200,7 +201,7 @@ def test_without_a_key_there_is_no_secret_no_variable_and_no_annotation(engine: 
 
 
 def test_a_secret_without_a_key_cannot_be_built():
-    with pytest.raises(ValueError, match="ds: an API key's Secret without an API key"):
+    with pytest.raises(Refused, match="api_key ds: a Secret without a key"):
         inference_service.api_key_secret("ds", ARGS)
 
 

@@ -28,6 +28,7 @@ from components.credentials import KeyPair
 from components.model_bucket import ModelBucket, ModelBucketArgs, access_policy, identity_name
 from components.volcengine import volcengine_provider
 from planning.catalog import fact
+from planning.errors import Refused
 from tests.support.recorder import Recorder, inputs, is_secret
 
 ROOT = Path(__file__).parents[2]
@@ -402,16 +403,16 @@ def test_names_tell_stacks_buckets_prefixes_and_roles_apart():
     "name", ["ab", "Weights", "weights_1", "weights-", "-weights", "a" * 64, "<bucket>", "weights\n"]
 )
 def test_a_name_that_is_no_buckets_is_refused(args: ModelBucketArgs, name: str):
-    with pytest.raises(ValueError, match="is no bucket name"):
+    with pytest.raises(Refused, match="is no bucket name"):
         replace(args, bucket=name)
 
 
 @pytest.mark.parametrize("prefix", ["", "/models", "models/"])
 def test_a_prefix_with_slashes_at_its_ends_is_refused(prefix: str):
-    with pytest.raises(ValueError, match="without a slash"):
+    with pytest.raises(Refused, match="has a slash at an end"):
         replace(OSS, prefix=prefix)
 
 
 def test_a_cloud_without_buckets_is_refused():
-    with pytest.raises(ValueError, match="cloud 'local' has no buckets here: use acs or volcengine"):
+    with pytest.raises(Refused, match="cloud local: has no buckets here; use acs or volcengine"):
         replace(OSS, cloud="local")

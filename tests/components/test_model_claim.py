@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from components.model_claim import ModelClaim, ModelClaimArgs, claim
+from planning.errors import Refused
 from tests.support.recorder import Recorder
 from tests.support.schemas import problems
 
@@ -49,11 +50,11 @@ def test_the_plugins_own_wait_knows_classes_that_wait_for_a_pod_and_only_slow_cl
     [
         ({"access": "ReadWriteOnce"}, "^access mode ReadWriteOnce: one node mounts such a volume and 2 nodes read"),
         ({"access": "ReadOnlyMany"}, "^access mode ReadOnlyMany: nothing could fill the new volume"),
-        ({"size_gib": 0}, "^a claim of 0 GiB holds no model"),
+        ({"size_gib": 0}, "^size_gib 0: .* holds no model"),
     ],
 )
 def test_a_claim_that_could_never_be_read_or_filled_is_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(Refused, match=said):
         arguments(**changes)
 
 

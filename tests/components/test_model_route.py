@@ -9,6 +9,7 @@ import pytest
 
 from components import inference_service, model_route
 from components.model_route import ModelRoute, ModelRouteArgs
+from planning.errors import Refused
 from tests.support.recorder import Recorder, inputs
 from tests.support.schemas import problems
 
@@ -213,7 +214,7 @@ def test_any_of_several_grants_is_enough_for_each_model_because_envoy_gateway_lo
     ],
 )
 def test_what_the_gateway_cannot_route_is_refused_in_one_line(change, said):
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(Refused) as refusal:
         arguments(**change)
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
 

@@ -15,6 +15,7 @@ from components import model_sync
 from components.credentials import KeyPair
 from components.model_sync import ModelSync, ModelSyncArgs
 from components.sync.bucket import remote_environment
+from planning.errors import Refused
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 from tests.support.schemas import problems
 
@@ -159,14 +160,14 @@ def test_a_source_is_a_protocol_an_address_and_a_branch(source, revision, kind, 
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("civitai", "'civitai' is no source: use modelscope, huggingface or a mirror's URL"),
-        ("https://me:canary@mirror", "the mirror's URL has credentials in it: give them as the hub's token"),
+        ("civitai", "is no hub, nor a mirror's URL without credentials"),
+        ("https://me:canary@mirror", "is no hub, nor a mirror's URL without credentials"),
     ],
 )
 def test_what_is_no_source_is_refused_without_showing_a_password(source, said):
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(Refused) as refused:
         arguments(source=source)
-    assert str(refused.value) == said
+    assert said in str(refused.value) and "canary" not in str(refused.value)
 
 
 def test_a_bucket_that_is_not_there_yet_may_be_named_by_its_resource(engine: Recorder):
@@ -235,7 +236,7 @@ def test_a_sync_to_a_claim_passes_strict_validation_and_needs_no_secret_without_
     ids=["both", "no bucket", "no key", "no scratch", "no endpoint"],
 )
 def test_a_sync_that_does_not_fill_exactly_one_place_is_refused(changes):
-    with pytest.raises(ValueError, match="^a sync fills one place: "):
+    with pytest.raises(Refused, match="is not one place to fill"):
         arguments(**changes)
 
 

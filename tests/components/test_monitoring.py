@@ -17,6 +17,7 @@ from components.kubernetes import labels
 from components.monitoring import Monitoring, MonitoringArgs, Scraped, dashboard, dashboard_config, service_monitor
 from local.vllm import Metrics
 from planning.catalog import fact
+from planning.errors import Refused
 from tests.support.recorder import Recorder
 from tests.support.schemas import problems
 
@@ -291,12 +292,12 @@ def test_a_dashboard_of_every_release_at_once_fits_into_a_config_map_under_a_key
     ("change", "why"),
     [
         ({"services": {}}, "nothing would be scraped"),
-        ({"interval_seconds": 0}, "every 0 s: an interval is 1 s or more"),
-        ({"services": {"r1": scraped(selector={})}}, "monitoring of r1: an empty selector takes every Service"),
+        ({"interval_seconds": 0}, "interval_seconds 0: is no interval"),
+        ({"services": {"r1": scraped(selector={})}}, "services r1: an empty selector takes every Service"),
     ],
 )
 def test_monitoring_of_nothing_or_of_everything_is_refused(change, why):
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(Refused, match=why):
         arguments(**change)
 
 

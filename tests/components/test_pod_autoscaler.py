@@ -10,6 +10,7 @@ import pytest
 
 from components import pod_autoscaler
 from components.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
+from planning.errors import Refused
 from tests.support.recorder import Recorder, inputs
 from tests.support.schemas import problems
 
@@ -65,7 +66,7 @@ def test_the_metric_is_the_one_that_the_engine_exports(engine, metric):
 
 
 def test_a_metric_that_aibrix_would_read_as_zero_is_refused():
-    with pytest.raises(ValueError, match=r"vLLM 0\.11\.0 exports kv_cache_usage_perc, and AIBrix 0\.5\.0 reads gpu"):
+    with pytest.raises(Refused, match=r"vLLM 0\.11\.0 exports kv_cache_usage_perc, and AIBrix 0\.5\.0 reads gpu"):
         arguments(aibrix_version="0.5.0", engine_version="0.11.0")
 
 
@@ -141,7 +142,7 @@ def test_ready_is_what_the_release_says_of_a_good_autoscaler_also_while_it_scale
     ],
 )
 def test_an_autoscaler_that_would_never_act_or_act_wrongly_is_refused_in_one_line(change, said):
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(Refused) as refusal:
         arguments(**change)
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
 

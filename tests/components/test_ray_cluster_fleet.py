@@ -17,6 +17,7 @@ from components.ray_cluster_fleet import (
     member_selector,
 )
 from planning import timeouts
+from planning.errors import Refused
 from planning.fleet import name_limit
 from tests.support.pods import ADDITIONS, container_of, env_of, leaves
 from tests.support.recorder import Recorder
@@ -137,7 +138,7 @@ def test_a_users_label_cannot_take_a_head_out_of_its_model():
 
 
 def test_a_label_by_which_kuberay_finds_its_head_is_refused():
-    with pytest.raises(ValueError, match=r"pod label app\.kubernetes\.io/name: KubeRay's Service finds its head by it"):
+    with pytest.raises(Refused, match=r"pod_labels app\.kubernetes\.io/name: KubeRay's Service finds its head by it"):
         replace(ARGS, pod_labels={"app.kubernetes.io/name": "aibrix"})
 
 
@@ -153,7 +154,7 @@ def test_the_longest_name_leaves_whole_what_kuberay_builds_from_it():
 
 def test_a_longer_name_is_refused_with_the_limit():
     name = "n" * 25
-    with pytest.raises(ValueError, match=rf"^{name}: 25 characters, but .* more than 24; take a shorter one$"):
+    with pytest.raises(Refused, match=rf"^name {name}: has 25 characters, .* more than 24; take a shorter one$"):
         fleet(name)
 
 
@@ -190,7 +191,7 @@ def test_rays_version_is_said_only_of_an_image_that_the_catalog_knows():
 
 @pytest.mark.parametrize(("port", "whose"), [(6379, "gcs-server"), (8265, "dashboard"), (8080, "metrics")])
 def test_a_port_that_ray_has_in_the_same_pod_is_refused(port, whose):
-    with pytest.raises(ValueError, match=rf"port {port}: Ray's {whose} listens there in the same pod"):
+    with pytest.raises(Refused, match=rf"port {port}: Ray's {whose} listens there in the same pod"):
         replace(ARGS, port=port)
 
 
@@ -286,7 +287,7 @@ def test_an_update_asks_for_a_second_set_of_gpus_only_where_it_is_told_that_ther
 
 
 def test_an_autoscaled_fleet_cannot_begin_empty():
-    with pytest.raises(ValueError, match="replicas 0 with an autoscaler"):
+    with pytest.raises(Refused, match="replicas 0: nobody would be there"):
         replace(ARGS, autoscaled=True, replicas=0)
 
 

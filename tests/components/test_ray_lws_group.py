@@ -13,6 +13,7 @@ from components import ray_lws_group
 from components.inference_service import InferenceService, InferenceServiceArgs
 from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import timeouts
+from planning.errors import Refused
 from stacks.progress import Progress
 from tests.support.pods import changed, container_of, env_of, leaves
 from tests.support.recorder import Recorder
@@ -158,9 +159,7 @@ def test_a_group_has_one_pod_a_node(nodes, pipeline):
 
 @pytest.mark.parametrize("version", ["0.5.0", "v0.8.0"])
 def test_a_policy_that_the_clusters_release_lacks_is_refused_with_the_first_that_has_it(version):
-    with pytest.raises(
-        ValueError, match=rf"LeaderWorkerSet {version} does not know it, 0\.9\.0 is the first that does"
-    ):
+    with pytest.raises(Refused, match=rf"LeaderWorkerSet {version} does not know it, 0\.9\.0 is the first that does"):
         replace(ARGS, restart_policy="RecreateGroupAfterStart", lws_version=version)
 
 

@@ -100,7 +100,7 @@ def test_more_layers_than_stages_go_where_the_release_puts_them() -> None:
     ],
 )
 def test_a_broken_rule_is_said_with_its_arithmetic(model: str, layout: Layout, words: str) -> None:
-    assert words in "\n".join(broken_rules(models.find(model), layout))
+    assert words in "\n".join(map(str, broken_rules(models.find(model), layout)))
 
 
 def test_whole_experts_on_ranks_need_no_multiple_of_the_block() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import datetime
 from typing import Any
 
 import pytest
@@ -54,7 +53,7 @@ def test_auto_and_an_absent_key_are_the_same(key):
 
 
 def test_a_date_is_read_alike_whether_yaml_took_it_for_one_or_not():
-    for day in ("2026-11-01", datetime.date(2026, 11, 1)):
+    for day in ("2026-11-01", "2026-11-01 00:00:00 +0000 UTC", "2026-11-01 10:00:00.5 +0800 +0800"):
         assert parse(changed("prices/asOf", day)).prices.as_of == "2026-11-01"
 
 

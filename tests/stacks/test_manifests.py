@@ -10,7 +10,7 @@ import pytest
 import requests
 import yaml
 
-from planning.errors import PlanError
+from planning.errors import Refused
 from stacks import manifests
 from stacks.downloads import Pins
 
@@ -58,7 +58,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
 
 
 def refusal(*arguments: Any, **options: Any) -> str:
-    with pytest.raises(PlanError) as error:
+    with pytest.raises(Refused) as error:
         load(*arguments, **options, advice=ADVICE)
     assert str(error.value).endswith(f"; {ADVICE}") and "\n" not in str(error.value)
     return str(error.value)

@@ -56,6 +56,8 @@ def test_a_context_that_the_layout_does_not_hold_is_refused_with_the_longest_tha
     ("raw", "key", "said"),
     [
         (on("H21"), "cloud.gpu: H21", "or NAME:GIB with the usable memory"),
+        (on("H20-96:96GiB"), "cloud.gpu: H20-96:96GiB", "write GiB as in L40S:44.42"),
+        (on("a; b:c: d"), "cloud.gpu: a; b:c: d", "c: d is not a memory size"),
         (on("B200-180"), "cloud.gpu: B200-180", ":GIB with what the driver reports"),
         (
             on("H20-96", model="DeepSeek-R9"),

@@ -1,0 +1,37 @@
+"""Where weights come from, by what it is called: what is wrong with a name or an address, and what to write instead.
+
+Pure, for rules that are checked before anything runs.
+"""
+
+from __future__ import annotations
+
+import re
+
+HUBS = ("modelscope", "huggingface")
+Reason = tuple[str, str]
+
+
+def url_problem(url: str) -> Reason | None:
+    """Why pods should not be given this URL. Everybody who may read pods reads it, so it has no credentials."""
+    if re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", url):
+        return None
+    return "is not an http or https URL without credentials", "write one such as https://hf-mirror.com"
+
+
+def hub_problem(source: str) -> Reason | None:
+    """Why `source` is no hub: a known one by its name, or a mirror that speaks Hugging Face's protocol by its URL."""
+    if source in HUBS or not url_problem(source):
+        return None
+    return "is no hub, nor a mirror's URL without credentials", f"write {', '.join(HUBS)} or a mirror's URL"
+
+
+def repository_problem(name: str) -> Reason | None:
+    """Why a hub has no repository of this name."""
+    return None if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ("is not owner/name", "write one such as Qwen/Qwen3-32B")
+
+
+def suffix_problem(suffix: str) -> Reason | None:
+    """Why AIBrix' downloader finds no file by this ending."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]*", suffix):
+        return None
+    return "is not the end of a file's name", "write it without its dot, such as json"
