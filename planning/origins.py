@@ -22,7 +22,9 @@ def hub_problem(source: str) -> Reason | None:
     """Why `source` is no hub: a known one by its name, or a mirror that speaks Hugging Face's protocol by its URL."""
     if source in HUBS or not url_problem(source):
         return None
-    return "is no hub, nor a mirror's URL without credentials", f"write {', '.join(HUBS)} or a mirror's URL"
+    if "@" in source:
+        return "has credentials in it, which everybody may read", "leave them out, and give the hub's token apart"
+    return "is no hub", f"write {', '.join(HUBS)} or a mirror's URL"
 
 
 def repository_problem(name: str) -> Reason | None:

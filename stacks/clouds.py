@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from planning import aibrix
+from planning import addons, aibrix
 from planning.catalog import fact
 from stacks.refusals import rule
 from stacks.values import AddonRelease, Namespace, Positive, Region, Strict
@@ -181,9 +181,21 @@ class AddonChoice(Strict):
         None, min_length=1, description="the chart's version, in quotes, where it is not the release's"
     )
     chart: str | None = Field(None, min_length=1, description="the chart: an oci:// or https:// URL, or a name in repo")
-    repo: str | None = Field(None, min_length=1, description="the URL of the chart's repository")
+    repo: str | None = Field(None, min_length=1, validate_default=True, description="the URL of the chart's repository")
     namespace: Namespace | None = Field(None, description="the namespace of the release")
     values: dict[str, Any] = Field({}, description="a map of further values of the chart")
+
+    @field_validator("repo")
+    @classmethod
+    def _helm_finds_the_chart(cls, value: str | None, info: ValidationInfo) -> str | None:
+        chart = info.data.get("chart")
+        if info.data.get("install") is not True or (chart is None and value is None):
+            return value
+        if chart is None:
+            raise rule(value, "the catalog's chart has an address of its own", "write chart too, or leave repo out")
+        if wrong := addons.chart_problem(chart, value):
+            raise rule(value or "", f"{chart} {wrong[0]}", wrong[1])
+        return value
 
 
 class Manifests(Strict):

@@ -169,6 +169,12 @@ def _joined(config: StackConfig) -> list[Problem]:
         why = "a stack fills buckets of its own cloud only"
         found.append(Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
     found += [*_addons(config), *_behind_gateway(config), *_nodes(config)]
+    single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
+    services = config.services.values()
+    if single and (any(each.layout is None for each in services) or sum(_most_nodes(each)[0] for each in services) > 1):
+        who = " and ".join(f"services.{name}" for name in config.services)
+        why = f"{who} may run on more than one node, which cannot mount it"
+        found.append(Problem("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany"))
     objects: dict[str, str] = {}
     for name, service in config.services.items():
         other = objects.setdefault(model_object(service.model), service.model)
@@ -197,10 +203,6 @@ def _weights_of(name: str, service: Service, weights: Weights) -> list[Problem]:
         if repository(given, service.model) is None:
             why = f"is missing: who publishes {service.model} is not known"
             found.append(Problem(f"{path}.{service.model}", "", why, f"write owner/{service.model}"))
-    single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
-    if single and (service.replicas > 1 or service.layout is None or service.layout.nodes > 1):
-        why = f"services.{name} may run on more than one node, which cannot mount it"
-        found.append(Problem("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany"))
     return found
 
 

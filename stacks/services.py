@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from planning import addons, aibrix, flags
+from planning import addons, aibrix, flags, fleet
 from planning.catalog import fact
 from stacks.clouds import surroundings
 from stacks.refusals import refuse, rule
@@ -334,6 +334,8 @@ class Service(Strict):
         }
         if str(value) in taken:
             raise rule(value, taken[str(value)], "write 8000")
+        if info.data.get("workload") == "fleet" and (problem := fleet.ray_port(value)):
+            raise rule(value, *problem)
         version = surroundings(info).aibrix if info.data.get("gateway") == "aibrix" else None
         if version and (problem := aibrix.port_problem(version, value)):
             raise rule(value, *problem)

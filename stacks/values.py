@@ -36,7 +36,7 @@ _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 def gibibytes(quantity: str) -> float:
     """A binary quantity (`512Gi`) in GiB."""
-    return int(quantity[:-2]) * {"Mi": 1 / 1024, "Gi": 1, "Ti": 1024}[quantity[-2:]]
+    return int(quantity[:-2]) * {"Mi": 1 / 1024, "Gi": 1.0, "Ti": 1024.0}[quantity[-2:]]
 
 
 def _binary_quantity(value: str) -> str:
@@ -49,6 +49,12 @@ def _binary_quantity(value: str) -> str:
         "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)",
         f"write {example}",
     )
+
+
+def _whole_gib(value: str) -> str:
+    if gibibytes(value).is_integer():
+        return value
+    raise rule(value, "is not a whole number of Gi", f"write {int(gibibytes(value)) + 1}Gi")
 
 
 def _named(what: str, instead: str) -> AfterValidator:
@@ -163,6 +169,7 @@ def auto_schema(schema: dict[str, Any]) -> None:
 AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
 """`auto` in the stack file is None in Python."""
 BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity)]
+WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
 Positive = Annotated[int, Field(gt=0)]
 Namespace = Annotated[str, _named("a namespace's name", "write the name of an existing namespace, such as default")]
 ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim")]

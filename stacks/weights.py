@@ -1,10 +1,10 @@
 """The stack file's sections on weights: where they come from, how they get there, and what caches them."""
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from planning import origins
 from planning.catalog import fact
 from stacks.clouds import surroundings
 from stacks.refusals import refuse, rule
@@ -19,6 +19,7 @@ from stacks.values import (
     RelativePath,
     Strict,
     Url,
+    WholeGib,
     auto_schema,
     gibibytes,
 )
@@ -47,11 +48,7 @@ def _served_here(value: str, info: ValidationInfo) -> str:
 
 def _have_owners(value: dict[str, str]) -> dict[str, str]:
     refuse(
-        *[
-            (f".{model}", name, "is not owner/name", f"write one such as deepseek-ai/{model}")
-            for model, name in value.items()
-            if not re.fullmatch(r"[\w.-]+/[\w.-]+", name)
-        ]
+        *[(f".{model}", name, *wrong) for model, name in value.items() if (wrong := origins.repository_problem(name))]
     )
     return value
 
@@ -63,8 +60,8 @@ class ClaimToMake(Strict):
     """A claim that the stack makes."""
 
     storage_class: ClaimName = Field(description="the storage class, one whose volumes many nodes can mount")
-    size: BinaryQuantity = Field(description="the volume's size, such as 2Ti; it holds every model of the stack")
-    access_mode: Literal["ReadWriteMany", "ReadOnlyMany", "ReadWriteOnce"] = Field(
+    size: WholeGib = Field(description="the volume's size, such as 2Ti; it holds every model of the stack")
+    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = Field(
         "ReadWriteMany", description="how nodes may mount it; ReadWriteOnce is for one node"
     )
     keep: bool = Field(True, description="true protects the claim: a destroy leaves it, and its weights, in place")
@@ -133,9 +130,9 @@ class Sync(Strict):
     @field_validator("from_")
     @classmethod
     def _is_a_hub(cls, value: str) -> str:
-        if value in ("modelscope", "huggingface") or re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
-            return value
-        raise rule(value, "is no hub", "write modelscope, huggingface or a mirror's URL")
+        if wrong := origins.hub_problem(value):
+            raise rule("" if "@" in value else value, *wrong)
+        return value
 
 
 class PvcWeights(Strict):
@@ -177,6 +174,13 @@ class Download(Strict):
         None, description="a folder on a mounted disk of the node that keeps the files; scratch of the pod if absent"
     )
     image: str | None = Field(None, min_length=1, description="the downloader's image, such as your mirror of it")
+
+    @field_validator("suffixes")
+    @classmethod
+    def _end_names_of_files(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        judged = [(f"[{i}]", suffix, origins.suffix_problem(suffix)) for i, suffix in enumerate(value)]
+        refuse(*[(below, suffix, *wrong) for below, suffix, wrong in judged if wrong])
+        return value
 
 
 class BucketWeights(Strict):
@@ -266,7 +270,7 @@ class Cache(Strict):
     cpu: Positive | None = Field(
         None, description="whole CPUs of each worker; the largest pod without a ticket if absent"
     )
-    memory: BinaryQuantity | None = Field(None, description="memory of each worker, such as 128Gi")
+    memory: WholeGib | None = Field(None, description="memory of each worker, such as 128Gi")
     quota: BinaryQuantity | None = Field(None, description="what each worker may hold, such as 120Gi")
     high: float | None = Field(None, gt=0, le=1, description="the filling at which a worker evicts, between 0 and 1")
     low: float | None = Field(None, gt=0, le=1, description="the filling down to which it evicts, below high")

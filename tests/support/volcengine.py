@@ -41,19 +41,19 @@ def run(engine: Recorder, *, secrets: Collection[str] = (), **values: object) ->
     """Runs the program on the changed stack file; gives the outputs."""
     service = {"status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.8"}]}}}
     made = {ACCESS_KEY: {"secretAccessKey": MADE}, GATEWAY_TYPE: GATEWAY, "kubernetes:core/v1:Service": service}
-    with _apart():
+    with apart():
         return run_program(engine, stack_file(**values), secrets=secrets, made=made)
 
 
 def rendered(*, secrets: Collection[str] = (), **values: object) -> list[dict[str, Any]]:
     """What `python -m ops render` prints of the changed stack file, with these secrets set."""
     file = read(ROOT / "Pulumi.volcengine.yaml")
-    with _apart():
+    with apart():
         return render(replace(file, raw=stack_file(**values), encrypted=frozenset(secrets)), "volcengine")
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
+def apart() -> Iterator[None]:
     """Charts and parsed manifests go into a folder of this test run: the checkout's hold all of AIBrix's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aibrix_files, "PROJECT", Path(_folder().name))
