@@ -124,6 +124,11 @@ def parse(
         for alone, other in (pair, pair[::-1])
         if other in present and alone not in present
     ]
+    refusals += [
+        Problem(key, "(encrypted)", "only secrets are kept encrypted", "write it in plain, without --secret")
+        for key in secrets
+        if key in _top_level()
+    ]
     refusals += [unknown_key(key, raw[key], key, [*_top_level(), *SECRETS]) for key in raw if key not in _top_level()]
     refusals += _placeholders(raw)
     refusals += _names(raw.get("services"), _map(raw, "cloud").get("kind"))

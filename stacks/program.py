@@ -77,9 +77,11 @@ def _load() -> StackConfig:
     given = {
         key.removeprefix(prefix): value for key, value in engine_config.CONFIG.get().items() if key.startswith(prefix)
     }
-    secrets = {key: value for key in SECRETS if (value := given.pop(key, None))}
-    plain = {key: value for key, value in secrets.items() if not engine_config.is_config_secret(prefix + key)}
-    config = parse({key: _decoded(value) for key, value in given.items()}, plain_secrets=plain, secrets=secrets)
+    values = {key: _decoded(value) for key, value in given.items() if key not in SECRETS}
+    given = {key: value for key, value in given.items() if value or key not in SECRETS}
+    secrets = {key for key in given if engine_config.is_config_secret(prefix + key)}
+    plain = {key: value for key, value in given.items() if key in SECRETS and key not in secrets}
+    config = parse(values, plain_secrets=plain, secrets=secrets)
     check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
     return config
 

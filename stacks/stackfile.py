@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from planning.errors import Problem
+from stacks import engine_yaml
 from stacks.cluster import check_context
 from stacks.config import SECRETS, StackConfig, parse
 from stacks.plans import plan_services
@@ -81,24 +82,33 @@ def read(path: Path) -> StackFile:
     """The stack file at `path`. Raises RequestError where it is no YAML map; `config` says the rest."""
     if not path.is_file():
         raise RequestError(f"{path}: no such file")
-    twice: list[Problem] = []
     try:
-        loaded = _load(path.read_text(), twice)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise RequestError(f"{path}:{line} is not YAML: {error.problem}") from None
+        found = engine_yaml.read(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: is not UTF-8") from None
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise RequestError(f"{path}:{line} is not YAML: {problem}") from None
+    loaded = {} if found.value is None else found.value
     if not isinstance(loaded, dict) or not isinstance(loaded.get("config", {}), dict):
         raise RequestError(f"{path}: is not a stack file: its top level is a map with `config:`, itself a map")
-    refusals = [*twice, *(_stray(key, _FILE_KEYS, str(key)) for key in loaded if key not in _FILE_KEYS)]
+    refusals = [
+        replace(problem, key=join(part.removeprefix(f"{NAMESPACE}:") for part in place if part != "config"))
+        for place, problem in found.problems
+    ]
+    refusals += [_stray(key, _FILE_KEYS, key) for key in loaded if key not in _FILE_KEYS]
     raw: dict[str, Any] = {}
     plain: dict[str, str] = {}
     encrypted: set[str] = set()
     for full, value in loaded.get("config", {}).items():
-        namespace, _, key = str(full).rpartition(":")
+        namespace, _, key = full.rpartition(":")
         if namespace not in ("", NAMESPACE):
             if difflib.get_close_matches(namespace, [NAMESPACE], cutoff=0.8):
                 refusals.append(_stray(full, [f"{NAMESPACE}:{key}"], f"config.{full}"))
-        elif isinstance(value, dict) and set(value) == {"secure"}:
+        elif key in (*raw, *plain, *encrypted):
+            refusals.append(Problem(key, "", f"is given twice, with {NAMESPACE}: and without", "keep one"))
+        elif _is_encrypted(value):
             encrypted.add(key)
             if key not in SECRETS:
                 raw[key] = value
@@ -110,34 +120,14 @@ def read(path: Path) -> StackFile:
     return StackFile(name, raw, frozenset(encrypted), plain, tuple(refusals))
 
 
-def _stray(key: object, known: Any, path: str) -> Problem:
-    near = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.6)
+def _is_encrypted(value: Any) -> bool:
+    """Whether it is encrypted, or anything in it is."""
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = isinstance(value, dict) and set(value) == {"secure"} and isinstance(value["secure"], str)
+    return own or any(map(_is_encrypted, below))
+
+
+def _stray(key: str, known: Any, path: str) -> Problem:
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
     instead = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
     return Problem(path, "", "unknown key", instead)
-
-
-def _load(text: str, twice: list[Problem]) -> Any:
-    """The document; a key given twice in one map, where YAML silently drops the first, goes into `twice`."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-    try:
-        root = loader.get_single_node()
-        _find_twice(root, (), twice)
-        return loader.construct_document(root) if root else {}
-    finally:
-        loader.dispose()
-
-
-def _find_twice(node: yaml.Node | None, path: tuple[str, ...], twice: list[Problem]) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            below = (*path, str(key.value))
-            if key.value in seen:
-                shown = join(part.removeprefix(f"{NAMESPACE}:") for part in below if part != "config")
-                twice.append(Problem(shown, "", f"is given twice, at lines {seen[key.value]} and {line}", "keep one"))
-            seen[key.value] = line
-            _find_twice(value, below, twice)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _find_twice(value, path, twice)

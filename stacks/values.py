@@ -183,6 +183,4 @@ Url = Annotated[str, AfterValidator(_url)]
 Region = Annotated[str, AfterValidator(_region)]
 AclId = Annotated[str, AfterValidator(_acl)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
-Day = Annotated[
-    str, BeforeValidator(lambda day: day.isoformat() if isinstance(day, datetime.date) else day), AfterValidator(_day)
-]
+Day = Annotated[str, AfterValidator(_day)]

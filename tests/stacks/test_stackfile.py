@@ -110,3 +110,59 @@ def test_a_stack_without_a_file_is_told_with_those_there_are(stack, tmp_path):
     stack(GOOD)
     with pytest.raises(RequestError, match=r"stack prod: .* is not there; stacks here: dev"):
         path_of("prod", tmp_path)
+
+
+PRICED = GOOD + "  modelserve:prices: {currency: CNY, perGpuHour: 10.0, asOf: DAY}\n"
+
+
+@pytest.mark.parametrize("day", ["2026-11-01", "2026-11-1", "'2026-11-01'", "2026-11-01T10:00:00+08:00"])
+def test_a_day_is_taken_in_every_spelling_of_yaml(stack, day):
+    assert load_file(stack(PRICED.replace("DAY", day))).prices.as_of == "2026-11-01"
+
+
+@pytest.mark.parametrize("day", ["2026-02-30", "'2026-11-01T00:00:00Z'", "soon"])
+def test_what_is_no_day_is_refused(stack, day):
+    assert "modelserve:prices.asOf: " in refused(stack(PRICED.replace("DAY", day)))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("yes", "modelserve:services.ds.unproven: yes: is neither true nor false"),
+        ("1:30", "modelserve:services.ds.unproven: 1:30: is neither true nor false"),
+        ("9" * 5000, f"modelserve:services.ds.unproven: {'9' * 59}…: is neither true nor false"),
+        (".nan", "modelserve:services.ds.unproven: .nan: is no number that the engine can hand over; write another"),
+        ("!!bool yes", "modelserve:services.ds.unproven: has the YAML tag bool; leave it out"),
+        ("{a: 1, 0x1: 2, 1: 3}", "modelserve:services.ds.unproven.1: is given twice, at lines 12 and 12; keep one"),
+        ("{1.5: 2}", "modelserve:services.ds.unproven.1.5: is no text; put it in quotes"),
+        ("&x [*x]", "modelserve:services.ds.unproven: contains itself; write it out"),
+    ],
+)
+def test_what_the_engine_reads_otherwise_or_not_at_all_is_refused(stack, value, said):
+    lines = refused(stack(GOOD + f"      unproven: {value}\n")).splitlines()
+    assert any(line.startswith(said) for line in lines)
+
+
+def test_a_number_with_a_point_and_nothing_behind_it_is_a_whole_one(stack):
+    """The engine hands over 8.0 and 8 alike."""
+    assert load_file(stack(GOOD.replace("tensor: 8", "tensor: 8.0"))).services["ds"].layout.tensor == 8
+
+
+def test_keys_that_are_numbers_are_text_as_the_engine_makes_them(stack):
+    file = read(stack(GOOD + "  modelserve:catalog: {gpuPods: {X: {memoryGib: {64: [512]}}}}\n"))
+    assert file.raw["catalog"]["gpuPods"]["X"]["memoryGib"] == {"64": [512]} and not file.refusals
+
+
+@pytest.mark.parametrize(
+    "key", ["cluster: {context: {secure: v1:abc}}", "catalog: {models: {a: {b: {secure: v1:abc}}}}"]
+)
+def test_what_is_no_secret_is_refused_where_it_is_encrypted(stack, key):
+    name = key.partition(":")[0]
+    text = refused(
+        stack(GOOD.replace("  modelserve:cluster: {context: here}\n", "").replace("config:", f"config:\n  {key}"))
+    )
+    assert f"modelserve:{name}: (encrypted): only secrets are kept encrypted" in text
+
+
+def test_a_section_with_and_without_its_namespace_is_refused(stack):
+    assert "modelserve:cluster: is given twice" in refused(stack(GOOD + "  cluster: {context: here}\n"))
