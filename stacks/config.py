@@ -4,6 +4,7 @@
 Pulumi, so that a check of a stack file costs a fraction of a second.
 """
 
+import contextlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -28,6 +29,7 @@ from stacks.clouds import (
     VolcengineCloud,
     gpu_node,
 )
+from stacks.facts import Catalog, GpuPods
 from stacks.refusals import ConfigError, from_pydantic, join, shown, unknown_key
 from stacks.services import Service
 from stacks.values import Day, Strict, is_release
@@ -59,16 +61,6 @@ _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"<[^<>]+>")
-
-
-class Catalog(Strict):
-    """Facts that the program's own catalog lacks or has wrong, under the names and in the shape it has them."""
-
-    models: dict[str, dict[str, Any]] = Field({}, description="a map of models: name to facts")
-    gpus: dict[str, dict[str, Any]] = Field({}, description="a map of GPUs: name to usableGib and link")
-    gpu_pods: dict[str, dict[str, Any]] = Field(
-        {}, description="a map of GPU series: name to gpus, memoryGib by vCPU, ephemeralGib and rdma of their pods"
-    )
 
 
 class Prices(Strict):
@@ -316,7 +308,11 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
         return Surroundings(kind, None, pods, secrets, lws, aibrix=release)
     if kind == "local":
         return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws)
-    more = _map(raw, "catalog", "gpuPods")
+    more: dict[str, Any] = {}
+    for name, facts in _map(raw, "catalog", "gpuPods").items():
+        more[name] = {}
+        with contextlib.suppress(ValidationError):  # said where it stands
+            more[name] = GpuPods.model_validate(facts).given()
     series = cloud.get("gpuSeries")
     pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
     return Surroundings(kind, series, pods, secrets, lws, more)

@@ -24,6 +24,7 @@ from planning.startup import TO_NODES, Supply
 from planning.units import GIB
 from stacks.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from stacks.config import StackConfig, aibrix_release, own_bucket
+from stacks.facts import GpuFacts, ModelFacts
 from stacks.refusals import NAMESPACE, ConfigError
 from stacks.services import Layout, Service
 from stacks.values import gibibytes
@@ -296,7 +297,8 @@ def _pod_sizes(config: StackConfig) -> list[int]:
         node = gpu_node(cloud.instance_type)
         # Whole nodes: half a node's RDMA devices are of no use to anybody else.
         return [node["gpus"] if node else 8]
-    pods = {**fact("clouds", "acs", "gpuPods"), **config.catalog.gpu_pods}[cloud.gpu_series]
+    own = config.catalog.gpu_pods.get(cloud.gpu_series)
+    pods = own.given() if own else fact("clouds", "acs", "gpuPods")[cloud.gpu_series]
     return pods.get("gpus") or [8]
 
 
@@ -360,8 +362,8 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() else None
 
 
-def _frozen(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return MappingProxyType(dict(facts)) if facts else None
+def _frozen(facts: Mapping[str, ModelFacts] | Mapping[str, GpuFacts]) -> Mapping[str, Any] | None:
+    return MappingProxyType({name: each.given() for name, each in facts.items()}) if facts else None
 
 
 def _plan(ask: Ask) -> Plan:

@@ -138,7 +138,7 @@ class Layout(Strict):
     @classmethod
     def _a_pod_has_so_many(cls, value: int, info: ValidationInfo) -> int:
         around = surroundings(info)
-        allowed = around.pods["gpus"] if around.pods else None
+        allowed = around.pods.get("gpus") if around.pods else None
         if allowed and value not in allowed:
             whose = f"series {around.series} of {around.cloud}" if around.series else around.cloud
             raise rule(value, f"{whose} has no pod of {value} GPUs", f"write one of {', '.join(map(str, allowed))}")

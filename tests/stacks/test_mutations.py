@@ -32,9 +32,16 @@ _SYNC = {"from": "modelscope"}
 _BUCKET = {"name": "team-weights"}
 _LOCAL, _ACS = StackFile("local"), StackFile("acs")
 _CLAIM = {"source": "pvc", "claim": "weights-claim"}
+_MLA = {"queryRank": 1536, "kvRank": 512, "nope": 128, "rope": 64, "value": 128}
+_MOE = {"experts": 256, "perToken": 8, "intermediate": 2048, "shared": 1, "denseLayers": 3}
 # One file for each way through the builders.
 FILES = [
     _LOCAL.whole,
+    _LOCAL.changed(cloud__gpu="Own", catalog={"gpus": {"Own": {"usableGib": 95.0, "link": "nvlink"}}}),
+    _LOCAL.changed(
+        catalog__models={"DeepSeek-R1": {"mla": _MLA, "moe": _MOE, "slidingWindow": {"tokens": 1, "layers": 2}}}
+    ),
+    _ACS.changed(cloud__gpuSeries="Own", cloud__gpu="H20-96", catalog__gpuPods={"Own": {"gpus": [8]}}),
     _ACS.whole,
     _ACS.changed(cache__engine="none"),
     _ACS.changed(cache__engine="none", weights=_CLAIM),
