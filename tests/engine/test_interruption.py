@@ -155,10 +155,12 @@ def test_recover_keeps_off_a_living_run_and_has_nothing_to_do_after_one_that_end
 
 
 def test_recover_finds_what_was_cut_off_after_pulumis_own_cancel_too(stack: Stack, cluster: Cluster):
-    assert stack.kill_at("LeaderWorkerSet/ds", "up")
+    stack.services["ds"]["podAnnotations"] = SLOW
+    run = stack.begin("up")
+    cluster.wait("the group is there", has(cluster, "LeaderWorkerSet/ds"))
+    stack.interrupt(run, signal.SIGKILL)
     stack.run("cancel", "--yes")
-    # Whether it came to be made before its plugin was ended, is chance.
-    assert "LeaderWorkerSet default/ds: was " in recovered(stack)
+    assert "LeaderWorkerSet default/ds: was made; taken into the state" in recovered(stack)
     ends(stack, cluster)
 
 
