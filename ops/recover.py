@@ -40,7 +40,7 @@ _RELEASE = "kubernetes:helm.sh/v3:Release"
 # What was told to go may take as long as its pods are given to end.
 _GONE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
-_PROVIDERS = ("pulumi:providers:alicloud", "pulumi:providers:volcengine")
+_PROVIDER = "pulumi:providers:"
 # What the API server itself changes at every writing, that of a dry run too.
 _COUNTED = ("generation", "managedFields", "resourceVersion")
 # What the engine marks a secret with in a state (pulumi/pulumi, sdk/go/common/resource/sig).
@@ -233,7 +233,8 @@ def compare(state: dict[str, Any], shown: dict[str, Any], look: Callable[[Resour
     `shown` is the same state with its secrets in plain. `look` gives GONE, DIFFERS or None.
     """
     deployment = state["deployment"]
-    told = {each["urn"]: each for each in shown["deployment"].get("resources") or []}
+    # One that is still to be deleted has the URN of the one in its place.
+    told = {each["urn"]: each for each in shown["deployment"].get("resources") or [] if not each.get("delete")}
     outcomes = []
     for resource in list(deployment.get("resources") or []):
         if not _is_in_cluster(resource) or resource.get("delete") or resource.get("initErrors"):
@@ -264,7 +265,7 @@ def _revealed(value: Any) -> Any:
 
 def _is_real(resource: Resource) -> bool:
     """Whether there is anything of it outside of the state: of a component and a provider there is not."""
-    return resource.get("custom", False) and not resource["type"].startswith("pulumi:providers:")
+    return resource.get("custom", False) and not resource["type"].startswith(_PROVIDER)
 
 
 def _is_in_cluster(resource: Resource) -> bool:
@@ -510,7 +511,9 @@ class _Clouds:
         self._since = moment(since) if since else None
         resources = state["deployment"].get("resources") or []
         self._ids = {(each["urn"], each.get("id")) for each in resources}
-        places = {each["urn"]: each["inputs"].get("region", "") for each in resources if each["type"] in _PROVIDERS}
+        places = {
+            each["urn"]: each["inputs"].get("region", "") for each in resources if each["type"].startswith(_PROVIDER)
+        }
         asked = [each["resource"] for each in _pending(state) if each["resource"]["type"] in clouds.KINDS]
         regions = {each["urn"]: places.get(each["provider"].rpartition("::")[0], "") for each in asked}
         self._answers = clouds.find(asked, regions)

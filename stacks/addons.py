@@ -34,9 +34,9 @@ def provide_charts(config: StackConfig, pins: Pins | None = None, folder: Path =
     require_charts(config, folder)
     refusals = []
     for addon in _all(config):
-        place = folder / _local(addon)
         if not _is_remote(addon):
             continue
+        place = folder / _local(addon)
         advice = f"mirror it: {_pull(addon, 'charts')}; then write addons.charts: charts"
         try:
             content = downloads.chart(

@@ -54,7 +54,7 @@ class Pins:
 
     def check(self, address: str, content: bytes, advice: str) -> None:
         """Raises DownloadError where this is not what the address gave first; keeps the digest of what is the first."""
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        digest = _digest(content)
         known = self._read(address).get(address)
         if known is None:
             self._add(address, digest, advice)
@@ -65,7 +65,9 @@ class Pins:
     def _add(self, address: str, digest: str, advice: str) -> None:
         try:
             # Previews of several stacks may meet here.
-            with self.file.with_name(f".{self.file.name}").open("w") as lock:
+            guard = self.file.parent / OWN / f"{self.file.name}.guard"
+            guard.parent.mkdir(exist_ok=True)
+            with guard.open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 pins = self._read(address) | {address: digest}
                 write(self.file, (json.dumps(pins, indent=2, sort_keys=True) + "\n").encode())
@@ -120,6 +122,10 @@ def write(path: Path, content: bytes) -> None:
         fresh.write(content)
     os.chmod(fresh.name, 0o644)
     os.replace(fresh.name, path)
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _kept(
@@ -189,6 +195,6 @@ def _pulled(address: str, advice: str) -> bytes:
     except Exception as error:  # the library raises its own, requests' and ValueErrors alike
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise DownloadError(address, f"cannot be pulled ({said[0][:120]})", advice) from None
-    if f"sha256:{hashlib.sha256(content).hexdigest()}" != layers[0]["digest"]:
+    if _digest(content) != layers[0]["digest"]:
         raise DownloadError(address, "came damaged, with another digest than its registry says", advice)
     return content

@@ -196,6 +196,13 @@ def test_what_the_cluster_has_otherwise_is_marked_or_taken_out_and_the_rest_is_l
     assert left.pop("differs") and left == {"same": None, "waiting": ["not yet"], "doomed": None, "elsewhere": None}
 
 
+def test_what_is_still_to_be_deleted_is_not_taken_for_what_is_in_its_place():
+    new, old = group(id="new"), group(id="old", delete=True)
+    found, seen = state(resources=[new, old]), []
+    compare(found, copy.deepcopy(found), lambda resource: seen.append(resource["id"]))
+    assert seen == ["new"]
+
+
 def test_the_cluster_is_compared_with_secrets_in_plain_and_the_state_keeps_them_encrypted():
     mark = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
     hidden, open_ = (
