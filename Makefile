@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # than they compute: three at once suit two cores.
 PYTEST := $(PY) -m pytest -q --dist loadfile --no-loadscope-reorder -n
 # Every worker reads the files that it is given, whatever it then runs of them.
-REHEARSED = tests/engine $(shell grep -rl --include='test_*.py' --exclude-dir=engine mark.rehearsal tests)
+REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)
 
 .PHONY: help up down lint check test soak bench
 

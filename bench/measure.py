@@ -19,7 +19,7 @@ _LOOK_SECONDS = 0.05
 # What a process of Pulumi's is, by a word of its command line; the first that is there.
 _ROLES = {
     "pulumi-resource-": "plugin",
-    "local.providers.": "plugin",
+    "standins.providers.": "plugin",
     "executor.py": "program",
     "pulumi-language-python-exec": "program",
     "pulumi-language-python": "language host",

@@ -26,7 +26,7 @@ from pathlib import Path
 import urllib3
 import yaml
 
-from local import charts, manifests, object_store, operators, processes
+from local import aibrix_manifests, charts, object_store, operators, processes
 from local.api import Api, ApiError, wait_until
 from local.nodes import NodePool
 from local.operators import Equipment, Operator
@@ -212,7 +212,7 @@ def _equip(plane: ControlPlane, cloud: str, say: Say) -> None:
     programs = ensure("kustomize", *(each.program for each in equipment.operators), say=say)
     names = ", ".join((*(each.name for each in equipment.operators), *equipment.players))
     say(f"adding to control plane {plane.name} what stacks on {cloud} need: {names}")
-    made = manifests.install(programs["kustomize"])
+    made = aibrix_manifests.install(programs["kustomize"])
     reason = ""
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -224,7 +224,7 @@ def _equip(plane: ControlPlane, cloud: str, say: Say) -> None:
             reason = str(error)
     else:
         raise ControlPlaneError(f"control plane {plane.name} cannot be made fit for {cloud}: {reason}")
-    link = plane.folder / manifests.FOLDER
+    link = plane.folder / aibrix_manifests.FOLDER
     link.unlink(missing_ok=True)
     link.symlink_to(made)
     _equipped(plane, cloud).touch()
@@ -405,7 +405,7 @@ def _await_webhook(plane: ControlPlane, url: str) -> None:
 def _play(plane: ControlPlane, players: Sequence[str], options: Mapping[str, Sequence[str | Path]]) -> None:
     """Starts the processes that play a controller; `options` of some, by their names."""
     for name in players:
-        command: list[str | Path] = [sys.executable, "-m", f"local.{name}"]
+        command: list[str | Path] = [sys.executable, "-m", f"standins.{name}"]
         command += ["--kubeconfig", plane.kubeconfig, "--folder", plane.folder, *options.get(name, ())]
         processes.launch(plane.folder, name, command, {"PYTHONPATH": str(ROOT)})
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local import manifests, toolchain
+from local import aibrix_manifests, toolchain
 from local.paths import ROOT, work_dir
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def settings(control_plane: ControlPlane, state: Path | None = None) -> dict[str
         "KUBECONFIG": str(control_plane.kubeconfig),
         "MODELSERVE_CLOUD": str(control_plane.folder / "cloud"),
         **_CLOUD_KEYS,
-        manifests.VARIABLE: str(control_plane.folder / manifests.FOLDER),
+        aibrix_manifests.VARIABLE: str(control_plane.folder / aibrix_manifests.FOLDER),
     }
 
 
@@ -149,7 +149,7 @@ def _install_cloud_plugin(name: str) -> str:
         )
     # The engine starts plugins in the program's folder, where `local` need not be importable.
     python_path = f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}\n"
-    _write_script(program, [sys.executable, "-u", "-m", f"local.providers.{name}"], python_path)
+    _write_script(program, [sys.executable, "-u", "-m", f"standins.providers.{name}"], python_path)
     return f"{name} plugin: the project's stand-in, because its cloud is a folder"
 
 

@@ -10,8 +10,8 @@ import sys
 _NO_PACKAGES = "{python} has no {name}: run .venv/bin/python, which `make up` makes, or install requirements.txt"
 
 try:
-    from planning.errors import Refused
-    from stacks.stackfile import RequestError
+    from config.stack_file import RequestError
+    from planning.problems import Refused
 except ModuleNotFoundError as missing:
     sys.exit(_NO_PACKAGES.format(python=sys.executable, name=missing.name))
 

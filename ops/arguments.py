@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stacks.stackfile import StackFile, path_of, read
+from config.stack_file import StackFile, path_of, read
 
 
 def add_stack(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 
+from config.errors import NAMESPACE, ConfigError
 from ops.arguments import add_stack, stack_file
-from stacks.plans import briefly, plan_services
-from stacks.refusals import NAMESPACE, ConfigError
+from stacks.service_plans import briefly, checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,12 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when the file is accepted; 2 with one line a refusal when not."""
     try:
-        config = stack_file(args).config()
-        plans = plan_services(config)
+        config, plans = checked(stack_file(args))
         if config.addons.charts:
-            from stacks import addons
+            from stacks import addon_charts
 
-            addons.require_charts(config)
+            addon_charts.require_charts(config)
     except ConfigError as error:
         if args.json:
             print(

@@ -1,6 +1,6 @@
 """The plans of a stack as one HTML page: no network, no script, readable on a phone and in the dark.
 
-Owns how a plan looks. Knows no numbers of its own: everything shown is read from `planning.plan.Plan.to_json()`, or
+Owns how a plan looks. Knows no numbers of its own: everything shown is read from `planning.planner.Plan.to_json()`, or
 is a sum or a quotient of what stands there. The style lives in `page.css` beside this file.
 """
 

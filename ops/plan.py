@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from config.stack_file import RequestError
 from ops.arguments import stack_file
 from planning.cost import Prices
-from planning.errors import PlanError, Problem
-from planning.plan import Ask, Plan, plan
+from planning.planner import Ask, Plan, plan
+from planning.problems import PlanError, Problem
 from planning.startup import Supply
-from stacks.plans import plan_services
-from stacks.stackfile import RequestError
+from stacks.service_plans import plan_services
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_stack(args: argparse.Namespace) -> dict[str, Plan]:
-    config = stack_file(args).config(with_cluster=False, with_plans=False)
+    config = stack_file(args).config(with_cluster=False)
     return {name: planned.plan for name, planned in plan_services(config, refuse_misfits=False).items()}
 
 

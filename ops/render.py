@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 import pulumi
 import yaml
 
-from components import oss_bucket, tos_bucket
+from components.weights import oss_bucket, tos_bucket
+from config.errors import NAMESPACE
+from config.stack import SECRETS
+from config.stack_file import StackFile
 from ops.arguments import add_stack, stack_file
-from stacks.config import SECRETS
-from stacks.plans import plan_services
 from stacks.program import build
-from stacks.refusals import NAMESPACE
-from stacks.stackfile import StackFile
+from stacks.service_plans import checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
     """The objects of a stack, custom resources after what they may refer to; the same order every time."""
-    config = file.config(with_cluster=False)
+    config, plans = checked(file, with_cluster=False)
     recorder = _Recorder()
     # The SDK wants a loop of its own to be the current one, which nothing has made in a plain command.
     loop = asyncio.new_event_loop()
@@ -56,7 +56,7 @@ def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
 
     @pulumi.runtime.test
     def program() -> pulumi.Output[Any]:
-        return pulumi.Output.from_input(build(config, plan_services(config)))
+        return pulumi.Output.from_input(build(config, plans))
 
     try:
         program()

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stacks.config import SECRETS, StackConfig
-from stacks.refusals import NAMESPACE
+from config.errors import NAMESPACE
+from config.stack import SECRETS, StackConfig
 
 FILE = Path("stack.schema.json")
 

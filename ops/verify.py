@@ -18,9 +18,9 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from pathlib import Path
 from typing import Any
 
-from components.names import API_KEY, api_key_secret, service_object
-from stacks.config import StackConfig
-from stacks.stackfile import RequestError, path_of, read
+from config.stack import StackConfig
+from config.stack_file import RequestError, path_of, read
+from planning.names import API_KEY, api_key_secret, service_object
 
 _QUESTION = "Say in one sentence what you are."
 # Room for a sentence; a reasoning model is cut in its thoughts, which answers the question whether it serves.
@@ -142,7 +142,7 @@ def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
     if "kubeconfig" in file.encrypted:
         where = f"taking context {stack.cluster.context} of KUBECONFIG"
         print(f"the secret modelserve:kubeconfig cannot be read here: {where}", file=sys.stderr)
-    from ops.cluster import Cluster, ClusterError
+    from watch.port_forward import Cluster, ClusterError
 
     def answer(name: str) -> Answer:
         return _ask_service(Cluster(stack.cluster.context, stack.cluster.namespace), stack, name, args.timeout)

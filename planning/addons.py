@@ -12,7 +12,7 @@ from typing import Any
 
 from planning.catalog import entries, fact
 from planning.engine import release_key
-from planning.errors import PlanError, Problem
+from planning.problems import PlanError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)

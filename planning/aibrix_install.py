@@ -1,6 +1,6 @@
 """What installing a release of AIBrix takes: its manifests, its Envoy Gateway, and where its images are pulled from.
 
-Pure. Not here: what a release can do once it runs (`planning.aibrix`), and its objects (`components.aibrix`).
+Pure. Not here: what a release can do once it runs (`aibrix_features`), and its objects (`components.cluster.aibrix`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from planning.catalog import entries, fact
-from planning.errors import PlanError, Problem
+from planning.problems import PlanError, Problem
 
 _FILE = "aibrix_install"
 _OWN = "aibrix"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from planning.catalog import fact
-from planning.errors import PlanError, Problem
+from planning.problems import PlanError, Problem
 from planning.units import GIB
 
 

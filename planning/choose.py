@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from planning.errors import NoLayoutError, Problem
 from planning.layout import Layout, broken_rules
 from planning.memory import Fit, Request, judge
+from planning.problems import NoLayoutError, Problem
 
 # A layout that holds less than this is no service: answers of reasoning models alone are longer (it is also the
 # smallest context that published deployments of DeepSeek-R1 set).
@@ -26,7 +27,10 @@ class Choice:
     layout: Layout
     fit: Fit
 
-    def to_json(self) -> dict[str, int]:
+    def __str__(self) -> str:
+        return f"{self.layout} fits and holds {self.fit.kv_tokens} KV tokens"
+
+    def to_json(self) -> dict[str, Any]:
         """The layout under the names of a plan's JSON."""
         return {
             "nodes": self.layout.nodes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from planning.errors import PlanError, Problem
+from planning.problems import PlanError, Problem
 from planning.units import GIB
 
 HOURS_A_MONTH = 730

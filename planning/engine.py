@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from planning.catalog import fact
-from planning.errors import PlanError, Problem
 from planning.gpus import Gpu
+from planning.problems import PlanError, Problem
 
 
 def release_key(version: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planning.catalog import entries
-from planning.errors import PlanError, Problem
+from planning.problems import PlanError, Problem
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planning.engine import Engine
-from planning.errors import Problem
 from planning.models import Model
+from planning.problems import Problem
 
 
 @dataclass(frozen=True)

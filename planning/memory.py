@@ -14,8 +14,8 @@ from planning.engine import Engine
 from planning.gpus import Gpu
 from planning.layout import Layout, split
 from planning.models import Model
+from planning.stage_weights import Weights, stage_weights
 from planning.units import GIB
-from planning.weights import Weights, stage_weights
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from planning.catalog import entries
-from planning.errors import PlanError, Problem
+from planning.problems import PlanError, Problem
 
 Facts = Mapping[str, Mapping[str, Any]]
 CONFIG = "the path of the model's config.json"

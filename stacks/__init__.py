@@ -1,1 +1,1 @@
-"""From a stack file to resources: the typed config, and one builder per cloud. A cloud's differences live here."""
+"""Builders: one per cloud, from the typed config and its plans to resources. A cloud's differences live here."""

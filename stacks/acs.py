@@ -11,25 +11,25 @@ from typing import Any
 
 import pulumi
 
-from components.alicloud import alicloud_provider
-from components.cluster_addons import ClusterAddons, ClusterAddonsArgs
-from components.fluid_cache import FluidCache, FluidCacheArgs
-from components.model_bucket import ModelBucket
-from components.model_volume import ModelVolume, ModelVolumeArgs
-from components.names import model_object
+from components.cluster.alicloud_provider import alicloud_provider
+from components.cluster.cluster_addons import ClusterAddons, ClusterAddonsArgs
+from components.weights.fluid_cache import FluidCache, FluidCacheArgs
+from components.weights.model_bucket import ModelBucket
+from components.weights.model_volume import ModelVolume, ModelVolumeArgs
+from config.clouds import AcsCloud
+from config.stack import StackConfig, lws_release
+from config.weights import BucketWeights, PvcWeights
 from planning import timeouts
 from planning.catalog import fact
+from planning.names import model_object
 from planning.startup import WARM
 from planning.units import GIB
-from stacks import addons, engine
-from stacks.cache_look import CacheLook
+from stacks import addon_charts, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
-from stacks.clouds import AcsCloud
-from stacks.config import StackConfig, lws_release
 from stacks.monitors import monitor
-from stacks.plans import Planned
+from stacks.service_plans import Planned
 from stacks.serving import Place
-from stacks.weights import BucketWeights, PvcWeights
+from watch.cache_state import CacheLook
 
 
 def build(
@@ -53,7 +53,7 @@ class _Stack(CloudStack):
         super().__init__(config, plans, alicloud_provider("cloud", self.cloud.region) if needed else None)
         self.look = CacheLook(config.cluster.context, self.namespace, self.kubeconfig)
         self.addons = ClusterAddons(
-            "addons", ClusterAddonsArgs(stack=self.name, addons=addons.wanted(config)), self.on_cluster
+            "addons", ClusterAddonsArgs(stack=self.name, addons=addon_charts.wanted(config)), self.on_cluster
         )
         self.attempts = attempts
 
@@ -62,8 +62,8 @@ class _Stack(CloudStack):
         weights = self.config.weights
         if self.bucket is None or not isinstance(weights, BucketWeights):
             assert isinstance(weights, PvcWeights)
-            return Weights(engine.from_volume(weights, model))
-        name, prefix = model_object(model), engine.model_prefix(weights, model)
+            return Weights(engine_arguments.from_volume(weights, model))
+        name, prefix = model_object(model), engine_arguments.model_prefix(weights, model)
         labels, free = fact("clouds", "acs", "cpuPodLabels"), fact("clouds", "acs", "freeEphemeralGib")
         synced = self.sync(name, model, planned, scratch_gib=free, pod_labels=labels)
         if weights.read == "stream":
@@ -72,7 +72,9 @@ class _Stack(CloudStack):
             return Weights(streamed, (secret, *synced))
         if self.config.cache.engine == "fluid":
             cache = self._cache(name, planned, prefix, self.bucket, synced)
-            return Weights(engine.from_model_volume(weights, model, cache.claim), (cache, *synced), cache.parts)
+            return Weights(
+                engine_arguments.from_model_volume(weights, model, cache.claim), (cache, *synced), cache.parts
+            )
         volume = ModelVolume(
             name,
             ModelVolumeArgs(
@@ -86,7 +88,7 @@ class _Stack(CloudStack):
             ),
             self.after(*synced),
         )
-        return Weights(engine.from_model_volume(weights, model, volume.claim), (volume, *synced))
+        return Weights(engine_arguments.from_model_volume(weights, model, volume.claim), (volume, *synced))
 
     def serve(self, name: str, planned: Planned, weights: Weights) -> pulumi.Output[str]:
         """The endpoint of one service."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from components.kubernetes import Manifest
+from components.cluster.kubernetes import Manifest
+from config.errors import ConfigError
+from config.stack import StackConfig, aibrix_choice, aibrix_release, installs_aibrix, uses_aibrix
 from planning import aibrix_install
-from planning.errors import Problem
-from stacks.config import StackConfig, aibrix_choice, aibrix_release, installs_aibrix, uses_aibrix
+from planning.problems import Problem
 from stacks.downloads import OWN, PROJECT, DownloadError, Pins, cache
 from stacks.manifests import load
-from stacks.refusals import ConfigError
 
 # A folder with files that are taken in place of fetched ones, by their names; a rehearsal has one as soon as it has
 # AIBrix.

@@ -9,22 +9,22 @@ from typing import Any
 
 import pulumi
 
-from components.credentials import KeyPair
-from components.kubernetes import kubernetes_object, kubernetes_provider
-from components.model_bucket import ModelBucket, ModelBucketArgs
-from components.model_sync import ModelSync, ModelSyncArgs
-from components.names import API_KEY
+from components.cluster.credentials import KeyPair
+from components.cluster.kubernetes import kubernetes_object, kubernetes_provider
+from components.weights.model_bucket import ModelBucket, ModelBucketArgs
+from components.weights.model_sync import ModelSync, ModelSyncArgs
+from config.clouds import AcsCloud, VolcengineCloud
+from config.errors import NAMESPACE
+from config.stack import StackConfig, own_bucket, repository
+from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, Sync
 from planning import timeouts
 from planning.catalog import fact
+from planning.names import API_KEY
 from planning.startup import FILL
-from stacks import engine
-from stacks.clouds import AcsCloud, VolcengineCloud
-from stacks.config import StackConfig, own_bucket, repository
-from stacks.plans import Planned, needed_files
-from stacks.progress import Progress
-from stacks.refusals import NAMESPACE
+from stacks import engine_arguments
+from stacks.service_plans import Planned, needed_files
 from stacks.serving import Serving
-from stacks.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, Sync
+from watch.progress import Progress
 
 # Longer than any sync takes, so that only what nobody will complete goes.
 _ABORT_UPLOAD_DAYS = 7
@@ -35,7 +35,7 @@ _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 class Weights:
     """Where a model's weights are read, what has to outlive the pods that read them, and what these hold in place."""
 
-    source: engine.Source
+    source: engine_arguments.Source
     after: tuple[pulumi.Resource, ...] = ()
     mounts: tuple[pulumi.Resource, ...] = ()
 
@@ -95,14 +95,14 @@ class CloudStack:
 
     def stream(
         self, name: str, model: str, store: Store, after: Sequence[pulumi.Resource]
-    ) -> tuple[engine.Source, pulumi.Resource]:
+    ) -> tuple[engine_arguments.Source, pulumi.Resource]:
         """A bucket as a source that engines read themselves, and the Secret with their key."""
         weights = self.config.weights
         assert isinstance(weights, BucketWeights)
-        secret = engine.stream_key(name, self.name, self.namespace, store.key)
+        secret = engine_arguments.stream_key(name, self.name, self.namespace, store.key)
         called = secret["metadata"]["name"]
         made = kubernetes_object(called, secret, self.after(*after))
-        return engine.from_bucket(weights, model, store.bucket, store.endpoint, called), made
+        return engine_arguments.from_bucket(weights, model, store.bucket, store.endpoint, called), made
 
     def _bucket(self) -> ModelBucket | None:
         weights, bucket, cloud = self.config.weights, own_bucket(self.config), self.config.cloud
@@ -165,7 +165,7 @@ class CloudStack:
                 repository=repository(sync.repositories, model) or model,
                 source=sync.from_,
                 revision=sync.revision or "",
-                prefix=engine.model_prefix(weights, model),
+                prefix=engine_arguments.model_prefix(weights, model),
                 tool_image=sync.tool_image or fact("sync", "images", "rclone"),
                 python_image=sync.python_image or fact("sync", "images", "python"),
                 seconds=timeouts.of_step(planned.plan.startup.seconds(FILL)),

@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 
 import yaml
 
-from planning.errors import Problem, Refused
+from planning.problems import Problem, Refused
 
 _TIMEOUT_SECONDS = (10, 60)  # to connect, and between two pieces of the answer
 # https://github.com/helm/helm/blob/v3.18.6/pkg/registry/constants.go

@@ -7,16 +7,16 @@ from typing import Any
 
 import pulumi
 
-from components.kubernetes import kubernetes_provider
-from components.names import API_KEY
-from stacks import engine
-from stacks.config import StackConfig, lws_release
+from components.cluster.kubernetes import kubernetes_provider
+from config.errors import NAMESPACE
+from config.stack import StackConfig, lws_release
+from config.weights import PvcWeights
+from planning.names import API_KEY
+from stacks import engine_arguments
 from stacks.monitors import monitor
-from stacks.plans import Planned
-from stacks.progress import Progress
-from stacks.refusals import NAMESPACE
+from stacks.service_plans import Planned
 from stacks.serving import Place, Serving
-from stacks.weights import PvcWeights
+from watch.progress import Progress
 
 
 def build(
@@ -33,7 +33,7 @@ def build(
     weights = config.weights
     assert isinstance(weights, PvcWeights)
     endpoints = {
-        name: serving.serve(name, planned, engine.from_volume(weights, planned.service.model), place)
+        name: serving.serve(name, planned, engine_arguments.from_volume(weights, planned.service.model), place)
         for name, planned in plans.items()
     }
     monitor(config, plans, on_cluster)

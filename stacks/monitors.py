@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pulumi
 
-from components.kubernetes import labels
+from components.cluster.kubernetes import labels
+from config.stack import StackConfig
 from planning.catalog import fact
-from stacks.config import StackConfig
-from stacks.plans import Planned
+from stacks.service_plans import Planned
 
 
 def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulumi.ResourceOptions) -> None:
@@ -17,7 +17,7 @@ def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulum
     chosen, stack, namespace = config.monitoring, pulumi.get_stack(), config.cluster.namespace
     if not chosen.enabled:
         return
-    from components.monitoring import Monitoring, MonitoringArgs, Scraped
+    from components.monitoring.monitoring import Monitoring, MonitoringArgs, Scraped
 
     args = MonitoringArgs(
         stack=stack,

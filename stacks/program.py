@@ -11,13 +11,13 @@ from typing import Any
 import pulumi
 from pulumi.runtime import config as engine_config
 
-from components.names import model_object
-from planning.errors import Refused
-from stacks.clouds import VolcengineCloud
-from stacks.cluster import check_context
-from stacks.config import SECRETS, StackConfig, parse
-from stacks.plans import Planned, briefly, plan_services, summary
-from stacks.refusals import NAMESPACE
+from config.clouds import VolcengineCloud
+from config.errors import NAMESPACE
+from config.kubeconfig import check_context
+from config.stack import SECRETS, StackConfig, parse
+from planning.names import model_object
+from planning.problems import Refused
+from stacks.service_plans import Planned, briefly, plan_services, summary
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
@@ -53,20 +53,20 @@ def build(
 def _look_around(config: StackConfig) -> None:
     """Refuses what only this machine or the cluster can tell."""
     if config.cloud.kind != "local":
-        from stacks import addons
+        from stacks import addon_charts
 
-        addons.provide_charts(config)
+        addon_charts.provide_charts(config)
     if isinstance(config.cloud, VolcengineCloud):
-        from stacks import kuberay_look
+        from watch import kuberay_preflight
 
-        kuberay_look.check(config, pulumi.Config(NAMESPACE).get("kubeconfig"))
+        kuberay_preflight.check(config, pulumi.Config(NAMESPACE).get("kubeconfig"))
 
 
 def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str, int]:
     """A warm-up runs once, and the engine sees no change in one that failed: so the cluster is asked."""
     if config.cache.engine != "fluid":
         return {}
-    from stacks.cache_look import CacheLook
+    from watch.cache_state import CacheLook
 
     look = CacheLook(config.cluster.context, config.cluster.namespace, pulumi.Config(NAMESPACE).get("kubeconfig"))
     return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from components.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
-from components.names import group_object, service_object
-from components.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
-from planning import aibrix
-from stacks import engine
-from stacks.plans import Planned
-from stacks.progress import Progress
+from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
+from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
+from planning import aibrix_features
+from planning.names import group_object, service_object
+from stacks import engine_arguments
+from stacks.service_plans import Planned
+from watch.progress import Progress
 
 if TYPE_CHECKING:
-    from components.model_route import ModelRoute
+    from components.serving.model_route import ModelRoute
 
 # What AIBrix alone has is imported where a service asks for it: most stacks have none, and every preview would pay.
 
@@ -51,7 +51,7 @@ class Serving:
     progress: Progress
     opts: pulumi.ResourceOptions
 
-    def serve(self, name: str, planned: Planned, source: engine.Source, place: Place) -> pulumi.Output[str]:
+    def serve(self, name: str, planned: Planned, source: engine_arguments.Source, place: Place) -> pulumi.Output[str]:
         """The endpoint of the service called `name`, known once every replica answers."""
         front = self._front(name, planned, place)
         opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, *place.after]))
@@ -65,7 +65,7 @@ class Serving:
     def _front(self, name: str, planned: Planned, place: Place) -> InferenceService | ModelRoute:
         service, stack = planned.service, pulumi.get_stack()
         if service.workload == "fleet":
-            from components.ray_cluster_fleet import head_selector, member_selector
+            from components.serving.ray_cluster_fleet import head_selector, member_selector
 
             heads, members = head_selector(name), member_selector(name)
         else:
@@ -82,7 +82,7 @@ class Serving:
                 load_balancer=place.service_annotations,
             )
             return InferenceService(name, args, self.opts)
-        from components.model_route import ModelRoute, ModelRouteArgs
+        from components.serving.model_route import ModelRoute, ModelRouteArgs
 
         assert place.gateway is not None
         # It needs the route's own kinds, and what watches it.
@@ -103,7 +103,7 @@ class Serving:
         return ModelRoute(name, route, opts)
 
     def _common(
-        self, name: str, planned: Planned, source: engine.Source, place: Place, secret_name: str | None
+        self, name: str, planned: Planned, source: engine_arguments.Source, place: Place, secret_name: str | None
     ) -> dict[str, Any]:
         """Arguments that groups and fleets have alike."""
         service, layout = planned.service, planned.layout
@@ -121,10 +121,10 @@ class Serving:
             "cpu": service.resources.cpu,
             "memory": service.resources.memory,
             "shm": service.resources.shm,
-            "ephemeral_storage": engine.ephemeral_storage(service, source),
-            "engine_args": engine.arguments(name, planned, source),
+            "ephemeral_storage": engine_arguments.ephemeral_storage(service, source),
+            "engine_args": engine_arguments.arguments(name, planned, source),
             # The user's last: an interface or a debug level of one service may differ from the cloud's.
-            "env": {**place.env, **engine.environment(planned, source)},
+            "env": {**place.env, **engine_arguments.environment(planned, source)},
             "secret_env": source.secret_env,
             "volumes": source.volumes,
             "volume_mounts": source.mounts,
@@ -136,7 +136,7 @@ class Serving:
             "pod_annotations": {
                 **service.pod_annotations,
                 **place.pod_annotations,
-                **aibrix.strategy_annotations(place.aibrix_version, service.routing.strategy),
+                **aibrix_features.strategy_annotations(place.aibrix_version, service.routing.strategy),
             },
             "api_key_secret": secret_name,
             "api_key_revision": revision,
@@ -147,7 +147,7 @@ class Serving:
         self, name: str, planned: Planned, place: Place, common: dict[str, Any], opts: pulumi.ResourceOptions
     ) -> pulumi.Output[str]:
         service = planned.service
-        routed = aibrix.model_labels(name, service.port) if service.gateway == "aibrix" else {}
+        routed = aibrix_features.model_labels(name, service.port) if service.gateway == "aibrix" else {}
         args = RayLwsGroupArgs(
             **common,
             startup_seconds=planned.startup_seconds,
@@ -164,7 +164,7 @@ class Serving:
     def _fleet(
         self, name: str, planned: Planned, place: Place, common: dict[str, Any], opts: pulumi.ResourceOptions
     ) -> pulumi.Output[str]:
-        from components.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs
+        from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs
 
         service, scaling = planned.service, planned.service.autoscaling
         args = RayClusterFleetArgs(
@@ -178,7 +178,7 @@ class Serving:
         )
         fleet = RayClusterFleet(name, args, opts, self.progress.fleet_hooks(), mounts=place.mounts)
         if scaling is not None:
-            from components.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
+            from components.serving.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
 
             scaler = PodAutoscalerArgs(
                 stack=pulumi.get_stack(),

@@ -14,12 +14,13 @@ from typing import Any
 
 import pulumi
 
-from components.aibrix import Aibrix, AibrixArgs, kinds_addon, kinds_chart
-from components.cluster_addons import ClusterAddons, ClusterAddonsArgs
-from components.credentials import KeyPair, SecretKey
-from components.kubernetes import KubernetesObject, Manifest
-from components.model_claim import ModelClaim, ModelClaimArgs
-from components.model_download import (
+from components.cluster.aibrix import Aibrix, AibrixArgs, kinds_addon, kinds_chart
+from components.cluster.cluster_addons import ClusterAddons, ClusterAddonsArgs
+from components.cluster.credentials import KeyPair, SecretKey
+from components.cluster.kubernetes import KubernetesObject, Manifest
+from components.cluster.volcengine_provider import volcengine_provider
+from components.weights.model_claim import ModelClaim, ModelClaimArgs
+from components.weights.model_download import (
     TOKEN,
     BucketWeightsArgs,
     DiskOrigin,
@@ -32,20 +33,19 @@ from components.model_download import (
     from_node_disk,
     secret_name,
 )
-from components.names import model_object
-from components.volcengine import volcengine_provider
+from config.clouds import VolcengineCloud
+from config.errors import ConfigError
+from config.stack import StackConfig, aibrix_choice, aibrix_release, lws_release, own_bucket, repository
+from config.types import gibibytes
+from config.weights import Bucket, BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 from planning.catalog import fact
-from planning.errors import PlanError
-from stacks import addons, aibrix_files, engine
+from planning.names import model_object
+from planning.problems import PlanError
+from stacks import addon_charts, aibrix_files, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
-from stacks.clouds import VolcengineCloud
-from stacks.config import StackConfig, aibrix_choice, aibrix_release, lws_release, own_bucket, repository
 from stacks.monitors import monitor
-from stacks.plans import Planned
-from stacks.refusals import ConfigError
+from stacks.service_plans import Planned
 from stacks.serving import Place
-from stacks.values import gibibytes
-from stacks.weights import Bucket, BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 
 _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
@@ -79,7 +79,7 @@ class _Stack(CloudStack):
         super().__init__(config, plans, provider)
         self.chosen = aibrix_choice(config)
         self.release = aibrix_release(config)
-        listed = addons.wanted(config)
+        listed = addon_charts.wanted(config)
         if installing is not None:
             listed.append(kinds_addon(installing, aibrix_files.chart(self.release, kinds_chart(installing))))
         self.addons = ClusterAddons("addons", ClusterAddonsArgs(stack=self.name, addons=listed), self.on_cluster)
@@ -121,7 +121,7 @@ class _Stack(CloudStack):
             claim, after = self._claim.claim, [self._claim]
         if weights.sync is not None:
             after.append(self.job(name, model, planned, weights.sync, {"claim": claim, "user": 0}))
-        return Weights(engine.from_volume(weights, model, claim), tuple(after))
+        return Weights(engine_arguments.from_volume(weights, model, claim), tuple(after))
 
     @functools.cached_property
     def _claim(self) -> ModelClaim:
@@ -152,7 +152,7 @@ class _Stack(CloudStack):
                 token=SecretKey(secret_name(name), TOKEN) if keys else None,
             )
         )
-        return Weights(engine.from_pods(found), (keys,) if keys else ())
+        return Weights(engine_arguments.from_pods(found), (keys,) if keys else ())
 
     def _from_bucket(
         self, weights: BucketWeights, name: str, model: str, planned: Planned, synced: Sequence[pulumi.Resource]
@@ -164,8 +164,8 @@ class _Stack(CloudStack):
                 version=self.release,
                 scheme=store.scheme,
                 bucket=store.bucket,
-                prefix=engine.model_prefix(weights, model),
-                model=engine.model_prefix(weights, model).rpartition("/")[2],
+                prefix=engine_arguments.model_prefix(weights, model),
+                model=engine_arguments.model_prefix(weights, model).rpartition("/")[2],
                 endpoint=store.endpoint,
                 region=store.region,
                 key_secret=secret_name(name),
@@ -179,7 +179,7 @@ class _Stack(CloudStack):
                 program=keys.program_name,
             )
         )
-        return Weights(engine.from_pods(found), (keys, *synced))
+        return Weights(engine_arguments.from_pods(found), (keys, *synced))
 
     def _from_disk(
         self, weights: NvmeWeights, name: str, model: str, planned: Planned, synced: Sequence[pulumi.Resource]
@@ -191,7 +191,7 @@ class _Stack(CloudStack):
         if store is not None:
             origin = DiskOrigin(
                 bucket=store.bucket,
-                prefix=engine.model_prefix(weights, model),
+                prefix=engine_arguments.model_prefix(weights, model),
                 endpoint=store.endpoint,
                 key_secret=secret_name(name),
                 tool_image=(weights.sync.tool_image if weights.sync else None) or fact("sync", "images", "rclone"),
@@ -204,7 +204,7 @@ class _Stack(CloudStack):
             program=keys.program_name,
             origin=origin,
         )
-        return Weights(engine.from_pods(from_node_disk(args)), (keys, *synced))
+        return Weights(engine_arguments.from_pods(from_node_disk(args)), (keys, *synced))
 
     def _keys(self, name: str, key: KeyPair | None, *, program: bool) -> ModelDownload:
         args = ModelDownloadArgs(stack=self.name, namespace=self.namespace, key=key, program=program)

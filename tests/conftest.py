@@ -1,7 +1,7 @@
 """Fixtures of every room, and which tests `make check`, `make test` and `make soak` run.
 
 `make check` runs what carries no mark. `make test` adds the mark `rehearsal`: what needs a control plane, or runs other
-programs than Python (Pulumi, rclone); all of tests/engine has it by its place, others by hand. `make soak` runs the
+programs than Python (Pulumi, rclone); all of tests/rehearsal has it by its place, others by hand. `make soak` runs the
 mark `soak` alone: tests that take the fixtures `dice` and `budget`, and go on for as long as they are given.
 """
 
@@ -19,7 +19,7 @@ from tests.support.recorder import Recorder
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_ENGINE = Path(__file__).parent / "engine"
+_REHEARSAL = Path(__file__).parent / "rehearsal"
 _LONGEST = ("test_interruption", "test_volcengine", "test_stack", "test_acs", "test_fluid", "test_acs_ways")
 
 
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if _ENGINE in item.path.parents:
+    if _REHEARSAL in item.path.parents:
         item.add_marker(pytest.mark.rehearsal)
 
 

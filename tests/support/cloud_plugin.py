@@ -9,8 +9,8 @@ from unittest import mock
 
 from pulumi.runtime.proto import provider_pb2
 
-from local.providers.cloud_provider import CloudProvider
-from local.providers.wire import Properties, decode, encode
+from standins.providers.cloud_provider import CloudProvider
+from standins.providers.wire import Properties, decode, encode
 
 
 class Refused(Exception):

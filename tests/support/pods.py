@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from components.credentials import SecretKey
+from components.cluster.credentials import SecretKey
 
 ADDITIONS: dict[str, Any] = {
     "port": 9000,

@@ -13,9 +13,9 @@ from typing import Any
 import pulumi
 from google.protobuf import json_format
 
-from stacks.config import SECRETS, parse
-from stacks.plans import plan_services
+from config.stack import SECRETS, parse
 from stacks.program import build
+from stacks.service_plans import plan_services
 from tests.support.recorder import PROJECT, Recorder, inputs, is_secret, unmarked
 
 GIVEN_KEYS = ("accessKey", "secretKey", "syncAccessKey", "syncSecretKey")

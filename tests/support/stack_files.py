@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from config.errors import ConfigError
+from config.stack import SECRETS, parse
 from local.paths import ROOT
-from stacks.config import SECRETS, parse
-from stacks.plans import plan_services
-from stacks.refusals import ConfigError
+from stacks.service_plans import plan_services
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from components.tos_bucket import ACCESS_KEY
+from components.weights.tos_bucket import ACCESS_KEY
+from config.stack_file import read
 from local.paths import ROOT
 from ops.render import render
 from stacks import aibrix_files
-from stacks.stackfile import read
 from tests.support.program import MADE, run_program
 from tests.support.recorder import Recorder
 from tests.support.stack_files import StackFile

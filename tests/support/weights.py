@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pulumi
 
-from components.credentials import KeyPair
+from components.cluster.credentials import KeyPair
 
 PLACE = {
     "stack": "acs",

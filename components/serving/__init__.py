@@ -1,0 +1,1 @@
+"""The serving workloads and how clients reach them."""

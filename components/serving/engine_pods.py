@@ -1,0 +1,262 @@
+"""The pods of an engine, whoever makes them: launch script, container, environment, probes, and what is registered.
+
+Owns what a LeaderWorkerSet and a RayClusterFleet have alike, so that an engine moved from one to the other stays the
+same engine. Not here: how the pods of a replica find each other, and who of them leads (`ray_lws_group`,
+`ray_cluster_fleet`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from components.cluster.credentials import SecretKey
+from components.cluster.kubernetes import Manifest, kubernetes_object, labels, quantity
+from planning import timeouts
+from planning.names import API_KEY
+from planning.problems import Problem, Refused
+
+_CONTAINER = "vllm"
+_SCRIPT = Path(__file__).with_name("launch.sh")
+_SCRIPT_FOLDER = "/etc/modelserve"
+# Which layout the pods were made with. The workloads' own controllers accept another one in place, and would make pods
+# of it beside GPUs that the old ones still hold; so we ask for a replacement ourselves.
+_LAYOUT = "modelserve.dev/layout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnginePodsArgs:
+    """Plain fields shape the plan; `Input` fields may come from other resources.
+
+    `engine_args` is the whole argument list of `vllm serve`, but for what a launcher says. `memory`, `shm` and
+    `ephemeral_storage` are binary quantities; `extra_resources` maps further resources of each pod, such as RDMA
+    devices, to amounts. `capabilities` are what the container may do beside the usual. `startup_seconds` is a cold
+    start, from which every time limit derives. `init_containers`, `volumes` and `volume_mounts` are those of every pod;
+    volumes may hold Outputs at their leaves: the pods are not asked for before they are known, and never where one
+    fails. `api_key_secret` is the name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes
+    whenever its content does, which restarts the engine.
+    Raises Refused when tensor x pipeline does not fill the GPUs.
+    """
+
+    stack: str
+    namespace: str
+    image: str
+    engine_args: Sequence[pulumi.Input[str]]
+    nodes: int
+    gpus_per_node: int
+    tensor: int
+    pipeline: int
+    cpu: int
+    memory: str
+    shm: str
+    startup_seconds: int
+    port: int = 8000
+    replicas: int = 1
+    ephemeral_storage: str | None = None
+    gpu_resource: str = "nvidia.com/gpu"
+    extra_resources: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
+    volumes: Sequence[Manifest] = ()
+    volume_mounts: Sequence[Manifest] = ()
+    init_containers: Sequence[Manifest] = ()
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    pod_annotations: Mapping[str, str] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    api_key_secret: str | None = None
+    api_key_revision: pulumi.Input[str] | None = None
+    readiness_probe: bool = True
+
+    def __post_init__(self) -> None:
+        if self.tensor * self.pipeline != self.nodes * self.gpus_per_node:
+            why = f"x pipeline {self.pipeline} is not nodes {self.nodes} x gpus_per_node {self.gpus_per_node}"
+            raise Refused(Problem("tensor", str(self.tensor), why, "change one so that they are equal"))
+
+    @property
+    def limits(self) -> timeouts.Timeouts:
+        """Every time limit of one replica."""
+        return timeouts.from_startup(self.startup_seconds)
+
+
+def launch_script() -> str:
+    """The script that every pod runs. Ours, because its place inside images moved with their releases."""
+    return _SCRIPT.read_text()
+
+
+def launch_config(name: str, args: EnginePodsArgs) -> Manifest:
+    """The ConfigMap with the launch script."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _config_name(name), "namespace": args.namespace, "labels": labels(args.stack, name)},
+        "data": {_SCRIPT.name: launch_script()},
+    }
+
+
+def _config_name(name: str) -> str:
+    """Named by content: a new script is a new ConfigMap, which running pods do not see before they are rolled."""
+    return f"{name}-launch-{hashlib.sha256(launch_script().encode()).hexdigest()[:8]}"
+
+
+def layout_annotation(args: EnginePodsArgs) -> dict[str, str]:
+    """The annotation of a workload that is replaced when it changes."""
+    return {
+        _LAYOUT: f"nodes={args.nodes},gpusPerNode={args.gpus_per_node},tensor={args.tensor},pipeline={args.pipeline}"
+    }
+
+
+def pod_template(
+    name: str, args: EnginePodsArgs, container: Manifest, role: str, role_labels: Mapping[str, str]
+) -> Manifest:
+    """The template of the pods of one role, with labels that those of other roles have not."""
+    annotations: dict[str, Any] = dict(args.pod_annotations)
+    if args.api_key_revision is not None:
+        annotations["modelserve.dev/api-key-revision"] = args.api_key_revision
+    metadata: Manifest = {
+        "labels": {
+            **args.pod_labels,
+            **role_labels,
+            **labels(args.stack, name),
+            "app.kubernetes.io/component": role,
+        }
+    }
+    if annotations:
+        metadata["annotations"] = annotations
+    optional: Manifest = {}
+    if args.node_selector:
+        optional["nodeSelector"] = dict(args.node_selector)
+    if args.init_containers:
+        optional["initContainers"] = list(args.init_containers)
+    return {
+        "metadata": metadata,
+        "spec": {
+            **optional,
+            # No pod of ours calls the API server, and a Service named VLLM would set VLLM_PORT, which vLLM reads.
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": timeouts.TERMINATION_GRACE_SECONDS,
+            "containers": [container],
+            "volumes": [
+                {"name": "launch", "configMap": {"name": _config_name(name)}},
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(args.shm)}},
+                *args.volumes,
+            ],
+        },
+    }
+
+
+def container(args: EnginePodsArgs, env: list[Manifest]) -> Manifest:
+    """The engine's container but for what one role alone has: arguments, ports, probes."""
+    amounts = {"cpu": str(args.cpu), "memory": quantity(args.memory), args.gpu_resource: str(args.gpus_per_node)}
+    if args.ephemeral_storage:
+        amounts["ephemeral-storage"] = quantity(args.ephemeral_storage)
+    amounts |= args.extra_resources
+    made: Manifest = {
+        "name": _CONTAINER,
+        "image": args.image,
+        "command": ["bash", f"{_SCRIPT_FOLDER}/{_SCRIPT.name}"],
+        "env": env,
+        # Equal, so that the pod is Guaranteed: GPU memory is pinned through host memory, and an eviction costs a start.
+        "resources": {"requests": amounts, "limits": dict(amounts)},
+        # With /dev/shm, where KubeRay would else mount one as large as the pod's memory.
+        "volumeMounts": [
+            {"name": "launch", "mountPath": _SCRIPT_FOLDER, "readOnly": True},
+            {"name": "shm", "mountPath": "/dev/shm"},
+            *args.volume_mounts,
+        ],
+    }
+    if args.capabilities:
+        made["securityContext"] = {"capabilities": {"add": list(args.capabilities)}}
+    return made
+
+
+def environment(
+    args: EnginePodsArgs, joining: Mapping[str, str], fields: Mapping[str, str], *, leads: bool
+) -> list[Manifest]:
+    """The container's variables. `joining` is what the launch script is told beside the layout, `fields` the variables
+    that come from a field of the pod. Who leads checks the API key."""
+    values = {
+        "MODELSERVE_NODES": str(args.nodes),
+        "MODELSERVE_GPUS_PER_NODE": str(args.gpus_per_node),
+        **joining,
+        **args.env,
+    }
+    secrets = dict(args.secret_env)
+    if leads and args.api_key_secret:
+        secrets["VLLM_API_KEY"] = SecretKey(args.api_key_secret, API_KEY)
+    found = {**fields, "VLLM_HOST_IP": "status.podIP"}
+    return [
+        *({"name": variable, "value": value} for variable, value in values.items()),
+        *({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}} for variable, path in found.items()),
+        *(
+            {"name": variable, "valueFrom": {"secretKeyRef": {"name": key.secret, "key": key.field}}}
+            for variable, key in secrets.items()
+        ),
+    ]
+
+
+def probes(args: EnginePodsArgs, port_name: str) -> Manifest:
+    """The probes of the container that answers requests."""
+    health = {"httpGet": {"path": "/health", "port": port_name}, "timeoutSeconds": timeouts.PROBE_TIMEOUT_SECONDS}
+    made = {
+        "startupProbe": {
+            **health,
+            "periodSeconds": timeouts.STARTUP_PERIOD_SECONDS,
+            "failureThreshold": args.limits.startup_failures,
+        },
+        "livenessProbe": {
+            **health,
+            "periodSeconds": timeouts.LIVENESS_PERIOD_SECONDS,
+            "failureThreshold": timeouts.LIVENESS_FAILURES,
+        },
+    }
+    if args.readiness_probe:
+        made["readinessProbe"] = {**health, "periodSeconds": timeouts.READINESS_PERIOD_SECONDS}
+    return made
+
+
+def register(
+    component: pulumi.Resource,
+    name: str,
+    args: EnginePodsArgs,
+    workload: Manifest,
+    hooks: pulumi.ResourceHookBinding | None,
+    mounts: Sequence[pulumi.Resource],
+    *,
+    rounds: int = 1,
+    ignore_changes: Sequence[str] = (),
+) -> pulumi.Output[str]:
+    """Registers the launch script and `workload` below `component`; the workload's id, known when its wait is over.
+
+    `mounts` are what the pods mount and what cannot be replaced while they do: the workload is replaced with it. An
+    update takes as long as a start for each of its `rounds`.
+    """
+    child = pulumi.ResourceOptions(parent=component)  # merging opts would hand its depends_on and ignore_changes down
+    config = kubernetes_object(f"{name}-launch", launch_config(name, args), child)
+    limits = args.limits
+    made = kubernetes_object(
+        name,
+        workload,
+        pulumi.ResourceOptions(
+            parent=component,
+            depends_on=[config],
+            hooks=hooks,
+            custom_timeouts=pulumi.CustomTimeouts(
+                create=f"{limits.ready_seconds}s",
+                update=f"{limits.ready_seconds * rounds}s",
+                delete=f"{limits.delete_seconds}s",
+            ),
+            ignore_changes=list(ignore_changes),
+            replace_on_changes=[f'metadata.annotations["{_LAYOUT}"]'],
+            replace_with=list(mounts),
+            # Its name is fixed, and the old one holds the GPUs that the new one needs.
+            delete_before_replace=True,
+        ),
+    )
+    return made.id

@@ -1,0 +1,150 @@
+"""A model over one or several nodes as a LeaderWorkerSet: the group itself.
+
+The nodes of a replica are joined by Ray or, launcher `native`, by vLLM itself; the name is of when Ray alone could.
+Not here: the pods' parts that other workloads have too (`engine_pods`), the Service, the API key and the network policy
+(`inference_service`), and what a cloud adds to pods (labels, volumes, RDMA), which the stack's builder passes in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pulumi
+
+from components.cluster.kubernetes import Manifest, labels
+from components.serving import engine_pods
+from components.serving.engine_pods import EnginePodsArgs, layout_annotation
+from planning import addons
+from planning.catalog import fact
+from planning.problems import Problem, Refused
+
+PORT_NAME = "http"
+_NAME_LABEL = "leaderworkerset.sigs.k8s.io/name"
+_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
+_AFTER_START = "RecreateGroupAfterStart"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayLwsGroupArgs(EnginePodsArgs):
+    """The engine's pods, and how LeaderWorkerSet groups them.
+
+    `engine_args` lack a pod's place in its group, which the launcher says. `lws_version` is the cluster's
+    LeaderWorkerSet release; None judges nothing by it. `object_name` is the LeaderWorkerSet's, where its headless
+    Service, which has the same, may not take the service's own name; selectors go by it. `object_labels` are the
+    LeaderWorkerSet's own, `leader_labels` those of leaders, by which a gateway tells them from workers.
+    Raises Refused when tensor x pipeline does not fill the GPUs, or that release lacks `restart_policy`.
+    """
+
+    launcher: Literal["ray", "native"] = "ray"
+    lws_version: str | None = None
+    object_name: str | None = None
+    object_labels: Mapping[str, str] = field(default_factory=dict)
+    leader_labels: Mapping[str, str] = field(default_factory=dict)
+    startup_policy: str = "LeaderCreated"
+    restart_policy: str = "RecreateGroupOnPodRestart"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        installed = self.lws_version if self.restart_policy == _AFTER_START else None
+        if installed and not addons.has("lws", installed, _AFTER_START):
+            since = addons.since("lws", _AFTER_START)
+            why = f"LeaderWorkerSet {self.lws_version} does not know it, {since} is the first that does"
+            raise Refused(Problem("restart_policy", _AFTER_START, why, "take RecreateGroupOnPodRestart"))
+
+
+def leader_selector(name: str) -> dict[str, str]:
+    """Labels that LeaderWorkerSet gives to the leaders of `name`, and to no other pod."""
+    return {_NAME_LABEL: name, _INDEX_LABEL: "0"}
+
+
+def group_selector(name: str) -> dict[str, str]:
+    """Labels that LeaderWorkerSet gives to every pod of `name`."""
+    return {_NAME_LABEL: name}
+
+
+def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
+    """The LeaderWorkerSet, which `pulumi up` calls ready when every replica of the new generation is.
+
+    The wait is on numbers beside the condition: releases before 0.9 leave `observedGeneration` out, where a condition
+    of the old generation counts at once. It is on conditions only for 0 replicas: a zero is absent from the status.
+    Every release known to us understands all that is said here, once the arguments are accepted.
+    """
+    wait = ["condition=Available"]
+    if args.replicas:
+        wait += [f"jsonpath={{.status.{counter}}}={args.replicas}" for counter in ("updatedReplicas", "readyReplicas")]
+    return {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": {
+            "name": args.object_name or name,
+            "namespace": args.namespace,
+            "labels": {**args.object_labels, **labels(args.stack, name)},
+            "annotations": {
+                "pulumi.com/waitFor": json.dumps(wait),
+                **layout_annotation(args),
+            },
+        },
+        "spec": {
+            "replicas": args.replicas,
+            "startupPolicy": args.startup_policy,
+            # A surge group needs a second set of GPUs; LeaderWorkerSet makes it even at the first rollout
+            # (https://github.com/kubernetes-sigs/lws/issues/614). Cost: with one replica an update is an outage.
+            "rolloutStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0},
+            },
+            "leaderWorkerTemplate": {
+                "size": args.nodes,
+                "restartPolicy": args.restart_policy,
+                "leaderTemplate": pod_template(name, args, leader=True),
+                "workerTemplate": pod_template(name, args, leader=False),
+            },
+        },
+    }
+
+
+def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
+    """The leader's pod template, which has the port and the probes, or the workers'."""
+    container = engine_pods.container(args, _environment(args, leader=leader))
+    if leader or args.launcher == "native":
+        container["args"] = list(args.engine_args)
+    if leader:
+        container["ports"] = [{"name": PORT_NAME, "containerPort": args.port}]
+        container |= engine_pods.probes(args, PORT_NAME)
+    role, role_labels = ("leader", args.leader_labels) if leader else ("worker", {})
+    return engine_pods.pod_template(name, args, container, role, role_labels)
+
+
+def _environment(args: RayLwsGroupArgs, *, leader: bool) -> list[Manifest]:
+    joining = {
+        "MODELSERVE_LAUNCHER": args.launcher,
+        "MODELSERVE_JOIN_SECONDS": str(args.limits.join_seconds),
+        "MODELSERVE_JOIN_PORT": str(fact("engines", args.launcher, "joinPort")),
+    }
+    # The label, not LWS_WORKER_INDEX: releases before 0.6 do not inject that variable.
+    place = {"MODELSERVE_POD_INDEX": f"metadata.labels['{_INDEX_LABEL}']"}
+    return engine_pods.environment(args, joining, place, leads=leader)
+
+
+class RayLwsGroup(pulumi.ComponentResource):
+    """Replicas of a model, each a leader and its workers. Ready when every replica answers /health."""
+
+    ready: pulumi.Output[str]
+    """The LeaderWorkerSet's id, known when the wait is over."""
+
+    def __init__(
+        self,
+        name: str,
+        args: RayLwsGroupArgs,
+        opts: pulumi.ResourceOptions | None = None,
+        hooks: pulumi.ResourceHookBinding | None = None,
+        *,
+        mounts: Sequence[pulumi.Resource] = (),
+    ) -> None:
+        """`mounts` are what the pods mount and what cannot be replaced while they do: the group is replaced with it."""
+        super().__init__("modelserve:serving:RayLwsGroup", name, {}, opts)
+        self.ready = engine_pods.register(self, name, args, leader_worker_set(name, args), hooks, mounts)
+        self.register_outputs({"ready": self.ready})

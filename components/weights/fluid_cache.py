@@ -1,0 +1,312 @@
+"""A model's files kept in the memory of cache workers by Fluid and JindoCache: Secret, Dataset, runtime, first load.
+
+Written for Fluid 1.0.8. Not here: Fluid's own installation (`cluster_addons`), how many workers a model needs
+(`planning.cache`), and looking at the cluster: whether a load that Fluid calls complete holds the whole model is asked
+of a callable that the stack's builder hands in.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+
+from components.cluster.credentials import KeyPair, key_secret
+from components.cluster.kubernetes import Manifest, kubernetes_object, labels
+from planning.cache import quota_problem
+from planning.catalog import fact
+from planning.problems import Problem, Refused
+
+API_VERSION = "data.fluid.io/v1alpha1"
+ATTEMPT = "modelserve.dev/attempt"
+"""Annotation of a DataLoad: which try it is, absent at the first."""
+LOADS = "modelserve.dev/loads"
+"""Annotation of a DataLoad: into how many workers it is to bring the model."""
+MOUNT = "modelserve.dev/mount"
+"""Annotation of the key's Secret: what the key opens."""
+# Foreground deletion lets the garbage collector take the runtime's parts away while its controller still shuts them
+# down (https://github.com/fluid-cloudnative/fluid/issues/775). Finalizers are waited for either way.
+_BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
+_KEYS = ("fs.oss.accessKeyId", "fs.oss.accessKeySecret")
+
+Shortfall = Callable[[], Awaitable[str | None] | str | None]
+"""Says what a complete load lacks, or None when it lacks nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FluidCacheArgs:
+    """`quota_gib` of a worker's memory `limit_gib` hold files, up to the share `high`; `cpu` is one worker's. The
+    workers must be ready within `ready_seconds`, the model loaded within `load_seconds`. `attempt` above 1 loads
+    anew. `pod_labels` go on every pod of the cache, `worker_annotations` on the workers too.
+
+    Raises Refused for sizes that JindoCache refuses or takes for something else.
+    """
+
+    stack: str
+    namespace: str
+    bucket: pulumi.Input[str]
+    endpoint: str
+    prefix: str
+    key: KeyPair
+    workers: int
+    quota_gib: int
+    limit_gib: int
+    cpu: int
+    high: float
+    low: float
+    ready_seconds: int
+    load_seconds: int
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    worker_annotations: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise Refused(
+                Problem("workers", str(self.workers), "a cache without workers holds nothing", "give 1 or more")
+            )
+        if wrong := quota_problem(self.quota_gib, self.limit_gib):
+            raise Refused(Problem("quota", f"{self.quota_gib} GiB", *wrong))
+        if not 0 < self.low < self.high <= 1:
+            why = f"marks low {self.low:g}, high {self.high:g} are not 0 < low < high <= 1"
+            raise Refused(Problem("low", f"{self.low:g}", why, "give marks in that order"))
+
+
+def secret_name(name: str) -> str:
+    """The Secret that the Dataset names."""
+    return f"{name}-cache-key"
+
+
+def secret(name: str, args: FluidCacheArgs) -> Manifest:
+    """The key as JindoCache spells it. Both halves in one Secret, the only one that it takes."""
+    values = dict(zip(_KEYS, (args.key.id, args.key.secret), strict=True))
+    made = key_secret(secret_name(name), args.stack, args.namespace, name, values)
+    return made | {"metadata": made["metadata"] | {"annotations": {MOUNT: _mount_point(args)}}}
+
+
+def _mount_point(args: FluidCacheArgs) -> pulumi.Output[str]:
+    return pulumi.Output.concat("oss://", args.bucket, f"/{args.prefix}/")
+
+
+def dataset(name: str, args: FluidCacheArgs) -> Manifest:
+    """What is cached: the model's prefix alone, at the volume's root. The bucket's root would put the files one prefix
+    deeper than the workload looks, and cache what else lies there."""
+    encrypted = [{"name": key, "valueFrom": {"secretKeyRef": {"name": secret_name(name), "key": key}}} for key in _KEYS]
+    return _fluid("Dataset", name, args) | {
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "placement": "Shared",
+            "mounts": [
+                {
+                    "name": name,
+                    "mountPoint": _mount_point(args),
+                    "path": "/",
+                    "options": {"fs.oss.endpoint": args.endpoint},
+                    "encryptOptions": encrypted,
+                }
+            ],
+        }
+    }
+
+
+def jindo_runtime(name: str, args: FluidCacheArgs) -> Manifest:
+    """The cache's pods, ready when every worker is: Fluid calls the Dataset Bound at the first, and a load begun then
+    would overflow it. Both numbers, because Fluid's status does not say which generation it is about."""
+    ready = [f"jsonpath={{.status.workerNumberReady}}={args.workers}", "jsonpath={.status.workerPhase}=Ready"]
+    master = fact("fluid", "fluid", "master")
+    worker_metadata: Manifest = {"labels": dict(args.pod_labels)}
+    if args.worker_annotations:
+        worker_metadata["annotations"] = dict(args.worker_annotations)
+    return _fluid("JindoRuntime", name, args, {"pulumi.com/waitFor": json.dumps(ready)}) | {
+        "spec": {
+            "replicas": args.workers,
+            "networkmode": "ContainerNetwork",  # Fluid's default is the node's own, which a serverless pod has not
+            "master": {
+                "podMetadata": {"labels": dict(args.pod_labels)},
+                "resources": _resources(master["cpu"], master["memoryGib"]),
+            },
+            "worker": {"podMetadata": worker_metadata, "resources": _resources(args.cpu, args.limit_gib)},
+            # No resources: Fluid puts this container into the model's pods, which are sold in steps.
+            "fuse": {"podMetadata": {"labels": dict(args.pod_labels)}},
+            "tieredstore": {
+                "levels": [
+                    {
+                        "mediumtype": "MEM",
+                        "path": "/dev/shm",
+                        "volumeType": "emptyDir",
+                        "quota": f"{args.quota_gib}Gi",
+                        "high": f"{args.high:g}",
+                        "low": f"{args.low:g}",
+                    }
+                ]
+            },
+        }
+    }
+
+
+def data_load(name: str, args: FluidCacheArgs) -> Manifest:
+    """The load of the whole model. It waits for either end; which of the two it was, the component looks at after."""
+    annotations = {
+        "pulumi.com/waitFor": "jsonpath={.status[?@ == 'Complete' || @ == 'Failed']}",
+        LOADS: f"workers={args.workers}",
+    }
+    if args.attempt > 1:
+        annotations[ATTEMPT] = str(args.attempt)
+    return _fluid("DataLoad", name, args, annotations) | {
+        "spec": {
+            "dataset": {"name": name, "namespace": args.namespace},
+            "loadMetadata": True,
+            "target": [{"path": "/", "replicas": 1}],
+            "podMetadata": {"labels": dict(args.pod_labels)},
+        }
+    }
+
+
+def failure(status: Mapping[str, Any] | None) -> str | None:
+    """Why a DataLoad with that status is no success, in Fluid's own words; None for a complete one, and for no status,
+    as a program without an engine has it."""
+    if not status or status.get("phase") == "Complete":
+        return None
+    said = [
+        ": ".join(text for text in (condition.get("reason"), condition.get("message")) if text)
+        for condition in status.get("conditions") or []
+        if condition.get("status") == "True"
+    ]
+    return f"Fluid calls the load {status.get('phase') or 'not begun'}" + (f" ({'; '.join(said)})" if any(said) else "")
+
+
+def _fluid(kind: str, name: str, args: FluidCacheArgs, annotations: Mapping[str, str] | None = None) -> Manifest:
+    limit = fact("fluid", "fluid", "nameLimit")
+    if len(name) > limit:
+        why = f"has {len(name)} characters, and Fluid's workers can be named by at most {limit}"
+        raise Refused(Problem("name", name, why, "take a shorter one"))
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": args.namespace,
+            "labels": labels(args.stack, name),
+            "annotations": {**_BACKGROUND, **(annotations or {})},
+        },
+    }
+
+
+def _resources(cpu: int, memory_gib: int) -> Manifest:
+    amounts = {"cpu": str(cpu), "memory": f"{memory_gib}Gi"}
+    return {"requests": amounts, "limits": dict(amounts)}
+
+
+class FluidCache(pulumi.ComponentResource):
+    """The model's files in the memory of cache workers, loaded once."""
+
+    claim: pulumi.Output[str]
+    """Name of the claim that Fluid makes, the Dataset's. Known when the whole model is loaded."""
+    parts: tuple[pulumi.Resource, ...]
+    """Key, Dataset and runtime, for the `replace_with` of whatever mounts the claim: none goes while a pod does."""
+
+    def __init__(
+        self,
+        name: str,
+        args: FluidCacheArgs,
+        opts: pulumi.ResourceOptions | None = None,
+        hooks: pulumi.ResourceHookBinding | None = None,
+        *,
+        runtime_hooks: pulumi.ResourceHookBinding | None = None,
+        shortfall: Shortfall | None = None,
+    ) -> None:
+        """`hooks` are the DataLoad's. `shortfall` is asked once Fluid calls the load complete."""
+        super().__init__("modelserve:weights:FluidCache", name, {}, opts)
+        # Merging opts would hand our depends_on and ignore_changes down to the parts.
+        key = kubernetes_object(
+            f"{name}-cache-key",
+            secret(name, args),
+            # Of what is replaced with one resource, the engine deletes in any order (it walks a map). The key goes
+            # first when the Dataset has to, and takes along what mounts the cache: then the Dataset has only its
+            # runtime to take, whose deletion Fluid holds up while anything mounts it.
+            pulumi.ResourceOptions(
+                parent=self, replace_on_changes=[f'metadata.annotations["{MOUNT}"]'], delete_before_replace=True
+            ),
+        )
+        files = kubernetes_object(
+            f"{name}-dataset",
+            dataset(name, args),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[key],
+                # The runtime mounts them once, when it is set up.
+                replace_on_changes=["spec.mounts"],
+                delete_before_replace=True,
+            ),
+        )
+        runtime = self._runtime(name, args, files, runtime_hooks)
+        self.parts = (key, files, runtime)
+        load = self._load(name, args, hooks)
+
+        async def whole(status: Mapping[str, Any] | None) -> str:
+            lacking = failure(status)
+            if lacking is None and shortfall is not None:
+                asked = shortfall()
+                lacking = await asked if inspect.isawaitable(asked) else asked
+            if lacking is not None:
+                raise pulumi.RunError(f"{name}: {lacking}")
+            return name
+
+        # In a preview the status is that of the load before.
+        self.claim = load.id.apply(lambda _: name) if pulumi.runtime.is_dry_run() else load.status.apply(whole)
+        self.register_outputs({"claim": self.claim})
+
+    def _runtime(
+        self,
+        name: str,
+        args: FluidCacheArgs,
+        files: pulumi.Resource,
+        hooks: pulumi.ResourceHookBinding | None,
+    ) -> pulumi.CustomResource:
+        ready_in = f"{args.ready_seconds}s"
+        return kubernetes_object(
+            f"{name}-runtime",
+            jindo_runtime(name, args),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[files],
+                hooks=hooks,
+                custom_timeouts=pulumi.CustomTimeouts(create=ready_in, update=ready_in),
+                # Fluid carries replicas and resources over to running pods; of the rest it takes no notice.
+                replace_on_changes=[
+                    "spec.networkmode",
+                    "spec.tieredstore",
+                    *(f"spec.{part}.podMetadata" for part in ("master", "worker", "fuse")),
+                ],
+                # A Dataset that goes takes its runtime along: Fluid makes it the owner.
+                replace_with=[files],
+                delete_before_replace=True,  # its name must be the Dataset's
+            ),
+        )
+
+    def _load(
+        self,
+        name: str,
+        args: FluidCacheArgs,
+        hooks: pulumi.ResourceHookBinding | None,
+    ) -> Any:
+        loaded_in = f"{args.load_seconds}s"
+        return kubernetes_object(
+            f"{name}-load",
+            # Named without a value, so that the live status comes back as an output.
+            data_load(name, args) | {"status": None},
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=self.parts,
+                hooks=hooks,
+                custom_timeouts=pulumi.CustomTimeouts(create=loaded_in, update=loaded_in),
+                # A load runs once; Fluid ignores what changes after its end.
+                replace_on_changes=["spec", *(f'metadata.annotations["{key}"]' for key in (ATTEMPT, LOADS))],
+                replace_with=list(self.parts),  # whose cache begins empty
+                delete_before_replace=True,
+            ),
+        )

@@ -1,0 +1,96 @@
+"""The bucket that holds a model's weights, and the two identities that may use them: one reads, one also writes.
+
+Owns which of them there are and what they are called; what a cloud needs for it is in `oss_bucket` and `tos_bucket`.
+Not the objects in the bucket (`model_sync`), nor the Secrets that carry the keys into a cluster (`credentials`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import pulumi
+
+from components.cluster.credentials import KeyPair
+from components.weights import oss_bucket, tos_bucket
+from planning.problems import Problem, Refused
+
+# Each cloud's module has the same functions and NAME_PATTERN.
+_STORES = {"acs": oss_bucket, "volcengine": tos_bucket}
+# Of a bucket's name in a user's: what a person recognises it by. The digest tells users apart.
+_NAME_LENGTH = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBucketArgs:
+    """One bucket and the part of it that one model owns.
+
+    `cloud` is acs (Alibaba Cloud's OSS) or volcengine (TOS). `prefix` is the key prefix of all models, without a slash
+    at either end. `create` false takes a bucket that is there and changes nothing of it. `keep` leaves bucket and
+    weights when the stack is destroyed. A key given as `reader` or `writer` is used as it is, else a user of the cloud
+    is made with a key of its own; `writes` false makes no writer. Uploads that nobody has completed after
+    `abort_upload_days` days are thrown away. Raises Refused for an unknown cloud, a name that is no bucket's and a
+    prefix with slashes at its ends.
+    """
+
+    stack: str
+    bucket: str
+    region: str
+    prefix: str
+    abort_upload_days: int
+    cloud: str = "acs"
+    create: bool = True
+    keep: bool = True
+    reader: KeyPair | None = None
+    writer: KeyPair | None = None
+    writes: bool = True
+
+    def __post_init__(self) -> None:
+        if self.cloud not in _STORES:
+            raise Refused(Problem("cloud", self.cloud, "has no buckets here", f"use {' or '.join(_STORES)}"))
+        if not re.fullmatch(_STORES[self.cloud].NAME_PATTERN, self.bucket):
+            instead = "write 3 to 63 lowercase letters, digits and hyphens, without a hyphen at either end"
+            raise Refused(Problem("bucket", self.bucket, "is no bucket name", instead))
+        if not self.prefix or self.prefix != self.prefix.strip("/"):
+            why = "is empty, or has a slash at an end"
+            raise Refused(Problem("prefix", self.prefix, why, "write one such as models/Qwen3-32B"))
+
+
+def access_policy(args: ModelBucketArgs, *, write: bool) -> str:
+    """The cloud's policy, JSON, of who reads (and writes) below the prefix and sees nothing else of the bucket."""
+    return _STORES[args.cloud].access_policy(args.bucket, args.prefix, write=write)
+
+
+def identity_name(args: ModelBucketArgs, role: str) -> str:
+    """The name of the user for `role`, and of its policy: one for each stack, bucket and prefix."""
+    digest = hashlib.sha256("\n".join((args.stack, args.bucket, args.prefix)).encode()).hexdigest()[:8]
+    return f"modelserve-{role}-{args.bucket[:_NAME_LENGTH]}-{digest}"
+
+
+class ModelBucket(pulumi.ComponentResource):
+    """The bucket, with one identity that reads and one that writes. Wants a provider of its cloud in `opts`.
+
+    `bucket` is its name once it exists and may be written to; `reader` and `writer` are keys that may be used then;
+    `endpoint` is the host that serves it over S3 inside its region, `native_endpoint` over the cloud's own protocol.
+    """
+
+    def __init__(self, name: str, args: ModelBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("modelserve:storage:ModelBucket", name, None, opts)
+        self._store = _STORES[args.cloud]
+        self.endpoint: str = self._store.endpoint(args.region)
+        self.native_endpoint: str = self._store.native_endpoint(args.region)
+        # A bucket that cannot be made, or not removed, leaves no identity behind.
+        self._after, self.bucket = self._find(name, args)
+        self.reader = args.reader or self._identity(name, args, "reader")
+        self.writer = args.writer or (self._identity(name, args, "writer") if args.writes else None)
+        self.register_outputs({"bucket": self.bucket, "endpoint": self.endpoint})
+
+    def _find(self, name: str, args: ModelBucketArgs) -> tuple[pulumi.Resource, pulumi.Output[str]]:
+        if not args.create:
+            return self._store.look_up(self, name, args.bucket)
+        return self._store.create(self, name, args.bucket, args.abort_upload_days, keep=args.keep)
+
+    def _identity(self, name: str, args: ModelBucketArgs, role: str) -> KeyPair:
+        policy = access_policy(args, write=role == "writer")
+        return self._store.identity(self, f"{name}-{role}", identity_name(args, role), policy, self._after)

@@ -1,0 +1,308 @@
+"""The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `config.weights`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from config.errors import rule
+from config.types import AddonRelease, Namespace, Positive, Region, Strict
+from planning import addons, aibrix_features
+from planning.catalog import fact
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
+    wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series
+    (`planning/catalog/clouds.json`), None where none are known.
+    """
+
+    cloud: str | None = None
+    series: str | None = None
+    pods: Mapping[str, Any] | None = None
+    secrets: frozenset[str] = frozenset()
+    lws: str | None = None
+    more_pods: Mapping[str, Any] | None = None
+    aibrix: str | None = None
+
+
+def surroundings(info: ValidationInfo) -> Surroundings:
+    """What a validator's section has around it."""
+    assert isinstance(info.context, Surroundings)
+    return info.context
+
+
+class LocalCloud(Strict):
+    """The rehearsal on this machine."""
+
+    kind: Literal["local"] = Field(description="the cloud: local is the rehearsal on this machine")
+    gpu: str = Field(
+        min_length=1,
+        description="the GPU by its catalog name, such as H20-96, or NAME:GIB with the "
+        "usable memory that the driver reports",
+    )
+
+    @property
+    def gpu_name(self) -> str:
+        """The GPU as the planner looks it up."""
+        return self.gpu
+
+
+class AcsCloud(Strict):
+    """Alibaba Cloud Container Compute Service."""
+
+    kind: Literal["acs"] = Field(description="the cloud: acs is Alibaba Cloud Container Compute Service")
+    region: Region = Field(description="the region of cluster and bucket, such as cn-hangzhou")
+    compute_class: Literal["gpu", "gpu-hpn"] = Field(
+        "gpu", description="the compute class of GPU pods; gpu-hpn runs on reserved nodes"
+    )
+    compute_qos: Literal["default", "best-effort"] = Field(
+        "default", validate_default=True, description="the quality of service; best-effort pods may be evicted"
+    )
+    gpu_series: str = Field(min_length=1, description="the GPU series as ACS calls it, such as GU8TF")
+    gpu: str | None = Field(
+        None,
+        min_length=1,
+        description="the GPU by its catalog name or NAME:GIB, where the catalog does not know the series",
+    )
+    rdma: bool = Field(False, description="true for the RDMA network between the pods of a replica")
+
+    @property
+    def gpu_name(self) -> str:
+        """The GPU as the planner looks it up: a series is an alias of one."""
+        return self.gpu or self.gpu_series
+
+    @field_validator("compute_qos")
+    @classmethod
+    def _reserved_nodes_are_not_evicted(cls, value: str, info: ValidationInfo) -> str:
+        if value == "best-effort" and info.data.get("compute_class") == "gpu-hpn":
+            raise rule(value, "gpu-hpn pods run on reserved nodes and have no other than default", "write default")
+        return value
+
+    @field_validator("gpu_series")
+    @classmethod
+    def _series_is_known(cls, value: str, info: ValidationInfo) -> str:
+        known = {**fact("clouds", "acs", "gpuPods"), **(surroundings(info).more_pods or {})}
+        if value not in known:
+            raise rule(
+                value,
+                "is a series that the catalog does not know",
+                f"write one of {', '.join(known)}, or describe it in modelserve:catalog.gpuPods.{value}",
+            )
+        return value
+
+    @field_validator("rdma")
+    @classmethod
+    def _series_has_rdma(cls, value: bool, info: ValidationInfo) -> bool:
+        pods = surroundings(info).pods
+        if value and pods and pods.get("rdma") is False:
+            raise rule(value, f"series {info.data.get('gpu_series')} has no RDMA network", "write false")
+        return value
+
+
+def gpu_node(instance_type: str) -> Mapping[str, Any] | None:
+    """What the catalog knows of Volcengine's GPU nodes of that type; None for nothing."""
+    return fact("clouds", "volcengine", "gpuNodes").get(instance_type)
+
+
+class VolcengineCloud(Strict):
+    """Volcengine Kubernetes Engine."""
+
+    kind: Literal["volcengine"] = Field(description="the cloud: volcengine is Volcengine Kubernetes Engine")
+    region: Region = Field(description="the region of cluster and bucket, such as cn-beijing")
+    instance_type: str = Field(min_length=1, description="the GPU nodes' type, such as ecs.ebmhpcpni3l.48xlarge")
+    gpu: str | None = Field(
+        None,
+        min_length=1,
+        validate_default=True,
+        description="the GPU by its catalog name or NAME:GIB, where the catalog does not know the instance type",
+    )
+    nodes: Positive | None = Field(None, description="the number of GPU nodes that there are; not judged if absent")
+    rdma: bool = Field(False, description="true for the RDMA network between the pods of a replica")
+    rdma_devices: Positive | None = Field(
+        None, description="the number of RDMA devices of each pod; one for each GPU if absent"
+    )
+
+    @property
+    def gpu_name(self) -> str:
+        """The GPU as the planner looks it up."""
+        known = gpu_node(self.instance_type)
+        return self.gpu or (known["gpu"] if known else self.instance_type)
+
+    @field_validator("gpu")
+    @classmethod
+    def _gpu_is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        given = info.data.get("instance_type")
+        if value is None and given is not None and gpu_node(given) is None:
+            known = ", ".join(fact("clouds", "volcengine", "gpuNodes"))
+            why = f"is missing: which GPUs {given} has is not in the catalog"
+            raise rule("", why, f"write the GPU's name, such as H20-96, or instanceType: one of {known}")
+        return value
+
+    @field_validator("rdma")
+    @classmethod
+    def _type_has_rdma(cls, value: bool, info: ValidationInfo) -> bool:
+        known = gpu_node(info.data.get("instance_type", ""))
+        if value and known and not known["rdmaGbitPerSecond"]:
+            raise rule(value, f"{info.data['instance_type']} has no RDMA network", "write false")
+        return value
+
+    @field_validator("rdma_devices")
+    @classmethod
+    def _only_with_rdma(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("rdma") is False:
+            raise rule(value, "rdma is false", "write rdma: true, or leave rdmaDevices out")
+        return value
+
+
+Cloud = Annotated[LocalCloud | AcsCloud | VolcengineCloud, Field(discriminator="kind")]
+
+
+class Cluster(Strict):
+    """The Kubernetes cluster, which is there before the stack and stays after it."""
+
+    context: str = Field(min_length=1, description="the kubeconfig's context, by name")
+    namespace: Namespace = Field("default", description="an existing namespace that takes every object of the stack")
+
+
+class AddonChoice(Strict):
+    """One add-on of the cluster."""
+
+    install: bool | Literal["adopt"] = Field(
+        True,
+        description="true installs its chart, false takes it as there, adopt takes over a release that is there",
+    )
+    version: AddonRelease | None = Field(
+        None, description="the add-on's release, in quotes: the one to install, or the one that is there"
+    )
+    chart_version: str | None = Field(
+        None, min_length=1, description="the chart's version, in quotes, where it is not the release's"
+    )
+    chart: str | None = Field(None, min_length=1, description="the chart: an oci:// or https:// URL, or a name in repo")
+    repo: str | None = Field(None, min_length=1, validate_default=True, description="the URL of the chart's repository")
+    namespace: Namespace | None = Field(None, description="the namespace of the release")
+    values: dict[str, Any] = Field({}, description="a map of further values of the chart")
+
+    @field_validator("repo")
+    @classmethod
+    def _helm_finds_the_chart(cls, value: str | None, info: ValidationInfo) -> str | None:
+        chart = info.data.get("chart")
+        if info.data.get("install") is not True or (chart is None and value is None):
+            return value
+        if chart is None:
+            raise rule(value, "the catalog's chart has an address of its own", "write chart too, or leave repo out")
+        if wrong := addons.chart_problem(chart, value):
+            raise rule(value or "", f"{chart} {wrong[0]}", wrong[1])
+        return value
+
+
+class Manifests(Strict):
+    """Where AIBrix's own manifests are read: https URLs or paths of files."""
+
+    core: str | None = Field(None, min_length=1, description="the URL or path of the core manifest")
+    crds: str | None = Field(None, min_length=1, description="the URL or path of the CRDs, where they are apart")
+    dependency: str | None = Field(None, min_length=1, description="the URL or path of the dependency manifest")
+
+
+class AibrixChoice(Strict):
+    """AIBrix, which runs fleets and routes to them."""
+
+    install: bool = Field(True, description="true installs it, false takes it as there")
+    version: AddonRelease | None = Field(
+        None,
+        validate_default=True,
+        description="AIBrix's release, in quotes: the one to install, or the one that is there",
+    )
+    registry: str | None = Field(None, min_length=1, description="the registry that all its images are pulled from")
+    images: dict[str, str] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
+    manifests: Manifests = Field(Manifests.model_construct(), description="a map with core, crds and dependency")
+    kuberay: Literal["aibrix", "none"] = Field(
+        "aibrix", description="aibrix installs its patched KubeRay; none where another KubeRay runs"
+    )
+    address: Literal["private", "public"] = Field(
+        "private", description="where the gateway's load balancer is reached: private is the cloud's network"
+    )
+    gateway_chart: str | None = Field(
+        None, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
+    )
+
+    @field_validator("version")
+    @classmethod
+    def _release_works(cls, value: str | None, info: ValidationInfo) -> str:
+        version = value or fact("clouds", "volcengine", "aibrix")
+        if problem := aibrix_features.version_problem(version):
+            raise rule(version, *problem)
+        return version
+
+    @field_validator("gateway_chart")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise rule(value, "is no whole address", "write an oci:// or https:// URL")
+        return value
+
+    @field_validator("address")
+    @classmethod
+    def _public_asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
+        if value == "public" and "apiKey" not in surroundings(info).secrets:
+            raise rule(
+                value,
+                "whoever reaches the address could use the GPUs: there is no API key",
+                "run: pulumi config set --secret modelserve:apiKey",
+            )
+        return value
+
+
+class Addons(Strict):
+    """What the cluster needs besides Kubernetes."""
+
+    charts: str | None = Field(
+        None,
+        description="where the add-ons' charts are, instead of at their makers: a folder of NAME-VERSION.tgz files, "
+        "an oci:// URL or an https:// repository",
+    )
+    lws: AddonChoice | None = Field(None, description="a map for LeaderWorkerSet")
+    fluid: AddonChoice | None = Field(None, description="a map for Fluid (ack-fluid on ACS)")
+    aibrix: AibrixChoice | None = Field(None, description="a map for AIBrix")
+
+    @field_validator("charts")
+    @classmethod
+    def _is_a_place(cls, value: str | None) -> str | None:
+        instead = "write a folder, an oci:// URL or an https:// repository"
+        if value is None:
+            return value
+        if not value.strip() or value != value.strip() or any(each.isspace() for each in value):
+            raise rule(value, "has blanks in it, or nothing else", instead)
+        if value.startswith("~"):
+            raise rule(value, "is a home folder, which differs from machine to machine", instead)
+        scheme, there, rest = value.partition("://")
+        if not there:
+            if ":" in value:
+                raise rule(value, "is neither a folder nor an address", instead)
+        elif scheme not in ("oci", "https"):
+            raise rule(value, f"is an address by {scheme}, which charts are not had by", instead)
+        elif not rest.strip("/") or rest.startswith("/"):
+            raise rule(value, "is an address without a host", instead)
+        elif "@" in rest or "?" in rest or "#" in rest:
+            raise rule(value, "has credentials or a query in it, which would be stored in plain text", instead)
+        return value
+
+
+class Monitoring(Strict):
+    """What lets Prometheus and Grafana see the engines."""
+
+    enabled: bool = Field(False, description="true makes a ServiceMonitor for each service")
+    labels: dict[str, str] = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
+    prometheus_namespace: Namespace | None = Field(
+        None, description="the namespace that your Prometheus runs in, so that it may reach engines behind a gateway"
+    )
+    interval_seconds: Positive = Field(30, description="seconds between two scrapes")
+    dashboard: bool = Field(True, description="true makes a ConfigMap with a dashboard for Grafana")
+    dashboard_namespace: Namespace | None = Field(
+        None, description="the namespace in which Grafana looks for dashboards; the stack's if absent"
+    )
+    dashboard_labels: dict[str, str] = Field(
+        {"grafana_dashboard": "1"}, description="a map of labels by which Grafana finds dashboards"
+    )

@@ -1,0 +1,127 @@
+"""The stack file's ways to a service: who reaches it, how requests are spread, and how many replicas there are when.
+
+Which of them a cloud, a gateway and a workload have together is judged in `config.services`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.alias_generators import to_camel
+
+from config.clouds import surroundings
+from config.errors import rule
+from config.types import AclId, Positive, Strict
+from planning import aibrix_features
+from planning.catalog import fact
+
+_LONGEST_REQUEST = fact("aibrix", "gateway", "requestSecondsMax")
+
+
+class Exposure(Strict):
+    """Who reaches a service from outside the cluster, by a load balancer."""
+
+    to: Literal["cluster", "private", "public"] = Field(
+        description="cluster for pods alone, private for the cloud's network, public for the internet"
+    )
+    allow_list: AclId | None = Field(
+        None, validate_default=True, description="the id of the access control list whose addresses alone get through"
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
+        if value != "cluster" and surroundings(info).cloud == "local":
+            raise rule(value, "the rehearsal has no load balancer of a cloud", "write cluster")
+        if value != "cluster" and "apiKey" not in surroundings(info).secrets:
+            raise rule(
+                value,
+                "whoever reaches the address could use the GPUs: there is no API key",
+                "run: pulumi config set --secret modelserve:apiKey",
+            )
+        return value
+
+    @field_validator("allow_list")
+    @classmethod
+    def _public_is_for_some(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("to") == "public":
+            raise rule(
+                "",
+                "is missing, and a public address is for everybody without it",
+                "write the id of an access control list",
+            )
+        return value
+
+
+class Routing(Strict):
+    """How the gateway treats a model's requests."""
+
+    request_seconds: Annotated[int, Field(ge=1, le=_LONGEST_REQUEST)] = Field(
+        3600, description="seconds that a whole request may take; reasoning answers take minutes"
+    )
+    strategy: str | None = Field(
+        None, min_length=1, description="how the gateway picks a replica; Kubernetes picks any if absent"
+    )
+
+    @field_validator("strategy")
+    @classmethod
+    def _the_release_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        version = surroundings(info).aibrix
+        if value is None or version is None:
+            return value
+        if problem := aibrix_features.strategy_problem(version, value):
+            raise rule(value, *problem)
+        if not aibrix_features.strategy_annotations(version, value):
+            header = aibrix_features.ROUTING_HEADER
+            why = f"AIBrix {version} takes a strategy from each request only, in its header {header}"
+            raise rule(value, why, "leave it out, and let clients send it")
+        return value
+
+
+class Autoscaling(Strict):
+    """Replicas by the load, between two bounds. It then owns their number."""
+
+    minimum: int = Field(1, description="the fewest replicas")
+    maximum: int = Field(description="the most replicas; each bills its GPUs from the moment it is asked for")
+    strategy: Literal["APA", "KPA", "HPA"] | None = Field(
+        None, description="AIBrix's algorithm; the one that acts on a share if absent"
+    )
+    target: float = Field(0.5, description="the share of the KV cache in use, between 0 and 1, that is aimed at")
+    cooldown_seconds: Positive | None = Field(
+        None, description="seconds without need before a replica goes; the cold start if absent"
+    )
+    schedules: tuple[dict[str, Any], ...] = Field(
+        (), strict=False, description="a list of bounds by time of day, where the release has them"
+    )
+
+    def problems(self, version: str, engine_version: str, seconds: int | None) -> list[tuple[str, object, str, str]]:
+        """What is wrong for these releases and a cold start of `seconds`: field, value, why, what to write instead."""
+        found = aibrix_features.scaler_problems(
+            version,
+            engine_version,
+            minimum=self.minimum,
+            maximum=self.maximum,
+            target=self.target,
+            cold_start_seconds=seconds,
+            cooldown_seconds=self.cooldown_seconds,
+            strategy=self.strategy,
+            schedules=self.schedules,
+        )
+        return [(to_camel(field), getattr(self, field, ""), why, instead) for field, why, instead in found]
+
+
+class Rollout(Strict):
+    """How a new version takes a fleet's place."""
+
+    strategy: Literal["Recreate", "RollingUpdate"] = Field(
+        "Recreate", description="Recreate ends all replicas first, RollingUpdate one after another"
+    )
+    max_surge: Annotated[int, Field(ge=0)] = Field(
+        0, description="replicas beyond the wanted number during an update; each needs GPUs of its own"
+    )
+
+    @field_validator("max_surge")
+    @classmethod
+    def _only_rolling_surges(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("strategy") == "Recreate":
+            raise rule(value, "Recreate starts nothing beside what runs", "write 0, or strategy: RollingUpdate")
+        return value

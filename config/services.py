@@ -1,0 +1,371 @@
+"""The stack file's services: engine, layout, resources, and the rules of each.
+
+A service's name and what joins services are judged in `config.stack`, whether it fits in `stacks.service_plans`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from config.clouds import surroundings
+from config.errors import refuse, rule
+from config.exposure import Autoscaling, Exposure, Rollout, Routing
+from config.types import AUTO, BinaryQuantity, ModelName, PinnedImage, Positive, Release, Strict, auto_schema, gibibytes
+from planning import addons, aibrix_features, flags, fleet
+from planning.catalog import fact
+
+# Labels by which a cloud places and bills pods; keys of the cloud section say them.
+_CLOUD_LABELS = ("alibabacloud.com/", "k8s.volcengine.com/", "vke.volcengine.com/", "model.aibrix.ai/", "ray.io/")
+_GPUS_DEFAULT = 8
+# Arguments that the program derives from other keys, and which key that is.
+_OWNED_FLAGS = {
+    "--served-model-name": "servedModelName",
+    "--port": "port",
+    "--model": "model",
+    "--tensor-parallel-size": "layout.tensor",
+    "-tp": "layout.tensor",
+    "--pipeline-parallel-size": "layout.pipeline",
+    "-pp": "layout.pipeline",
+    "--data-parallel-size": "replicas",
+    "-dp": "replicas",
+    "--max-model-len": "maxModelLen",
+    "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
+    "--distributed-executor-backend": "engine.launcher",
+    "--api-key": "the secret modelserve:apiKey",
+    "--host": "nothing: it listens on every address",
+    "--nnodes": "layout.nodes",
+    "-n": "layout.nodes",
+    "--node-rank": "engine.launcher",
+    "-r": "engine.launcher",
+    "--master-addr": "engine.launcher",
+    "--master-port": "engine.launcher",
+    "--headless": "engine.launcher",
+    "--reasoning-parser": "engine.reasoningParser",
+    "--enable-reasoning": "engine.reasoningParser",
+}
+
+
+class Engine(Strict):
+    """The inference engine in the image."""
+
+    image: PinnedImage = Field(description="the image, by tag or digest")
+    version: Release = Field(description="the vLLM release inside the image, in quotes")
+    launcher: Literal["ray", "native"] = Field(
+        "ray", description="what joins the nodes of one replica: ray, or vLLM itself (native)"
+    )
+    image_has_ray: bool = Field(
+        False, description="true where you put Ray into an image of a release that ships without it"
+    )
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1"
+    )
+    reasoning_parser: Annotated[str | None, AUTO] = Field(
+        None,
+        description="what splits reasoning from answers: a parser of vLLM, none, or auto for the model's own",
+        json_schema_extra=auto_schema,
+    )
+    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
+    env: dict[str, str] = Field({}, description="a map of further environment variables, text to text")
+
+    @field_validator("launcher")
+    @classmethod
+    def _engine_has_it(cls, value: str, info: ValidationInfo) -> str:
+        version = info.data.get("version")
+        if value == "native" and version and not flags.has("--nnodes", version):
+            raise rule(value, f"vLLM {version} joins nodes by Ray only", "write ray, or take a newer engine")
+        return value
+
+    @field_validator("extra_args")
+    @classmethod
+    def _engine_knows_them_and_no_key_of_ours_says_them(
+        cls, value: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
+        found: list[tuple[str, object, str, str]] = [
+            (
+                f"[{given.index}]",
+                given.spelling,
+                "is set by the program from another key",
+                f"use {_OWNED_FLAGS[given.spelling]}",
+            )
+            for given in flags.parse(value)
+            if given.spelling in _OWNED_FLAGS
+        ]
+        said = {index for index, *_ in found}
+        if "version" in info.data:
+            judged = flags.problems(value, info.data["version"], info.data.get("launcher"))
+            found += [(f"[{i}]", value[i], why, instead) for i, why, instead in judged if f"[{i}]" not in said]
+        refuse(*found)
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
+        refuse(
+            *[
+                (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
+                for name in value
+                if name.startswith(ours)
+            ]
+        )
+        return value
+
+
+class Layout(Strict):
+    """How one replica is cut over GPUs. tensor x pipeline = nodes x gpusPerNode."""
+
+    nodes: Positive = Field(description="the number of nodes (pods) of one replica")
+    gpus_per_node: Positive = Field(_GPUS_DEFAULT, description="the number of GPUs of each node")
+    pipeline: Positive = Field(description="the pipeline parallel size: stages that split the layers")
+    tensor: Positive = Field(description="the tensor parallel size: GPUs that split every layer")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.nodes * self.gpus_per_node
+
+    @field_validator("gpus_per_node")
+    @classmethod
+    def _a_pod_has_so_many(cls, value: int, info: ValidationInfo) -> int:
+        around = surroundings(info)
+        allowed = around.pods.get("gpus") if around.pods else None
+        if allowed and value not in allowed:
+            whose = f"series {around.series} of {around.cloud}" if around.series else around.cloud
+            raise rule(value, f"{whose} has no pod of {value} GPUs", f"write one of {', '.join(map(str, allowed))}")
+        return value
+
+    @field_validator("tensor")
+    @classmethod
+    def _ranks_fill_the_gpus(cls, tensor: int, info: ValidationInfo) -> int:
+        if not {"nodes", "gpus_per_node", "pipeline"} <= info.data.keys():
+            return tensor
+        nodes, per_node, pipeline = (info.data[key] for key in ("nodes", "gpus_per_node", "pipeline"))
+        ranks, gpus = tensor * pipeline, nodes * per_node
+        if ranks != gpus:
+            stages, rest = divmod(gpus, tensor)
+            instead = f"write pipeline: {stages}" if not rest else f"write tensor: {per_node}, pipeline: {nodes}"
+            raise rule(
+                tensor,
+                f"tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but nodes {nodes} x "
+                f"gpusPerNode {per_node} = {gpus} GPUs",
+                f"{instead}, or change nodes",
+            )
+        return tensor
+
+
+class Resources(Strict):
+    """What each pod of a replica requests, which is also its limit."""
+
+    cpu: Positive = Field(description="whole CPUs of each pod, such as 64")
+    memory: BinaryQuantity = Field(description="memory of each pod, such as 512Gi")
+    shm: BinaryQuantity = Field(
+        "32Gi", validate_default=True, description="size of /dev/shm, such as 32Gi; it is part of memory"
+    )
+    ephemeral_storage: BinaryQuantity | None = Field(None, description="scratch disk of each pod, such as 30Gi")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_value_for_both(cls, given: Any) -> Any:
+        if isinstance(given, dict) and {"requests", "limits"} & given.keys():
+            raise rule(
+                given,
+                "requests and limits are one here: pods with GPUs are Guaranteed, a cloud would raise the lower one",
+                "write cpu and memory",
+            )
+        return given
+
+    @field_validator("memory")
+    @classmethod
+    def _the_series_has_such_pods(cls, value: str, info: ValidationInfo) -> str:
+        shapes, cpu, series = (
+            (surroundings(info).pods or {}).get("memoryGib"),
+            info.data.get("cpu"),
+            surroundings(info).series,
+        )
+        if not shapes or cpu is None:
+            return value
+        if str(cpu) not in shapes:
+            raise rule(
+                f"cpu {cpu}",
+                f"series {series} has no pod of {cpu} vCPU, and a shape between two is refused or billed as the larger",
+                f"write cpu: one of {', '.join(shapes)}",
+            )
+        if gibibytes(value) not in shapes[str(cpu)]:
+            raise rule(
+                value,
+                f"series {series} has no pod of {cpu} vCPU with that memory, and it would be billed as the next larger",
+                f"write one of {', '.join(f'{gib}Gi' for gib in shapes[str(cpu)])}",
+            )
+        return value
+
+    @field_validator("ephemeral_storage")
+    @classmethod
+    def _the_series_has_such_disks(cls, value: str | None, info: ValidationInfo) -> str | None:
+        most = (surroundings(info).pods or {}).get("ephemeralGib")
+        if value and most and gibibytes(value) > most:
+            raise rule(
+                value, f"a pod of series {surroundings(info).series} has at most {most}Gi", f"write at most {most}Gi"
+            )
+        return value
+
+    @field_validator("shm")
+    @classmethod
+    def _shm_is_part_of_memory(cls, value: str, info: ValidationInfo) -> str:
+        memory = info.data.get("memory")
+        if memory and gibibytes(value) >= gibibytes(memory):
+            raise rule(value, f"/dev/shm is counted in the pod's memory of {memory}", "write less than memory")
+        return value
+
+
+class Service(Strict):
+    """One model under one name."""
+
+    model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
+    served_model_name: str | None = Field(
+        None, min_length=1, description="the model's name in requests; the service's name if absent"
+    )
+    engine: Engine = Field(description="a map with image and version")
+    layout: Annotated[Layout | None, AUTO] = Field(
+        None,
+        description="a map with nodes, tensor and pipeline, or auto for the cheapest layout that fits",
+        json_schema_extra=auto_schema,
+    )
+    resources: Resources = Field(description="a map with cpu and memory")
+    startup_seconds: Positive | None = Field(
+        None, description="seconds of a cold start, from pod to first answer, where you know better than the plan"
+    )
+    max_model_len: Annotated[Positive | None, AUTO] = Field(
+        None,
+        description="the longest context in tokens, or auto for the longest that fits",
+        json_schema_extra=auto_schema,
+    )
+    unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
+    replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
+    workload: Annotated[Literal["lws", "fleet"] | None, AUTO] = Field(
+        None,
+        validate_default=True,
+        description="lws is a LeaderWorkerSet, fleet a RayClusterFleet of AIBrix; auto for the cloud's usual one",
+        json_schema_extra=auto_schema,
+    )
+    gateway: Annotated[Literal["aibrix", "none"] | None, AUTO] = Field(
+        None,
+        validate_default=True,
+        description="aibrix routes through its gateway, none serves by a Service alone; auto for aibrix before fleets",
+        json_schema_extra=auto_schema,
+    )
+    routing: Routing = Field(Routing.model_construct(), description="a map with requestSeconds")
+    autoscaling: Autoscaling | None = Field(None, description="a map with maximum; replicas stay fixed without it")
+    rollout: Rollout = Field(Rollout.model_construct(), description="a map with strategy")
+    port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
+    expose: Exposure = Field(Exposure.model_construct(to="cluster", allow_list=None), description="a map with to")
+    readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
+    startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
+        "LeaderCreated", description="when a group's workers are created"
+    )
+    restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
+        "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
+    )
+    pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
+    pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
+
+    @property
+    def first_replicas(self) -> int:
+        """How many replicas there are at first, and always where nothing scales them."""
+        return self.autoscaling.minimum if self.autoscaling else self.replicas
+
+    @field_validator("workload")
+    @classmethod
+    def _the_cloud_runs_it(cls, value: str | None, info: ValidationInfo) -> str:
+        cloud = surroundings(info).cloud
+        usual = "fleet" if cloud == "volcengine" else "lws"
+        if value == "fleet" and cloud in ("acs", "local"):
+            raise rule(value, f"AIBrix, which runs fleets, is not installed on {cloud}", "write lws")
+        launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
+        if (value or usual) == "fleet" and launcher == "native":
+            raise rule(value or "auto", "a fleet is a Ray cluster", "write lws, or engine.launcher: ray")
+        return value or usual
+
+    @field_validator("gateway")
+    @classmethod
+    def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str:
+        workload, around = info.data.get("workload"), surroundings(info)
+        if value == "aibrix" and around.cloud in ("acs", "local"):
+            raise rule(value, f"AIBrix is not installed on {around.cloud}", "write none")
+        problem = aibrix_features.lws_problem(around.aibrix) if around.aibrix and workload == "lws" else None
+        if value == "aibrix" and problem:
+            raise rule(value, *problem)
+        return value or ("aibrix" if workload == "fleet" and around.cloud == "volcengine" else "none")
+
+    @field_validator("autoscaling")
+    @classmethod
+    def _the_release_scales_so(cls, value: Autoscaling | None, info: ValidationInfo) -> Autoscaling | None:
+        around, engine = surroundings(info), info.data.get("engine")
+        if value is None:
+            return None
+        kind = {"fleet": "RayClusterFleet"}.get(info.data.get("workload") or "", "LeaderWorkerSet")
+        if around.aibrix and (problem := aibrix_features.target_problem(around.aibrix, kind)):
+            raise rule("", *problem)
+        if info.data.get("replicas", 1) != 1:
+            raise rule("", "the number of replicas is the autoscaler's alone", "write minimum, and leave replicas out")
+        if around.aibrix and engine:
+            found = value.problems(around.aibrix, engine.version, None)
+            refuse(*[(f".{key}", had, why, instead) for key, had, why, instead in found])
+        return value
+
+    @field_validator("port")
+    @classmethod
+    def _port_is_free(cls, value: int, info: ValidationInfo) -> int:
+        cloud = surroundings(info).cloud
+        reserved = fact("clouds", cloud, "reservedPorts") if cloud else {}
+        launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
+        taken = {
+            **{port: f"{cloud} reserves it for {what}" for port, what in reserved.items()},
+            **{port: f"the same pod uses it for {what}" for port, what in fact("engines", launcher, "ports").items()},
+        }
+        if str(value) in taken:
+            raise rule(value, taken[str(value)], "write 8000")
+        if info.data.get("workload") == "fleet" and (problem := fleet.ray_port(value)):
+            raise rule(value, *problem)
+        version = surroundings(info).aibrix if info.data.get("gateway") == "aibrix" else None
+        if version and (problem := aibrix_features.port_problem(version, value)):
+            raise rule(value, *problem)
+        return value
+
+    @field_validator("startup_policy")
+    @classmethod
+    def _group_can_start(cls, value: str, info: ValidationInfo) -> str:
+        if value == "LeaderReady" and info.data.get("readiness_probe"):
+            raise rule(
+                value,
+                "workers would wait for a leader whose readiness probe passes only when the workers have "
+                "joined: a deadlock",
+                "write LeaderCreated",
+            )
+        return value
+
+    @field_validator("restart_policy")
+    @classmethod
+    def _lws_has_it(cls, value: str, info: ValidationInfo) -> str:
+        lws = surroundings(info).lws
+        if value == "RecreateGroupAfterStart" and lws and not addons.has("lws", lws, value):
+            raise rule(value, f"LeaderWorkerSet {lws} does not know it", "write RecreateGroupOnPodRestart")
+        return value
+
+    @field_validator("pod_labels", "pod_annotations")
+    @classmethod
+    def _owned_by_us(cls, value: dict[str, str]) -> dict[str, str]:
+        owners = (
+            "leaderworkerset.sigs.k8s.io/",
+            "pulumi.com/",
+            "modelserve.dev/",
+            "app.kubernetes.io/",
+            *_CLOUD_LABELS,
+        )
+        refuse(
+            *[
+                (f".{key}", given, "is set by the program or its controllers", "leave it out")
+                for key, given in value.items()
+                if key.startswith(owners)
+            ]
+        )
+        return value

@@ -1,0 +1,314 @@
+"""The stack file's sections on weights: where they come from, how they get there, and what caches them."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from config.clouds import surroundings
+from config.errors import refuse, rule
+from config.types import (
+    AUTO,
+    BinaryQuantity,
+    BucketName,
+    ClaimName,
+    NodePath,
+    Positive,
+    Region,
+    RelativePath,
+    Strict,
+    Url,
+    WholeGib,
+    auto_schema,
+    gibibytes,
+)
+from planning import origins
+from planning.catalog import fact
+
+# Kubernetes writes 1024Gi as 1Ti, which Fluid does not convert for Jindo.
+_TEBI = 1024
+FOREIGN = ("s3", "gcs")
+"""Stores of other clouds, whose buckets can be read."""
+# Which sources a cloud's builder can serve, and what its own buckets are called.
+_SOURCES = {"local": ("pvc",), "acs": ("pvc", "bucket"), "volcengine": ("bucket", "huggingface", "nvme", "pvc")}
+_STORES = {"acs": "oss", "volcengine": "tos"}
+_READS = {"acs": ("volume", "stream"), "volcengine": ("download", "stream")}
+
+
+def _served_here(value: str, info: ValidationInfo) -> str:
+    """A rule of every `source`."""
+    cloud = surroundings(info).cloud
+    if cloud and value not in _SOURCES[cloud]:
+        why = (
+            "the rehearsal's local stack has no cloud with buckets" if cloud == "local" else f"{cloud} has no such way"
+        )
+        others = "pvc, or another cloud.kind" if cloud == "local" else " or ".join(_SOURCES[cloud])
+        raise rule(value, why, f"write {others}")
+    return value
+
+
+def _have_owners(value: dict[str, str]) -> dict[str, str]:
+    refuse(
+        *[(f".{model}", name, *wrong) for model, name in value.items() if (wrong := origins.repository_problem(name))]
+    )
+    return value
+
+
+Repositories = Annotated[dict[str, str], AfterValidator(_have_owners)]
+
+
+class ClaimToMake(Strict):
+    """A claim that the stack makes."""
+
+    storage_class: ClaimName = Field(description="the storage class, one whose volumes many nodes can mount")
+    size: WholeGib = Field(description="the volume's size, such as 2Ti; it holds every model of the stack")
+    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = Field(
+        "ReadWriteMany", description="how nodes may mount it; ReadWriteOnce is for one node"
+    )
+    keep: bool = Field(True, description="true protects the claim: a destroy leaves it, and its weights, in place")
+
+
+class Bucket(Strict):
+    """The bucket with the weights."""
+
+    name: BucketName = Field(description="the bucket's name, of which the whole cloud has only one")
+    store: Literal["oss", "tos", "s3", "gcs"] | None = Field(
+        None, validate_default=True, description="whose bucket it is; the cloud's own if absent"
+    )
+    region: Region | None = Field(None, description="the bucket's region, where it is not the cloud's")
+    endpoint: Url | None = Field(
+        None, validate_default=True, description="the https URL of an S3 store, where it is not the usual one"
+    )
+    create: bool = Field(True, description="true where this stack makes the bucket, false where it is there")
+    keep: bool = Field(True, description="true protects the bucket: a destroy leaves it, and its weights, in place")
+
+    @field_validator("store")
+    @classmethod
+    def _the_cloud_reads_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        own = _STORES.get(surroundings(info).cloud or "")
+        if value is None or own is None:
+            return own
+        if value != own and (surroundings(info).cloud != "volcengine" or value == "oss"):
+            raise rule(value, f"{surroundings(info).cloud} reads its own buckets", f"write {own}, or leave it out")
+        if value != own and "accessKey" not in surroundings(info).secrets:
+            why = "no identity can be made there, and there is no key"
+            raise rule(value, why, "run: pulumi config set --secret modelserve:accessKey, and secretKey")
+        return value
+
+    @field_validator("region")
+    @classmethod
+    def _foreign_stores_have_theirs(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("store") == _STORES.get(surroundings(info).cloud or ""):
+            raise rule(value, "the cloud's own bucket is in the cloud's region", "leave it out")
+        return value
+
+    @field_validator("create")
+    @classmethod
+    def _only_its_own_are_made(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("store") in FOREIGN:
+            raise rule(value, f"this cloud cannot make a bucket of {info.data['store']}", "write false")
+        return value
+
+
+class Sync(Strict):
+    """How the bucket is filled, once."""
+
+    from_: str = Field(
+        alias="from", description="modelscope, huggingface, or the https URL of a mirror that speaks Hugging Face's API"
+    )
+    revision: str | None = Field(
+        None, min_length=1, description="branch, tag or commit; the hub's main branch if absent"
+    )
+    repositories: Repositories = Field(
+        {}, description="a map of model to repository with owner, for models whose owner the catalog does not know"
+    )
+    gbit_per_second: float | None = Field(
+        None, gt=0, description="what the way from the hub into the bucket carries, in Gbit/s"
+    )
+    tool_image: str | None = Field(None, min_length=1, description="an image with rclone, such as your mirror of it")
+    python_image: str | None = Field(None, min_length=1, description="an image with Python, such as your mirror of it")
+
+    @field_validator("from_")
+    @classmethod
+    def _is_a_hub(cls, value: str) -> str:
+        if wrong := origins.hub_problem(value):
+            raise rule("" if "@" in value else value, *wrong)
+        return value
+
+
+class PvcWeights(Strict):
+    """Weights on a volume."""
+
+    source: Literal["pvc"] = Field(description="where weights come from: pvc is a claim")
+    claim: ClaimName = Field(description="the name of the PersistentVolumeClaim that holds the weights")
+    prefix: RelativePath = Field("models", description="the folder that holds one folder a model")
+    create: ClaimToMake | None = Field(
+        None, description="a map with storageClass and size; the claim is there if absent"
+    )
+    sync: Sync | None = Field(
+        None, validate_default=True, description="a map with from: what fills the volume; it is full without it"
+    )
+    gbit_per_second: float | None = Field(
+        None, gt=0, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
+    )
+
+    _source = field_validator("source")(_served_here)
+
+    @field_validator("sync")
+    @classmethod
+    def _the_cloud_fills_it(cls, value: Sync | None, info: ValidationInfo) -> Sync | None:
+        if value is not None and surroundings(info).cloud in ("local", "acs"):
+            raise rule("", f"{surroundings(info).cloud} fills buckets only", "leave it out, or write source: bucket")
+        if value is None and info.data.get("create") is not None:
+            raise rule("", "is missing, and a claim that the stack makes is empty", "write a map with from")
+        return value
+
+
+class Download(Strict):
+    """How each pod copies its weights before the engine starts."""
+
+    threads: Positive = Field(16, description="the number of parallel downloads of a pod")
+    suffixes: tuple[str, ...] = Field(
+        ("json", "safetensors", "py"), strict=False, min_length=1, description="a list of the file endings to copy"
+    )
+    node_path: NodePath | None = Field(
+        None, description="a folder on a mounted disk of the node that keeps the files; scratch of the pod if absent"
+    )
+    image: str | None = Field(None, min_length=1, description="the downloader's image, such as your mirror of it")
+
+    @field_validator("suffixes")
+    @classmethod
+    def _end_names_of_files(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        judged = [(f"[{i}]", suffix, origins.suffix_problem(suffix)) for i, suffix in enumerate(value)]
+        refuse(*[(below, suffix, *wrong) for below, suffix, wrong in judged if wrong])
+        return value
+
+
+class BucketWeights(Strict):
+    """Weights in a bucket."""
+
+    source: Literal["bucket"] = Field(description="where weights come from: bucket is one of the cloud")
+    bucket: Bucket = Field(description="a map with name")
+    prefix: RelativePath = Field("models", description="the key prefix that holds one folder a model")
+    read: Annotated[Literal["volume", "stream", "download"] | None, AUTO] = Field(
+        None,
+        validate_default=True,
+        description="volume mounts the bucket or its cache; stream lets vLLM read the bucket itself; "
+        "download copies it to each pod first; auto for the cloud's usual way",
+        json_schema_extra=auto_schema,
+    )
+    download: Download = Field(Download.model_construct(), description="a map for read: download")
+    sync: Sync | None = Field(None, description="a map with from; without it the bucket is taken as filled")
+    gbit_per_second: float | None = Field(
+        None, gt=0, description="what all nodes together may read, in Gbit/s; the region's quota if absent"
+    )
+
+    _source = field_validator("source")(_served_here)
+
+    @field_validator("read")
+    @classmethod
+    def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        ways = _READS.get(surroundings(info).cloud or "")
+        if value is None or ways is None:
+            return value or (ways[0] if ways else None)
+        if value not in ways:
+            raise rule(value, f"{surroundings(info).cloud} has no such way", f"write {' or '.join(ways)}")
+        return value
+
+
+class HuggingfaceWeights(Strict):
+    """Weights that each pod's engine downloads from the hub."""
+
+    source: Literal["huggingface"] = Field(description="where weights come from: huggingface is the hub itself")
+    endpoint: Url = Field("https://huggingface.co", description="the hub's https URL, or a mirror's")
+    revision: str | None = Field(
+        None, min_length=1, description="branch, tag or commit; the hub's main branch if absent"
+    )
+    repositories: Repositories = Field(
+        {}, description="a map of model to repository with owner, for models whose owner the catalog does not know"
+    )
+    gbit_per_second: float | None = Field(None, gt=0, description="what all nodes together get from the hub, in Gbit/s")
+
+    _source = field_validator("source")(_served_here)
+
+
+class NvmeWeights(Strict):
+    """Weights on each node's own disk."""
+
+    source: Literal["nvme"] = Field(description="where weights come from: nvme is a disk of each node")
+    path: NodePath = Field(description="a folder on the mounted disk, such as /mnt/nvme0/models")
+    bucket: Bucket | None = Field(None, description="a map with name: what fills the disks; they are full without it")
+    prefix: RelativePath = Field("models", description="the key prefix in the bucket that holds one folder a model")
+    sync: Sync | None = Field(None, description="a map with from: what fills the bucket")
+    gbit_per_second: float | None = Field(
+        None, gt=0, description="what all nodes together may read from the bucket, in Gbit/s; the quota if absent"
+    )
+
+    _source = field_validator("source")(_served_here)
+
+    @field_validator("sync")
+    @classmethod
+    def _fills_a_bucket(cls, value: Sync | None, info: ValidationInfo) -> Sync | None:
+        if value is not None and info.data.get("bucket") is None:
+            raise rule("", "there is no bucket to fill", "write weights.bucket, or leave sync out")
+        return value
+
+
+Weights = Annotated[PvcWeights | BucketWeights | HuggingfaceWeights | NvmeWeights, Field(discriminator="source")]
+
+
+class Cache(Strict):
+    """What keeps weights near the nodes while the stack is up."""
+
+    engine: Literal["fluid", "none"] = Field(
+        "none", description="fluid keeps them in worker pods; none mounts the bucket"
+    )
+    workers: Annotated[Positive | None, AUTO] = Field(
+        None,
+        description="the number of cache workers, or auto for what the model needs",
+        json_schema_extra=auto_schema,
+    )
+    cpu: Positive | None = Field(
+        None, description="whole CPUs of each worker; the largest pod without a ticket if absent"
+    )
+    memory: WholeGib | None = Field(None, description="memory of each worker, such as 128Gi")
+    quota: BinaryQuantity | None = Field(None, description="what each worker may hold, such as 120Gi")
+    high: float | None = Field(None, gt=0, le=1, description="the filling at which a worker evicts, between 0 and 1")
+    low: float | None = Field(None, gt=0, le=1, description="the filling down to which it evicts, below high")
+
+    @field_validator("engine")
+    @classmethod
+    def _the_cloud_has_it(cls, value: str, info: ValidationInfo) -> str:
+        cloud = surroundings(info).cloud
+        if value == "fluid" and cloud not in ("acs", None):
+            here = "the rehearsal's local stack reads a volume that is there" if cloud == "local" else "it is ACS's"
+            raise rule(value, here, "write none")
+        return value
+
+    @field_validator("quota")
+    @classmethod
+    def _quota_leaves_room(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        memory = info.data.get("memory") or f"{fact('clouds', 'acs', 'cacheWorker')['memoryGib']}Gi"
+        most = int(gibibytes(memory) * fact("startup", "cache", "quotaOfLimit"))
+        if not value.endswith("Gi") or int(value[:-2]) % _TEBI == 0:
+            raise rule(
+                value,
+                "Kubernetes would write it as Ti, and Fluid converts only Gi for Jindo",
+                f"write whole Gi that are no multiple of {_TEBI}, such as {most}Gi",
+            )
+        if gibibytes(value) > most:
+            raise rule(
+                value,
+                f"a worker of {memory} needs the rest for itself and the pod's overhead",
+                f"write at most {most}Gi, or more memory",
+            )
+        return value
+
+    @field_validator("low")
+    @classmethod
+    def _low_is_below_high(cls, value: float | None, info: ValidationInfo) -> float | None:
+        high = info.data.get("high") or fact("startup", "cache", "highWatermark")
+        if value is not None and value >= high:
+            raise rule(value, f"eviction starts at {high:g} and must end below it", f"write less than {high:g}")
+        return value

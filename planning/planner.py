@@ -1,0 +1,307 @@
+"""One plan from one request: layout, memory, start-up, cost, and the reasons, as data and as JSON.
+
+The JSON's names are an interface: scripts read them. Adding a name is fine, renaming one is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from planning import choose, cost, engine, gpus, models, startup
+from planning.cache import CachePlan, CacheSize, HostPlan, cache, host
+from planning.layout import Layout, below_one
+from planning.memory import Fit, Request, Stage, kv_bytes
+from planning.problems import PlanError, Problem
+from planning.units import GIB
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What to plan, in words. `tensor` or `pipeline` None: the planner picks the layout; `nodes` None: their number.
+
+    `max_model_len` None is the longest context that fits. `other_models`: what to give for a model that the
+    catalog does not know.
+    """
+
+    model: str
+    gpu: str
+    gpus_per_node: int = 8
+    nodes: int | None = None
+    tensor: int | None = None
+    pipeline: int | None = None
+    data: int = 1
+    expert_parallel: bool = False
+    context: int = 1
+    utilization: float | None = None
+    max_model_len: int | None = None
+    engine_version: str | None = None
+    kv_dtype: str = "auto"
+    eager: bool = False
+    speculative: bool = False
+    batched_tokens: int | None = None
+    sequences: int | None = None
+    supply: startup.Supply = startup.Supply()
+    prices: cost.Prices = cost.Prices()
+    replicas: int = 1
+    most_replicas: int | None = None
+    memory_gib: float | None = None
+    cache_size: CacheSize = CacheSize()
+    more_models: models.Facts | None = None
+    other_models: str = models.CONFIG
+    more_gpus: models.Facts | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer. `fits` is both verdicts of `fit`; `alternatives` are the nearest layouts that fit."""
+
+    request: Request
+    fit: Fit
+    reasons: tuple[str, ...]
+    alternatives: tuple[choose.Choice, ...]
+    startup: startup.Startup
+    cost: cost.Cost
+    host: HostPlan
+    cache: CachePlan | None
+    file_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the layout holds the context and starts."""
+        return self.fit.fits
+
+    @property
+    def misfit(self) -> str:
+        """Of a plan that does not fit: why, with its arithmetic."""
+        return _start_line(self.request, self.fit) if self.fit.kv_fits else _kv_line(self.request, self.fit)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan under the names that scripts read. Memory in GiB per GPU, time in seconds."""
+        layout, fit = self.request.layout, self.fit
+        return {
+            "fits": fit.fits,
+            "kv_fits": fit.kv_fits,
+            "starts": fit.starts,
+            "model": self.request.model.name,
+            "gpu": self.request.gpu.name,
+            "usable_gib": self.request.gpu.usable_gib,
+            "engine_version": self.request.engine.version,
+            "utilization": self.request.share,
+            "layout": {
+                "nodes": layout.nodes,
+                "gpus_per_node": layout.gpus_per_node,
+                "tensor": layout.tensor,
+                "pipeline": layout.pipeline,
+                "data": layout.data,
+                "expert_parallel": layout.expert_parallel,
+            },
+            "stages": [_stage(s) for s in fit.stages],
+            "kv_tokens": fit.kv_tokens,
+            "kv_tokens_all": fit.kv_tokens * layout.data,
+            "max_model_len": fit.max_model_len,
+            "max_concurrency": round(fit.max_concurrency, 2),
+            "reasons": list(self.reasons),
+            "alternatives": [choice.to_json() for choice in self.alternatives],
+            "startup": {
+                "steps": [_step(s) for s in self.startup.steps],
+                "first_token_seconds": round(self.startup.first_token_seconds, 1),
+                "floor_seconds": round(self.startup.floor_seconds, 1),
+            },
+            "host": {
+                "read_gib": round(self.host.read_gib, 1),
+                "shm_gib": self.host.shm_gib,
+                "ephemeral_gib": round(self.host.ephemeral_gib, 1),
+                "page_cache_holds": self.host.page_cache_holds,
+            },
+            "cache": None
+            if self.cache is None
+            else {
+                "workers": self.cache.workers,
+                "quota_gib": self.cache.quota_gib,
+                "limit_gib": self.cache.limit_gib,
+                "usable_gib": round(self.cache.usable_gib, 1),
+                "gbit_per_second": self.cache.gbit_per_second,
+            },
+            "cost": {
+                "per_hour": self.cost.per_hour,
+                "most_per_hour": self.cost.most_per_hour,
+                "kept_per_hour": self.cost.kept_per_hour,
+                "cold_start": self.cost.cold_start,
+                "currency": self.cost.currency,
+                "as_of": self.cost.as_of,
+            },
+        }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {
+        "layers": stage.layers,
+        "weights_gib": round(stage.weights_gib, 3),
+        "overhead_gib": round(stage.overhead, 3),
+        "kv_gib": round(stage.kv, 3),
+        "budget_gib": round(stage.budget, 3),
+        "non_torch_gib": round(stage.non_torch, 3),
+        "activation_gib": round(stage.activation, 3),
+        "graphs_gib": round(stage.graphs, 3),
+        "graphs_in_budget": stage.graphs_in_budget,
+        "peak_gib": round(stage.peak, 3),
+    }
+
+
+def _step(step: startup.Step) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "seconds": round(step.seconds, 1),
+        "bytes": step.bytes,
+        "source": step.source,
+        "start_seconds": round(step.start, 1),
+        "floor_seconds": round(step.floor, 1),
+    }
+
+
+def plan(ask: Ask) -> Plan:
+    """The plan of `ask`. Raises PlanError with every rule that it breaks, and the nearest layouts that break none."""
+    request = _request(ask)
+    prices = cost.checked(ask.prices)
+    # What is wrong whatever the layout must not be reported as «no layout fits».
+    if wrong := choose.wrong_anywhere(request, ask.max_model_len):
+        raise PlanError(*wrong)
+    if ask.tensor is None or ask.pipeline is None:
+        chosen = choose.cheapest(request, ask.max_model_len, ask.nodes)
+        request, fit = replace(request, layout=chosen.layout), chosen.fit
+    elif broken := choose.refusals(request, ask.max_model_len):
+        raise PlanError(*broken, alternatives=choose.alternatives(request, ask.max_model_len))
+    else:
+        fit = choose.fit(request, ask.max_model_len)
+    others = () if fit.fits else tuple(choose.alternatives(request, ask.max_model_len))
+    supply, cached = ask.supply, None
+    files = startup.file_bytes(request, fit) * supply.copies
+    if supply.storage == "cache":
+        cached = cache(files, ask.cache_size, estimated=request.model.file_bytes is None)
+        supply = replace(supply, cache_gbit=supply.cache_gbit or cached.gbit_per_second)
+    path = startup.plan(request, fit, supply)
+    downloads = supply.storage == "copy"
+    reads = files if downloads else max(startup.node_bytes(request, fit))
+    money = cost.cost(
+        prices,
+        request.layout.gpus,
+        replicas=ask.replicas,
+        most_replicas=ask.most_replicas,
+        cache_workers=cached.workers if cached else 0,
+        kept_bytes=files,
+        start_seconds=path.first_token_seconds,
+    )
+    node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)
+    reasons = (*_reasons(request, fit), *node.reasons, *((*cached.reasons, *cached.doubts) if cached else ()))
+    return Plan(request, fit, reasons, others, path, money, node, cached, files)
+
+
+def _request(ask: Ask) -> Request:
+    """The request with every name looked up; all names that are wrong are said at once."""
+    wrong: list[Problem] = []
+
+    def found(look_up: Any, *names: Any) -> Any:
+        try:
+            return look_up(*names)
+        except PlanError as error:
+            wrong.extend(error.problems)
+
+    model = found(models.find, ask.model, ask.more_models, ask.other_models)
+    gpu = found(gpus.find, ask.gpu, ask.more_gpus)
+    release = found(engine.find, ask.engine_version)
+    if ask.kv_dtype != "auto" and not ask.kv_dtype.startswith("fp8"):
+        wrong.append(Problem("kv-dtype", ask.kv_dtype, "is unknown", "write auto or fp8"))
+    for name, value in (
+        ("max-num-batched-tokens", ask.batched_tokens),
+        ("max-num-seqs", ask.sequences),
+        ("gpus-per-node", ask.gpus_per_node),
+        ("nodes", ask.nodes),
+        ("data", ask.data),
+    ):
+        if value is not None and value < 1:
+            wrong.append(below_one(name, value))
+    if wrong:
+        raise PlanError(*wrong)
+    tensor, pipeline = ask.tensor or 1, ask.pipeline or 1
+    nodes = ask.nodes or max(1, -(-tensor * pipeline * ask.data // ask.gpus_per_node))
+    layout = Layout(
+        nodes,
+        ask.gpus_per_node,
+        tensor if ask.tensor is None else ask.tensor,
+        pipeline if ask.pipeline is None else ask.pipeline,
+        ask.data,
+        ask.expert_parallel,
+        ask.context,
+    )
+    return Request(
+        model,
+        gpu,
+        layout,
+        release,
+        ask.utilization,
+        ask.kv_dtype,
+        ask.eager,
+        ask.speculative,
+        ask.batched_tokens,
+        ask.sequences,
+    )
+
+
+def _kv_line(request: Request, fit: Fit) -> str:
+    smallest = min(fit.stages, key=lambda stage: stage.kv / stage.layers)
+    row = kv_bytes(request)
+    if fit.kv_fits:
+        return (
+            f"KV: {row:g} B a token and layer x {smallest.layers} layers: {fit.kv_tokens} tokens, "
+            f"{fit.max_concurrency:.2f} x the context of {fit.max_model_len}"
+        )
+    if smallest.kv <= 0:
+        return f"KV does not fit: weights and overhead exceed the budget by {-smallest.kv:.2f} GiB per GPU"
+    return (
+        f"KV does not fit: one request of {fit.max_model_len} tokens needs "
+        f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold {fit.kv_tokens}"
+    )
+
+
+def _start_line(request: Request, fit: Fit) -> str:
+    peak = max(stage.peak for stage in fit.stages)
+    return (
+        f"{'starts' if fit.starts else 'does not start'}: at most {peak:.2f} GiB with CUDA context, graphs and "
+        f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB"
+    )
+
+
+def _reasons(request: Request, fit: Fit) -> list[str]:
+    model, layout, release = request.model, request.layout, request.engine
+    lines = [
+        f"stage {number} ({stage.layers} layers): {request.share:g} x {request.gpu.usable_gib:g} = "
+        f"{stage.budget:.2f} GiB - {stage.weights_gib:.2f} weights - {stage.overhead:.2f} overhead (an estimate) "
+        f"= {stage.kv:.2f} for KV"
+        for number, stage in enumerate(fit.stages)
+    ]
+    lines += [_kv_line(request, fit), _start_line(request, fit)]
+    if model.mla and layout.tensor > 1:
+        lines.append("the latent KV cache is the same on every tensor rank: more tensor ranks do not hold more tokens")
+    elif model.mla is None and layout.tensor > model.kv_heads:
+        lines.append(f"{model.kv_heads} KV heads over {layout.tensor} ranks: each keeps one, so it shrinks no more")
+    if layout.tensor > layout.gpus_per_node:
+        lines.append(f"tensor {layout.tensor} spans nodes of {layout.gpus_per_node}: every layer waits for the network")
+    lines += _notes(request, fit.stages)
+    lines.append(f"model: {model.source}")
+    lines.append(f"GPU: {request.gpu.source}; vLLM {release.version}")
+    return lines
+
+
+def _notes(request: Request, stages: Sequence[Any]) -> list[str]:
+    notes, release = [], request.engine
+    if not request.eager and not stages[0].graphs_in_budget:
+        notes.append(f"vLLM {release.version} takes CUDA graphs ({stages[0].graphs:.2f} GiB) beside the budget")
+    if request.model.mla and release["mlaCache"] == "latent-padded":
+        notes.append(f"vLLM {release.version} pads a row of the latent cache to a multiple of 256 bytes")
+    if request.model.mla and release["mlaCache"] == "per-head":
+        notes.append(f"vLLM {release.version} knows no latent cache: keys and values of every head are kept")
+    if request.model.mtp_layers and not request.speculative:
+        notes.append("the multi-token prediction layer is not loaded without speculative decoding")
+    return notes

@@ -1,0 +1,150 @@
+"""Weights that one GPU of a pipeline stage holds, in bytes, part by part, as vLLM lays them out.
+
+Counts from the architecture; published logs of "model loading took" agree to within 3 %
+(tests/unit/planning/test_truth.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+from planning.engine import Engine
+from planning.layout import Layout, padded_vocab
+from planning.models import FORMATS, Model
+
+# Norms, routers, embeddings and caches of positions are kept in 16 bits.
+_HALF = 2.0
+# vLLM's mxfp4 kernels want a rank's expert width in 64s and the hidden size in 256s (mxfp4.py of 0.10.2 and the weight
+# layouts of its backends), and fill up with zeros: gpt-oss has 2880, stored as 3072.
+_MXFP4_WIDTH, _MXFP4_HIDDEN = 64, 256
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Bytes of one GPU, by part. `replicated` is what every tensor rank holds whole."""
+
+    attention: float = 0.0
+    absorbed: float = 0.0
+    mlp: float = 0.0
+    experts: float = 0.0
+    shared_experts: float = 0.0
+    replicated: float = 0.0
+    embeddings: float = 0.0
+    head: float = 0.0
+    speculative: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All parts."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def __add__(self, other: Weights) -> Weights:
+        return Weights(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, times: int) -> Weights:
+        return Weights(*(getattr(self, f.name) * times for f in fields(self)))
+
+
+def stage_weights(
+    model: Model, layout: Layout, engine: Engine, first_layer: int, layers: int, speculative: bool = False
+) -> Weights:
+    """Bytes on one GPU of the stage that holds `layers` layers from `first_layer` on."""
+    first, last = first_layer == 0, first_layer + layers == model.layers
+    routed = 0 if model.moe is None else max(0, first_layer + layers - max(first_layer, model.moe.dense_layers))
+    attention = _attention(model, layout.tensor, engine["mlaWeights"])
+    total = attention * layers + _dense(model, layout.tensor) * (layers - routed)
+    if routed:
+        total += _moe(model, layout) * routed
+    if model.quantisation == "fp8-mlp":  # the first and the last layer keep 16 bits
+        total += Weights(mlp=(first + last) * _mlp_elements(model, layout.tensor) * (_HALF - model.weight_bytes))
+    table = padded_vocab(model) * model.hidden * _HALF / layout.tensor
+    if first:
+        total += Weights(embeddings=table, replicated=model.other_bytes)
+    if last and not (model.tied_embeddings and first):
+        total += Weights(head=table)
+    if last and speculative and model.mtp_layers:
+        # The draft layer, its projection of two hidden states, and its own tables.
+        draft = (attention + _moe(model, layout)).total + 2 * model.hidden**2 * _HALF + 2 * table
+        total += Weights(speculative=draft * model.mtp_layers)
+    return total + Weights(replicated=_positions(model))
+
+
+def _positions(model: Model) -> float:
+    """The table of rotary cosines and sines, shared by a stage's layers."""
+    return model.max_context * (model.mla.rope if model.mla else model.head_dim) * _HALF
+
+
+def _linear(model: Model, of_experts: bool = False) -> float:
+    """Bytes of one weight: some formats quantise only the MLP or only the experts."""
+    if model.quantisation == "fp8-mlp" or (model.quantisation == "mxfp4" and not of_experts):
+        return _HALF
+    return model.weight_bytes
+
+
+@lru_cache(maxsize=256)
+def _attention(model: Model, tensor: int, mla_weights: str) -> Weights:
+    """One layer's attention and norms."""
+    byte, norms = _linear(model), 2 * model.hidden * _HALF
+    if model.mla is None:
+        query = model.heads * model.head_dim / tensor
+        kv = max(model.kv_heads / tensor, 1) * model.head_dim  # a rank holds one KV head at least
+        bias = (query + 2 * kv) * _HALF if model.qkv_bias else 0
+        return Weights(attention=(2 * query + 2 * kv) * model.hidden * byte + bias, replicated=norms)
+    mla, heads = model.mla, model.heads / tensor
+    query_in = mla.query_rank or model.hidden
+    sharded = (
+        query_in * heads * (mla.nope + mla.rope)
+        + mla.kv_rank * heads * (mla.nope + mla.value)
+        + heads * mla.value * model.hidden
+    )
+    whole = model.hidden * (mla.query_rank or 0) + model.hidden * (mla.kv_rank + mla.rope)
+    if model.indexer:  # not split by tensor ranks; the small projection of head weights stays in 16 bits
+        whole += query_in * model.indexer.heads * model.indexer.dim + model.hidden * model.indexer.dim
+        norms += model.hidden * model.indexer.heads * _HALF
+    absorbed = 0.0
+    if mla_weights == "absorbed":
+        merged = heads * mla.kv_rank * (query_in + model.hidden)
+        absorbed = merged * byte + query_in * heads * mla.rope * _HALF
+    elif mla_weights == "up-projections":
+        absorbed = heads * mla.kv_rank * (mla.nope + mla.value) * _HALF
+    return Weights(attention=sharded * byte, absorbed=absorbed, replicated=whole * byte + norms)
+
+
+def _mlp_elements(model: Model, tensor: int) -> float:
+    return 3 * model.hidden * model.intermediate / tensor
+
+
+def _dense(model: Model, tensor: int) -> Weights:
+    byte = model.weight_bytes if model.quantisation == "fp8-mlp" else _linear(model)
+    return Weights(mlp=_mlp_elements(model, tensor) * byte)
+
+
+@lru_cache(maxsize=256)
+def _moe(model: Model, layout: Layout) -> Weights:
+    """One layer's experts, shared experts and router."""
+    moe = model.moe
+    if moe is None:
+        return Weights()
+    ranks = layout.tensor * layout.data
+    experts = math.ceil(moe.experts / ranks) if layout.expert_parallel else moe.experts
+    width = moe.intermediate if layout.expert_parallel else moe.intermediate / ranks
+    hidden: float = model.hidden
+    if model.quantisation == "mxfp4":
+        width, hidden = _up(width, _MXFP4_WIDTH), _up(hidden, _MXFP4_HIDDEN)
+    routed = (
+        experts
+        * 3
+        * hidden
+        * width
+        * (FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, of_experts=True))
+    )
+    if moe.expert_bias:
+        routed += experts * (2 * width + hidden) * _HALF
+    shared = 3 * model.hidden * moe.shared * moe.intermediate / layout.tensor * _linear(model)
+    return Weights(experts=routed, shared_experts=shared, replicated=model.hidden * moe.experts * _HALF)
+
+
+def _up(value: float, step: int) -> float:
+    return math.ceil(value / step) * step

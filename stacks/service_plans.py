@@ -1,0 +1,424 @@
+"""Plans every service of a stack file, and refuses those that cannot work.
+
+The planner knows nothing of stack files and the stack file nothing of memory: this is where one becomes the other, and
+where the planner's findings get the keys they belong to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Literal
+
+from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
+from config.errors import NAMESPACE, ConfigError
+from config.facts import GpuFacts, ModelFacts
+from config.services import Layout, Service
+from config.stack import StackConfig, aibrix_release, own_bucket
+from config.stack_file import StackFile
+from config.types import gibibytes
+from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
+from planning import aibrix_features
+from planning.cache import CacheSize
+from planning.catalog import fact
+from planning.cost import Prices
+from planning.files import Needed, needed
+from planning.planner import Ask, Plan, plan
+from planning.problems import NoLayoutError, PlanError, Problem, Refused
+from planning.startup import TO_NODES, Supply
+from planning.units import GIB
+
+# Which key of a service, or of the whole file, the planner's words are about; some sections it calls as the file does.
+_KEYS = {
+    "tensor": "layout.tensor",
+    "pipeline": "layout.pipeline",
+    "nodes": "layout.nodes",
+    "gpus-per-node": "layout.gpusPerNode",
+    "layout": "layout",
+    "max-model-len": "maxModelLen",
+    "model": "model",
+    "utilization": "engine.gpuMemoryUtilization",
+    "kv-dtype": "engine.extraArgs",
+    "context": "engine.extraArgs",
+    "expert-parallel": "engine.extraArgs",
+    "max-num-seqs": "engine.extraArgs",
+    "engine version": "engine.version",
+    "max-num-batched-tokens": "engine.extraArgs",
+}
+_FILE_KEYS = {"GPU": "cloud.gpu"}
+_SECTIONS = ("prices.", "cache.")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A service with everything decided: what was `auto` in the stack file is a number here.
+
+    `startup_seconds` is a cold start from the pods' creation to the first answer; `copy_seconds` of them pass before
+    the engine starts, where weights are copied to the pods. `warnings` are whole sentences on what is deployed all the
+    same.
+    """
+
+    service: Service
+    plan: Plan
+    layout: Layout
+    max_model_len: int
+    startup_seconds: int
+    copy_seconds: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def empty_seconds(self) -> int:
+        """Seconds from nothing, an empty bucket where it is filled, to the first answer."""
+        path = self.plan.startup
+        return self.startup_seconds + round(path.first_token_seconds - path.pod_seconds)
+
+
+def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[str, Planned]:
+    """Every service, planned. Raises ConfigError with everything that cannot work, of all services at once.
+
+    Without `refuse_misfits` a layout that keeps the rules and does not fit is planned too, for those who want to see.
+    """
+    planned: dict[str, Planned] = {}
+    refusals: set[Problem] = set()
+    for name, service in config.services.items():
+        try:
+            planned[name] = _planned(config, service, refuse_misfits)
+        except PlanError as error:
+            refusals.update(_of_the_planner(error, name))
+        except _MisfitError as error:
+            refusals.update(replace(problem, key=f"services.{name}.{problem.key}") for problem in error.problems)
+    if refusals:
+        raise ConfigError(sorted(refusals))
+    return planned
+
+
+def checked(file: StackFile, *, with_cluster: bool = True) -> tuple[StackConfig, dict[str, Planned]]:
+    """A stack file's config and plans. Raises ConfigError with everything that is wrong, in the file and in the plans.
+
+    `with_cluster` is that of `StackFile.config`.
+    """
+    config, refusals = file.typed(with_cluster=with_cluster)
+    plans: dict[str, Planned] = {}
+    if config is not None:
+        try:
+            plans = plan_services(config)
+        except ConfigError as error:
+            refusals += error.problems
+    if refusals or config is None:
+        raise ConfigError(sorted(refusals))
+    return config, plans
+
+
+def briefly(name: str, planned: Planned) -> list[str]:
+    """Three lines for a preview: does it fit, when does it answer, what does it cost."""
+    found, layout = planned.plan, planned.layout
+    fit, path, money = found.fit, found.startup, found.cost
+    fullest = min(fit.stages, key=lambda stage: stage.kv)
+    price = (
+        "unknown: no price in the stack file"
+        if money.per_hour is None
+        else f"{money.per_hour:.2f} {money.currency} an hour, {money.cold_start:.2f} for one cold start "
+        f"(prices of {money.as_of})"
+    )
+    return [
+        f"{name}: {'fits' if found.fits else 'does not fit'}: {found.request.model.name} on {layout.nodes} x "
+        f"{layout.gpus_per_node} {found.request.gpu.name}, TP{layout.tensor} PP{layout.pipeline}; "
+        f"{fullest.weights_gib:.1f} GiB of weights and {max(fullest.kv, 0):.1f} of KV cache on the fullest GPU; "
+        f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}",
+        f"{name}: answers {_minutes(planned.empty_seconds)} after an empty start, at best "
+        f"{_minutes(path.floor_seconds)}; longest step: {max(path.steps, key=lambda step: step.seconds).name}",
+        f"{name}: costs {price}",
+    ]
+
+
+def summary(planned: Planned) -> dict[str, Any]:
+    """The plan in few numbers, as a stack output. `python -m ops plan STACK --json` has them all."""
+    found, layout = planned.plan, planned.layout
+    return {
+        "fits": found.fits,
+        "kvTokens": found.fit.kv_tokens,
+        "maxModelLen": planned.max_model_len,
+        "maxConcurrency": round(found.fit.max_concurrency, 2),
+        "startupSeconds": planned.empty_seconds,
+        "floorSeconds": round(found.startup.floor_seconds),
+        "costPerHour": found.cost.per_hour,
+        "currency": found.cost.currency,
+        "pricesAsOf": found.cost.as_of,
+        "layout": f"{layout.nodes} x {layout.gpus_per_node} GPUs, TP{layout.tensor} PP{layout.pipeline}",
+    }
+
+
+def _minutes(seconds: float) -> str:
+    return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+
+
+class _MisfitError(Refused):
+    """A service that keeps every rule of the stack file and still cannot work; keys are those of the service."""
+
+
+def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
+    ask = _ask(config, service)
+    found = _auto(ask, _pod_sizes(config)) if service.layout is None else _plan(ask)
+    warnings = []
+    if not found.fits:
+        if refuse_misfits and not service.unproven:
+            raise _MisfitError(_misfit(ask, found))
+        warnings.append(f"deployed unproven: {found.misfit}")
+    shape = found.request.layout
+    by_ray = shape.nodes > 1 and service.engine.launcher == "ray"
+    if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
+        why = f"images of vLLM {service.engine.version} ship without Ray, which joins {shape.nodes} nodes"
+        instead = "take an image with Ray and say imageHasRay: true, or write launcher: native"
+        raise _MisfitError(Problem("engine.image", service.engine.image, why, instead))
+    layout = service.layout or Layout.model_construct(
+        nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
+    )
+    seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
+    release = aibrix_release(config)
+    if wrong := _scaled(service, release, seconds):
+        raise _MisfitError(*wrong)
+    warnings += _doubts(config.cloud, service, shape.nodes, seconds)
+    warnings += _scratch(config, found)
+    warnings += found.cache.doubts if found.cache else ()
+    if service.gateway == "aibrix" and config.monitoring.enabled and not config.monitoring.prometheus_namespace:
+        warnings.append(
+            "only the gateway reaches the engine, so Prometheus does not: write monitoring.prometheusNamespace"
+        )
+    warnings += _bounds(service, found, release)
+    copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
+    warnings += _together(service, copied)
+    return Planned(service, found, layout, found.fit.max_model_len, seconds, copied, tuple(warnings))
+
+
+def _copied_first(config: StackConfig) -> bool:
+    """Whether pods get their weights before the engine starts."""
+    weights = config.weights
+    return isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.read == "download")
+
+
+def _scaled(service: Service, release: str, seconds: int) -> list[Problem]:
+    if service.autoscaling is None:
+        return []
+    found = service.autoscaling.problems(release, service.engine.version, seconds)
+    return [Problem(f"autoscaling.{key}", str(value), why, instead) for key, value, why, instead in found]
+
+
+def _together(service: Service, copied: int) -> Iterator[str]:
+    """What more replicas make of their copies' time. It is no part of a pod's limits: else each change of the number
+    would restart the replicas that run."""
+    if copied and service.first_replicas > 1:
+        yield (
+            f"{service.first_replicas} replicas copy their weights at the same time over one link, which takes up to "
+            f"{service.first_replicas} times as long as the plan says"
+        )
+
+
+def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
+    """What weights take of a node's own disk, where each pod keeps a copy there."""
+    weights = config.weights
+    own = isinstance(weights, BucketWeights) and weights.read == "download" and weights.download.node_path is None
+    if own or isinstance(weights, HuggingfaceWeights):
+        size = math.ceil(found.file_bytes / GIB)
+        instead = "weights.download.nodePath" if own else "weights.source: nvme"
+        yield f"each pod keeps {size} GiB of weights on its node's own disk; {instead} puts them on another"
+
+
+def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
+    """What an autoscaler's bounds cost, and what it is known to do."""
+    scaling, money = service.autoscaling, found.cost
+    if scaling is None:
+        return
+    if money.per_hour is None:
+        price = "at an unknown price: there is none in the stack file"
+    else:
+        one = money.per_hour / scaling.minimum
+        price = f"{scaling.minimum * one:.2f} to {scaling.maximum * one:.2f} {money.currency} an hour"
+    yield f"autoscaling between {scaling.minimum} and {scaling.maximum} replicas, {price}"
+    yield from aibrix_features.scaler_cautions(release, minimum=scaling.minimum, maximum=scaling.maximum)
+
+
+def _doubts(
+    cloud: LocalCloud | AcsCloud | VolcengineCloud, service: Service, nodes: int, seconds: int
+) -> Iterator[str]:
+    """What the cloud may make of a service that keeps every rule."""
+    if not isinstance(cloud, AcsCloud):
+        return
+    notice = fact("clouds", "acs", "evictionNoticeSeconds")
+    if cloud.compute_qos == "best-effort" and seconds > notice:
+        yield (
+            f"best-effort pods are evicted with {notice} s of notice, "
+            f"and this model takes {_minutes(seconds)} to start again"
+        )
+    pods = fact("clouds", "acs", "gpuPods").get(cloud.gpu_series)
+    if cloud.rdma and pods and pods["rdma"] is None:
+        yield (
+            f"whether series {cloud.gpu_series} has RDMA is known by ticket only; "
+            "without it the pods are not scheduled, or fall back to sockets"
+        )
+    free, disk = fact("clouds", "acs", "freeEphemeralGib"), service.resources.ephemeral_storage
+    if disk and gibibytes(disk) > free:
+        yield f"ephemeralStorage {disk}: {free} GiB of each pod are free, the rest of all {nodes} is billed"
+
+
+def needed_files(config: StackConfig, model: str) -> Needed:
+    """The files of a model that the services which serve it read; they share bucket and cache."""
+    return needed(dict(_flags(each.engine.extra_args)) for each in config.services.values() if each.model == model)
+
+
+def _ask(config: StackConfig, service: Service) -> Ask:
+    layout, engine = service.layout, service.engine
+    flags = dict(_flags(engine.extra_args))
+    prices = config.prices
+    return Ask(
+        model=service.model,
+        gpu=config.cloud.gpu_name,
+        engine_version=engine.version,
+        gpus_per_node=layout.gpus_per_node if layout else max(_pod_sizes(config)),
+        nodes=layout.nodes if layout else None,
+        tensor=layout.tensor if layout else None,
+        pipeline=layout.pipeline if layout else None,
+        max_model_len=service.max_model_len,
+        utilization=engine.gpu_memory_utilization,
+        eager="--enforce-eager" in flags,
+        kv_dtype=flags.get("--kv-cache-dtype") or "auto",
+        expert_parallel="--enable-expert-parallel" in flags,
+        context=int(flags.get("--decode-context-parallel-size") or 1),
+        speculative="--speculative-config" in flags,
+        batched_tokens=_number(flags.get("--max-num-batched-tokens")),
+        sequences=_number(flags.get("--max-num-seqs")),
+        supply=_supply(config, service.model),
+        cache_size=_cache_size(config),
+        memory_gib=gibibytes(service.resources.memory),
+        prices=Prices(
+            prices.currency,
+            prices.per_gpu_hour,
+            prices.per_cache_worker_hour,
+            prices.per_gib_month,
+            prices.as_of,
+        ),
+        replicas=service.first_replicas,
+        more_models=_frozen(config.catalog.models),
+        more_gpus=_frozen(config.catalog.gpus),
+        other_models=f"give its facts in {NAMESPACE}:catalog.models",
+    )
+
+
+def _pod_sizes(config: StackConfig) -> list[int]:
+    """How many GPUs one pod may have; eight where the cloud's series is not described."""
+    cloud = config.cloud
+    if isinstance(cloud, LocalCloud):
+        return fact("clouds", "local", "gpusPerPod")
+    if isinstance(cloud, VolcengineCloud):
+        node = gpu_node(cloud.instance_type)
+        # Whole nodes: half a node's RDMA devices are of no use to anybody else.
+        return [node["gpus"] if node else 8]
+    own = config.catalog.gpu_pods.get(cloud.gpu_series)
+    pods = own.given() if own else fact("clouds", "acs", "gpuPods")[cloud.gpu_series]
+    return pods.get("gpus") or [8]
+
+
+def _supply(config: StackConfig, model: str) -> Supply:
+    """How weights come to the nodes: what is warm or full before the pods come is so by the order of the resources."""
+    supply = _supply_of_one(config)
+    # From a hub each engine gets what it reads itself.
+    copies = 1 if isinstance(config.weights, HuggingfaceWeights) else needed_files(config, model).copies
+    return replace(supply, copies=copies)
+
+
+def _supply_of_one(config: StackConfig) -> Supply:
+    weights, given = config.weights, config.weights.gbit_per_second
+    sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
+    hub = fact("startup", "cold", "hubGbitPerSecond")
+    fill = (sync.gbit_per_second or hub) if sync else None
+    if isinstance(weights, HuggingfaceWeights):
+        return Supply("copy", given or hub)
+    if isinstance(weights, PvcWeights):
+        return Supply("mount", given, fill_gbit=fill, warm_first=sync is not None)
+    link = given or _quota(config)
+    if isinstance(weights, NvmeWeights):
+        return Supply("copy" if weights.bucket else "mount", link, fill_gbit=fill, warm_first=True)
+    usual: Literal["cache", "mount"] = "cache" if config.cache.engine == "fluid" else "mount"
+    return Supply("copy" if weights.read == "download" else usual, link, fill_gbit=fill, warm_first=True)
+
+
+def _quota(config: StackConfig) -> float | None:
+    """What the cloud lets one account read from its buckets, Gbit/s; None for a foreign store."""
+    cloud = config.cloud
+    if own_bucket(config) is None or isinstance(cloud, LocalCloud):
+        return None
+    quotas = fact("clouds", cloud.kind, "bucketGbitPerSecond")
+    mainland = cloud.region.startswith("cn-") and cloud.region != "cn-hongkong"
+    return quotas.get(cloud.region) or quotas.get("mainland" if mainland else "abroad") or quotas["any"]
+
+
+def _cache_size(config: StackConfig) -> CacheSize:
+    asked = config.cache
+    return CacheSize(
+        workers=asked.workers,
+        limit_gib=int(gibibytes(asked.memory)) if asked.memory else None,
+        quota_gib=int(gibibytes(asked.quota)) if asked.quota else None,
+        vcpu=asked.cpu,
+        high=asked.high,
+        low=asked.low,
+    )
+
+
+def _flags(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """`--flag value`, `--flag=value` and bare `--flag` alike."""
+    following: tuple[str | None, ...] = (*arguments, None)[1:]
+    for argument, after in zip(arguments, following, strict=True):
+        if argument.startswith("--"):
+            flag, equals, value = argument.partition("=")
+            own = value if equals else after if after and not after.startswith("--") else None
+            yield flag.replace("_", "-"), own
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
+
+
+def _frozen(facts: Mapping[str, ModelFacts] | Mapping[str, GpuFacts]) -> Mapping[str, Any] | None:
+    return MappingProxyType({name: each.given() for name, each in facts.items()}) if facts else None
+
+
+def _plan(ask: Ask) -> Plan:
+    """The plan, computed once for services that ask the same: a stack of two hundred copies plans one."""
+    return plan(ask) if ask.more_models or ask.more_gpus else _remembered(ask)
+
+
+_remembered = cache(plan)
+
+
+def _auto(ask: Ask, sizes: Sequence[int]) -> Plan:
+    """The cheapest layout that fits: the smallest pod that holds the model, else as few of the largest as do."""
+    for size in sorted(sizes):
+        try:
+            return _plan(replace(ask, gpus_per_node=size, nodes=1))
+        except NoLayoutError:
+            continue
+    return _plan(replace(ask, gpus_per_node=max(sizes), nodes=None))
+
+
+def _misfit(ask: Ask, found: Plan) -> Problem:
+    nearest = "; ".join(f"{choice.layout} holds {choice.fit.kv_tokens} tokens" for choice in found.alternatives)
+    others = f"nearest layouts that fit: {nearest}" if nearest else "no layout of this GPU fits"
+    if ask.max_model_len is not None:
+        longest = _plan(replace(ask, max_model_len=None))
+        if longest.fits:
+            instead = f"write at most {longest.fit.max_model_len}, or auto; {others}"
+            return Problem("maxModelLen", str(ask.max_model_len), found.misfit, instead)
+    return Problem("layout", str(found.request.layout), found.misfit, others)
+
+
+def _of_the_planner(error: PlanError, name: str) -> Iterator[Problem]:
+    """The planner's problems under the keys of the stack file. What fits instead is the remedy of each broken rule."""
+    fitting = [f"{choice.layout} fits and holds {choice.fit.kv_tokens} KV tokens" for choice in error.alternatives]
+    fallback = f"layouts that fit: {'; '.join(fitting)}" if fitting else "write another value"
+    for problem in error.problems:
+        key = problem.key
+        if not key.startswith(_SECTIONS):
+            key = _FILE_KEYS.get(key) or f"services.{name}.{_KEYS[key]}"
+        yield replace(problem, key=key, instead=problem.instead or fallback)

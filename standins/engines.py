@@ -1,0 +1,267 @@
+"""Puts a simulated engine behind every fake pod that would run vLLM.
+
+`python -m standins.engines --kubeconfig F --folder D`, one process a control plane. For each such pod it writes the log
+that a start would write, in step with what the pod's status says, and, as long as a leader is Ready, serves vLLM's HTTP
+with the pod's own arguments and API key. kwok's `Logs` and `PortForward` objects of the pod's name make both reachable
+through the real API server. Does not own the pods' status: the stages of `stages/pods.yaml` move it, and a pod is ready
+here exactly when the cluster says so. An engine that does not take its arguments has its pod marked to fail.
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from local import faults
+from local.api import Api, ApiError
+from standins import vllm_log, watching
+from standins.members import FAIL, Log, Member, engine_container, fate, fleet, last_words, script, start_seconds
+from standins.vllm import Engine, Simulator
+from standins.watching import WatchingApi, follow
+
+_TICK_SECONDS = 0.25
+_REPEAT_SECONDS = 5.0
+_KWOK = "/apis/kwok.x-k8s.io/v1alpha1"
+
+
+class Engines:
+    """All pods of one control plane that would run vLLM."""
+
+    def __init__(self, api: Api, folder: Path) -> None:
+        self._api, self._folder = api, folder
+        self._members: dict[str, Member] = {}
+        self._groups: dict[tuple[str, ...], dict[str, Member]] = {}
+        self._lock = threading.RLock()
+
+    def see(self, pod: dict[str, Any]) -> None:
+        """Takes in a pod as it is now."""
+        container = engine_container(pod)
+        if container is None:
+            return
+        uid = pod["metadata"]["uid"]
+        with self._lock:
+            member = self._members.get(uid)
+            if member is None:
+                member = self._members[uid] = Member(pod, container, Log(self._folder / uid))
+                self._groups.setdefault(member.group, {})[uid] = member
+                self._doom(pod)
+            member.pod, member.container = pod, container
+            if member.running and member.run != member.state["running"]["startedAt"]:
+                self._begin(member)
+            for each in list(self._groups[member.group].values()):
+                self._settle(each)
+            self._tell(member)
+
+    def _settle(self, member: Member) -> None:
+        """Lets a leader answer as long as it is ready and none of its group is missing."""
+        mates = [each for each in self._groups[member.group].values() if each.running]
+        serves = member.leads and member.running and member.ready and len(mates) >= member.nodes
+        if serves and member.simulator is None:
+            self._serve(member)
+        elif member.simulator and not serves:
+            self._unserve(member)
+
+    def _doom(self, pod: dict[str, Any]) -> None:
+        """Marks a new pod of a fleet that is to fail."""
+        name = fleet(pod)
+        if how := fate(pod, faults.of(self._folder.parent, "RayClusterFleet", name) if name else None):
+            self._mark(pod, how)
+
+    def forget(self, uid: str) -> None:
+        """Removes whatever stands behind a pod that is gone."""
+        with self._lock:
+            member = self._members.pop(uid, None)
+            if member is None:
+                return
+            group = self._groups[member.group]
+            del group[uid]
+            for each in group.values():
+                self._settle(each)
+            if not group:
+                del self._groups[member.group]
+            self._unserve(member)
+            self._remove("logs", member)
+            shutil.rmtree(member.log.folder, ignore_errors=True)
+
+    def keep_only(self, pods: Sequence[dict[str, Any]]) -> None:
+        """Forgets every pod that is not among `pods`, and removes what an earlier process left of such."""
+        for uid in self._members.keys() - {pod["metadata"]["uid"] for pod in pods}:
+            self.forget(uid)
+        names = {(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in pods}
+        for plural in ("logs", "portforwards"):
+            for each in self._api.get(f"{_KWOK}/{plural}")["items"]:
+                metadata = each["metadata"]
+                if (metadata["namespace"], metadata["name"]) not in names:
+                    self._delete(plural, metadata)
+
+    def tick(self) -> None:
+        """Lets the logs of starting pods grow."""
+        with self._lock:
+            for member in self._members.values():
+                # A worker without a probe is ready at once.
+                if not member.ready or member.formed_at is None or member.script:
+                    self._tell(member)
+
+    def _begin(self, member: Member) -> None:
+        member.log.begin()
+        member.run, member.begun = member.state["running"]["startedAt"], time.monotonic()
+        member.formed_at, member.said, member.said_at, member.doomed = None, "", 0.0, False
+        member.script = script(member)
+        member.refusal = member.refuses()
+        if member.nodes == 1:
+            member.formed_at = member.begun
+            member.log.write([vllm_log.one_node(member.gpus)])
+        log = {"containers": [member.container["name"]], "logsFile": str(member.log.current)}
+        log |= {"previousLogsFile": str(member.log.previous)} if member.log.previous.exists() else {}
+        self._apply("Logs", member, {"logs": [log]})
+        if member.refusal:
+            self._mark(member.pod, "crash")
+
+    def _tell(self, member: Member) -> None:
+        """Writes the lines that are due."""
+        if not member.running or member.doomed:
+            return
+        if member.crashes or member.refusal:
+            # Now, not at the end: LeaderWorkerSet deletes the pod, and with it the log, as soon as that is known.
+            member.doomed = True
+            member.log.write(last_words(member))
+            return
+        if member.formed_at is None:
+            self._tell_join(member)
+        if member.formed_at is None or not member.script:
+            return
+        # What joining took is part of the start: the engine has what is left of it.
+        left = max(start_seconds(member.pod) - (member.formed_at - member.begun), 0.1)
+        share = min((time.monotonic() - member.formed_at) / left, vllm_log.HELD_BACK)
+        if member.ready and member.leads:
+            share = 1.0
+        due = [line for at, line in member.script if at <= share]
+        if due:
+            member.script = member.script[len(due) :]
+            member.log.write(due)
+
+    def _tell_join(self, member: Member) -> None:
+        mates = [each for each in self._groups[member.group].values() if each.running]
+        now = time.monotonic()
+        if member.leads:
+            wanted = member.nodes * member.gpus
+            joined = wanted if member.ready else min(sum(each.gpus for each in mates), wanted)
+            line, done, after = vllm_log.ray_waits(joined, wanted), joined == wanted, [vllm_log.RAY_FORMED]
+            if member.launcher == "native":
+                line, after = vllm_log.native_leads(member.nodes, member.leader_address, member.join_port), []
+        else:
+            line = vllm_log.worker_waits(member.launcher, member.leader_address, member.join_port)
+            done = any(each.leads for each in mates)
+            after = vllm_log.worker_joins(member.launcher, member.leader_address, member.gpus)
+        if line != member.said or now - member.said_at >= _REPEAT_SECONDS:
+            member.said, member.said_at = line, now
+            if member.leads or not done:
+                member.log.write([line])
+        if done:
+            member.log.write(after)
+            member.formed_at = now
+
+    def _mark(self, pod: dict[str, Any], how: str) -> None:
+        """Has the stages let the pod fail."""
+        metadata = pod["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        try:
+            self._api.merge(path, {"metadata": {"annotations": {FAIL: how}}})
+        except ApiError as error:
+            if error.code != 404:  # gone in the meantime
+                raise
+
+    def _serve(self, member: Member) -> None:
+        try:
+            keys = self._api_keys(member)
+        except ApiError as error:
+            # A kubelet does not start a container without its Secret; the fake one did.
+            member.log.write([f"Error: {error}"])
+            return
+        log = member.log
+        simulator = Simulator(
+            Engine(member.arguments, member.release, keys),
+            access=lambda line: log.write([f"INFO:     {line.removesuffix(' -')}"]),
+        )
+        member.simulator = simulator
+        target = {"address": "127.0.0.1", "port": simulator.port}
+        self._apply("PortForward", member, {"forwards": [{"ports": [member.arguments.port], "target": target}]})
+
+    def _unserve(self, member: Member) -> None:
+        if member.simulator:
+            threading.Thread(target=member.simulator.stop, daemon=True).start()
+            member.simulator = None
+            self._remove("portforwards", member)
+
+    def _api_keys(self, member: Member) -> tuple[str, ...]:
+        """The key that the pod's environment gives the engine. Raises ApiError where its Secret is missing."""
+        for each in member.container.get("env") or []:
+            if each["name"] != "VLLM_API_KEY":
+                continue
+            if "value" in each:
+                return (each["value"],)
+            reference = each["valueFrom"]["secretKeyRef"]
+            path = f"/api/v1/namespaces/{member.pod['metadata']['namespace']}/secrets/{reference['name']}"
+            data = self._api.get(path).get("data") or {}
+            if reference["key"] in data:
+                return (base64.b64decode(data[reference["key"]]).decode(),)
+        return ()
+
+    def _apply(self, kind: str, member: Member, spec: dict[str, Any]) -> None:
+        metadata = member.pod["metadata"]
+        # Not owned by the pod: LeaderWorkerSet deletes leaders in the foreground, which takes what they own first, and
+        # a pod's log can be read until the pod itself is gone.
+        manifest = {
+            "apiVersion": "kwok.x-k8s.io/v1alpha1",
+            "kind": kind,
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "spec": spec,
+        }
+        plural = {"Logs": "logs", "PortForward": "portforwards"}[kind]
+        try:
+            self._api.apply(_path(plural, metadata), manifest)
+        except ApiError as error:
+            # A namespace on its way out takes nothing in; the pod follows it.
+            print(f"{metadata['namespace']}/{metadata['name']}: {error}", flush=True)
+
+    def _remove(self, plural: str, member: Member) -> None:
+        metadata = member.pod["metadata"]
+        heirs = [each.pod["metadata"] for each in self._members.values() if each is not member]
+        if (metadata["namespace"], metadata["name"]) not in {(each["namespace"], each["name"]) for each in heirs}:
+            self._delete(plural, metadata)
+
+    def _delete(self, plural: str, metadata: dict[str, Any]) -> None:
+        try:
+            self._api.delete(_path(plural, metadata))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+
+
+def _path(plural: str, metadata: dict[str, Any]) -> str:
+    return f"{_KWOK}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs until it is ended or its control plane is gone."""
+    options = watching.parser("python -m standins.engines", __doc__).parse_args(argv)
+    api = WatchingApi.of(options.kubeconfig, options.folder)
+    engines = Engines(api, options.folder / "pod-logs")
+
+    def tick() -> None:
+        while True:
+            time.sleep(_TICK_SECONDS)
+            engines.tick()
+
+    threading.Thread(target=tick, daemon=True).start()
+    follow(api, "/api/v1/pods", engines, options.folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,238 @@
+"""Plays Envoy Gateway: its classes, Gateways, HTTPRoutes and EnvoyPatchPolicies, and the proxy that takes requests.
+
+`python -m standins.gateway --kubeconfig F --folder D`, one process a control plane. It acts as long as the cluster has
+a Deployment `envoy-gateway` in its namespace of which a pod is available, and no longer: what an uninstalled controller
+leaves behind stays. A Gateway's proxy is a Service, a Deployment of fake pods, and one listener on 127.0.0.1, to which
+a port-forward to the Service leads and which `gateways.json` in the control plane's folder names. What a request meets
+there is in gateway_traffic.py. Not played: TLS, hostnames, filters, weights, and policies but EnvoyPatchPolicy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local.api import Api, ApiError
+from standins import gateway_model, watching
+from standins.gateway_front import Front
+from standins.gateway_model import CONTROLLER, FINALIZER, NAMESPACE, Known, Thing
+from standins.gateway_traffic import Traffic
+from standins.watching import Things, WatchingApi, deleting, now, place_of, play
+
+FILE = "gateways.json"
+_API = "/apis/gateway.networking.k8s.io/v1"
+_EG = "/apis/gateway.envoyproxy.io/v1alpha1"
+PATHS = {
+    "GatewayClass": f"{_API}/gatewayclasses",
+    "Gateway": f"{_API}/gateways",
+    "HTTPRoute": f"{_API}/httproutes",
+    "ReferenceGrant": "/apis/gateway.networking.k8s.io/v1beta1/referencegrants",
+    "EnvoyProxy": f"{_EG}/envoyproxies",
+    "EnvoyPatchPolicy": f"{_EG}/envoypatchpolicies",
+    "Service": "/api/v1/services",
+    "Deployment": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
+    "Pod": f"/api/v1/namespaces/{NAMESPACE}/pods",
+    "ConfigMap": f"/api/v1/namespaces/{NAMESPACE}/configmaps",
+}
+_TICK_SECONDS = 0.2
+
+
+class Gateways:
+    """Envoy Gateway on one control plane. `tick` moves every object on."""
+
+    def __init__(self, api: Api, folder: Path) -> None:
+        self._api, self._folder = api, folder
+        self.lock = threading.RLock()
+        self.kinds = {kind: Things(self.lock) for kind in PATHS}
+        self.known = Known(service=self.kinds["Service"].at, gateway=self._gateway, grants=self._grants)
+        self._traffic = Traffic(api, self.known, self._routes)
+        self._fronts: dict[tuple[str, str], Front] = {}
+        # By name: what was last applied, so that the same is not applied again.
+        self._applied: dict[str, Thing] = {}
+        self._forwarded: set[str] = set()
+
+    def tick(self) -> None:
+        """Looks at every object once."""
+        with self.lock:
+            if not all(each.listed for each in self.kinds.values()) or not self._runs():
+                return
+            work: list[tuple[str, Callable[[Thing], None]]] = [
+                ("GatewayClass", self._class),
+                ("Gateway", self._proxy),
+                ("HTTPRoute", self._route),
+                ("EnvoyPatchPolicy", self._patch),
+                ("Service", partial(self._clean, "/api/v1", "services")),
+                ("Deployment", partial(self._clean, "/apis/apps/v1", "deployments")),
+                ("Pod", self._forward),
+            ]
+            for kind, reconcile in work:
+                for thing in list(self.kinds[kind].things.values()):
+                    try:
+                        reconcile(thing)
+                    except ApiError as error:
+                        # Changed or gone since it was seen: the watch will tell.
+                        if error.code not in (404, 409):
+                            print(f"{kind} {thing['metadata']['name']}: {error}", flush=True)
+            self._close()
+
+    def _runs(self) -> bool:
+        controller = self.kinds["Deployment"].at(NAMESPACE, "envoy-gateway")
+        return bool(controller and (controller.get("status") or {}).get("availableReplicas"))
+
+    def _classes(self) -> list[str]:
+        classes = self.kinds["GatewayClass"].things.values()
+        return [each["metadata"]["name"] for each in classes if each["spec"]["controllerName"] == CONTROLLER]
+
+    def _gateway(self, namespace: str, name: str) -> Thing | None:
+        found = self.kinds["Gateway"].at(namespace, name)
+        ours = found and not deleting(found) and found["spec"]["gatewayClassName"] in self._classes()
+        return found if ours else None
+
+    def _grants(self, namespace: str) -> list[Thing]:
+        grants = list(self.kinds["ReferenceGrant"].things.values())
+        return [each for each in grants if each["metadata"]["namespace"] == namespace]
+
+    def _routes(self, gateway: Thing) -> list[Thing]:
+        """The routes that a Gateway has taken."""
+        found = []
+        for route in list(self.kinds["HTTPRoute"].things.values()):
+            for reference, parent in gateway_model.parents(route, self.known):
+                same = parent["metadata"]["uid"] == gateway["metadata"]["uid"]
+                if same and gateway_model.attachment(route, reference, parent)[1]:
+                    found.append(route)
+        return found
+
+    def _class(self, thing: Thing) -> None:
+        if thing["spec"]["controllerName"] != CONTROLLER:
+            return
+        name, held = thing["metadata"]["name"], thing["metadata"].get("finalizers") or []
+        used = any(each["spec"]["gatewayClassName"] == name for each in self.kinds["Gateway"].things.values())
+        if used != (FINALIZER in held) and not (used and deleting(thing)):
+            kept = [*held, FINALIZER] if used else [each for each in held if each != FINALIZER]
+            metadata = {"finalizers": kept, "resourceVersion": thing["metadata"]["resourceVersion"]}
+            self._take("GatewayClass", self._api.merge(f"{PATHS['GatewayClass']}/{name}", {"metadata": metadata}))
+        elif not deleting(thing):
+            known = (thing.get("status") or {}).get("conditions", [])
+            wanted = [("Accepted", True, "Accepted", "Valid GatewayClass")]
+            told = gateway_model.conditions(known, wanted, thing["metadata"]["generation"], now())
+            self._tell(thing, "GatewayClass", {"conditions": told})
+
+    def _proxy(self, thing: Thing) -> None:
+        gateway = self._gateway(*place_of(thing))
+        if gateway is None:
+            return
+        settings = self._settings(gateway)
+        self._apply("/api/v1", "services", gateway_model.proxy_service(gateway, settings))
+        self._apply("/apis/apps/v1", "deployments", gateway_model.proxy_deployment(gateway, settings))
+        if place_of(gateway) not in self._fronts:
+            place = place_of(gateway)
+            self._fronts[place] = Front(lambda *request: self._traffic.decide(self._gateway(*place), *request))
+            self._write()
+        name = gateway_model.proxy_name(gateway)
+        service, deployment = (self.kinds[kind].at(NAMESPACE, name) for kind in ("Service", "Deployment"))
+        routes = len(self._routes(gateway))
+        self._tell(gateway, "Gateway", gateway_model.gateway_status(gateway, service, deployment, routes, now()))
+
+    def _settings(self, gateway: Thing) -> dict[str, Any]:
+        """What the EnvoyProxy of a Gateway, or of its class, says of Kubernetes."""
+        class_ = self.kinds["GatewayClass"].at(None, gateway["spec"]["gatewayClassName"])
+        own = (gateway["spec"].get("infrastructure") or {}).get("parametersRef")
+        reference = own or ((class_ or {}).get("spec") or {}).get("parametersRef")
+        if not reference:
+            return {}
+        namespace = reference.get("namespace", gateway["metadata"]["namespace"])
+        proxy = self.kinds["EnvoyProxy"].at(namespace, reference["name"])
+        return ((((proxy or {}).get("spec") or {}).get("provider") or {}).get("kubernetes")) or {}
+
+    def _route(self, thing: Thing) -> None:
+        if not deleting(thing):
+            self._tell(thing, "HTTPRoute", gateway_model.route_status(thing, self.known, now()))
+
+    def _patch(self, thing: Thing) -> None:
+        target = thing["spec"]["targetRef"]["name"]
+        if deleting(thing) or self._gateway(thing["metadata"]["namespace"], target) is None:
+            return
+        config = self.kinds["ConfigMap"].at(NAMESPACE, "envoy-gateway-config") or {}
+        text = (config.get("data") or {}).get("envoy-gateway.yaml", "")
+        allowed = ((yaml.safe_load(text) or {}).get("extensionApis") or {}).get("enableEnvoyPatchPolicy", False)
+        self._tell(thing, "EnvoyPatchPolicy", gateway_model.patch_status(thing, enabled=allowed, now=now()))
+
+    def _clean(self, base: str, plural: str, thing: Thing) -> None:
+        """A proxy goes with its Gateway."""
+        owner, name = gateway_model.owner(thing), thing["metadata"]["name"]
+        if owner is None or thing["metadata"]["namespace"] != NAMESPACE or self._gateway(*owner) or deleting(thing):
+            return
+        self._applied.pop(f"{plural}/{name}", None)
+        self._api.delete(f"{base}/namespaces/{NAMESPACE}/{plural}/{name}")
+
+    def _close(self) -> None:
+        for place in [place for place in self._fronts if self._gateway(*place) is None]:
+            threading.Thread(target=self._fronts.pop(place).stop, daemon=True).start()
+            self._write()
+
+    def _forward(self, pod: Thing) -> None:
+        """Lets a port-forward to a proxy's pod reach its listener."""
+        owner, uid = gateway_model.owner(pod), pod["metadata"]["uid"]
+        front, gateway = self._fronts.get(owner or ("", "")), self._gateway(*(owner or ("", "")))
+        if front is None or gateway is None or uid in self._forwarded or deleting(pod):
+            return
+        ports = [gateway_model.proxy_port(each["port"]) for each in gateway["spec"]["listeners"]]
+        target = {"address": "127.0.0.1", "port": front.port}
+        name = pod["metadata"]["name"]
+        by = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
+        manifest = {
+            "apiVersion": "kwok.x-k8s.io/v1alpha1",
+            "kind": "PortForward",
+            "metadata": {"name": name, "namespace": NAMESPACE, "ownerReferences": [by]},
+            "spec": {"forwards": [{"ports": ports, "target": target}]},
+        }
+        self._api.apply(f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{NAMESPACE}/portforwards/{name}", manifest)
+        self._forwarded.add(uid)
+
+    def _apply(self, base: str, plural: str, manifest: Thing) -> None:
+        key = f"{plural}/{manifest['metadata']['name']}"
+        there = self.kinds[manifest["kind"]].at(NAMESPACE, manifest["metadata"]["name"])
+        if self._applied.get(key) == manifest and there:
+            return
+        self._take(manifest["kind"], self._api.apply(f"{base}/namespaces/{NAMESPACE}/{key}", manifest))
+        self._applied[key] = manifest
+
+    def _tell(self, thing: Thing, kind: str, status: Thing) -> None:
+        """Writes what is new in a status."""
+        before = thing.get("status") or {}
+        if all(before.get(key) == value for key, value in status.items()):
+            return
+        namespace = thing["metadata"].get("namespace")
+        *head, plural = PATHS[kind].split("/")
+        path = "/".join([*head, *(["namespaces", namespace] if namespace else []), plural, thing["metadata"]["name"]])
+        self._take(kind, self._api.merge(f"{path}/status", {"status": status}))
+
+    def _take(self, kind: str, thing: Thing) -> None:
+        self.kinds[kind].see(thing)
+
+    def _write(self) -> None:
+        """Where each Gateway listens on this machine."""
+        book = {"/".join(place): f"http://127.0.0.1:{front.port}" for place, front in self._fronts.items()}
+        fresh = self._folder / f"{FILE}.new"
+        fresh.write_text(json.dumps(book, indent=2))
+        fresh.replace(self._folder / FILE)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs until it is ended or its control plane is gone."""
+    options = watching.parser("python -m standins.gateway", __doc__).parse_args(argv)
+    api = WatchingApi.of(options.kubeconfig, options.folder)
+    gateways = Gateways(api, options.folder)
+    sinks = {path: gateways.kinds[kind] for kind, path in PATHS.items()}
+    play(api, options.folder, sinks, gateways.tick, _TICK_SECONDS)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,288 @@
+"""Really runs what the fake pods of a model sync would run: the pod's own program, as a process of this machine.
+
+`python -m standins.jobs --kubeconfig F --folder D --rclone R --store URL`, one process a control plane; the rehearsal's
+model hub are threads of it. Volumes become folders, Secrets become variables, hosts of clouds and hubs become loopback
+by the file `addresses.json`, the rehearsal's DNS. The exit code ends the pod, for the real Job controller to count.
+Does not own the stages before that: the container runs when the cluster says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from local import faults
+from local.api import ApiError
+from standins import watching
+from standins.hub import Hub
+from standins.members import Log
+from standins.watching import WatchingApi, follow
+
+_COMPONENT = "app.kubernetes.io/component"
+_INSTANCE = "app.kubernetes.io/instance"
+_STORE_HOSTS = ("*.aliyuncs.com", "*.volces.com", "*.ivolces.com")
+_HUB_HOSTS = ("modelscope.cn", "*.modelscope.cn", "huggingface.co", "hf-mirror.com")
+_NOBODY_ANSWERS = "http://127.0.0.1:9"
+# A rehearsal's files are small, and its faults are meant to show soon.
+_PACE = {"MODELSERVE_PROGRESS_SECONDS": "1", "MODELSERVE_PAUSE_SECONDS": "0.2"}
+_GRACE_SECONDS = 2
+_CANNOT_START = 128
+
+
+def write_addresses(folder: Path, store: str, hub: str) -> None:
+    """Writes the address book: host, or pattern of hosts, to URL."""
+    book = dict.fromkeys(_STORE_HOSTS, store) | dict.fromkeys(_HUB_HOSTS, hub)
+    fresh = folder / "addresses.json.new"
+    fresh.write_text(json.dumps(book, indent=2))
+    fresh.replace(folder / "addresses.json")
+
+
+def translated(value: str, book: Mapping[str, str]) -> str:
+    """A URL or bare host with its host looked up in the book; anything else as it is."""
+    try:
+        parts = urlsplit(value if "://" in value else f"//{value}")
+    except ValueError:
+        return value
+    for pattern, url in book.items():
+        if parts.hostname and fnmatch(parts.hostname, pattern):
+            return url + parts.path
+    return value
+
+
+def volume_folder(folder: Path, namespace: str, claim: str) -> Path:
+    """What stands for the volume of a claim, in the control plane's folder."""
+    return folder / "volumes" / namespace / claim
+
+
+@dataclass
+class Run:
+    """One container of a sync, as a process."""
+
+    process: subprocess.Popen[str] | None = None
+    gone: bool = False
+
+
+class Jobs:
+    """All pods of one control plane that sync a model."""
+
+    def __init__(self, api: WatchingApi, folder: Path, rclone: Path) -> None:
+        self._api, self._folder, self._rclone = api, folder, rclone
+        self._runs: dict[str, Run] = {}
+        self._lock = threading.Lock()
+
+    def see(self, pod: dict[str, Any]) -> None:
+        """Takes in a pod as it is now."""
+        metadata = pod["metadata"]
+        if (metadata.get("labels") or {}).get(_COMPONENT) != "sync":
+            return
+        if "deletionTimestamp" in metadata:
+            self._end(metadata["uid"])
+            return
+        states = [status.get("state") or {} for status in pod["status"].get("containerStatuses") or []]
+        with self._lock:
+            if metadata["uid"] in self._runs or not any("running" in state for state in states):
+                return
+            run = self._runs[metadata["uid"]] = Run()
+        threading.Thread(target=self._run, args=(pod, run), daemon=True).start()
+
+    def forget(self, uid: str) -> None:
+        """Removes whatever stands behind a pod that is gone."""
+        self._end(uid)
+        with self._lock:
+            self._runs.pop(uid, None)
+        shutil.rmtree(self._folder / "pod-logs" / uid, ignore_errors=True)
+
+    def keep_only(self, pods: Sequence[dict[str, Any]]) -> None:
+        """Forgets every pod that is not among `pods`."""
+        for uid in self._runs.keys() - {pod["metadata"]["uid"] for pod in pods}:
+            self.forget(uid)
+
+    def _end(self, uid: str) -> None:
+        with self._lock:
+            run = self._runs.get(uid)
+            if run is None:
+                return
+            run.gone = True
+            process = run.process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def _run(self, pod: dict[str, Any], run: Run) -> None:
+        """The container's life, from its start to what the pod's status says at its end."""
+        uid, container = pod["metadata"]["uid"], pod["spec"]["containers"][0]
+        log, room = Log(self._folder / "pod-logs" / uid), self._folder / "sync-pods" / uid
+        log.begin()
+        self._show(pod, container["name"], log)
+        try:
+            code = self._live(pod, container, run, log, room)
+        except (ApiError, KeyError, OSError) as error:
+            # A kubelet does not start a container whose Secret or ConfigMap is missing; the fake one did.
+            log.write([f"Error: {error}"])
+            code = _CANNOT_START
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+        if not run.gone:
+            self._report(pod, code)
+
+    def _live(self, pod: dict[str, Any], container: dict[str, Any], run: Run, log: Log, room: Path) -> int:
+        fault = self._fault(pod)
+        if fault is not None and fault != "hub-down":
+            log.write(["modelserve: sync: failed: the rehearsal was told to let this fail"])
+            return 1
+        book = json.loads((self._folder / "addresses.json").read_text())
+        if fault == "hub-down":
+            book |= dict.fromkeys(_HUB_HOSTS, _NOBODY_ANSWERS)
+        mounts = self._volumes(pod, container, room)
+        variables = self._variables(pod, container, mounts, book)
+        if fault == "hub-down":
+            variables["MODELSERVE_ATTEMPTS"] = "2"
+        with self._lock:
+            if run.gone:
+                return _CANNOT_START
+            # In this process's group: whoever ends the control plane ends it too.
+            run.process = subprocess.Popen(
+                [sys.executable if part == "python3" else part for part in container["command"]],
+                cwd=_on_host(container["workingDir"], mounts),
+                env=os.environ | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        with run.process as process:
+            for line in process.stdout or ():
+                log.write([line.rstrip("\n")])
+        return process.returncode
+
+    def _fault(self, pod: dict[str, Any]) -> str | None:
+        labels = pod["metadata"]["labels"]
+        return faults.of(self._folder, "Job", labels.get("batch.kubernetes.io/job-name", labels.get(_INSTANCE, "")))
+
+    def _volumes(self, pod: dict[str, Any], container: dict[str, Any], room: Path) -> dict[str, Path]:
+        """Mount path to the folder that stands for it."""
+        namespace, names = pod["metadata"]["namespace"], {}
+        claims = {
+            volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+            for volume in pod["spec"]["volumes"]
+            if "persistentVolumeClaim" in volume
+        }
+        for number, mount in enumerate(container["volumeMounts"]):
+            # The same end as in the pod: a Python package is called by it.
+            where = room / str(number) / mount["mountPath"].strip("/")
+            if claim := claims.get(mount["name"]):
+                # What lies on a volume outlives the pod.
+                where = volume_folder(self._folder, namespace, claim)
+            where.mkdir(parents=True, exist_ok=True)
+            names[mount["name"]] = mount["mountPath"], where
+        for volume in pod["spec"]["volumes"]:
+            if "configMap" in volume and volume["name"] in names:
+                path = f"/api/v1/namespaces/{namespace}/configmaps/{volume['configMap']['name']}"
+                for name, text in self._api.get(path)["data"].items():
+                    (names[volume["name"]][1] / name).write_text(text)
+        for helper in pod["spec"].get("initContainers") or []:
+            # What copies rclone out of its image.
+            for mount in helper.get("volumeMounts") or []:
+                if mount["name"] in names and any(part.endswith("/rclone") for part in helper["command"]):
+                    (names[mount["name"]][1] / "rclone").symlink_to(self._rclone)
+        return dict(names.values())
+
+    def _variables(
+        self, pod: dict[str, Any], container: dict[str, Any], mounts: Mapping[str, Path], book: Mapping[str, str]
+    ) -> dict[str, str]:
+        found = {}
+        for each in container["env"]:
+            if "value" in each:
+                found[each["name"]] = translated(_on_host(each["value"], mounts), book)
+                continue
+            reference = each["valueFrom"]["secretKeyRef"]
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/secrets/{reference['name']}"
+            found[each["name"]] = base64.b64decode(self._api.get(path)["data"][reference["key"]]).decode()
+        return found | _PACE
+
+    def _show(self, pod: dict[str, Any], container: str, log: Log) -> None:
+        """Makes the log reachable through the API server."""
+        metadata = pod["metadata"]
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+        manifest = {
+            "apiVersion": "kwok.x-k8s.io/v1alpha1",
+            "kind": "Logs",
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "ownerReferences": [owner]},
+            "spec": {"logs": [{"containers": [container], "logsFile": str(log.current)}]},
+        }
+        path = f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{metadata['namespace']}/logs/{metadata['name']}"
+        try:
+            self._api.apply(path, manifest)
+        except ApiError as error:
+            print(f"{metadata['namespace']}/{metadata['name']}: {error}", flush=True)
+
+    def _report(self, pod: dict[str, Any], code: int) -> None:
+        """Writes the end into the pod's status, as a kubelet would."""
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+        try:
+            status = self._api.get(path)["status"]
+            self._api.merge(f"{path}/status", {"status": ended(status, code, datetime.now(timezone.utc))})
+        except ApiError as error:
+            print(f"{path}: {error}", flush=True)
+
+
+def ended(status: dict[str, Any], code: int, at: datetime) -> dict[str, Any]:
+    """What changes in a pod's status when its container ends with `code`."""
+    now, reason = at.strftime("%Y-%m-%dT%H:%M:%SZ"), "Completed" if code == 0 else "Error"
+    # A process that a signal ended has a negative code here and 128 + signal in a container.
+    state = {"exitCode": code if code >= 0 else 128 - code, "reason": reason, "finishedAt": now}
+    containers = [
+        each
+        | {
+            "ready": False,
+            "started": False,
+            "state": {"terminated": state | {"startedAt": each["state"]["running"]["startedAt"]}},
+        }
+        for each in status["containerStatuses"]
+    ]
+    conditions = [
+        each | ({"status": "False", "reason": "PodCompleted"} if each["type"] in ("Ready", "ContainersReady") else {})
+        for each in status["conditions"]
+    ]
+    phase = "Succeeded" if code == 0 else "Failed"
+    return {"phase": phase, "conditions": conditions, "containerStatuses": containers}
+
+
+def _on_host(path: str, mounts: Mapping[str, Path]) -> str:
+    """A path of the pod on this machine: below a mount, or above one."""
+    for mount, where in mounts.items():
+        if path == mount or path.startswith(f"{mount}/"):
+            return str(where) + path[len(mount) :]
+        if path and mount.startswith(f"{path}/"):
+            return str(where).removesuffix(mount[len(path) :])
+    return path
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs until it is ended or its control plane is gone."""
+    parser = watching.parser("python -m standins.jobs", __doc__)
+    parser.add_argument("--rclone", type=Path, required=True)
+    parser.add_argument("--store", required=True, help="URL of the control plane's object store")
+    options = parser.parse_args(argv)
+    write_addresses(options.folder, options.store, Hub().url)
+    api = WatchingApi.of(options.kubeconfig, options.folder)
+    follow(api, "/api/v1/pods", Jobs(api, options.folder, options.rclone), options.folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

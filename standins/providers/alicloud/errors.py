@@ -1,0 +1,25 @@
+"""How Alibaba Cloud's services refuse a request."""
+
+from __future__ import annotations
+
+from standins.providers.cloud import Cloud, CloudError
+
+
+def refused(service: str, status: int, code: str, message: str) -> CloudError:
+    """A refusal as the SDK of its service (`oss`, `ram`) tells it: any 404 is «not there» to the plugin."""
+    if service == "oss":
+        told = "[SDK aliyun-oss-go-sdk ERROR]:\noss: service returned error: "
+        told += f'StatusCode={status}, ErrorCode={code}, ErrorMessage="{message}"'
+    else:
+        told = "[SDK alibaba-cloud-sdk-go ERROR]:\nSDKError:\n"
+        told += f"   StatusCode: {status}\n   Code: {code}\n   Message: {message}"
+    return CloudError(told, status=status, gone=status == 404)
+
+
+def permit(cloud: Cloud, service: str, kind: str, name: str) -> None:
+    """Raises CloudError where the control plane's faults forbid what concerns this object."""
+    if not cloud.forbids(kind, name):
+        return
+    if service == "oss":
+        raise refused(service, 403, "AccessDenied", "You have no right to access this object.")
+    raise refused(service, 403, "NoPermission", "You are not authorized to do this action.")

@@ -1,0 +1,33 @@
+"""The volcengine plugin: its kinds, its configuration and its words."""
+
+from __future__ import annotations
+
+from standins.providers.cloud import CloudError
+from standins.providers.cloud_provider import CloudProvider
+from standins.providers.kinds import Kind
+from standins.providers.volcengine import iam, tos
+from standins.providers.volcengine.errors import refused
+
+
+class Provider(CloudProvider):
+    """TOS and IAM."""
+
+    name, version = "volcengine", "0.0.47"
+    kinds = tos.KINDS | iam.KINDS
+    functions = tos.FUNCTIONS | iam.FUNCTIONS
+    region_variable, default_region = "VOLCENGINE_REGION", ""
+    key_variables = (("VOLCENGINE_ACCESS_KEY",), ("VOLCENGINE_SECRET_KEY",))
+    no_keys = "access_key and secret_key are required"
+
+    def unknown_key(self, service: str) -> CloudError:
+        if service == "tos":
+            return refused(403, "InvalidAccessKeyId", "The access key ID you provided does not exist in our records.")
+        return refused(401, "InvalidAccessKey", f"The accesskey [{self._key}] included in the request is invalid.")
+
+    def heard(self, kind: Kind, error: CloudError) -> CloudError:
+        """A bucket is asked for by HEAD, and what answers that has a status and no words."""
+        return refused(error.status, "", "") if kind.label == "tos bucket" and error.status else error
+
+    def failure(self, request: str, kind: Kind, name: str, error: CloudError) -> str:
+        read = f'error on  reading  resource "{name}", ' if request == "reading" else ""
+        return f'error on {request} {kind.label} "{name}", {read}{error}'

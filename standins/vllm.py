@@ -1,0 +1,525 @@
+"""An engine simulator: speaks vLLM's HTTP on a loopback port and makes its answers up, with no model behind them.
+
+Owns the protocol as clients, probes and Prometheus see it: paths, status codes, shapes of answers and errors, metric
+names of the release that it plays, counters that count. Does not own pods: `engines.py` decides when one serves.
+Left out: sampling parameters, tools, embeddings, LoRA, metric labels other than the model's name and the finish reason.
+
+How a release from 0.25.1 on answers is as measured there (`vllm serve` on H200, 2026-11-28); one between 0.10.1 and
+that is played as the older ones are.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+import socket
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from planning.catalog import entries
+from standins.vllm_arguments import Arguments
+
+# Releases from this one on wrap an error in "error" (https://github.com/vllm-project/vllm/pull/22099).
+_NESTED_ERRORS = (0, 10, 1)
+_MEASURED = (0, 25, 1)
+# What a key guards, before and from _MEASURED on.
+_GUARDED = ("/v1",), ("/v1", "/v2", "/inference")
+_EMPTY_CONVERSATION = "Cannot apply chat template to an empty conversation. Provide at least one message."
+
+
+def _absent(names: str) -> dict[str, None]:
+    return dict.fromkeys(names.split())
+
+
+# Fields that an answer has beside those that mean something here, from _MEASURED on.
+_MESSAGE = _absent("refusal annotations audio function_call reasoning")
+_CHOICE = _absent("stop_reason token_ids routed_experts")
+_PROMPT = _absent("prompt_token_ids prompt_text")
+_TAIL = _absent("kv_transfer_params metrics")
+_PERMISSION = {
+    "object": "model_permission", "allow_create_engine": False, "allow_sampling": True, "allow_logprobs": True,
+    "allow_search_indices": False, "allow_view": True, "allow_fine_tuning": False, "organization": "*", "group": None,
+    "is_blocking": False,
+}  # fmt: skip
+_ANSWER = (
+    "This is a simulated answer . The model {model} has no weights here , but the request went the whole way : through "
+    "the port , the check of the key and the stream of tokens , and it comes back as the engine would send it ."
+)
+_BUCKETS = (0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0)
+
+
+def release_of(image: str) -> str | None:
+    """The release that an image's tag names, such as 0.7.3 in vllm/vllm-openai:v0.7.3; None where it names none."""
+    match = re.search(r":(?:.*?[^\d.])?(\d+\.\d+\.\d+)", image.rpartition("/")[2].partition("@")[0])
+    return match[1] if match else None
+
+
+def newest_release() -> str:
+    """The newest release whose metric names are known here."""
+    return max((kind["first"] for kind in _metric_table().values()), key=_numbers)
+
+
+@functools.cache
+def _metric_table() -> dict[str, dict[str, str]]:
+    return entries("vllm_metrics")["metrics"]
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split("."))
+
+
+class Metrics:
+    """The engine's metrics under the names of one release. What is not observed is exported as zero."""
+
+    def __init__(self, release: str, model: str) -> None:
+        known = _metric_table()
+        self.types = {
+            name: kind["type"]
+            for name, kind in known.items()
+            # An older release than any that was read has the oldest names.
+            if (_numbers(kind["first"]) <= _numbers(release) or kind["first"] == "0.6.6")
+            and _numbers(release) <= _numbers(kind.get("last", "999.0.0"))
+        }
+        self._model = model
+        self._lock = threading.Lock()
+        self._values: dict[str, float] = defaultdict(float)
+        self._finished: Counter[str] = Counter()
+        self._observed: dict[str, Counter[float]] = defaultdict(Counter)
+
+    def add(self, name: str, amount: float) -> None:
+        """Adds to the counter or gauge vllm:NAME."""
+        with self._lock:
+            self._values[f"vllm:{name}"] += amount
+
+    def observe(self, name: str, value: float) -> None:
+        """Records one value of the histogram vllm:NAME."""
+        with self._lock:
+            self._observed[f"vllm:{name}"][next((bound for bound in _BUCKETS if value <= bound), math.inf)] += 1
+            self._values[f"vllm:{name}"] += value
+
+    def finish(self, reason: str) -> None:
+        """Counts one request that ended for `reason`: stop, length or abort."""
+        with self._lock:
+            self._finished[reason] += 1
+
+    def text(self) -> str:
+        """All metrics in Prometheus' text format."""
+        label = f'model_name="{self._model}"'
+        lines = []
+        with self._lock:
+            for name, kind in self.types.items():
+                lines.append(f"# TYPE {name} {kind}")
+                if name == "vllm:request_success_total":
+                    lines += [
+                        f'{name}{{finished_reason="{reason}",{label}}} {float(self._finished[reason])}'
+                        for reason in ("stop", "length", "abort")
+                    ]
+                elif kind == "histogram":
+                    lines += self._histogram(name, label)
+                else:
+                    lines.append(f"{name}{{{label}}} {float(self._values[name])}")
+        return "\n".join(lines) + "\n"
+
+    def _histogram(self, name: str, label: str) -> list[str]:
+        counts, below, lines = self._observed[name], 0, []
+        for bound in (*_BUCKETS, math.inf):
+            below += counts[bound]
+            lines.append(f'{name}_bucket{{le="{"+Inf" if bound == math.inf else bound}",{label}}} {float(below)}')
+        return [*lines, f"{name}_count{{{label}}} {float(below)}", f"{name}_sum{{{label}}} {self._values[name]}"]
+
+
+class ApiError(Exception):
+    """A request that vLLM refuses; `kind` is the name it gives the refusal."""
+
+    def __init__(self, status: int, kind: str, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.parameter = status, kind, parameter
+
+
+def _invalid(path: str, kind: str, place: tuple[str | int, ...], text: str) -> ApiError:
+    """A request whose fields are not those of its kind, as FastAPI refuses it."""
+    problem = {"type": kind, "loc": place, "msg": text}
+    message = f"1 validation error:\n  {problem}\n\n    POST {path} [{problem}]"
+    return ApiError(400, "Bad Request", message, ".".join(map(str, place)))
+
+
+@dataclass
+class Generation:
+    """One answer in the making."""
+
+    prompt_tokens: int
+    limit: int
+    words: list[str]
+    made: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def finish_reason(self) -> str:
+        """stop where the answer came to its end, length where max_tokens cut it."""
+        return "length" if self.limit < len(self.words) else "stop"
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Token counts as the API reports them."""
+        both = self.prompt_tokens + self.made
+        return {"prompt_tokens": self.prompt_tokens, "total_tokens": both, "completion_tokens": self.made}
+
+
+class Engine:
+    """Makes answers up, at `token_seconds` a token, and counts them."""
+
+    def __init__(
+        self, arguments: Arguments, release: str, api_keys: Sequence[str] = (), token_seconds: float = 0.01
+    ) -> None:
+        """`api_keys` are further keys beside those of the argument list, such as VLLM_API_KEY."""
+        self.arguments, self.release, self.token_seconds = arguments, release, token_seconds
+        self.measured = _numbers(release) >= _MEASURED
+        self.api_keys = (*arguments.api_keys, *api_keys)
+        self.metrics = Metrics(release, arguments.served_names[0])
+        self.metrics.add("cache_config_info", 1)
+
+    def begin(self, request: Mapping[str, Any], prompt: str) -> Generation:
+        """Takes a request in, or raises ApiError with vLLM's reason."""
+        name = request.get("model") or self.arguments.served_names[0]
+        if name not in self.arguments.served_names:
+            raise self._refusal(404, "NotFoundError", f"The model `{name}` does not exist.", "model")
+        longest = self.arguments.max_model_len
+        given = count_tokens(prompt)
+        wanted = request.get("max_completion_tokens") or request.get("max_tokens")
+        if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
+            raise self._refusal(
+                400, "BadRequestError", f"max_tokens must be at least 1, got {wanted}.", "max_tokens", wanted
+            )
+        if self.measured and wanted and wanted > longest:
+            text = f"max_tokens={wanted} cannot be greater than max_model_len=max_total_tokens={longest}."
+            text += " Please request fewer output tokens."
+            raise self._refusal(400, "BadRequestError", text, "max_tokens", wanted)
+        if given >= longest or wanted and given + wanted > longest:
+            least = longest - (wanted or 0) + 1
+            raise self._refusal(400, "BadRequestError", self._too_long(given, wanted or 0), "input_tokens", least)
+        words = _ANSWER.format(model=name).split(" ")
+        return Generation(given, min(wanted or longest, longest - given), words)
+
+    def _too_long(self, given: int, wanted: int) -> str:
+        longest = self.arguments.max_model_len
+        head = f"This model's maximum context length is {longest} tokens. However, you requested"
+        if self.measured:
+            # It stops counting one token behind the limit.
+            least = longest - wanted + 1
+            return (
+                f"{head} {wanted} output tokens and your prompt contains at least {least} input tokens, for a total of "
+                f"at least {least + wanted} tokens. Please reduce the length of the input prompt or the number of "
+                "requested output tokens."
+            )
+        if given >= longest:
+            return f"{head} {given} tokens in the messages, Please reduce the length of the messages."
+        parts = f"({given} in the messages, {wanted} in the completion)"
+        return f"{head} {given + wanted} tokens {parts}. Please reduce the length of the messages or completion."
+
+    def _refusal(self, status: int, kind: str, text: str, parameter: str, value: Any = None) -> ApiError:
+        if not self.measured:
+            return ApiError(status, kind, text)
+        named = "" if value is None else f" (parameter={parameter}, value={value})"
+        return ApiError(status, kind, f"{text}{named}", parameter)
+
+    def tokens(self, generation: Generation) -> Generator[str, None, None]:
+        """The answer piece by piece, each in its time; what was made is counted, also when the client goes away."""
+        metrics, ended = self.metrics, "abort"
+        metrics.add("num_requests_running", 1)
+        metrics.add("prompt_tokens_total", generation.prompt_tokens)
+        last = generation.started
+        try:
+            for word in generation.words[: generation.limit]:
+                time.sleep(self.token_seconds)
+                now = time.monotonic()
+                if generation.made:
+                    metrics.observe("time_per_output_token_seconds", now - last)
+                    metrics.observe("inter_token_latency_seconds", now - last)
+                else:
+                    metrics.observe("time_to_first_token_seconds", now - generation.started)
+                last = now
+                generation.made += 1
+                metrics.add("generation_tokens_total", 1)
+                yield word if generation.made == 1 or word in ".,:" else f" {word}"
+            ended = generation.finish_reason
+        finally:
+            metrics.add("num_requests_running", -1)
+            metrics.observe("e2e_request_latency_seconds", time.monotonic() - generation.started)
+            metrics.observe("request_prompt_tokens", generation.prompt_tokens)
+            metrics.observe("request_generation_tokens", generation.made)
+            metrics.finish(ended)
+
+
+def count_tokens(text: str) -> int:
+    """About what a tokenizer would count: words and marks."""
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+_METRICS = {old: f"text/plain; version={form}; charset=utf-8" for old, form in ((False, "0.0.4"), (True, "1.0.0"))}
+_INFO = {"title": "FastAPI", "version": "0.1.0"}
+_GOT = {"/health", "/version", "/metrics", "/v1/models", "/load", "/openapi.json"}
+_POSTED = {"/v1/completions", "/v1/chat/completions", "/tokenize"}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        engine = self.server.engine
+        answers = {
+            "/health": lambda: self._send(200, b""),
+            "/ping": lambda: self._send(200, b""),
+            "/version": lambda: self._json(200, {"version": engine.release}),
+            "/metrics": lambda: self._send(200, engine.metrics.text().encode(), _METRICS[engine.measured]),
+            "/v1/models": lambda: self._json(200, self._models()),
+            "/load": lambda: self._json(200, {"server_load": 0}),
+            "/openapi.json": lambda: self._json(200, {"openapi": "3.1.0", "info": _INFO, "paths": {}}),
+        }
+        self._answer(answers, "POST", _POSTED)
+
+    def do_POST(self) -> None:
+        answers = {
+            "/v1/chat/completions": self._chat,
+            "/v1/completions": self._completion,
+            "/tokenize": self._tokenize,
+            "/ping": lambda: self._send(200, b""),
+        }
+        self._answer(answers, "GET", _GOT)
+
+    def _answer(self, answers: Mapping[str, Any], other: str, others: set[str]) -> None:
+        path = self.path.partition("?")[0]
+        keys = self.server.engine.api_keys
+        self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        known = {f"Bearer {key}" for key in keys}
+        guarded = path.startswith(_GUARDED[self.server.engine.measured])
+        if known and guarded and self.headers.get("Authorization") not in known:
+            return self._json(401, {"error": "Unauthorized"})
+        if path in answers:
+            try:
+                return answers[path]()
+            except ApiError as error:
+                return self._json(error.status, self._error(error))
+        if path in others:
+            return self._json(405, {"detail": "Method Not Allowed"}, {"allow": other})
+        self._json(404, {"detail": "Not Found"})
+
+    def _error(self, error: ApiError) -> dict[str, Any]:
+        body = {"message": str(error), "type": error.kind, "param": error.parameter, "code": error.status}
+        if _numbers(self.server.engine.release) >= _NESTED_ERRORS:
+            return {"error": body}
+        return {"object": "error"} | body
+
+    def _models(self) -> dict[str, Any]:
+        arguments = self.server.engine.arguments
+        shared = {"object": "model", "created": int(time.time()), "owned_by": "vllm", "root": arguments.model}
+        shared |= {"parent": None, "max_model_len": arguments.max_model_len}
+        if self.server.engine.measured:
+            permission = {"id": f"modelperm-{uuid.uuid4().hex[:16]}", "created": int(time.time())} | _PERMISSION
+            shared["permission"] = [permission]
+        return {"object": "list", "data": [{"id": name} | shared for name in arguments.served_names]}
+
+    def _tokenize(self) -> None:
+        request, longest = self._request(), self.server.engine.arguments.max_model_len
+        count = count_tokens(str(request.get("prompt")))
+        body = {"count": count, "max_model_len": longest, "tokens": list(range(count)), "token_strs": None}
+        self._json(200, body)
+
+    def _request(self) -> dict[str, Any]:
+        measured, path = self.server.engine.measured, self.path.partition("?")[0]
+        if measured and self.headers.get_content_type() != "application/json":
+            text = "Unsupported Media Type: Only 'application/json' is allowed"
+            raise ApiError(400, "Bad Request", f'1 validation error:\n  {text} ["{text}"]')
+        try:
+            request = json.loads(self._body)
+        except ValueError as error:
+            if measured and isinstance(error, json.JSONDecodeError):
+                raise _invalid(path, "json_invalid", ("body", error.pos), "JSON decode error") from None
+            raise ApiError(400, "BadRequestError", f"Invalid JSON: {error}") from None
+        if not isinstance(request, dict):
+            if measured:
+                text = f"'{type(request).__name__}' object has no attribute 'get'"
+                raise ApiError(500, "InternalServerError", text)
+            raise ApiError(400, "BadRequestError", "Input should be a valid dictionary")
+        return request
+
+    def _missing(self, field: str) -> ApiError:
+        """A field without which a request is none."""
+        if not self.server.engine.measured:
+            return ApiError(400, "BadRequestError", f"{field}: Field required")
+        if field == "messages":
+            return _invalid("/v1/chat/completions", "missing", ("body", "messages"), "Field required")
+        text = "Value error, Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
+        error = _invalid("/v1/completions", "value_error", ("body",), text)
+        error.parameter = "prompt"
+        return error
+
+    def _chat(self) -> None:
+        request = self._request()
+        messages = request.get("messages")
+        measured = self.server.engine.measured
+        if measured and messages == []:
+            raise ApiError(400, "BadRequestError", _EMPTY_CONVERSATION)
+        if not isinstance(messages, list) or not messages:
+            raise self._missing("messages")
+        prompt = "\n".join(str(message.get("content")) for message in messages if isinstance(message, dict))
+        role = {"role": "assistant", "content": ""}
+        more, choice, tail = (
+            (_MESSAGE, _CHOICE, _absent("prompt_logprobs") | _PROMPT | _TAIL) if measured else ({}, {}, {})
+        )
+        self._generate(
+            request, prompt, "chat.completion", "chatcmpl", first={"delta": role},
+            piece=lambda text: {"delta": {"content": text}},
+            whole=lambda text: {"message": role | {"content": text} | more}, choice=choice, tail=tail,
+        )  # fmt: skip
+
+    def _completion(self) -> None:
+        request = self._request()
+        if not isinstance(request.get("prompt"), str):
+            raise self._missing("prompt")
+        # The completions API cuts after 16 tokens unless told otherwise.
+        request.setdefault("max_tokens", 16)
+        measured = self.server.engine.measured
+        self._generate(
+            request, request["prompt"], "text_completion", "cmpl", first=None, piece=_text, whole=_text,
+            choice=_CHOICE | _absent("prompt_logprobs prompt_token_ids") if measured else {},
+            tail=_TAIL if measured else {},
+        )  # fmt: skip
+
+    def _generate(
+        self, request: dict[str, Any], prompt: str, kind: str, prefix: str, *,
+        first: Any, piece: Any, whole: Any, choice: dict[str, Any], tail: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """`choice` and `tail` are the fields without a value of a whole answer's choice and of its end."""
+        engine = self.server.engine
+        generation = engine.begin(request, prompt)
+        streamed, chat, measured = bool(request.get("stream")), prefix == "chatcmpl", engine.measured
+        head = {
+            "id": f"{prefix}-{uuid.uuid4().hex[: 16 if measured else 32]}",
+            "object": f"{kind}.chunk" if streamed and chat else kind,
+            "created": int(time.time()),
+            "model": request.get("model") or engine.arguments.served_names[0],
+        }
+        print_of = {"system_fingerprint": f"vllm-{engine.release}-00000000"} if measured else {}
+
+        def one(content: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
+            return head | {"choices": [{"index": 0, **content, "logprobs": None, "finish_reason": reason}]}
+
+        if not streamed:
+            text = "".join(engine.tokens(generation))
+            usage = generation.usage | (_absent("prompt_tokens_details") if measured else {})
+            tier = _absent("service_tier") if measured else {}
+            body = one(whole(text) | choice, generation.finish_reason)
+            self._json(200, body | tier | print_of | {"usage": usage} | tail)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        tokens = engine.tokens(generation)
+        counted = bool((request.get("stream_options") or {}).get("include_usage"))
+        # A chat's pieces say why they stopped only at the end, a completion's in each.
+        each = _absent("token_ids" if chat else "stop_reason prompt_token_ids token_ids") if measured else {}
+        try:
+            if first:
+                self._event(one(first) | (_PROMPT if measured else {}))
+            for token in tokens:
+                last = generation.made == min(generation.limit, len(generation.words))
+                ends = _absent("stop_reason") if last and measured else {}
+                reason = generation.finish_reason if last else None
+                self._event(one(piece(token) | each | ends, reason) | (print_of if last and not counted else {}))
+            if counted:
+                self._event(head | {"choices": [], "usage": generation.usage} | print_of)
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
+        except OSError:
+            self.close_connection = True
+        finally:
+            tokens.close()
+
+    def _event(self, body: Mapping[str, Any]) -> None:
+        self._chunk(f"data: {_compact(body)}\n\n".encode())
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def _json(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        self._send(status, _compact(body).encode(), "application/json", headers)
+
+    def _send(
+        self, status: int, body: bytes, kind: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), **({"Content-Type": kind} if kind else {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def version_string(self) -> str:
+        return "uvicorn"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        self.server.access(f"{self.client_address[0]}:{self.client_address[1]} - {format % args}")
+
+
+def _compact(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+
+
+def _text(piece: str) -> dict[str, Any]:
+    return {"text": piece}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, engine: Engine, access: Any) -> None:
+        self.engine, self.access = engine, access
+        self._open: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no error of the server."""
+
+    def cut(self) -> None:
+        """Ends what clients still hold open: a pod that dies does not finish its sentence."""
+        for connection in list(self._open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+class Simulator:
+    """A running engine on a free port of 127.0.0.1."""
+
+    def __init__(self, engine: Engine, access: Any = lambda line: None) -> None:
+        """`access` is called with one line a request."""
+        self.engine = engine
+        self._server = _Server(engine, access)
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Closes the port and every connection."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.cut()

@@ -1,0 +1,112 @@
+"""AIBrix's side of a rehearsal, as tests look at it: fleets, their pods, what they were beside, and the gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from kubernetes import watch
+
+from local.api import ApiError
+from local.nodes import NodePool
+from standins import gateway
+from tests.rehearsal.pulumi_stack import API_KEY, Cluster
+
+NAME = "deepseek-r1-671b"
+"""The service of the committed stack file."""
+OURS, AIBRIX = "modelserve", "router"
+
+
+@dataclass
+class Fleets:
+    """The fleets in a rehearsal's namespace `default`."""
+
+    cluster: Cluster
+
+    def fleet(self, name: str = NAME) -> dict[str, Any]:
+        """The RayClusterFleet of a service."""
+        found = self.cluster.object("RayClusterFleet", name)
+        assert found is not None
+        return found
+
+    def pods(self, name: str = NAME) -> list[Any]:
+        """The pods of a service that are there, also those that are about to go."""
+        selector = f"ray.io/cluster,app.kubernetes.io/instance={name}"
+        return self.cluster.core.list_namespaced_pod("default", label_selector=selector).items
+
+    def uids(self, name: str = NAME) -> set[str]:
+        """What tells a service's pods from others of the same name."""
+        return {pod.metadata.uid for pod in self.pods(name)}
+
+    def head(self, name: str = NAME) -> Any:
+        """The pod that answers for a service of one replica."""
+        (found,) = [pod for pod in self.pods(name) if pod.metadata.labels["ray.io/node-type"] == "head"]
+        return found
+
+    def ready(self, name: str = NAME, replicas: int = 1, size: int = 2) -> bool:
+        """Whether these are all of the service's pods, and ready."""
+        found = self.pods(name)
+        return len(found) == replicas * size and all(
+            any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or []) for pod in found
+        )
+
+    def now(self) -> str:
+        """A moment, for `most_gpus`."""
+        return self.cluster.core.list_namespaced_pod("default").metadata.resource_version
+
+    def most_gpus(self, since: str) -> int:
+        """The most GPUs that pods had, or wanted, at one time after `since`, but for those that were told to end.
+
+        AIBrix does not wait for the end of pods that it takes away: until then, new ones may have to wait for GPUs.
+        """
+        there: dict[str, int] = {}
+        most = 0
+        events = watch.Watch().stream(
+            self.cluster.core.list_namespaced_pod, "default", resource_version=since, timeout_seconds=1
+        )
+        for event in events:
+            pod = event["object"]
+            gpus = sum(int((each.resources.requests or {}).get("nvidia.com/gpu", 0)) for each in pod.spec.containers)
+            gone = event["type"] == "DELETED" or pod.metadata.deletion_timestamp
+            there[pod.metadata.uid] = 0 if gone else gpus
+            most = max(most, sum(there.values()))
+        return most
+
+    def ask(self, model: str = NAME, **headers: str) -> requests.Response:
+        """A completion through the gateway's listener on this machine."""
+        book = json.loads((self.cluster.plane.folder / gateway.FILE).read_text())
+        message = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+        url = f"{book['aibrix-system/aibrix-eg']}/v1/chat/completions"
+        return requests.post(url, json=message, headers={"Authorization": f"Bearer {API_KEY}", **headers}, timeout=20)
+
+    def way(self, model: str = NAME, **headers: str) -> str | int:
+        """The route by which a request is answered, or the status of its refusal."""
+        answer = self.ask(model, **headers)
+        return answer.headers["x-rehearsal-route"] if answer.status_code == 200 else answer.status_code
+
+    @contextmanager
+    def more_nodes(self, count: int) -> Iterator[None]:
+        """With so many GPU nodes beside the two that a rehearsal has. Pods that are on them then end late."""
+        here = NodePool().manifests()
+        fresh = [node for node in NodePool(count=2 + count).manifests() if node not in here]
+        paths = [f"/api/v1/nodes/{node['metadata']['name']}" for node in fresh]
+        for path, node in zip(paths, fresh, strict=True):
+            self.cluster.plane.api.apply(path, node)
+        try:
+            yield
+        finally:
+            for path in paths:
+                self.cluster.plane.api.delete(path)
+
+    def there(self, path: str) -> dict[str, Any] | None:
+        """Whatever is at a path of the API server."""
+        try:
+            return self.cluster.plane.api.get(path)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return None

@@ -1,0 +1,105 @@
+"""A group without Ray on a real control plane, by a program of a few lines: its pods, its logs, what holds it back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack
+
+# The weights are a ConfigMap here: what counts is that its name is known only once it exists.
+PROGRAM = """
+import json
+from pathlib import Path
+
+import pulumi
+
+from components.cluster.kubernetes import kubernetes_object, kubernetes_provider, labels
+from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs
+from watch.progress import Progress
+
+given = json.loads(Path(__file__).with_name("group.json").read_text())
+stack, cluster = pulumi.get_stack(), pulumi.ResourceOptions(provider=kubernetes_provider("cluster", "rehearsal", None))
+made = {"name": given.pop("weights"), "namespace": "default", "labels": labels(stack, "weights")}
+weights = kubernetes_object("weights", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made}, cluster)
+volume = {"name": "weights", "configMap": {"name": weights.id.apply(lambda id: id.partition("/")[2])}}
+args = RayLwsGroupArgs(stack=stack, namespace="default", volumes=[volume], **given)
+RayLwsGroup("ds", args, cluster, Progress("rehearsal", "default", None).group_hooks())
+"""
+GROUP: dict[str, Any] = {
+    "weights": "first",
+    "image": "vllm/vllm-openai:v0.19.0",
+    "launcher": "native",
+    "lws_version": "0.9.0",
+    "engine_args": "/weights/R1 --served-model-name ds --distributed-executor-backend mp -tp 8 -pp 2".split(),
+    "nodes": 2,
+    "gpus_per_node": 8,
+    "tensor": 8,
+    "pipeline": 2,
+    "cpu": 64,
+    "memory": "512Gi",
+    "shm": "32Gi",
+    "startup_seconds": STARTUP_SECONDS,
+}
+
+
+@pytest.fixture
+def native(stack: Stack) -> Stack:
+    """A stack whose program is the one above."""
+    program = stack.folder / "__main__.py"
+    program.unlink()
+    program.write_text(PROGRAM)
+    write(stack)
+    return stack
+
+
+def write(stack: Stack, **changes: Any) -> None:
+    Path(stack.folder / "group.json").write_text(json.dumps(GROUP | changes))
+
+
+def log(cluster: Cluster, pod: str) -> str:
+    return cluster.core.read_namespaced_pod_log(pod, "default") or ""
+
+
+def test_every_pod_runs_vllm_with_its_rank_and_the_workers_serve_nothing(native: Stack, cluster: Cluster):
+    assert "LeaderWorkerSet" in native.preview(), "a plan is there before the weights are"
+    native.up()
+    leader, worker = log(cluster, "ds-0"), log(cluster, "ds-0-1")
+    assert "modelserve: native: leading 2 nodes at ds-0.ds.default:29501, starting vLLM" in leader
+    assert "world_size=16 rank=0" in leader and "(Worker_PP0_TP0 pid=" in leader
+    assert "Application startup complete." in leader
+    assert "modelserve: native: joining ds-0.ds.default with 8 GPUs" in worker
+    assert "headless multiproc executor, with head node address ds-0.ds.default:29501" in worker
+    assert "Uvicorn" not in worker and "ray" not in leader + worker
+    for name in cluster.pods():
+        container = cluster.core.read_namespaced_pod(name, "default").spec.containers[0]
+        assert container.args == GROUP["engine_args"]
+        assert "LWS_LEADER_ADDRESS" in {each.name for each in container.env}, "its webhook ran"
+
+
+@pytest.mark.soak
+def test_new_weights_roll_the_group_and_never_replace_it(native: Stack, cluster: Cluster):
+    native.up()
+    before = cluster.group()["metadata"]["uid"]
+    native.preview("--expect-no-changes")
+    write(native, weights="second")
+    assert "[diff: ~spec]" in native.preview("--diff=false")
+    native.up()
+    after = cluster.group()
+    assert after["metadata"]["uid"] == before
+    (volume,) = (
+        volume
+        for volume in after["spec"]["leaderWorkerTemplate"]["workerTemplate"]["spec"]["volumes"]
+        if volume["name"] == "weights"
+    )
+    assert volume["configMap"]["name"] == "second"
+
+
+@pytest.mark.soak
+def test_a_release_that_cannot_join_nodes_fails_the_up_with_its_parsers_words(native: Stack, cluster: Cluster):
+    write(native, image="vllm/vllm-openai:v0.10.2")
+    said = native.up(ok=False)
+    assert "vllm: error: unrecognized arguments: --nnodes 2 --node-rank 0" in said

@@ -1,0 +1,236 @@
+"""Other stacks on Volcengine than the one in its file, on an AIBrix that is there: each source of weights, models side
+by side, a LeaderWorkerSet behind the gateway, and starts that fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local.control_plane import ControlPlane
+from tests.rehearsal.clouds import Cloud
+from tests.rehearsal.fleets import NAME, Fleets
+from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_node
+
+# Each needs AIBrix installed beforehand, by a stack of its own: minutes.
+pytestmark = pytest.mark.soak
+FLEET = f"RayClusterFleet/{NAME}"
+HUB = {"source": "huggingface", "endpoint": "https://hf-mirror.com"}
+BUCKET = {"name": "modelserve-llm-weights", "keep": False}
+SYNC = {"from": "modelscope"}
+
+
+@pytest.fixture(scope="module")
+def platform(equipped: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """AIBrix, installed by a stack whose own model has no replica."""
+    made = Stack(equipped, tmp_path_factory.mktemp("platform"), "volcengine")
+    made.config["modelserve:weights"] = HUB
+    made.config["modelserve:monitoring"] = {"enabled": False}
+    made.config["modelserve:services"] = {"none": {**made.services[NAME], "replicas": 0}}
+    try:
+        made.up()
+        yield made
+        made.destroy()
+    finally:
+        Cluster(equipped).clear()
+    assert made.leaks() == []
+
+
+@pytest.fixture
+def volcengine(platform: Stack, volcengine: Stack) -> Stack:
+    """On the platform, with a start that is soon given up."""
+    volcengine.config["modelserve:addons"]["aibrix"]["install"] = False
+    volcengine.services[NAME]["startupSeconds"] = STARTUP_SECONDS
+    volcengine.set_secret("hubToken", "hub-canary-77d0")
+    return volcengine
+
+
+@pytest.fixture
+def storage_class(control_plane: ControlPlane) -> Iterator[str]:
+    """One that has a volume for the first pod that asks for it."""
+    name = "file-store"
+    made = {
+        f"/apis/storage.k8s.io/v1/storageclasses/{name}": {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": name},
+            "provisioner": "kubernetes.io/no-provisioner",
+            "volumeBindingMode": "WaitForFirstConsumer",
+        },
+        # Called so that nobody takes it for something of a stack's.
+        f"/api/v1/persistentvolumes/{name}": {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name},
+            "spec": {
+                "accessModes": ["ReadWriteMany"],
+                "capacity": {"storage": "2Ti"},
+                "hostPath": {"path": "/nowhere"},
+                "storageClassName": name,
+            },
+        },
+    }
+    for path, manifest in made.items():
+        control_plane.api.apply(path, manifest)
+    yield name
+    for path in made:
+        control_plane.api.delete(path)
+
+
+def volumes(pod: Any) -> dict[str, Any]:
+    """A pod's volumes of weights, by name."""
+    return {each.name: each for each in pod.spec.volumes if each.name.startswith("weights")}
+
+
+def steps_before(pod: Any) -> list[str]:
+    """The pod's init containers, but for KubeRay's own."""
+    return [each.name for each in pod.spec.init_containers or [] if each.name != "wait-gcs-ready"]
+
+
+def environment(container: Any) -> dict[str, Any]:
+    """Variable to value, or to where a Secret has it."""
+    return {
+        each.name: each.value
+        if each.value_from is None or each.value_from.secret_key_ref is None
+        else (each.value_from.secret_key_ref.name, each.value_from.secret_key_ref.key)
+        for each in container.env
+    }
+
+
+def moved(stack: Stack, fleets: Fleets, weights: dict[str, Any], *before_it: str) -> list[Any]:
+    """The pods after `up` with these weights, which comes after these steps, and which a second one leaves alone."""
+    before = fleets.uids()
+    stack.config["modelserve:weights"] = weights
+    stack.up()
+    assert stack.in_order(*before_it, FLEET) and fleets.ready() and not fleets.uids() & before
+    assert f"{NAME} answered" in stack.ops("verify", stack.name)
+    stack.up("--expect-no-changes")
+    return fleets.pods()
+
+
+def test_a_model_moves_from_one_source_of_weights_to_the_next(
+    volcengine: Stack, cluster: Cluster, cloud: Cloud, fleets: Fleets, storage_class: str
+):
+    for pod in moved(volcengine, fleets, HUB):
+        (engine,) = pod.spec.containers
+        env = environment(engine)
+        assert env["HF_TOKEN"] == ("deepseek-r1-download-keys", "token")
+        assert env["HF_ENDPOINT"] == "https://hf-mirror.com" and steps_before(pod) == []
+        assert volumes(pod)["weights"].empty_dir.size_limit
+        assert engine.resources.requests["ephemeral-storage"] == engine.resources.limits["ephemeral-storage"]
+    assert fleets.head().spec.containers[0].args[0] == "deepseek-ai/DeepSeek-R1"
+
+    create = {"storageClass": storage_class, "size": "1536Gi", "keep": False}
+    volume = {"source": "pvc", "claim": "models", "create": create, "sync": SYNC}
+    for pod in moved(volcengine, fleets, volume, "Job/deepseek-r1-sync"):
+        (mounted,) = volumes(pod).values()
+        assert cluster.object("PersistentVolumeClaim", mounted.persistent_volume_claim.claim_name)["status"] == {
+            "phase": "Bound",
+            "accessModes": ["ReadWriteMany"],
+            "capacity": {"storage": "2Ti"},
+        }
+        assert steps_before(pod) == [] and "HF_TOKEN" not in environment(pod.spec.containers[0])
+    assert "done: 9 files" in cluster.sync_log() and cloud.left() == {}
+
+    download = {"threads": 4, "suffixes": ["json", "safetensors"]}
+    bucket = {"source": "bucket", "bucket": BUCKET, "read": "download", "download": download, "sync": SYNC}
+    for pod in moved(volcengine, fleets, bucket, "Bucket/weights", "Job/deepseek-r1-sync"):
+        assert steps_before(pod) == ["weights"] and volumes(pod)["weights"].empty_dir.size_limit
+        downloader = pod.spec.init_containers[0]
+        env = environment(downloader)
+        assert downloader.command[2] == "tos://modelserve-llm-weights/models/DeepSeek-R1/"
+        assert downloader.image.endswith("aibrix/runtime:v0.7.0")
+        assert env["TOS_ACCESS_KEY"] == ("deepseek-r1-download-keys", "id")
+        assert env["TOS_SECRET_KEY"] == ("deepseek-r1-download-keys", "secret")
+        assert (env["DOWNLOADER_NUM_THREADS"], env["DOWNLOADER_ALLOW_FILE_SUFFIX"]) == ("4", "json,safetensors")
+    assert not [name for name in cluster.ours() if name.startswith("PersistentVolumeClaim/")]
+    written = cloud.written(BUCKET["name"])
+
+    disk = {"source": "nvme", "path": "/mnt/nvme0/models", "bucket": {**BUCKET, "keep": True}, "sync": SYNC}
+    for pod in moved(volcengine, fleets, disk):
+        assert steps_before(pod) == ["weights-tool", "weights"]
+        place = volumes(pod)["weights"].host_path
+        assert (place.path, place.type) == ("/mnt/nvme0/models", "Directory")
+        assert environment(pod.spec.init_containers[1])["MODELSERVE_KEY_SECRET"] == (
+            "deepseek-r1-download-keys",
+            "secret",
+        )
+    assert cloud.written(BUCKET["name"]) == written
+
+    # A kept bucket does not go with the source that read it. Who leaves it has the stack forget it.
+    pods = fleets.uids()
+    volcengine.config["modelserve:weights"] = HUB
+    said = volcengine.up(ok=False)
+    assert re.search(r"cannot be deleted\s+because it is protected", said) and "Traceback" not in said
+    assert fleets.ready() and not fleets.uids() & pods
+    (urn,) = [each["urn"] for each in volcengine.state()["deployment"]["resources"] if each.get("protect")]
+    volcengine.run("state", "delete", urn, "--force", "--target-dependents", "--yes")
+    volcengine.up()
+    volcengine.up("--expect-no-changes")
+    assert cloud.left() == {"buckets": [BUCKET["name"]]} and cloud.written(BUCKET["name"]) == written
+
+
+def two_models(stack: Stack) -> str:
+    """Lets a second model stand beside the first, each on one node; its name."""
+    stack.config["modelserve:weights"] = HUB
+    stack.services[NAME] = one_node({**stack.services[NAME], "unproven": True})
+    stack.services["twin"] = {**stack.services[NAME], "model": "DeepSeek-V3"}
+    return "twin"
+
+
+def test_one_of_two_models_goes_and_the_other_keeps_its_way_through_the_gateway(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets
+):
+    twin = two_models(volcengine)
+    volcengine.up()
+    ways = {name: fleets.way(name) for name in (NAME, twin)}
+    assert ways == {name: f"aibrix-system/{name}-modelserve" for name in (NAME, twin)}
+    pods = fleets.uids()
+
+    del volcengine.services[twin]
+    volcengine.up()
+    aibrixs = "ReferenceGrant/aibrix-system-reserved-referencegrant-in-default"
+    cluster.wait("AIBrix takes its grant away, for all models", lambda: aibrixs not in cluster.ours())
+    assert f"HTTPRoute/{twin}-router" not in cluster.ours() and f"HTTPRoute/{twin}-modelserve" not in cluster.ours()
+    assert {f"HTTPRoute/{NAME}-modelserve", f"ReferenceGrant/{NAME}-gateway"} <= set(cluster.ours())
+    assert fleets.way() == ways[NAME] and fleets.way(twin) == 400 and fleets.uids() == pods
+    volcengine.up("--refresh", "--expect-no-changes")
+
+
+def test_a_leaderworkerset_answers_beside_a_fleet_behind_the_same_gateway(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets
+):
+    twin = two_models(volcengine)
+    volcengine.services[twin] |= {"workload": "lws", "gateway": "aibrix"}
+    volcengine.up()
+    group = f"LeaderWorkerSet/{twin}"
+    assert volcengine.in_order("Release/addons-lws", group) and volcengine.in_order(f"HTTPRoute/{twin}-route", group)
+    assert [fleets.way(name) for name in (NAME, twin)] == [f"aibrix-system/{name}-modelserve" for name in (NAME, twin)]
+    assert f"{twin} answered" in volcengine.ops("verify", volcengine.name)
+    volcengine.up("--expect-no-changes")
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("never-ready", r"-head-\S+: Readiness probe failed|-head-\S+: .*/health"),
+        ("worker-missing", r"-worker-\S+: ImagePullBackOff"),
+    ],
+)
+def test_a_fleet_that_fails_is_told_with_its_cause_and_the_next_up_heals_it(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets, how: str, cause: str
+):
+    volcengine.config["modelserve:weights"] = HUB
+    volcengine.fault(FLEET, how)
+    said = volcengine.up(ok=False)
+    lines = [line.strip() for line in said.splitlines() if line.strip().startswith("error: ")]
+    assert any(re.search(f"{NAME} is not ready: .*({cause})", line) for line in lines), said
+    assert "Traceback" not in said and fleets.way() == 503
+    volcengine.fault(FLEET, None)
+    for pod in fleets.pods():
+        cluster.core.delete_namespaced_pod(pod.metadata.name, "default")
+    volcengine.up()
+    assert fleets.ready() and fleets.way() == f"aibrix-system/{NAME}-modelserve"
+    volcengine.up("--expect-no-changes")

@@ -1,0 +1,214 @@
+"""Whatever is wrong in a stack file is refused, or every one of its services is rendered: never neither, never an error
+of the program's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.weights import oss_bucket, tos_bucket
+from config.stack import SECRETS, StackConfig, parse
+from ops.schema import schema
+from planning.problems import Refused
+from stacks.program import build
+from stacks.service_plans import plan_services
+from tests.support import volcengine
+from tests.support.program import run_program
+from tests.support.recorder import Recorder
+from tests.support.stack_files import StackFile
+from tests.support.volcengine import GATEWAY, GATEWAY_TYPE, SERVICE
+from watch.cache_state import CacheLook
+
+Path = tuple[str, ...]
+
+RELEASE = "kubernetes:helm.sh/v3:Release"
+
+_SYNC = {"from": "modelscope"}
+_BUCKET = {"name": "team-weights"}
+_LOCAL, _ACS = StackFile("local"), StackFile("acs")
+_CLAIM = {"source": "pvc", "claim": "weights-claim"}
+_MLA = {"queryRank": 1536, "kvRank": 512, "nope": 128, "rope": 64, "value": 128}
+_MOE = {"experts": 256, "perToken": 8, "intermediate": 2048, "shared": 1, "denseLayers": 3}
+# One file for each way through the builders.
+FILES = [
+    _LOCAL.whole,
+    _LOCAL.changed(cloud__gpu="Own", catalog={"gpus": {"Own": {"usableGib": 95.0, "link": "nvlink"}}}),
+    _LOCAL.changed(
+        catalog__models={"DeepSeek-R1": {"mla": _MLA, "moe": _MOE, "slidingWindow": {"tokens": 1, "layers": 2}}}
+    ),
+    _ACS.changed(cloud__gpuSeries="Own", cloud__gpu="H20-96", catalog__gpuPods={"Own": {"gpus": [8]}}),
+    _ACS.whole,
+    _ACS.changed(cache__engine="none"),
+    _ACS.changed(cache__engine="none", weights=_CLAIM),
+    *(
+        volcengine.stack_file(**values)
+        for values in (
+            {},
+            {f"{SERVICE}/workload": "lws"},
+            {f"{SERVICE}/gateway": "none", f"{SERVICE}/workload": "lws"},
+            {f"{SERVICE}/autoscaling": {"maximum": 3, "target": 0.5}},
+            {"weights": _CLAIM | {"create": {"storageClass": "nas", "size": "2Ti"}, "sync": _SYNC}},
+            {"weights": {"source": "huggingface"}},
+            {"weights": {"source": "nvme", "path": "/mnt/nvme0/models", "bucket": _BUCKET, "sync": _SYNC}},
+            {"weights": {"source": "bucket", "bucket": _BUCKET | {"store": "s3", "create": False}}},
+        )
+    ),
+]
+# What rules turn on: spellings at their edges, and what has lost a refusal or ended in a traceback once.
+TEXTS = (
+    *("", " ", "auto", "none", "a; b: c", "<yours>", "x" * 70, "9" * 5000),
+    *("H20-96:abc", "H20-96:96GiB", "H20-96:44.42", "H100-80", "DeepSeek-R1", "Qwen3-8B", "x.json"),
+    *("100Mi", "1Gi", "1093Gi", "1024Gi", "1Ti", "512Gi", "0Gi"),
+    *("json", ".json", "../x", "a/./b", "/mnt/./x", "/mnt/nvme1", "./x", "lws", "default", "image:v1", "rdma"),
+    *("https://u:secret@h.example/x", "https://h.example/@x", "https://h.example", "oci://h.example/c"),
+    *("2026-11-01", "2026-02-30", "2026-11-01 00:00:00 +0000 UTC", "owner/name", "modelscope"),
+    *("0.9.0", "v0.9.0", "0.5.0", "0.19.0", "0.11.1", "1.0"),
+)
+NUMBERS = (0, 1, 2, 3, 4, 8, 16, 64, -1, 128, 8265, 52365, 65535, 10**9, 10**30, 0.0, 0.5, 0.95, 1.0, 1e300)
+OTHERS = (True, False, None, [], {}, ["a"], [1], ["--flag"], {"a": "b"}, {"a": 1}, {"secure": "v1:x"})
+# Judged with AIBrix's manifests at hand, which a check of the file has not.
+_APART = ("images", "manifests")
+
+
+def _fields(node: dict[str, Any], whole: dict[str, Any], path: Path = ()) -> Iterator[tuple[Path, tuple[Any, ...]]]:
+    """Every key that a stack file may have, with the values that the schema itself names."""
+    while "$ref" in node:
+        node = whole["$defs"][node["$ref"].rpartition("/")[2]]
+    branches = [*node.get("oneOf", ()), *node.get("anyOf", ())]
+    named = [*node.get("enum", ()), *([node["const"]] if "const" in node else [])]
+    named += [
+        value for each in branches for value in [*each.get("enum", ()), *([each["const"]] if "const" in each else [])]
+    ]
+    if path and path[-1] not in _APART:
+        yield path, tuple(named)
+        for each in branches:
+            yield from ((below, values) for below, values in _fields(each, whole, path) if below != path)
+        if isinstance(node.get("additionalProperties"), dict):
+            yield from _fields(node["additionalProperties"], whole, (*path, "*"))
+    if not path or path[-1] not in _APART:
+        for key, below in node.get("properties", {}).items():
+            yield from _fields(below, whole, (*path, key.removeprefix("modelserve:")))
+
+
+_WHOLE = schema()
+FIELDS = [(path, named) for path, named in _fields(_WHOLE["properties"]["config"], _WHOLE) if path[0] not in SECRETS]
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> tuple[Path, Any]:
+    path, named = draw(st.sampled_from(FIELDS))
+    pools = [st.sampled_from(pool) for pool in (named or TEXTS, TEXTS, NUMBERS, OTHERS)]
+    return path, draw(st.one_of(*pools, st.text(max_size=5)))
+
+
+def mutated(file: dict[str, Any], changes: list[tuple[Path, Any]]) -> dict[str, Any]:
+    """A copy with values set; `*` is the first key that is there."""
+    made = copy.deepcopy(file)
+    for path, value in changes:
+        place = made
+        *way, last = (*path,)
+        for key in way:
+            key = next(iter(place), "a") if key == "*" else key
+            if not isinstance(place.get(key), dict):
+                place[key] = {}
+            place = place[key]
+        place[next(iter(place), "a") if last == "*" else last] = copy.deepcopy(value)
+    return made
+
+
+def accepted(raw: dict[str, Any], secrets: tuple[str, ...]) -> StackConfig | None:
+    """The config of a file that `check` finds nothing wrong in; None where it says why not."""
+    try:
+        config = parse(raw, secrets=secrets)
+        plan_services(config)
+        return config
+    except Refused as error:
+        assert error.problems and all(problem.why and problem.instead for problem in error.problems)
+        return None
+
+
+@settings(
+    max_examples=600,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.sampled_from(FILES), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
+def test_every_service_of_a_file_that_is_accepted_is_rendered(monkeypatch, file, changes, keys):
+    secrets = ("apiKey", "accessKey", "secretKey") if keys else ()
+    raw = mutated(file, changes)
+    config = accepted(raw, secrets)
+    if config is None:
+        return
+    monkeypatch.setattr(CacheLook, "_read", lambda *_: None)
+    engine = Recorder(preview=True)
+    engine.found |= {GATEWAY_TYPE: GATEWAY, RELEASE: {"status": {}}, oss_bucket.BUCKET: {}, tos_bucket.BUCKET: {}}
+    with volcengine.apart():
+        run_program(engine, raw, secrets=secrets, made={})
+    workloads = [name for kind, name in engine.names() if kind in ("LeaderWorkerSet", "RayClusterFleet")]
+    assert len(workloads) == len(config.services)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        (_ACS, {"addons/lws/chart": "lws"}, "addons.lws.repo: lws is no address; write its repository's as repo"),
+        (_ACS, {"addons/lws/repo": "https://h.example"}, "addons.lws.repo: https://h.example: the catalog's chart"),
+        (
+            _ACS,
+            {"addons/fluid": {"chart": "oci://h.example/c", "repo": "https://h.example"}},
+            "addons.fluid.repo: https://h.example: oci://h.example/c is a whole address; leave repo out",
+        ),
+        (_ACS, {"weights/sync/from": "https://u:canary@h.example"}, "weights.sync.from: has credentials in it"),
+        (_ACS, {"cache/memory": "100Mi"}, "cache.memory: 100Mi: is not a whole number of Gi; write 1Gi"),
+        (_ACS, {"cache/memory": "1Gi"}, "cache.memory: 1Gi: a quota of 0 GiB holds nothing"),
+        (
+            volcengine.FILE,
+            {"weights/download/suffixes": ["json", ".json"]},
+            "weights.download.suffixes[1]: .json: is not",
+        ),
+        (volcengine.FILE, {"weights/download/nodePath": "/mnt/./x"}, "weights.download.nodePath: /mnt/./x: is not an"),
+        (
+            volcengine.FILE,
+            {f"{SERVICE}/port": 52365},
+            f"{SERVICE.replace('/', '.')}.port: 52365: Ray's dashboard-agent",
+        ),
+        (
+            volcengine.FILE,
+            {"weights": {"source": "huggingface", "endpoint": "https://h.example/u:canary@x"}},
+            "weights.endpoint: is not an http or https URL without credentials",
+        ),
+        (
+            volcengine.FILE,
+            {
+                "weights": _CLAIM
+                | {"create": {"storageClass": "n", "size": "1Ti", "accessMode": "ReadOnlyMany"}, "sync": _SYNC}
+            },
+            "weights.create.accessMode: ReadOnlyMany: is not one of the known values",
+        ),
+    ],
+)
+def test_a_rule_of_a_component_is_one_of_the_stack_file_too(file, values, said):
+    (line,) = file.lines(file.changed(**values))
+    assert line.startswith(f"modelserve:{said}") and "canary" not in line
+
+
+def test_one_node_alone_mounts_a_claim_of_one_node(monkeypatch):
+    single = {"storageClass": "n", "size": "1Ti", "accessMode": "ReadWriteOnce"}
+    raw = volcengine.FILE.changed(**{"weights": _CLAIM | {"create": single, "sync": _SYNC}})
+    raw["services"] = {"one": copy.deepcopy(raw["services"][volcengine.MODEL])}
+    raw["services"]["one"] |= {"layout": {"nodes": 1, "tensor": 8, "pipeline": 1}, "model": "Qwen3-32B"}
+    assert accepted(raw, ())
+    raw["services"]["two"] = copy.deepcopy(raw["services"]["one"])
+    assert "services.one and services.two may run on more than one node" in volcengine.FILE.lines(raw)[0]
+
+
+def test_a_service_that_is_neither_planned_nor_refused_ends_the_program():
+    with pytest.raises(RuntimeError, match="neither planned nor refused: ds"):
+        build(parse(_LOCAL.whole), {})

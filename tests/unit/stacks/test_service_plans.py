@@ -1,0 +1,166 @@
+"""What the plan refuses in a stack file, and under which key; what it decides where the file says `auto`."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from config.errors import ConfigError
+from config.stack import parse
+from planning.timeouts import from_startup
+from stacks import engine_arguments
+from stacks.service_plans import briefly, plan_services, summary
+from tests.unit.config.test_stack import GOOD, changed
+
+ONE_NODE = {"nodes": 1, "tensor": 8, "pipeline": 1}
+
+
+def on(gpu: str, **service: Any) -> dict[str, Any]:
+    """The good stack file on another GPU, with changes to its service."""
+    raw = copy.deepcopy(GOOD)
+    raw["cloud"]["gpu"] = gpu
+    raw["services"]["ds"] |= service
+    return raw
+
+
+def refused(raw: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        plan_services(parse(raw))
+    return str(caught.value).splitlines()
+
+
+def test_a_layout_that_does_not_fit_is_refused_with_what_does():
+    [line] = refused(on("H800-80", layout=ONE_NODE))
+    assert line.startswith("modelserve:services.ds.layout: 1 x 8 GPUs as TP8 PP1: KV does not fit: ")
+    assert "nearest layouts that fit: 2 x 8 GPUs as TP8 PP2 holds " in line
+
+
+def test_a_layout_that_breaks_a_rule_is_refused_with_the_arithmetic_under_its_key():
+    found = refused(on("H20-96", layout={"nodes": 4, "tensor": 32, "pipeline": 1}))
+    assert any(
+        "services.ds.layout.tensor: 32: expert width 2048 / 32 = 64, not a multiple of 128" in line for line in found
+    )
+    assert all("layouts that fit: 4 x 8 GPUs as " in line for line in found)
+
+
+def test_a_context_that_the_layout_does_not_hold_is_refused_with_the_longest_that_it_does():
+    longest = plan_services(parse(on("H20-96", layout=ONE_NODE)))["ds"].max_model_len
+    [line] = refused(on("H20-96", layout=ONE_NODE, maxModelLen=163840))
+    assert line.startswith("modelserve:services.ds.maxModelLen: 163840: ")
+    assert f"write at most {longest}, or auto" in line
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "said"),
+    [
+        (on("H21"), "cloud.gpu: H21", "or NAME:GIB with the usable memory"),
+        (on("H20-96:96GiB"), "cloud.gpu: H20-96:96GiB", "write GiB as in L40S:44.42"),
+        (on("a; b:c: d"), "cloud.gpu: a; b:c: d", "c: d is not a memory size"),
+        (on("B200-180"), "cloud.gpu: B200-180", ":GIB with what the driver reports"),
+        (
+            on("H20-96", model="DeepSeek-R9"),
+            "services.ds.model: DeepSeek-R9",
+            "give its facts in modelserve:catalog.models",
+        ),
+        (on("H20-96", maxModelLen=500000), "services.ds.maxModelLen: 500000", "a context of 163840 tokens"),
+        (changed("prices", {"perGpuHour": 1.0, "currency": "CNY"}), "prices.asOf", "a price without its date"),
+        (changed("prices", {"perGpuHour": 1.0, "asOf": "2026-11-01"}), "prices.currency", "write one such as CNY"),
+        (changed("catalog", {"gpus": {"H20-96": {"usableGib": None}}}), "cloud.gpu: H20-96", "usableGib"),
+    ],
+)
+def test_what_the_planner_does_not_know_is_refused_under_the_key_it_belongs_to(raw, key, said):
+    [line] = refused(raw)
+    assert line.startswith(f"modelserve:{key}: ") and said in line and "; " in line
+
+
+def test_every_service_is_judged_before_anything_is_said():
+    raw = on("H800-80", layout=ONE_NODE)
+    raw["services"]["two"] = GOOD["services"]["ds"] | {"model": "DeepSeek-R9"}
+    assert {line.split(": ")[0] for line in refused(raw)} == {
+        "modelserve:services.ds.layout",
+        "modelserve:services.two.model",
+    }
+
+
+def test_an_unproven_service_is_deployed_with_a_warning_instead():
+    planned = plan_services(parse(on("H800-80", layout=ONE_NODE, maxModelLen=4096, unproven=True)))["ds"]
+    assert not planned.plan.fits and "does not fit" in planned.warnings[0]
+    assert "does not fit" in briefly("ds", planned)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "gpus"), [("Qwen3-8B", "H20-96", 1), ("DeepSeek-R1", "H20-141", 8), ("DeepSeek-R1", "H800-80", 16)]
+)
+def test_an_auto_layout_takes_the_fewest_gpus_that_hold_the_model_and_its_answers(model, gpu, gpus):
+    planned = plan_services(parse(on(gpu, model=model, layout="auto")))["ds"]
+    assert planned.layout.gpus == gpus and planned.plan.fits and planned.max_model_len >= 8192
+    again = plan_services(parse(on(gpu, model=model, layout=planned.layout.model_dump(by_alias=True))))["ds"]
+    assert again.layout == planned.layout
+
+
+def test_the_context_that_the_plan_found_is_the_one_that_the_engine_is_told():
+    config = parse(on("H20-96", layout=ONE_NODE))
+    planned = plan_services(config)["ds"]
+    arguments = engine_arguments.arguments(
+        "ds", planned, engine_arguments.from_volume(config.weights, planned.service.model)
+    )
+    assert arguments[arguments.index("--max-model-len") + 1] == str(planned.max_model_len) != "163840"
+
+
+def test_several_nodes_need_an_image_with_ray():
+    engine_without = {"version": "0.19.0", "image": "vllm/vllm-openai:v0.19.0"}
+    [line] = refused(on("H20-96", engine=engine_without))
+    assert line.startswith("modelserve:services.ds.engine.image: vllm/vllm-openai:v0.19.0: ") and "without Ray" in line
+    assert plan_services(parse(on("H20-96", engine=engine_without | {"imageHasRay": True})))
+    assert plan_services(parse(on("H20-141", engine=engine_without, layout=ONE_NODE)))
+
+
+def test_flags_in_the_stack_file_change_the_plan():
+    def kv(*flags: str) -> int:
+        raw = on("H20-141", layout=ONE_NODE)
+        raw["services"]["ds"]["engine"] = GOOD["services"]["ds"]["engine"] | {
+            "version": "0.18.1",
+            "image": "vllm/vllm-openai:v0.18.1",
+            "extraArgs": list(flags),
+        }
+        return plan_services(parse(raw))["ds"].plan.fit.kv_tokens
+
+    assert kv("--kv-cache-dtype", "fp8") > kv() == kv("--kv-cache-dtype=auto")
+    assert kv("--max_num_batched_tokens=65536") < kv()
+
+
+def test_the_start_is_the_plans_unless_the_stack_file_knows_better():
+    planned, given = (plan_services(parse(on("H20-96", **more)))["ds"] for more in ({}, {"startupSeconds": 77}))
+    assert planned.startup_seconds == -(-planned.plan.startup.first_token_seconds // 1) and given.startup_seconds == 77
+    assert from_startup(given.startup_seconds).ready_seconds == 154
+
+
+def test_facts_of_the_stack_file_overrule_the_catalog():
+    small = changed("catalog", {"gpus": {"H20-96": {"usableGib": 40.0}}})
+    assert "services.ds.layout" in refused(small)[0]
+    own = on("MyCard", layout={"nodes": 2, "tensor": 8, "pipeline": 2})
+    own["catalog"] = {"gpus": {"MyCard": {"usableGib": 95.0, "link": "nvlink"}}}
+    assert plan_services(parse(own))["ds"].plan.fits
+
+
+def test_the_preview_says_fit_start_and_cost_in_three_lines_and_unknown_stays_unknown():
+    [fit, start, price] = briefly("ds", plan_services(parse(GOOD))["ds"])
+    assert fit.startswith("ds: fits: DeepSeek-R1 on 2 x 8 H20-96, TP8 PP2; ") and "KV tokens" in fit
+    assert "after an empty start, at best" in start and price == "ds: costs unknown: no price in the stack file"
+
+
+def test_a_price_makes_the_hour_and_the_cold_start_known():
+    raw = changed("prices", {"perGpuHour": 10.0, "currency": "CNY", "asOf": "2026-11-01"})
+    planned = plan_services(parse(raw))["ds"]
+    assert summary(planned)["costPerHour"] == 160.0
+    line = briefly("ds", planned)[2]
+    assert "costs 160.00 CNY an hour" in line and "(prices of 2026-11-01)" in line
+
+
+def test_a_node_whose_memory_cannot_hold_what_it_reads_is_told():
+    layout = {"nodes": 2, "tensor": 16, "pipeline": 1}
+    found = plan_services(parse(on("H20-96", layout=layout)))["ds"].plan
+    assert found.to_json()["host"]["page_cache_holds"] is False
+    assert any("641 GiB; 512 GiB of memory" in reason and "will read files again" in reason for reason in found.reasons)

@@ -1,0 +1,248 @@
+"""What became of each operation that a killed run left pending, and the state that is true of it. Pure.
+
+Not here: looking at the cluster (`stack_objects`) and at the clouds (`cloud_lists`).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+RELEASE = "kubernetes:helm.sh/v3:Release"
+PROVIDER = "pulumi:providers:"
+# What the engine marks a secret with in a state (pulumi/pulumi, sdk/go/common/resource/sig).
+_SECRET_MARK = "4dabf18193072939515e22adb298388d"
+
+
+Resource = dict[str, Any]
+
+
+class UnreadError(Exception):
+    """A thing could not be looked up; the text is why, in one line."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a resource.
+
+    `id` is what a state knows it by. A `setting` is written anew by creating it again. A `lost` one is of no use: what
+    only its maker was told is gone. Of an `unlisted` one nobody can say whether it is there.
+    """
+
+    ours: bool = True
+    id: str = ""
+    going: bool = False
+    setting: bool = False
+    lost: bool = False
+    unlisted: bool = False
+
+
+class Verdict(enum.Enum):
+    """What became of an operation that was cut off, as it is told."""
+
+    NOT_MADE = "was not made; forgotten"
+    MADE = "was made; taken into the state"
+    FOREIGN = (
+        "is there but not this stack's; left alone: write another name, remove it, or take it over with `pulumi import`"
+    )
+    WRITTEN_AGAIN = "is a setting, which the next up writes again; forgotten"
+    LOST = "was made, and what only its maker was told is lost; the next up or destroy deletes it"
+    UNLISTED = "may have been made, and what only its maker was told is lost; it goes with its user at a destroy"
+    GONE = "is gone; taken out of the state"
+    CHANGED = "its update was cut off; the next up repeats it"
+    GOING = "is still being deleted; kept in the state: destroy, or recover once it is gone"
+    KEPT = "is still there; kept in the state"
+    REPEATED = "its deletion was cut off; the next up or destroy repeats it"
+    UNREAD = "could not be looked up"
+    DIFFERS = "is not what the state says; the next up writes it again"
+
+
+UNSOLVED = (Verdict.FOREIGN, Verdict.UNREAD)
+Look = Callable[[Resource], "Found | None"]
+
+
+def verdict(operation: str, found: Found | None) -> Verdict:
+    """What became of an operation, one of creating, updating and deleting, of which `found` is left."""
+    if operation != "creating":
+        if found is None:
+            return Verdict.GONE
+        if found.unlisted:
+            return Verdict.REPEATED
+        if operation == "updating":
+            return Verdict.CHANGED
+        return Verdict.GOING if found.going else Verdict.KEPT
+    if found is None:
+        return Verdict.NOT_MADE
+    if found.unlisted:
+        return Verdict.UNLISTED
+    if found.setting:
+        return Verdict.WRITTEN_AGAIN
+    if not found.ours:
+        return Verdict.FOREIGN
+    return Verdict.LOST if found.lost else Verdict.MADE
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one resource, and why if that is not plain."""
+
+    resource: Resource
+    verdict: Verdict
+    why: str = ""
+
+    @property
+    def line(self) -> str:
+        """As it is told."""
+        return f"{_what(self.resource)}: {self.verdict.value}{f' ({self.why})' if self.why else ''}"
+
+    @property
+    def is_reread(self) -> bool:
+        """Whether the state needs what only the cloud's plugin can tell."""
+        return self.verdict in (Verdict.MADE, Verdict.CHANGED) and not is_in_cluster(self.resource)
+
+
+def settle(state: dict[str, Any], look: Look) -> list[Outcome]:
+    """Bring `state` in line with what there is, in place; an outcome for each operation that was pending.
+
+    `look` says what there is of a resource, None for nothing, or raises UnreadError: then its operation stays pending.
+    """
+    deployment = state["deployment"]
+    outcomes, kept = [], []
+    for operation in pending_operations(state):
+        resource = operation["resource"]
+        if not _is_real(resource):
+            continue
+        try:
+            found = look(resource)
+        except UnreadError as error:
+            kept.append(operation)
+            outcomes.append(Outcome(resource, Verdict.UNREAD, str(error)))
+            continue
+        outcome = Outcome(resource, verdict(operation["type"], found))
+        outcomes.append(outcome)
+        match outcome.verdict:
+            case Verdict.MADE if found:
+                _enter(deployment, resource, found.id)
+            case Verdict.LOST if found:
+                _enter(deployment, resource, found.id, delete=True)
+            case Verdict.GONE:
+                _drop(deployment, resource)
+            case Verdict.CHANGED | Verdict.KEPT if is_in_cluster(resource):
+                _mark(deployment, resource, "it was cut off")
+    deployment["pending_operations"] = kept
+    return outcomes
+
+
+def compare(state: dict[str, Any], shown: dict[str, Any], look: Callable[[Resource], Verdict | None]) -> list[Outcome]:
+    """Mark, in place, what the cluster has otherwise than `state` says, as an interrupted update leaves it.
+
+    `shown` is the same state with its secrets in plain. `look` gives GONE, DIFFERS or None.
+    """
+    deployment = state["deployment"]
+    # One that is still to be deleted has the URN of the one in its place.
+    told = {each["urn"]: each for each in shown["deployment"].get("resources") or [] if not each.get("delete")}
+    outcomes = []
+    for resource in list(deployment.get("resources") or []):
+        if not is_in_cluster(resource) or resource.get("delete") or resource.get("initErrors"):
+            continue
+        plain = told.get(resource["urn"])
+        try:
+            found = look(_revealed(plain)) if plain else None
+        except UnreadError as error:
+            outcomes.append(Outcome(resource, Verdict.UNREAD, str(error)))
+            continue
+        if found is Verdict.GONE:
+            _drop(deployment, resource)
+        elif found is Verdict.DIFFERS:
+            _mark(deployment, resource, "an update was interrupted")
+        if found:
+            outcomes.append(Outcome(resource, found))
+    return outcomes
+
+
+def _revealed(value: Any) -> Any:
+    """A value of a state without its secret marks."""
+    if isinstance(value, dict):
+        if "plaintext" in value and _SECRET_MARK in value:
+            return json.loads(value["plaintext"])
+        return {key: _revealed(item) for key, item in value.items()}
+    return [_revealed(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_real(resource: Resource) -> bool:
+    """Whether there is anything of it outside of the state: of a component and a provider there is not."""
+    return resource.get("custom", False) and not resource["type"].startswith(PROVIDER)
+
+
+def is_in_cluster(resource: Resource) -> bool:
+    """Whether it is an object of Kubernetes, or a release there."""
+    return resource["type"].startswith("kubernetes:")
+
+
+def pending_operations(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The operations that a state marks as begun."""
+    return state["deployment"].get("pending_operations") or []
+
+
+def _name(resource: Resource) -> str:
+    return resource["urn"].rpartition("::")[2]
+
+
+def _what(resource: Resource) -> str:
+    kind = resource["type"].rpartition(":")[2]
+    if not is_in_cluster(resource):
+        return f"{kind} {_name(resource)}"
+    named = about(resource)
+    return f"{kind} {named.get('namespace', 'default')}/{named.get('name', _name(resource))}"
+
+
+def about(resource: Resource) -> dict[str, Any]:
+    """Where its name and namespace stand: a release has no metadata."""
+    inputs = resource.get("inputs") or {}
+    return inputs if resource["type"] == RELEASE else inputs.get("metadata") or {}
+
+
+def _enter(deployment: dict[str, Any], resource: Resource, id: str, *, delete: bool = False) -> None:
+    """Add what was made to the state, or as something to delete. An object of the cluster counts as not initialised:
+    the next `up` updates it and waits for it."""
+    entry = {key: value for key, value in resource.items() if key != "delete"}
+    entry |= {"id": id, "outputs": resource["inputs"]}
+    if delete:
+        entry["delete"] = True
+    elif is_in_cluster(resource):
+        entry["initErrors"] = ["its creation was interrupted"]
+    others = [
+        other
+        for other in deployment.get("resources") or []
+        if other["urn"] != entry["urn"] or delete and other.get("id") != id
+    ]
+    deployment["resources"] = [*others, entry]
+
+
+def _drop(deployment: dict[str, Any], resource: Resource) -> None:
+    """Take it out of the state, which may name nothing that is not in it."""
+    left = [other for other in deployment.get("resources") or [] if not _is_same(other, resource)]
+    urn = resource["urn"]
+    if all(other["urn"] != urn for other in left):
+        for other in left:
+            lists = [other.get("dependencies"), *(other.get("propertyDependencies") or {}).values()]
+            for each in filter(None, lists):
+                each[:] = [named for named in each if named != urn]
+            if other.get("deletedWith") == urn:
+                del other["deletedWith"]
+    deployment["resources"] = left
+
+
+def _mark(deployment: dict[str, Any], resource: Resource, why: str) -> None:
+    """Let the next `up` write the object again, even where the program is what it was before the cut-off change."""
+    for other in deployment.get("resources") or []:
+        if _is_same(other, resource):
+            other["initErrors"] = [why]
+
+
+def _is_same(one: Resource, other: Resource) -> bool:
+    keys = ("urn", "id", "delete")
+    return all((one.get(key) or None) == (other.get(key) or None) for key in keys)

@@ -1,0 +1,175 @@
+"""What `ops` asks of a cluster: the pod behind a Service, a key in a Secret, a port of a pod on this machine.
+
+Owns the words for what is missing there. Does not own the stack file, nor the choice of the kubeconfig
+(`config.kubeconfig`). Importing it loads the Kubernetes library, which takes about a second.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.stream import portforward
+
+from watch.client import api_client
+
+# What is on its way back when a client goes.
+_LAST_BYTES_SECONDS = 5
+
+
+class ClusterError(Exception):
+    """The cluster does not have it, or does not answer. `str()` is one line."""
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The pod that serves behind a Service, and the port it listens on."""
+
+    pod: str
+    port: int
+
+
+class Cluster:
+    """One namespace of the cluster that a kubeconfig context names."""
+
+    def __init__(self, context: str, namespace: str, kubeconfig: str | None = None) -> None:
+        """`kubeconfig` is content, for a cluster that no file of this machine has. Raises ClusterError."""
+        try:
+            self._api = api_client(context, kubeconfig)
+        except config.ConfigException as error:
+            raise ClusterError(f"context {context}: {' '.join(str(error).split())}") from None
+        self._context, self._namespace = context, namespace
+        self._core = client.CoreV1Api(self._api)
+        # The library swaps the transport of a client while it opens a stream: one client of its own, one at a time.
+        self._streams = client.CoreV1Api(client.ApiClient(self._api.configuration))
+        self._opening = threading.Lock()
+
+    def leader(self, service: str) -> Leader:
+        """A ready pod behind the Service. Raises ClusterError, which says what is missing, where there is none."""
+        with self._asking(f"Service {service}"):
+            found = self._core.read_namespaced_service(service, self._namespace)
+            selector = ",".join(f"{key}={value}" for key, value in sorted((found.spec.selector or {}).items()))
+            pods = self._core.list_namespaced_pod(self._namespace, label_selector=selector)
+        ready = sorted((pod for pod in pods.items if _ready(pod)), key=lambda pod: pod.metadata.name)
+        if not ready:
+            standing = "; ".join(self._standing(pod) for pod in pods.items) or f"no pod has the labels {selector}"
+            raise ClusterError(f"no ready leader pod behind Service {service}: {standing}")
+        return Leader(ready[0].metadata.name, _target_port(found.spec.ports[0], ready[0]))
+
+    def secret(self, name: str, key: str) -> str | None:
+        """The value in a Secret, or None where there is no such Secret or key."""
+        with suppress(_Absent), self._asking(f"Secret {name}"):
+            data = self._core.read_namespaced_secret(name, self._namespace).data or {}
+            return base64.b64decode(data[key]).decode() if key in data else None
+        return None
+
+    @contextmanager
+    def forwarded(self, leader: Leader) -> Iterator[str]:
+        """The leader's port as an http URL on 127.0.0.1, for any number of connections, until the block ends."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            threading.Thread(target=self._accept, args=(server, leader), daemon=True).start()
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, server: socket.socket, leader: Leader) -> None:
+        while True:
+            try:
+                near, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._bridge, args=(near, leader), daemon=True).start()
+
+    def _bridge(self, near: socket.socket, leader: Leader) -> None:
+        """Carries one connection. Where the cluster does not take it, the client sees it closed at once."""
+        with near:
+            try:
+                with self._opening:
+                    call = self._streams.connect_get_namespaced_pod_portforward
+                    forward = portforward(call, leader.pod, self._namespace, ports=str(leader.port))
+            except (client.ApiException, urllib3.exceptions.HTTPError, OSError):
+                return
+            far = forward.socket(leader.port)
+            answers = threading.Thread(target=_return, args=(far, near), daemon=True)
+            answers.start()
+            # Ends with the client: that the pod has closed its side, not every kubelet passes on.
+            _pump(near, far)
+            # The library's own thread dies of what nobody takes from it any more, with a traceback.
+            answers.join(_LAST_BYTES_SECONDS)
+            forward.close()
+
+    def _standing(self, pod: client.V1Pod) -> str:
+        """What keeps one pod from being ready."""
+        name = pod.metadata.name
+        for condition in pod.status.conditions or []:
+            if condition.type == "PodScheduled" and condition.status == "False":
+                return f"{name} finds no node: {condition.message}"
+        for status in pod.status.container_statuses or []:
+            waiting = status.state and status.state.waiting
+            if waiting:
+                return f"{name}: {waiting.reason}" + (f": {waiting.message}" if waiting.message else "")
+        if pod.status.phase != "Running":
+            return f"{name} is {pod.status.phase}"
+        last = None
+        with suppress(client.ApiException):
+            last = self._core.read_namespaced_pod_log(name, self._namespace, tail_lines=1)
+        # The library gives None, not "", for a log without a line.
+        return f"{name} runs and is not ready" + (f"; its log ends: {last.strip()}" if last else "")
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        """Turns the library's errors about `what` into one line."""
+        try:
+            yield
+        except client.ApiException as error:
+            where = f"namespace {self._namespace} of context {self._context}"
+            if error.status == 404:
+                raise _Absent(f"{what} is not in {where}; run pulumi up") from None
+            if error.status in (401, 403):
+                raise ClusterError(f"{what}: this kubeconfig may not read it in {where} ({error.reason})") from None
+            raise ClusterError(f"{what}: the API server says {error.status} {error.reason}") from None
+        except urllib3.exceptions.HTTPError as error:
+            server = self._api.configuration.host
+            raise ClusterError(
+                f"context {self._context}: {server} does not answer ({type(error).__name__}); is the cluster up?"
+            ) from None
+
+
+class _Absent(ClusterError):
+    """There is no such object."""
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    """Carries bytes until one side is done, then says so to the other."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def _return(far: socket.socket, near: socket.socket) -> None:
+    """Carries what comes back, and takes the rest where the client has gone."""
+    _pump(far, near)
+    with suppress(OSError):
+        while far.recv(65536):
+            pass
+
+
+def _ready(pod: client.V1Pod) -> bool:
+    going = pod.metadata.deletion_timestamp is not None
+    return not going and any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])
+
+
+def _target_port(port: client.V1ServicePort, pod: client.V1Pod) -> int:
+    """The number of the port that the Service sends to, which may be given by name."""
+    target = port.target_port or port.port
+    if isinstance(target, int):
+        return target
+    named = (each for container in pod.spec.containers for each in container.ports or [] if each.name == target)
+    return next((each.container_port for each in named), port.port)

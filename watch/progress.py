@@ -1,0 +1,144 @@
+"""Says what `pulumi up` waits for, while it waits, and why a pod or a load fails, at once.
+
+The Kubernetes provider is silent on custom resources and ends only by timeout. So hooks of an object's create and
+update start a watch beside it: a status line whenever the answer to «what is missing?» changes, a warning the first
+time something goes wrong, and, when the wait is lost, one error that says how it stood. It only looks: the wait itself
+stays the provider's. What each kind is waiting for stands in the `standing` modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pkgutil
+import threading
+from collections.abc import Callable
+
+import pulumi
+from pulumi.runtime.proto import engine_pb2
+from pulumi.runtime.settings import get_engine
+
+from watch.rollout import Reader, Standing, lost
+
+# A start that is over sooner than this is not worth loading the Kubernetes library for.
+_FIRST_LOOK_SECONDS = 3.0
+_PERIOD_SECONDS = 2.0
+
+Look = Callable[[Reader, str], Standing | None]
+
+
+class Progress:
+    """Watches what one stack waits for in its cluster and namespace. Loads and asks nothing before a wait is long."""
+
+    def __init__(self, context: str, namespace: str, kubeconfig: str | None) -> None:
+        self._context, self._namespace, self._kubeconfig = context, namespace, kubeconfig
+        self._reader: Reader | None = None
+        self._lock = threading.Lock()
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._names: dict[str, str] = {}
+        self._last: dict[str, Standing] = {}
+        self._trouble: dict[str, str] = {}
+        self._said: dict[str, set[str]] = {}
+        self._bindings: dict[str, pulumi.ResourceHookBinding] = {}
+
+    def group_hooks(self) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a LeaderWorkerSet, the same for all; none in a preview, where nothing waits."""
+        return self._hooks("group", "rollout_lws:look")
+
+    def fleet_hooks(self) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a RayClusterFleet."""
+        return self._hooks("fleet", "rollout_fleet:look")
+
+    def sync_hooks(self) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a Job."""
+        return self._hooks("sync", "rollout_job:look")
+
+    def runtime_hooks(self) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a JindoRuntime."""
+        return self._hooks("runtime", "rollout_cache:look_at_runtime")
+
+    def load_hooks(self) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a DataLoad, whose wait is won by a failed load too: what went wrong is told at its end."""
+        return self._hooks("load", "rollout_cache:look_at_load")
+
+    def _hooks(self, kind: str, looks: str) -> pulumi.ResourceHookBinding | None:
+        """`looks` names the function that looks, in `watch`: a preview, where nothing waits, does not import it."""
+        if pulumi.runtime.is_dry_run():
+            return None
+        if kind not in self._bindings:
+            look: Look = pkgutil.resolve_name(f"watch.{looks}")
+
+            async def begin(args: pulumi.ResourceHookArgs) -> None:
+                await self._stop(args.urn)
+                self._trouble.pop(args.urn, None)
+                self._names[args.urn] = _object_name(args)
+                self._said[args.urn] = set()
+                self._watches[args.urn] = asyncio.create_task(self._watch(args.urn, look))
+
+            async def end(args: pulumi.ResourceHookArgs) -> None:
+                await self._stop(args.urn)
+                status = (args.new_outputs or {}).get("status")
+                if isinstance(status, dict) and status.get("phase") == "Failed":
+                    await self._tell(args.urn, look)
+
+            ignore = pulumi.ResourceHookOptions(ignore_errors=True)  # a lost look must not fail a good rollout
+            begins = pulumi.ResourceHook(f"progress-{kind}-begin", begin, ignore)
+            ends = pulumi.ResourceHook(f"progress-{kind}-end", end, ignore)
+            self._bindings[kind] = pulumi.ResourceHookBinding(
+                before_create=[begins],
+                before_update=[begins],
+                after_create=[ends],
+                after_update=[ends],
+                on_error=[pulumi.ErrorHook(f"progress-{kind}-lost", self._lost)],
+            )
+        return self._bindings[kind]
+
+    async def _lost(self, args: pulumi.ErrorHookArgs) -> bool:
+        await self._stop(args.urn)
+        standing = self._last.get(args.urn)
+        if standing:
+            why = lost(standing, self._trouble.get(args.urn))
+            _say(engine_pb2.ERROR, args.urn, f"{args.name} is not ready: {why}")
+        return False  # no retry by the engine: the next `up` waits again
+
+    async def _stop(self, urn: str) -> None:
+        watch = self._watches.pop(urn, None)
+        if watch:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _watch(self, urn: str, look: Look) -> None:
+        await asyncio.sleep(_FIRST_LOOK_SECONDS)
+        while True:
+            await self._tell(urn, look)
+            await asyncio.sleep(_PERIOD_SECONDS)
+
+    async def _tell(self, urn: str, look: Look) -> None:
+        standing = await asyncio.to_thread(lambda: look(self._connected(), self._names[urn]))
+        if standing is None:
+            return
+        self._last[urn], said = standing, self._said[urn]
+        if standing.problems:
+            self._trouble[urn] = "; ".join(standing.problems)
+        for problem in standing.problems:
+            if problem not in said:
+                _say(engine_pb2.WARNING, urn, problem)
+        if standing.status not in said:
+            _say(engine_pb2.INFO, urn, f"waiting: {standing.status}", ephemeral=True)
+        said |= {standing.status, *standing.problems}
+
+    def _connected(self) -> Reader:
+        with self._lock:
+            self._reader = self._reader or Reader(self._context, self._namespace, self._kubeconfig)
+            return self._reader
+
+
+def _object_name(args: pulumi.ResourceHookArgs) -> str:
+    """The name of the object in the cluster; the resource's own may say more than one part of a model."""
+    return (args.new_inputs or {}).get("metadata", {}).get("name") or args.name
+
+
+def _say(severity: engine_pb2.LogSeverity, urn: str, text: str, *, ephemeral: bool = False) -> None:
+    """Log beside a resource known by its URN; `pulumi.log` takes only the resource object, which a hook has not."""
+    log = get_engine()
+    if log is not None:
+        log.Log(engine_pb2.LogRequest(severity=severity, message=text, urn=urn, ephemeral=ephemeral))

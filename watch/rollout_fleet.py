@@ -1,0 +1,20 @@
+"""Where the rollout of a RayClusterFleet stands."""
+
+from __future__ import annotations
+
+from watch.rollout import Reader, Standing
+from watch.rollout_group import look_at_group
+
+_RAY, _INSTANCE = "ray.io/", "app.kubernetes.io/instance"
+_HEAD = (f"{_RAY}node-type", "head")
+
+
+def look(reader: Reader, name: str) -> Standing | None:
+    """The fleet called `name`, or None while it cannot be read."""
+    fleet = reader.custom("orchestration.aibrix.ai/v1alpha1", "rayclusterfleets", name)
+    if fleet is None:
+        return None
+    spec = fleet["spec"]["template"]["spec"]
+    size = 1 + sum(workers["replicas"] for workers in spec.get("workerGroupSpecs") or [])
+    ours = f"{_RAY}cluster,{_INSTANCE}={name}", f"{_INSTANCE}!={name}"
+    return look_at_group(reader, ours, size, fleet["spec"].get("replicas", 1), _HEAD)

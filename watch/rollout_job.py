@@ -1,0 +1,53 @@
+"""Where a Job stands: its pods, and the newest word of progress in its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from watch.rollout import Reader, Standing, failures, pod_name, running, unplaced, waiting
+
+_SAYS = "modelserve: sync: "
+
+
+def describe(
+    job: Mapping[str, Any],
+    pods: Sequence[Mapping[str, Any]],
+    logs: Mapping[str, str | None],
+    ends: Mapping[str, str],
+) -> Standing:
+    """What a Job waits for, and what is wrong with it. Its pods are the API's JSON, `logs` their last lines, `ends`
+    those of runs that ended."""
+    newest = sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
+    problems = [
+        f"Job {job['metadata']['name']} has failed: {condition.get('reason')}: {condition.get('message')}"
+        for condition in (job.get("status") or {}).get("conditions") or []
+        if condition["type"] == "Failed" and condition["status"] == "True"
+    ]
+    for pod in reversed(newest):
+        problems += failures(pod, ends, "it is tried again, up to the Job's limit")
+        if why := unplaced(pod):
+            problems.append(f"no node for {pod_name(pod)}: {why}")
+    return Standing(_status(newest[-1] if newest else None, logs), tuple(problems))
+
+
+def _status(pod: Mapping[str, Any] | None, logs: Mapping[str, str | None]) -> str:
+    if pod is None:
+        return "the Job's pod is not created"
+    log = logs.get(pod_name(pod))
+    said = [line for line in (log or "").splitlines() if _SAYS in line]
+    if said:
+        return said[-1].partition(_SAYS)[2].strip()
+    if not pod["spec"].get("nodeName"):
+        return f"{pod_name(pod)}: not scheduled"
+    phase = pod["status"].get("phase")
+    return f"{pod_name(pod)}: {waiting(pod) or (running(log) if phase == 'Running' else phase)}"
+
+
+def look(reader: Reader, name: str) -> Standing | None:
+    """The Job called `name`, or None while it cannot be read."""
+    job, pods = reader.job(name), reader.pods(f"batch.kubernetes.io/job-name={name}")
+    if job is None or pods is None:
+        return None
+    logs = {pod_name(pod): reader.log(pod) for pod in pods if pod["spec"].get("nodeName")}
+    return describe(job, pods, logs, {pod_name(pod): reader.end(pod) for pod in pods})

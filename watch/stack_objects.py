@@ -1,0 +1,141 @@
+"""What the cluster has of a stack's resources: is it there, is it ours, is it what the state says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from components.cluster.kubernetes import MANAGER, STACK_LABEL
+from watch.helm_releases import Release, Releases
+from watch.outcomes import RELEASE, Found, Resource, UnreadError, Verdict, about
+
+if TYPE_CHECKING:
+    from kubernetes.dynamic import DynamicClient
+
+# What was told to go may take as long as its pods are given to end.
+_GONE_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+# What the API server itself changes at every writing, that of a dry run too.
+_COUNTED = ("generation", "managedFields", "resourceVersion")
+
+
+class StackObjects:
+    """The cluster of a stack, asked about what the stack's state has or had in the making."""
+
+    since: str | None = None
+    """When the run began."""
+
+    def __init__(self, stack: str, client: DynamicClient) -> None:
+        self._client = client
+        self._releases = Releases(self._client)
+        self._stack = stack
+
+    def await_helm(self, resources: list[Resource], go_on: Callable[[], bool]) -> None:
+        """Wait until Helm, in a plugin that is still there, has finished with these: cut off, it leaves a release that
+        it would not touch again."""
+        for resource in resources:
+            if resource["type"] != RELEASE:
+                continue
+            end = time.monotonic() + (resource["inputs"].get("timeout") or 0)
+            while go_on() and time.monotonic() < end and (found := self._release(resource)) and found.is_pending:
+                time.sleep(_POLL_SECONDS)
+
+    def look(self, resource: Resource) -> Found | None:
+        """What there is of a resource. Raises UnreadError where the cluster does not say."""
+        named = about(resource)
+        namespace = named.get("namespace")
+        id = f"{namespace}/{named['name']}" if namespace else named["name"]
+        if resource["type"] == RELEASE:
+            release = self._release(resource)
+            if release is None:
+                return None
+            ours = release.is_of(f"{MANAGER} stack {self._stack}", self.since)
+            if ours and release.is_pending:
+                self._releases.fail(release)
+            return Found(ours, id)
+        end = time.monotonic() + _GONE_SECONDS
+        while (live := self._object(resource["inputs"])) and live["metadata"].get("deletionTimestamp"):
+            if time.monotonic() > end:
+                return Found(self._is_ours(live), id, going=True)
+            time.sleep(_POLL_SECONDS)
+        return Found(self._is_ours(live), id) if live else None
+
+    def compare(self, resource: Resource) -> Verdict | None:
+        """GONE, DIFFERS, or None for what is as the resource, its secrets in plain, says.
+
+        The API server says what it would make of the resource's inputs now: its defaults and its webhooks are in both.
+        """
+        if resource["type"] == RELEASE:
+            release = self._release(resource)
+            if release is None:
+                return Verdict.GONE
+            if release.has(resource["inputs"]):
+                return None
+            if release.is_pending:
+                self._releases.fail(release)
+            return Verdict.DIFFERS
+        manifest = resource["inputs"]
+        live = self._object(manifest)
+        if live is None:
+            return Verdict.GONE
+        if live["metadata"].get("deletionTimestamp"):
+            return None
+        wanted = self._as_written(manifest, (resource.get("outputs") or {}).get("__fieldManager"))
+        ignored = resource.get("ignoreChanges") or []
+        return None if wanted is None or _content(wanted, ignored) == _content(live, ignored) else Verdict.DIFFERS
+
+    def _as_written(self, manifest: dict[str, Any], manager: str | None) -> dict[str, Any] | None:
+        """The object that writing the manifest would make; None where the cluster refuses it."""
+        from kubernetes.client import ApiException
+
+        metadata = manifest["metadata"]
+        kind = self._client.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
+        try:
+            return kind.server_side_apply(
+                body=manifest,
+                name=metadata["name"],
+                namespace=metadata.get("namespace"),
+                field_manager=manager or "pulumi-kubernetes",
+                force_conflicts=True,
+                dry_run="All",
+            ).to_dict()
+        except ApiException:
+            return None
+
+    def _is_ours(self, live: dict[str, Any]) -> bool:
+        found = live["metadata"].get("labels") or {}
+        return found.get("app.kubernetes.io/managed-by") == MANAGER and found.get(STACK_LABEL) == self._stack
+
+    def _release(self, resource: Resource) -> Release | None:
+        inputs = resource["inputs"]
+        return self._releases.newest(inputs["namespace"], inputs["name"])
+
+    def _object(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
+        from kubernetes.client import ApiException
+        from kubernetes.dynamic.exceptions import ResourceNotFoundError
+
+        metadata = manifest["metadata"]
+        try:
+            kind = self._client.resources.get(api_version=manifest["apiVersion"], kind=manifest["kind"])
+            return kind.get(name=metadata["name"], namespace=metadata.get("namespace")).to_dict()
+        except ResourceNotFoundError:
+            return None
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise UnreadError(f"the cluster answers {error.status} {error.reason}") from None
+
+
+def _content(live: dict[str, Any], ignored: Sequence[str]) -> dict[str, Any]:
+    """What somebody wrote, of an object: without what the API server counts, and `ignored` paths."""
+    metadata = {key: value for key, value in live["metadata"].items() if key not in _COUNTED}
+    content = {key: value for key, value in live.items() if key != "status"} | {"metadata": metadata}
+    for path in ignored:
+        *parents, last = path.split(".")
+        place: Any = content
+        for name in parents:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.pop(last, None)
+    return content
