@@ -415,7 +415,7 @@ def _misfit(ask: Ask, found: Plan) -> Problem:
 
 def _of_the_planner(error: PlanError, name: str) -> Iterator[Problem]:
     """The planner's problems under the keys of the stack file. What fits instead is the remedy of each broken rule."""
-    fitting = [f"{choice.layout} fits and holds {choice.fit.kv_tokens} KV tokens" for choice in error.alternatives]
+    fitting = [str(alternative) for alternative in error.alternatives]
     fallback = f"layouts that fit: {'; '.join(fitting)}" if fitting else "write another value"
     for problem in error.problems:
         key = problem.key

@@ -15,10 +15,10 @@ import pytest
 from local import faults
 from local.paths import ROOT
 from standins.providers import alicloud, volcengine
-from standins.providers.alicloud.provider import Provider as Alicloud
+from standins.providers.alicloud.alicloud_plugin import Provider as Alicloud
 from standins.providers.cloud import Cloud, CloudError
 from standins.providers.cloud_provider import RETRY_VARIABLE, CloudProvider
-from standins.providers.volcengine.provider import Provider as Volcengine
+from standins.providers.volcengine.volcengine_plugin import Provider as Volcengine
 from standins.providers.wire import UNKNOWN, Secret, plain
 from tests.support.cloud_plugin import Made, Plugin, Refused
 
@@ -456,7 +456,7 @@ def test_a_type_that_the_stand_in_lacks_is_named_and_every_other_is_in_the_rules
 @BOTH
 def test_a_plugin_starts_without_the_sdk(words: Words):
     code = "import importlib, sys; from standins.providers import grpc_server; grpc_server.skip_sdk(); "
-    code += f"importlib.import_module('{words.package.__name__}.provider'); print('pulumi.output' in sys.modules)"
+    code += f"importlib.import_module('{words.package.__name__}.{words.provider.name}_plugin'); print('pulumi.output' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "False\n"
 

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from planning.catalog import fact
-from standins.providers.alicloud.errors import permit, refused
+from standins.providers.alicloud.alicloud_errors import permit, refused
 from standins.providers.cloud import Cloud, CloudError
 from standins.providers.kinds import Function, Kind
 from standins.providers.wire import Properties

@@ -6,7 +6,7 @@ import re
 import secrets
 
 from planning.catalog import fact
-from standins.providers.alicloud.errors import permit, refused
+from standins.providers.alicloud.alicloud_errors import permit, refused
 from standins.providers.cloud import Cloud, CloudError
 from standins.providers.identities import Identities, held_by, letters, now
 from standins.providers.kinds import Function, Kind

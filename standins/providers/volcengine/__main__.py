@@ -10,7 +10,7 @@ from standins.providers.grpc_server import serve
 
 def provider() -> Any:
     """The provider's class, imported late: `serve` first makes its imports cheap."""
-    from standins.providers.volcengine.provider import Provider
+    from standins.providers.volcengine.volcengine_plugin import Provider
 
     return Provider
 

@@ -9,7 +9,7 @@ from planning.catalog import fact
 from standins.providers.cloud import Cloud, CloudError
 from standins.providers.identities import Identities, held_by, letters, now
 from standins.providers.kinds import Function, Kind
-from standins.providers.volcengine.errors import ACCOUNT, permit, refused
+from standins.providers.volcengine.volcengine_errors import ACCOUNT, permit, refused
 from standins.providers.wire import Properties
 
 _IDENTITIES = Identities(

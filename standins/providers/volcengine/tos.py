@@ -10,7 +10,7 @@ from typing import Any
 from planning.catalog import fact
 from standins.providers.cloud import Cloud, CloudError
 from standins.providers.kinds import Function, Kind
-from standins.providers.volcengine.errors import ACCOUNT, permit, refused
+from standins.providers.volcengine.volcengine_errors import ACCOUNT, permit, refused
 from standins.providers.wire import Properties
 
 _NAME = re.compile(fact("tos", "bucket", "namePattern"))

@@ -230,8 +230,8 @@ def test_a_bucket_is_of_the_run_as_far_as_the_cloud_tells_when_it_was_made(made:
 
 
 def test_every_type_that_buckets_and_their_users_are_made_of_can_be_looked_up_and_no_other():
-    from standins.providers.alicloud.provider import Provider as Alicloud
-    from standins.providers.volcengine.provider import Provider as Volcengine
+    from standins.providers.alicloud.alicloud_plugin import Provider as Alicloud
+    from standins.providers.volcengine.volcengine_plugin import Provider as Volcengine
 
     played = {**Alicloud.kinds, **Volcengine.kinds}
     assert KINDS.keys() == played.keys()

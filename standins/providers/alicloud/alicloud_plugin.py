@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planning.catalog import fact
 from standins.providers.alicloud import oss, ram
-from standins.providers.alicloud.errors import refused
+from standins.providers.alicloud.alicloud_errors import refused
 from standins.providers.cloud import CloudError
 from standins.providers.cloud_provider import CloudProvider
 from standins.providers.kinds import Kind

@@ -6,7 +6,7 @@ from standins.providers.cloud import CloudError
 from standins.providers.cloud_provider import CloudProvider
 from standins.providers.kinds import Kind
 from standins.providers.volcengine import iam, tos
-from standins.providers.volcengine.errors import refused
+from standins.providers.volcengine.volcengine_errors import refused
 
 
 class Provider(CloudProvider):
