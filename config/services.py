@@ -273,6 +273,11 @@ class Service(Strict):
         """How many replicas there are at first, and always where nothing scales them."""
         return self.autoscaling.minimum if self.autoscaling else self.replicas
 
+    @property
+    def most_replicas(self) -> int:
+        """How many replicas there may be, an update's surge aside."""
+        return self.autoscaling.maximum if self.autoscaling else self.replicas
+
     @field_validator("workload")
     @classmethod
     def _the_cloud_runs_it(cls, value: str | None, info: ValidationInfo) -> str:

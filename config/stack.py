@@ -151,6 +151,14 @@ def own_bucket(config: StackConfig) -> Bucket | None:
     return bucket if bucket is not None and bucket.store not in FOREIGN else None
 
 
+def keeps_weights(config: StackConfig) -> bool:
+    """Whether a destroy leaves weights that this stack has put somewhere, which go on billing."""
+    if isinstance(config.weights, PvcWeights):
+        return config.weights.create is not None and config.weights.create.keep
+    bucket = own_bucket(config)
+    return bucket is not None and bucket.create and bucket.keep
+
+
 def _joined(config: StackConfig) -> list[Problem]:
     """Rules that join sections. They need all of them typed, so they are said when each is right in itself."""
     weights, found = config.weights, []
@@ -268,8 +276,7 @@ def _nodes(config: StackConfig) -> list[Problem]:
 def _most_nodes(service: Service) -> tuple[int, int]:
     """Nodes that a service may hold, and those beyond it during an update."""
     nodes = service.layout.nodes if service.layout else 1
-    replicas = service.autoscaling.maximum if service.autoscaling else service.replicas
-    return nodes * replicas, nodes * service.rollout.max_surge
+    return nodes * service.most_replicas, nodes * service.rollout.max_surge
 
 
 def _addons(config: StackConfig) -> list[Problem]:

@@ -41,10 +41,13 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(error, file=sys.stderr)
         return 2
-    gpus = sum(planned.layout.gpus * planned.service.replicas for planned in plans.values())
+    gpus, most = (
+        sum(planned.layout.gpus * getattr(planned.service, replicas) for planned in plans.values())
+        for replicas in ("first_replicas", "most_replicas")
+    )
     if args.json:
-        print(json.dumps({"ok": True, "services": list(plans), "gpus": gpus, "refusals": []}))
+        print(json.dumps({"ok": True, "services": list(plans), "gpus": gpus, "mostGpus": most, "refusals": []}))
     else:
-        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {gpus} GPUs: fine")
+        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {gpus}{f' to {most}' if most > gpus else ''} GPUs: fine")
         print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
     return 0

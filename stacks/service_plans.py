@@ -17,7 +17,7 @@ from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts
 from config.services import Layout, Service
-from config.stack import StackConfig, aibrix_release, own_bucket
+from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from config.types import gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
@@ -234,8 +234,7 @@ def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
     if money.per_hour is None:
         price = "at an unknown price: there is none in the stack file"
     else:
-        one = money.per_hour / scaling.minimum
-        price = f"{scaling.minimum * one:.2f} to {scaling.maximum * one:.2f} {money.currency} an hour"
+        price = f"{money.per_hour:.2f} to {money.most_per_hour:.2f} {money.currency} an hour"
     yield f"autoscaling between {scaling.minimum} and {scaling.maximum} replicas, {price}"
     yield from aibrix_features.scaler_cautions(release, minimum=scaling.minimum, maximum=scaling.maximum)
 
@@ -300,6 +299,8 @@ def _ask(config: StackConfig, service: Service) -> Ask:
             prices.as_of,
         ),
         replicas=service.first_replicas,
+        most_replicas=service.most_replicas,
+        kept=keeps_weights(config),
         more_models=_frozen(config.catalog.models),
         more_gpus=_frozen(config.catalog.gpus),
         other_models=f"give its facts in {NAMESPACE}:catalog.models",

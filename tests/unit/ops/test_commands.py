@@ -56,7 +56,7 @@ def test_check_accepts_the_local_stack_and_counts_its_gpus(ops):
     done = ops("check", "local", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (
         0,
-        {"ok": True, "services": ["ds"], "gpus": 16, "refusals": []},
+        {"ok": True, "services": ["ds"], "gpus": 16, "mostGpus": 16, "refusals": []},
     )
 
 
