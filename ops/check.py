@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"ok": True, "services": list(plans), "gpus": gpus, "mostGpus": most, "refusals": []}))
     else:
-        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {gpus}{f' to {most}' if most > gpus else ''} GPUs: fine")
+        counted = f"{gpus} to {most}" if most > gpus else str(gpus)
+        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {counted} GPUs: fine")
         print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
     return 0
