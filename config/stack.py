@@ -1,7 +1,7 @@
 """The stack file as types, and its rules. The one place for defaults.
 
-`StackConfig` is plain and frozen; secrets are separate keys (`SECRETS`) that never enter it. Nothing here imports
-Pulumi, so that a check of a stack file costs a fraction of a second.
+`StackConfig` is plain and frozen; secrets are separate keys (`config.secrets`) that never enter it. Nothing here
+imports Pulumi, so that a check of a stack file costs a fraction of a second.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
+from config import secrets as secret_keys
 from config.clouds import (
     AcsCloud,
     Addons,
@@ -26,6 +27,7 @@ from config.clouds import (
 )
 from config.errors import ConfigError, from_pydantic, join, shown, unknown_key
 from config.facts import Catalog, GpuPods
+from config.secrets import SECRETS
 from config.services import Service
 from config.types import Day, Strict, is_release
 from config.weights import (
@@ -42,21 +44,9 @@ from config.weights import (
 from planning import addons, aibrix_features, aibrix_install, flags
 from planning.catalog import fact
 from planning.fleet import name_limit as fleet_limit
-from planning.names import API_KEY, model_object, service_object
+from planning.names import model_object, service_object
 from planning.problems import PlanError, Problem
 
-# Secret keys of the stack file, each with what it is. They are read as Pulumi secrets by the builder.
-SECRETS = {
-    API_KEY: "the key that clients send as a bearer token; without it the endpoint asks for none",
-    "kubeconfig": "the cluster's kubeconfig, where it is not a file of the machine",
-    "accessKey": "id of an access key that reads the bucket; without it the stack makes a user for that",
-    "secretKey": "secret of accessKey",
-    "syncAccessKey": "id of an access key that fills the bucket; without it the stack makes a user for that",
-    "syncSecretKey": "secret of syncAccessKey",
-    "hubToken": "the model hub's token, for repositories that ask for one",
-}
-# Keys that are useless alone.
-_PAIRS = (("accessKey", "secretKey"), ("syncAccessKey", "syncSecretKey"))
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -88,34 +78,19 @@ class StackConfig(Strict):
 
 
 def parse(
-    raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}, secrets: Collection[str] = ()
+    raw: Mapping[str, Any],
+    *,
+    plain_secrets: Collection[str] = (),
+    secrets: Collection[str] = (),
+    empty_secrets: Collection[str] = (),
 ) -> StackConfig:
     """The typed config of `raw` (top-level key without namespace -> decoded value, secrets left out).
 
-    `secrets` names the secret keys that the stack file has, encrypted; `plain_secrets` those that are not encrypted.
-    Raises ConfigError with every refusal.
+    `secrets` names the secret keys that the stack file has, encrypted; `plain_secrets` those that are not encrypted;
+    `empty_secrets` those that hold nothing. Raises ConfigError with every refusal.
     """
-    refusals = [
-        Problem(
-            key,
-            "(plain text)",
-            "a secret in plain text ends in the state file, the repository and logs",
-            f"run: pulumi config set --secret modelserve:{key}",
-        )
-        for key in plain_secrets
-    ]
-    present = frozenset((*secrets, *plain_secrets))
-    refusals += [
-        Problem(
-            alone,
-            "",
-            f"is missing, and {other} is useless without it",
-            f"run: pulumi config set --secret modelserve:{alone}",
-        )
-        for pair in _PAIRS
-        for alone, other in (pair, pair[::-1])
-        if other in present and alone not in present
-    ]
+    refusals = [*secret_keys.problems(plain_secrets, secrets, empty_secrets)]
+    present = frozenset((*secrets, *plain_secrets, *empty_secrets))
     refusals += [
         Problem(key, "(encrypted)", "only secrets are kept encrypted", "write it in plain, without --secret")
         for key in secrets

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import NAMESPACE
-from config.stack import SECRETS, StackConfig
+from config.secrets import SECRETS
+from config.stack import StackConfig
 
 FILE = Path("stack.schema.json")
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from config.errors import ConfigError
-from config.stack import SECRETS, parse
+from config.secrets import SECRETS
+from config.stack import parse
 from local.paths import ROOT
 from stacks.service_plans import plan_services
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.weights import oss_bucket, tos_bucket
-from config.stack import SECRETS, StackConfig, parse
+from config.secrets import SECRETS
+from config.stack import StackConfig, parse
 from ops.schema import schema
 from planning.problems import Refused
 from stacks.program import build
