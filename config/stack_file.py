@@ -126,8 +126,8 @@ def read(path: Path) -> StackFile:
             if _has_encrypted(value):
                 encrypted.add(key)
     name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
-    secrets = map(frozenset, (encrypted, plain, empty))
-    return StackFile(name, raw, *secrets, foreign=foreign, refusals=tuple(refusals))
+    secrets = frozenset(encrypted), frozenset(plain), frozenset(empty)
+    return StackFile(name, raw, *secrets, foreign, tuple(refusals))
 
 
 def _has_encrypted(value: Any) -> bool:
