@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, ValidationError
 
@@ -29,7 +29,7 @@ from config.errors import ConfigError, from_pydantic, join, shown, unknown_key
 from config.facts import Catalog, GpuPods
 from config.secrets import SECRETS
 from config.services import Service
-from config.types import Day, Strict, is_release
+from config.types import Day, InSchema, Strict, is_release
 from config.weights import (
     FOREIGN,
     Bucket,
@@ -49,17 +49,33 @@ from planning.problems import PlanError, Problem
 
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_PLACEHOLDER = re.compile(r"<[^<>]+>")
+DNS_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
+PLACEHOLDER = r"<[^<>]+>"
+
+
+def name_limit(replicas: int) -> int:
+    """The longest name of a service with so many replicas, in characters."""
+    group = len(str(max(replicas - 1, 0)))
+    return (
+        fact("engines", "leaderWorkerSet", "nameLimit")
+        - fact("engines", "leaderWorkerSet", "revisionHashLength")
+        - len("-")
+        - group
+        - len("-")
+    )
+
+
+_Names = InSchema({"propertyNames": {"pattern": f"^{DNS_1035}$", "maxLength": name_limit(1)}})
+_Price = Annotated[float, InSchema({"minimum": 0})]
 
 
 class Prices(Strict):
     """What things cost, and when that was read. Nothing is guessed: what is absent is unknown."""
 
     currency: str | None = Field(None, min_length=1, description="the currency of every price, such as CNY")
-    per_gpu_hour: float | None = Field(None, description="the price of one GPU for an hour")
-    per_cache_worker_hour: float | None = Field(None, description="the price of one cache worker for an hour")
-    per_gib_month: float | None = Field(None, description="the price of one GiB of weights kept for a month")
+    per_gpu_hour: _Price | None = Field(None, description="the price of one GPU for an hour")
+    per_cache_worker_hour: _Price | None = Field(None, description="the price of one cache worker for an hour")
+    per_gib_month: _Price | None = Field(None, description="the price of one GiB of weights kept for a month")
     as_of: Day | None = Field(None, description="the day the prices were read, such as 2026-11-01")
 
 
@@ -71,7 +87,9 @@ class StackConfig(Strict):
     weights: Weights = Field(description="a map with source")
     cache: Cache = Field(Cache.model_construct(), description="a map with engine")
     addons: Addons = Field(Addons.model_construct(), description="a map with lws, fluid and aibrix")
-    services: dict[str, Service] = Field(min_length=1, description="a map of services: name to model, engine, layout")
+    services: Annotated[dict[str, Service], _Names] = Field(
+        min_length=1, description="a map of services: name to model, engine, layout"
+    )
     monitoring: Monitoring = Field(Monitoring.model_construct(), description="a map with enabled")
     catalog: Catalog = Field(Catalog.model_construct(), description="a map with models and gpus")
     prices: Prices = Field(Prices.model_construct(), description="a map with currency, perGpuHour and asOf")
@@ -343,7 +361,7 @@ def _placeholders(value: object, path: tuple[object, ...] = ()) -> list[Problem]
         return [found for key, below in value.items() for found in _placeholders(below, (*path, key))]
     if isinstance(value, list):
         return [found for i, below in enumerate(value) for found in _placeholders(below, (*path, i))]
-    if isinstance(value, str) and _PLACEHOLDER.search(value):
+    if isinstance(value, str) and re.search(PLACEHOLDER, value):
         return [Problem(join(path), shown(value), "is a placeholder that was left in", "write your own value")]
     return []
 
@@ -360,7 +378,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
         groups = replicas if isinstance(replicas, int) else 1
         limit = fleet_limit() if fleet else name_limit(groups)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
-        if not _DNS_1035.fullmatch(text):
+        if not re.fullmatch(DNS_1035, text):
             refusals.append(
                 Problem(
                     path,
@@ -388,15 +406,3 @@ def _names(services: object, cloud: object) -> list[Problem]:
                 )
             )
     return refusals
-
-
-def name_limit(replicas: int) -> int:
-    """The longest name of a service with so many replicas, in characters."""
-    group = len(str(max(replicas - 1, 0)))
-    return (
-        fact("engines", "leaderWorkerSet", "nameLimit")
-        - fact("engines", "leaderWorkerSet", "revisionHashLength")
-        - len("-")
-        - group
-        - len("-")
-    )

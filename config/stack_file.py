@@ -17,7 +17,7 @@ from config.stack import StackConfig, parse
 from planning.problems import Problem
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
-_FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
+FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
 
 
 class RequestError(Exception):
@@ -104,7 +104,7 @@ def read(path: Path) -> StackFile:
         replace(problem, key=join(part.removeprefix(f"{NAMESPACE}:") for part in place if part != "config"))
         for place, problem in found.problems
     ]
-    refusals += [_stray(key, _FILE_KEYS, key) for key in loaded if key not in _FILE_KEYS]
+    refusals += [_stray(key, FILE_KEYS, key) for key in loaded if key not in FILE_KEYS]
     raw: dict[str, Any] = {}
     foreign: dict[str, Any] = {}
     plain: set[str] = set()
