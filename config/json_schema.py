@@ -118,7 +118,7 @@ def _rules_of_parts() -> dict[str, list[Schema]]:
                 ),
             )
         ],
-        "Bucket": [_if(_has(store={"enum": list(FOREIGN)}), _has(create=False))],
+        "Bucket": [_if(_has(store={"enum": list(FOREIGN)}), _at("create", value={"const": False}))],
         "PvcWeights": [_if(_has(create=given), _has(sync=given))],
         "NvmeWeights": [_if(_has(sync=given), _has(bucket=given))],
         "Prices": [_if({"anyOf": list(prices)}, _has(asOf=given, currency=given))],

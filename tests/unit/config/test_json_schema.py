@@ -18,7 +18,7 @@ from local.paths import ROOT
 from planning.catalog import fact
 from planning.problems import Refused
 from stacks.service_plans import checked, plan_services
-from tests.support.stack_files import StackFile, whole_file
+from tests.support.stack_files import StackFile, whole_file, with_values
 from tests.unit.config import test_acs_config, test_mutations, test_stack, test_volcengine_config
 
 SCHEMA = jsonschema.Draft202012Validator(schema())
@@ -114,6 +114,43 @@ def test_what_a_check_takes_at_the_root_is_taken_by_both(tmp_path, old, new):
     path.write_text(TEXT.replace(old, new))
     assert [error.message for error in SCHEMA.iter_errors(pulumi_yaml.read(path.read_text()).value)] == []
     assert checked(read(path), with_cluster=False)
+
+
+_S3 = {"name": "team-weights", "store": "s3"}
+_NATIVE = {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher": "native"}
+
+
+@pytest.mark.parametrize(
+    ("stack", "values", "right"),
+    [
+        (
+            "volcengine",
+            {"weights": {"source": "bucket", "bucket": _S3 | {"create": True}}},
+            {"weights/bucket/create": ...},
+        ),
+        (
+            "volcengine",
+            {"weights": {"source": "bucket", "bucket": _S3, "sync": {"from": "modelscope"}}},
+            {"weights/sync": ...},
+        ),
+        ("local", {"services/ds/engine": _NATIVE, "services/ds/port": 29501}, {"services/ds/port": 6379}),
+        ("local", {"services/ds/startupPolicy": "LeaderReady"}, {"services/ds/readinessProbe": False}),
+        (
+            "acs",
+            {"services/ds/replicas": 0, "services/ds/autoscaling": None, "services/ds/port": 6379},
+            {"services/ds/port": 1},
+        ),
+    ],
+)
+def test_a_joined_rule_is_said_and_no_more_than_it(stack, values, right):
+    keys = ("accessKey", "secretKey")
+    wrong = with_values(StackFile(stack).whole, values)
+    assert not SCHEMA.is_valid(whole_file(wrong, keys))
+    with pytest.raises(Refused):
+        plan_services(parse(wrong, secrets=keys))
+    mended = with_values(wrong, right)
+    assert [error.message for error in SCHEMA.iter_errors(whole_file(mended, keys))] == []
+    assert plan_services(parse(mended, secrets=keys))
 
 
 @pytest.mark.parametrize(("cloud", "store"), [("acs", "oss"), ("volcengine", "tos")])
