@@ -7,12 +7,13 @@ where the planner's findings get the keys they belong to.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal
 
+from config import secrets as secret_keys
 from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts
@@ -132,6 +133,20 @@ def briefly(name: str, planned: Planned) -> list[str]:
         f"{_minutes(path.floor_seconds)}; longest step: {max(path.steps, key=lambda step: step.seconds).name}",
         f"{name}: costs {price}",
     ]
+
+
+def verdict(plans: Mapping[str, Planned]) -> str:
+    """All services in one clause. A file that is accepted may hold one that will not work."""
+    unfit = [name for name, planned in plans.items() if not planned.plan.fits]
+    if not unfit:
+        return "fine"
+    return f"{', '.join(unfit)} {'does' if len(unfit) == 1 else 'do'} not fit, deployed unproven"
+
+
+def warnings(plans: Mapping[str, Planned], secrets: Collection[str], plain: Mapping[str, Any]) -> list[str]:
+    """What is deployed all the same, sentence by sentence. `secrets` and `plain` are those of `config.secrets`."""
+    of_services = [f"{name}: {each}" for name, planned in plans.items() for each in planned.warnings]
+    return [*secret_keys.warnings(plans, secrets, plain), *of_services]
 
 
 def summary(planned: Planned) -> dict[str, Any]:
