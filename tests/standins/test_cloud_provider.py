@@ -402,8 +402,12 @@ def test_a_region_that_is_none_is_refused_by_the_one_plugin_and_found_nowhere_by
 
 @pytest.mark.parametrize(
     "words, kind, name, code",
-    [(ALI, "Bucket", "weights", "AccessDenied"), (ALI, "User", "reader", "NoPermission")]
-    + [(VOLC, "Bucket", "weights", "AccessDenied"), (VOLC, "Policy", "read", "AccessDenied")],
+    [
+        (ALI, "Bucket", "weights", "AccessDenied"),
+        (ALI, "User", "reader", "NoPermission"),
+        (VOLC, "Bucket", "weights", "AccessDenied"),
+        (VOLC, "Policy", "read", "AccessDenied"),
+    ],
 )
 def test_a_fault_takes_a_permission_away_until_it_is_gone(place: Place, kind: str, name: str, code: str):
     faults.put(place.plane, kind, name, "denied")
