@@ -124,7 +124,7 @@ def _reason(detail: ErrorDetails) -> str:
 
 def _described(field: FieldInfo | None) -> str:
     if field is None:
-        return "what the README's table of keys says"
+        return "what docs/config.md says"
     literals = [str(a) for a in get_args(field.annotation) if isinstance(a, str)]
     words = " or ".join(literals) if literals else (field.description or "a value").rstrip(".")
     return words[0].lower() + words[1:] if not literals else words

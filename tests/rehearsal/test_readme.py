@@ -31,10 +31,17 @@ def clone(tmp_path: Path) -> Iterator[Path]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)  # with its times: make must not think the packages too old
     (folder / ".venv").symlink_to((ROOT / ".venv").resolve())
-    (folder / ".rehearsal").mkdir()
-    (folder / ".rehearsal" / "bin").symlink_to(work_dir() / "bin")
+    shutil.copytree(work_dir() / "bin", folder / ".rehearsal" / "bin", symlinks=True, copy_function=linked)
     yield folder
     subprocess.run(["make", "down"], cwd=folder, env=environment(), capture_output=True, timeout=_SECONDS)
+
+
+def linked(source: str, target: str) -> None:
+    """A second name of the same file where that can be had: the programs are a gigabyte."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def environment() -> dict[str, str]:
