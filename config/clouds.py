@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from config.errors import rule
+from config.strict import Judging
 from config.types import AddonRelease, Namespace, Positive, Region, Strict
 from planning import addons, aibrix_features
 from planning.catalog import fact
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Judging):
     """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
     wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series
     (`planning/catalog/clouds.json`), None where none are known.

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from config.errors import rule
+from config.strict import Strict as Strict
 from planning import origins
 from planning.catalog import fact
 from planning.disks import folder_problem
-
-# No plugin checks stack files, and looking for one reads the metadata of every installed package.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-
-class Strict(BaseModel):
-    """Base of every part of the stack file: no unknown key, no silent conversion, no change afterwards.
-
-    Rules that join fields are validators of the last field, reading `info.data`: they still run, and are said, when
-    another field is wrong. Rules that reach across sections read what surrounds them by `config.clouds.surroundings`.
-    """
-
-    # Built at the first file that has it: few files have all.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
-
 
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 

@@ -39,6 +39,10 @@ class Refused(Exception):
         return "\n".join(self.lines)
 
 
+class Unjudged(ValueError):
+    """A rule reads what is refused already: it cannot be judged, and has nothing to say."""
+
+
 class Alternative(Protocol):
     """Another way to ask (`planning.choose.Choice` is one)."""
 

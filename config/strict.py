@@ -1,0 +1,194 @@
+"""The base of every part of the stack file, and how one wrong field hides no other.
+
+Pydantic ends at a model that has one wrong field. Here such a part is built all the same, of the fields that are right,
+and keeps what is wrong with the others: whatever surrounds it goes on. Who reads a field that is refused already gets
+`Unjudged`, which a rule may let pass: it is then not judged, and everything else is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from config.errors import Refusal, of_field, unknown_key, without_inner_keys
+from planning.problems import Problem, Unjudged
+
+# No plugin checks stack files, and looking for one reads the metadata of every installed package.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+_Part = TypeVar("_Part", bound="Strict")
+_MOST_STEPS = 3  # from a remedy to one that the field's other rules take too
+
+
+@dataclass(frozen=True)
+class Judging:
+    """The context in which parts are built whatever is wrong in them. `_frames`: the right fields of those in work."""
+
+    _frames: list[Mapping[str, Any]] = field(default_factory=list, kw_only=True, repr=False, compare=False)
+
+
+class Strict(BaseModel):
+    """Base of every part of the stack file: no unknown key, no silent conversion, no change afterwards.
+
+    Rules that join fields are validators of the last field, reading `info.data`: they still run, and are said, when
+    another field is wrong. Rules that reach across sections read what surrounds them by `config.clouds.surroundings`.
+    """
+
+    # Built at the first file that has it: few files have all.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
+
+    _refusals: tuple[Refusal, ...] = PrivateAttr(())
+
+    if not TYPE_CHECKING:  # else every misspelt attribute would be right
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise Unjudged(name)
+            return super().__getattr__(name)
+
+    def model_dump(self, **how: Any) -> dict[str, Any]:
+        """The part as plain data. Raises Unjudged where anything in it is refused."""
+        if any(refusals(self)):
+            raise Unjudged
+        return super().model_dump(**how)
+
+    @classmethod
+    def _elsewhere(cls, key: str) -> str | None:
+        """What a key of others, which this part does not have, is called here."""
+        return None
+
+    @field_validator("*")
+    @classmethod
+    def _right_so_far(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic fills the `info.data` of a part while it goes through its fields."""
+        if isinstance(info.context, Judging):
+            info.context._frames[-1] = info.data
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_what_is_right(
+        cls: type[_Part], given: Any, handler: ModelWrapValidatorHandler[_Part], info: ValidationInfo
+    ) -> _Part:
+        if not isinstance(info.context, Judging):
+            return handler(given)
+        frames = info.context._frames
+        frames.append({})
+        try:
+            return handler(given)
+        except ValidationError as error:
+            right = dict(frames[-1])
+            return cls._partial(given, right, error.errors(include_url=False), handler)
+        finally:
+            frames.pop()
+
+    @classmethod
+    def _partial(
+        cls: type[_Part],
+        given: Any,
+        right: dict[str, Any],
+        details: Iterable[ErrorDetails],
+        handler: ModelWrapValidatorHandler[_Part],
+    ) -> _Part:
+        fields = {info.alias or name: info for name, info in cls.model_fields.items()}
+        aliases = {name: info.alias or name for name, info in cls.model_fields.items()}
+        found: list[Refusal] = []
+        meant: set[str] = set()
+        details = list(details)
+        for detail in (each for each in details if each["type"] == "extra_forbidden"):
+            key = str(detail["loc"][0])
+            why, instead, near = unknown_key(key, fields, cls._elsewhere(key))
+            meant |= {near} if near and near not in given else set()
+            found.append(Refusal((key,), detail["input"], why, instead))
+        said: set[tuple[object, ...]] = set()
+        for detail in details:
+            # A default that is refused is reported under the field's own name.
+            first, *rest = detail["loc"] or ("",)
+            key = aliases.get(str(first), str(first))
+            path = (key, *without_inner_keys(given, key, rest)) if detail["loc"] else ()
+            caused = detail["type"] == "extra_forbidden" or detail["type"] == "missing" and key in meant
+            unjudged = isinstance(detail.get("ctx", {}).get("error"), Unjudged)
+            # The members of a union say each that they are not meant.
+            if caused or unjudged or path in said:
+                continue
+            said.add(path)
+            if not path and detail["type"] != "refused":
+                wanted = [alias for alias, each in fields.items() if each.is_required()] or list(fields)[:1]
+                found.append(Refusal((), detail["input"], "is not a map", f"write a map with {' and '.join(wanted)}"))
+                continue
+            union = len(path) <= len(rest) and rest[-1:] != ["[key]"]
+            for refusal in of_field(path, detail, fields.get(key), union=union):
+                found.append(_followed(refusal, given, handler))
+        wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} | meant
+        made = cls.__new__(cls)
+        kept = {name: value for name, value in right.items() if not {name, aliases[name]} & wrong}
+        for name, value in {
+            "__dict__": kept,
+            "__pydantic_fields_set__": set(kept),
+            "__pydantic_extra__": None,
+            "__pydantic_private__": {"_refusals": tuple(found)},
+        }.items():
+            object.__setattr__(made, name, value)
+        return made
+
+
+def refusals(part: object, path: tuple[object, ...] = ()) -> Iterator[Problem]:
+    """Everything that is wrong in a part of the stack file and below it."""
+    if isinstance(part, Strict):
+        yield from (refusal.at(path) for refusal in part._refusals)
+        for name, value in part.__dict__.items():
+            yield from refusals(value, (*path, type(part).model_fields[name].alias or name))
+    elif isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from refusals(value, (*path, key))
+    elif isinstance(part, tuple):
+        for index, value in enumerate(part):
+            yield from refusals(value, (*path, index))
+
+
+def _followed(refusal: Refusal, given: Any, handler: ModelWrapValidatorHandler[Any]) -> Refusal:
+    """The refusal with a remedy that the field's other rules take too."""
+    better, instead = refusal.better, refusal.instead
+    for _ in range(_MOST_STEPS):
+        if better is None:
+            break
+        try:
+            handler(_with(given, refusal.path, better))
+        except ValidationError as error:
+            again = [
+                each
+                for detail in error.errors(include_url=False)
+                if detail["loc"] and detail["loc"][: len(refusal.path)] == refusal.path
+                for each in of_field(refusal.path, detail, None)
+                if each.path == refusal.path
+            ]
+            if not again:
+                break
+            better, instead = again[0].better, again[0].instead
+        else:
+            break
+    return replace(refusal, instead=instead)
+
+
+def _with(given: Any, path: tuple[object, ...], value: object) -> Any:
+    if not path:
+        return value
+    first, *rest = path
+    if isinstance(given, Mapping):
+        return {**given, first: _with(given.get(first), tuple(rest), value)}
+    return [_with(each, tuple(rest), value) if index == first else each for index, each in enumerate(given)]
