@@ -24,17 +24,29 @@ _SHOWN = 60  # characters of a value; a longer one is cut
 
 
 class ConfigError(Refused):
-    """The stack file is wrong. Keys are without `modelserve:`, as written there."""
+    """The stack file is wrong. Keys are without `modelserve:`, as written there.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        super().__init__(*problems)
+    `roots` are about keys of the file itself, or of no section; they come first, as they may be the cause of others.
+    """
+
+    def __init__(self, problems: Iterable[Problem], roots: Iterable[Problem] = ()) -> None:
+        roots = tuple(roots)
+        super().__init__(*roots, *problems)
+        self._roots = len(roots)
+
+    @property
+    def keyed(self) -> list[tuple[str, Problem]]:
+        """The problems, each with its key as the stack file has it."""
+        return [
+            (each.key if index < self._roots else f"{NAMESPACE}:{each.key}", each)
+            for index, each in enumerate(self.problems)
+        ]
 
     @property
     def lines(self) -> list[str]:
         """One refusal each, ready to print."""
         return [
-            f"{NAMESPACE}:{each.key}: {each.value}{': ' if each.value else ''}{each.why}; {each.instead}"
-            for each in self.problems
+            f"{key}: {each.value}{': ' if each.value else ''}{each.why}; {each.instead}" for key, each in self.keyed
         ]
 
 

@@ -90,6 +90,10 @@ class StackConfig(Strict):
     prices: Prices = Field(Prices.model_construct(), description="a map with currency, perGpuHour and asOf")
 
 
+SECTIONS = tuple(info.alias or name for name, info in StackConfig.model_fields.items())
+"""Keys of the stack file that are no secrets."""
+
+
 def parse(
     raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}, secrets: Collection[str] = ()
 ) -> StackConfig:
@@ -132,17 +136,17 @@ def judge(
     found += [
         Problem(key, "(encrypted)", "only secrets are kept encrypted", "write it in plain, without --secret")
         for key in secrets
-        if key in _top_level()
+        if key in SECTIONS
     ]
     meant = set()
-    for key in raw.keys() - _top_level():
-        why, instead, near = unknown_key(key, [*_top_level(), *SECRETS])
+    for key in raw.keys() - set(SECTIONS):
+        why, instead, near = unknown_key(key, [*SECTIONS, *SECRETS])
         found.append(Problem(printable(key), shown(raw[key]), why, instead))
         meant.add(near)
     found += _left_in(raw)
     found += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
     said = {problem.key for problem in found} | {each for each in meant if each not in raw}
-    given = {key: value for key, value in raw.items() if key in _top_level()}
+    given = {key: value for key, value in raw.items() if key in SECTIONS}
     config = StackConfig.model_validate(given, context=_surroundings(raw, present))
     found += [problem for problem in refusals(config) if problem.key not in said]
     # A rule that reads what is refused already has nothing to say.
@@ -406,10 +410,6 @@ def _map(raw: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, Mapping) else {}
-
-
-def _top_level() -> list[str]:
-    return [field.alias or name for name, field in StackConfig.model_fields.items()]
 
 
 def _left_in(value: object, path: tuple[object, ...] = ()) -> list[Problem]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from config import pulumi_yaml
-from config.errors import NAMESPACE, ConfigError, join
+from config.errors import NAMESPACE, ConfigError, join, nearest, printable, shown
+from config.errors import plain as spelt
 from config.kubeconfig import check_context
-from config.stack import SECRETS, StackConfig, parse
+from config.stack import SECRETS, SECTIONS, StackConfig, judge
 from planning.problems import Problem
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
 _FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
+_ALIKE = 0.8  # modelserv and model-serving are, modelscope is not
 
 
 class RequestError(Exception):
@@ -31,35 +33,40 @@ class StackFile:
     raw: dict[str, Any]
     encrypted: frozenset[str] = frozenset()
     plain_secrets: dict[str, str] = field(default_factory=dict)
-    refusals: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    roots: tuple[Problem, ...] = ()
 
     def config(self, *, with_cluster: bool = True) -> StackConfig:
         """The typed config. Raises ConfigError with everything that is wrong in the file.
 
         `with_cluster` also asks for its context on this machine, which a pure reader of the file does without.
         """
-        config, refusals = self.typed(with_cluster=with_cluster)
-        if refusals or config is None:
-            raise ConfigError(sorted(refusals))
+        config, problems = self.judged(with_cluster=with_cluster)
+        self.require_none(problems)
         return config
 
-    def typed(self, *, with_cluster: bool = True) -> tuple[StackConfig | None, list[Problem]]:
-        """The typed config, None where a type is wrong, and all refusals: for a caller who adds refusals of his own."""
-        refusals = list(self.refusals)
-        config = None
-        try:
-            config = parse(self.raw, plain_secrets=self.plain_secrets, secrets=self.encrypted)
-        except ConfigError as error:
-            refusals += error.problems
+    def judged(self, *, with_cluster: bool = True) -> tuple[StackConfig, list[Problem]]:
+        """What is right in the file (`config.stack.judge`), and all refusals: for a caller who has some of his own."""
+        config, problems = judge(self.raw, plain_secrets=self.plain_secrets, secrets=self.encrypted)
+        if self.roots and not self.raw:
+            problems = []  # nothing is there because of what stands at the root
+        unread = {problem.key for problem in self.problems}
+        problems = [problem for problem in problems if problem.key not in unread]
         cluster = self.raw.get("cluster")
         context = cluster.get("context") if isinstance(cluster, dict) else None
-        said = any(refusal.key == "cluster.context" for refusal in refusals)
+        said = any(problem.key == "cluster.context" for problem in problems)
         if with_cluster and isinstance(context, str) and not said and "kubeconfig" not in self.encrypted:
             try:
                 check_context(context)
             except ConfigError as error:
-                refusals += error.problems
-        return config, refusals
+                problems += error.problems
+        return config, [*self.problems, *problems]
+
+    def require_none(self, problems: Iterable[Problem]) -> None:
+        """Raise ConfigError with these problems, those of the file's root first: they may be the cause of others."""
+        found = sorted(set(problems))
+        if found or self.roots:
+            raise ConfigError(found, self.roots)
 
 
 def path_of(stack: str, folder: Path = Path()) -> Path:
@@ -73,34 +80,43 @@ def path_of(stack: str, folder: Path = Path()) -> Path:
 
 def read(path: Path) -> StackFile:
     """The stack file at `path`. Raises RequestError where it is no YAML map; `config` says the rest."""
-    if not path.is_file():
-        raise RequestError(f"{path}: no such file")
     try:
-        found = pulumi_yaml.read(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: is not UTF-8") from None
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise RequestError(f"{path}:{line} is not YAML: {problem}") from None
+        found = pulumi_yaml.read_file(path)
+    except pulumi_yaml.UnreadableError as error:
+        raise RequestError(printable(f"{path}: {error}")) from None
     loaded = {} if found.value is None else found.value
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("config", {}), dict):
-        raise RequestError(f"{path}: is not a stack file: its top level is a map with `config:`, itself a map")
-    refusals = [
-        replace(problem, key=join(part.removeprefix(f"{NAMESPACE}:") for part in place if part != "config"))
-        for place, problem in found.problems
-    ]
-    refusals += [_stray(key, _FILE_KEYS, key) for key in loaded if key not in _FILE_KEYS]
+    if found.problems and not loaded:
+        raise RequestError(f"{path}: {found.problems[0][1].why}; {found.problems[0][1].instead}")
+    if not isinstance(loaded, dict):
+        raise RequestError(printable(f"{path}: is not a stack file: its top level is a map with `config:`"))
+    roots, config = _root(loaded)
+    problems: list[Problem] = []
+    for place, problem in found.problems:
+        above, *below = place if place else ("config",)
+        if above != "config" or not below or not _is_ours(below[0].rpartition(":")[0] or NAMESPACE):
+            key = join(place) or "the file"
+            roots += [replace(problem, key=key)] if key not in [each.key for each in roots] else []
+            config = {} if not below else config
+        else:
+            key = join((below[0].rpartition(":")[2], *below[1:]))
+            problems.append(replace(problem, key=key))
     raw: dict[str, Any] = {}
     plain: dict[str, str] = {}
     encrypted: set[str] = set()
-    for full, value in loaded.get("config", {}).items():
-        namespace, _, key = full.rpartition(":")
+    for full, value in config.items():
+        namespace, _, key = full.removeprefix(f"{NAMESPACE}:config:").rpartition(":")
+        if ":" in namespace and not re.fullmatch(r"[^:]+:config", namespace):
+            why = "has more colons than the engine reads"
+            roots.append(Problem(printable(full), "", why, f"write one, as in {NAMESPACE}:cloud"))
+            continue
         if namespace not in ("", NAMESPACE):
-            if difflib.get_close_matches(namespace, [NAMESPACE], cutoff=0.8):
-                refusals.append(_stray(full, [f"{NAMESPACE}:{key}"], f"config.{full}"))
-        elif key in (*raw, *plain, *encrypted):
-            refusals.append(Problem(key, "", f"is given twice, with {NAMESPACE}: and without", "keep one"))
+            if not _is_ours(namespace):
+                continue
+            roots.append(Problem(printable(full), "", "unknown key", f"write {NAMESPACE}:{printable(key)}"))
+            if {key, f"{NAMESPACE}:{key}"} & config.keys():
+                continue
+        if key in (*raw, *plain, *encrypted):
+            problems.append(Problem(printable(key), "", f"is given twice, with {NAMESPACE}: and without", "keep one"))
         elif _is_encrypted(value):
             encrypted.add(key)
             if key not in SECRETS:
@@ -110,7 +126,41 @@ def read(path: Path) -> StackFile:
         else:
             raw[key] = value
     name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
-    return StackFile(name, raw, frozenset(encrypted), plain, tuple(refusals))
+    return StackFile(name, raw, frozenset(encrypted), plain, tuple(problems), tuple(roots))
+
+
+def _root(loaded: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
+    """What is wrong with the keys of the whole file, and what stands in its config, or was meant to."""
+    roots: list[Problem] = []
+    config: dict[str, Any] = {}
+    outside = {key: value for key, value in loaded.items() if ":" in key or key in SECTIONS or key in SECRETS}
+    if outside:
+        which = ", ".join(map(printable, outside))
+        where = "stand outside it" if "config" in loaded else "stand alone"
+        roots.append(Problem("config", "", f"{which} {where}", "write them below `config:`, indented"))
+        config |= outside
+    for key, value in loaded.items():
+        if key == "config":
+            if isinstance(value, Mapping):
+                config |= value
+            elif value is not None:
+                roots.append(
+                    Problem(key, shown(value), "is not a map", f"write a map with {NAMESPACE}:cloud and so on")
+                )
+        elif key not in outside and key not in _FILE_KEYS:
+            near, _ = nearest(key, _FILE_KEYS)
+            instead = f"did you mean {near}?" if near else f"known: {', '.join(sorted(_FILE_KEYS))}"
+            roots.append(Problem(printable(key), "", "unknown key", instead))
+            if near == "config" and "config" not in loaded and isinstance(value, Mapping):
+                config |= value
+    if not outside and not roots and loaded.get("config") is None:
+        roots.append(Problem("config", "", "is missing", f"write a map with {NAMESPACE}:cloud and so on"))
+    return roots, config
+
+
+def _is_ours(namespace: str) -> bool:
+    """Whether a namespace is this program's, or is meant to be."""
+    return bool(difflib.get_close_matches(spelt(namespace), [NAMESPACE], cutoff=_ALIKE))
 
 
 def _is_encrypted(value: Any) -> bool:
@@ -118,9 +168,3 @@ def _is_encrypted(value: Any) -> bool:
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     own = isinstance(value, dict) and set(value) == {"secure"} and isinstance(value["secure"], str)
     return own or any(map(_is_encrypted, below))
-
-
-def _stray(key: str, known: Any, path: str) -> Problem:
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
-    instead = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-    return Problem(path, "", "unknown key", instead)

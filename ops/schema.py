@@ -9,6 +9,7 @@ from typing import Any
 
 from config.errors import NAMESPACE
 from config.stack import SECRETS, StackConfig
+from config.stack_file import RequestError
 
 FILE = Path("stack.schema.json")
 
@@ -22,7 +23,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the schema, or write it to its file."""
     text = json.dumps(schema(), indent=2) + "\n"
     if args.write:
-        FILE.write_text(text)
+        try:
+            FILE.write_text(text)
+        except OSError as error:
+            raise RequestError(f"{FILE}: cannot be written ({error.strerror})") from None
     else:
         print(text, end="")
     return 0

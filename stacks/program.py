@@ -12,19 +12,18 @@ import pulumi
 from pulumi.runtime import config as engine_config
 
 from config.clouds import VolcengineCloud
-from config.errors import NAMESPACE
+from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
-from config.stack import SECRETS, StackConfig, parse
+from config.stack import SECRETS, StackConfig, judge
 from planning.names import model_object
 from planning.problems import Refused
-from stacks.service_plans import Planned, briefly, plan_services, summary
+from stacks.service_plans import Planned, briefly, judge_services, summary
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
     """Build the stack that is selected and return its outputs. Raises RunError, without a traceback, on bad input."""
     try:
-        config = _load()
-        plans = plan_services(config)
+        config, plans = _load()
         _look_around(config)
         for name, planned in plans.items():
             for line in briefly(name, planned):
@@ -72,7 +71,8 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}
 
 
-def _load() -> StackConfig:
+def _load() -> tuple[StackConfig, dict[str, Planned]]:
+    """The config and its plans. Raises ConfigError with everything that is wrong in either."""
     prefix = f"{NAMESPACE}:"
     given = {
         key.removeprefix(prefix): value for key, value in engine_config.CONFIG.get().items() if key.startswith(prefix)
@@ -81,14 +81,17 @@ def _load() -> StackConfig:
     given = {key: value for key, value in given.items() if value or key not in SECRETS}
     secrets = {key for key in given if engine_config.is_config_secret(prefix + key)}
     plain = {key: value for key, value in given.items() if key in SECRETS and key not in secrets}
-    config = parse(values, plain_secrets=plain, secrets=secrets)
+    config, found = judge(values, plain_secrets=plain, secrets=secrets)
+    plans, unfit = judge_services(config)
+    if wrong := {*found, *unfit}:
+        raise ConfigError(sorted(wrong))
     check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
-    return config
+    return config, plans
 
 
 def _decoded(value: str) -> Any:
     """The engine hands structured values over as JSON, and the rest as the text that it is."""
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
