@@ -105,10 +105,6 @@ class Refusal:
     instead: str
     better: object = None
 
-    def at(self, path: tuple[object, ...]) -> Problem:
-        """It as a problem of the whole file, with the part at `path`."""
-        return Problem(join((*path, *self.path)), shown(self.value), self.why, self.instead)
-
 
 def of_field(
     path: tuple[object, ...], detail: ErrorDetails, field: FieldInfo | None, *, union: bool = False

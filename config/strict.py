@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from config.errors import Refusal, of_field, unknown_key, without_inner_keys
+from config.errors import Refusal, join, of_field, shown, unknown_key, without_inner_keys
 from planning.problems import Problem, Unjudged
 
 # No plugin checks stack files, and looking for one reads the metadata of every installed package.
@@ -37,9 +37,17 @@ _MOST_STEPS = 3  # from a remedy to one that the field's other rules take too
 
 @dataclass(frozen=True)
 class Judging:
-    """The context in which parts are built whatever is wrong in them. `_frames`: the right fields of those in work."""
+    """The context in which parts are built whatever is wrong in them. `_work`: the parts that are being built."""
 
-    _frames: list[Mapping[str, Any]] = field(default_factory=list, kw_only=True, repr=False, compare=False)
+    _work: list[_Work] = field(default_factory=list, kw_only=True, repr=False, compare=False)
+
+
+@dataclass
+class _Work:
+    """Of one part its right fields, and what it has below, before rules that join fields had a look at it."""
+
+    right: Mapping[str, Any] = field(default_factory=dict)
+    below: dict[str, Any] = field(default_factory=dict)
 
 
 class Strict(BaseModel):
@@ -63,7 +71,7 @@ class Strict(BaseModel):
 
     def model_dump(self, **how: Any) -> dict[str, Any]:
         """The part as plain data. Raises Unjudged where anything in it is refused."""
-        if any(refusals(self)):
+        if refusals(self):
             raise Unjudged
         return super().model_dump(**how)
 
@@ -76,8 +84,9 @@ class Strict(BaseModel):
     @classmethod
     def _right_so_far(cls, value: Any, info: ValidationInfo) -> Any:
         """Pydantic fills the `info.data` of a part while it goes through its fields."""
-        if isinstance(info.context, Judging):
-            info.context._frames[-1] = info.data
+        if isinstance(info.context, Judging) and info.field_name:
+            info.context._work[-1].right = info.data
+            info.context._work[-1].below[info.field_name] = value
         return value
 
     @model_validator(mode="wrap")
@@ -87,21 +96,21 @@ class Strict(BaseModel):
     ) -> _Part:
         if not isinstance(info.context, Judging):
             return handler(given)
-        frames = info.context._frames
-        frames.append({})
+        work = _Work()
+        info.context._work.append(work)
         try:
             return handler(given)
         except ValidationError as error:
-            right = dict(frames[-1])
-            return cls._partial(given, right, error.errors(include_url=False), handler)
+            done = _Work(dict(work.right), dict(work.below))
+            return cls._partial(given, done, error.errors(include_url=False), handler)
         finally:
-            frames.pop()
+            info.context._work.pop()
 
     @classmethod
     def _partial(
         cls: type[_Part],
         given: Any,
-        right: dict[str, Any],
+        done: _Work,
         details: Iterable[ErrorDetails],
         handler: ModelWrapValidatorHandler[_Part],
     ) -> _Part:
@@ -135,8 +144,10 @@ class Strict(BaseModel):
             for refusal in of_field(path, detail, fields.get(key), union=union):
                 found.append(_followed(refusal, given, handler))
         wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} | meant
+        lost = [(name, value) for name, value in done.below.items() if {name, aliases[name]} & wrong]
+        found += [refusal for name, value in lost for refusal in _below(value, (aliases[name],))]
         made = cls.__new__(cls)
-        kept = {name: value for name, value in right.items() if not {name, aliases[name]} & wrong}
+        kept = {name: value for name, value in done.right.items() if not {name, aliases[name]} & wrong}
         for name, value in {
             "__dict__": kept,
             "__pydantic_fields_set__": set(kept),
@@ -147,18 +158,22 @@ class Strict(BaseModel):
         return made
 
 
-def refusals(part: object, path: tuple[object, ...] = ()) -> Iterator[Problem]:
+def refusals(part: object) -> list[Problem]:
     """Everything that is wrong in a part of the stack file and below it."""
+    return [Problem(join(each.path), shown(each.value), each.why, each.instead) for each in _below(part, ())]
+
+
+def _below(part: object, path: tuple[object, ...]) -> Iterator[Refusal]:
     if isinstance(part, Strict):
-        yield from (refusal.at(path) for refusal in part._refusals)
+        yield from (replace(refusal, path=(*path, *refusal.path)) for refusal in part._refusals)
         for name, value in part.__dict__.items():
-            yield from refusals(value, (*path, type(part).model_fields[name].alias or name))
+            yield from _below(value, (*path, type(part).model_fields[name].alias or name))
     elif isinstance(part, Mapping):
         for key, value in part.items():
-            yield from refusals(value, (*path, key))
+            yield from _below(value, (*path, key))
     elif isinstance(part, tuple):
         for index, value in enumerate(part):
-            yield from refusals(value, (*path, index))
+            yield from _below(value, (*path, index))
 
 
 def _followed(refusal: Refusal, given: Any, handler: ModelWrapValidatorHandler[Any]) -> Refusal:

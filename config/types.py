@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -15,6 +17,7 @@ from planning import origins
 from planning.catalog import fact
 from planning.disks import folder_problem
 
+_LONGEST_QUANTITY = 12  # characters; more is more than all memory there is
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -24,21 +27,36 @@ def gibibytes(quantity: str) -> float:
 
 
 def _binary_quantity(value: str) -> str:
-    if re.fullmatch(r"[1-9][0-9]*(Mi|Gi|Ti)", value):
+    if re.fullmatch(r"[1-9][0-9]*(Mi|Gi|Ti)", value) and len(value) <= _LONGEST_QUANTITY:
         return value
-    number = re.match(r"[0-9]+", value)
-    example = f"{number[0]}Gi" if number else "512Gi"
-    raise rule(
-        value,
-        "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)",
-        f"write {example}",
-    )
+    better = _nearest_quantity(value)
+    why = "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)"
+    raise rule(value, why, f"write {better}", better)
+
+
+def _nearest_quantity(text: str) -> str:
+    """A binary quantity for one that is none: the same number of binary units, rounded up to a whole one."""
+    meant = re.fullmatch(r" *([0-9]{1,9}(?:\.[0-9]{1,9})?) *([kKMGTPmgtp]?)i?[bB]? *", text)
+    number = Decimal(meant[1]) if meant else Decimal(0)
+    if meant is None or not number:
+        return "512Gi"
+    unit = meant[2].upper()
+    if not unit and number >= 2**20:
+        number, unit = number / 2**30, "G"  # bytes
+    mebi = number * {"K": Decimal(1) / 1024, "M": 1, "": 1024, "G": 1024, "T": 1024**2, "P": 1024**3}[unit]
+    size = math.ceil(mebi)
+    for name, mebis in (("Ti", 1024**2), ("Gi", 1024)):
+        # As it was written, where that is whole.
+        if size % mebis == 0 and (unit or "G") + "i" in (name, "Pi"):
+            return f"{size // mebis}{name}"
+    return f"{size // 1024}Gi" if size % 1024 == 0 else f"{size}Mi"
 
 
 def _whole_gib(value: str) -> str:
     if gibibytes(value).is_integer():
         return value
-    raise rule(value, "is not a whole number of Gi", f"write {int(gibibytes(value)) + 1}Gi")
+    better = f"{int(gibibytes(value)) + 1}Gi"
+    raise rule(value, "is not a whole number of Gi", f"write {better}", better)
 
 
 def _named(what: str, instead: str) -> AfterValidator:
