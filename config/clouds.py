@@ -1,7 +1,7 @@
 """The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `config.weights`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -27,6 +27,7 @@ class Surroundings(Judging):
     lws: str | None = None
     more_pods: Mapping[str, Any] | None = None
     aibrix: str | None = None
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:

@@ -55,7 +55,7 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         text = "{" + ", ".join(map(str, value)) + "}" if value else "{}"
     else:
-        text = _as_written(value)
+        text = as_written(value)
     text = printable(re.sub(r"\s+", " ", text))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
@@ -65,7 +65,8 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def _as_written(value: object) -> str:
+def as_written(value: object) -> str:
+    """A scalar as YAML has it."""
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
@@ -97,13 +98,13 @@ def join(path: Iterable[object]) -> str:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What is wrong with a part of the stack file, at a path inside the part. `better` is what `instead` names."""
+    """What is wrong with a part of the stack file, at a path inside it. `better` are values that `instead` names."""
 
     path: tuple[object, ...]
     value: object
     why: str
     instead: str
-    better: object = None
+    better: tuple[object, ...] = ()
 
 
 def of_field(
@@ -112,10 +113,10 @@ def of_field(
     """Pydantic's finding on a field, in words. `union`: of one of several kinds that it may have."""
     value = detail["input"]
     if detail["type"] == "refused":
-        for below, wrong, why, instead, *better in detail["ctx"]["found"]:
+        for below, wrong, why, instead, *named in detail["ctx"]["found"]:
             part: tuple[object, ...] = (below[1:],) if below.startswith(".") else ()
             part = (int(below[1:-1]),) if below.startswith("[") else part
-            yield Refusal((*path, *part), wrong, why, instead, *better)
+            yield Refusal((*path, *part), wrong, why, instead, tuple(each for each in named if each is not None))
     elif detail["type"] == "missing":
         yield Refusal(path, "", "is missing", f"write {_described(field)}")
     elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -124,15 +125,18 @@ def of_field(
         why = "is not one of the known values" if there else "is missing"
         yield Refusal((*path, tag), value[tag] if there else "", why, instead)
     elif detail["type"] == "string_type" and isinstance(value, bool | int | float):
-        kind = "a number" if not isinstance(value, bool) else "true or false"
-        text = _as_written(value)
+        kind, text = "a number" if not isinstance(value, bool) else "true or false", as_written(value)
         why = f"is {kind}, not text (YAML reads it so without quotes)"
-        yield Refusal(path, value, why, f'put it in quotes: "{text}"', text)
+        if len(path) > 1:
+            yield Refusal(path, value, why, f'put it in quotes: "{text}"', (text,))
+        else:
+            yield Refusal(path, value, why, f"write {_described(field)}")
+    elif len(path) > 1:
+        # What stands inside a list or map is described nowhere.
+        yield Refusal(path, value, _reason(detail), _WANTED.get(detail["type"], "write another value"))
     else:
         why = "is not one of the known values" if union else _reason(detail)
-        # What stands inside a list or map is described nowhere.
-        instead = f"write {_described(field)}" if len(path) <= 1 else _WANTED.get(detail["type"], "write another value")
-        yield Refusal(path, value, why, instead)
+        yield Refusal(path, value, why, f"write {_described(field)}", tuple(_words(field.annotation)) if field else ())
 
 
 def without_inner_keys(given: Any, key: str, rest: Iterable[object]) -> Iterator[object]:
@@ -176,7 +180,7 @@ def unknown_key(key: str, known: Iterable[str], elsewhere: str | None = None) ->
 
 
 _WANTED = {
-    "string_type": "write text",
+    "string_type": "write a text",
     "int_type": "write a whole number",
     "int_from_float": "write a whole number",
     "float_type": "write a number",
@@ -205,18 +209,18 @@ def _reason(detail: ErrorDetails) -> str:
 def _described(field: FieldInfo | None) -> str:
     if field is None:
         return "what the README's table of keys says"
-    if literals := _words(field.annotation):
-        return " or ".join(literals)
-    words = (field.description or "a value").rstrip(".")
-    return words[0].lower() + words[1:]
+    if words := _words(field.annotation):
+        return " or ".join(map(as_written, words))
+    said = (field.description or "a value").rstrip(".")
+    return said[0].lower() + said[1:]
 
 
-def _words(annotation: Any) -> list[str]:
+def _words(annotation: Any) -> list[object]:
     """All that a field may say, where it is one of a few words."""
     if annotation is bool:
-        return ["true", "false"]
+        return [True, False]
     if get_origin(annotation) is Literal:
-        return [str(each) for each in get_args(annotation)]
+        return list(get_args(annotation))
     kinds = [each for each in get_args(annotation) if each is not NoneType]
     found = [_words(each) for each in kinds] if get_origin(annotation) in (Union, UnionType, Annotated) else []
     return [word for each in found for word in each] if all(found) else []

@@ -341,7 +341,11 @@ class Service(_OfVllm):
         if around.aibrix and kind and (problem := aibrix_features.target_problem(around.aibrix, kind)):
             raise rule("", *problem)
         if info.data.get("replicas", 1) != 1:
-            raise rule("", "the number of replicas is the autoscaler's alone", "write minimum, and leave replicas out")
+            raise rule(
+                "",
+                "the number of replicas is the autoscaler's alone",
+                "write autoscaling.minimum, and leave replicas out",
+            )
         if around.aibrix and engine:
             found = value.problems(around.aibrix, engine.version, None)
             refuse(*[(f".{key}", had, why, instead) for key, had, why, instead in found])

@@ -170,9 +170,9 @@ def own_bucket(config: StackConfig) -> Bucket | None:
 
 def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     """Rules that join sections, each on its own: what one cannot judge keeps no other from being judged."""
-    yield from (rule(config) for rule in (_caches, _fills, _single_node, _same_objects, _enough_nodes, _aibrix))
+    yield from (rule(config) for rule in (_fills, _single_node, _same_objects, _enough_nodes, _aibrix))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
-    of_service = (_fluid_name, _weights_of, _streamed, _without_gateway, _behind_gateway, _rdma_devices, _surges)
+    of_service = (_fluid_name, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges)
     for name in _services(config):
         yield from (rule(config, name) for rule in of_service)
 
@@ -186,17 +186,6 @@ def _services(config: StackConfig) -> tuple[str, ...]:
 
 def _streams(config: StackConfig) -> bool:
     return isinstance(config.weights, BucketWeights) and config.weights.read == "stream"
-
-
-def _caches(config: StackConfig) -> Iterator[Problem]:
-    streams = _streams(config)
-    if config.cache.engine == "fluid" and (streams or not isinstance(config.weights, BucketWeights)):
-        why = (
-            "vLLM streams weights from the bucket itself"
-            if streams
-            else "it caches a bucket, and weights are on a claim"
-        )
-        yield Problem("cache.engine", "fluid", why, "write none")
 
 
 def _fills(config: StackConfig) -> Iterator[Problem]:
@@ -258,13 +247,6 @@ def _streamed(config: StackConfig, name: str) -> Iterator[Problem]:
     if "--load-format" in [given.spelling for given in flags.parse(engine.extra_args)]:
         why = "weights.read: stream says it"
         yield Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out")
-
-
-def _without_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
-    service = config.services[name]
-    if service.gateway != "aibrix" and service.routing.strategy:
-        why = "nothing routes this service's requests but its Kubernetes Service"
-        yield Problem(f"services.{name}.routing.strategy", service.routing.strategy, why, "leave it out")
 
 
 def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
@@ -348,9 +330,9 @@ def _addon(config: StackConfig, name: Literal["lws", "fluid"]) -> Iterator[Probl
 def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundings:
     """What rules read of other sections."""
     cloud = _map(raw, "cloud")
-    kind = cloud.get("kind")
+    kind, weights = cloud.get("kind"), _map(raw, "weights")
     if not isinstance(kind, str) or kind not in _CLOUDS:
-        return Surroundings(secrets=secrets)
+        return Surroundings(secrets=secrets, weights=weights)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
     if kind == "volcengine":
         given = _map(raw, "addons", "aibrix").get("version")
@@ -358,9 +340,9 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
         known = gpu_node(str(cloud.get("instanceType")))
         pods = {"gpus": list(range(1, known["gpus"] + 1))} if known else None
         release = None if aibrix_features.version_problem(installed) else installed
-        return Surroundings(kind, None, pods, secrets, lws, aibrix=release)
+        return Surroundings(kind, None, pods, secrets, lws, aibrix=release, weights=weights)
     if kind == "local":
-        return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws)
+        return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws, weights=weights)
     more: dict[str, Any] = {}
     for name, facts in _map(raw, "catalog", "gpuPods").items():
         more[name] = {}
@@ -368,7 +350,7 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
             more[name] = GpuPods.model_validate(facts).given()
     series = cloud.get("gpuSeries")
     pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
-    return Surroundings(kind, series, pods, secrets, lws, more)
+    return Surroundings(kind, series, pods, secrets, lws, more, weights=weights)
 
 
 def lws_release(config: StackConfig) -> str:

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from config.errors import Refusal, join, of_field, shown, unknown_key, without_inner_keys
+from config.errors import Refusal, as_written, join, of_field, shown, unknown_key, without_inner_keys
 from planning.problems import Problem, Unjudged
 
 # No plugin checks stack files, and looking for one reads the metadata of every installed package.
@@ -40,6 +40,11 @@ class Judging:
     """The context in which parts are built whatever is wrong in them. `_work`: the parts that are being built."""
 
     _work: list[_Work] = field(default_factory=list, kw_only=True, repr=False, compare=False)
+
+    @property
+    def above(self) -> Mapping[str, Any]:
+        """Of the part around the one that is being judged: what is right of the fields before it."""
+        return self._work[-2].right if len(self._work) > 1 else {}
 
 
 @dataclass
@@ -180,24 +185,30 @@ def _followed(refusal: Refusal, given: Any, handler: ModelWrapValidatorHandler[A
     """The refusal with a remedy that the field's other rules take too."""
     better, instead = refusal.better, refusal.instead
     for _ in range(_MOST_STEPS):
-        if better is None:
-            break
-        try:
-            handler(_with(given, refusal.path, better))
-        except ValidationError as error:
-            again = [
-                each
-                for detail in error.errors(include_url=False)
-                if detail["loc"] and detail["loc"][: len(refusal.path)] == refusal.path
-                for each in of_field(refusal.path, detail, None)
-                if each.path == refusal.path
-            ]
-            if not again:
-                break
-            better, instead = again[0].better, again[0].instead
-        else:
-            break
+        judged = {value: _again(refusal.path, value, given, handler) for value in better}
+        good = [value for value, again in judged.items() if again is None]
+        if good or not judged:
+            # Of several words those that can be written here.
+            some = f"write {' or '.join(map(as_written, good))}" if 0 < len(good) < len(judged) else instead
+            return replace(refusal, instead=some)
+        last = next(again for again in judged.values() if again is not None)
+        better, instead = last.better, last.instead
     return replace(refusal, instead=instead)
+
+
+def _again(
+    path: tuple[object, ...], value: object, given: Any, handler: ModelWrapValidatorHandler[Any]
+) -> Refusal | None:
+    """What is wrong with `value` in the place of what stands at `path`."""
+    try:
+        handler(_with(given, path, value))
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            if detail["loc"][:1] == path[:1] and not isinstance(detail.get("ctx", {}).get("error"), Unjudged):
+                inner = (path[0], *without_inner_keys(given, str(path[0]), detail["loc"][1:]))
+                found = [each for each in of_field(inner, detail, None) if each.path in (path, path[:1])]
+                return found[0] if found else None
+    return None
 
 
 def _with(given: Any, path: tuple[object, ...], value: object) -> Any:

@@ -43,7 +43,7 @@ def _nearest_quantity(text: str) -> str:
     unit = meant[2].upper()
     if not unit and number >= 2**20:
         number, unit = number / 2**30, "G"  # bytes
-    mebi = number * {"K": Decimal(1) / 1024, "M": 1, "": 1024, "G": 1024, "T": 1024**2, "P": 1024**3}[unit]
+    mebi = number * Decimal({"K": 1 / 1024, "M": 1, "": 1024, "G": 1024, "T": 1024**2, "P": 1024**3}[unit])
     size = math.ceil(mebi)
     for name, mebis in (("Ti", 1024**2), ("Gi", 1024)):
         # As it was written, where that is whole.
@@ -118,7 +118,8 @@ def _bucket_name(value: str) -> str:
         named = {"gs": "gcs", "s3": "s3", "tos": "tos", "oss": "oss"}.get(scheme)
         how = f" and store: {named}" if named else ""
         why = "is an address, not a name" + ("; buckets of Google are read by their S3 endpoint" * (scheme == "gs"))
-        raise rule(value, why, f"write name: {name.partition('/')[0] or 'my-bucket'}{how}")
+        own = name.partition("/")[0] or "my-bucket"
+        raise rule(value, why, f"write name: {own}{how}", own)
     if re.fullmatch(fact("oss", "bucket", "namePattern"), value):
         return value
     raise rule(

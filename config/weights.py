@@ -283,6 +283,17 @@ class Cache(Strict):
         if value == "fluid" and cloud not in ("acs", None):
             here = "the rehearsal's local stack reads a volume that is there" if cloud == "local" else "it is ACS's"
             raise rule(value, here, "write none")
+        weights = surroundings(info).weights
+        if value == "fluid" and (
+            weights.get("source") in ("pvc", "huggingface", "nvme") or weights.get("read") == "stream"
+        ):
+            streams = weights.get("read") == "stream"
+            why = (
+                "vLLM streams weights from the bucket itself"
+                if streams
+                else "it caches a bucket, and weights are on a claim"
+            )
+            raise rule(value, why, "write none")
         return value
 
     @field_validator("quota")

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 
 def refused(error: Refused | RequestError) -> dict[str, Any]:
-    """What a command with --json prints of a request that it refuses, whatever it is. `fits` is for readers of plans."""
+    """What a command with --json prints of a request that it refuses. `fits` is for readers of plans."""
     found: list[tuple[str, Problem]] = [("", Problem("", "", str(error)))]
     if isinstance(error, Refused):
         found = error.keyed if isinstance(error, ConfigError) else [(each.key, each) for each in error.problems]

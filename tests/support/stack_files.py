@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from config.errors import ConfigError
-from config.stack import SECRETS, parse
+from config.stack import SECRETS, judge, parse
 from local.paths import ROOT
-from stacks.service_plans import plan_services
+from planning.problems import Problem
+from stacks.service_plans import judge_services, plan_services
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:
@@ -28,6 +29,12 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[st
         else:
             place[last] = value
     return made
+
+
+def problems(raw: Mapping[str, Any], **more: Any) -> list[Problem]:
+    """Everything that is wrong in a file, in itself and in its plans."""
+    config, found = judge(raw, **more)
+    return sorted({*found, *judge_services(config)[1]})
 
 
 class StackFile:
