@@ -16,14 +16,18 @@ from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
 from config.stack import SECRETS, StackConfig, judge
 from planning.names import model_object
-from planning.problems import Refused
+from planning.problems import Problem, Refused
 from stacks.service_plans import Planned, briefly, judge_services, summary
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
     """Build the stack that is selected and return its outputs. Raises RunError, without a traceback, on bad input."""
     try:
-        config, plans = _load()
+        config, wrong = _load()
+        plans, unfit = judge_services(config)
+        if found := {*wrong, *unfit}:
+            raise ConfigError(sorted(found))
+        check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
         _look_around(config)
         for name, planned in plans.items():
             for line in briefly(name, planned):
@@ -71,8 +75,8 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}
 
 
-def _load() -> tuple[StackConfig, dict[str, Planned]]:
-    """The config and its plans. Raises ConfigError with everything that is wrong in either."""
+def _load() -> tuple[StackConfig, list[Problem]]:
+    """The config, as far as it is right, and what is wrong with it."""
     prefix = f"{NAMESPACE}:"
     given = {
         key.removeprefix(prefix): value for key, value in engine_config.CONFIG.get().items() if key.startswith(prefix)
@@ -81,12 +85,7 @@ def _load() -> tuple[StackConfig, dict[str, Planned]]:
     given = {key: value for key, value in given.items() if value or key not in SECRETS}
     secrets = {key for key in given if engine_config.is_config_secret(prefix + key)}
     plain = {key: value for key, value in given.items() if key in SECRETS and key not in secrets}
-    config, found = judge(values, plain_secrets=plain, secrets=secrets)
-    plans, unfit = judge_services(config)
-    if wrong := {*found, *unfit}:
-        raise ConfigError(sorted(wrong))
-    check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
-    return config, plans
+    return judge(values, plain_secrets=plain, secrets=secrets)
 
 
 def _decoded(value: str) -> Any:
