@@ -79,6 +79,8 @@ def test_what_is_refused_already_is_no_reason_for_another_line():
     path = volcengine.SERVICE.replace("/", "__")
     more = {f"{path}__engine__launcher": "rai", f"{path}__routing": {"strategy": "least-request"}}
     more |= {f"{path}__autoscaling": {"maximum": 2}, "cloud__kind": ...}
+    named = {f"{path}__workload": "fleeet", f"{path}__gateway": ..., f"{path}__routing": {"strategy": "least-request"}}
+    assert keys(VOLCENGINE.changed(**named)) == [f"services.{volcengine.MODEL}.workload"]
     assert keys(VOLCENGINE.changed(**more)) == ["cloud.kind", f"services.{volcengine.MODEL}.engine.launcher"]
 
 

@@ -54,7 +54,7 @@ UNREADABLE = {
     "merges": (bomb("{x: 1}", "{<<: [*]}"), "has more than 20000 values, those included that aliases repeat"),
     "lists": (f"{GOOD}  modelserve:catalog: {'[' * 2000}{']' * 2000}\n", "line 12: nests deeper than 60 maps and"),
     "maps": (f"{GOOD}  modelserve:catalog: {'{a: ' * 2000}{'}' * 2000}\n", "line 12: nests deeper than 60 maps and"),
-    "dashes": ("- " * 20_000, "line 1: nests deeper than 60 maps and lists"),
+    "dashes": ("- " * 500_000, "line 1: nests deeper than 60 maps and lists"),
     "aliases of lists": (CHAIN, "line 1: nests deeper than 60 maps and lists"),
     "two documents": (f"{GOOD}---\na: 1\n", "line 12: is not YAML: but found another document"),
     "no anchor": ("config: *nowhere", "line 1: is not YAML: found undefined alias"),
