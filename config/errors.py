@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from planning.problems import Problem, Refused
+from planning import leaks
+from planning.problems import Problem, Refused, printable
 
 NAMESPACE = "modelserve"
 _SHOWN = 60  # characters of a value; a longer one is cut
@@ -50,19 +51,17 @@ class ConfigError(Refused):
         ]
 
 
-def shown(value: object) -> str:
-    """A value as the stack file has it, on one line and not longer than needed to recognise it."""
+def shown(value: object, name: object = "") -> str:
+    """A value as the stack file has it, on one line and not longer than needed to recognise it; what is, or by its
+    `name` may be, somebody's key is not repeated."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(map(str, value)) + "}" if value else "{}"
     else:
         text = as_written(value)
+    if leaks.hides(str(name)) or leaks.by_shape(text):
+        return ""
     text = printable(re.sub(r"\s+", " ", text))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def printable(text: str) -> str:
-    """Text on one line: what would move a terminal's cursor is named instead."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def as_written(value: object) -> str:
@@ -128,7 +127,8 @@ def of_field(
         kind, text = "a number" if not isinstance(value, bool) else "true or false", as_written(value)
         why = f"is {kind}, not text (YAML reads it so without quotes)"
         if len(path) > 1:
-            yield Refusal(path, value, why, f'put it in quotes: "{text}"', (text,))
+            quoted = "put it in quotes" if leaks.hides(str(path[-1])) else f'put it in quotes: "{text}"'
+            yield Refusal(path, value, why, quoted, (text,))
         else:
             yield Refusal(path, value, why, f"write {_described(field)}")
     elif len(path) > 1:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from config import pulumi_yaml
-from config.errors import NAMESPACE, ConfigError, join, nearest, printable, shown
+from config.errors import NAMESPACE, ConfigError, join, nearest, shown
 from config.errors import plain as spelt
 from config.kubeconfig import check_context
-from config.stack import SECRETS, SECTIONS, StackConfig, judge
-from planning.problems import Problem
+from config.secrets import SECRETS, is_empty, is_encrypted
+from config.stack import SECTIONS, StackConfig, judge
+from planning.problems import Problem, printable
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
-_FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
+FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
 _ALIKE = 0.8  # modelserv and model-serving are, modelscope is not
 
 
@@ -27,14 +28,22 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class StackFile:
-    """A stack file as it stands: plain values by key without namespace, and which secrets it has, encrypted or not."""
+    """A stack file as it stands: plain values by key without namespace, which secrets it has, encrypted, not encrypted,
+    or without a value, and what other programs' keys say in plain text."""
 
     name: str
     raw: dict[str, Any]
     encrypted: frozenset[str] = frozenset()
-    plain_secrets: dict[str, str] = field(default_factory=dict)
+    plain_secrets: frozenset[str] = frozenset()
+    empty_secrets: frozenset[str] = frozenset()
+    foreign: dict[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     roots: tuple[Problem, ...] = ()
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Everything of the file's config that is not encrypted, by keys with their namespaces."""
+        return {f"{NAMESPACE}:{key}": value for key, value in self.raw.items()} | self.foreign
 
     def config(self, *, with_cluster: bool = True) -> StackConfig:
         """The typed config. Raises ConfigError with everything that is wrong in the file.
@@ -47,7 +56,12 @@ class StackFile:
 
     def judged(self, *, with_cluster: bool = True) -> tuple[StackConfig, list[Problem]]:
         """What is right in the file (`config.stack.judge`), and all refusals: for a caller who has some of his own."""
-        config, problems = judge(self.raw, plain_secrets=self.plain_secrets, secrets=self.encrypted)
+        config, problems = judge(
+            self.raw,
+            plain_secrets=self.plain_secrets,
+            secrets=self.encrypted,
+            empty_secrets=self.empty_secrets,
+        )
         if self.roots and not self.raw:
             problems = []  # nothing is there because of what stands at the root
         unread = {problem.key for problem in self.problems}
@@ -101,8 +115,10 @@ def read(path: Path) -> StackFile:
             key = join((below[0].rpartition(":")[2], *below[1:]))
             problems.append(replace(problem, key=key))
     raw: dict[str, Any] = {}
-    plain: dict[str, str] = {}
+    foreign: dict[str, Any] = {}
+    plain: set[str] = set()
     encrypted: set[str] = set()
+    empty: set[str] = set()
     for full, value in config.items():
         namespace, _, key = full.removeprefix(f"{NAMESPACE}:config:").rpartition(":")
         if ":" in namespace and not re.fullmatch(r"[^:]+:config", namespace):
@@ -111,22 +127,22 @@ def read(path: Path) -> StackFile:
             continue
         if namespace not in ("", NAMESPACE):
             if not _is_ours(namespace):
+                foreign[full] = _without_encrypted(value)
                 continue
             roots.append(Problem(printable(full), "", "unknown key", f"write {NAMESPACE}:{printable(key)}"))
             if {key, f"{NAMESPACE}:{key}"} & config.keys():
                 continue
-        if key in (*raw, *plain, *encrypted):
+        if key in (*raw, *plain, *encrypted, *empty):
             problems.append(Problem(printable(key), "", f"is given twice, with {NAMESPACE}: and without", "keep one"))
-        elif _is_encrypted(value):
-            encrypted.add(key)
-            if key not in SECRETS:
-                raw[key] = value
         elif key in SECRETS:
-            plain |= {key: str(value)} if value else {}
+            (empty if is_empty(value) else encrypted if is_encrypted(value) else plain).add(key)
         else:
             raw[key] = value
+            if _has_encrypted(value):
+                encrypted.add(key)
     name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
-    return StackFile(name, raw, frozenset(encrypted), plain, tuple(problems), tuple(roots))
+    secrets = frozenset(encrypted), frozenset(plain), frozenset(empty)
+    return StackFile(name, raw, *secrets, foreign, tuple(problems), tuple(roots))
 
 
 def _root(loaded: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
@@ -147,9 +163,9 @@ def _root(loaded: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
                 roots.append(
                     Problem(key, shown(value), "is not a map", f"write a map with {NAMESPACE}:cloud and so on")
                 )
-        elif key not in outside and key not in _FILE_KEYS:
-            near, _ = nearest(key, _FILE_KEYS)
-            instead = f"did you mean {near}?" if near else f"known: {', '.join(sorted(_FILE_KEYS))}"
+        elif key not in outside and key not in FILE_KEYS:
+            near, _ = nearest(key, FILE_KEYS)
+            instead = f"did you mean {near}?" if near else f"known: {', '.join(sorted(FILE_KEYS))}"
             roots.append(Problem(printable(key), "", "unknown key", instead))
             if near == "config" and "config" not in loaded and isinstance(value, Mapping):
                 config |= value
@@ -163,8 +179,16 @@ def _is_ours(namespace: str) -> bool:
     return bool(difflib.get_close_matches(spelt(namespace), [NAMESPACE], cutoff=_ALIKE))
 
 
-def _is_encrypted(value: Any) -> bool:
+def _has_encrypted(value: Any) -> bool:
     """Whether it is encrypted, or anything in it is."""
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    own = isinstance(value, dict) and set(value) == {"secure"} and isinstance(value["secure"], str)
-    return own or any(map(_is_encrypted, below))
+    return is_encrypted(value) or any(map(_has_encrypted, below))
+
+
+def _without_encrypted(value: Any) -> Any:
+    """What is left for everybody to read."""
+    if is_encrypted(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_encrypted(below) for key, below in value.items()}
+    return [*map(_without_encrypted, value)] if isinstance(value, list) else value

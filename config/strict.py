@@ -165,7 +165,11 @@ class Strict(BaseModel):
 
 def refusals(part: object) -> list[Problem]:
     """Everything that is wrong in a part of the stack file and below it."""
-    return [Problem(join(each.path), shown(each.value), each.why, each.instead) for each in _below(part, ())]
+    found = []
+    for each in _below(part, ()):
+        name = each.path[-1] if each.path else ""
+        found.append(Problem(join(each.path), shown(each.value, name), each.why, each.instead))
+    return found
 
 
 def _below(part: object, path: tuple[object, ...]) -> Iterator[Refusal]:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from ops.arguments import add_stack, stack_file
-from stacks.service_plans import briefly, checked
+from stacks.service_plans import briefly, checked, summary, verdict, warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,16 +16,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the file is accepted. Raises ConfigError with all that is wrong in it."""
-    config, plans = checked(stack_file(args))
+    """0 when the file is accepted, whatever it is warned of. Raises ConfigError with all that is wrong in it."""
+    file = stack_file(args)
+    config, plans = checked(file)
     if config.addons.charts:
         from stacks import addon_charts
 
         addon_charts.require_charts(config)
-    gpus = sum(planned.layout.gpus * planned.service.replicas for planned in plans.values())
+    gpus, most = (
+        sum(planned.layout.gpus * getattr(planned.service, replicas) for planned in plans.values())
+        for replicas in ("first_replicas", "most_replicas")
+    )
+    said = warnings(plans, file.encrypted, file.plain)
     if args.json:
-        print(json.dumps({"ok": True, "services": list(plans), "gpus": gpus, "refusals": []}))
+        found = {
+            "ok": True,
+            "services": list(plans),
+            "gpus": gpus,
+            "mostGpus": most,
+            "refusals": [],
+            "fits": all(planned.plan.fits for planned in plans.values()),
+            "warnings": said,
+            "plans": {name: summary(planned) for name, planned in plans.items()},
+        }
+        print(json.dumps(found))
     else:
-        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {gpus} GPUs: fine")
+        counted = f"{gpus} to {most}" if most > gpus else str(gpus)
+        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {counted} GPUs: {verdict(plans)}")
         print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
+        print("".join(f"warning: {line}\n" for line in said), end="")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -14,26 +14,26 @@ from pulumi.runtime import config as engine_config
 from config.clouds import VolcengineCloud
 from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
-from config.stack import SECRETS, StackConfig, judge
+from config.secrets import SECRETS, is_empty
+from config.stack import StackConfig, judge
 from planning.names import model_object
 from planning.problems import Problem, Refused
-from stacks.service_plans import Planned, briefly, judge_services, summary
+from stacks.service_plans import Planned, briefly, judge_services, summary, warnings
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
     """Build the stack that is selected and return its outputs. Raises RunError, without a traceback, on bad input."""
     try:
-        config, wrong = _load()
+        config, wrong, secrets, plain = _load()
         plans, unfit = judge_services(config)
         if found := {*wrong, *unfit}:
             raise ConfigError(sorted(found))
         check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
         _look_around(config)
-        for name, planned in plans.items():
-            for line in briefly(name, planned):
-                pulumi.log.info(line)
-            for warning in planned.warnings:
-                pulumi.log.warn(f"{name}: {warning}")
+        for line in (line for name, planned in plans.items() for line in briefly(name, planned)):
+            pulumi.log.info(line)
+        for warning in warnings(plans, secrets, plain):
+            pulumi.log.warn(warning)
         return build(config, plans, _attempts(config, plans))
     except Refused as error:
         raise pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}") from None
@@ -75,17 +75,23 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}
 
 
-def _load() -> tuple[StackConfig, list[Problem]]:
-    """The config, as far as it is right, and what is wrong with it."""
+def _load() -> tuple[StackConfig, list[Problem], Set[str], Mapping[str, Any]]:
+    """The stack's config as far as it is right, what is wrong with it, the keys of its secrets, and all that is not
+    encrypted, other programs' too."""
     prefix = f"{NAMESPACE}:"
-    given = {
-        key.removeprefix(prefix): value for key, value in engine_config.CONFIG.get().items() if key.startswith(prefix)
-    }
-    values = {key: _decoded(value) for key, value in given.items() if key not in SECRETS}
-    given = {key: value for key, value in given.items() if value or key not in SECRETS}
-    secrets = {key for key in given if engine_config.is_config_secret(prefix + key)}
-    plain = {key: value for key, value in given.items() if key in SECRETS and key not in secrets}
-    return judge(values, plain_secrets=plain, secrets=secrets)
+    given = engine_config.CONFIG.get()
+    encrypted = {key for key in given if engine_config.is_config_secret(key)}
+    values = {key: _decoded(value) for key, value in given.items() if key.removeprefix(prefix) not in SECRETS}
+    ours = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+    kept = {key.removeprefix(prefix) for key in encrypted if key.startswith(prefix)}
+    empty = {key for key in ours.keys() & SECRETS if is_empty(ours[key])}
+    config, wrong = judge(
+        {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
+        plain_secrets=(ours.keys() & SECRETS) - kept - empty,
+        secrets=kept - empty,
+        empty_secrets=empty,
+    )
+    return config, wrong, kept, {key: value for key, value in values.items() if key not in encrypted}
 
 
 def _decoded(value: str) -> Any:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal
 
+from config import secrets as secret_keys
 from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts
 from config.services import Layout, Service
-from config.stack import StackConfig, aibrix_release, own_bucket
+from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from config.types import gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
@@ -149,6 +150,20 @@ def briefly(name: str, planned: Planned) -> list[str]:
     ]
 
 
+def verdict(plans: Mapping[str, Planned]) -> str:
+    """All services in one clause. A file that is accepted may hold one that will not work."""
+    unfit = [name for name, planned in plans.items() if not planned.plan.fits]
+    if not unfit:
+        return "fine"
+    return f"{', '.join(unfit)} {'does' if len(unfit) == 1 else 'do'} not fit, deployed unproven"
+
+
+def warnings(plans: Mapping[str, Planned], secrets: Collection[str], plain: Mapping[str, Any]) -> list[str]:
+    """What is deployed all the same, sentence by sentence. `secrets` and `plain` are those of `config.secrets`."""
+    of_services = [f"{name}: {each}" for name, planned in plans.items() for each in planned.warnings]
+    return [*secret_keys.warnings(plans, secrets, plain), *of_services]
+
+
 def summary(planned: Planned) -> dict[str, Any]:
     """The plan in few numbers, as a stack output. `python -m ops plan STACK --json` has them all."""
     found, layout = planned.plan, planned.layout
@@ -258,8 +273,7 @@ def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
     if money.per_hour is None:
         price = "at an unknown price: there is none in the stack file"
     else:
-        one = money.per_hour / scaling.minimum
-        price = f"{scaling.minimum * one:.2f} to {scaling.maximum * one:.2f} {money.currency} an hour"
+        price = f"{money.per_hour:.2f} to {money.most_per_hour:.2f} {money.currency} an hour"
     yield f"autoscaling between {scaling.minimum} and {scaling.maximum} replicas, {price}"
     yield from aibrix_features.scaler_cautions(release, minimum=scaling.minimum, maximum=scaling.maximum)
 
@@ -324,7 +338,7 @@ def _of_what_is_right(config: StackConfig, name: str, service: Service, refuse_m
 
 
 # What a request says that decides nothing of whether the model fits.
-_BESIDE_MEMORY = {"supply", "cache_size", "memory_gib", "prices", "replicas"}
+_BESIDE_MEMORY = {"supply", "cache_size", "memory_gib", "prices", "replicas", "most_replicas", "kept"}
 
 
 def _under(name: str, problem: Problem) -> Problem:
@@ -370,6 +384,8 @@ _ASKED: Mapping[str, Callable[[StackConfig, Service], Any]] = {
         config.prices.as_of,
     ),
     "replicas": lambda config, service: service.first_replicas,
+    "most_replicas": lambda config, service: service.most_replicas,
+    "kept": lambda config, service: keeps_weights(config),
     "more_models": lambda config, service: _frozen(config.catalog.models),
     "more_gpus": lambda config, service: _frozen(config.catalog.gpus),
     "other_models": lambda config, service: f"give its facts in {NAMESPACE}:catalog.models",

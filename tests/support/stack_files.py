@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
 import yaml
 
 from config.errors import ConfigError
-from config.stack import SECRETS, judge, parse
+from config.secrets import SECRETS
+from config.stack import judge, parse
 from local.paths import ROOT
 from planning.problems import Problem
 from stacks.service_plans import judge_services, plan_services
@@ -35,6 +36,12 @@ def problems(raw: Mapping[str, Any], **more: Any) -> list[Problem]:
     """Everything that is wrong in a file, in itself and in its plans."""
     config, found = judge(raw, **more)
     return sorted({*found, *judge_services(config)[1]})
+
+
+def whole_file(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> dict[str, Any]:
+    """A stack file as an editor has it, with these values and secrets of ours."""
+    ours = dict(raw) | {key: {"secure": "v1:nonce:secret"} for key in secrets}
+    return {"config": {f"modelserve:{key}": value for key, value in ours.items()}}
 
 
 class StackFile:

@@ -109,6 +109,10 @@ REFUSED = {
         f"{GOOD}  modelserve:prices: {{asOf: 2026-02-30}}\n",
         "modelserve:prices.asOf: 2026-02-30: is not a day; write it as 2026-11-01",
     ),
+    "a tab in a name": (
+        GOOD.replace("H20-96", r'"H20\t96"'),
+        r"modelserve:cloud.gpu: H20\t96: unknown to the catalog; write one of H20-96, H20-141, or NAME:GIB with the",
+    ),
     "escaped": (
         GOOD.replace("here", r'"a\e[31mb\0"'),
         r"modelserve:cluster.context: a\x1b[31mb\x00: has the control character \x1b in it; leave that out",
