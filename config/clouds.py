@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from config.errors import rule
-from config.strict import Judging
-from config.types import AddonRelease, InSchema, Namespace, Positive, Region, Strict, pattern
+from config.strict import Judging, Strict
+from config.types import AddonRelease, InSchema, Namespace, Positive, Region, pattern
 from planning import addons, aibrix_features
 from planning.catalog import fact
 

@@ -47,7 +47,8 @@ class ConfigError(Refused):
     def lines(self) -> list[str]:
         """One refusal each, ready to print."""
         return [
-            f"{key}: {each.value}{': ' if each.value else ''}{each.why}; {each.instead}" for key, each in self.keyed
+            printable(f"{key}: {each.value}{': ' if each.value else ''}{each.why}; {each.instead}")
+            for key, each in self.keyed
         ]
 
 
@@ -208,7 +209,7 @@ def _reason(detail: ErrorDetails) -> str:
 
 def _described(field: FieldInfo | None) -> str:
     if field is None:
-        return "what the README's table of keys says"
+        return "what docs/config.md says"
     if words := _words(field.annotation):
         return " or ".join(map(as_written, words))
     said = (field.description or "a value").rstrip(".")

@@ -10,7 +10,8 @@ from pydantic.alias_generators import to_camel
 
 from config.clouds import surroundings
 from config.errors import rule
-from config.types import AclId, Positive, Strict
+from config.strict import Strict
+from config.types import AclId, Positive
 from planning import aibrix_features
 from planning.catalog import fact
 

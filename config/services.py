@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from config.clouds import surroundings
 from config.errors import plain, refuse, rule
 from config.exposure import Autoscaling, Exposure, Rollout, Routing
+from config.strict import Strict
 from config.types import (
     AUTO,
     BinaryQuantity,
@@ -20,7 +21,6 @@ from config.types import (
     PinnedImage,
     Positive,
     Release,
-    Strict,
     auto_schema,
     gibibytes,
     no_such_names,

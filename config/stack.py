@@ -30,8 +30,8 @@ from config.errors import ConfigError, join, shown, unknown_key
 from config.facts import Catalog, GpuPods
 from config.secrets import SECRETS
 from config.services import Service
-from config.strict import refusals
-from config.types import Day, InSchema, Strict, is_release
+from config.strict import Strict, refusals
+from config.types import Day, InSchema, is_release
 from config.weights import (
     FOREIGN,
     Bucket,

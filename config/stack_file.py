@@ -106,7 +106,7 @@ def read(path: Path) -> StackFile:
     roots, config = _root(loaded)
     problems: list[Problem] = []
     for place, problem in found.problems:
-        above, *below = place if place else ("config",)
+        above, *below = place or ("config",)
         if above != "config" or not below or not _is_ours(below[0].rpartition(":")[0] or NAMESPACE):
             key = join(place) or "the file"
             roots += [replace(problem, key=key)] if key not in [each.key for each in roots] else []

@@ -135,7 +135,7 @@ class Strict(BaseModel):
             first, *rest = detail["loc"] or ("",)
             key = aliases.get(str(first), str(first))
             path = (key, *without_inner_keys(given, key, rest)) if detail["loc"] else ()
-            caused = detail["type"] == "extra_forbidden" or detail["type"] == "missing" and key in meant
+            caused = detail["type"] == "extra_forbidden" or (detail["type"] == "missing" and key in meant)
             unjudged = isinstance(detail.get("ctx", {}).get("error"), Unjudged)
             # The members of a union say each that they are not meant.
             if caused or unjudged or path in said:

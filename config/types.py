@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandle
 from pydantic_core import CoreSchema
 
 from config.errors import rule
-from config.strict import Strict as Strict
 from planning import origins
 from planning.catalog import fact
 from planning.disks import folder_problem

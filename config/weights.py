@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from config.clouds import surroundings
 from config.errors import refuse, rule
+from config.strict import Strict
 from config.types import (
     AUTO,
     BinaryQuantity,
@@ -15,7 +16,6 @@ from config.types import (
     Positive,
     Region,
     RelativePath,
-    Strict,
     Url,
     WholeGib,
     auto_schema,

@@ -111,7 +111,7 @@ REFUSED = {
     ),
     "a tab in a name": (
         GOOD.replace("H20-96", r'"H20\t96"'),
-        r"modelserve:cloud.gpu: H20\t96: unknown to the catalog; write one of H20-96, H20-141, or NAME:GIB with the",
+        r"modelserve:cloud.gpu: H20\t96: unknown to the catalog; write one of H20-96, H200-141, H20-141, or",
     ),
     "escaped": (
         GOOD.replace("here", r'"a\e[31mb\0"'),
