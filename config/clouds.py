@@ -1,19 +1,20 @@
 """The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `config.weights`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from config.errors import rule
-from config.types import AddonRelease, InSchema, Namespace, Positive, Region, Strict, pattern
+from config.strict import Judging, Strict
+from config.types import AddonRelease, InSchema, Namespace, Positive, Region, pattern
 from planning import addons, aibrix_features
 from planning.catalog import fact
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Judging):
     """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
     wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series
     (`planning/catalog/clouds.json`), None where none are known.
@@ -26,6 +27,7 @@ class Surroundings:
     lws: str | None = None
     more_pods: Mapping[str, Any] | None = None
     aibrix: str | None = None
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:

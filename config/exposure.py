@@ -10,7 +10,8 @@ from pydantic.alias_generators import to_camel
 
 from config.clouds import surroundings
 from config.errors import rule
-from config.types import AclId, Positive, Strict
+from config.strict import Strict
+from config.types import AclId, Positive
 from planning import aibrix_features
 from planning.catalog import fact
 
@@ -66,7 +67,11 @@ class Routing(Strict):
     @classmethod
     def _the_release_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
         version = surroundings(info).aibrix
-        if value is None or version is None:
+        if value is None:
+            return value
+        if surroundings(info).above.get("gateway") == "none":
+            raise rule(value, "nothing routes this service's requests but its Kubernetes Service", "leave it out")
+        if version is None:
             return value
         if problem := aibrix_features.strategy_problem(version, value):
             raise rule(value, *problem)

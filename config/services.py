@@ -3,14 +3,16 @@
 A service's name and what joins services are judged in `config.stack`, whether it fits in `stacks.service_plans`.
 """
 
+import contextlib
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from config.clouds import surroundings
-from config.errors import refuse, rule
+from config.errors import plain, refuse, rule
 from config.exposure import Autoscaling, Exposure, Rollout, Routing
+from config.strict import Strict
 from config.types import (
     AUTO,
     BinaryQuantity,
@@ -19,13 +21,13 @@ from config.types import (
     PinnedImage,
     Positive,
     Release,
-    Strict,
     auto_schema,
     gibibytes,
     no_such_names,
 )
 from planning import addons, aibrix_features, flags, fleet
 from planning.catalog import fact
+from planning.problems import Unjudged
 
 # Labels by which a cloud places and bills pods; keys of the cloud section say them.
 _CLOUD_LABELS = ("alibabacloud.com/", "k8s.volcengine.com/", "vke.volcengine.com/", "model.aibrix.ai/", "ray.io/")
@@ -63,7 +65,23 @@ _OWNERS = ("leaderworkerset.sigs.k8s.io/", "pulumi.com/", "modelserve.dev/", "ap
 _Labels = Annotated[dict[str, str], no_such_names("|".join(_OWNERS).replace(".", "[.]"))]
 
 
-class Engine(Strict):
+class _OfVllm(Strict):
+    """A part of a service, where people write keys as vLLM calls its arguments."""
+
+    @classmethod
+    def _elsewhere(cls, key: str) -> str | None:
+        name = next((flag for flag in _OWNED_FLAGS if flag.startswith("--") and plain(flag) == plain(key)), None)
+        if name is not None:
+            section, _, own = _OWNED_FLAGS[name].rpartition(".")
+            if " " in own:
+                return None
+            here = section == ("" if cls is Service else cls.__name__.lower())
+            return own if here else f"the service's {_OWNED_FLAGS[name]}"
+        flag = "--" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", "-", key).lower().strip("-")
+        return f"{flag} into engine.extraArgs" if flags.is_known(flag) else None
+
+
+class Engine(_OfVllm):
     """The inference engine in the image."""
 
     image: PinnedImage = Field(description="the image, by tag or digest")
@@ -130,7 +148,7 @@ class Engine(Strict):
         return value
 
 
-class Layout(Strict):
+class Layout(_OfVllm):
     """How one replica is cut over GPUs. tensor x pipeline = nodes x gpusPerNode."""
 
     nodes: Positive = Field(description="the number of nodes (pods) of one replica")
@@ -172,7 +190,7 @@ class Layout(Strict):
         return tensor
 
 
-class Resources(Strict):
+class Resources(_OfVllm):
     """What each pod of a replica requests, which is also its limit."""
 
     cpu: Positive = Field(description="whole CPUs of each pod, such as 64")
@@ -193,27 +211,35 @@ class Resources(Strict):
             )
         return given
 
+    @field_validator("cpu")
+    @classmethod
+    def _the_series_has_such_cpus(cls, value: int, info: ValidationInfo) -> int:
+        shapes, series = (surroundings(info).pods or {}).get("memoryGib"), surroundings(info).series
+        if shapes and str(value) not in shapes:
+            raise rule(
+                value,
+                f"series {series} has no pod of {value} vCPU, and a shape between two is refused or billed as the "
+                "larger",
+                f"write one of {', '.join(shapes)}",
+            )
+        return value
+
     @field_validator("memory")
     @classmethod
     def _the_series_has_such_pods(cls, value: str, info: ValidationInfo) -> str:
-        shapes, cpu, series = (
-            (surroundings(info).pods or {}).get("memoryGib"),
-            info.data.get("cpu"),
-            surroundings(info).series,
-        )
-        if not shapes or cpu is None:
+        shapes, cpu = (surroundings(info).pods or {}).get("memoryGib"), info.data.get("cpu")
+        if not shapes:
             return value
-        if str(cpu) not in shapes:
-            raise rule(
-                f"cpu {cpu}",
-                f"series {series} has no pod of {cpu} vCPU, and a shape between two is refused or billed as the larger",
-                f"write cpu: one of {', '.join(shapes)}",
-            )
-        if gibibytes(value) not in shapes[str(cpu)]:
+        # Where the CPUs are refused, what no pod has at all.
+        which = [str(cpu)] if cpu else list(shapes)
+        sizes = list(dict.fromkeys(gib for each in which for gib in shapes[each]))
+        if gibibytes(value) not in sizes:
+            what = f"of {cpu} vCPU with" if cpu else "with"
             raise rule(
                 value,
-                f"series {series} has no pod of {cpu} vCPU with that memory, and it would be billed as the next larger",
-                f"write one of {', '.join(f'{gib}Gi' for gib in shapes[str(cpu)])}",
+                f"series {surroundings(info).series} has no pod {what} that memory, and it would be billed as the next "
+                "larger",
+                f"write one of {', '.join(f'{gib}Gi' for gib in sizes)}",
             )
         return value
 
@@ -236,7 +262,14 @@ class Resources(Strict):
         return value
 
 
-class Service(Strict):
+def _launcher(info: ValidationInfo) -> str | None:
+    """The launcher of a service's engine, None where that is refused."""
+    with contextlib.suppress(Unjudged, KeyError):
+        return info.data["engine"].launcher
+    return None
+
+
+class Service(_OfVllm):
     """One model under one name."""
 
     model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
@@ -304,8 +337,7 @@ class Service(Strict):
         usual = "fleet" if cloud == "volcengine" else "lws"
         if value == "fleet" and cloud in ("acs", "local"):
             raise rule(value, f"AIBrix, which runs fleets, is not installed on {cloud}", "write lws")
-        launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
-        if (value or usual) == "fleet" and launcher == "native":
+        if (value or usual) == "fleet" and _launcher(info) == "native":
             raise rule(value or "auto", "a fleet is a Ray cluster", "write lws, or engine.launcher: ray")
         return value or usual
 
@@ -318,6 +350,8 @@ class Service(Strict):
         problem = aibrix_features.lws_problem(around.aibrix) if around.aibrix and workload == "lws" else None
         if value == "aibrix" and problem:
             raise rule(value, *problem)
+        if value is None and workload is None:
+            raise Unjudged
         return value or ("aibrix" if workload == "fleet" and around.cloud == "volcengine" else "none")
 
     @field_validator("autoscaling")
@@ -326,11 +360,15 @@ class Service(Strict):
         around, engine = surroundings(info), info.data.get("engine")
         if value is None:
             return None
-        kind = {"fleet": "RayClusterFleet"}.get(info.data.get("workload") or "", "LeaderWorkerSet")
-        if around.aibrix and (problem := aibrix_features.target_problem(around.aibrix, kind)):
+        kind = {"fleet": "RayClusterFleet", "lws": "LeaderWorkerSet"}.get(info.data.get("workload") or "")
+        if around.aibrix and kind and (problem := aibrix_features.target_problem(around.aibrix, kind)):
             raise rule("", *problem)
         if info.data.get("replicas", 1) != 1:
-            raise rule("", "the number of replicas is the autoscaler's alone", "write minimum, and leave replicas out")
+            raise rule(
+                "",
+                "the number of replicas is the autoscaler's alone",
+                "write autoscaling.minimum, and leave replicas out",
+            )
         if around.aibrix and engine:
             found = value.problems(around.aibrix, engine.version, None)
             refuse(*[(f".{key}", had, why, instead) for key, had, why, instead in found])
@@ -341,10 +379,11 @@ class Service(Strict):
     def _port_is_free(cls, value: int, info: ValidationInfo) -> int:
         cloud = surroundings(info).cloud
         reserved = fact("clouds", cloud, "reservedPorts") if cloud else {}
-        launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
+        launcher = _launcher(info)
+        inside = fact("engines", launcher, "ports") if launcher else {}
         taken = {
             **{port: f"{cloud} reserves it for {what}" for port, what in reserved.items()},
-            **{port: f"the same pod uses it for {what}" for port, what in fact("engines", launcher, "ports").items()},
+            **{port: f"the same pod uses it for {what}" for port, what in inside.items()},
         }
         if str(value) in taken:
             raise rule(value, taken[str(value)], "write 8000")

@@ -6,15 +6,16 @@ imports Pulumi, so that a check of a stack file costs a fraction of a second.
 
 import contextlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
 from config import secrets as secret_keys
 from config.clouds import (
     AcsCloud,
+    AddonChoice,
     Addons,
     AibrixChoice,
     Cloud,
@@ -25,11 +26,12 @@ from config.clouds import (
     VolcengineCloud,
     gpu_node,
 )
-from config.errors import ConfigError, from_pydantic, join, shown, unknown_key
+from config.errors import ConfigError, join, shown, unknown_key
 from config.facts import Catalog, GpuPods
 from config.secrets import SECRETS
 from config.services import Service
-from config.types import Day, InSchema, Strict, is_release
+from config.strict import Strict, refusals
+from config.types import Day, InSchema, is_release
 from config.weights import (
     FOREIGN,
     Bucket,
@@ -45,10 +47,11 @@ from planning import addons, aibrix_features, aibrix_install, flags
 from planning.catalog import fact
 from planning.fleet import name_limit as fleet_limit
 from planning.names import model_object, service_object
-from planning.problems import PlanError, Problem
+from planning.problems import PlanError, Problem, Unjudged, printable
 
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 DNS_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 PLACEHOLDER = r"<[^<>]+>"
 
@@ -95,6 +98,10 @@ class StackConfig(Strict):
     prices: Prices = Field(Prices.model_construct(), description="a map with currency, perGpuHour and asOf")
 
 
+SECTIONS = tuple(info.alias or name for name, info in StackConfig.model_fields.items())
+"""Keys of the stack file that are no secrets."""
+
+
 def parse(
     raw: Mapping[str, Any],
     *,
@@ -102,34 +109,48 @@ def parse(
     secrets: Collection[str] = (),
     empty_secrets: Collection[str] = (),
 ) -> StackConfig:
-    """The typed config of `raw` (top-level key without namespace -> decoded value, secrets left out).
+    """The typed config, of what `judge` takes. Raises ConfigError with every refusal."""
+    config, problems = judge(raw, plain_secrets=plain_secrets, secrets=secrets, empty_secrets=empty_secrets)
+    if problems:
+        raise ConfigError(sorted(problems))
+    return config
+
+
+def judge(
+    raw: Mapping[str, Any],
+    *,
+    plain_secrets: Collection[str] = (),
+    secrets: Collection[str] = (),
+    empty_secrets: Collection[str] = (),
+) -> tuple[StackConfig, list[Problem]]:
+    """The config of `raw` (top-level key without namespace -> decoded value, secrets left out), and all refusals.
 
     `secrets` names the secret keys that the stack file has, encrypted; `plain_secrets` those that are not encrypted;
-    `empty_secrets` those that hold nothing. Raises ConfigError with every refusal.
+    `empty_secrets` those that hold nothing. Of a config with refusals only what is right can be read (`config.strict`).
     """
-    refusals = [*secret_keys.problems(plain_secrets, secrets, empty_secrets)]
+    found = [*secret_keys.problems(plain_secrets, secrets, empty_secrets)]
     present = frozenset((*secrets, *plain_secrets, *empty_secrets))
-    refusals += [
+    found += [
         Problem(key, "(encrypted)", "only secrets are kept encrypted", "write it in plain, without --secret")
         for key in secrets
-        if key in _top_level()
+        if key in SECTIONS
     ]
-    refusals += [unknown_key(key, raw[key], key, [*_top_level(), *SECRETS]) for key in raw if key not in _top_level()]
-    refusals += _placeholders(raw)
-    refusals += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
-    config = None
-    try:
-        config = StackConfig.model_validate(
-            {key: value for key, value in raw.items() if key in _top_level()}, context=_surroundings(raw, present)
-        )
-    except ValidationError as error:
-        said = {refusal.key for refusal in refusals}
-        refusals += [refusal for refusal in from_pydantic(error, StackConfig) if refusal.key not in said]
-    if config is not None:
-        refusals += _joined(config)
-    if refusals or config is None:
-        raise ConfigError(sorted(refusals))
-    return config
+    meant = set()
+    for key in raw.keys() - set(SECTIONS):
+        why, instead, near = unknown_key(key, [*SECTIONS, *SECRETS])
+        found.append(Problem(printable(key), shown(raw[key], key), why, instead))
+        meant.add(near)
+    found += _left_in(raw)
+    found += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
+    said = {problem.key for problem in found} | {each for each in meant if each not in raw}
+    given = {key: value for key, value in raw.items() if key in SECTIONS}
+    config = StackConfig.model_validate(given, context=_surroundings(raw, present))
+    found += [problem for problem in refusals(config) if problem.key not in said]
+    # A rule that reads what is refused already has nothing to say.
+    for each in _joined(config):
+        with contextlib.suppress(Unjudged):
+            found += each
+    return config, found
 
 
 def repository(given: Mapping[str, str], model: str) -> str | None:
@@ -152,118 +173,134 @@ def keeps_weights(config: StackConfig) -> bool:
     return bucket is not None and bucket.create and bucket.keep
 
 
-def _joined(config: StackConfig) -> list[Problem]:
-    """Rules that join sections. They need all of them typed, so they are said when each is right in itself."""
-    weights, found = config.weights, []
-    streams = isinstance(weights, BucketWeights) and weights.read == "stream"
-    if config.cache.engine == "fluid" and (streams or not isinstance(weights, BucketWeights)):
-        why = (
-            "vLLM streams weights from the bucket itself"
-            if streams
-            else "it caches a bucket, and weights are on a claim"
-        )
-        found.append(Problem("cache.engine", "fluid", why, "write none"))
+def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
+    """Rules that join sections, each on its own: what one cannot judge keeps no other from being judged."""
+    yield from (rule(config) for rule in (_fills, _single_node, _same_objects, _enough_nodes, _aibrix))
+    yield from (_addon(config, name) for name in ("lws", "fluid"))
+    of_service = (_fluid_name, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges)
+    for name in _services(config):
+        yield from (rule(config, name) for rule in of_service)
+
+
+def _services(config: StackConfig) -> tuple[str, ...]:
+    try:
+        return tuple(config.services)
+    except Unjudged:
+        return ()
+
+
+def _streams(config: StackConfig) -> bool:
+    return isinstance(config.weights, BucketWeights) and config.weights.read == "stream"
+
+
+def _fills(config: StackConfig) -> Iterator[Problem]:
+    weights = config.weights
     if isinstance(weights, (BucketWeights, NvmeWeights)) and weights.sync and own_bucket(config) is None:
         why = "a stack fills buckets of its own cloud only"
-        found.append(Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
-    found += [*_addons(config), *_behind_gateway(config), *_nodes(config)]
+        yield Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself")
+
+
+def _single_node(config: StackConfig) -> Iterator[Problem]:
+    weights, services = config.weights, config.services.values()
     single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
-    services = config.services.values()
     if single and (any(each.layout is None for each in services) or sum(_most_nodes(each)[0] for each in services) > 1):
         who = " and ".join(f"services.{name}" for name in config.services)
         why = f"{who} may run on more than one node, which cannot mount it"
-        found.append(Problem("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany"))
+        yield Problem("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany")
+
+
+def _same_objects(config: StackConfig) -> Iterator[Problem]:
+    """Models of one stack whose volume and cache would have one name."""
     objects: dict[str, str] = {}
     for name, service in config.services.items():
-        other = objects.setdefault(model_object(service.model), service.model)
-        if other != service.model:
-            why = f"its volume and cache would have the same names as those of {other}"
-            found.append(Problem(f"services.{name}.model", service.model, why, "put one of them into another stack"))
-        most = fact("fluid", "fluid", "nameLimit")
-        called = model_object(service.model)
-        if config.cache.engine == "fluid" and len(called) > most:
-            why = f"{called} has {len(called)} characters, Fluid's workers take {most}"
-            found.append(Problem(f"services.{name}.model", service.model, why, "write cache.engine: none"))
-        found += _weights_of(name, service, weights)
-        if streams:
-            found += _streamed(name, service)
-    return found
+        with contextlib.suppress(Unjudged):
+            other = objects.setdefault(model_object(service.model), service.model)
+            if other != service.model:
+                why = f"its volume and cache would have the same names as those of {other}"
+                yield Problem(f"services.{name}.model", service.model, why, "put one of them into another stack")
 
 
-def _weights_of(name: str, service: Service, weights: Weights) -> list[Problem]:
+def _fluid_name(config: StackConfig, name: str) -> Iterator[Problem]:
+    most, model = fact("fluid", "fluid", "nameLimit"), config.services[name].model
+    called = model_object(model)
+    if config.cache.engine == "fluid" and len(called) > most:
+        why = f"{called} has {len(called)} characters, Fluid's workers take {most}"
+        yield Problem(f"services.{name}.model", model, why, "write cache.engine: none")
+
+
+def _weights_of(config: StackConfig, name: str) -> Iterator[Problem]:
     """What a service asks of the place where its weights are."""
-    found = []
+    weights, model = config.weights, config.services[name].model
     sync: Sync | None = getattr(weights, "sync", None)
     named = {"weights.sync.repositories": sync.repositories} if sync else {}
     if isinstance(weights, HuggingfaceWeights):
         named["weights.repositories"] = weights.repositories
     for path, given in named.items():
-        if repository(given, service.model) is None:
-            why = f"is missing: who publishes {service.model} is not known"
-            found.append(Problem(f"{path}.{service.model}", "", why, f"write owner/{service.model}"))
-    return found
+        if repository(given, model) is None:
+            why = f"is missing: who publishes {model} is not known"
+            yield Problem(f"{path}.{model}", "", why, f"write owner/{model}")
 
 
-def _streamed(name: str, service: Service) -> list[Problem]:
+def _streamed(config: StackConfig, name: str) -> Iterator[Problem]:
     """What keeps an engine from streaming its weights."""
-    found, version = [], service.engine.version
-    if "--load-format" in [given.spelling for given in flags.parse(service.engine.extra_args)]:
+    if not _streams(config):
+        return
+    engine = config.services[name].engine
+    if "runai_streamer" not in (flags.choices("--load-format", engine.version) or ["runai_streamer"]):
+        why = f"vLLM {engine.version} of services.{name} has no runai_streamer"
+        yield Problem("weights.read", "stream", why, "write volume or download, or take a newer engine")
+    if "--load-format" in [given.spelling for given in flags.parse(engine.extra_args)]:
         why = "weights.read: stream says it"
-        found.append(Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out"))
-    if "runai_streamer" not in (flags.choices("--load-format", version) or ["runai_streamer"]):
-        why = f"vLLM {version} of services.{name} has no runai_streamer"
-        found.append(Problem("weights.read", "stream", why, "write volume or download, or take a newer engine"))
-    return found
+        yield Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out")
 
 
-def _behind_gateway(config: StackConfig) -> list[Problem]:
+def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
     """A model behind the gateway has one name for everything: label, Kubernetes Service, and the requests' «model»."""
-    found: list[Problem] = []
-    for name, service in config.services.items():
-        if service.gateway != "aibrix":
-            if service.routing.strategy:
-                why = "nothing routes this service's requests but its Kubernetes Service"
-                found.append(
-                    Problem(f"services.{name}.routing.strategy", service.routing.strategy, why, "leave it out")
-                )
-            continue
-        called = service.served_model_name or name
-        if called != name:
-            why = "AIBrix finds a model by its service's own name"
-            path = f"services.{name}.servedModelName"
-            found.append(Problem(path, called, why, "leave it out, and name the service so"))
-        if service.expose.to != "cluster":
-            why = "the gateway's load balancer is in front of it already"
-            found.append(Problem(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address"))
-    return found
+    service = config.services[name]
+    if service.gateway != "aibrix":
+        return
+    called = service.served_model_name or name
+    if called != name:
+        why = "AIBrix finds a model by its service's own name"
+        path = f"services.{name}.servedModelName"
+        yield Problem(path, called, why, "leave it out, and name the service so")
+    if service.expose.to != "cluster":
+        why = "the gateway's load balancer is in front of it already"
+        yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address")
 
 
-def _nodes(config: StackConfig) -> list[Problem]:
+def _rdma_devices(config: StackConfig, name: str) -> Iterator[Problem]:
+    layout = config.services[name].layout
+    devices = config.cloud.rdma_devices if isinstance(config.cloud, VolcengineCloud) else None
+    if devices and layout and devices != layout.gpus_per_node:
+        gpus = layout.gpus_per_node
+        why = f"the pods of services.{name} have {gpus} GPUs, and each talks through a device of its own"
+        yield Problem("cloud.rdmaDevices", str(devices), why, f"write {gpus}, or leave it out")
+
+
+def _surges(config: StackConfig, name: str) -> Iterator[Problem]:
+    service = config.services[name]
+    surge = service.rollout.max_surge if isinstance(config.cloud, VolcengineCloud) else 0
+    if surge and service.workload != "fleet":
+        why = "a LeaderWorkerSet is updated without surge here"
+        yield Problem(f"services.{name}.rollout.maxSurge", str(surge), why, "write 0")
+
+
+def _enough_nodes(config: StackConfig) -> Iterator[Problem]:
     """What services ask of Volcengine's nodes."""
-    cloud, found = config.cloud, []
-    if not isinstance(cloud, VolcengineCloud):
-        return []
-    for name, service in config.services.items():
-        gpus = service.layout.gpus_per_node if service.layout else None
-        if cloud.rdma_devices and gpus and cloud.rdma_devices != gpus:
-            why = f"the pods of services.{name} have {gpus} GPUs, and each talks through a device of its own"
-            found.append(Problem("cloud.rdmaDevices", str(cloud.rdma_devices), why, f"write {gpus}, or leave it out"))
-        surge = service.rollout.max_surge
-        if surge and service.workload != "fleet":
-            why = "a LeaderWorkerSet is updated without surge here"
-            found.append(Problem(f"services.{name}.rollout.maxSurge", str(surge), why, "write 0"))
-    if cloud.nodes is not None:
-        asked = {name: _most_nodes(service) for name, service in config.services.items() if service.layout}
-        wanted = sum(steady for steady, _ in asked.values())
-        for name, (_, surging) in asked.items():
-            if wanted <= cloud.nodes < wanted + surging:
-                why = f"an update needs {wanted + surging} nodes, and there are {cloud.nodes}"
-                path = f"services.{name}.rollout.maxSurge"
-                found.append(Problem(path, str(config.services[name].rollout.max_surge), why, "write 0"))
-        if wanted > cloud.nodes:
-            why = f"the services need {wanted} nodes at most"
-            found.append(Problem("cloud.nodes", str(cloud.nodes), why, "write fewer replicas, or smaller layouts"))
-    return found
+    cloud = config.cloud
+    if not isinstance(cloud, VolcengineCloud) or cloud.nodes is None:
+        return
+    asked = {name: _most_nodes(service) for name, service in config.services.items() if service.layout}
+    wanted = sum(steady for steady, _ in asked.values())
+    for name, (_, surging) in asked.items():
+        if wanted <= cloud.nodes < wanted + surging:
+            why = f"an update needs {wanted + surging} nodes, and there are {cloud.nodes}"
+            path = f"services.{name}.rollout.maxSurge"
+            yield Problem(path, str(config.services[name].rollout.max_surge), why, "write 0")
+    if wanted > cloud.nodes:
+        why = f"the services need {wanted} nodes at most"
+        yield Problem("cloud.nodes", str(cloud.nodes), why, "write fewer replicas, or smaller layouts")
 
 
 def _most_nodes(service: Service) -> tuple[int, int]:
@@ -272,32 +309,34 @@ def _most_nodes(service: Service) -> tuple[int, int]:
     return nodes * service.most_replicas, nodes * service.rollout.max_surge
 
 
-def _addons(config: StackConfig) -> list[Problem]:
-    """Releases of add-ons that would harm the cluster, or not work on this cloud."""
-    found = []
+def _aibrix(config: StackConfig) -> Iterator[Problem]:
+    """A release that cannot be installed."""
     if installs_aibrix(config):
         try:
             aibrix_install.release(aibrix_release(config))
         except PlanError as error:
-            found += [replace(problem, key="addons.aibrix.version") for problem in error.problems]
-    for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid)):
-        if choice is None or choice.version is None:
-            continue
-        try:
-            addons.require_minimum(name, config.cloud.kind, choice.version)
-            if choice.install is True:
-                addons.require_lasting_crds(name, choice.version)
-        except PlanError as error:
-            found += [replace(problem, key=f"addons.{name}.version") for problem in error.problems]
-    return found
+            yield from (replace(problem, key="addons.aibrix.version") for problem in error.problems)
+
+
+def _addon(config: StackConfig, name: Literal["lws", "fluid"]) -> Iterator[Problem]:
+    """Releases of an add-on that would harm the cluster, or not work on this cloud."""
+    choice: AddonChoice | None = getattr(config.addons, name)
+    if choice is None or choice.version is None:
+        return
+    try:
+        addons.require_minimum(name, config.cloud.kind, choice.version)
+        if choice.install is True:
+            addons.require_lasting_crds(name, choice.version)
+    except PlanError as error:
+        yield from (replace(problem, key=f"addons.{name}.version") for problem in error.problems)
 
 
 def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundings:
     """What rules read of other sections."""
     cloud = _map(raw, "cloud")
-    kind = cloud.get("kind")
+    kind, weights = cloud.get("kind"), _map(raw, "weights")
     if not isinstance(kind, str) or kind not in _CLOUDS:
-        return Surroundings(secrets=secrets)
+        return Surroundings(secrets=secrets, weights=weights)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
     if kind == "volcengine":
         given = _map(raw, "addons", "aibrix").get("version")
@@ -305,9 +344,9 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
         known = gpu_node(str(cloud.get("instanceType")))
         pods = {"gpus": list(range(1, known["gpus"] + 1))} if known else None
         release = None if aibrix_features.version_problem(installed) else installed
-        return Surroundings(kind, None, pods, secrets, lws, aibrix=release)
+        return Surroundings(kind, None, pods, secrets, lws, aibrix=release, weights=weights)
     if kind == "local":
-        return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws)
+        return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws, weights=weights)
     more: dict[str, Any] = {}
     for name, facts in _map(raw, "catalog", "gpuPods").items():
         more[name] = {}
@@ -315,7 +354,7 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
             more[name] = GpuPods.model_validate(facts).given()
     series = cloud.get("gpuSeries")
     pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
-    return Surroundings(kind, series, pods, secrets, lws, more)
+    return Surroundings(kind, series, pods, secrets, lws, more, weights=weights)
 
 
 def lws_release(config: StackConfig) -> str:
@@ -359,17 +398,17 @@ def _map(raw: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _top_level() -> list[str]:
-    return [field.alias or name for name, field in StackConfig.model_fields.items()]
-
-
-def _placeholders(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
+def _left_in(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
+    """Texts that nobody means, wherever they stand."""
     if isinstance(value, Mapping):
-        return [found for key, below in value.items() for found in _placeholders(below, (*path, key))]
+        return [found for key, below in value.items() for found in _left_in(below, (*path, key))]
     if isinstance(value, list):
-        return [found for i, below in enumerate(value) for found in _placeholders(below, (*path, i))]
+        return [found for i, below in enumerate(value) for found in _left_in(below, (*path, i))]
     if isinstance(value, str) and re.search(PLACEHOLDER, value):
         return [Problem(join(path), shown(value), "is a placeholder that was left in", "write your own value")]
+    if isinstance(value, str) and (control := _CONTROL.search(value)):
+        why = f"has the control character {printable(control[0])} in it"
+        return [Problem(join(path), shown(value), why, "leave that out")]
     return []
 
 
@@ -377,7 +416,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
     """Rules of the services' names. They run on raw input, so that other mistakes in a service do not hide them."""
     if not isinstance(services, Mapping):
         return []
-    refusals = []
+    found = []
     for name, service in services.items():
         path, text = join(("services", name)), str(name)
         replicas = service.get("replicas", 1) if isinstance(service, Mapping) else 1
@@ -386,7 +425,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
         limit = fleet_limit() if fleet else name_limit(groups)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not re.fullmatch(DNS_1035, text):
-            refusals.append(
+            found.append(
                 Problem(
                     path,
                     shown(text),
@@ -395,7 +434,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
                 )
             )
         if len(text) > limit:
-            refusals.append(
+            found.append(
                 Problem(
                     path,
                     shown(text),
@@ -404,7 +443,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
                 )
             )
         if text in {service_object(str(other)) for other in services}:
-            refusals.append(
+            found.append(
                 Problem(
                     path,
                     shown(text),
@@ -412,4 +451,4 @@ def _names(services: object, cloud: object) -> list[Problem]:
                     f"rename it or {text.removesuffix('-leader')}",
                 )
             )
-    return refusals
+    return found

@@ -93,6 +93,11 @@ def has(flag: str, version: str) -> bool:
     return release is not None and _flag(flag, release) is not None
 
 
+def is_known(flag: str) -> bool:
+    """Whether any release knows the flag."""
+    return flag in _spellings()
+
+
 def choices(flag: str, version: str) -> tuple[str, ...] | None:
     """The values that the release itself names for the flag, sorted; None where it names none or lacks the flag.
 

@@ -37,8 +37,8 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     }
     for own, given in (more or {}).items():
         if own.lower() == product.lower() and not colon:
-            listed = entries("gpus")["gpus"][catalog[own.lower()]]["value"] if own.lower() in catalog else {}
-            return _from_facts(own, {**listed, **given})
+            ours = entries("gpus")["gpus"][catalog[own.lower()]]["value"] if own.lower() in catalog else {}
+            return _from_facts(own, {**ours, **given})
     key = catalog.get(product.lower())
     if colon:
         usable = _gib(name, memory)
@@ -50,8 +50,10 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
         return Gpu(product, usable, like["link"], "usable memory as given", like["hostGibPerSecond"])
     facts = entries("gpus")["gpus"][key]["value"] if key else None
     if key is None or facts is None:
+        listed = {name: each["value"]["usableGib"] is not None for name, each in entries("gpus")["gpus"].items()}
         near = difflib.get_close_matches(product.lower(), catalog, n=3, cutoff=0.5)
-        known = ", ".join(dict.fromkeys(catalog[n] for n in near)) or ", ".join(entries("gpus")["gpus"])
+        names = [name for name in dict.fromkeys(catalog[n] for n in near) if listed[name]]
+        known = ", ".join(names or [name for name, whole in listed.items() if whole])
         instead = f"write one of {known}, or NAME:GIB with the usable memory that the driver reports"
         raise PlanError(Problem("GPU", name, "unknown to the catalog", instead))
     source = entries("gpus")["gpus"][key]["source"]

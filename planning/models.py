@@ -182,7 +182,7 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     quantisation = facts.get("quantisation", "none")
     if quantisation not in FORMATS:
         why = f"storage format {quantisation} is unknown"
-        raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)}"))
+        raise PlanError(Problem("model", name, why, f"write as its quantisation one of {', '.join(FORMATS)}"))
     return Model(
         name=name,
         source=source,

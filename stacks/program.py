@@ -12,20 +12,23 @@ import pulumi
 from pulumi.runtime import config as engine_config
 
 from config.clouds import VolcengineCloud
-from config.errors import NAMESPACE
+from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
 from config.secrets import SECRETS, is_empty
-from config.stack import StackConfig, parse
+from config.stack import StackConfig, judge
 from planning.names import model_object
-from planning.problems import Refused
-from stacks.service_plans import Planned, briefly, plan_services, summary, warnings
+from planning.problems import Problem, Refused
+from stacks.service_plans import Planned, briefly, judge_services, summary, warnings
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
     """Build the stack that is selected and return its outputs. Raises RunError, without a traceback, on bad input."""
     try:
-        config, secrets, plain = _load()
-        plans = plan_services(config)
+        config, wrong, secrets, plain = _load()
+        plans, unfit = judge_services(config)
+        if found := {*wrong, *unfit}:
+            raise ConfigError(sorted(found))
+        check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
         _look_around(config)
         for line in (line for name, planned in plans.items() for line in briefly(name, planned)):
             pulumi.log.info(line)
@@ -72,8 +75,9 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}
 
 
-def _load() -> tuple[StackConfig, Set[str], Mapping[str, Any]]:
-    """The stack's config, the keys of its secrets, and all that is not encrypted, other programs' too."""
+def _load() -> tuple[StackConfig, list[Problem], Set[str], Mapping[str, Any]]:
+    """The stack's config as far as it is right, what is wrong with it, the keys of its secrets, and all that is not
+    encrypted, other programs' too."""
     prefix = f"{NAMESPACE}:"
     given = engine_config.CONFIG.get()
     encrypted = {key for key in given if engine_config.is_config_secret(key)}
@@ -81,19 +85,18 @@ def _load() -> tuple[StackConfig, Set[str], Mapping[str, Any]]:
     ours = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
     kept = {key.removeprefix(prefix) for key in encrypted if key.startswith(prefix)}
     empty = {key for key in ours.keys() & SECRETS if is_empty(ours[key])}
-    config = parse(
+    config, wrong = judge(
         {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
         plain_secrets=(ours.keys() & SECRETS) - kept - empty,
         secrets=kept - empty,
         empty_secrets=empty,
     )
-    check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
-    return config, kept, {key: value for key, value in values.items() if key not in encrypted}
+    return config, wrong, kept, {key: value for key, value in values.items() if key not in encrypted}
 
 
 def _decoded(value: str) -> Any:
     """The engine hands structured values over as JSON, and the rest as the text that it is."""
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value

@@ -69,7 +69,7 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({"weights__sync__from": "ftp://x"}, "weights.sync.from: ftp://x: is no hub; write modelscope"),
         ({"weights__sync__repositories": {"x": "y"}}, "weights.sync.repositories.x: y: is not owner/name"),
         ({"services__ds__layout__gpusPerNode": 4}, "layout.gpusPerNode: 4: series GU8TF of acs has no pod of 4 GPUs"),
-        ({"services__ds__resources__cpu": 60}, "resources.memory: cpu 60: series GU8TF has no pod of 60 vCPU"),
+        ({"services__ds__resources__cpu": 60}, "resources.cpu: 60: series GU8TF has no pod of 60 vCPU"),
         (
             {"services__ds__resources__memory": "500Gi"},
             "resources.memory: 500Gi: series GU8TF has no pod of 64 vCPU with that memory, and it would be billed as "

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planning import engine, gpus, models
-from planning.choose import alternatives, cheapest, fit, refusals
+from planning.choose import alternatives, cheapest, fit, wrong_context
 from planning.gpus import Gpu
 from planning.layout import Layout, broken_rules, split
 from planning.memory import Request, kv_bytes
@@ -245,7 +245,7 @@ def test_more_memory_never_fits_less(name: str, layout: Layout, gib: float, fact
         )
         for memory in (gib, gib * factor)
     )
-    if refusals(small, None):
+    if broken_rules(small.model, small.layout):
         return
     before, after = fit(small, 4096), fit(large, 4096)
     assert after.kv_tokens >= before.kv_tokens
@@ -283,7 +283,7 @@ def test_auto_never_proposes_what_the_check_refuses(
     proposed += alternatives(request, length)
     for choice in proposed:
         again = replace(request, layout=choice.layout)
-        assert refusals(again, length) == []
+        assert broken_rules(again.model, again.layout) + wrong_context(again.model, length) == []
         assert fit(again, choice.fit.max_model_len).fits
 
 
