@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
+from config.abilities import CLOUDS
 from config.clouds import surroundings
 from config.errors import rule
 from config.types import AclId, Positive, Strict
@@ -30,7 +31,8 @@ class Exposure(Strict):
     @field_validator("to")
     @classmethod
     def _asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
-        if value != "cluster" and surroundings(info).cloud == "local":
+        can = CLOUDS.get(surroundings(info).cloud or "")
+        if can and value not in can.exposes:
             raise rule(value, "the rehearsal has no load balancer of a cloud", "write cluster")
         if value != "cluster" and "apiKey" not in surroundings(info).secrets:
             raise rule(
@@ -43,6 +45,9 @@ class Exposure(Strict):
     @field_validator("allow_list")
     @classmethod
     def _public_is_for_some(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("to") == "cluster":
+            why = "pods of the cluster alone reach the service, by no load balancer"
+            raise rule(value, why, "leave it out, or write to: private or public")
         if value is None and info.data.get("to") == "public":
             raise rule(
                 "",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import surroundings
 from config.errors import refuse, rule
 from config.exposure import Autoscaling, Exposure, Rollout, Routing
@@ -277,8 +278,9 @@ class Service(Strict):
     @classmethod
     def _the_cloud_runs_it(cls, value: str | None, info: ValidationInfo) -> str:
         cloud = surroundings(info).cloud
-        usual = "fleet" if cloud == "volcengine" else "lws"
-        if value == "fleet" and cloud in ("acs", "local"):
+        can = CLOUDS.get(cloud or "")
+        usual = can.workloads[0] if can else "lws"
+        if can and value and value not in can.workloads:
             raise rule(value, f"AIBrix, which runs fleets, is not installed on {cloud}", "write lws")
         launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
         if (value or usual) == "fleet" and launcher == "native":
@@ -289,12 +291,31 @@ class Service(Strict):
     @classmethod
     def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str:
         workload, around = info.data.get("workload"), surroundings(info)
-        if value == "aibrix" and around.cloud in ("acs", "local"):
+        can = CLOUDS.get(around.cloud or "")
+        if can and value and value not in can.gateways:
             raise rule(value, f"AIBrix is not installed on {around.cloud}", "write none")
         problem = aibrix_features.lws_problem(around.aibrix) if around.aibrix and workload == "lws" else None
         if value == "aibrix" and problem:
             raise rule(value, *problem)
-        return value or ("aibrix" if workload == "fleet" and around.cloud == "volcengine" else "none")
+        return value or ("aibrix" if workload == "fleet" and can and "aibrix" in can.gateways else "none")
+
+    @field_validator("routing")
+    @classmethod
+    def _a_gateway_routes(cls, value: Routing, info: ValidationInfo) -> Routing:
+        if info.data.get("gateway") == "none":
+            can = CLOUDS.get(surroundings(info).cloud or "")
+            instead = "leave it out" + (", or write gateway: aibrix" if can and "aibrix" in can.gateways else "")
+            raise rule("", "nothing routes this service's requests but its Kubernetes Service", instead)
+        return value
+
+    @field_validator("rollout", "startup_policy", "restart_policy")
+    @classmethod
+    def _the_workload_has_it(cls, value: Any, info: ValidationInfo) -> Any:
+        workload = info.data.get("workload")
+        if workload and info.field_name not in WORKLOADS[workload]:
+            called = "a LeaderWorkerSet" if workload == "lws" else "a fleet"
+            raise rule("" if isinstance(value, Rollout) else value, f"{called} has no such thing", "leave it out")
+        return value
 
     @field_validator("autoscaling")
     @classmethod
@@ -302,6 +323,9 @@ class Service(Strict):
         around, engine = surroundings(info), info.data.get("engine")
         if value is None:
             return None
+        can = CLOUDS.get(around.cloud or "")
+        if can and not can.autoscales:
+            raise rule("", f"nothing on {around.cloud} changes the number of replicas", "write replicas")
         kind = {"fleet": "RayClusterFleet"}.get(info.data.get("workload") or "", "LeaderWorkerSet")
         if around.aibrix and (problem := aibrix_features.target_problem(around.aibrix, kind)):
             raise rule("", *problem)

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
+from config.abilities import CLOUDS
 from config.clouds import (
     AcsCloud,
     Addons,
@@ -58,6 +59,13 @@ SECRETS = {
 # Keys that are useless alone.
 _PAIRS = (("accessKey", "secretKey"), ("syncAccessKey", "syncSecretKey"))
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
+
+# When an add-on is of use.
+_USES = {
+    "lws": "no service is a LeaderWorkerSet",
+    "fluid": "cache.engine is none",
+    "aibrix": "no service is a fleet or behind its gateway",
+}
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"<[^<>]+>")
@@ -133,7 +141,7 @@ def parse(
         said = {refusal.key for refusal in refusals}
         refusals += [refusal for refusal in from_pydantic(error, StackConfig) if refusal.key not in said]
     if config is not None:
-        refusals += _joined(config)
+        refusals += [*_joined(config), *_unused_secrets(config, present)]
     if refusals or config is None:
         raise ConfigError(sorted(refusals))
     return config
@@ -165,7 +173,7 @@ def _joined(config: StackConfig) -> list[Problem]:
     if isinstance(weights, (BucketWeights, NvmeWeights)) and weights.sync and own_bucket(config) is None:
         why = "a stack fills buckets of its own cloud only"
         found.append(Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
-    found += [*_addons(config), *_behind_gateway(config), *_nodes(config)]
+    found += [*_addons(config), *_behind_gateway(config), *_nodes(config), *_unused(config)]
     single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
     services = config.services.values()
     if single and (any(each.layout is None for each in services) or sum(_most_nodes(each)[0] for each in services) > 1):
@@ -220,11 +228,6 @@ def _behind_gateway(config: StackConfig) -> list[Problem]:
     found: list[Problem] = []
     for name, service in config.services.items():
         if service.gateway != "aibrix":
-            if service.routing.strategy:
-                why = "nothing routes this service's requests but its Kubernetes Service"
-                found.append(
-                    Problem(f"services.{name}.routing.strategy", service.routing.strategy, why, "leave it out")
-                )
             continue
         called = service.served_model_name or name
         if called != name:
@@ -247,10 +250,6 @@ def _nodes(config: StackConfig) -> list[Problem]:
         if cloud.rdma_devices and gpus and cloud.rdma_devices != gpus:
             why = f"the pods of services.{name} have {gpus} GPUs, and each talks through a device of its own"
             found.append(Problem("cloud.rdmaDevices", str(cloud.rdma_devices), why, f"write {gpus}, or leave it out"))
-        surge = service.rollout.max_surge
-        if surge and service.workload != "fleet":
-            why = "a LeaderWorkerSet is updated without surge here"
-            found.append(Problem(f"services.{name}.rollout.maxSurge", str(surge), why, "write 0"))
     if cloud.nodes is not None:
         asked = {name: _most_nodes(service) for name, service in config.services.items() if service.layout}
         wanted = sum(steady for steady, _ in asked.values())
@@ -270,6 +269,67 @@ def _most_nodes(service: Service) -> tuple[int, int]:
     nodes = service.layout.nodes if service.layout else 1
     replicas = service.autoscaling.maximum if service.autoscaling else service.replicas
     return nodes * replicas, nodes * service.rollout.max_surge
+
+
+def _unused(config: StackConfig) -> list[Problem]:
+    """Keys that are right in themselves, and of which nothing in this stack takes notice."""
+    found, kind, used = [], config.cloud.kind, used_addons(config)
+    for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid), ("aibrix", config.addons.aibrix)):
+        if (
+            choice is not None
+            and choice.install is False
+            and not _needs(config, name)
+            and name in CLOUDS[kind].installs
+        ):
+            found.append(Problem(f"addons.{name}", "", f"nothing of this stack uses it: {_USES[name]}", "leave it out"))
+    installed = [name for name in used if (choice := getattr(config.addons, name)) is None or choice.install is True]
+    if config.addons.charts and not installed and CLOUDS[kind].installs:
+        found.append(Problem("addons.charts", config.addons.charts, "this stack installs no chart", "leave it out"))
+    if config.monitoring.prometheus_namespace and not behind_gateway(config):
+        why = "who reaches an engine that is behind no gateway is not restricted"
+        found.append(
+            Problem("monitoring.prometheusNamespace", config.monitoring.prometheus_namespace, why, "leave it out")
+        )
+    if config.prices.per_cache_worker_hour is not None and config.cache.engine == "none":
+        price = f"{config.prices.per_cache_worker_hour:g}"
+        found.append(Problem("prices.perCacheWorkerHour", price, "this stack has no cache workers", "leave it out"))
+    return found + _facts_of_others(config)
+
+
+def _facts_of_others(config: StackConfig) -> list[Problem]:
+    """Facts under a name that nothing of the stack has: misspelt, they would be missed in silence."""
+    cloud, known = config.cloud, config.catalog
+    series = [cloud.gpu_series] if isinstance(cloud, AcsCloud) else []
+    named: list[tuple[str, Collection[str], list[str]]] = [
+        ("models", known.models, sorted({service.model for service in config.services.values()})),
+        ("gpus", known.gpus, [cloud.gpu_name.partition(":")[0]]),
+        ("gpuPods", known.gpu_pods, series),
+    ]
+    found = []
+    for section, given, there in named:
+        instead = "leave it out" + (f", or write {' or '.join(there)}" if there else "")
+        for name in given:
+            if name.lower() not in [each.lower() for each in there]:
+                found.append(Problem(f"catalog.{section}.{name}", "", "nothing of this stack has that name", instead))
+    return found
+
+
+def _unused_secrets(config: StackConfig, present: Collection[str]) -> list[Problem]:
+    """Secrets that nothing of the stack reads."""
+    weights = config.weights
+    bucket = isinstance(weights, (BucketWeights, NvmeWeights)) and weights.bucket is not None
+    sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
+    read = {
+        "accessKey": (bucket, "no bucket is read"),
+        "syncAccessKey": (sync is not None and own_bucket(config) is not None, "no bucket is filled"),
+        "hubToken": (sync is not None or isinstance(weights, HuggingfaceWeights), "no hub is asked"),
+    }
+    read |= {"secretKey": read["accessKey"], "syncSecretKey": read["syncAccessKey"]}
+    return [
+        Problem(key, "", f"nothing reads this secret: {why}", f"run: pulumi config rm modelserve:{key}")
+        for key, (is_read, why) in read.items()
+        if key in present and not is_read
+    ]
 
 
 def _addons(config: StackConfig) -> list[Problem]:
@@ -338,9 +398,26 @@ def uses_aibrix(config: StackConfig) -> bool:
     return any(service.workload == "fleet" or service.gateway == "aibrix" for service in config.services.values())
 
 
+def behind_gateway(config: StackConfig) -> bool:
+    """Whether a service is reached through AIBrix's gateway."""
+    return any(service.gateway == "aibrix" for service in config.services.values())
+
+
+def used_addons(config: StackConfig) -> list[str]:
+    """The add-ons that are part of the stack: those that it needs, and those that its file names."""
+    known = CLOUDS[config.cloud.kind].installs
+    return [name for name in known if _needs(config, name) or getattr(config.addons, name) is not None]
+
+
 def installs_aibrix(config: StackConfig) -> bool:
     """Whether the stack brings AIBrix along."""
-    return uses_aibrix(config) and aibrix_choice(config).install
+    return "aibrix" in used_addons(config) and aibrix_choice(config).install
+
+
+def _needs(config: StackConfig, addon: str) -> bool:
+    if addon == "lws":
+        return any(service.workload == "lws" for service in config.services.values())
+    return config.cache.engine == "fluid" if addon == "fluid" else uses_aibrix(config)
 
 
 def _lws_release(given: object, cloud: str) -> str:

@@ -98,7 +98,7 @@ class _Stack(CloudStack):
             pod_labels=self._pod_labels(),
             node_selector=self._node_selector(),
             env=self._network(),
-            service_annotations=_load_balancer(planned),
+            service_annotations=self.load_balancer(planned),
             after=(*weights.after, *self.addons.releases),
             mounts=weights.mounts,
         )
@@ -156,12 +156,3 @@ class _Stack(CloudStack):
     def _network(self) -> dict[str, str]:
         rdma = fact("clouds", "acs", "rdmaNetwork") if self.cloud.rdma else {}
         return {**fact("clouds", "acs", "network"), **rdma}
-
-
-def _load_balancer(planned: Planned) -> dict[str, str] | None:
-    """Annotations of the Service for a load balancer, None for none."""
-    expose, known = planned.service.expose, fact("clouds", "acs", "loadBalancer")
-    if expose.to == "cluster":
-        return None
-    listed = {**known["allowList"], known["allowListId"]: expose.allow_list} if expose.allow_list else {}
-    return {**known[expose.to], **listed}

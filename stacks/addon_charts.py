@@ -9,7 +9,7 @@ from components.cluster.aibrix import gateway_addon
 from components.cluster.cluster_addons import Addon
 from config.clouds import AddonChoice
 from config.errors import ConfigError
-from config.stack import StackConfig, aibrix_choice, aibrix_release, installs_aibrix
+from config.stack import StackConfig, aibrix_choice, aibrix_release, installs_aibrix, used_addons
 from planning import addons
 from planning.aibrix_install import Images
 from planning.problems import Problem
@@ -93,11 +93,8 @@ def _pull(addon: Addon, folder: str) -> str:
 
 def _chosen(config: StackConfig) -> list[tuple[Addon, bool]]:
     """Each add-on as its maker has it, and whether its chart is the catalog's: one of the user's own is left alone."""
-    choices = {}
-    if config.cloud.kind == "acs" or any(service.workload == "lws" for service in config.services.values()):
-        choices["lws"] = config.addons.lws or AddonChoice()
-    if config.cache.engine == "fluid":
-        choices["fluid"] = config.addons.fluid or AddonChoice()
+    used = used_addons(config)
+    choices = {name: getattr(config.addons, name) or AddonChoice() for name in used if name != "aibrix"}
     found = [(_addon(name, choice, config), not choice.chart) for name, choice in choices.items() if choice.install]
     if installs_aibrix(config):
         own = aibrix_choice(config)

@@ -93,6 +93,14 @@ class CloudStack:
         identity, password = self.secrets.get_secret(key), self.secrets.get_secret(secret)
         return KeyPair(identity, password) if identity is not None and password is not None else None
 
+    def load_balancer(self, planned: Planned) -> dict[str, str] | None:
+        """Annotations of a service's own load balancer, None for none."""
+        expose, known = planned.service.expose, fact("clouds", self.config.cloud.kind, "loadBalancer")
+        if expose.to == "cluster":
+            return None
+        listed = {**known["allowList"], known["allowListId"]: expose.allow_list} if expose.allow_list else {}
+        return {**known[expose.to], **listed}
+
     def stream(
         self, name: str, model: str, store: Store, after: Sequence[pulumi.Resource]
     ) -> tuple[engine_arguments.Source, pulumi.Resource]:

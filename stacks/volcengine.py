@@ -226,7 +226,7 @@ class _Stack(CloudStack):
             lws_version=lws_release(self.config),
             aibrix_version=self.release,
             node_selector={_INSTANCE_TYPE: self.cloud.instance_type},
-            service_annotations=_load_balancer(planned),
+            service_annotations=self.load_balancer(planned),
             gateway=self.gateway,
             monitoring_namespace=self.config.monitoring.prometheus_namespace,
             after=(*weights.after, *self.installed),
@@ -268,9 +268,3 @@ def _installation(
 
 def _address(status: Mapping[str, Any]) -> str:
     return status["addresses"][0]["value"]
-
-
-def _load_balancer(planned: Planned) -> dict[str, str] | None:
-    """Annotations of a service's own load balancer, None for none."""
-    expose = planned.service.expose
-    return None if expose.to == "cluster" else dict(fact("clouds", "volcengine", "loadBalancer")[expose.to])
