@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from config.abilities import CLOUDS
 from config.errors import refuse, rule
-from config.types import AddonRelease, Namespace, Positive, Region, Strict
+from config.types import AddonRelease, Namespace, Positive, Region, Registry, Strict
 from planning import addons, aibrix_features
 from planning.catalog import fact
 
@@ -228,7 +228,9 @@ class AibrixChoice(Strict):
         validate_default=True,
         description="AIBrix's release, in quotes: the one to install, or the one that is there",
     )
-    registry: str | None = Field(None, min_length=1, description="the registry that all its images are pulled from")
+    registry: Registry | None = Field(
+        None, description="the registry that its images are pulled from, where it is not the stack's"
+    )
     images: dict[str, str] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
     manifests: Manifests = Field(Manifests.model_construct(), description="a map with core, crds and dependency")
     kuberay: Literal["aibrix", "none"] = Field(

@@ -18,6 +18,14 @@ from planning.catalog import fact
 _LONGEST_REQUEST = fact("aibrix", "gateway", "requestSecondsMax")
 
 
+def balancer_annotations(cloud: str | None) -> set[str]:
+    """Annotations by which the program says what a load balancer of that cloud is to be."""
+    if cloud not in CLOUDS or len(CLOUDS[cloud].exposes) == 1:
+        return set()
+    known = fact("clouds", cloud, "loadBalancer")
+    return {known["allowListId"], *(key for name in ("private", "public", "allowList") for key in known[name])}
+
+
 class Exposure(Strict):
     """Who reaches a service from outside the cluster, by a load balancer."""
 

@@ -10,13 +10,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import surroundings
 from config.errors import refuse, rule
-from config.exposure import Autoscaling, Exposure, Rollout, Routing
+from config.exposure import Autoscaling, Exposure, Rollout, Routing, balancer_annotations
+from config.pods import EnginePod, owned_metadata
 from config.types import AUTO, BinaryQuantity, ModelName, PinnedImage, Positive, Release, Strict, auto_schema, gibibytes
 from planning import addons, aibrix_features, flags, fleet
 from planning.catalog import fact
 
-# Labels by which a cloud places and bills pods; keys of the cloud section say them.
-_CLOUD_LABELS = ("alibabacloud.com/", "k8s.volcengine.com/", "vke.volcengine.com/", "model.aibrix.ai/", "ray.io/")
 _GPUS_DEFAULT = 8
 # Arguments that the program derives from other keys, and which key that is.
 _OWNED_FLAGS = {
@@ -268,6 +267,10 @@ class Service(Strict):
     )
     pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
     pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
+    service_annotations: dict[str, str] = Field(
+        {}, description="a map of further annotations of the Kubernetes Service, text to text"
+    )
+    pod: EnginePod | None = Field(None, description="a map of what your cluster asks of the pods")
 
     @property
     def first_replicas(self) -> int:
@@ -375,21 +378,17 @@ class Service(Strict):
             raise rule(value, f"LeaderWorkerSet {lws} does not know it", "write RecreateGroupOnPodRestart")
         return value
 
-    @field_validator("pod_labels", "pod_annotations")
+    _not_ours = field_validator("pod_labels", "pod_annotations", "service_annotations")(owned_metadata)
+
+    @field_validator("service_annotations")
     @classmethod
-    def _owned_by_us(cls, value: dict[str, str]) -> dict[str, str]:
-        owners = (
-            "leaderworkerset.sigs.k8s.io/",
-            "pulumi.com/",
-            "modelserve.dev/",
-            "app.kubernetes.io/",
-            *_CLOUD_LABELS,
-        )
+    def _no_load_balancer_of_ours(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        ours = balancer_annotations(surroundings(info).cloud)
         refuse(
-            *[
-                (f".{key}", given, "is set by the program or its controllers", "leave it out")
+            *(
+                (f".{key}", given, "is set by the program from expose", "write expose")
                 for key, given in value.items()
-                if key.startswith(owners)
-            ]
+                if key in ours
+            )
         )
         return value

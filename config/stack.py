@@ -28,7 +28,7 @@ from config.clouds import (
 from config.errors import ConfigError, from_pydantic, join, shown, unknown_key
 from config.facts import Catalog, GpuPods
 from config.services import Service
-from config.types import Day, Strict, is_release
+from config.types import Day, Registry, Strict, is_release
 from config.weights import (
     FOREIGN,
     Bucket,
@@ -89,6 +89,9 @@ class StackConfig(Strict):
     weights: Weights = Field(description="a map with source")
     cache: Cache = Field(Cache.model_construct(), description="a map with engine")
     addons: Addons = Field(Addons.model_construct(), description="a map with lws, fluid and aibrix")
+    registry: Registry | None = Field(
+        None, description="the registry that all images are pulled from whose names say no other"
+    )
     services: dict[str, Service] = Field(min_length=1, description="a map of services: name to model, engine, layout")
     monitoring: Monitoring = Field(Monitoring.model_construct(), description="a map with enabled")
     catalog: Catalog = Field(Catalog.model_construct(), description="a map with models and gpus")
@@ -173,7 +176,7 @@ def _joined(config: StackConfig) -> list[Problem]:
     if isinstance(weights, (BucketWeights, NvmeWeights)) and weights.sync and own_bucket(config) is None:
         why = "a stack fills buckets of its own cloud only"
         found.append(Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
-    found += [*_addons(config), *_behind_gateway(config), *_nodes(config), *_unused(config)]
+    found += [*_addons(config), *_behind_gateway(config), *_nodes(config), *_unused(config), *_secure(config)]
     single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
     services = config.services.values()
     if single and (any(each.layout is None for each in services) or sum(_most_nodes(each)[0] for each in services) > 1):
@@ -285,6 +288,11 @@ def _unused(config: StackConfig) -> list[Problem]:
     installed = [name for name in used if (choice := getattr(config.addons, name)) is None or choice.install is True]
     if config.addons.charts and not installed and CLOUDS[kind].installs:
         found.append(Problem("addons.charts", config.addons.charts, "this stack installs no chart", "leave it out"))
+    registry, downloads = config.addons.aibrix and config.addons.aibrix.registry, getattr(config.weights, "read", None)
+    if registry and not installs_aibrix(config) and downloads != "download":
+        found.append(
+            Problem("addons.aibrix.registry", registry, "no image of AIBrix's is pulled by this stack", "leave it out")
+        )
     if config.monitoring.prometheus_namespace and not behind_gateway(config):
         why = "who reaches an engine that is behind no gateway is not restricted"
         found.append(
@@ -294,6 +302,28 @@ def _unused(config: StackConfig) -> list[Problem]:
         price = f"{config.prices.per_cache_worker_hour:g}"
         found.append(Problem("prices.perCacheWorkerHour", price, "this stack has no cache workers", "leave it out"))
     return found + _facts_of_others(config)
+
+
+def _secure(config: StackConfig) -> list[Problem]:
+    """What services ask of their pods' security that would keep these from starting."""
+    weights, cloud, found = config.weights, config.cloud, []
+    disk = isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.download.node_path)
+    needed = fact("clouds", "volcengine", "rdma")["capabilities"]
+    pinned = needed if isinstance(cloud, VolcengineCloud) and cloud.rdma else []
+    for name, service in config.services.items():
+        pod = service.pod
+        if pod and disk and (pod.security_context or {}).get("runAsNonRoot"):
+            path, why = (
+                f"services.{name}.pod.securityContext.runAsNonRoot",
+                "a node's disk is looked at and filled by root",
+            )
+            found.append(Problem(path, "true", why, "leave it out, or write runAsUser alone"))
+        dropped = ((pod and pod.container_security_context) or {}).get("capabilities", {}).get("drop") or []
+        for each in dropped:
+            if each in pinned:
+                path = f"services.{name}.pod.containerSecurityContext.capabilities.drop"
+                found.append(Problem(path, each, "RDMA needs it", "leave it out"))
+    return found
 
 
 def _facts_of_others(config: StackConfig) -> list[Problem]:
@@ -391,6 +421,11 @@ def aibrix_choice(config: StackConfig) -> AibrixChoice:
 def aibrix_release(config: StackConfig) -> str:
     """The AIBrix release of the cluster: what the stack file says, else the one that gets installed."""
     return aibrix_choice(config).version or fact("clouds", "volcengine", "aibrix")
+
+
+def aibrix_registry(config: StackConfig) -> str | None:
+    """The registry of AIBrix's images: its own, else the stack's."""
+    return aibrix_choice(config).registry or config.registry
 
 
 def uses_aibrix(config: StackConfig) -> bool:

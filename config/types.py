@@ -31,6 +31,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
 
 
+_FOLDER = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -64,6 +65,24 @@ def _named(what: str, instead: str) -> AfterValidator:
         raise rule(value, f"is not {what} (DNS-1123: lower-case letters, digits, '-', at most 63)", instead)
 
     return AfterValidator(check)
+
+
+def _object_name(value: str) -> str:
+    if len(value) <= 253 and all(_DNS_1123.fullmatch(part) for part in value.split(".")):
+        return value
+    raise rule(value, "is no name of a Kubernetes object", "write lower-case letters, digits, '-' and '.'")
+
+
+def _registry(value: str) -> str:
+    host, *folders = value.split("/")
+    named = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?", host)
+    if (
+        named
+        and (set(host) & {".", ":"} or host == "localhost")
+        and all(re.fullmatch(_FOLDER, each) for each in folders)
+    ):
+        return value
+    raise rule(value, "is no registry", "write its host and folder, without https://, such as registry.example.com/llm")
 
 
 def _pinned_image(value: str) -> str:
@@ -173,6 +192,8 @@ WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
 Positive = Annotated[int, Field(gt=0)]
 Namespace = Annotated[str, _named("a namespace's name", "write the name of an existing namespace, such as default")]
 ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim")]
+ObjectName = Annotated[str, AfterValidator(_object_name)]
+Registry = Annotated[str, AfterValidator(_registry)]
 PinnedImage = Annotated[str, AfterValidator(_pinned_image)]
 AddonRelease = Annotated[str, AfterValidator(_addon_release)]
 Release = Annotated[str, AfterValidator(_version)]

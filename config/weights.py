@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from config.abilities import CLOUDS, Abilities
 from config.clouds import surroundings
 from config.errors import refuse, rule
+from config.pods import CachePod, SyncPod
 from config.types import (
     AUTO,
     BinaryQuantity,
@@ -119,7 +120,7 @@ class Bucket(Strict):
     @field_validator("keep")
     @classmethod
     def _only_what_is_made_goes(cls, value: bool, info: ValidationInfo) -> bool:
-        if info.data.get("create") is False:
+        if not value and info.data.get("create") is False:
             raise rule(value, "create is false, and a bucket that was there stays", "leave it out")
         return value
 
@@ -141,6 +142,7 @@ class Sync(Strict):
     )
     tool_image: str | None = Field(None, min_length=1, description="an image with rclone, such as your mirror of it")
     python_image: str | None = Field(None, min_length=1, description="an image with Python, such as your mirror of it")
+    pod: SyncPod | None = Field(None, description="a map of what your cluster asks of the Job's pods")
 
     @field_validator("from_")
     @classmethod
@@ -310,6 +312,7 @@ class Cache(Strict):
     quota: BinaryQuantity | None = Field(None, description="what each worker may hold, such as 120Gi")
     high: float | None = Field(None, gt=0, le=1, description="the filling at which a worker evicts, between 0 and 1")
     low: float | None = Field(None, gt=0, le=1, description="the filling down to which it evicts, below high")
+    pod: CachePod | None = Field(None, description="a map of what your cluster asks of the cache's pods")
 
     @field_validator("engine")
     @classmethod
@@ -323,10 +326,12 @@ class Cache(Strict):
     @field_validator("*")
     @classmethod
     def _there_is_a_cache(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.field_name != "engine" and info.data.get("engine") == "none":
+        # `auto` says no more than its absence.
+        if info.field_name != "engine" and value is not None and info.data.get("engine") == "none":
             can = _can(info)
             instead = "leave it out" + (", or write engine: fluid" if can and "fluid" in can.caches else "")
-            raise rule("auto" if value is None else value, "nothing is cached: cache.engine is none", instead)
+            shown = "" if isinstance(value, CachePod) else value
+            raise rule(shown, "nothing is cached: cache.engine is none", instead)
         return value
 
     @field_validator("quota")

@@ -27,6 +27,7 @@ from planning.units import GIB
 from stacks import addon_charts, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.monitors import monitor
+from stacks.pod_extras import extras
 from stacks.service_plans import Planned
 from stacks.serving import Place
 from watch.cache_state import CacheLook
@@ -129,6 +130,7 @@ class _Stack(CloudStack):
                 pod_labels=fact("clouds", "acs", "cpuPodLabels"),
                 worker_annotations=fact("clouds", "acs", "serverlessAnnotation"),
                 attempt=self.attempts.get(name, 1),
+                extras=extras(self.config.cache.pod),
             ),
             self.after(*self.addons.releases, *synced),
             self.progress.load_hooks(),
