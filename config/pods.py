@@ -32,6 +32,8 @@ from planning import pods
 from planning.pods import Owned
 from planning.units import quantity
 
+KUBERNETES = "x-kubernetes"
+"""What stands in the JSON Schema for one of Kubernetes' types, by its name (`json_schemas`)."""
 Found = tuple[str, object, str, str]
 # Who sets labels and annotations of pods and Services beside the stack file.
 _OWNERS = (
@@ -60,7 +62,7 @@ class _Kubernetes:
         return core_schema.no_info_plain_validator_function(self._checked)
 
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> Any:
-        return handler(_model(self.name).__pydantic_core_schema__)
+        return {KUBERNETES: self.name}
 
     def _checked(self, value: object) -> object:
         model = _model(self.name)
@@ -100,6 +102,34 @@ def _kind(spelt: str) -> Any:
     if spelt.startswith("{"):
         return dict[str, _kind(spelt[1:-1])]  # type: ignore[misc]
     return _PLAIN.get(spelt) or _model(spelt)
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of each of Kubernetes' types, others named in it under `KUBERNETES`."""
+    return {
+        name: {
+            "type": "object",
+            "properties": {
+                key.removesuffix("!"): _json(spelt, pods.values().get(f"{name}.{key.removesuffix('!')}"))
+                for key, spelt in fields.items()
+            },
+            **({"required": required} if (required := [key[:-1] for key in fields if key.endswith("!")]) else {}),
+            "additionalProperties": False,
+        }
+        for name, fields in pods.types().items()
+    }
+
+
+def _json(spelt: str, known: list[str] | None) -> dict[str, Any]:
+    if known:
+        return {"enum": known}
+    if spelt.startswith("["):
+        return {"type": "array", "items": _json(spelt[1:-1], None)}
+    if spelt.startswith("{"):
+        return {"type": "object", "additionalProperties": _json(spelt[1:-1], None)}
+    if spelt in ("any", "Quantity"):
+        return {} if spelt == "any" else {"type": ["string", "number"]}
+    return {"type": spelt} if spelt in _PLAIN else {KUBERNETES: spelt}
 
 
 _Secret = Annotated[dict[str, Any], _Kubernetes("LocalObjectReference")]

@@ -313,10 +313,8 @@ def _secure(config: StackConfig) -> list[Problem]:
     for name, service in config.services.items():
         pod = service.pod
         if pod and disk and (pod.security_context or {}).get("runAsNonRoot"):
-            path, why = (
-                f"services.{name}.pod.securityContext.runAsNonRoot",
-                "a node's disk is looked at and filled by root",
-            )
+            path = f"services.{name}.pod.securityContext.runAsNonRoot"
+            why = "root looks at a node's disk, and fills it, in the same pod"
             found.append(Problem(path, "true", why, "leave it out, or write runAsUser alone"))
         dropped = ((pod and pod.container_security_context) or {}).get("capabilities", {}).get("drop") or []
         for each in dropped:

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import NAMESPACE
+from config.pods import KUBERNETES, json_schemas
 from config.stack import SECRETS, StackConfig
 
 FILE = Path("stack.schema.json")
+
+
+_KUBERNETES = "kubernetes."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
 
 def schema() -> dict[str, Any]:
     """The schema of a whole stack file: our keys typed, secrets encrypted, other namespaces left to their owners."""
-    ours = StackConfig.model_json_schema()
+    ours = _with_references(StackConfig.model_json_schema())
     definitions = ours.pop("$defs")
+    definitions |= {f"{_KUBERNETES}{name}": _with_references(each) for name, each in json_schemas().items()}
     secret = {
         "type": "object",
         "properties": {"secure": {"type": "string"}},
@@ -57,3 +62,12 @@ def schema() -> dict[str, Any]:
         "required": ["config"],
         "$defs": definitions,
     }
+
+
+def _with_references(value: Any) -> Any:
+    """With a reference wherever one of Kubernetes' types is named."""
+    if isinstance(value, dict):
+        if name := value.get(KUBERNETES):
+            return {"$ref": f"#/$defs/{_KUBERNETES}{name}"}
+        return {key: _with_references(below) for key, below in value.items()}
+    return [_with_references(below) for below in value] if isinstance(value, list) else value

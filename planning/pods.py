@@ -31,8 +31,8 @@ SYNC = Owned(
 
 
 def types() -> Mapping[str, Mapping[str, str]]:
-    """Kubernetes' types that a pod's fields are made of: field to type, `[X]` a list, `{X}` a map of text to it. A field
-    that ends in `!` is required."""
+    """Kubernetes' types that a pod's fields are made of: field to type, `[X]` a list, `{X}` a map of text to it. A
+    field that ends in `!` is required."""
     return fact("kubernetes", "pods", "types")
 
 

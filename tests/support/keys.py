@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -29,21 +30,38 @@ _RELEASE = "kubernetes:helm.sh/v3:Release"
 
 @dataclass(frozen=True)
 class Key:
-    """One optional key. `samples` are values other than its default; `beside` what its section has to have with it."""
+    """One optional key. `samples` are values other than its default, each a map of the key and what is told with it;
+    `beside` is what its section has to have in any case."""
 
     path: Path
-    samples: tuple[Any, ...]
+    samples: tuple[Mapping[str, Any], ...]
     beside: Mapping[str, Any]
 
     @property
-    def section(self) -> Path:
-        return self.path[:-1]
+    def dotted(self) -> str:
+        """The key as a person would write it."""
+        return ".".join(self.path)
 
 
-def optional_keys(samples: Mapping[str, Any], name: str) -> list[Key]:
+def optional_keys(samples: Mapping[str, Any], together: Mapping[str, Mapping[str, Any]], name: str) -> list[Key]:
     """Those of the whole file, of the service called `name`. `samples` maps a key, by its last names, to values that
-    its type alone does not tell; what has none is tried with plain text."""
-    return list(_keys(StackConfig, (), samples, name))
+    its type alone does not tell; what has none is tried with plain text. `together` maps a key to all of its section
+    that it is tried with."""
+    found = []
+    for key in _keys(StackConfig, (), samples, name):
+        known = together.get(key.path[-1])
+        fits = known is not None and known.keys() <= _names(key.path)
+        found.append(replace(key, samples=(known,)) if known is not None and fits else key)
+    return found
+
+
+def _names(path: Path) -> set[str]:
+    """The keys beside the one at `path`."""
+    models = [StackConfig]
+    for part in path[:-1]:
+        fields = {field.alias or key: field for model in models for key, field in model.model_fields.items()}
+        models = _models(fields[part].annotation) if part in fields else models
+    return {field.alias or key for model in models for key, field in model.model_fields.items()}
 
 
 def _keys(model: type[BaseModel], at: Path, samples: Mapping[str, Any], name: str) -> Iterator[Key]:
@@ -54,7 +72,8 @@ def _keys(model: type[BaseModel], at: Path, samples: Mapping[str, Any], name: st
         # A section of optional keys alone says nothing by being there.
         says = not _models(field.annotation) or any(_least(each, path, samples) for each in _models(field.annotation))
         if not field.is_required() and says:
-            yield Key(path, tuple(v for v in _values(path, field, samples) if v != field.default), beside)
+            values = [value for value in _values(path, field, samples) if value != field.default]
+            yield Key(path, tuple({key: value} for value in values), beside)
         for below in _models(field.annotation):
             yield from _keys(below, (*path, name) if _is_map(field.annotation) else path, samples, name)
 
@@ -109,14 +128,14 @@ def _is_map(annotation: Any) -> bool:
     return any(get_origin(kind) is dict for kind in _leaves(annotation))
 
 
-def with_key(file: dict[str, Any], key: Key, *value: Any) -> dict[str, Any]:
-    """The file with the key at a value, or without it; its section is there either way."""
+def with_key(file: dict[str, Any], key: Key, sample: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The file with the key as in the sample, or without it; its section is there either way."""
     place: Any = file
-    for part in key.section:
+    for part in key.path[:-1]:
         place = place.get(part, {}) if isinstance(place, Mapping) else {}
     there = {k: v for k, v in (place if isinstance(place, Mapping) else {}).items() if k != key.path[-1]}
-    made = {**key.beside, **there} | dict(zip(key.path[-1:], value, strict=False))
-    return with_values(file, {"/".join(key.section): made}) if key.section else made
+    made = {**key.beside, **there, **sample}
+    return with_values(file, {"/".join(key.path[:-1]): made}) if key.path[:-1] else made
 
 
 @functools.cache
@@ -133,6 +152,7 @@ def made_of(text: str, secrets: tuple[str, ...]) -> tuple[str, ...] | None:
     engine.found |= {GATEWAY_TYPE: GATEWAY, _RELEASE: {"status": {}}, oss_bucket.BUCKET: {}, tos_bucket.BUCKET: {}}
     with pytest.MonkeyPatch.context() as patch, volcengine.apart():
         patch.setattr(CacheLook, "_read", lambda *_: None)
+        patch.setenv("MODELSERVE_MANIFESTS", str(volcengine.manifests()))
         outputs = run_program(engine, raw, secrets=secrets, made={})
     told = [repr((plan.plan, plan.startup_seconds, plan.copy_seconds)) for plan in plans.values()]
     return (*told, *sorted(engine.wire()), json.dumps(outputs, default=str))
