@@ -276,7 +276,7 @@ def _most_nodes(service: Service) -> tuple[int, int]:
 
 def _unused(config: StackConfig) -> list[Problem]:
     """Keys that are right in themselves, and of which nothing in this stack takes notice."""
-    found, kind, used = [], config.cloud.kind, used_addons(config)
+    found, kind = [], config.cloud.kind
     for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid), ("aibrix", config.addons.aibrix)):
         if (
             choice is not None
@@ -285,9 +285,6 @@ def _unused(config: StackConfig) -> list[Problem]:
             and name in CLOUDS[kind].installs
         ):
             found.append(Problem(f"addons.{name}", "", f"nothing of this stack uses it: {_USES[name]}", "leave it out"))
-    installed = [name for name in used if (choice := getattr(config.addons, name)) is None or choice.install is True]
-    if config.addons.charts and not installed and CLOUDS[kind].installs:
-        found.append(Problem("addons.charts", config.addons.charts, "this stack installs no chart", "leave it out"))
     registry, downloads = config.addons.aibrix and config.addons.aibrix.registry, getattr(config.weights, "read", None)
     if registry and not installs_aibrix(config) and downloads != "download":
         found.append(

@@ -83,7 +83,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "repo": {"chart": "lws", "repo": "https://mirror.example/charts"},
 }
 # Statements on how things are, of which a stack may have no use yet; and what needs other files than a stack's own.
-FACTS = ("unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests")
+FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests")
 # The short ways run everywhere, the others where there is time.
 SHORT = ("local", "acs, claim")
 
