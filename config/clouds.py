@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from config.abilities import CLOUDS
 from config.errors import refuse, rule
-from config.types import AddonRelease, Namespace, Positive, Region, Registry, Strict
+from config.types import AddonRelease, InSchema, Namespace, Positive, Region, Registry, Strict, pattern
 from planning import addons, aibrix_features
 from planning.catalog import fact
 
@@ -239,7 +239,7 @@ class AibrixChoice(Strict):
     address: Literal["private", "public"] = Field(
         "private", description="where the gateway's load balancer is reached: private is the cloud's network"
     )
-    gateway_chart: str | None = Field(
+    gateway_chart: Annotated[str, InSchema({"pattern": "://"})] | None = Field(
         None, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
     )
 
@@ -281,7 +281,7 @@ class AibrixChoice(Strict):
 class Addons(Strict):
     """What the cluster needs besides Kubernetes."""
 
-    charts: str | None = Field(
+    charts: Annotated[str, pattern(r"(oci|https)://[^\s/@?#][^\s@?#]*|(?!~)[^\s:]+")] | None = Field(
         None,
         description="where the add-ons' charts are, instead of at their makers: a folder of NAME-VERSION.tgz files, "
         "an oci:// URL or an https:// repository",

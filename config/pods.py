@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
     GetCoreSchemaHandler,
@@ -27,7 +28,7 @@ from pydantic_core import core_schema
 from config.abilities import CLOUDS
 from config.clouds import surroundings
 from config.errors import from_pydantic, refuse
-from config.types import ObjectName, Strict
+from config.types import ObjectName, Strict, no_such_names
 from planning import pods
 from planning.pods import Owned
 from planning.units import quantity
@@ -153,6 +154,10 @@ def owned_metadata(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+Marks = Annotated[dict[str, str], AfterValidator(owned_metadata), no_such_names("|".join(_OWNERS).replace(".", "[.]"))]
+"""Labels or annotations, text to text, of which none is ours or our controllers'."""
+
+
 class _Placed(Strict):
     """What every kind of pod takes."""
 
@@ -187,10 +192,8 @@ def _node_labels(info: ValidationInfo) -> tuple[str, ...]:
 class _Marked(_Placed):
     """Pods whose section alone says their labels and annotations."""
 
-    labels: dict[str, str] = Field({}, description="a map of further labels, text to text")
-    annotations: dict[str, str] = Field({}, description="a map of further annotations, text to text")
-
-    _not_ours = field_validator("labels", "annotations")(owned_metadata)
+    labels: Marks = Field({}, description="a map of further labels, text to text")
+    annotations: Marks = Field({}, description="a map of further annotations, text to text")
 
 
 class CachePod(_Marked):

@@ -3,6 +3,7 @@
 A service's name and what joins services are judged in `config.stack`, whether it fits in `stacks.service_plans`.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -11,8 +12,20 @@ from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import surroundings
 from config.errors import refuse, rule
 from config.exposure import Autoscaling, Exposure, Rollout, Routing, balancer_annotations
-from config.pods import EnginePod, owned_metadata
-from config.types import AUTO, BinaryQuantity, ModelName, PinnedImage, Positive, Release, Strict, auto_schema, gibibytes
+from config.pods import EnginePod, Marks
+from config.types import (
+    AUTO,
+    BinaryQuantity,
+    InSchema,
+    ModelName,
+    PinnedImage,
+    Positive,
+    Release,
+    Strict,
+    auto_schema,
+    gibibytes,
+    no_such_names,
+)
 from planning import addons, aibrix_features, flags, fleet
 from planning.catalog import fact
 
@@ -43,6 +56,9 @@ _OWNED_FLAGS = {
     "--reasoning-parser": "engine.reasoningParser",
     "--enable-reasoning": "engine.reasoningParser",
 }
+_flags = re.sub(r"(?<=\w)-", "[-_]", "|".join(_OWNED_FLAGS))
+_Argument = Annotated[str, InSchema({"not": {"pattern": f"^({_flags})([=.].*)?$"}})]
+_OUR_VARIABLES = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
 
 
 class Engine(Strict):
@@ -64,8 +80,10 @@ class Engine(Strict):
         description="what splits reasoning from answers: a parser of vLLM, none, or auto for the model's own",
         json_schema_extra=auto_schema,
     )
-    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
-    env: dict[str, str] = Field({}, description="a map of further environment variables, text to text")
+    extra_args: tuple[_Argument, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
+    env: Annotated[dict[str, str], no_such_names("|".join(_OUR_VARIABLES))] = Field(
+        {}, description="a map of further environment variables, text to text"
+    )
 
     @field_validator("launcher")
     @classmethod
@@ -100,12 +118,11 @@ class Engine(Strict):
     @field_validator("env")
     @classmethod
     def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
-        ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
         refuse(
             *[
                 (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
                 for name in value
-                if name.startswith(ours)
+                if name.startswith(_OUR_VARIABLES)
             ]
         )
         return value
@@ -265,9 +282,9 @@ class Service(Strict):
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
         "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
     )
-    pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
-    pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
-    service_annotations: dict[str, str] = Field(
+    pod_labels: Marks = Field({}, description="a map of further labels of every pod, text to text")
+    pod_annotations: Marks = Field({}, description="a map of further annotations of every pod, text to text")
+    service_annotations: Marks = Field(
         {}, description="a map of further annotations of the Kubernetes Service, text to text"
     )
     pod: EnginePod | None = Field(None, description="a map of what your cluster asks of the pods")
@@ -276,6 +293,11 @@ class Service(Strict):
     def first_replicas(self) -> int:
         """How many replicas there are at first, and always where nothing scales them."""
         return self.autoscaling.minimum if self.autoscaling else self.replicas
+
+    @property
+    def most_replicas(self) -> int:
+        """How many replicas there may be, an update's surge aside."""
+        return self.autoscaling.maximum if self.autoscaling else self.replicas
 
     @field_validator("workload")
     @classmethod
@@ -377,8 +399,6 @@ class Service(Strict):
         if value == "RecreateGroupAfterStart" and lws and not addons.has("lws", lws, value):
             raise rule(value, f"LeaderWorkerSet {lws} does not know it", "write RecreateGroupOnPodRestart")
         return value
-
-    _not_ours = field_validator("pod_labels", "pod_annotations", "service_annotations")(owned_metadata)
 
     @field_validator("service_annotations")
     @classmethod

@@ -22,6 +22,7 @@ from config.types import (
     WholeGib,
     auto_schema,
     gibibytes,
+    pattern,
 )
 from planning import origins
 from planning.catalog import fact
@@ -56,7 +57,7 @@ def _have_owners(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-Repositories = Annotated[dict[str, str], AfterValidator(_have_owners)]
+Repositories = Annotated[dict[str, Annotated[str, pattern(r"[^\s/]+/[^\s/]+")]], AfterValidator(_have_owners)]
 
 
 class ClaimToMake(Strict):
@@ -128,7 +129,7 @@ class Bucket(Strict):
 class Sync(Strict):
     """How the bucket is filled, once."""
 
-    from_: str = Field(
+    from_: Annotated[str, pattern(f"{'|'.join(origins.HUBS)}|{origins.URL}")] = Field(
         alias="from", description="modelscope, huggingface, or the https URL of a mirror that speaks Hugging Face's API"
     )
     revision: str | None = Field(
@@ -195,7 +196,7 @@ class Download(Strict):
     """How each pod copies its weights before the engine starts."""
 
     threads: Positive = Field(16, description="the number of parallel downloads of a pod")
-    suffixes: tuple[str, ...] = Field(
+    suffixes: tuple[Annotated[str, pattern(origins.SUFFIX)], ...] = Field(
         ("json", "safetensors", "py"), strict=False, min_length=1, description="a list of the file endings to copy"
     )
     node_path: NodePath | None = Field(

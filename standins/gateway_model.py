@@ -88,7 +88,7 @@ def proxy_deployment(gateway: Thing, settings: Mapping[str, Any]) -> Thing:
     """The Deployment of a Gateway's proxy, as far as anybody here can tell the difference."""
     labels = proxy_labels(gateway)
     containers = [{"name": name, "image": f"envoyproxy/{name}"} for name in ("envoy", "shutdown-manager")]
-    deployment = {
+    return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": proxy_name(gateway), "namespace": NAMESPACE, "labels": labels},
@@ -98,7 +98,6 @@ def proxy_deployment(gateway: Thing, settings: Mapping[str, Any]) -> Thing:
             "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
         },
     }
-    return deployment
 
 
 def _merged(base: Thing, over: Mapping[str, Any]) -> Thing:

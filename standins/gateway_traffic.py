@@ -92,9 +92,10 @@ class Traffic:
             port = next((p["port"] for p in each.get("ports") or [] if p["name"] == ports.get(backend["port"])), None)
             for endpoint in each.get("endpoints") or []:
                 pod = (endpoint.get("targetRef") or {}).get("name")
-                if port and pod and (endpoint.get("conditions") or {}).get("ready"):
-                    if way := self._to_pod((namespace, pod), port, "/".join(place_of(route)), seconds):
-                        return way
+                if not (port and pod and (endpoint.get("conditions") or {}).get("ready")):
+                    continue
+                if way := self._to_pod((namespace, pod), port, "/".join(place_of(route)), seconds):
+                    return way
         return Refused(503, "no healthy upstream")
 
     def _to_pod(self, place: tuple[str, str], port: int, route: str, seconds: float | None) -> Way | None:

@@ -10,6 +10,7 @@ that is played as the older ones are.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -202,7 +203,7 @@ class Engine:
             text = f"max_tokens={wanted} cannot be greater than max_model_len=max_total_tokens={longest}."
             text += " Please request fewer output tokens."
             raise self._refusal(400, "BadRequestError", text, "max_tokens", wanted)
-        if given >= longest or wanted and given + wanted > longest:
+        if given >= longest or (wanted and given + wanted > longest):
             least = longest - (wanted or 0) + 1
             raise self._refusal(400, "BadRequestError", self._too_long(given, wanted or 0), "input_tokens", least)
         words = _ANSWER.format(model=name).split(" ")
@@ -310,7 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._json(error.status, self._error(error))
         if path in others:
             return self._json(405, {"detail": "Method Not Allowed"}, {"allow": other})
-        self._json(404, {"detail": "Not Found"})
+        return self._json(404, {"detail": "Not Found"})
 
     def _error(self, error: ApiError) -> dict[str, Any]:
         body = {"message": str(error), "type": error.kind, "param": error.parameter, "code": error.status}
@@ -502,10 +503,8 @@ class _Server(ThreadingHTTPServer):
     def cut(self) -> None:
         """Ends what clients still hold open: a pod that dies does not finish its sentence."""
         for connection in list(self._open):
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 class Simulator:

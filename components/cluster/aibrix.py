@@ -48,7 +48,7 @@ _READY = {
     "EnvoyPatchPolicy": 'jsonpath={.status.ancestors[*].conditions[?(@.type=="Programmed")].status}=True',
 }
 # What AIBrix's certificate rotator fills in (pkg/cert).
-_FILLED = {_SECRET: ["data"], **dict.fromkeys(_WEBHOOKS, ["webhooks[*].clientConfig.caBundle"])}
+_FILLED = {_SECRET: ["data"], **{kind: ["webhooks[*].clientConfig.caBundle"] for kind in _WEBHOOKS}}
 
 
 @dataclass(frozen=True, kw_only=True)

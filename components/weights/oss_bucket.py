@@ -39,9 +39,6 @@ def endpoint(region: str) -> str:
     return fact("oss", "endpoint", "internal").format(region=region)
 
 
-native_endpoint = endpoint
-
-
 def bucket_settings(bucket: str, abort_upload_days: int) -> dict[str, Any]:
     """The bucket's arguments. The access control list is a resource of its own."""
     return {
@@ -77,7 +74,13 @@ def access_policy(bucket: str, prefix: str, *, write: bool) -> str:
 
 
 def create(
-    parent: pulumi.Resource, name: str, bucket: str, abort_upload_days: int, *, keep: bool
+    parent: pulumi.Resource,
+    name: str,
+    bucket: str,
+    abort_upload_days: int,
+    *,
+    keep: bool,
+    hooks: pulumi.ResourceHookBinding | None,
 ) -> tuple[pulumi.Resource, pulumi.Output[str]]:
     """The bucket, and its name once it is closed to the public."""
     made = pulumi.CustomResource(
@@ -85,7 +88,7 @@ def create(
         name,
         bucket_settings(bucket, abort_upload_days),
         # Both have resources of their own; the bucket would put back what those have set.
-        pulumi.ResourceOptions(parent=parent, protect=keep, ignore_changes=["acl", "policy"]),
+        pulumi.ResourceOptions(parent=parent, protect=keep, ignore_changes=["acl", "policy"], hooks=hooks),
     )
     named = pulumi.get(made, "bucket")
     # A bucket that stays must stay closed.
@@ -93,13 +96,13 @@ def create(
         PUBLIC_ACCESS_BLOCK,
         name,
         {"bucket": named, "blockPublicAccess": True},
-        pulumi.ResourceOptions(parent=parent, retain_on_delete=keep),
+        pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, hooks=hooks),
     )
     acl = pulumi.CustomResource(
         BUCKET_ACL,
         name,
         {"bucket": named, "acl": "private"},
-        pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, depends_on=[block]),
+        pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, depends_on=[block], hooks=hooks),
     )
     return made, pulumi.get(acl, "bucket")
 

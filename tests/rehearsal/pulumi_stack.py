@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import functools
+import itertools
 import json
 import os
 import secrets
@@ -29,7 +30,7 @@ from local.control_plane import ControlPlane
 from local.paths import ROOT
 
 API_KEY = "sk-canary-1f6b0e9d"
-PARTS = ("__main__.py", "Pulumi.yaml", "stacks", "components", "planning", "ops", ".venv")
+PARTS = ("__main__.py", "Pulumi.yaml", "planning", "config", "components", "watch", "stacks", "ops", ".venv")
 """What of the project a program consists of."""
 _NAME = "first-of-all"
 LWS = ("leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets")
@@ -328,9 +329,7 @@ class Stack:
     def in_order(self, *names: str) -> bool:
         """Whether each of these steps of the last run was done before the next one began."""
         steps = [self.steps()[name] for name in names]
-        return all(
-            first.done is not None and first.done < then.begun for first, then in zip(steps, steps[1:], strict=False)
-        )
+        return all(first.done is not None and first.done < then.begun for first, then in itertools.pairwise(steps))
 
     def look_around(self) -> None:
         """Take down what everybody may read in cluster and logs, and which keys the cloud has made."""

@@ -11,7 +11,7 @@ from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import Cluster, Stack
 
-BUCKET = "modelserve-llm-weights"
+BUCKET = "modelserve-vke-weights"
 SYNC = "Job/deepseek-r1-sync"
 FLEET, ROUTE, SCALER = f"RayClusterFleet/{NAME}", f"HTTPRoute/{NAME}-route", f"PodAutoscaler/{NAME}-autoscaler"
 GATEWAY, CLASS = "Gateway/aibrix-gateway-aibrix-eg", "GatewayClass/aibrix-gatewayclass-aibrix-eg"

@@ -7,20 +7,22 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.weights import oss_bucket, tos_bucket
-from config.stack import SECRETS, StackConfig, parse
-from ops.schema import schema
+from config.json_schema import schema
+from config.secrets import SECRETS
+from config.stack import StackConfig, parse
 from planning.problems import Refused
 from stacks.program import build
 from stacks.service_plans import plan_services
 from tests.support import volcengine, ways
 from tests.support.program import run_program
 from tests.support.recorder import Recorder
-from tests.support.stack_files import StackFile
+from tests.support.stack_files import StackFile, whole_file
 from tests.support.volcengine import GATEWAY, GATEWAY_TYPE, SERVICE
 from watch.cache_state import CacheLook
 
@@ -68,6 +70,7 @@ def _fields(node: dict[str, Any], whole: dict[str, Any], path: Path = ()) -> Ite
 
 
 _WHOLE = schema()
+_EDITOR = jsonschema.Draft202012Validator(_WHOLE)
 FIELDS = [(path, named) for path, named in _fields(_WHOLE["properties"]["config"], _WHOLE) if path[0] not in SECRETS]
 
 
@@ -84,8 +87,8 @@ def mutated(file: dict[str, Any], changes: list[tuple[Path, Any]]) -> dict[str, 
     for path, value in changes:
         place = made
         *way, last = (*path,)
-        for key in way:
-            key = next(iter(place), "a") if key == "*" else key
+        for step in way:
+            key = next(iter(place), "a") if step == "*" else step
             if not isinstance(place.get(key), dict):
                 place[key] = {}
             place = place[key]
@@ -112,12 +115,13 @@ def accepted(raw: dict[str, Any], secrets: tuple[str, ...]) -> StackConfig | Non
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.sampled_from(sorted(ways.WAYS)), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
-def test_every_service_of_a_file_that_is_accepted_is_rendered(monkeypatch, way, changes, keys):
+def test_every_service_of_a_file_that_is_accepted_is_rendered_and_editors_accept_it(monkeypatch, way, changes, keys):
     secrets = ways.secrets(way) if keys else ()
     raw = mutated(ways.WAYS[way], changes)
     config = accepted(raw, secrets)
     if config is None:
         return
+    assert [error.message for error in _EDITOR.iter_errors(whole_file(raw, secrets))] == []
     monkeypatch.setattr(CacheLook, "_read", lambda *_: None)
     engine = Recorder(preview=True)
     engine.found |= {GATEWAY_TYPE: GATEWAY, RELEASE: {"status": {}}, oss_bucket.BUCKET: {}, tos_bucket.BUCKET: {}}
@@ -173,7 +177,7 @@ def test_a_rule_of_a_component_is_one_of_the_stack_file_too(file, values, said):
 
 def test_one_node_alone_mounts_a_claim_of_one_node(monkeypatch):
     single = {"storageClass": "n", "size": "1Ti", "accessMode": "ReadWriteOnce"}
-    raw = volcengine.FILE.changed(**{"weights": _CLAIM | {"create": single, "sync": _SYNC}})
+    raw = volcengine.FILE.changed(weights=_CLAIM | {"create": single, "sync": _SYNC})
     raw["services"] = {"one": copy.deepcopy(raw["services"][volcengine.MODEL])}
     raw["services"]["one"] |= {"layout": {"nodes": 1, "tensor": 8, "pipeline": 1}, "model": "Qwen3-32B"}
     assert accepted(raw, ())

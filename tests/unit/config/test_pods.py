@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from config.abilities import CLOUDS
-from ops.schema import schema
+from config.json_schema import schema
 from planning import pods
 from tests.support import schemas, volcengine
 from tests.support.program import run_program

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -133,7 +134,7 @@ def test_a_models_default_strategy_is_on_its_pods_where_the_release_reads_it_the
 
 def test_the_paths_of_a_release_are_those_before_it_and_more():
     known = [set(aibrix_features.route_paths(version)) for version in ("0.2.1", "0.5.0", "0.6.0", "0.7.0")]
-    assert all(older < newer for older, newer in zip(known, known[1:], strict=False))
+    assert all(older < newer for older, newer in itertools.pairwise(known))
     assert known[0] == {"/v1/completions", "/v1/chat/completions"}
 
 
@@ -205,7 +206,7 @@ def test_a_fleet_can_be_scaled_and_nothing_else():
 @pytest.mark.parametrize(("version", "first"), [("0.2.1", "KPA"), ("0.4.1", "KPA"), ("0.5.0", "APA"), ("0.7.0", "APA")])
 def test_the_first_strategy_of_a_release_acts_on_a_fraction_and_has_a_cooldown(version, first):
     assert aibrix_features.scalers(version)[0] == first
-    assert aibrix_features.scaler_annotation(version, first, "cooldown")
+    assert aibrix_features.cooldown_annotation(version, first)
 
 
 def test_a_person_is_told_where_the_cooldown_does_not_hold_and_a_burst_is_dear():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -289,7 +290,7 @@ def test_objects_come_in_the_order_in_which_they_need_each_other_and_go_in_the_o
         "clienttrafficpolicy-aibrix-client-connection-buffersize",
         "envoypatchpolicy-aibrix-epp",
     )
-    for earlier, later in zip(chain, chain[1:], strict=False):
+    for earlier, later in itertools.pairwise(chain):
         assert after(recorder, later, earlier), (later, earlier)
     assert after(recorder, "aibrix-mutating-webhook-configuration", "deployment-aibrix-controller-manager")
 
