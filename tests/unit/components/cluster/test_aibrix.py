@@ -190,6 +190,13 @@ def test_a_request_may_last_as_long_as_asked_for_on_every_way_through_the_gatewa
 
 
 @pytest.mark.parametrize("args", [OLD, NEW], ids=["old", "new"])
+def test_no_client_says_which_address_the_gateway_sends_its_request_to(args: AibrixArgs):
+    spec = one(args, "ClientTrafficPolicy")["spec"]
+    assert spec["headers"] == {"earlyRequestHeaders": {"remove": ["target-pod"]}}
+    assert [target["name"] for target in spec["targetRefs"]] == [one(args, "Gateway")["metadata"]["name"]]
+
+
+@pytest.mark.parametrize("args", [OLD, NEW], ids=["old", "new"])
 def test_the_plugin_has_a_minute_for_each_message(args: AibrixArgs):
     assert one(args, "EnvoyExtensionPolicy")["spec"]["extProc"][0]["messageTimeout"] == "60s"
 
