@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic.alias_generators import to_camel
 
-from config.errors import rule
+from config.abilities import CLOUDS
+from config.errors import refuse, rule
 from config.strict import Judging, Strict
-from config.types import AddonRelease, InSchema, Namespace, Positive, Region, pattern
+from config.types import AddonRelease, InSchema, Namespace, Positive, Region, Registry, pattern
 from planning import addons, aibrix_features
 from planning.catalog import fact
 
@@ -187,6 +189,17 @@ class AddonChoice(Strict):
     namespace: Namespace | None = Field(None, description="the namespace of the release")
     values: dict[str, Any] = Field({}, description="a map of further values of the chart")
 
+    @field_validator("chart_version", "chart", "repo", "namespace", "values")
+    @classmethod
+    def _something_is_installed(cls, value: Any, info: ValidationInfo) -> Any:
+        install = info.data.get("install")
+        # Which release is adopted, its namespace says, and which version is expected of it, its chart's.
+        says = info.field_name in ("namespace", "chart_version") if install == "adopt" else install is not False
+        if value is not None and not says:
+            shown = "" if isinstance(value, dict) else value
+            raise rule(shown, "what is there already is left as it is", "leave it out, or write install: true")
+        return value
+
     @field_validator("repo")
     @classmethod
     def _helm_finds_the_chart(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -217,7 +230,9 @@ class AibrixChoice(Strict):
         validate_default=True,
         description="AIBrix's release, in quotes: the one to install, or the one that is there",
     )
-    registry: str | None = Field(None, min_length=1, description="the registry that all its images are pulled from")
+    registry: Registry | None = Field(
+        None, description="the registry that its images are pulled from, where it is not the stack's"
+    )
     images: dict[str, str] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
     manifests: Manifests = Field(Manifests.model_construct(), description="a map with core, crds and dependency")
     kuberay: Literal["aibrix", "none"] = Field(
@@ -237,6 +252,14 @@ class AibrixChoice(Strict):
         if problem := aibrix_features.version_problem(version):
             raise rule(version, *problem)
         return version
+
+    @field_validator("images", "manifests", "kuberay", "address", "gateway_chart")
+    @classmethod
+    def _it_is_installed(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("install") is False:
+            shown = value if isinstance(value, str) else ""
+            raise rule(shown, "an AIBrix that is there is left as it is", "leave it out, or write install: true")
+        return value
 
     @field_validator("gateway_chart")
     @classmethod
@@ -269,12 +292,34 @@ class Addons(Strict):
     fluid: AddonChoice | None = Field(None, description="a map for Fluid (ack-fluid on ACS)")
     aibrix: AibrixChoice | None = Field(None, description="a map for AIBrix")
 
+    @field_validator("lws", "fluid", "aibrix")
+    @classmethod
+    def _the_cloud_has_it(cls, value: Any, info: ValidationInfo) -> Any:
+        cloud, name = surroundings(info).cloud, str(info.field_name)
+        can = CLOUDS.get(cloud or "")
+        if value is None or can is None or name in can.installs:
+            return value
+        if name != "lws":
+            raise rule("", f"nothing on {cloud} uses it", "leave it out")
+        # It is there, and its release decides what a group can do.
+        told = {key: getattr(value, key) for key in value.model_fields_set - {"version"} if getattr(value, key)}
+        refuse(
+            *[
+                (f".{to_camel(key)}", given, f"a stack on {cloud} installs nothing", "leave it out, or install: false")
+                for key, given in sorted(told.items())
+            ]
+        )
+        return value
+
     @field_validator("charts")
     @classmethod
-    def _is_a_place(cls, value: str | None) -> str | None:
+    def _is_a_place(cls, value: str | None, info: ValidationInfo) -> str | None:
         instead = "write a folder, an oci:// URL or an https:// repository"
         if value is None:
             return value
+        cloud = surroundings(info).cloud
+        if cloud in CLOUDS and not CLOUDS[cloud].installs:
+            raise rule(value, f"a stack on {cloud} installs nothing", "leave it out")
         if not value.strip() or value != value.strip() or any(each.isspace() for each in value):
             raise rule(value, "has blanks in it, or nothing else", instead)
         if value.startswith("~"):
@@ -308,3 +353,13 @@ class Monitoring(Strict):
     dashboard_labels: dict[str, str] = Field(
         {"grafana_dashboard": "1"}, description="a map of labels by which Grafana finds dashboards"
     )
+
+    @field_validator("*")
+    @classmethod
+    def _is_enabled(cls, value: Any, info: ValidationInfo) -> Any:
+        shown, name = ("" if isinstance(value, dict) else value), str(info.field_name)
+        if name != "enabled" and info.data.get("enabled") is False:
+            raise rule(shown, "there is no monitoring", "write enabled: true, or leave it out")
+        if name.startswith("dashboard_") and info.data.get("dashboard") is False:
+            raise rule(shown, "there is no dashboard", "write dashboard: true, or leave it out")
+        return value

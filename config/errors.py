@@ -114,9 +114,9 @@ def of_field(
     value = detail["input"]
     if detail["type"] == "refused":
         for below, wrong, why, instead, *named in detail["ctx"]["found"]:
-            part: tuple[object, ...] = (below[1:],) if below.startswith(".") else ()
-            part = (int(below[1:-1]),) if below.startswith("[") else part
-            yield Refusal((*path, *part), wrong, why, instead, tuple(each for each in named if each is not None))
+            yield Refusal(
+                (*path, *_parts(below)), wrong, why, instead, tuple(each for each in named if each is not None)
+            )
     elif detail["type"] == "missing":
         yield Refusal(path, "", "is missing", f"write {_described(field)}")
     elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -138,6 +138,13 @@ def of_field(
     else:
         why = "is not one of the known values" if union else _reason(detail)
         yield Refusal(path, value, why, f"write {_described(field)}", tuple(_words(field.annotation)) if field else ())
+
+
+def _parts(below: str) -> tuple[object, ...]:
+    """A path inside a field, `.key` or `[index]` and what follows it: a key may have dots of its own."""
+    if index := re.match(r"\[(\d+)\]", below):
+        return (int(index[1]), *_parts(below[index.end() :]))
+    return (below[1:],) if below else ()
 
 
 def without_inner_keys(given: Any, key: str, rest: Iterable[object]) -> Iterator[object]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
+from config.abilities import CLOUDS
 from config.clouds import surroundings
 from config.errors import rule
 from config.strict import Strict
@@ -16,6 +17,14 @@ from planning import aibrix_features
 from planning.catalog import fact
 
 _LONGEST_REQUEST = fact("aibrix", "gateway", "requestSecondsMax")
+
+
+def balancer_annotations(cloud: str | None) -> set[str]:
+    """Annotations by which the program says what a load balancer of that cloud is to be."""
+    if cloud not in CLOUDS or len(CLOUDS[cloud].exposes) == 1:
+        return set()
+    known = fact("clouds", cloud, "loadBalancer")
+    return {known["allowListId"], *(key for name in ("private", "public", "allowList") for key in known[name])}
 
 
 class Exposure(Strict):
@@ -31,7 +40,8 @@ class Exposure(Strict):
     @field_validator("to")
     @classmethod
     def _asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
-        if value != "cluster" and surroundings(info).cloud == "local":
+        can = CLOUDS.get(surroundings(info).cloud or "")
+        if can and value not in can.exposes:
             raise rule(value, "the rehearsal has no load balancer of a cloud", "write cluster")
         if value != "cluster" and "apiKey" not in surroundings(info).secrets:
             raise rule(
@@ -44,6 +54,9 @@ class Exposure(Strict):
     @field_validator("allow_list")
     @classmethod
     def _public_is_for_some(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("to") == "cluster":
+            why = "pods of the cluster alone reach the service, by no load balancer"
+            raise rule(value, why, "leave it out, or write to: private or public")
         if value is None and info.data.get("to") == "public":
             raise rule(
                 "",
@@ -67,11 +80,7 @@ class Routing(Strict):
     @classmethod
     def _the_release_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
         version = surroundings(info).aibrix
-        if value is None:
-            return value
-        if surroundings(info).above.get("gateway") == "none":
-            raise rule(value, "nothing routes this service's requests but its Kubernetes Service", "leave it out")
-        if version is None:
+        if value is None or version is None or surroundings(info).above.get("gateway") == "none":
             return value
         if problem := aibrix_features.strategy_problem(version, value):
             raise rule(value, *problem)

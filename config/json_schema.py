@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from config.abilities import CLOUDS
 from config.errors import NAMESPACE
+from config.pods import KUBERNETES, json_schemas
 from config.secrets import PAIRS, SECRETS
 from config.stack import PLACEHOLDER, StackConfig
 from config.stack_file import FILE_KEYS
-from config.weights import FOREIGN, READS, SOURCES, STORES
+from config.weights import FOREIGN
 from planning import fleet
 from planning.catalog import fact
 from planning.names import API_KEY
@@ -28,13 +30,15 @@ _SECRET: Schema = {
 }
 _NULL: Schema = {"type": "null"}
 _IN_CONFIG = "#/properties/config/properties/"
+_KUBERNETES = "kubernetes."
 _FOREIGN = f"^(?!{NAMESPACE}:)[^:]+:"
 
 
 def schema() -> Schema:
     """The schema of a whole stack file: our keys typed, secrets encrypted, other namespaces left to their owners."""
-    ours = StackConfig.model_json_schema()
+    ours = _with_references(StackConfig.model_json_schema())
     definitions = ours.pop("$defs")
+    definitions |= {f"{_KUBERNETES}{name}": _with_references(each) for name, each in json_schemas().items()}
     for name, rules in _rules_of_parts().items():
         definitions[name]["allOf"] = rules
     definitions["Filled"] = {
@@ -67,6 +71,15 @@ def schema() -> Schema:
         "additionalProperties": False,
         "$defs": definitions,
     }
+
+
+def _with_references(value: Any) -> Any:
+    """With a reference wherever one of Kubernetes' types is named."""
+    if isinstance(value, dict):
+        if name := value.get(KUBERNETES):
+            return {"$ref": f"#/$defs/{_KUBERNETES}{name}"}
+        return {key: _with_references(below) for key, below in value.items()}
+    return [_with_references(below) for below in value] if isinstance(value, list) else value
 
 
 def _full(key: str) -> str:
@@ -122,7 +135,10 @@ def _rules_of_parts() -> dict[str, list[Schema]]:
         "PvcWeights": [_if(_has(create=given), _has(sync=given))],
         "NvmeWeights": [_if(_has(sync=given), _has(bucket=given))],
         "Prices": [_if({"anyOf": list(prices)}, _has(asOf=given, currency=given))],
-        "Exposure": [_if(_has(to="public"), _has(allowList={"type": "string"}))],
+        "Exposure": [
+            _if(_has(to="public"), _has(allowList={"type": "string"})),
+            _if(_has(to="cluster"), _at("allowList", value=_NULL)),
+        ],
         "Rollout": [_unless(_has(strategy="RollingUpdate"), _at("maxSurge", value={"const": 0}))],
         "Service": [
             _if(_has(startupPolicy="LeaderReady"), _has(readinessProbe=False)),
@@ -161,37 +177,48 @@ def _joined() -> Iterator[Schema]:
             yield _if(_there(one), _there(other))
     cached = {"source": {"const": "bucket"}, "read": {"not": {"const": "stream"}}}
     yield _if(_has(**{cache: _has(engine="fluid")}), _at(weights, value={"properties": cached}))
-    for kind in SOURCES:
+    for kind in CLOUDS:
         yield _if(_has(**{cloud: _has(kind=kind)}), _all(*_of_cloud(kind)))
 
 
 def _of_cloud(kind: str) -> Iterator[Schema]:
     """What a cloud has, and what it has not."""
     services, weights, cloud = map(_full, ("services", "weights", "cloud"))
-    yield _at(weights, "source", value={"enum": list(SOURCES[kind])})
-    if kind in READS:
-        yield _at(weights, "read", value={"enum": [*READS[kind], "auto", None]})
-        stores = [STORES[kind], *(FOREIGN if kind == "volcengine" else ()), None]
-        yield _at(weights, "bucket", "store", value={"enum": stores})
-    if kind != "volcengine":
+    can = CLOUDS[kind]
+    yield _at(weights, "source", value={"enum": list(can.sources)})
+    if can.reads:
+        yield _at(weights, "read", value={"enum": [*can.reads, "auto", None]})
+        yield _at(weights, "bucket", "store", value={"enum": [*can.stores, None]})
+    yield _at(services, "*", "workload", value={"enum": [*can.workloads, "auto", None]})
+    yield _at(services, "*", "gateway", value={"enum": [*can.gateways, "auto", None]})
+    yield _at(services, "*", "expose", "to", value={"enum": list(can.exposes)})
+    yield _at(_full("cache"), "engine", value={"enum": list(can.caches)})
+    yield _at(services, "*", value=_if(_has(gateway="none"), _at("routing", value=_NULL)))
+    if "pvc" not in can.filled:
         yield _if(_has(**{weights: _has(source="pvc")}), _at(weights, "sync", value=_NULL))
-        yield _at(services, "*", "workload", value={"enum": ["lws", "auto", None]})
-        yield _at(services, "*", "gateway", value={"enum": ["none", "auto", None]})
-        yield _at(services, "*", "routing", "strategy", value=_NULL)
+    if "pvc" not in can.made:
+        yield _at(weights, "create", value=_NULL)
+    if "download" not in can.reads:
+        yield _at(weights, "download", value=_NULL)
+    if not can.autoscales:
+        yield _at(services, "*", "autoscaling", value=_NULL)
+    if can.gateways == ("none",):
+        yield _at(services, "*", "routing", value=_NULL)
+    for name in ("fluid", "aibrix"):
+        if name not in can.installs:
+            yield _at(_full("addons"), name, value=_NULL)
+    if "fleet" not in can.workloads:
+        yield _at(services, "*", "rollout", value=_NULL)
     else:
-        yield _at(services, "*", value=_if(_has(gateway="none"), _at("routing", "strategy", value=_NULL)))
         yield _at(services, value={"patternProperties": {f"^.{{{fleet.name_limit() + 1},}}$": _has(workload="lws")}})
         yield _at(services, "*", value=_unless(_has(workload="lws"), _at("port", value=_none_of(fleet.ray_ports()))))
-    if kind != "acs":
-        yield _at(_full("cache"), "engine", value={"const": "none"})
     if kind == "local":
-        yield _at(services, "*", "expose", "to", value={"const": "cluster"})
         yield _at(services, "*", "layout", "gpusPerNode", value={"enum": fact("clouds", "local", "gpusPerPod")})
     yield _at(services, "*", "port", value=_none_of(fact("clouds", kind, "reservedPorts")))
     # The stack file may know more than the catalog.
     alone = [*_of_acs()] if kind == "acs" else [*_of_volcengine()] if kind == "volcengine" else []
-    if kind in STORES:
-        alone.append(_at(cloud, "region", value={"enum": fact(STORES[kind], "regions", "known")}))
+    if can.stores:
+        alone.append(_at(cloud, "region", value={"enum": fact(can.stores[0], "regions", "known")}))
     if alone:
         yield _unless(_there("catalog"), _all(*alone))
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import surroundings
 from config.errors import plain, refuse, rule
-from config.exposure import Autoscaling, Exposure, Rollout, Routing
+from config.exposure import Autoscaling, Exposure, Rollout, Routing, balancer_annotations
+from config.pods import EnginePod, Marks
 from config.strict import Strict
 from config.types import (
     AUTO,
@@ -29,8 +31,6 @@ from planning import addons, aibrix_features, flags, fleet
 from planning.catalog import fact
 from planning.problems import Unjudged
 
-# Labels by which a cloud places and bills pods; keys of the cloud section say them.
-_CLOUD_LABELS = ("alibabacloud.com/", "k8s.volcengine.com/", "vke.volcengine.com/", "model.aibrix.ai/", "ray.io/")
 _GPUS_DEFAULT = 8
 # Arguments that the program derives from other keys, and which key that is.
 _OWNED_FLAGS = {
@@ -61,8 +61,6 @@ _OWNED_FLAGS = {
 _flags = re.sub(r"(?<=\w)-", "[-_]", "|".join(_OWNED_FLAGS))
 _Argument = Annotated[str, InSchema({"not": {"pattern": f"^({_flags})([=.].*)?$"}})]
 _OUR_VARIABLES = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
-_OWNERS = ("leaderworkerset.sigs.k8s.io/", "pulumi.com/", "modelserve.dev/", "app.kubernetes.io/", *_CLOUD_LABELS)
-_Labels = Annotated[dict[str, str], no_such_names("|".join(_OWNERS).replace(".", "[.]"))]
 
 
 class _OfVllm(Strict):
@@ -317,8 +315,12 @@ class Service(_OfVllm):
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
         "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
     )
-    pod_labels: _Labels = Field({}, description="a map of further labels of every pod, text to text")
-    pod_annotations: _Labels = Field({}, description="a map of further annotations of every pod, text to text")
+    pod_labels: Marks = Field({}, description="a map of further labels of every pod, text to text")
+    pod_annotations: Marks = Field({}, description="a map of further annotations of every pod, text to text")
+    service_annotations: Marks = Field(
+        {}, description="a map of further annotations of the Kubernetes Service, text to text"
+    )
+    pod: EnginePod | None = Field(None, description="a map of what your cluster asks of the pods")
 
     @property
     def first_replicas(self) -> int:
@@ -334,8 +336,9 @@ class Service(_OfVllm):
     @classmethod
     def _the_cloud_runs_it(cls, value: str | None, info: ValidationInfo) -> str:
         cloud = surroundings(info).cloud
-        usual = "fleet" if cloud == "volcengine" else "lws"
-        if value == "fleet" and cloud in ("acs", "local"):
+        can = CLOUDS.get(cloud or "")
+        usual = can.workloads[0] if can else "lws"
+        if can and value and value not in can.workloads:
             raise rule(value, f"AIBrix, which runs fleets, is not installed on {cloud}", "write lws")
         if (value or usual) == "fleet" and _launcher(info) == "native":
             raise rule(value or "auto", "a fleet is a Ray cluster", "write lws, or engine.launcher: ray")
@@ -345,14 +348,33 @@ class Service(_OfVllm):
     @classmethod
     def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str:
         workload, around = info.data.get("workload"), surroundings(info)
-        if value == "aibrix" and around.cloud in ("acs", "local"):
+        can = CLOUDS.get(around.cloud or "")
+        if can and value and value not in can.gateways:
             raise rule(value, f"AIBrix is not installed on {around.cloud}", "write none")
         problem = aibrix_features.lws_problem(around.aibrix) if around.aibrix and workload == "lws" else None
         if value == "aibrix" and problem:
             raise rule(value, *problem)
         if value is None and workload is None:
             raise Unjudged
-        return value or ("aibrix" if workload == "fleet" and around.cloud == "volcengine" else "none")
+        return value or ("aibrix" if workload == "fleet" and can and "aibrix" in can.gateways else "none")
+
+    @field_validator("routing")
+    @classmethod
+    def _a_gateway_routes(cls, value: Routing, info: ValidationInfo) -> Routing:
+        if info.data.get("gateway") == "none":
+            can = CLOUDS.get(surroundings(info).cloud or "")
+            instead = "leave it out" + (", or write gateway: aibrix" if can and "aibrix" in can.gateways else "")
+            raise rule("", "nothing routes this service's requests but its Kubernetes Service", instead)
+        return value
+
+    @field_validator("rollout", "startup_policy", "restart_policy")
+    @classmethod
+    def _the_workload_has_it(cls, value: Any, info: ValidationInfo) -> Any:
+        workload = info.data.get("workload")
+        if workload and info.field_name not in WORKLOADS[workload]:
+            called = "a LeaderWorkerSet" if workload == "lws" else "a fleet"
+            raise rule("" if isinstance(value, Rollout) else value, f"{called} has no such thing", "leave it out")
+        return value
 
     @field_validator("autoscaling")
     @classmethod
@@ -360,6 +382,11 @@ class Service(_OfVllm):
         around, engine = surroundings(info), info.data.get("engine")
         if value is None:
             return None
+        can = CLOUDS.get(around.cloud or "")
+        if can and not can.autoscales:
+            raise rule(
+                "", f"nothing on {around.cloud} changes the number of replicas", "leave it out: replicas says how many"
+            )
         kind = {"fleet": "RayClusterFleet", "lws": "LeaderWorkerSet"}.get(info.data.get("workload") or "")
         if around.aibrix and kind and (problem := aibrix_features.target_problem(around.aibrix, kind)):
             raise rule("", *problem)
@@ -414,14 +441,15 @@ class Service(_OfVllm):
             raise rule(value, f"LeaderWorkerSet {lws} does not know it", "write RecreateGroupOnPodRestart")
         return value
 
-    @field_validator("pod_labels", "pod_annotations")
+    @field_validator("service_annotations")
     @classmethod
-    def _owned_by_us(cls, value: dict[str, str]) -> dict[str, str]:
+    def _no_load_balancer_of_ours(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        ours = balancer_annotations(surroundings(info).cloud)
         refuse(
-            *[
-                (f".{key}", given, "is set by the program or its controllers", "leave it out")
+            *(
+                (f".{key}", given, "is set by the program from expose", "write expose")
                 for key, given in value.items()
-                if key.startswith(_OWNERS)
-            ]
+                if key in ours
+            )
         )
         return value

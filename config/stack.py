@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError
 
 from config import secrets as secret_keys
+from config.abilities import CLOUDS
 from config.clouds import (
     AcsCloud,
     AddonChoice,
@@ -28,10 +29,10 @@ from config.clouds import (
 )
 from config.errors import ConfigError, join, shown, unknown_key
 from config.facts import Catalog, GpuPods
-from config.secrets import SECRETS
+from config.secrets import PAIRS, SECRETS
 from config.services import Service
 from config.strict import Strict, refusals
-from config.types import Day, InSchema, is_release
+from config.types import Day, InSchema, Registry, is_release
 from config.weights import (
     FOREIGN,
     Bucket,
@@ -52,6 +53,13 @@ from planning.problems import PlanError, Problem, Unjudged, printable
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# When an add-on is of use.
+_USES = {
+    "lws": "no service is a LeaderWorkerSet",
+    "fluid": "cache.engine is none",
+    "aibrix": "no service is a fleet or behind its gateway",
+}
+
 DNS_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 PLACEHOLDER = r"<[^<>]+>"
 
@@ -90,6 +98,9 @@ class StackConfig(Strict):
     weights: Weights = Field(description="a map with source")
     cache: Cache = Field(Cache.model_construct(), description="a map with engine")
     addons: Addons = Field(Addons.model_construct(), description="a map with lws, fluid and aibrix")
+    registry: Registry | None = Field(
+        None, description="the registry that all images are pulled from whose names say no other"
+    )
     services: Annotated[dict[str, Service], _Names] = Field(
         min_length=1, description="a map of services: name to model, engine, layout"
     )
@@ -146,10 +157,12 @@ def judge(
     given = {key: value for key, value in raw.items() if key in SECTIONS}
     config = StackConfig.model_validate(given, context=_surroundings(raw, present))
     found += [problem for problem in refusals(config) if problem.key not in said]
-    # A rule that reads what is refused already has nothing to say.
-    for each in _joined(config):
+    # A rule that reads what is refused already has nothing to say, nor has any of a key that is refused, or below which
+    # something is.
+    spoilt = {problem.key for problem in found}
+    for each in (*_joined(config), _unused_secrets(config, present, spoilt)):
         with contextlib.suppress(Unjudged):
-            found += each
+            found += [problem for problem in each if not any(f"{key}.".startswith(f"{problem.key}.") for key in spoilt)]
     return config, found
 
 
@@ -176,8 +189,10 @@ def keeps_weights(config: StackConfig) -> bool:
 def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     """Rules that join sections, each on its own: what one cannot judge keeps no other from being judged."""
     yield from (rule(config) for rule in (_fills, _single_node, _same_objects, _enough_nodes, _aibrix))
+    yield from (rule(config) for rule in (_unused_registry, _unused_prometheus, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
-    of_service = (_fluid_name, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges)
+    yield from (_unused_addon(config, name) for name in _USES)
+    of_service = (_fluid_name, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure)
     for name in _services(config):
         yield from (rule(config, name) for rule in of_service)
 
@@ -309,6 +324,84 @@ def _most_nodes(service: Service) -> tuple[int, int]:
     return nodes * service.most_replicas, nodes * service.rollout.max_surge
 
 
+def _unused_addon(config: StackConfig, name: str) -> Iterator[Problem]:
+    choice: AddonChoice | AibrixChoice | None = getattr(config.addons, name)
+    idle = choice is not None and choice.install is False and name in CLOUDS[config.cloud.kind].installs
+    if idle and not _needs(config, name):
+        yield Problem(f"addons.{name}", "", f"nothing of this stack uses it: {_USES[name]}", "leave it out")
+
+
+def _unused_registry(config: StackConfig) -> Iterator[Problem]:
+    registry = config.addons.aibrix and config.addons.aibrix.registry
+    if registry and not installs_aibrix(config) and getattr(config.weights, "read", None) != "download":
+        why = "no image of AIBrix's is pulled by this stack"
+        yield Problem("addons.aibrix.registry", registry, why, "leave it out")
+
+
+def _unused_prometheus(config: StackConfig) -> Iterator[Problem]:
+    namespace = config.monitoring.prometheus_namespace
+    if namespace and not behind_gateway(config):
+        why = "who reaches an engine that is behind no gateway is not restricted"
+        yield Problem("monitoring.prometheusNamespace", namespace, why, "leave it out")
+
+
+def _unused_price(config: StackConfig) -> Iterator[Problem]:
+    price = config.prices.per_cache_worker_hour
+    if price is not None and config.cache.engine == "none":
+        yield Problem("prices.perCacheWorkerHour", f"{price:g}", "this stack has no cache workers", "leave it out")
+
+
+def _secure(config: StackConfig, name: str) -> Iterator[Problem]:
+    """What a service asks of its pods' security that would keep these from starting."""
+    weights, cloud, pod = config.weights, config.cloud, config.services[name].pod
+    disk = isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.download.node_path)
+    needed = fact("clouds", "volcengine", "rdma")["capabilities"]
+    pinned = needed if isinstance(cloud, VolcengineCloud) and cloud.rdma else []
+    if pod and disk and (pod.security_context or {}).get("runAsNonRoot"):
+        path = f"services.{name}.pod.securityContext.runAsNonRoot"
+        why = "root looks at a node's disk, and fills it, in the same pod"
+        yield Problem(path, "true", why, "leave it out, or write runAsUser alone")
+    dropped = ((pod and pod.container_security_context) or {}).get("capabilities", {}).get("drop") or []
+    for each in dropped:
+        if each in pinned:
+            path = f"services.{name}.pod.containerSecurityContext.capabilities.drop"
+            yield Problem(path, each, "RDMA needs it", "leave it out")
+
+
+def _facts_of_others(config: StackConfig) -> Iterator[Problem]:
+    """Facts under a name that nothing of the stack has: misspelt, they would be missed in silence."""
+    cloud, known = config.cloud, config.catalog
+    series = [cloud.gpu_series] if isinstance(cloud, AcsCloud) else []
+    named: list[tuple[str, Collection[str], list[str]]] = [
+        ("models", known.models, sorted({service.model for service in config.services.values()})),
+        ("gpus", known.gpus, [cloud.gpu_name.partition(":")[0]]),
+        ("gpuPods", known.gpu_pods, series),
+    ]
+    for section, given, there in named:
+        instead = "leave it out" + (f", or write {' or '.join(there)}" if there else "")
+        for name in given:
+            if name.lower() not in [each.lower() for each in there]:
+                yield Problem(f"catalog.{section}.{name}", "", "nothing of this stack has that name", instead)
+
+
+def _unused_secrets(config: StackConfig, present: frozenset[str], spoilt: set[str]) -> Iterator[Problem]:
+    """Secrets that nothing of the stack reads. Of a pair with a mistake in it nothing is said."""
+    weights = config.weights
+    bucket = isinstance(weights, (BucketWeights, NvmeWeights)) and weights.bucket is not None
+    sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
+    read = {
+        "accessKey": (bucket, "no bucket is read"),
+        "syncAccessKey": (sync is not None and own_bucket(config) is not None, "no bucket is filled"),
+        "hubToken": (sync is not None or isinstance(weights, HuggingfaceWeights), "no hub is asked"),
+    }
+    read |= {"secretKey": read["accessKey"], "syncSecretKey": read["syncAccessKey"]}
+    mistaken = {key for pair in PAIRS if not spoilt.isdisjoint(pair) for key in pair} | set(spoilt)
+    for key in present - mistaken:
+        is_read, why = read.get(key, (True, ""))
+        if not is_read:
+            yield Problem(key, "", f"nothing reads this secret: {why}", f"run: pulumi config rm modelserve:{key}")
+
+
 def _aibrix(config: StackConfig) -> Iterator[Problem]:
     """A release that cannot be installed."""
     if installs_aibrix(config):
@@ -372,14 +465,36 @@ def aibrix_release(config: StackConfig) -> str:
     return aibrix_choice(config).version or fact("clouds", "volcengine", "aibrix")
 
 
+def aibrix_registry(config: StackConfig) -> str | None:
+    """The registry of AIBrix's images: its own, else the stack's."""
+    return aibrix_choice(config).registry or config.registry
+
+
 def uses_aibrix(config: StackConfig) -> bool:
     """Whether a service is a fleet, or behind AIBrix's gateway."""
     return any(service.workload == "fleet" or service.gateway == "aibrix" for service in config.services.values())
 
 
+def behind_gateway(config: StackConfig) -> bool:
+    """Whether a service is reached through AIBrix's gateway."""
+    return any(service.gateway == "aibrix" for service in config.services.values())
+
+
+def used_addons(config: StackConfig) -> list[str]:
+    """The add-ons that are part of the stack: those that it needs, and those that its file names."""
+    known = CLOUDS[config.cloud.kind].installs
+    return [name for name in known if _needs(config, name) or getattr(config.addons, name) is not None]
+
+
 def installs_aibrix(config: StackConfig) -> bool:
     """Whether the stack brings AIBrix along."""
-    return uses_aibrix(config) and aibrix_choice(config).install
+    return "aibrix" in used_addons(config) and aibrix_choice(config).install
+
+
+def _needs(config: StackConfig, addon: str) -> bool:
+    if addon == "lws":
+        return any(service.workload == "lws" for service in config.services.values())
+    return config.cache.engine == "fluid" if addon == "fluid" else uses_aibrix(config)
 
 
 def _lws_release(given: object, cloud: str) -> str:

@@ -196,6 +196,8 @@ def _followed(refusal: Refusal, given: Any, handler: ModelWrapValidatorHandler[A
             some = f"write {' or '.join(map(as_written, good))}" if 0 < len(good) < len(judged) else instead
             return replace(refusal, instead=some)
         last = next(again for again in judged.values() if again is not None)
+        if last.path != refusal.path:
+            break  # a rule of what is around it, which has a line of its own once this is right
         better, instead = last.better, last.instead
     return replace(refusal, instead=instead)
 

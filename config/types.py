@@ -50,6 +50,7 @@ _DNS_1123 = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _RELEASE = r"[0-9]+\.[0-9]+\.[0-9]+([.+-].*)?"
 _REGION = r"[a-z]{2}-[a-z]+(-[a-z]+)*(-[0-9]+)?"
 _ACL = r"acl-[a-z0-9]+"
+_FOLDER = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
 
 
 def gibibytes(quantity: str) -> float:
@@ -97,6 +98,24 @@ def _named(what: str, instead: str) -> AfterValidator:
         raise rule(value, f"is not {what} (DNS-1123: lower-case letters, digits, '-', at most 63)", instead)
 
     return AfterValidator(check)
+
+
+def _object_name(value: str) -> str:
+    if len(value) <= 253 and all(re.fullmatch(_DNS_1123, part) for part in value.split(".")):
+        return value
+    raise rule(value, "is no name of a Kubernetes object", "write lower-case letters, digits, '-' and '.'")
+
+
+def _registry(value: str) -> str:
+    host, *folders = value.split("/")
+    named = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?", host)
+    if (
+        named
+        and (set(host) & {".", ":"} or host == "localhost")
+        and all(re.fullmatch(_FOLDER, each) for each in folders)
+    ):
+        return value
+    raise rule(value, "is no registry", "write its host and folder, without https://, such as registry.example.com/llm")
 
 
 def _pinned_image(value: str) -> str:
@@ -211,6 +230,8 @@ Namespace = Annotated[
     str, _named("a namespace's name", "write the name of an existing namespace, such as default"), _name
 ]
 ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim"), _name]
+ObjectName = Annotated[str, AfterValidator(_object_name), pattern(rf"{_DNS_1123}([.]{_DNS_1123})*", maxLength=253)]
+Registry = Annotated[str, AfterValidator(_registry), pattern(r"[^\s/]+(/[^\s/]+)*")]
 PinnedImage = Annotated[
     str, AfterValidator(_pinned_image), pattern(r"[\s\S]*@sha256:[\s\S]*|[\s\S]+:(?!latest$)[^:/]+")
 ]

@@ -1,11 +1,13 @@
 """The stack file's sections on weights: where they come from, how they get there, and what caches them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from config.abilities import CLOUDS, Abilities
 from config.clouds import surroundings
 from config.errors import refuse, rule
+from config.pods import CachePod, SyncPod
 from config.strict import Strict
 from config.types import (
     AUTO,
@@ -29,20 +31,21 @@ from planning.catalog import fact
 _TEBI = 1024
 FOREIGN = ("s3", "gcs")
 """Stores of other clouds, whose buckets can be read."""
-# Which sources a cloud's builder can serve, and what its own buckets are called.
-SOURCES = {"local": ("pvc",), "acs": ("pvc", "bucket"), "volcengine": ("bucket", "huggingface", "nvme", "pvc")}
-STORES = {"acs": "oss", "volcengine": "tos"}
-READS = {"acs": ("volume", "stream"), "volcengine": ("download", "stream")}
+
+
+def _can(info: ValidationInfo) -> Abilities | None:
+    """What the file's cloud can do; None where it names no known one."""
+    return CLOUDS.get(surroundings(info).cloud or "")
 
 
 def _served_here(value: str, info: ValidationInfo) -> str:
     """A rule of every `source`."""
-    cloud = surroundings(info).cloud
-    if cloud and value not in SOURCES[cloud]:
+    can, cloud = _can(info), surroundings(info).cloud
+    if can and value not in can.sources:
         why = (
             "the rehearsal's local stack has no cloud with buckets" if cloud == "local" else f"{cloud} has no such way"
         )
-        others = "pvc, or another cloud.kind" if cloud == "local" else " or ".join(SOURCES[cloud])
+        others = "pvc, or another cloud.kind" if cloud == "local" else " or ".join(can.sources)
         raise rule(value, why, f"write {others}")
     return value
 
@@ -76,19 +79,18 @@ class Bucket(Strict):
         None, validate_default=True, description="whose bucket it is; the cloud's own if absent"
     )
     region: Region | None = Field(None, description="the bucket's region, where it is not the cloud's")
-    endpoint: Url | None = Field(
-        None, validate_default=True, description="the https URL of an S3 store, where it is not the usual one"
-    )
+    endpoint: Url | None = Field(None, description="the https URL of an S3 store, where it is not the usual one")
     create: bool = Field(True, description="true where this stack makes the bucket, false where it is there")
     keep: bool = Field(True, description="true protects the bucket: a destroy leaves it, and its weights, in place")
 
     @field_validator("store")
     @classmethod
     def _the_cloud_reads_it(cls, value: str | None, info: ValidationInfo) -> str | None:
-        own = STORES.get(surroundings(info).cloud or "")
+        stores = can.stores if (can := _can(info)) else ()
+        own = stores[0] if stores else None
         if value is None or own is None:
             return own
-        if value != own and (surroundings(info).cloud != "volcengine" or value == "oss"):
+        if value not in stores:
             raise rule(value, f"{surroundings(info).cloud} reads its own buckets", f"write {own}, or leave it out")
         if value != own and "accessKey" not in surroundings(info).secrets:
             why = "no identity can be made there, and there is no key"
@@ -98,9 +100,15 @@ class Bucket(Strict):
     @field_validator("region")
     @classmethod
     def _foreign_stores_have_theirs(cls, value: str | None, info: ValidationInfo) -> str | None:
-        own = STORES.get(surroundings(info).cloud or "")
-        if value is not None and own and info.data.get("store") == own:
+        if value is not None and info.data.get("store", FOREIGN[0]) not in FOREIGN:
             raise rule(value, "the cloud's own bucket is in the cloud's region", "leave it out")
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _own_stores_have_the_clouds(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("store", FOREIGN[0]) not in FOREIGN:
+            raise rule(value, "the cloud's own bucket is read by the cloud's endpoint", "leave it out")
         return value
 
     @field_validator("create")
@@ -108,6 +116,13 @@ class Bucket(Strict):
     def _only_its_own_are_made(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("store") in FOREIGN:
             raise rule(value, f"this cloud cannot make a bucket of {info.data['store']}", "write false")
+        return value
+
+    @field_validator("keep")
+    @classmethod
+    def _only_what_is_made_goes(cls, value: bool, info: ValidationInfo) -> bool:
+        if not value and info.data.get("create") is False:
+            raise rule(value, "create is false, and a bucket that was there stays", "leave it out")
         return value
 
 
@@ -128,6 +143,7 @@ class Sync(Strict):
     )
     tool_image: str | None = Field(None, min_length=1, description="an image with rclone, such as your mirror of it")
     python_image: str | None = Field(None, min_length=1, description="an image with Python, such as your mirror of it")
+    pod: SyncPod | None = Field(None, description="a map of what your cluster asks of the Job's pods")
 
     @field_validator("from_")
     @classmethod
@@ -155,11 +171,22 @@ class PvcWeights(Strict):
 
     _source = field_validator("source")(_served_here)
 
+    @field_validator("create")
+    @classmethod
+    def _the_cloud_makes_it(cls, value: ClaimToMake | None, info: ValidationInfo) -> ClaimToMake | None:
+        can = _can(info)
+        if value is not None and can and "pvc" not in can.made:
+            why = f"a stack on {surroundings(info).cloud} makes no claim"
+            raise rule("", why, "leave it out, and make the claim yourself")
+        return value
+
     @field_validator("sync")
     @classmethod
     def _the_cloud_fills_it(cls, value: Sync | None, info: ValidationInfo) -> Sync | None:
-        if value is not None and surroundings(info).cloud in ("local", "acs"):
-            raise rule("", f"{surroundings(info).cloud} fills buckets only", "leave it out, or write source: bucket")
+        can = _can(info)
+        if value is not None and can and "pvc" not in can.filled:
+            instead = "leave it out, or write source: bucket" if can.filled else "leave it out"
+            raise rule("", f"{surroundings(info).cloud} fills {'buckets only' if can.filled else 'nothing'}", instead)
         if value is None and info.data.get("create") is not None:
             raise rule("", "is missing, and a claim that the stack makes is empty", "write a map with from")
         return value
@@ -209,11 +236,20 @@ class BucketWeights(Strict):
     @field_validator("read")
     @classmethod
     def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
-        ways = READS.get(surroundings(info).cloud or "")
-        if value is None or ways is None:
+        ways = can.reads if (can := _can(info)) else ()
+        if value is None or not ways:
             return value or (ways[0] if ways else None)
         if value not in ways:
             raise rule(value, f"{surroundings(info).cloud} has no such way", f"write {' or '.join(ways)}")
+        return value
+
+    @field_validator("download")
+    @classmethod
+    def _something_is_downloaded(cls, value: Download, info: ValidationInfo) -> Download:
+        can = _can(info)
+        if can and info.data.get("read", "download") != "download":
+            instead = "leave it out" + (", or write read: download" if "download" in can.reads else "")
+            raise rule("", f"nothing is copied to the pods: read is {info.data['read']}", instead)
         return value
 
 
@@ -247,11 +283,12 @@ class NvmeWeights(Strict):
 
     _source = field_validator("source")(_served_here)
 
-    @field_validator("sync")
+    @field_validator("prefix", "sync", "gbit_per_second")
     @classmethod
-    def _fills_a_bucket(cls, value: Sync | None, info: ValidationInfo) -> Sync | None:
-        if value is not None and info.data.get("bucket") is None:
-            raise rule("", "there is no bucket to fill", "write weights.bucket, or leave sync out")
+    def _is_of_a_bucket(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("bucket", ...) is None:
+            why = "there is no bucket to fill" if info.field_name == "sync" else "there is no bucket to read"
+            raise rule("" if info.field_name == "sync" else value, why, "write weights.bucket, or leave it out")
         return value
 
 
@@ -276,12 +313,13 @@ class Cache(Strict):
     quota: BinaryQuantity | None = Field(None, description="what each worker may hold, such as 120Gi")
     high: float | None = Field(None, gt=0, le=1, description="the filling at which a worker evicts, between 0 and 1")
     low: float | None = Field(None, gt=0, le=1, description="the filling down to which it evicts, below high")
+    pod: CachePod | None = Field(None, description="a map of what your cluster asks of the cache's pods")
 
     @field_validator("engine")
     @classmethod
     def _the_cloud_has_it(cls, value: str, info: ValidationInfo) -> str:
-        cloud = surroundings(info).cloud
-        if value == "fluid" and cloud not in ("acs", None):
+        can, cloud = _can(info), surroundings(info).cloud
+        if can and value not in can.caches:
             here = "the rehearsal's local stack reads a volume that is there" if cloud == "local" else "it is ACS's"
             raise rule(value, here, "write none")
         weights = surroundings(info).weights
@@ -295,6 +333,17 @@ class Cache(Strict):
                 else "it caches a bucket, and weights are on a claim"
             )
             raise rule(value, why, "write none")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _there_is_a_cache(cls, value: Any, info: ValidationInfo) -> Any:
+        # `auto` says no more than its absence.
+        if info.field_name != "engine" and value is not None and info.data.get("engine") == "none":
+            can = _can(info)
+            instead = "leave it out" + (", or write engine: fluid" if can and "fluid" in can.caches else "")
+            shown = "" if isinstance(value, CachePod) else value
+            raise rule(shown, "nothing is cached: cache.engine is none", instead)
         return value
 
     @field_validator("quota")

@@ -19,7 +19,7 @@ from planning.problems import PlanError, Problem
 class Source:
     """A chart and how it is installed. `version` is the chart's, `app_version` that of the operator in it.
 
-    `repo` is None where `chart` is a whole address.
+    `repo` is None where `chart` is a whole address. `images` maps the values that name an image without its tag to it.
     """
 
     release: str
@@ -29,6 +29,7 @@ class Source:
     app_version: str
     repo: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 def chart_name(chart: str) -> str:
@@ -96,6 +97,7 @@ def source(addon: str, origin: str, region: str) -> Source:
         app_version=known["appVersion"],
         repo=known["repo"],
         values=_in_region(known["values"], region),
+        images=known.get("images", {}),
     )
 
 

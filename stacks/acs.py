@@ -27,6 +27,7 @@ from planning.units import GIB
 from stacks import addon_charts, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.monitors import monitor
+from stacks.pod_extras import extras
 from stacks.service_plans import Planned
 from stacks.serving import Place
 from watch.cache_state import CacheLook
@@ -98,7 +99,7 @@ class _Stack(CloudStack):
             pod_labels=self._pod_labels(),
             node_selector=self._node_selector(),
             env=self._network(),
-            service_annotations=_load_balancer(planned),
+            service_annotations=self.load_balancer(planned),
             after=(*weights.after, *self.addons.releases),
             mounts=weights.mounts,
         )
@@ -129,6 +130,7 @@ class _Stack(CloudStack):
                 pod_labels=fact("clouds", "acs", "cpuPodLabels"),
                 worker_annotations=fact("clouds", "acs", "serverlessAnnotation"),
                 attempt=self.attempts.get(name, 1),
+                extras=extras(self.config.cache.pod),
             ),
             self.after(*self.addons.releases, *synced),
             self.progress.load_hooks(),
@@ -156,12 +158,3 @@ class _Stack(CloudStack):
     def _network(self) -> dict[str, str]:
         rdma = fact("clouds", "acs", "rdmaNetwork") if self.cloud.rdma else {}
         return {**fact("clouds", "acs", "network"), **rdma}
-
-
-def _load_balancer(planned: Planned) -> dict[str, str] | None:
-    """Annotations of the Service for a load balancer, None for none."""
-    expose, known = planned.service.expose, fact("clouds", "acs", "loadBalancer")
-    if expose.to == "cluster":
-        return None
-    listed = {**known["allowList"], known["allowListId"]: expose.allow_list} if expose.allow_list else {}
-    return {**known[expose.to], **listed}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from components.cluster.aibrix import gateway_addon
 from components.cluster.cluster_addons import Addon
 from config.clouds import AddonChoice
 from config.errors import ConfigError
-from config.stack import StackConfig, aibrix_choice, aibrix_release, installs_aibrix
+from config.stack import StackConfig, aibrix_choice, aibrix_registry, aibrix_release, installs_aibrix, used_addons
 from planning import addons
-from planning.aibrix_install import Images
+from planning.images import Images
 from planning.problems import Problem
 from stacks import downloads
 from stacks.downloads import OWN, PROJECT, DownloadError, Pins
@@ -93,15 +95,12 @@ def _pull(addon: Addon, folder: str) -> str:
 
 def _chosen(config: StackConfig) -> list[tuple[Addon, bool]]:
     """Each add-on as its maker has it, and whether its chart is the catalog's: one of the user's own is left alone."""
-    choices = {}
-    if config.cloud.kind == "acs" or any(service.workload == "lws" for service in config.services.values()):
-        choices["lws"] = config.addons.lws or AddonChoice()
-    if config.cache.engine == "fluid":
-        choices["fluid"] = config.addons.fluid or AddonChoice()
+    used = used_addons(config)
+    choices = {name: getattr(config.addons, name) or AddonChoice() for name in used if name != "aibrix"}
     found = [(_addon(name, choice, config), not choice.chart) for name, choice in choices.items() if choice.install]
     if installs_aibrix(config):
         own = aibrix_choice(config)
-        gateway = gateway_addon(aibrix_release(config), Images(registry=own.registry, overrides=own.images))
+        gateway = gateway_addon(aibrix_release(config), Images(registry=aibrix_registry(config), overrides=own.images))
         chart = own.gateway_chart
         found.append((replace(gateway, chart=chart) if chart else gateway, not chart))
     return found
@@ -126,9 +125,21 @@ def _addon(name: str, choice: AddonChoice, config: StackConfig) -> Addon:
         version=choice.chart_version or _chart_version(choice, source),
         app_version=choice.version or source.app_version,
         namespace=choice.namespace or source.namespace,
-        values={**source.values, **choice.values},
+        values={**_with_images(source, config.registry), **choice.values},
         adopt=choice.install == "adopt",
     )
+
+
+def _with_images(source: addons.Source, registry: str | None) -> dict[str, Any]:
+    """The chart's values, with the images that they name out of the stack's registry."""
+    values = copy.deepcopy(dict(source.values))
+    for path, image in source.images.items() if registry else ():
+        *way, last = path.split(".")
+        place = values
+        for key in way:
+            place = place.setdefault(key, {})
+        place[last] = Images(registry=registry).of(image)
+    return values
 
 
 def _source(name: str, choice: AddonChoice, config: StackConfig) -> addons.Source:

@@ -19,9 +19,11 @@ from config.stack import StackConfig, own_bucket, repository
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, Sync
 from planning import timeouts
 from planning.catalog import fact
+from planning.images import pulled
 from planning.names import API_KEY
 from planning.startup import FILL
 from stacks import engine_arguments
+from stacks.pod_extras import extras
 from stacks.service_plans import Planned, needed_files
 from stacks.serving import Serving
 from watch.progress import Progress
@@ -65,7 +67,7 @@ class CloudStack:
         self.cluster = kubernetes_provider("cluster", config.cluster.context, secrets.get_secret("kubeconfig"))
         self.on_cluster = pulumi.ResourceOptions(provider=self.cluster)
         self.progress = Progress(config.cluster.context, self.namespace, self.kubeconfig)
-        self.serving = Serving(secrets.get_secret(API_KEY), self.progress, self.on_cluster)
+        self.serving = Serving(secrets.get_secret(API_KEY), self.progress, self.on_cluster, config.registry)
         self.bucket = self._bucket()
 
     def models(self) -> dict[str, Planned]:
@@ -74,6 +76,10 @@ class CloudStack:
         for planned in self.plans.values():
             found.setdefault(planned.service.model, planned)
         return found
+
+    def pulled(self, image: str) -> str:
+        """The image as the stack's registry has it."""
+        return pulled(image, self.config.registry)
 
     def after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         """Options of what is in the cluster, and comes after `resources`."""
@@ -92,6 +98,14 @@ class CloudStack:
         """The access key that the stack file has under these two keys."""
         identity, password = self.secrets.get_secret(key), self.secrets.get_secret(secret)
         return KeyPair(identity, password) if identity is not None and password is not None else None
+
+    def load_balancer(self, planned: Planned) -> dict[str, str] | None:
+        """Annotations of a service's own load balancer, None for none."""
+        expose, known = planned.service.expose, fact("clouds", self.config.cloud.kind, "loadBalancer")
+        if expose.to == "cluster":
+            return None
+        listed = {**known["allowList"], known["allowListId"]: expose.allow_list} if expose.allow_list else {}
+        return {**known[expose.to], **listed}
 
     def stream(
         self, name: str, model: str, store: Store, after: Sequence[pulumi.Resource]
@@ -166,13 +180,14 @@ class CloudStack:
                 source=sync.from_,
                 revision=sync.revision or "",
                 prefix=engine_arguments.model_prefix(weights, model),
-                tool_image=sync.tool_image or fact("sync", "images", "rclone"),
-                python_image=sync.python_image or fact("sync", "images", "python"),
+                tool_image=self.pulled(sync.tool_image or fact("sync", "images", "rclone")),
+                python_image=self.pulled(sync.python_image or fact("sync", "images", "python")),
                 seconds=timeouts.of_step(planned.plan.startup.seconds(FILL)),
                 pod_labels=pod_labels,
                 token=self.secrets.get_secret("hubToken"),
                 weights=files.weights,
                 leaves=files.leaves,
+                extras=extras(sync.pod),
                 **place,
             ),
             self.on_cluster,

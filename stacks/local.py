@@ -29,7 +29,7 @@ def build(
     progress = Progress(config.cluster.context, config.cluster.namespace, secrets.get("kubeconfig"))
     place = Place(namespace=config.cluster.namespace, lws_version=lws_release(config))
     on_cluster = pulumi.ResourceOptions(provider=cluster)
-    serving = Serving(api_key, progress, on_cluster)
+    serving = Serving(api_key, progress, on_cluster, config.registry)
     weights = config.weights
     assert isinstance(weights, PvcWeights)
     endpoints = {

@@ -11,8 +11,10 @@ import pulumi
 from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import aibrix_features
+from planning.images import pulled
 from planning.names import group_object, service_object
 from stacks import engine_arguments
+from stacks.pod_extras import extras
 from stacks.service_plans import Planned
 from watch.progress import Progress
 
@@ -45,11 +47,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Serving:
-    """Registers services with what they share: API key, watch, and the cluster in `opts`."""
+    """Registers services with what they share: API key, watch, the cluster in `opts`, and where images are."""
 
     api_key: pulumi.Output[str] | None
     progress: Progress
     opts: pulumi.ResourceOptions
+    registry: str | None = None
 
     def serve(self, name: str, planned: Planned, source: engine_arguments.Source, place: Place) -> pulumi.Output[str]:
         """The endpoint of the service called `name`, known once every replica answers."""
@@ -80,6 +83,7 @@ class Serving:
                 leaders=heads,
                 members=members,
                 load_balancer=place.service_annotations,
+                annotations=service.service_annotations,
             )
             return InferenceService(name, args, self.opts)
         from components.serving.model_route import ModelRoute, ModelRouteArgs
@@ -99,6 +103,7 @@ class Serving:
             request_seconds=service.routing.request_seconds,
             api_key=self.api_key,
             monitoring_namespace=place.monitoring_namespace,
+            service_annotations=service.service_annotations,
         )
         return ModelRoute(name, route, opts)
 
@@ -111,7 +116,7 @@ class Serving:
         return {
             "stack": pulumi.get_stack(),
             "namespace": place.namespace,
-            "image": service.engine.image,
+            "image": pulled(service.engine.image, self.registry),
             "port": service.port,
             "replicas": service.first_replicas,
             "nodes": layout.nodes,
@@ -141,6 +146,7 @@ class Serving:
             "api_key_secret": secret_name,
             "api_key_revision": revision,
             "readiness_probe": service.readiness_probe,
+            "extras": extras(service.pod),
         }
 
     def _group(

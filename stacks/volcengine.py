@@ -35,7 +35,15 @@ from components.weights.model_download import (
 )
 from config.clouds import VolcengineCloud
 from config.errors import ConfigError
-from config.stack import StackConfig, aibrix_choice, aibrix_release, lws_release, own_bucket, repository
+from config.stack import (
+    StackConfig,
+    aibrix_choice,
+    aibrix_registry,
+    aibrix_release,
+    lws_release,
+    own_bucket,
+    repository,
+)
 from config.types import gibibytes
 from config.weights import Bucket, BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 from planning.catalog import fact
@@ -77,7 +85,6 @@ class _Stack(CloudStack):
         self.cloud = config.cloud
         provider = volcengine_provider("cloud", self.cloud.region) if own_bucket(config) else None
         super().__init__(config, plans, provider)
-        self.chosen = aibrix_choice(config)
         self.release = aibrix_release(config)
         listed = addon_charts.wanted(config)
         if installing is not None:
@@ -172,10 +179,10 @@ class _Stack(CloudStack):
                 file_bytes=planned.plan.file_bytes,
                 suffixes=chosen.suffixes,
                 threads=chosen.threads,
-                registry=self.chosen.registry,
-                image=chosen.image,
+                registry=aibrix_registry(self.config),
+                image=self.pulled(chosen.image) if chosen.image else None,
                 host_path=chosen.node_path,
-                python_image=planned.service.engine.image,
+                python_image=self.pulled(planned.service.engine.image),
                 program=keys.program_name,
             )
         )
@@ -194,13 +201,15 @@ class _Stack(CloudStack):
                 prefix=engine_arguments.model_prefix(weights, model),
                 endpoint=store.endpoint,
                 key_secret=secret_name(name),
-                tool_image=(weights.sync.tool_image if weights.sync else None) or fact("sync", "images", "rclone"),
+                tool_image=self.pulled(
+                    (weights.sync.tool_image if weights.sync else None) or fact("sync", "images", "rclone")
+                ),
                 manifest=weights.sync is not None,
             )
         args = DiskWeightsArgs(
             host_path=weights.path,
             model=model,
-            python_image=planned.service.engine.image,
+            python_image=self.pulled(planned.service.engine.image),
             program=keys.program_name,
             origin=origin,
         )
@@ -226,7 +235,7 @@ class _Stack(CloudStack):
             lws_version=lws_release(self.config),
             aibrix_version=self.release,
             node_selector={_INSTANCE_TYPE: self.cloud.instance_type},
-            service_annotations=_load_balancer(planned),
+            service_annotations=self.load_balancer(planned),
             gateway=self.gateway,
             monitoring_namespace=self.config.monitoring.prometheus_namespace,
             after=(*weights.after, *self.installed),
@@ -259,7 +268,7 @@ def _installation(
         version=aibrix_release(config),
         documents=documents,
         request_seconds=max(planned.service.routing.request_seconds for planned in plans.values()),
-        registry=chosen.registry,
+        registry=aibrix_registry(config),
         images=chosen.images,
         service_annotations=fact("clouds", "volcengine", "loadBalancer")[chosen.address],
         kuberay=chosen.kuberay,
@@ -268,9 +277,3 @@ def _installation(
 
 def _address(status: Mapping[str, Any]) -> str:
     return status["addresses"][0]["value"]
-
-
-def _load_balancer(planned: Planned) -> dict[str, str] | None:
-    """Annotations of a service's own load balancer, None for none."""
-    expose = planned.service.expose
-    return None if expose.to == "cluster" else dict(fact("clouds", "volcengine", "loadBalancer")[expose.to])

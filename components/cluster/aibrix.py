@@ -19,8 +19,9 @@ import pulumi
 from components.cluster.cluster_addons import Addon
 from components.cluster.kubernetes import KubernetesObject, Manifest, kubernetes_object, labels
 from planning import addons
-from planning.aibrix_install import Images, image_name, release
+from planning.aibrix_install import release
 from planning.catalog import fact
+from planning.images import Images, image_name
 from planning.problems import Problem, Refused
 
 INSTANCE = "aibrix"
@@ -55,7 +56,7 @@ class AibrixArgs:
     """One installation. `version` is AIBrix's, `documents` maps `core`, and where the release has them `crds` and
     `dependency`, to the objects of its manifests; of the dependencies only Ray's kinds are taken.
 
-    `registry` and `images` say where images are pulled from (`planning.aibrix_install.Images`).
+    `registry` and `images` say where images are pulled from (`planning.images.Images`).
     `service_annotations` are those of the gateway's load balancer. `request_seconds` is how long a request may take,
     its streamed answer included. With `kuberay` none, somebody else runs the operator and owns Ray's kinds.
     `seconds` is how long each Deployment may take to get ready, and the gateway to get its address.

@@ -41,17 +41,6 @@ def kubernetes_provider(name: str, context: str, kubeconfig: pulumi.Output[str] 
     )
 
 
-def quantity(written: str) -> str:
-    """A binary quantity (`1024Gi`) as Kubernetes writes it (`1Ti`).
-
-    An operator's webhook that passes an object on rewrites it so, which would else be a change at every run.
-    """
-    amount, unit = int(written[:-2]), written[-2:]
-    while unit in ("Mi", "Gi") and amount % 1024 == 0:
-        amount, unit = amount // 1024, {"Mi": "Gi", "Gi": "Ti"}[unit]
-    return f"{amount}{unit}"
-
-
 class KubernetesObject(pulumi.CustomResource):
     """An object of the cluster."""
 

@@ -16,10 +16,12 @@ from typing import Any
 import pulumi
 
 from components.cluster.credentials import SecretKey
-from components.cluster.kubernetes import Manifest, kubernetes_object, labels, quantity
+from components.cluster.kubernetes import Manifest, kubernetes_object, labels
+from components.cluster.pod_extras import NOTHING, PodExtras, dressed
 from planning import timeouts
 from planning.names import API_KEY
 from planning.problems import Problem, Refused
+from planning.units import quantity
 
 _CONTAINER = "vllm"
 _SCRIPT = Path(__file__).with_name("launch.sh")
@@ -39,7 +41,7 @@ class EnginePodsArgs:
     start, from which every time limit derives. `init_containers`, `volumes` and `volume_mounts` are those of every pod;
     volumes may hold Outputs at their leaves: the pods are not asked for before they are known, and never where one
     fails. `api_key_secret` is the name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes
-    whenever its content does, which restarts the engine.
+    whenever its content does, which restarts the engine. `extras` is what the cluster's owner asks of every pod.
     Raises Refused when tensor x pipeline does not fill the GPUs.
     """
 
@@ -72,6 +74,7 @@ class EnginePodsArgs:
     api_key_secret: str | None = None
     api_key_revision: pulumi.Input[str] | None = None
     readiness_probe: bool = True
+    extras: PodExtras = NOTHING
 
     def __post_init__(self) -> None:
         if self.tensor * self.pipeline != self.nodes * self.gpus_per_node:
@@ -133,7 +136,7 @@ def pod_template(
         optional["nodeSelector"] = dict(args.node_selector)
     if args.init_containers:
         optional["initContainers"] = list(args.init_containers)
-    return {
+    made: Manifest = {
         "metadata": metadata,
         "spec": {
             **optional,
@@ -149,6 +152,7 @@ def pod_template(
             ],
         },
     }
+    return dressed(made, args.extras)
 
 
 def container(args: EnginePodsArgs, env: list[Manifest]) -> Manifest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -29,7 +29,8 @@ class InferenceServiceArgs:
 
     `api_key` is a secret Output, or None for an endpoint that asks for none. `load_balancer` are the annotations by
     which the cloud gives the Service an address outside the cluster, None for none. `clients` are the peers, as a
-    NetworkPolicy has them, that alone reach the port; None lets everybody. Raises Refused for a load balancer
+    NetworkPolicy has them, that alone reach the port; None lets everybody. `annotations` are further ones of the
+    Service. Raises Refused for a load balancer
     without a key: whoever finds the address could use the GPUs.
     """
 
@@ -42,6 +43,7 @@ class InferenceServiceArgs:
     api_key: pulumi.Output[str] | None = None
     load_balancer: Mapping[str, str] | None = None
     clients: Sequence[Manifest] | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.load_balancer is not None and self.api_key is None:
@@ -69,7 +71,9 @@ def service(name: str, args: InferenceServiceArgs) -> Manifest:
             "name": args.service_name,
             "namespace": args.namespace,
             "labels": labels(args.stack, name),
-            "annotations": dict(args.load_balancer or {}) if outside else {"pulumi.com/skipAwait": "true"},
+            "annotations": {**args.annotations, **(args.load_balancer or {})}
+            if outside
+            else {**args.annotations, "pulumi.com/skipAwait": "true"},
         },
         "spec": {
             "type": "LoadBalancer" if outside else "ClusterIP",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 
@@ -30,7 +30,8 @@ class ModelRouteArgs:
 
     `gateway_address` is the Gateway object's first address, which may be known after others. `request_seconds` is how
     long a request may last, an answer that streams included. `api_key` is a secret Output, or None.
-    `monitoring_namespace` may reach the port too, to read metrics.
+    `monitoring_namespace` may reach the port too, to read metrics. `service_annotations` are further ones of the
+    Service.
     Raises Refused for a name or a port that AIBrix cannot route to, and a time that the Gateway API cannot say.
     """
 
@@ -45,6 +46,7 @@ class ModelRouteArgs:
     port: int = 8000
     api_key: pulumi.Output[str] | None = None
     monitoring_namespace: str | None = None
+    service_annotations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         longest = fact("aibrix", "gateway", "requestSecondsMax")
@@ -69,6 +71,7 @@ class ModelRouteArgs:
             port=self.port,
             api_key=self.api_key,
             clients=clients(self.monitoring_namespace),
+            annotations=self.service_annotations,
         )
 
 

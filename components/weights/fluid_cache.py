@@ -11,12 +11,14 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pulumi
 
 from components.cluster.credentials import KeyPair, key_secret
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
+from components.cluster.pod_extras import NOTHING, PodExtras
 from planning.cache import quota_problem
 from planning.catalog import fact
 from planning.problems import Problem, Refused
@@ -31,6 +33,8 @@ MOUNT = "modelserve.dev/mount"
 # Foreground deletion lets the garbage collector take the runtime's parts away while its controller still shuts them
 # down (https://github.com/fluid-cloudnative/fluid/issues/775). Finalizers are waited for either way.
 _BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
+# Where pods may run, as Fluid's runtime and load have it alike.
+_PLACED = ("nodeSelector", "tolerations")
 _KEYS = ("fs.oss.accessKeyId", "fs.oss.accessKeySecret")
 
 Shortfall = Callable[[], Awaitable[str | None] | str | None]
@@ -41,7 +45,8 @@ Shortfall = Callable[[], Awaitable[str | None] | str | None]
 class FluidCacheArgs:
     """`quota_gib` of a worker's memory `limit_gib` hold files, up to the share `high`; `cpu` is one worker's. The
     workers must be ready within `ready_seconds`, the model loaded within `load_seconds`. `attempt` above 1 loads
-    anew. `pod_labels` go on every pod of the cache, `worker_annotations` on the workers too.
+    anew. `pod_labels` go on every pod of the cache, `worker_annotations` on the workers too. `extras` is what the
+    cluster's owner asks of master, workers and loader: of its `spec` Fluid knows what a JindoRuntime has.
 
     Raises Refused for sizes that JindoCache refuses or takes for something else.
     """
@@ -63,6 +68,7 @@ class FluidCacheArgs:
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     worker_annotations: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
+    extras: PodExtras = NOTHING
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -118,18 +124,23 @@ def jindo_runtime(name: str, args: FluidCacheArgs) -> Manifest:
     would overflow it. Both numbers, because Fluid's status does not say which generation it is about."""
     ready = [f"jsonpath={{.status.workerNumberReady}}={args.workers}", "jsonpath={.status.workerPhase}=Ready"]
     master = fact("fluid", "fluid", "master")
-    worker_metadata: Manifest = {"labels": dict(args.pod_labels)}
-    if args.worker_annotations:
-        worker_metadata["annotations"] = dict(args.worker_annotations)
+    placed = {key: args.extras.spec[key] for key in _PLACED if key in args.extras.spec}
+    secrets = {key: args.extras.spec[key] for key in ("imagePullSecrets",) if key in args.extras.spec}
     return _fluid("JindoRuntime", name, args, {"pulumi.com/waitFor": json.dumps(ready)}) | {
         "spec": {
+            **secrets,
             "replicas": args.workers,
             "networkmode": "ContainerNetwork",  # Fluid's default is the node's own, which a serverless pod has not
             "master": {
-                "podMetadata": {"labels": dict(args.pod_labels)},
+                **placed,
+                "podMetadata": _metadata(args),
                 "resources": _resources(master["cpu"], master["memoryGib"]),
             },
-            "worker": {"podMetadata": worker_metadata, "resources": _resources(args.cpu, args.limit_gib)},
+            "worker": {
+                **placed,
+                "podMetadata": _metadata(args, args.worker_annotations),
+                "resources": _resources(args.cpu, args.limit_gib),
+            },
             # No resources: Fluid puts this container into the model's pods, which are sold in steps.
             "fuse": {"podMetadata": {"labels": dict(args.pod_labels)}},
             "tieredstore": {
@@ -161,9 +172,17 @@ def data_load(name: str, args: FluidCacheArgs) -> Manifest:
             "dataset": {"name": name, "namespace": args.namespace},
             "loadMetadata": True,
             "target": [{"path": "/", "replicas": 1}],
-            "podMetadata": {"labels": dict(args.pod_labels)},
+            "podMetadata": _metadata(args),
+            **{key: args.extras.spec[key] for key in _PLACED if key in args.extras.spec},
         }
     }
+
+
+def _metadata(args: FluidCacheArgs, annotations: Mapping[str, str] = MappingProxyType({})) -> Manifest:
+    found: Manifest = {"labels": {**args.extras.labels, **args.pod_labels}}
+    if told := {**args.extras.annotations, **annotations}:
+        found["annotations"] = told
+    return found
 
 
 def failure(status: Mapping[str, Any] | None) -> str | None:
@@ -280,6 +299,8 @@ class FluidCache(pulumi.ComponentResource):
                 replace_on_changes=[
                     "spec.networkmode",
                     "spec.tieredstore",
+                    "spec.imagePullSecrets",
+                    *(f"spec.{part}.{key}" for part in ("master", "worker") for key in _PLACED),
                     *(f"spec.{part}.podMetadata" for part in ("master", "worker", "fuse")),
                 ],
                 # A Dataset that goes takes its runtime along: Fluid makes it the owner.

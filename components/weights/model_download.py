@@ -16,13 +16,14 @@ from typing import Literal
 import pulumi
 
 from components.cluster.credentials import KeyPair, SecretKey, key_secret
-from components.cluster.kubernetes import Manifest, kubernetes_object, quantity
+from components.cluster.kubernetes import Manifest, kubernetes_object
 from components.weights import model_sync
 from planning import origins
 from planning.catalog import fact
 from planning.disks import folder_problem
 from planning.engine import release_key
 from planning.problems import Problem, Refused
+from planning.units import quantity
 
 _MOUNT = "/weights"
 _NODE = "/node"

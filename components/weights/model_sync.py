@@ -14,6 +14,7 @@ import pulumi
 
 from components.cluster.credentials import KeyPair, key_secret
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
+from components.cluster.pod_extras import NOTHING, PodExtras, dressed
 from planning.catalog import fact
 from planning.origins import HUBS, hub_problem
 from planning.problems import Problem, Refused
@@ -39,7 +40,7 @@ class ModelSyncArgs:
     With `claim`, a PersistentVolumeClaim that can be written, the folder `prefix` of its volume is filled in place of a
     bucket: no endpoint, key or scratch then. `user` is who writes: a fresh file share belongs to root (0).
     Files of the patterns `leaves` are left out where the repository's root has one of each of `weights`
-    (`planning.files`).
+    (`planning.files`). `extras` is what the cluster's owner asks of the pod.
     Raises Refused for a source that is none of these, and unless exactly one place is to be filled.
     """
 
@@ -63,6 +64,7 @@ class ModelSyncArgs:
     token: pulumi.Output[str] | None = None
     weights: Sequence[str] = ()
     leaves: Sequence[str] = ()
+    extras: PodExtras = NOTHING
 
     def __post_init__(self) -> None:
         in_bucket = (self.bucket is not None, bool(self.endpoint), self.key is not None, self.scratch_gib > 0)
@@ -154,7 +156,7 @@ def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
         place = {"name": "scratch", "emptyDir": {"sizeLimit": f"{args.scratch_gib}Gi"}}
     else:
         place = {"name": "weights", "persistentVolumeClaim": {"claimName": args.claim}}
-    return {
+    made = {
         "metadata": {
             "labels": {**args.pod_labels, **labels(args.stack, name), "app.kubernetes.io/component": COMPONENT}
         },
@@ -173,6 +175,7 @@ def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
             ],
         },
     }
+    return dressed(made, args.extras)
 
 
 def tool_container(name: str, volume: str, image: str) -> Manifest:

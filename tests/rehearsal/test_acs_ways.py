@@ -27,7 +27,7 @@ ClusterAddons("addons", ClusterAddonsArgs(stack=pulumi.get_stack(), addons=[lws]
 
 
 def test_an_engine_streams_the_bucket_with_a_key_of_its_own_behind_a_private_address(acs: Stack, cluster: Cluster):
-    acs.config["modelserve:addons"] = THERE
+    acs.config["modelserve:addons"] = {"lws": THERE["lws"]}
     acs.config["modelserve:cache"] = {"engine": "none"}
     acs.config["modelserve:weights"]["read"] = "stream"
     acs.services["ds"] |= {"engine": STREAMING, "expose": {"to": "private"}}
@@ -91,6 +91,7 @@ def test_an_add_on_of_another_stack_is_adopted_and_left_at_destroy(
     other.up()
     acs.config["modelserve:cache"] = {"engine": "none"}
     acs.config["modelserve:addons"]["lws"]["install"] = "adopt"
+    del acs.config["modelserve:addons"]["fluid"]
     installed = [name for name in cluster.ours() if name.startswith(("Release/", "Deployment/"))]
     assert installed == ["Deployment/lws-controller-manager", "Release/sh.helm.release.v1.lws.v1"]
     acs.up()

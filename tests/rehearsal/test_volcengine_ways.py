@@ -41,7 +41,7 @@ def platform(equipped: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def volcengine(platform: Stack, volcengine: Stack) -> Stack:
     """On the platform, with a start that is soon given up."""
-    volcengine.config["modelserve:addons"]["aibrix"]["install"] = False
+    volcengine.config["modelserve:addons"]["aibrix"] = {"install": False, "version": "0.7.0"}
     volcengine.services[NAME]["startupSeconds"] = STARTUP_SECONDS
     volcengine.set_secret("hubToken", "hub-canary-77d0")
     return volcengine

@@ -88,3 +88,39 @@ def _strict(schema: Any) -> Any:
     if names_fields and not schema.get("x-kubernetes-preserve-unknown-fields"):
         closed.setdefault("additionalProperties", False)
     return closed
+
+
+def types(*roots: str) -> dict[str, dict[str, str]]:
+    """Kubernetes' own types below the roots, as `planning.pods.types` spells them."""
+    found: dict[str, dict[str, str]] = {}
+    left = list(roots)
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        (schema,) = (
+            each for key, each in _open_api("v1").items() if key.rpartition(".")[2] == name and ".v2" not in key
+        )
+        required = schema.get("required", ())
+        found[name] = {}
+        for key, field in sorted(schema.get("properties", {}).items()):
+            spelt, below = _spelt(field)
+            found[name][f"{key}!" if key in required else key] = spelt
+            left += below
+    return dict(sorted(found.items()))
+
+
+def _spelt(field: Mapping[str, Any]) -> tuple[str, list[str]]:
+    reference = field.get("$ref") or next((each["$ref"] for each in field.get("allOf", ())), None)
+    if reference:
+        name = reference.rpartition(".")[2]
+        return {"Time": "string", "FieldsV1": "any", "IntOrString": "any"}.get(name, name), (
+            [] if name in ("Time", "Quantity", "FieldsV1", "IntOrString") else [name]
+        )
+    if field.get("type") == "array":
+        spelt, below = _spelt(field["items"])
+        return f"[{spelt}]", below
+    if isinstance(field.get("additionalProperties"), dict):
+        spelt, below = _spelt(field["additionalProperties"])
+        return f"{{{spelt}}}", below
+    return field.get("type", "any"), []

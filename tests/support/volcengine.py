@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -59,6 +60,17 @@ def apart() -> Iterator[None]:
         patch.setattr(aibrix_files, "PROJECT", Path(_folder().name))
         patch.setenv("XDG_CACHE_HOME", _folder().name)
         yield
+
+
+@functools.cache
+def manifests() -> Path:
+    """A folder with AIBrix's few objects under the names of the release's own files."""
+    folder = Path(_folder().name) / "manifests"
+    folder.mkdir()
+    for part, path in _FIXTURES.items():
+        middle = "core-crds" if part == "crds" else part
+        shutil.copy(path, folder / f"aibrix-{middle}-v0.7.0.yaml")
+    return folder
 
 
 @functools.cache

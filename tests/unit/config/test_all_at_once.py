@@ -11,7 +11,8 @@ import pytest
 from tests.support import volcengine
 from tests.support.remedies import followed
 from tests.support.stack_files import StackFile, problems, with_values
-from tests.unit.config.test_mutations import FIELDS, FILES, NUMBERS, OTHERS, TEXTS, mutated
+from tests.support.ways import WAYS
+from tests.unit.config.test_mutations import FIELDS, NUMBERS, OTHERS, TEXTS, mutated
 
 LOCAL, ACS, VOLCENGINE = StackFile("local"), StackFile("acs"), volcengine.FILE
 DS = "services__ds__"
@@ -150,7 +151,7 @@ def test_whatever_a_remedy_names_is_right_where_it_says():
     while tried < 120:
         path, named = chance.choice(FIELDS)
         value = chance.choice(chance.choice([named or TEXTS, TEXTS, NUMBERS, OTHERS]))
-        raw = mutated(chance.choice(FILES), [(path, value)])
+        raw = mutated(chance.choice(list(WAYS.values())), [(path, value)])
         for problem in problems(raw):
             if (better := followed(raw, problem)) is not None:
                 tried += 1

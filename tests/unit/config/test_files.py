@@ -17,7 +17,8 @@ from local.paths import ROOT
 from ops.__main__ import main
 from planning.problems import Refused
 from stacks.service_plans import checked
-from tests.unit.config.test_mutations import FIELDS, FILES, NUMBERS, OTHERS, TEXTS, mutated
+from tests.support.ways import WAYS
+from tests.unit.config.test_mutations import FIELDS, NUMBERS, OTHERS, TEXTS, mutated
 
 GOOD = """encryptionsalt: v1:x
 config:
@@ -262,7 +263,10 @@ def survived(folder: Path, chance: random.Random) -> None:
     else:
         path, named = chance.choice(FIELDS)
         value = chance.choice(chance.choice([named or TEXTS, TEXTS, NUMBERS, OTHERS]))
-        file = {f"modelserve:{key}": value for key, value in mutated(chance.choice(FILES), [(path, value)]).items()}
+        file = {
+            f"modelserve:{key}": value
+            for key, value in mutated(chance.choice(list(WAYS.values())), [(path, value)]).items()
+        }
         text = yaml.dump({"config": file}, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)).encode()
     if chance.random() < 0.6:
         text = spoilt(text, chance)

@@ -19,7 +19,7 @@ from config.stack import StackConfig, parse
 from planning.problems import Refused
 from stacks.program import build
 from stacks.service_plans import plan_services
-from tests.support import volcengine
+from tests.support import volcengine, ways
 from tests.support.program import run_program
 from tests.support.recorder import Recorder
 from tests.support.stack_files import StackFile, whole_file
@@ -30,37 +30,7 @@ Path = tuple[str, ...]
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
-_SYNC = {"from": "modelscope"}
-_BUCKET = {"name": "team-weights"}
-_LOCAL, _ACS = StackFile("local"), StackFile("acs")
-_CLAIM = {"source": "pvc", "claim": "weights-claim"}
-_MLA = {"queryRank": 1536, "kvRank": 512, "nope": 128, "rope": 64, "value": 128}
-_MOE = {"experts": 256, "perToken": 8, "intermediate": 2048, "shared": 1, "denseLayers": 3}
-# One file for each way through the builders.
-FILES = [
-    _LOCAL.whole,
-    _LOCAL.changed(cloud__gpu="Own", catalog={"gpus": {"Own": {"usableGib": 95.0, "link": "nvlink"}}}),
-    _LOCAL.changed(
-        catalog__models={"DeepSeek-R1": {"mla": _MLA, "moe": _MOE, "slidingWindow": {"tokens": 1, "layers": 2}}}
-    ),
-    _ACS.changed(cloud__gpuSeries="Own", cloud__gpu="H20-96", catalog__gpuPods={"Own": {"gpus": [8]}}),
-    _ACS.whole,
-    _ACS.changed(cache__engine="none"),
-    _ACS.changed(cache__engine="none", weights=_CLAIM),
-    *(
-        volcengine.stack_file(**values)
-        for values in (
-            {},
-            {f"{SERVICE}/workload": "lws"},
-            {f"{SERVICE}/gateway": "none", f"{SERVICE}/workload": "lws"},
-            {f"{SERVICE}/autoscaling": {"maximum": 3, "target": 0.5}},
-            {"weights": _CLAIM | {"create": {"storageClass": "nas", "size": "2Ti"}, "sync": _SYNC}},
-            {"weights": {"source": "huggingface"}},
-            {"weights": {"source": "nvme", "path": "/mnt/nvme0/models", "bucket": _BUCKET, "sync": _SYNC}},
-            {"weights": {"source": "bucket", "bucket": _BUCKET | {"store": "s3", "create": False}}},
-        )
-    ),
-]
+_LOCAL, _ACS, _SYNC, _CLAIM = StackFile("local"), StackFile("acs"), ways.SYNC, ways.CLAIM
 # What rules turn on: spellings at their edges, and what has lost a refusal or ended in a traceback once.
 TEXTS = (
     *("", " ", "auto", "none", "a; b: c", "<yours>", "x" * 70, "9" * 5000),
@@ -80,6 +50,8 @@ _APART = ("images", "manifests")
 def _fields(node: dict[str, Any], whole: dict[str, Any], path: Path = ()) -> Iterator[tuple[Path, tuple[Any, ...]]]:
     """Every key that a stack file may have, with the values that the schema itself names."""
     while "$ref" in node:
+        if "/kubernetes." in node["$ref"]:  # said by its own test
+            return
         node = whole["$defs"][node["$ref"].rpartition("/")[2]]
     branches = [*node.get("oneOf", ()), *node.get("anyOf", ())]
     named = [*node.get("enum", ()), *([node["const"]] if "const" in node else [])]
@@ -142,10 +114,10 @@ def accepted(raw: dict[str, Any], secrets: tuple[str, ...]) -> StackConfig | Non
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(st.sampled_from(FILES), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
-def test_every_service_of_a_file_that_is_accepted_is_rendered_and_editors_accept_it(monkeypatch, file, changes, keys):
-    secrets = ("apiKey", "accessKey", "secretKey") if keys else ()
-    raw = mutated(file, changes)
+@given(st.sampled_from(sorted(ways.WAYS)), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
+def test_every_service_of_a_file_that_is_accepted_is_rendered_and_editors_accept_it(monkeypatch, way, changes, keys):
+    secrets = ways.secrets(way) if keys else ()
+    raw = mutated(ways.WAYS[way], changes)
     config = accepted(raw, secrets)
     if config is None:
         return

@@ -76,7 +76,11 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             "takes a strategy from each request only, in its header routing-strategy",
         ),
         (
-            {f"{NAME}__gateway": "none", f"{NAME}__routing__strategy": "random"},
+            {
+                f"{NAME}__gateway": "none",
+                f"{NAME}__routing__strategy": "random",
+                "monitoring__prometheusNamespace": ...,
+            },
             "nothing routes this service's requests",
         ),
         ({"addons__aibrix__gatewayChart": "gateway-helm"}, "gatewayChart: gateway-helm: is no whole address; write"),
@@ -92,7 +96,11 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ({"weights__bucket__store": "oss"}, "weights.bucket.store: oss: volcengine reads its own buckets; write tos"),
         ({"weights__read": "volume"}, "weights.read: volume: volcengine has no such way; write download or stream"),
         (
-            {"weights__read": "stream", f"{NAME}__engine__extraArgs": ["--load-format", "auto"]},
+            {
+                "weights__read": "stream",
+                "weights__download": ...,
+                f"{NAME}__engine__extraArgs": ["--load-format", "auto"],
+            },
             "engine.extraArgs: --load-format: weights.read: stream says it; leave it out",
         ),
         ({"weights__download__nodePath": "/usr/models"}, "download.nodePath: /usr/models: /usr is on the system disk"),

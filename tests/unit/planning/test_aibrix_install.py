@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from planning.aibrix_install import Images, image_name, release
+from planning.aibrix_install import release
 from planning.catalog import fact
+from planning.images import Images, image_name
 
 
 @pytest.mark.parametrize(

@@ -98,12 +98,13 @@ def test_exactly_the_bucket_is_protected_and_nothing_where_it_is_not_kept(engine
         ({"weights": HUB}, ()),
         ({"weights": MADE_CLAIM}, ()),
         ({"weights": S3}, KEYS),
-        ({**LWS, "weights__read": "stream", f"{SERVICE}/engine/launcher": "ray"}, ()),
+        ({**LWS, "weights__read": "stream", "weights__download": ...}, ()),
     ],
     ids=["made keys", "given keys", "disk", "hub", "claim", "s3", "lws"],
 )
 def test_no_secret_is_on_the_wire_in_plain(engine: Recorder, changes: dict[str, Any], given: tuple[str, ...]):
-    run(engine, secrets=[*given, "apiKey", "hubToken", "kubeconfig"], **changes)
+    hub = [] if changes.get("weights") == S3 else ["hubToken"]
+    run(engine, secrets=[*given, "apiKey", *hub, "kubeconfig"], **changes)
     assert not leaked(engine)
     assert secret_data(engine, f"{MODEL}-api-key") == {"apiKey": "canary-apiKey"}
 
@@ -235,7 +236,7 @@ def test_a_disk_is_filled_once_a_node_from_the_bucket(engine: Recorder):
 
 
 def test_without_aibrixs_gateway_a_fleet_has_a_service_and_no_route(engine: Recorder):
-    outputs = run(engine, **{f"{SERVICE}/gateway": "none"})
+    outputs = run(engine, **{f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ...}, monitoring={"enabled": False})
     assert not {"ModelRoute", "ReferenceGrant"} & set(kinds(engine)) and f"HTTPRoute {MODEL}-route" not in named(engine)
     service = inputs(engine.one("Service", f"{MODEL}-service"))
     assert service["spec"]["selector"]["ray.io/node-type"] == "head"
@@ -258,7 +259,8 @@ def test_a_group_of_lws_is_routed_to_its_leader_alone(engine: Recorder):
 
 
 def test_a_group_without_the_gateway_needs_nothing_of_aibrix(engine: Recorder):
-    run(engine, **LWS, **{f"{SERVICE}/gateway": "none"})
+    alone = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "addons": ..., "monitoring": ...}
+    run(engine, **LWS, **alone)
     assert [name for token, name in engine.seen if kind_of(token) == "Release"] == ["addons-lws"]
     assert not [name for name in named(engine) if "aibrix" in name] and not engine.reads
 
@@ -266,7 +268,7 @@ def test_a_group_without_the_gateway_needs_nothing_of_aibrix(engine: Recorder):
 @pytest.mark.preview_too
 def test_an_aibrix_that_is_there_is_left_alone_and_its_gateway_read(engine: Recorder):
     engine.found[GATEWAY_TYPE] = GATEWAY
-    outputs = run(engine, addons__aibrix__install=False)
+    outputs = run(engine, addons__aibrix={"install": False})
     assert "Release" not in kinds(engine) and not [name for name in named(engine) if "aibrix" in name]
     assert engine.reads[GATEWAY_TYPE, "gateway"].id == "aibrix-system/aibrix-eg"
     assert engine.preview or outputs["endpoints"] == {MODEL: "http://10.0.0.9/v1"}

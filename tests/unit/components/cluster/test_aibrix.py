@@ -26,8 +26,8 @@ from components.cluster.aibrix import (
 from components.cluster.cluster_addons import ClusterAddons, ClusterAddonsArgs, release_inputs
 from components.cluster.kubernetes import Manifest, labels
 from local.paths import ROOT
-from planning.aibrix_install import Images
 from planning.catalog import fact
+from planning.images import Images
 from planning.problems import Refused
 from tests.support.recorder import Recorder, inputs
 

@@ -7,7 +7,8 @@ import importlib.metadata
 import pulumi
 import pytest
 
-from components.cluster.kubernetes import PLUGIN_VERSION, kubernetes_provider, quantity
+from components.cluster.kubernetes import PLUGIN_VERSION, kubernetes_provider
+from planning.units import quantity
 from tests.support.recorder import Recorder, inputs, is_secret
 
 

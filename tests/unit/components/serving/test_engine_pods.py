@@ -10,6 +10,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.cluster.pod_extras import PodExtras
 from components.serving import engine_pods, ray_cluster_fleet, ray_lws_group
 from components.serving.engine_pods import EnginePodsArgs
 from components.serving.ray_cluster_fleet import RayClusterFleet
@@ -35,6 +36,7 @@ OTHER: dict[str, Any] = ADDITIONS | {
     "startup_seconds": 1,
     "gpu_resource": "b/b",
     "readiness_probe": False,
+    "extras": PodExtras(spec={"schedulerName": "b"}),
 }
 LAYOUT_FIELDS = {"nodes", "gpus_per_node", "tensor", "pipeline"}
 
@@ -214,6 +216,36 @@ def test_a_new_script_is_a_new_configmap_which_rolls_the_pods(pod: Role, monkeyp
     monkeypatch.setattr(engine_pods, "launch_script", lambda: "exit 1\n")
     after = engine_pods.launch_config("ds", pod.workload.args)["metadata"]["name"], pod()
     assert before[0] != after[0] and before[1] != after[1]
+
+
+# --- what the cluster's owner asks
+
+
+EXTRAS = PodExtras(
+    spec={
+        "imagePullSecrets": [{"name": "pull"}],
+        "nodeSelector": {"pool": "gpu", "ours": "theirs"},
+        "securityContext": {"fsGroup": 5},
+        "schedulerName": "volcano",
+    },
+    volumes=[{"name": "ca", "configMap": {"name": "company-ca"}}],
+    mounts=[{"name": "ca", "mountPath": "/etc/company"}],
+    container_security={"runAsUser": 5, "capabilities": {"add": ["SYS_PTRACE"], "drop": ["NET_RAW"]}},
+)
+
+
+@EVERY
+def test_what_the_cluster_asks_is_on_every_pod_beside_what_is_ours(pod: Role):
+    ours = {"capabilities": ["IPC_LOCK"], "node_selector": {"ours": "yes"}}
+    plain, dressed = pod(**ours), pod(**ours, extras=EXTRAS)
+    spec, container = dressed["spec"], container_of(dressed)
+    assert spec["imagePullSecrets"] == [{"name": "pull"}] and spec["schedulerName"] == "volcano"
+    assert spec["nodeSelector"] == {"pool": "gpu", "ours": "yes"} and spec["securityContext"] == {"fsGroup": 5}
+    assert spec["volumes"] == [*plain["spec"]["volumes"], *EXTRAS.volumes]
+    assert container["volumeMounts"] == [*container_of(plain)["volumeMounts"], *EXTRAS.mounts]
+    capabilities = {"add": ["IPC_LOCK", "SYS_PTRACE"], "drop": ["NET_RAW"]}
+    assert container["securityContext"] == {"runAsUser": 5, "capabilities": capabilities}
+    assert dressed["metadata"] == plain["metadata"]
 
 
 # --- layout

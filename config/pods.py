@@ -1,0 +1,314 @@
+"""The stack file's sections on pods: what a company's cluster asks of them, in Kubernetes' own spelling.
+
+Types come from Kubernetes' OpenAPI document, by way of the catalog: pydantic builds a model of one when a file first
+has it, so that a mistake in it is said like any other, by a check that imports no SDK. What the program itself puts
+into pods (`planning.pods`) is refused here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
+from pydantic_core import core_schema
+
+from config.abilities import CLOUDS
+from config.clouds import surroundings
+from config.errors import refuse
+from config.strict import Judging, Strict, refusals
+from config.types import ObjectName, no_such_names
+from planning import pods
+from planning.pods import Owned
+from planning.units import quantity
+
+KUBERNETES = "x-kubernetes"
+"""What stands in the JSON Schema for one of Kubernetes' types, by its name (`json_schemas`)."""
+Found = tuple[str, object, str, str]
+# Who sets labels and annotations of pods and Services beside the stack file.
+_OWNERS = (
+    "leaderworkerset.sigs.k8s.io/",
+    "pulumi.com/",
+    "modelserve.dev/",
+    "app.kubernetes.io/",
+    "alibabacloud.com/",
+    "k8s.volcengine.com/",
+    "vke.volcengine.com/",
+    "model.aibrix.ai/",
+    "ray.io/",
+)
+_PLAIN: dict[str, Any] = {"string": str, "integer": int, "boolean": bool, "any": Any, "Quantity": str | int | float}
+# As Kubernetes writes a size: another spelling would be a change at every run.
+_SIZE = re.compile(r"[1-9]\d*(Mi|Gi|Ti)")
+
+
+class _Kubernetes:
+    """A value of one of Kubernetes' types, kept as it stands."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._checked)
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> Any:
+        return {KUBERNETES: self.name}
+
+    def _checked(self, value: object) -> object:
+        found = refusals(_model(self.name).model_validate(value, context=Judging()))
+        refuse(*((_below(each.key), each.value, each.why, each.instead) for each in found))
+        return value
+
+
+def _below(key: str) -> str:
+    return key if not key or key.startswith("[") else f".{key}"
+
+
+@functools.cache
+def _model(name: str) -> type[BaseModel]:
+    """A type of Kubernetes as a model whose attributes are of no use: the file's own map is what is rendered."""
+    fields: dict[str, Any] = {}
+    for key, spelt in pods.types()[name].items():
+        alias = key.removesuffix("!")
+        known = pods.values().get(f"{name}.{alias}")
+        kind = Literal[tuple(known)] if known else _kind(spelt)  # type: ignore[valid-type]
+        what = " or ".join(known) if known else f"what Kubernetes says of {alias} in a {name}"
+        fields[f"{alias}_"] = (
+            (kind, Field(alias=alias, description=what))
+            if key.endswith("!")
+            else (kind | None, Field(None, alias=alias, description=what))
+        )
+    made = create_model(name, __base__=Strict, **fields)
+    made.model_rebuild()
+    return made
+
+
+def _kind(spelt: str) -> Any:
+    if spelt.startswith("["):
+        return list[_kind(spelt[1:-1])]  # type: ignore[misc]
+    if spelt.startswith("{"):
+        return dict[str, _kind(spelt[1:-1])]  # type: ignore[misc]
+    return _PLAIN.get(spelt) or _model(spelt)
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of each of Kubernetes' types, others named in it under `KUBERNETES`."""
+    return {
+        name: {
+            "type": "object",
+            "properties": {
+                key.removesuffix("!"): _json(spelt, pods.values().get(f"{name}.{key.removesuffix('!')}"))
+                for key, spelt in fields.items()
+            },
+            **({"required": required} if (required := [key[:-1] for key in fields if key.endswith("!")]) else {}),
+            "additionalProperties": False,
+        }
+        for name, fields in pods.types().items()
+    }
+
+
+def _json(spelt: str, known: list[str] | None) -> dict[str, Any]:
+    if known:
+        return {"enum": known}
+    if spelt.startswith("["):
+        return {"type": "array", "items": _json(spelt[1:-1], None)}
+    if spelt.startswith("{"):
+        return {"type": "object", "additionalProperties": _json(spelt[1:-1], None)}
+    if spelt in ("any", "Quantity"):
+        return {} if spelt == "any" else {"type": ["string", "number"]}
+    return {"type": spelt} if spelt in _PLAIN else {KUBERNETES: spelt}
+
+
+_Secret = Annotated[dict[str, Any], _Kubernetes("LocalObjectReference")]
+_Toleration = Annotated[dict[str, Any], _Kubernetes("Toleration")]
+_Affinity = Annotated[dict[str, Any], _Kubernetes("Affinity")]
+_Volume = Annotated[dict[str, Any], _Kubernetes("Volume")]
+_Mount = Annotated[dict[str, Any], _Kubernetes("VolumeMount")]
+_PodSecurity = Annotated[dict[str, Any], _Kubernetes("PodSecurityContext")]
+_Security = Annotated[dict[str, Any], _Kubernetes("SecurityContext")]
+
+
+def owned_metadata(value: dict[str, str]) -> dict[str, str]:
+    """A rule of labels and annotations."""
+    refuse(
+        *[
+            (f".{key}", given, "is set by the program or its controllers", "leave it out")
+            for key, given in value.items()
+            if key.startswith(_OWNERS)
+        ]
+    )
+    return value
+
+
+Marks = Annotated[dict[str, str], AfterValidator(owned_metadata), no_such_names("|".join(_OWNERS).replace(".", "[.]"))]
+"""Labels or annotations, text to text, of which none is ours or our controllers'."""
+
+
+class _Placed(Strict):
+    """What every kind of pod takes."""
+
+    image_pull_secrets: tuple[_Secret, ...] = Field(
+        (), strict=False, description="a list of the Secrets that images are pulled with, each a map with name"
+    )
+    tolerations: tuple[_Toleration, ...] = Field((), strict=False, description="a list of Kubernetes tolerations")
+    node_selector: dict[str, str] = Field({}, description="a map of labels that the pods' nodes have")
+
+    @field_validator("image_pull_secrets")
+    @classmethod
+    def _have_names(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        nameless = [i for i, each in enumerate(value) if not each.get("name")]
+        refuse(*((f"[{i}].name", "", "is missing", "write a Secret's name") for i in nameless))
+        return value
+
+    @field_validator("node_selector")
+    @classmethod
+    def _chooses_no_nodes_of_ours(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        refuse(*((f".{key}", value[key], *_NODES_ARE_OURS) for key in value if key in _node_labels(info)))
+        return value
+
+
+_NODES_ARE_OURS = ("is what the program chooses nodes by", "leave it out, and write the cloud section's own key")
+
+
+def _node_labels(info: ValidationInfo) -> tuple[str, ...]:
+    cloud = surroundings(info).cloud
+    return CLOUDS[cloud].node_labels if cloud in CLOUDS else ()
+
+
+class _Marked(_Placed):
+    """Pods whose section alone says their labels and annotations."""
+
+    labels: Marks = Field({}, description="a map of further labels, text to text")
+    annotations: Marks = Field({}, description="a map of further annotations, text to text")
+
+
+class CachePod(_Marked):
+    """What master and workers of a cache take; Fluid makes the pods, and knows no more of them."""
+
+
+class _Whole(_Placed):
+    """Pods of the program's own making."""
+
+    owned: ClassVar[Owned]
+    """What of them is there without the file."""
+    affinity: _Affinity | None = Field(None, description="a Kubernetes affinity")
+    priority_class_name: ObjectName | None = Field(None, description="the name of a PriorityClass")
+    service_account_name: ObjectName | None = Field(None, description="the name of a ServiceAccount")
+    scheduler_name: str | None = Field(None, min_length=1, description="the scheduler's name")
+    security_context: _PodSecurity | None = Field(None, description="a Kubernetes PodSecurityContext")
+    volumes: tuple[_Volume, ...] = Field(
+        (), strict=False, description="a list of further Kubernetes volumes, each a map with name and its source"
+    )
+    volume_mounts: tuple[_Mount, ...] = Field(
+        (),
+        strict=False,
+        validate_default=True,
+        description="a list of mounts of these volumes, each a map with name and mountPath",
+    )
+
+    @field_validator("affinity")
+    @classmethod
+    def _leaves_our_nodes(cls, value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        told = _expressions((value or {}).get("nodeAffinity"), ".nodeAffinity")
+        refuse(*((f"{at}.key", key, *_NODES_ARE_OURS) for at, key in told if key in _node_labels(info)))
+        return value
+
+    @field_validator("security_context")
+    @classmethod
+    def _leaves_ours(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        ours = {key: given for key, given in (value or {}).items() if key in cls.owned.security}
+        why = "is the program's: its files belong to the user that it runs as"
+        refuse(*((f".{key}", given, why, "leave it out") for key, given in ours.items()))
+        return value
+
+    @field_validator("volumes")
+    @classmethod
+    def _are_no_volumes_of_ours(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        refuse(*(found for i, each in enumerate(value) for found in _of_volume(f"[{i}]", each, value[:i], cls.owned)))
+        return value
+
+    @field_validator("volume_mounts")
+    @classmethod
+    def _mount_what_is_there(
+        cls, value: tuple[dict[str, Any], ...], info: ValidationInfo
+    ) -> tuple[dict[str, Any], ...]:
+        if "volumes" in info.data:
+            refuse(*_of_mounts(value, [volume["name"] for volume in info.data["volumes"]], cls.owned))
+        return value
+
+
+class EnginePod(_Whole):
+    """The pods of an engine."""
+
+    owned = pods.ENGINE
+    container_security_context: _Security | None = Field(
+        None, description="a Kubernetes SecurityContext of the engine's container"
+    )
+
+
+class SyncPod(_Marked, _Whole):
+    """The pods of a Job that fills a bucket or a volume."""
+
+    owned = pods.SYNC
+
+
+def _of_volume(at: str, volume: dict[str, Any], others: Iterable[dict[str, Any]], owned: Owned) -> Iterator[Found]:
+    name, sources = volume["name"], [key for key in volume if key != "name"]
+    if name in owned.volumes:
+        yield f"{at}.name", name, "is a volume of the program's", "write another name"
+    if name in [other["name"] for other in others]:
+        yield f"{at}.name", name, "is given twice", "write another name"
+    if len(sources) != 1:
+        yield at, name, f"has {len(sources)} sources", "write one, such as configMap or persistentVolumeClaim"
+    size = (volume.get("emptyDir") or {}).get("sizeLimit")
+    if size is not None and _canonical(str(size)) != size:
+        yield f"{at}.emptyDir.sizeLimit", size, "Kubernetes writes it otherwise", f"write {_canonical(str(size))}"
+
+
+def _canonical(size: str) -> str:
+    return quantity(size) if _SIZE.fullmatch(size) else "whole Mi, Gi or Ti, such as 10Gi"
+
+
+def _of_mounts(mounts: tuple[dict[str, Any], ...], names: list[str], owned: Owned) -> Iterator[Found]:
+    for i, mount in enumerate(mounts):
+        path, name = str(mount["mountPath"]), mount["name"]
+        if name not in names:
+            yield (
+                f"[{i}].name",
+                name,
+                "is none of this section's volumes",
+                f"write {' or '.join(names) or 'volumes too'}",
+            )
+        if not path.startswith("/"):
+            yield f"[{i}].mountPath", path, "is no absolute path", "write one such as /etc/company"
+        for folder in owned.folders:
+            if path.startswith("/") and pods.hidden(folder, path):
+                yield f"[{i}].mountPath", path, f"{folder} is the program's", "write another path"
+        if path in [other["mountPath"] for other in mounts[:i]]:
+            yield f"[{i}].mountPath", path, "is given twice", "write another path"
+    for name in names:
+        if name not in [mount["name"] for mount in mounts]:
+            yield "", "", f"volume {name} is mounted nowhere", f"add a map with name: {name} and mountPath"
+
+
+def _expressions(value: Any, at: str) -> Iterator[tuple[str, Any]]:
+    """Places and keys of all that nodes have to match."""
+    if isinstance(value, Mapping):
+        if "key" in value:
+            yield at, value["key"]
+        for key, below in value.items():
+            yield from _expressions(below, f"{at}.{key}")
+    elif isinstance(value, list):
+        for i, below in enumerate(value):
+            yield from _expressions(below, f"{at}[{i}]")

@@ -1,0 +1,197 @@
+"""No key of the stack file does nothing: with it the program makes something else than without, or it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from config.stack import parse
+from tests.support import volcengine
+from tests.support.keys import Key, made_of, optional_keys, with_key
+from tests.support.stack_files import StackFile
+from tests.support.volcengine import SERVICE
+from tests.support.ways import WAYS, secrets
+
+# Values of keys whose types do not tell one, or whose first guess every way refuses.
+SAMPLES: dict[str, Any] = {
+    "model": "DeepSeek-R1",
+    "namespace": "team",
+    "version": ("0.9.0", "1.0.12"),
+    "chart": "oci://mirror.example/lws",
+    "charts": "oci://mirror.example/charts",
+    "repo": "https://mirror.example/charts",
+    "images": {"redis": "mirror.example/redis:7"},
+    "gatewayChart": "oci://mirror.example/gateway",
+    "registry": "mirror.example",
+    "sync.from": "huggingface",
+    "repositories": {"DeepSeek-R1": "mine/R1"},
+    "region": "cn-shanghai",
+    "endpoint": "https://hf-mirror.com",
+    "suffixes": ["json"],
+    "nodePath": "/mnt/nvme1/models",
+    "storageClass": "other",
+    "create.size": "2Ti",
+    "bucket.name": "other-bucket",
+    "prefix": "other",
+    "cpu": 128,
+    "memory": "64Gi",
+    "quota": "50Gi",
+    "high": 0.8,
+    "workers": 20,
+    "shm": "16Gi",
+    "ephemeralStorage": "20Gi",
+    "cloud.gpu": ("H20-96", "H20-96:90"),
+    "cloud.nodes": 1,
+    "rdmaDevices": (7, 8),
+    "layout": {"nodes": 2, "tensor": 8, "pipeline": 2},
+    "gpuMemoryUtilization": 0.9,
+    "reasoningParser": "none",
+    "extraArgs": ["--enforce-eager"],
+    "maxModelLen": 4096,
+    "expose.to": "private",
+    "allowList": "acl-abc",
+    "routing.strategy": "random",
+    "autoscaling.strategy": "APA",
+    "autoscaling.minimum": 2,
+    "autoscaling.maximum": 3,
+    "autoscaling.target": 0.6,
+    "cooldownSeconds": 9000,
+    "schedules": [{"at": "8"}],
+    "rollout.strategy": "RollingUpdate",
+    "currency": "CNY",
+    "asOf": "2026-11-02",
+    "imagePullSecrets": [{"name": "pull"}],
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {}},
+    "securityContext": {"fsGroupChangePolicy": "Always"},
+    "containerSecurityContext": {"runAsUser": 5},
+    "cache.pod": {"nodeSelector": {"a": "b"}},
+}
+# What is of use only together is tried together, by the key that comes last.
+TOGETHER: dict[str, dict[str, Any]] = {
+    "volumeMounts": {
+        "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+        "volumeMounts": [{"name": "ca", "mountPath": "/etc/company"}],
+    },
+    "maxSurge": {"strategy": "RollingUpdate", "maxSurge": 1},
+    "startupPolicy": {"startupPolicy": "LeaderReady", "readinessProbe": False},
+    "perGpuHour": {"perGpuHour": 1.0, "currency": "CNY", "asOf": "2026-11-02"},
+    "perGibMonth": {"perGibMonth": 1.0, "currency": "CNY", "asOf": "2026-11-02"},
+    "perCacheWorkerHour": {"perCacheWorkerHour": 1.0, "perGpuHour": 1.0, "currency": "CNY", "asOf": "2026-11-02"},
+    "repo": {"chart": "lws", "repo": "https://mirror.example/charts"},
+}
+# Statements on how things are, of which a stack may have no use yet; and what needs other files than a stack's own.
+FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests")
+# The short ways run everywhere, the others where there is time.
+SHORT = ("local", "acs, claim")
+
+
+def keys_of(way: str) -> list[Key]:
+    (name,) = WAYS[way]["services"]
+    told = optional_keys(SAMPLES, TOGETHER, name)
+    return [key for key in told if not any(f".{fact}." in f".{key.dotted}." for fact in FACTS)]
+
+
+def outcome(way: str, key: Key) -> str:
+    """What becomes of the key: `alive`, `refused`, or `dead`."""
+    known = secrets(way)
+    without = made_of(json.dumps(with_key(WAYS[way], key)), known)
+    found = set()
+    for value in key.samples:
+        with_it = made_of(json.dumps(with_key(WAYS[way], key, value)), known)
+        if with_it is not None and with_it != without:
+            return "alive"
+        found.add("refused" if with_it is None else "dead")
+    return "refused" if found == {"refused"} else "dead"
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=() if way in SHORT else pytest.mark.rehearsal) for way in WAYS]
+)
+def test_every_key_changes_what_is_made_or_is_refused(way: str):
+    assert [key.dotted for key in keys_of(way) if outcome(way, key) == "dead"] == []
+
+
+_LOCAL, _ACS, _VKE = StackFile("local"), StackFile("acs"), volcengine.FILE
+_AT = SERVICE.replace("/", ".")
+_LWS = {f"{SERVICE}/workload": "lws"}
+_ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring": ...}
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "given", "said"),
+    [
+        (_ACS, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on acs changes the"),
+        (_LOCAL, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on local changes"),
+        (_LOCAL, {"services/ds/rollout": {"strategy": "Recreate"}}, (), "services.ds.rollout: a LeaderWorkerSet has n"),
+        (_VKE, {f"{SERVICE}/restartPolicy": "None"}, (), f"{_AT}.restartPolicy: None: a fleet has no such thing; leav"),
+        (_VKE, {f"{SERVICE}/startupPolicy": "LeaderReady"}, (), f"{_AT}.startupPolicy: LeaderReady: a fleet has no su"),
+        (_ACS, {"services/ds/routing": {"requestSeconds": 60}}, (), "services.ds.routing: nothing routes this service"),
+        (
+            _ACS,
+            {"services/ds/expose": {"to": "cluster", "allowList": "acl-a"}},
+            (),
+            "services.ds.expose.allowList: acl-a: pods of the cluster alone reach the service",
+        ),
+        (_ACS, {"addons/aibrix": {"install": True}}, (), "addons.aibrix: nothing on acs uses it; leave it out"),
+        (_LOCAL, {"addons": {"fluid": {}}}, (), "addons.fluid: nothing on local uses it; leave it out"),
+        (_LOCAL, {"addons": {"lws": {"chart": "oci://a/b"}}}, (), "addons.lws.chart: oci://a/b: a stack on local inst"),
+        (_LOCAL, {"addons": {"charts": "charts"}}, (), "addons.charts: charts: a stack on local installs nothing"),
+        (_ACS, {"addons/lws": {"install": False, "values": {"a": 1}}}, (), "addons.lws.values: what is there already"),
+        (_VKE, {"addons/aibrix": {"install": False, "address": "private"}}, (), "addons.aibrix.address: private: an A"),
+        (
+            _VKE,
+            {**_LWS, **_ALONE, "addons/aibrix": {"install": False}},
+            (),
+            "addons.aibrix: nothing of this stack uses it: no service is a fleet or behind its gateway; leave it out",
+        ),
+        (_ACS, {"cache": {"engine": "none", "quota": "5Gi"}}, (), "cache.quota: 5Gi: nothing is cached: cache.engine"),
+        (_ACS, {"weights/download": {"threads": 4}}, (), "weights.download: nothing is copied to the pods: read is vo"),
+        (_ACS, {"weights/bucket/endpoint": "https://a.example"}, (), "weights.bucket.endpoint: https://a.example: the"),
+        (_ACS, {"weights/bucket": {"name": "abc", "create": False, "keep": False}}, (), "weights.bucket.keep: false:"),
+        (
+            _LOCAL,
+            {"weights/create": {"storageClass": "nas", "size": "1Ti"}},
+            (),
+            "weights.create: a stack on local makes no claim; leave it out, and make the claim yourself",
+        ),
+        (_VKE, {"weights": {"source": "nvme", "path": "/mnt/a", "prefix": "b"}}, (), "weights.prefix: b: there is no"),
+        (_LOCAL, {"monitoring": {"labels": {"a": "b"}}}, (), "monitoring.labels: there is no monitoring; write enable"),
+        (
+            _LOCAL,
+            {"monitoring": {"enabled": True, "prometheusNamespace": "m"}},
+            (),
+            "monitoring.prometheusNamespace: m: who reaches an engine that is behind no gateway is not restricted",
+        ),
+        (
+            _LOCAL,
+            {"prices": {"perCacheWorkerHour": 1.0, "currency": "CNY", "asOf": "2026-11-01"}},
+            (),
+            "prices.perCacheWorkerHour: 1: this stack has no cache workers; leave it out",
+        ),
+        (_LOCAL, {"catalog": {"models": {"DeepSek-R1": {"layers": 61}}}}, (), "catalog.models.DeepSek-R1: nothing of"),
+        (_LOCAL, {"catalog": {"gpuPods": {"A": {"gpus": [8]}}}}, (), "catalog.gpuPods.A: nothing of this stack has th"),
+        (_LOCAL, {}, ("hubToken",), "hubToken: nothing reads this secret: no hub is asked; run: pulumi config rm mode"),
+        (_LOCAL, {}, ("accessKey", "secretKey"), "accessKey: nothing reads this secret: no bucket is read; run: pulum"),
+    ],
+)  # fmt: skip
+def test_a_key_that_nothing_takes_notice_of_is_refused_with_what_to_do(file, values, given, said):
+    line, *_ = file.lines(file.changed(**values), secrets=("apiKey", *given))
+    assert line.startswith(f"modelserve:{said}")
+
+
+def test_an_allow_list_reaches_the_load_balancer_of_each_cloud_that_has_one():
+    for way in ("acs, claim", "volcengine, fleet alone"):
+        (name,) = WAYS[way]["services"]
+        key = Key(("services", name, "expose", "allowList"), (), {"to": "public"})
+        made = made_of(json.dumps(with_key(WAYS[way], key, {"to": "public", "allowList": "acl-abc"})), secrets(way))
+        assert made is not None and any("acl-abc" in request and "acl-type" in request for request in made)
+
+
+def test_an_add_on_that_the_file_names_is_installed_though_nothing_needs_it_yet():
+    raw = _ACS.changed(cache={"engine": "none"})
+    assert parse(raw).addons.fluid is not None
+    made = made_of(json.dumps(raw), ("apiKey",))
+    assert made is not None and any('"ack-fluid"' in request for request in made)
