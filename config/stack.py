@@ -6,7 +6,7 @@ imports Pulumi, so that a check of a stack file costs a fraction of a second.
 
 import contextlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import replace
 from typing import Annotated, Any, get_args
 
@@ -28,7 +28,7 @@ from config.clouds import (
 )
 from config.errors import ConfigError, from_pydantic, join, shown, unknown_key
 from config.facts import Catalog, GpuPods
-from config.secrets import SECRETS
+from config.secrets import PAIRS, SECRETS
 from config.services import Service
 from config.types import Day, InSchema, Registry, Strict, is_release
 from config.weights import (
@@ -137,7 +137,7 @@ def parse(
         said = {refusal.key for refusal in refusals}
         refusals += [refusal for refusal in from_pydantic(error, StackConfig) if refusal.key not in said]
     if config is not None:
-        refusals += [*_joined(config), *_unused_secrets(config, present)]
+        refusals += [*_joined(config), *_unused_secrets(config, present, {refusal.key for refusal in refusals})]
     if refusals or config is None:
         raise ConfigError(sorted(refusals))
     return config
@@ -339,8 +339,8 @@ def _facts_of_others(config: StackConfig) -> list[Problem]:
     return found
 
 
-def _unused_secrets(config: StackConfig, present: Collection[str]) -> list[Problem]:
-    """Secrets that nothing of the stack reads."""
+def _unused_secrets(config: StackConfig, present: Collection[str], said: Set[str]) -> list[Problem]:
+    """Secrets that nothing of the stack reads, but for those of which, or of whose other half, something is `said`."""
     weights = config.weights
     bucket = isinstance(weights, (BucketWeights, NvmeWeights)) and weights.bucket is not None
     sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
@@ -353,7 +353,9 @@ def _unused_secrets(config: StackConfig, present: Collection[str]) -> list[Probl
     return [
         Problem(key, "", f"nothing reads this secret: {why}", f"run: pulumi config rm modelserve:{key}")
         for key, (is_read, why) in read.items()
-        if key in present and not is_read
+        if key in present
+        and not is_read
+        and not said & {key, *(half for pair in PAIRS if key in pair for half in pair)}
     ]
 
 
