@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import importlib
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pulumi
 from pulumi.runtime import config as engine_config
 
-from config.clouds import VolcengineCloud
+from components.cluster.kubernetes import RELEASE
 from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
 from config.secrets import SECRETS, is_empty
 from config.stack import StackConfig, judge
 from planning.names import model_object
 from planning.problems import Problem, Refused
+from stacks.registrations import Registration, held
 from stacks.service_plans import Planned, briefly, judge_services, summary, warnings
+from watch import preflight
+
+if TYPE_CHECKING:
+    from components.cluster.cluster_addons import HelmRelease
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
@@ -34,9 +41,18 @@ def run() -> dict[str, pulumi.Input[Any]]:
             pulumi.log.info(line)
         for warning in warnings(plans, secrets, plain):
             pulumi.log.warn(warning)
-        return build(config, plans, _attempts(config, plans))
+        attempts = _attempts(config, plans)
     except Refused as error:
-        raise pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}") from None
+        raise _refusal(error) from None
+    with held(functools.partial(_look_for_names, config)):
+        try:
+            return build(config, plans, attempts)
+        except Refused as error:  # said the same way inside, where it ends the run
+            raise _refusal(error) from None
+
+
+def _refusal(error: Refused) -> pulumi.RunError:
+    return pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}")
 
 
 def build(
@@ -54,15 +70,24 @@ def build(
 
 
 def _look_around(config: StackConfig) -> None:
-    """Refuses what only this machine or the cluster can tell."""
+    """Refuses what only this machine can tell."""
     if config.cloud.kind != "local":
         from stacks import addon_charts
 
         addon_charts.provide_charts(config)
-    if isinstance(config.cloud, VolcengineCloud):
-        from watch import kuberay_preflight
 
-        kuberay_preflight.check(config, pulumi.Config(NAMESPACE).get("kubeconfig"))
+
+async def _look_for_names(config: StackConfig, made: Sequence[Registration]) -> None:
+    """Refuses what the cluster has already from somebody else, before anything is registered."""
+    objects = [each.props for each in made if each.type_.startswith("kubernetes:") and "kind" in each.props]
+    wanted = [found for manifest in objects if (found := preflight.wanted_of(manifest))]
+    addons = [cast("HelmRelease", each.resource).addon for each in made if each.type_ == RELEASE]
+    kubeconfig = pulumi.Config(NAMESPACE).get("kubeconfig")
+    refused, unread = await asyncio.to_thread(preflight.check, config, pulumi.get_stack(), kubeconfig, wanted, addons)
+    if unread:
+        pulumi.log.warn(unread)
+    if refused:
+        raise _refusal(ConfigError(refused))
 
 
 def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str, int]:
