@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from config.errors import ConfigError
 from config.kubeconfig import kubeconfig_files, parsed
 from watch.client import TIMEOUT_SECONDS
 
@@ -55,7 +56,7 @@ class ApiServer:
     def __init__(self, context: str, kubeconfig: str | None = None) -> None:
         try:
             self._ask = _plainly(context, kubeconfig) or _by_library(context, kubeconfig)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (ConfigError, OSError, ValueError, LookupError, TypeError) as error:
             raise UnansweredError(f"its kubeconfig is of no use: {type(error).__name__}") from None
 
     def answers(self, questions: Sequence[Question]) -> list[Mapping[str, Any] | UnansweredError]:
