@@ -16,7 +16,8 @@ from planning.catalog import fact
 class Surroundings:
     """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
     wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series
-    (`planning/catalog/clouds.json`), None where none are known.
+    (`planning/catalog/clouds.json`), None where none are known; `notice` is how many seconds a pod has that the cloud
+    evicts, None where it does not.
     """
 
     cloud: str | None = None
@@ -26,6 +27,7 @@ class Surroundings:
     lws: str | None = None
     more_pods: Mapping[str, Any] | None = None
     aibrix: str | None = None
+    notice: int | None = None
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:

@@ -11,7 +11,7 @@ from config.clouds import surroundings
 from config.errors import refuse, rule
 from config.exposure import Autoscaling, Exposure, Rollout, Routing
 from config.types import AUTO, BinaryQuantity, ModelName, PinnedImage, Positive, Release, Strict, auto_schema, gibibytes
-from planning import addons, aibrix_features, flags, fleet
+from planning import addons, aibrix_features, flags, fleet, routes, timeouts
 from planning.catalog import fact
 
 # Labels by which a cloud places and bills pods; keys of the cloud section say them.
@@ -33,6 +33,7 @@ _OWNED_FLAGS = {
     "--distributed-executor-backend": "engine.launcher",
     "--api-key": "the secret modelserve:apiKey",
     "--host": "nothing: it listens on every address",
+    "--shutdown-timeout": "drainSeconds",
     "--nnodes": "layout.nodes",
     "-n": "layout.nodes",
     "--node-rank": "engine.launcher",
@@ -257,6 +258,13 @@ class Service(Strict):
     autoscaling: Autoscaling | None = Field(None, description="a map with maximum; replicas stay fixed without it")
     rollout: Rollout = Field(Rollout.model_construct(), description="a map with strategy")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
+    paths: tuple[str, ...] = Field(
+        (), strict=False, description="a list of further paths of vLLM that clients may ask, such as /tokenize"
+    )
+    drain_seconds: Positive | None = Field(
+        None,
+        description="seconds that a pod waits for its running answers before it ends; the plan's longest if absent",
+    )
     expose: Exposure = Field(Exposure.model_construct(to="cluster", allow_list=None), description="a map with to")
     readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
     startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
@@ -329,6 +337,22 @@ class Service(Strict):
         version = surroundings(info).aibrix if info.data.get("gateway") == "aibrix" else None
         if version and (problem := aibrix_features.port_problem(version, value)):
             raise rule(value, *problem)
+        return value
+
+    @field_validator("paths")
+    @classmethod
+    def _the_release_answers_there(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "engine" in info.data:
+            judged = [(i, path, routes.problem(path, info.data["engine"].version)) for i, path in enumerate(value)]
+            refuse(*[(f"[{i}]", path, *problem) for i, path, problem in judged if problem])
+        return value
+
+    @field_validator("drain_seconds")
+    @classmethod
+    def _the_platform_waits_so_long(cls, value: int | None, info: ValidationInfo) -> int | None:
+        notice = surroundings(info).notice
+        if value and notice and value > (most := timeouts.longest_drain(notice)):
+            raise rule(value, f"a pod that the cloud evicts has {notice} s in all", f"write at most {most}")
         return value
 
     @field_validator("startup_policy")

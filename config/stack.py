@@ -315,7 +315,8 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
             more[name] = GpuPods.model_validate(facts).given()
     series = cloud.get("gpuSeries")
     pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
-    return Surroundings(kind, series, pods, secrets, lws, more)
+    notice = fact("clouds", kind, "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
+    return Surroundings(kind, series, pods, secrets, lws, more, notice=notice)
 
 
 def lws_release(config: StackConfig) -> str:

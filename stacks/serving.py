@@ -10,7 +10,7 @@ import pulumi
 
 from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
-from planning import aibrix_features
+from planning import aibrix_features, flags, routes
 from planning.names import group_object, service_object
 from stacks import engine_arguments
 from stacks.service_plans import Planned
@@ -123,6 +123,11 @@ class Serving:
             "shm": service.resources.shm,
             "ephemeral_storage": engine_arguments.ephemeral_storage(service, source),
             "engine_args": engine_arguments.arguments(name, planned, source),
+            "drain_seconds": planned.drain_seconds,
+            "drains_itself": flags.has("--shutdown-timeout", service.engine.version),
+            "routes": routes.let_through(service.engine.version, service.paths),
+            # A load balancer passes on whatever is asked, and says not that it did.
+            "metrics_need_key": place.service_annotations is not None,
             # The user's last: an interface or a debug level of one service may differ from the cloud's.
             "env": {**place.env, **engine_arguments.environment(planned, source)},
             "secret_env": source.secret_env,

@@ -108,9 +108,9 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
 
 def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     """The leader's pod template, which has the port and the probes, or the workers'."""
-    container = engine_pods.container(args, _environment(args, leader=leader))
+    container = engine_pods.container(args, _environment(args, leader=leader), leads=leader)
     if leader or args.launcher == "native":
-        container["args"] = list(args.engine_args)
+        container["args"] = engine_pods.serve_args(args)
     if leader:
         container["ports"] = [{"name": PORT_NAME, "containerPort": args.port}]
         container |= engine_pods.probes(args, PORT_NAME)
