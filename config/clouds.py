@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from config.errors import rule
-from config.types import AddonRelease, Namespace, Positive, Region, Strict
+from config.types import AddonRelease, InSchema, Namespace, Positive, Region, Strict, pattern
 from planning import addons, aibrix_features
 from planning.catalog import fact
 
@@ -226,7 +226,7 @@ class AibrixChoice(Strict):
     address: Literal["private", "public"] = Field(
         "private", description="where the gateway's load balancer is reached: private is the cloud's network"
     )
-    gateway_chart: str | None = Field(
+    gateway_chart: Annotated[str, InSchema({"pattern": "://"})] | None = Field(
         None, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
     )
 
@@ -260,7 +260,7 @@ class AibrixChoice(Strict):
 class Addons(Strict):
     """What the cluster needs besides Kubernetes."""
 
-    charts: str | None = Field(
+    charts: Annotated[str, pattern(r"(oci|https)://[^\s/@?#][^\s@?#]*|(?!~)[^\s:]+")] | None = Field(
         None,
         description="where the add-ons' charts are, instead of at their makers: a folder of NAME-VERSION.tgz files, "
         "an oci:// URL or an https:// repository",

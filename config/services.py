@@ -3,6 +3,7 @@
 A service's name and what joins services are judged in `config.stack`, whether it fits in `stacks.service_plans`.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -10,7 +11,19 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from config.clouds import surroundings
 from config.errors import refuse, rule
 from config.exposure import Autoscaling, Exposure, Rollout, Routing
-from config.types import AUTO, BinaryQuantity, ModelName, PinnedImage, Positive, Release, Strict, auto_schema, gibibytes
+from config.types import (
+    AUTO,
+    BinaryQuantity,
+    InSchema,
+    ModelName,
+    PinnedImage,
+    Positive,
+    Release,
+    Strict,
+    auto_schema,
+    gibibytes,
+    no_such_names,
+)
 from planning import addons, aibrix_features, flags, fleet, routes, timeouts
 from planning.catalog import fact
 
@@ -44,6 +57,11 @@ _OWNED_FLAGS = {
     "--reasoning-parser": "engine.reasoningParser",
     "--enable-reasoning": "engine.reasoningParser",
 }
+_flags = re.sub(r"(?<=\w)-", "[-_]", "|".join(_OWNED_FLAGS))
+_Argument = Annotated[str, InSchema({"not": {"pattern": f"^({_flags})([=.].*)?$"}})]
+_OUR_VARIABLES = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
+_OWNERS = ("leaderworkerset.sigs.k8s.io/", "pulumi.com/", "modelserve.dev/", "app.kubernetes.io/", *_CLOUD_LABELS)
+_Labels = Annotated[dict[str, str], no_such_names("|".join(_OWNERS).replace(".", "[.]"))]
 
 
 class Engine(Strict):
@@ -65,8 +83,10 @@ class Engine(Strict):
         description="what splits reasoning from answers: a parser of vLLM, none, or auto for the model's own",
         json_schema_extra=auto_schema,
     )
-    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
-    env: dict[str, str] = Field({}, description="a map of further environment variables, text to text")
+    extra_args: tuple[_Argument, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
+    env: Annotated[dict[str, str], no_such_names("|".join(_OUR_VARIABLES))] = Field(
+        {}, description="a map of further environment variables, text to text"
+    )
 
     @field_validator("launcher")
     @classmethod
@@ -101,12 +121,11 @@ class Engine(Strict):
     @field_validator("env")
     @classmethod
     def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
-        ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
         refuse(
             *[
                 (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
                 for name in value
-                if name.startswith(ours)
+                if name.startswith(_OUR_VARIABLES)
             ]
         )
         return value
@@ -273,13 +292,18 @@ class Service(Strict):
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
         "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
     )
-    pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
-    pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
+    pod_labels: _Labels = Field({}, description="a map of further labels of every pod, text to text")
+    pod_annotations: _Labels = Field({}, description="a map of further annotations of every pod, text to text")
 
     @property
     def first_replicas(self) -> int:
         """How many replicas there are at first, and always where nothing scales them."""
         return self.autoscaling.minimum if self.autoscaling else self.replicas
+
+    @property
+    def most_replicas(self) -> int:
+        """How many replicas there may be, an update's surge aside."""
+        return self.autoscaling.maximum if self.autoscaling else self.replicas
 
     @field_validator("workload")
     @classmethod
@@ -378,18 +402,11 @@ class Service(Strict):
     @field_validator("pod_labels", "pod_annotations")
     @classmethod
     def _owned_by_us(cls, value: dict[str, str]) -> dict[str, str]:
-        owners = (
-            "leaderworkerset.sigs.k8s.io/",
-            "pulumi.com/",
-            "modelserve.dev/",
-            "app.kubernetes.io/",
-            *_CLOUD_LABELS,
-        )
         refuse(
             *[
                 (f".{key}", given, "is set by the program or its controllers", "leave it out")
                 for key, given in value.items()
-                if key.startswith(owners)
+                if key.startswith(_OWNERS)
             ]
         )
         return value

@@ -6,10 +6,13 @@ import contextlib
 import datetime
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
 
 from config.errors import rule
 from planning import origins
@@ -31,7 +34,34 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
 
 
-_DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+@dataclass(frozen=True, eq=False)
+class InSchema:
+    """What the JSON Schema says of a kind of value, beside what pydantic makes of its type: of its rule, what JSON
+    Schema can say. It never refuses what the rule accepts."""
+
+    says: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), **self.says}
+
+
+def pattern(regex: str, **more: Any) -> InSchema:
+    """The whole text is `regex`, which Python and JavaScript have to read alike: so neither `\\w` nor `\\d`."""
+    return InSchema({"pattern": f"^({regex})$", **more})
+
+
+def no_such_names(regex: str) -> InSchema:
+    """A map none of whose keys begins with `regex`."""
+    return InSchema({"propertyNames": {"not": {"pattern": f"^({regex})"}}})
+
+
+# A part of a path; which letters it has is left to the rule, as JavaScript knows ASCII's alone.
+_PART = r"(?!\.\.(/|$))[^\s/]+"
+_QUANTITY = r"[1-9][0-9]*(Mi|Gi|Ti)"
+_DNS_1123 = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_RELEASE = r"[0-9]+\.[0-9]+\.[0-9]+([.+-].*)?"
+_REGION = r"[a-z]{2}-[a-z]+(-[a-z]+)*(-[0-9]+)?"
+_ACL = r"acl-[a-z0-9]+"
 
 
 def gibibytes(quantity: str) -> float:
@@ -40,7 +70,7 @@ def gibibytes(quantity: str) -> float:
 
 
 def _binary_quantity(value: str) -> str:
-    if re.fullmatch(r"[1-9][0-9]*(Mi|Gi|Ti)", value):
+    if re.fullmatch(_QUANTITY, value):
         return value
     number = re.match(r"[0-9]+", value)
     example = f"{number[0]}Gi" if number else "512Gi"
@@ -59,7 +89,7 @@ def _whole_gib(value: str) -> str:
 
 def _named(what: str, instead: str) -> AfterValidator:
     def check(value: str) -> str:
-        if len(value) <= 63 and _DNS_1123.fullmatch(value):
+        if len(value) <= 63 and re.fullmatch(_DNS_1123, value):
             return value
         raise rule(value, f"is not {what} (DNS-1123: lower-case letters, digits, '-', at most 63)", instead)
 
@@ -78,14 +108,14 @@ def _pinned_image(value: str) -> str:
 
 
 def _version(value: str) -> str:
-    if re.fullmatch(r"\d+\.\d+\.\d+([.+-].*)?", value):
+    if re.fullmatch(_RELEASE, value):
         return value
     raise rule(value, "is not a release", "write the vLLM release inside the image, such as 0.7.2")
 
 
 def is_release(value: object) -> bool:
     """Whether it is an add-on's release, such as 0.9.0 or v0.9.0."""
-    return isinstance(value, str) and re.fullmatch(r"v?\d+\.\d+\.\d+([.+-].*)?", value) is not None
+    return isinstance(value, str) and re.fullmatch(f"v?{_RELEASE}", value) is not None
 
 
 def _addon_release(value: str) -> str:
@@ -139,13 +169,13 @@ def _url(value: str) -> str:
 
 
 def _region(value: str) -> str:
-    if re.fullmatch(r"[a-z]{2}-[a-z]+(-[a-z]+)*(-\d+)?", value):
+    if re.fullmatch(_REGION, value):
         return value
     raise rule(value, "is not a region's id", "write one such as cn-hangzhou or ap-southeast-1")
 
 
 def _acl(value: str) -> str:
-    if re.fullmatch(r"acl-[a-z0-9]+", value):
+    if re.fullmatch(_ACL, value):
         return value
     raise rule(
         value, "is not the id of an access control list", "write one of the load balancer's, such as acl-bp1abcdefgh"
@@ -162,25 +192,33 @@ def _day(value: str) -> str:
 
 def auto_schema(schema: dict[str, Any]) -> None:
     """In the stack file what Python knows as None is written `auto`."""
-    schema["anyOf"] = [{"const": "auto"} if option == {"type": "null"} else option for option in schema["anyOf"]]
+    auto = {"enum": ["auto", None]}
+    schema["anyOf"] = [auto if option == {"type": "null"} else option for option in schema["anyOf"]]
     schema["default"] = "auto"
 
 
 AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
 """`auto` in the stack file is None in Python."""
-BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity)]
+BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity), pattern(_QUANTITY)]
 WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
 Positive = Annotated[int, Field(gt=0)]
-Namespace = Annotated[str, _named("a namespace's name", "write the name of an existing namespace, such as default")]
-ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim")]
-PinnedImage = Annotated[str, AfterValidator(_pinned_image)]
-AddonRelease = Annotated[str, AfterValidator(_addon_release)]
-Release = Annotated[str, AfterValidator(_version)]
-RelativePath = Annotated[str, AfterValidator(_relative_path)]
-BucketName = Annotated[str, AfterValidator(_bucket_name)]
-NodePath = Annotated[str, AfterValidator(_node_path)]
-Url = Annotated[str, AfterValidator(_url)]
-Region = Annotated[str, AfterValidator(_region)]
-AclId = Annotated[str, AfterValidator(_acl)]
-ModelName = Annotated[str, AfterValidator(_model_name)]
-Day = Annotated[str, AfterValidator(_day)]
+_name = pattern(_DNS_1123, maxLength=63)
+Namespace = Annotated[
+    str, _named("a namespace's name", "write the name of an existing namespace, such as default"), _name
+]
+ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim"), _name]
+PinnedImage = Annotated[
+    str, AfterValidator(_pinned_image), pattern(r"[\s\S]*@sha256:[\s\S]*|[\s\S]+:(?!latest$)[^:/]+")
+]
+AddonRelease = Annotated[str, AfterValidator(_addon_release), pattern(f"v?{_RELEASE}")]
+Release = Annotated[str, AfterValidator(_version), pattern(_RELEASE)]
+RelativePath = Annotated[str, AfterValidator(_relative_path), pattern(f"{_PART}(/{_PART})*")]
+BucketName = Annotated[str, AfterValidator(_bucket_name), pattern(fact("oss", "bucket", "namePattern"))]
+_system = "|".join(re.escape(folder) for folder in fact("weights", "node", "systemFolders"))
+NodePath = Annotated[str, AfterValidator(_node_path), pattern(rf"(?!({_system})(/|$))(/(?!\.(/|$)){_PART})+")]
+Url = Annotated[str, AfterValidator(_url), pattern(origins.URL)]
+Region = Annotated[str, AfterValidator(_region), pattern(_REGION)]
+AclId = Annotated[str, AfterValidator(_acl), pattern(_ACL)]
+ModelName = Annotated[str, AfterValidator(_model_name), pattern(r"[A-Za-z0-9][^\s/]*")]
+# Unquoted it may be a time, and one digit may do.
+Day = Annotated[str, AfterValidator(_day), pattern(r"[0-9]{4}-(0?[1-9]|1[0-2])-(0?[1-9]|[12][0-9]|3[01])([Tt ].*)?")]

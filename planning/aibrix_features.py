@@ -155,10 +155,9 @@ def scalers(version: str) -> tuple[str, ...]:
     return tuple(_at("autoscaling", "strategies", version))
 
 
-def scaler_annotation(version: str, strategy: str, meaning: str) -> str | None:
-    """The annotation that the release's strategy reads for `cooldown` (before it scales down), `upTolerance` or
-    `downTolerance`; None where it has no such thing."""
-    return _at("autoscaling", "annotations", version).get(strategy, {}).get(meaning)
+def cooldown_annotation(version: str, strategy: str) -> str | None:
+    """The annotation by which the release's strategy reads how long it waits before it scales down; None without."""
+    return _at("autoscaling", "annotations", version).get(strategy, {}).get("cooldown")
 
 
 def scaler_conditions(version: str) -> tuple[str, ...]:
@@ -242,7 +241,7 @@ def _cooldown_problems(
     if cooldown_seconds is None:
         return []
     chosen = strategy or scalers(version)[0]
-    if chosen in scalers(version) and scaler_annotation(version, chosen, "cooldown") is None:
+    if chosen in scalers(version) and cooldown_annotation(version, chosen) is None:
         why = f"strategy {chosen} of AIBrix {version} has no cooldown"
         return [("cooldown_seconds", why, f"leave it out, or write strategy {scalers(version)[0]}")]
     if cold_start_seconds is not None and cooldown_seconds < cold_start_seconds:

@@ -7,9 +7,7 @@ Not here: the fleet, whose replicas are the autoscaler's alone then, and what a 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pulumi
 
@@ -18,12 +16,14 @@ from planning import aibrix_features
 from planning.catalog import fact
 from planning.problems import Problem, Refused
 
+_TARGET = "RayClusterFleet"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PodAutoscalerArgs:
     """`target` is the used part of each replica's KV cache to aim at, above 0 and below 1. Times are seconds; without
-    `cooldown_seconds` the cooldown is a cold start long, where the strategy has one. Tolerances are parts of `target`;
-    None is the release's own. `strategy` None is the first of the release that can act on a fraction.
+    `cooldown_seconds` the cooldown is a cold start long, where the strategy has one. `strategy`
+    None is the first of the release that can act on a fraction.
 
     Raises Refused for what the AIBrix release would refuse, ignore or misread, and where it reads no metric that the
     engine exports.
@@ -38,18 +38,11 @@ class PodAutoscalerArgs:
     maximum: int
     target: float
     cold_start_seconds: int
-    target_kind: str = "RayClusterFleet"
     cooldown_seconds: int | None = None
     strategy: str | None = None
-    up_tolerance: float | None = None
-    down_tolerance: float | None = None
-    schedules: Sequence[Any] = ()
     port: int = 8000
 
     def __post_init__(self) -> None:
-        wrong = aibrix_features.target_problem(self.aibrix_version, self.target_kind)
-        if wrong:
-            raise Refused(Problem("target_kind", self.target_kind, *wrong))
         problems = aibrix_features.scaler_problems(
             self.aibrix_version,
             self.engine_version,
@@ -59,7 +52,6 @@ class PodAutoscalerArgs:
             cold_start_seconds=self.cold_start_seconds,
             cooldown_seconds=self.cooldown_seconds,
             strategy=self.strategy,
-            schedules=self.schedules,
         )
         if problems:
             raise Refused(*(Problem(field, str(getattr(self, field)), *reason) for field, *reason in problems))
@@ -69,12 +61,7 @@ def pod_autoscaler(name: str, args: PodAutoscalerArgs) -> Manifest:
     """The PodAutoscaler, ready when AIBrix has found its spec valid and its target there."""
     strategy = args.strategy or aibrix_features.scalers(args.aibrix_version)[0]
     cooldown = args.cold_start_seconds if args.cooldown_seconds is None else args.cooldown_seconds
-    said = {
-        "cooldown": f"{cooldown}s",
-        "upTolerance": None if args.up_tolerance is None else f"{args.up_tolerance:g}",
-        "downTolerance": None if args.down_tolerance is None else f"{args.down_tolerance:g}",
-    }
-    read = {meaning: aibrix_features.scaler_annotation(args.aibrix_version, strategy, meaning) for meaning in said}
+    delay = aibrix_features.cooldown_annotation(args.aibrix_version, strategy)
     conditions = [f"condition={kind}" for kind in aibrix_features.scaler_conditions(args.aibrix_version)]
     return {
         "apiVersion": "autoscaling.aibrix.ai/v1alpha1",
@@ -85,13 +72,13 @@ def pod_autoscaler(name: str, args: PodAutoscalerArgs) -> Manifest:
             "labels": labels(args.stack, name),
             "annotations": {
                 "pulumi.com/waitFor": json.dumps(conditions),
-                **{key: said[meaning] for meaning, key in read.items() if key and said[meaning] is not None},
+                **({delay: f"{cooldown}s"} if delay else {}),
             },
         },
         "spec": {
             "scaleTargetRef": {
-                "apiVersion": fact("aibrix", "autoscaling", "targets")[args.target_kind],
-                "kind": args.target_kind,
+                "apiVersion": fact("aibrix", "autoscaling", "targets")[_TARGET],
+                "kind": _TARGET,
                 "name": args.target_name,
             },
             "minReplicas": args.minimum,

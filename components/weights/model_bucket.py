@@ -72,14 +72,13 @@ class ModelBucket(pulumi.ComponentResource):
     """The bucket, with one identity that reads and one that writes. Wants a provider of its cloud in `opts`.
 
     `bucket` is its name once it exists and may be written to; `reader` and `writer` are keys that may be used then;
-    `endpoint` is the host that serves it over S3 inside its region, `native_endpoint` over the cloud's own protocol.
+    `endpoint` is the host that serves it over S3 inside its region.
     """
 
     def __init__(self, name: str, args: ModelBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:storage:ModelBucket", name, None, opts)
         self._store = _STORES[args.cloud]
         self.endpoint: str = self._store.endpoint(args.region)
-        self.native_endpoint: str = self._store.native_endpoint(args.region)
         # A bucket that cannot be made, or not removed, leaves no identity behind.
         self._after, self.bucket = self._find(name, args)
         self.reader = args.reader or self._identity(name, args, "reader")

@@ -39,9 +39,6 @@ def endpoint(region: str) -> str:
     return fact("oss", "endpoint", "internal").format(region=region)
 
 
-native_endpoint = endpoint
-
-
 def bucket_settings(bucket: str, abort_upload_days: int) -> dict[str, Any]:
     """The bucket's arguments. The access control list is a resource of its own."""
     return {

@@ -38,11 +38,6 @@ def endpoint(region: str) -> str:
     return fact("tos", "endpoint", "s3Internal").format(region=region)
 
 
-def native_endpoint(region: str) -> str:
-    """The host that serves them over TOS's own protocol."""
-    return fact("tos", "endpoint", "internal").format(region=region)
-
-
 def bucket_settings(bucket: str) -> dict[str, Any]:
     """The bucket's arguments. It has no switch that empties it when it is deleted: a full one stays."""
     return {"bucketName": bucket, "publicAcl": "private", "storageClass": "STANDARD"}

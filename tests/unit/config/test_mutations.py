@@ -7,20 +7,22 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.weights import oss_bucket, tos_bucket
-from config.stack import SECRETS, StackConfig, parse
-from ops.schema import schema
+from config.json_schema import schema
+from config.secrets import SECRETS
+from config.stack import StackConfig, parse
 from planning.problems import Refused
 from stacks.program import build
 from stacks.service_plans import plan_services
 from tests.support import volcengine
 from tests.support.program import run_program
 from tests.support.recorder import Recorder
-from tests.support.stack_files import StackFile
+from tests.support.stack_files import StackFile, whole_file
 from tests.support.volcengine import GATEWAY, GATEWAY_TYPE, SERVICE
 from watch.cache_state import CacheLook
 
@@ -96,6 +98,7 @@ def _fields(node: dict[str, Any], whole: dict[str, Any], path: Path = ()) -> Ite
 
 
 _WHOLE = schema()
+_EDITOR = jsonschema.Draft202012Validator(_WHOLE)
 FIELDS = [(path, named) for path, named in _fields(_WHOLE["properties"]["config"], _WHOLE) if path[0] not in SECRETS]
 
 
@@ -140,12 +143,13 @@ def accepted(raw: dict[str, Any], secrets: tuple[str, ...]) -> StackConfig | Non
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.sampled_from(FILES), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
-def test_every_service_of_a_file_that_is_accepted_is_rendered(monkeypatch, file, changes, keys):
+def test_every_service_of_a_file_that_is_accepted_is_rendered_and_editors_accept_it(monkeypatch, file, changes, keys):
     secrets = ("apiKey", "accessKey", "secretKey") if keys else ()
     raw = mutated(file, changes)
     config = accepted(raw, secrets)
     if config is None:
         return
+    assert [error.message for error in _EDITOR.iter_errors(whole_file(raw, secrets))] == []
     monkeypatch.setattr(CacheLook, "_read", lambda *_: None)
     engine = Recorder(preview=True)
     engine.found |= {GATEWAY_TYPE: GATEWAY, RELEASE: {"status": {}}, oss_bucket.BUCKET: {}, tos_bucket.BUCKET: {}}

@@ -205,7 +205,7 @@ def test_a_fleet_can_be_scaled_and_nothing_else():
 @pytest.mark.parametrize(("version", "first"), [("0.2.1", "KPA"), ("0.4.1", "KPA"), ("0.5.0", "APA"), ("0.7.0", "APA")])
 def test_the_first_strategy_of_a_release_acts_on_a_fraction_and_has_a_cooldown(version, first):
     assert aibrix_features.scalers(version)[0] == first
-    assert aibrix_features.scaler_annotation(version, first, "cooldown")
+    assert aibrix_features.cooldown_annotation(version, first)
 
 
 def test_a_person_is_told_where_the_cooldown_does_not_hold_and_a_burst_is_dear():

@@ -86,17 +86,9 @@ def test_the_strategy_can_act_and_waits_a_cold_start_under_the_key_that_the_rele
     assert settings(aibrix_version=version) == annotations
 
 
-def test_a_longer_cooldown_and_tolerances_are_said_in_the_releases_words():
-    given = {"cooldown_seconds": 3600, "up_tolerance": 0.2, "down_tolerance": 0.3}
-    assert settings(**given) == {
-        "autoscaling.aibrix.ai/scale-down-cooldown-window": "3600s",
-        "autoscaling.aibrix.ai/scale-up-tolerance": "0.2",
-        "autoscaling.aibrix.ai/scale-down-tolerance": "0.3",
-    }
-    assert settings(aibrix_version="0.2.1", strategy="APA", up_tolerance=0.2, down_tolerance=0.3) == {
-        "apa.autoscaling.aibrix.ai/up-fluctuation-tolerance": "0.2",
-        "apa.autoscaling.aibrix.ai/down-fluctuation-tolerance": "0.3",
-    }
+def test_a_longer_cooldown_is_said_in_the_releases_words():
+    assert settings(cooldown_seconds=3600) == {"autoscaling.aibrix.ai/scale-down-cooldown-window": "3600s"}
+    assert settings(aibrix_version="0.2.1", strategy="APA") == {}
 
 
 def test_bounds_and_target_are_the_stacks():
@@ -130,11 +122,6 @@ def test_ready_is_what_the_release_says_of_a_good_autoscaler_also_while_it_scale
         ({"strategy": "HPA"}, "strategy HPA: AIBrix 0.7.0 cuts its target to a whole number"),
         ({"strategy": "KPA"}, "strategy KPA: AIBrix 0.7.0 divides the average by the target"),
         ({"strategy": "VPA"}, "strategy VPA: is not one of AIBrix's scaling strategies; write APA"),
-        ({"schedules": ["08:00"]}, "AIBrix 0.7.0 has no bounds by time of day"),
-        (
-            {"target_kind": "LeaderWorkerSet"},
-            "target_kind LeaderWorkerSet: AIBrix 0.7.0 may not write a LeaderWorkerSet",
-        ),
         (
             {"aibrix_version": "0.2.1", "strategy": "APA", "cooldown_seconds": 1900},
             "cooldown_seconds 1900: strategy APA of AIBrix 0.2.1 has no cooldown; leave it out, or write strategy KPA",

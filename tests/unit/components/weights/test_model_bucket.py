@@ -241,7 +241,7 @@ def test_a_bucket_of_oss_is_private_before_anybody_has_a_use_for_it(engine: Reco
     assert inputs(acl) == {"bucket": "weights-1", "acl": "private"}
     assert engine.urn(block) in acl.dependencies
     assert engine.urn(engine.one("Bucket")) in block.dependencies
-    assert made.endpoint == made.native_endpoint == "oss-cn-hangzhou-internal.aliyuncs.com"
+    assert made.endpoint == "oss-cn-hangzhou-internal.aliyuncs.com"
 
 
 def test_a_bucket_of_tos_is_private_from_its_first_moment_and_encrypts_what_it_gets(engine: Recorder):
@@ -253,7 +253,6 @@ def test_a_bucket_of_tos_is_private_from_its_first_moment_and_encrypts_what_it_g
     (rule,) = inputs(engine.one("BucketLifecycle"))["rules"]
     assert (rule["status"], rule["abortIncompleteMultipartUpload"]) == ("Enabled", {"daysAfterInitiation": 3})
     assert made.endpoint == "tos-s3-cn-beijing.ivolces.com"
-    assert made.native_endpoint == "tos-cn-beijing.ivolces.com"
 
 
 def test_who_takes_a_bucket_of_tos_waits_for_its_encryption(engine: Recorder):
