@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from config.clouds import surroundings
 from config.errors import refuse, rule
-from config.exposure import Autoscaling, Exposure, Rollout, Routing
+from config.exposure import Autoscaling, Client, Exposure, Rollout, Routing
 from config.types import (
     AUTO,
     BinaryQuantity,
@@ -282,9 +282,14 @@ class Service(Strict):
     )
     drain_seconds: Positive | None = Field(
         None,
-        description="seconds that a pod waits for its running answers before it ends; the plan's longest if absent",
+        description="seconds that a pod that ends waits for its answers; the plan's longest if absent",
     )
     expose: Exposure = Field(Exposure.model_construct(to="cluster", allow_list=None), description="a map with to")
+    clients: tuple[Client, ...] | None = Field(
+        None,
+        strict=False,
+        description="who reaches the port beside gateway and Prometheus, a list; the namespace if absent",
+    )
     readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
     startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
         "LeaderCreated", description="when a group's workers are created"
@@ -369,6 +374,16 @@ class Service(Strict):
         if "engine" in info.data:
             judged = [(i, path, routes.problem(path, info.data["engine"].version)) for i, path in enumerate(value)]
             refuse(*[(f"[{i}]", path, *problem) for i, path, problem in judged if problem])
+        return value
+
+    @field_validator("clients")
+    @classmethod
+    def _somebody_reaches_it(cls, value: tuple[Client, ...] | None, info: ValidationInfo) -> tuple[Client, ...] | None:
+        if value is not None and not value:
+            raise rule("[]", "names nobody", "write one client, or leave it out")
+        exposed = "expose" in info.data and info.data["expose"].to != "cluster"
+        if value is not None and exposed and not any(each.cidr for each in value):
+            raise rule("", "whoever comes by the load balancer has an address outside the cluster", "add one with cidr")
         return value
 
     @field_validator("drain_seconds")

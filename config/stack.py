@@ -220,6 +220,9 @@ def _behind_gateway(config: StackConfig) -> list[Problem]:
     """A model behind the gateway has one name for everything: label, Kubernetes Service, and the requests' «model»."""
     found: list[Problem] = []
     for name, service in config.services.items():
+        if service.autoscaling and service.expose.to != "cluster":
+            why = "AIBrix reads the engine's metrics without a key, which a load balancer would pass on to anybody"
+            found.append(Problem(f"services.{name}.expose.to", service.expose.to, why, "write cluster"))
         if service.gateway != "aibrix":
             if service.routing.strategy:
                 why = "nothing routes this service's requests but its Kubernetes Service"

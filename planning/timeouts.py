@@ -24,8 +24,8 @@ LIVENESS_FAILURES = 10
 # For who puts a whole new group beside one that is not ready: then not ready must mean as much as dead.
 STEADY_READINESS_FAILURES = LIVENESS_PERIOD_SECONDS * LIVENESS_FAILURES // READINESS_PERIOD_SECONDS
 PROBE_TIMEOUT_SECONDS = 10
-# vLLM cuts its answers at SIGTERM, or soon after, so a pod's preStop hook waits for them (`modelserve_guard`). First the
-# pod goes on answering until nodes and proxies have learned that it is no endpoint any more.
+# vLLM cuts its answers at SIGTERM, or soon after, so a pod's preStop hook waits for them (`modelserve_guard`). First
+# the pod goes on answering until nodes and proxies have learned that it is no endpoint any more.
 SETTLE_SECONDS = 5
 # What is left after the hook: Ray and CUDA let go of their devices.
 STOP_SECONDS = 30

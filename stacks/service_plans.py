@@ -202,10 +202,11 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     warnings += _doubts(config.cloud, service, shape.nodes, seconds)
     warnings += _scratch(config, found)
     warnings += found.cache.doubts if found.cache else ()
-    if service.gateway == "aibrix" and config.monitoring.enabled and not config.monitoring.prometheus_namespace:
-        warnings.append(
-            "only the gateway reaches the engine, so Prometheus does not: write monitoring.prometheusNamespace"
-        )
+    if config.monitoring.enabled and not config.monitoring.prometheus_namespace:
+        who = "only the gateway reaches the engine" if service.gateway == "aibrix" else (
+            "with an API key only the namespace reaches the engine"
+        )  # fmt: skip
+        warnings.append(f"{who}, so Prometheus does not: write monitoring.prometheusNamespace")
     warnings += _bounds(service, found, release)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     warnings += _together(service, copied)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
+from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision, in_namespace
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import aibrix_features, flags, routes
 from planning.names import group_object, service_object
@@ -80,6 +80,7 @@ class Serving:
                 leaders=heads,
                 members=members,
                 load_balancer=place.service_annotations,
+                clients=self._clients(planned, place),
             )
             return InferenceService(name, args, self.opts)
         from components.serving.model_route import ModelRoute, ModelRouteArgs
@@ -99,8 +100,26 @@ class Serving:
             request_seconds=service.routing.request_seconds,
             api_key=self.api_key,
             monitoring_namespace=place.monitoring_namespace,
+            more_clients=[each.peer() for each in service.clients or ()],
         )
         return ModelRoute(name, route, opts)
+
+    def _clients(self, planned: Planned, place: Place) -> list[dict[str, Any]] | None:
+        """Who reaches a service without a gateway, as a NetworkPolicy names peers; None for everybody."""
+        service, exposed = planned.service, place.service_annotations is not None
+        if service.clients is None and self.api_key is None and not exposed:
+            return None
+        peers = [each.peer() for each in service.clients or ()] or [{"podSelector": {}}]
+        if service.clients is None and exposed:
+            # Whoever comes by the load balancer has an address of his own; its allow-list says who may.
+            peers.append({"ipBlock": {"cidr": "0.0.0.0/0"}})
+        if place.monitoring_namespace:
+            peers.append(in_namespace(place.monitoring_namespace))
+        if service.workload == "fleet":
+            from components.serving.model_route import clients
+
+            peers += clients(None)  # AIBrix's autoscaler reads metrics
+        return peers
 
     def _common(
         self, name: str, planned: Planned, source: engine_arguments.Source, place: Place, secret_name: str | None

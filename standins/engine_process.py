@@ -57,7 +57,12 @@ class EngineProcess:
 
 
 def run_hook(
-    command: Sequence[str], folder: Path, launch: Path, env: Mapping[str, str], leader: EngineProcess | None, seconds: float
+    command: Sequence[str],
+    folder: Path,
+    launch: Path,
+    env: Mapping[str, str],
+    leader: EngineProcess | None,
+    seconds: float,
 ) -> None:
     """Runs a preStop hook for at most so many seconds. `leader` is the engine that the pod has joined, or is."""
     mounted = [word.replace("/etc/modelserve", str(launch)) for word in command]

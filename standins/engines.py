@@ -64,11 +64,14 @@ class Engines:
 
     def _settle(self, member: Member) -> None:
         """Lets a leader answer as long as it is ready and none of its group is missing."""
-        mates = [each for each in self._groups[member.group].values() if each.running and not each.over]
-        serves = member in mates and member.leads and member.ready and len(mates) >= member.nodes
-        if serves and member.process is None:
-            self._serve(member)
-        elif member.process and not serves:
+        mates = {uid: each for uid, each in self._groups[member.group].items() if each.running and not each.over}
+        if member.process is None:
+            # A group that is about to end may stand beside the new one; what it still has is not the new one's.
+            fresh = {uid for uid, each in mates.items() if not watching.deleting(each.pod)}
+            if member.leads and member.ready and member.uid in fresh and len(fresh) >= member.nodes:
+                member.mates = fresh
+                self._serve(member)
+        elif not member.ready or not member.mates <= mates.keys():
             self._unserve(member)
 
     def _doom(self, pod: dict[str, Any]) -> None:
@@ -200,7 +203,7 @@ class Engines:
             self._remove("portforwards", member)
 
     def _end(self, member: Member) -> None:
-        """Ends a pod that is told to, as a kubelet does: its hook, SIGTERM, after its grace SIGKILL; then it is gone."""
+        """Ends a pod that is told to, as a kubelet does: its hook, SIGTERM, after its grace SIGKILL; then it goes."""
         metadata = member.pod["metadata"]
         grace = metadata.get("deletionGracePeriodSeconds") or 0
         begun = time.monotonic()

@@ -104,6 +104,8 @@ class Member:
     container: dict[str, Any]
     log: Log
     process: EngineProcess | None = None
+    # The pods, by uid, whose GPUs the engine that serves has.
+    mates: set[str] = field(default_factory=set)
     # The container whose log is being written, by the time it started; empty before the first.
     run: str = ""
     begun: float = 0.0
@@ -118,6 +120,11 @@ class Member:
     # Whether it was told to end, and whether its container has ended so.
     ending: bool = False
     over: bool = False
+
+    @property
+    def uid(self) -> str:
+        """What tells the pod from others of its name."""
+        return self.pod["metadata"]["uid"]
 
     @property
     def hook(self) -> list[str] | None:

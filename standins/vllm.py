@@ -290,7 +290,9 @@ class Application:
         self._engine = engine
         # What has a parameter comes after what matches as it stands.
         has = sorted(engine.routes.items(), key=lambda each: "{" in each[0])
-        self._routes = [(re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path, methods) for path, methods in has]
+        self._routes = [
+            (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path, methods) for path, methods in has
+        ]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

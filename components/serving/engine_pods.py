@@ -1,5 +1,4 @@
-"""The pods of an engine, whoever makes them: launch script, guard, container, environment, probes, how they end, and what
-is registered.
+"""The pods of an engine, whoever makes them: launch script, guard, container, environment, probes, end, registration.
 
 Owns what a LeaderWorkerSet and a RayClusterFleet have alike, so that an engine moved from one to the other stays the
 same engine. Not here: how the pods of a replica find each other, and who of them leads (`ray_lws_group`,
@@ -40,10 +39,10 @@ class EnginePodsArgs:
     devices, to amounts. `capabilities` are what the container may do beside the usual. `startup_seconds` is a cold
     start and `drain_seconds` how long a pod that ends waits for its answers: from these two every time limit derives;
     with `drains_itself` the engine is told the second too. `routes` are what the guard in the engine lets through, each
-    `METHOD /path`; metrics are among them without a key, unless `metrics_need_key`. `init_containers`, `volumes` and `volume_mounts` are those of every pod;
-    volumes may hold Outputs at their leaves: the pods are not asked for before they are known, and never where one
-    fails. `api_key_secret` is the name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes
-    whenever its content does, which restarts the engine.
+    `METHOD /path`; metrics are among them without a key, unless `metrics_need_key`. `init_containers`, `volumes` and
+    `volume_mounts` are those of every pod; volumes may hold Outputs at their leaves: the pods are not asked for before
+    they are known, and never where one fails. `api_key_secret` is the name of a Secret in `namespace` with the key
+    `apiKey`; `api_key_revision` changes whenever its content does, which restarts the engine.
     Raises Refused when tensor x pipeline does not fill the GPUs.
     """
 

@@ -1,4 +1,4 @@
-"""What stands between the network and vLLM inside its own process, and how an engine's pod ends without cutting answers.
+"""What stands between the network and vLLM in its own process, and how an engine's pod ends without cutting answers.
 
 Mounted beside the launch script and given to `vllm serve --middleware modelserve_guard.Guard`: a pure ASGI class, for
 vLLM asks for its key on some prefixes only, and answers the rest to anybody. It lets through the methods and paths of
@@ -6,8 +6,8 @@ MODELSERVE_PATHS, asks for VLLM_API_KEY (where there is one) on all but health, 
 sends passes as it comes. An error's head waits for its body, so that both leave in one write: AIBrix's gateway plugin
 loses bodies that come later (vLLM's event loop, uvloop, joins what is written in one go).
 
-As a program it is the preStop hook: `drain` on who serves, `await-leader` on the other pods. Runs in the engine's image:
-one file, the standard library, Python 3.8.
+As a program it is the preStop hook: `drain` on who serves, `await-leader` on the other pods. It runs in the
+engine's image: one file, the standard library, Python 3.8.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class Guard:
         self.app = app
         self.open = 0
         self._allowed = {}
-        for method, path in zip(words[::2], words[1::2]):
+        for method, path in zip(words[::2], words[1::2]):  # noqa: B905 - 3.8 has no strict
             known = re.compile(re.sub(r"\\\{[^/]*\\\}", "[^/]+", re.escape(path)))
             self._allowed.setdefault(method, []).append(known)
         key = os.environ.get("VLLM_API_KEY", "")
@@ -254,7 +254,9 @@ def _busy():
 def _get(path):
     key = os.environ.get("VLLM_API_KEY", "")
     headers = {"Authorization": "Bearer " + key} if key else {}
-    request = urllib.request.Request("http://127.0.0.1:%s%s" % (os.environ["MODELSERVE_PORT"], path), headers=headers)
+    request = urllib.request.Request(
+        "http://127.0.0.1:{}{}".format(os.environ["MODELSERVE_PORT"], path), headers=headers
+    )
     # Whatever proxy the pod's environment names: this stays in the pod.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=10) as answer:

@@ -1,4 +1,4 @@
-"""Every release's routes behind the guard, loaded by `--middleware` as vLLM loads it: what answers somebody without a key."""
+"""Every release's routes behind the guard, loaded by `--middleware` as vLLM does it: who gets an answer without a key."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ async def _status(application: Any, method: str, path: str, key: str) -> int:
 @pytest.mark.parametrize("release", fact("vllm", "releases", "known"))
 def test_without_a_key_health_answers_and_metrics_inside_the_cluster_and_nothing_else(ask: Any, release: str) -> None:
     answers = {line for line, status in ask(release, "modelserve_guard.Guard").items() if status not in (401, 404)}
-    assert answers == {"GET /metrics"} | HEALTH & {f"{m} {p}" for p, each in routes.routes(release).items() for m in each}
+    assert answers == {"GET /metrics"} | HEALTH & {
+        f"{m} {p}" for p, each in routes.routes(release).items() for m in each
+    }
     # And it is the guard that keeps the others: the release itself answers them to anybody.
     alone = ask(release)
     opened = {line for line, status in alone.items() if status == 200} - answers

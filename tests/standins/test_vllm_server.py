@@ -1,4 +1,4 @@
-"""A simulated engine as a process: what its end does to answers that run, by release, layout, flags and preStop hook."""
+"""A simulated engine as a process: what its end does to running answers, by release, layout, flags and preStop hook."""
 
 from __future__ import annotations
 
@@ -71,14 +71,18 @@ class Stream:
         asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
         lines = []
         try:
-            with requests.post(self._url, json=asked, headers={"Authorization": f"Bearer {KEY}"}, stream=True) as answer:
+            with requests.post(
+                self._url, json=asked, headers={"Authorization": f"Bearer {KEY}"}, stream=True
+            ) as answer:
                 for line in answer.iter_lines():
                     lines.append(line.removeprefix(b"data: "))
                     self._begun.set()
         except requests.exceptions.ChunkedEncodingError:
             self.outcome = "cut"
             return
-        ends = [choice["finish_reason"] for line in lines if line.startswith(b"{") for choice in json.loads(line)["choices"]]
+        ends = [
+            choice["finish_reason"] for line in lines if line.startswith(b"{") for choice in json.loads(line)["choices"]
+        ]
         self.outcome = "whole" if "stop" in ends and b"[DONE]" in lines else "ended early, as if whole"
 
     def wait(self) -> str:
@@ -112,7 +116,9 @@ def test_at_sigterm_a_running_answer_ends_as_that_release_ends_it_and_with_the_h
     hook = threading.Thread(target=run_hook, args=([*HOOK, "drain"], tmp_path / "pod", launch, ENV, engine, 30))
     hook.start()
     wait_until((tmp_path / "pod" / "drain").exists, 20, lambda: "it does not drain")
-    late = requests.post(f"http://127.0.0.1:{engine.port}/v1/chat/completions", headers={"Authorization": f"Bearer {KEY}"})
+    late = requests.post(
+        f"http://127.0.0.1:{engine.port}/v1/chat/completions", headers={"Authorization": f"Bearer {KEY}"}
+    )
     assert (late.status_code, stream.outcome) == (503, "")
     hook.join(30)
     engine.term(20)
