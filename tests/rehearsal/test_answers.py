@@ -14,9 +14,13 @@ import pytest
 import requests
 
 from local.api import ApiError
+from planning import routes
+from standins import gateway
 from standins.vllm_server import TOKEN_SECONDS
+from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import API_KEY, Cluster, Stack, one_node
 
+HEALTH = {"GET /health", "GET /ping", "POST /ping"}
 _KWOK = "/apis/kwok.x-k8s.io/v1alpha1/namespaces/default/portforwards"
 _SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 
@@ -25,7 +29,7 @@ class Clients:
     """Clients that ask a service for one streamed answer after the other, each of its ready endpoints in turn."""
 
     def __init__(self, cluster: Cluster, service: str) -> None:
-        self._api, self._service = cluster.plane.api, service
+        self._cluster, self._service = cluster, service
         self.outcomes: Counter[str] = Counter()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(4)]
@@ -42,7 +46,7 @@ class Clients:
     def _ask(self, number: int) -> None:
         while not self._stop.is_set():
             try:
-                addresses = self._addresses()
+                addresses = self.addresses(self._cluster, self._service)
             except ApiError:
                 continue
             if addresses:
@@ -50,13 +54,14 @@ class Clients:
             else:
                 time.sleep(0.1)
 
-    def _addresses(self) -> list[str]:
-        """Where the Service leads, as kube-proxy sees it."""
-        found = []
-        for each in self._api.get(f"{_SLICES}?labelSelector=kubernetes.io/service-name={self._service}")["items"]:
+    @staticmethod
+    def addresses(cluster: Cluster, service: str) -> list[str]:
+        """Where a Service leads, as kube-proxy sees it."""
+        found, api = [], cluster.plane.api
+        for each in api.get(f"{_SLICES}?labelSelector=kubernetes.io/service-name={service}")["items"]:
             for endpoint in each.get("endpoints") or []:
                 if endpoint["conditions"].get("ready"):
-                    forward = self._api.get(f"{_KWOK}/{endpoint['targetRef']['name']}")["spec"]["forwards"][0]
+                    forward = api.get(f"{_KWOK}/{endpoint['targetRef']['name']}")["spec"]["forwards"][0]
                     found.append(f"http://{forward['target']['address']}:{forward['target']['port']}")
         return sorted(found)
 
@@ -80,6 +85,17 @@ class Clients:
         return "whole" if "stop" in said else "cut"
 
 
+def open_routes(address: str, release: str, **headers: str) -> set[str]:
+    """The routes of a release that answer somebody without a key, asked one after the other."""
+    body = {"model": NAME, "prompt": "hi", "messages": [{"role": "user", "content": "hi"}]}
+    return {
+        f"{method} {path}"
+        for path, methods in routes.routes(release).items()
+        for method in methods
+        if requests.request(method, f"{address}{path}", json=body, headers=headers, timeout=20).status_code < 400
+    }
+
+
 @contextmanager
 def asked(cluster: Cluster, event: str, service: str = "ds-leader") -> Iterator[Counter[str]]:
     """Clients that ask all the time; what became of their answers is printed and given."""
@@ -101,6 +117,7 @@ def slow(stack: Stack) -> dict[str, Any]:
 def test_every_running_answer_ends_whole_through_each_change_and_the_end(stack: Stack, cluster: Cluster):
     service = slow(stack)
     stack.up()
+    assert open_routes(Clients.addresses(cluster, "ds-leader")[0], "0.7.3") == {*HEALTH, "GET /metrics"}
 
     def through(event: str, change: Callable[[], object]) -> None:
         with asked(cluster, event) as outcomes:
@@ -146,3 +163,23 @@ def test_without_the_hook_answers_are_cut(stack: Stack, cluster: Cluster, nodes:
     with asked(cluster, f"destroy without the hook, {nodes} nodes") as outcomes:
         stack.destroy()
     assert outcomes["cut"], outcomes
+
+
+def test_a_fleet_gives_its_answers_before_it_goes_and_nobody_without_a_key_gets_through_its_gateway(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets
+):
+    service = volcengine.services[NAME]
+    service["engine"]["env"] = {TOKEN_SECONDS: "0.1"}
+    volcengine.up()
+    book = json.loads((cluster.plane.folder / gateway.FILE).read_text())
+    for headers in ({}, {"routing-strategy": "random"}, {"model": NAME}):
+        assert open_routes(book["aibrix-system/aibrix-eg"], "0.7.3", **headers) == set()
+    assert fleets.ask().status_code == 200
+    with asked(cluster, "image change of a fleet", NAME) as outcomes:
+        service["rollout"] = {"strategy": "Recreate"}
+        service["engine"]["env"]["MORE"] = "1"
+        volcengine.up()
+    assert outcomes["whole"] and not outcomes["cut"] and not outcomes["not taken"], outcomes
+    with asked(cluster, "destroy of a fleet", NAME) as outcomes:
+        volcengine.destroy("--exclude-protected")
+    assert outcomes["whole"] and not outcomes["cut"] and not outcomes["not taken"], outcomes

@@ -1,4 +1,4 @@
-"""Every release's routes behind the guard, loaded by `--middleware` as vLLM does it: who gets an answer without a key."""
+"""Every release's routes behind the guard, which `--middleware` loads as in vLLM: who gets an answer without a key."""
 
 from __future__ import annotations
 
