@@ -239,14 +239,15 @@ def _serves():
 
 def _busy():
     """Requests that the engine runs or that wait, by its own gauges and the guard's count; None once it is gone."""
+    count = 0.0
     try:
-        count = float(_get(OPEN_PATH))
+        count += float(_get(OPEN_PATH))
         for line in _get(_METRICS).splitlines():
             if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting")):
                 count += float(line.rpartition(" ")[2])
         return count
     except urllib.error.HTTPError:
-        return 0.0
+        return count  # an engine may be told to have no gauges
     except OSError as error:
         return None if isinstance(getattr(error, "reason", error), ConnectionRefusedError) else 1.0
 

@@ -146,5 +146,8 @@ class RayLwsGroup(pulumi.ComponentResource):
     ) -> None:
         """`mounts` are what the pods mount and what cannot be replaced while they do: the group is replaced with it."""
         super().__init__("modelserve:serving:RayLwsGroup", name, {}, opts)
-        self.ready = engine_pods.register(self, name, args, leader_worker_set(name, args), hooks, mounts)
+        # One replica after the other.
+        rounds = max(1, args.replicas)
+        made = leader_worker_set(name, args)
+        self.ready = engine_pods.register(self, name, args, made, hooks, mounts, rounds=rounds)
         self.register_outputs({"ready": self.ready})

@@ -206,12 +206,12 @@ def register(*names: str, opts: pulumi.ResourceOptions | None = None, args: RayL
 
 
 def test_the_group_waits_exactly_as_long_as_the_plan_says(engine: Recorder):
-    engine.run(lambda: register("ds"))
+    engine.run(lambda: register("ds", args=replace(ARGS, replicas=3)))
     limits = ARGS.limits
     given = engine.one("LeaderWorkerSet").customTimeouts
     assert (given.create, given.update, given.delete) == (
         f"{limits.ready_seconds}s",
-        f"{limits.replace_seconds}s",
+        f"{limits.replace_seconds * 3}s",
         f"{limits.delete_seconds}s",
     )
 
