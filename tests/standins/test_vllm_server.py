@@ -65,7 +65,7 @@ class Stream:
         self._url = f"http://127.0.0.1:{engine.port}/v1/chat/completions"
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
-        assert self._begun.wait(20)
+        assert self._begun.wait(60), self.outcome
 
     def _read(self) -> None:
         asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -77,8 +77,8 @@ class Stream:
                 for line in answer.iter_lines():
                     lines.append(line.removeprefix(b"data: "))
                     self._begun.set()
-        except requests.exceptions.ChunkedEncodingError:
-            self.outcome = "cut"
+        except requests.RequestException as error:
+            self.outcome = "cut" if lines else repr(error)
             return
         ends = [
             choice["finish_reason"] for line in lines if line.startswith(b"{") for choice in json.loads(line)["choices"]
@@ -87,7 +87,7 @@ class Stream:
 
     def wait(self) -> str:
         """What became of it."""
-        self._thread.join(30)
+        self._thread.join(60)
         return self.outcome
 
 
