@@ -1,4 +1,4 @@
-# One machine with Python and make is enough: everything else comes with the first run.
+# Needs Python and make. The first run fetches or builds everything else.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -7,18 +7,18 @@ VENV := .venv
 PY := $(VENV)/bin/python
 WORK := $(or $(MODELSERVE_REHEARSAL),.rehearsal)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --compile
-# Whatever the shell says: every start of the program would compile it again.
+# Otherwise every start of the program would compile it again, in shells that set this.
 unexport PYTHONDONTWRITEBYTECODE
 
-# A file's tests stay together: they share what is slow to make, such as a control plane. Those on a rehearsal wait more
-# than they compute: three at once suit two cores.
+# The tests of one file stay together, because they share what is slow to make, such as a control plane. Tests on a
+# rehearsal wait more than they compute: three workers suit two cores.
 PYTEST := $(PY) -m pytest -q --dist loadfile --no-loadscope-reorder -n
-# Every worker reads the files that it is given, whatever it then runs of them.
+# Workers import every file that they are given, so name only the files that have such tests.
 REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)
 
 .PHONY: help up down lint check test soak bench
 
-# What the random choices of `make soak` follow from, and how long it takes.
+# `make soak`: the seed of its random choices, and its length.
 SEED := $(or $(SEED),$(shell date +%s))
 SECONDS ?= 600
 
@@ -32,8 +32,8 @@ up: $(VENV)/runtime ## start the rehearsal and serve the local stack on it
 	pulumi up -s local --yes; \
 	$(PY) -m ops verify local
 
-down: ## take the local stack and the rehearsal away
-	@if [ ! -e $(VENV)/runtime ]; then echo "nothing to take down: make up has not run here"; exit 0; fi; \
+down: ## remove the local stack and the rehearsal
+	@if [ ! -e $(VENV)/runtime ]; then echo "nothing to remove: make up has not run here"; exit 0; fi; \
 	outcome=0; \
 	if [ -e $(WORK)/env.sh ] && $(PY) -m local status >/dev/null; then \
 	  source $(WORK)/env.sh; \
@@ -41,7 +41,7 @@ down: ## take the local stack and the rehearsal away
 	    { pulumi destroy -s local --yes && pulumi stack rm -s local --yes --preserve-config; } || outcome=$$?; \
 	  fi; \
 	fi; \
-	if [ $$outcome != 0 ]; then echo "not taken down in order; what is left goes with the control plane" >&2; fi; \
+	if [ $$outcome != 0 ]; then echo "not removed in order; what is left ends with the control plane" >&2; fi; \
 	$(PY) -m local down; \
 	exit $$outcome
 
@@ -50,19 +50,19 @@ lint: $(VENV)/development ## check style and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-check: lint ## lint, and run what needs neither a control plane nor other programs than Python
+check: lint ## lint, and run the tests that need only Python
 	@$(PYTEST) auto --maxprocesses 4 -m "not rehearsal and not soak"
 
-test: check ## check, and run the other tests on a rehearsal of their own
+test: check ## check, and run the tests that need a rehearsal; they start their own
 	@$(PY) -m local build
 	@$(PYTEST) 3 -m "rehearsal and not soak" $(REHEARSED)
 
 soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 	@$(PY) -m local build
-	@echo "the same again: make soak SEED=$(SEED) SECONDS=$(SECONDS)"
+	@echo "to repeat this run: make soak SEED=$(SEED) SECONDS=$(SECONDS)"
 	@$(PY) -m pytest -q -m soak --seed $(SEED) --budget $(SECONDS)
 
-bench: $(VENV)/development ## measure, as ratios inside one run
+bench: $(VENV)/development ## measure what the program costs, as ratios within one run
 	@$(PY) -m bench
 
 $(VENV)/runtime: requirements.txt

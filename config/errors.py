@@ -129,7 +129,7 @@ def _reason(detail: ErrorDetails) -> str:
 
 def _described(field: FieldInfo | None) -> str:
     if field is None:
-        return "what the README's table of keys says"
+        return "what docs/config.md says"
     literals = [str(a) for a in get_args(field.annotation) if isinstance(a, str)]
     words = " or ".join(literals) if literals else (field.description or "a value").rstrip(".")
     return words[0].lower() + words[1:] if not literals else words
@@ -149,10 +149,10 @@ def _followed(model: type[BaseModel], location: Iterable[object]) -> tuple[tuple
             known, members = _by_alias(chosen[0]), chosen
             continue
         # A default that is refused is reported under the field's own name.
-        part = next((alias for alias, field in known.items() if to_camel(str(part)) == alias), part)
-        path.append(part)
+        key = next((alias for alias in known if to_camel(str(part)) == alias), part)
+        path.append(key)
         beside = known
-        field = known.get(str(part))
+        field = known.get(str(key))
         if field is not None:
             members, tag = _models_in(field.annotation), str(field.discriminator or "")
             known = _by_alias(members[0]) if members else {}

@@ -23,7 +23,7 @@ Path = tuple[str, ...]
 
 _PLAIN, _MERGE = "tag:modelserve.dev,2026:plain", "tag:yaml.org,2002:merge"
 _TEXT, _MAP, _LIST = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))
-_WORDS: dict[str, bool | None | float] = {
+_WORDS: dict[str, bool | float | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -118,7 +118,7 @@ def _pairs(
         name = plain(key.value) if key.tag == _PLAIN else key.value
         # Below the sections the engine makes text of a whole number.
         text = str(name) if type(name) is int and len(path) > 1 else key.value
-        if text != name and type(name) is not int or len(path) < 2 and not isinstance(name, str):
+        if (text != name and type(name) is not int) or (len(path) < 2 and not isinstance(name, str)):
             found.problems.append(((*path, text), Problem("", "", "is no text", "put it in quotes")))
         if text in own:
             why = f"is given twice, at lines {own[text][0]} and {line}"

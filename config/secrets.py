@@ -42,8 +42,8 @@ def is_empty(value: object) -> bool:
     """Whether a secret of the stack file holds nothing, encrypted or not, or decrypted by the engine."""
     if isinstance(value, dict) and set(value) == {"secure"}:
         within = value["secure"]
-        return is_empty(within) or isinstance(within, str) and _NOTHING_ENCRYPTED.fullmatch(within) is not None
-    return value in (None, [], {}) or isinstance(value, str) and not value.strip()
+        return is_empty(within) or (isinstance(within, str) and _NOTHING_ENCRYPTED.fullmatch(within) is not None)
+    return value in (None, [], {}) or (isinstance(value, str) and not value.strip())
 
 
 def problems(plain: Collection[str], encrypted: Collection[str], empty: Collection[str]) -> Iterator[Problem]:
@@ -97,6 +97,5 @@ def _leaks(value: object, path: tuple[object, ...]) -> Iterator[tuple[tuple[obje
             named = leaks.by_name(behind.get(index, "")) if isinstance(below, str) else None
             found = [((*path, index), named)] if named else _leaks(below, (*path, index))
             yield from found
-    elif isinstance(value, str) and value:
-        if what := leaks.by_name(str(path[-1])) or leaks.by_shape(value):
-            yield path, what
+    elif isinstance(value, str) and value and (what := leaks.by_name(str(path[-1])) or leaks.by_shape(value)):
+        yield path, what

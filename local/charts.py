@@ -76,7 +76,8 @@ def pack(name: str, version: str, app_version: str) -> Path:
     archive.parent.mkdir(parents=True, exist_ok=True)
     fresh = archive.with_suffix(f".{os.getpid()}")  # several control planes may start at once
     with tarfile.open(fresh, "w:gz") as packed:
-        for path, content in _files(_CHARTS[name]):
+        for path, original in _files(_CHARTS[name]):
+            content = original
             if path == "Chart.yaml":
                 about = yaml.safe_load(content)
                 content = yaml.safe_dump(about | {"name": name, "version": version, "appVersion": app_version}).encode()

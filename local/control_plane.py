@@ -45,7 +45,9 @@ _OPTIONS = {
 }
 _KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
 _STAGES = ROOT / "local" / "stages"
-_OWN_STAGES = (_STAGES / "pods.yaml", _STAGES / "services.yaml")
+# The only stage of Services is not the last: kwok may overlook the newest kind until another stage comes. It hears of a
+# stage before its cache has it (the version that withCache of pkg/config/resources/cache.go compares is set later).
+_OWN_STAGES = (_STAGES / "services.yaml", _STAGES / "pods.yaml")
 # On the loopback: webhooks that a stack brings along call a Service, which the API server dials for real. Anywhere else
 # that would leave this machine, and each write would wait for somebody to answer.
 _SERVICES = "127.96.0.0/16"

@@ -6,6 +6,7 @@ folder: an id that the system has since given to somebody else is thereby never 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -77,11 +78,9 @@ def end(folder: Path, grace_seconds: float = 0.5) -> None:
 
 
 def _signal(pid: int, sign: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         # Each was started as the leader of a session of its own; its helpers go with it.
         os.killpg(pid, sign)
-    except ProcessLookupError:
-        pass
 
 
 def _over(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 
@@ -40,10 +41,8 @@ def alive(processes: list[psutil.Process]) -> bool:
 def end(processes: list[psutil.Process]) -> None:
     """End them, so that nothing is done behind the back of whoever reads the cluster now."""
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-        except psutil.NoSuchProcess:
-            pass
     for process in psutil.wait_procs(processes, timeout=_END_SECONDS)[1]:
         process.kill()
 

@@ -119,7 +119,7 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
     `more` adds models to the catalog or overrules facts of its own, by the catalog's keys. Raises PlanError where there
     is no such model, `otherwise` saying what to give in place of a known name, or where its facts do not suffice.
     """
-    if name.endswith(".json") or "/" in name and Path(name).exists():
+    if name.endswith(".json") or ("/" in name and Path(name).exists()):
         path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
         return from_config(_read(path), path.parent.resolve().name or str(path))
     key = name.rpartition("/")[2].lower()

@@ -199,9 +199,9 @@ class Fluid:
         namespace, name = place_of(files)
         for pod in self._api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]:
             claims = [volume.get("persistentVolumeClaim") or {} for volume in pod["spec"].get("volumes") or []]
-            if any(each.get("claimName") == name for each in claims):
-                if pod["status"].get("phase") not in ("Succeeded", "Failed"):
-                    return pod
+            uses = any(each.get("claimName") == name for each in claims)
+            if uses and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                return pod
         return None
 
     def _held(self, thing: Thing) -> bool:

@@ -36,6 +36,7 @@ PATHS = {
     "ReferenceGrant": "/apis/gateway.networking.k8s.io/v1beta1/referencegrants",
     "EnvoyProxy": f"{_EG}/envoyproxies",
     "EnvoyPatchPolicy": f"{_EG}/envoypatchpolicies",
+    "ClientTrafficPolicy": f"{_EG}/clienttrafficpolicies",
     "Service": "/api/v1/services",
     "Deployment": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
     "Pod": f"/api/v1/namespaces/{NAMESPACE}/pods",
@@ -52,7 +53,7 @@ class Gateways:
         self.lock = threading.RLock()
         self.kinds = {kind: Things(self.lock) for kind in PATHS}
         self.known = Known(service=self.kinds["Service"].at, gateway=self._gateway, grants=self._grants)
-        self._traffic = Traffic(api, self.known, self._routes)
+        self._traffic = Traffic(api, self.known, self._routes, self._removed_headers)
         self._fronts: dict[tuple[str, str], Front] = {}
         # By name: what was last applied, so that the same is not applied again.
         self._applied: dict[str, Thing] = {}
@@ -108,6 +109,10 @@ class Gateways:
                 if same and gateway_model.attachment(route, reference, parent)[1]:
                     found.append(route)
         return found
+
+    def _removed_headers(self, gateway: Thing) -> set[str]:
+        """Headers that the oldest policy of a Gateway takes from its clients' requests."""
+        return gateway_model.removed_headers(gateway, list(self.kinds["ClientTrafficPolicy"].things.values()))
 
     def _class(self, thing: Thing) -> None:
         if thing["spec"]["controllerName"] != CONTROLLER:

@@ -34,6 +34,23 @@ class Known:
     grants: Callable[[str], Iterable[Thing]]
 
 
+def removed_headers(gateway: Thing, policies: Sequence[Thing]) -> set[str]:
+    """Headers that a Gateway takes from requests before anything reads them: as its oldest ClientTrafficPolicy says
+    (internal/gatewayapi/clienttrafficpolicy.go; a younger one for the same Gateway is in conflict)."""
+    place = gateway["metadata"]["namespace"], gateway["metadata"]["name"]
+    own = [
+        policy
+        for policy in policies
+        for target in [*(policy["spec"].get("targetRefs") or []), policy["spec"].get("targetRef")]
+        if target and (policy["metadata"]["namespace"], target["name"]) == place
+    ]
+    if not own:
+        return set()
+    oldest = min(own, key=lambda policy: policy["metadata"].get("creationTimestamp") or "")
+    early = (oldest["spec"].get("headers") or {}).get("earlyRequestHeaders") or {}
+    return {name.lower() for name in early.get("remove") or []}
+
+
 def proxy_labels(gateway: Thing) -> dict[str, str]:
     """Labels of a Gateway's proxy: its Service, its Deployment and their pods."""
     return {
@@ -88,7 +105,7 @@ def proxy_deployment(gateway: Thing, settings: Mapping[str, Any]) -> Thing:
     """The Deployment of a Gateway's proxy, as far as anybody here can tell the difference."""
     labels = proxy_labels(gateway)
     containers = [{"name": name, "image": f"envoyproxy/{name}"} for name in ("envoy", "shutdown-manager")]
-    deployment = {
+    return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": proxy_name(gateway), "namespace": NAMESPACE, "labels": labels},
@@ -98,7 +115,6 @@ def proxy_deployment(gateway: Thing, settings: Mapping[str, Any]) -> Thing:
             "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
         },
     }
-    return deployment
 
 
 def _merged(base: Thing, over: Mapping[str, Any]) -> Thing:

@@ -20,16 +20,23 @@ from standins.watching import deleting, place_of
 
 _PLUGIN = ("aibrix-system", "aibrix-gateway-plugins")
 _CATCH_ALL = ("aibrix-system", "aibrix-reserved-router")
-_STRATEGY = "routing-strategy"
+_STRATEGY, _TARGET = "routing-strategy", "target-pod"
 _MODEL = "model.aibrix.ai/name"
 _PORT = "model.aibrix.ai/port"
 
 
 class Traffic:
-    """What one control plane's Gateways do with requests. `routes` gives those that a Gateway has taken."""
+    """What one control plane's Gateways do with requests. `routes` gives those that a Gateway has taken,
+    `removed` the headers that it takes from requests."""
 
-    def __init__(self, api: Api, known: Known, routes: Callable[[Thing], list[Thing]]) -> None:
-        self._api, self._known, self._routes = api, known, routes
+    def __init__(
+        self,
+        api: Api,
+        known: Known,
+        routes: Callable[[Thing], list[Thing]],
+        removed: Callable[[Thing], set[str]],
+    ) -> None:
+        self._api, self._known, self._routes, self._removed = api, known, routes, removed
 
     def decide(
         self, gateway: Thing | None, method: str, path: str, headers: dict[str, str], body: bytes
@@ -37,6 +44,8 @@ class Traffic:
         """The way of one request, or what it is answered instead."""
         if gateway is None:
             return Refused(503, "no such Gateway any more")
+        gone = self._removed(gateway)
+        headers = {name: value for name, value in headers.items() if name not in gone}
         try:
             return self._decide(self._routes(gateway), method, path, headers, body)
         except ApiError as error:
@@ -47,6 +56,8 @@ class Traffic:
     ) -> Way | Refused:
         found = gateway_model.choose(routes, method, path, headers)
         catches_all = found is not None and place_of(found[0]) == _CATCH_ALL
+        if self._known.service(*_PLUGIN) and _STRATEGY in headers and not (headers[_STRATEGY] and body):
+            return _anywhere(headers)
         if self._known.service(*_PLUGIN) and (catches_all or _STRATEGY in headers):
             model = _model(body)
             if model is None:
@@ -95,9 +106,10 @@ class Traffic:
             port = next((p["port"] for p in each.get("ports") or [] if p["name"] == ports.get(backend["port"])), None)
             for endpoint in each.get("endpoints") or []:
                 pod = (endpoint.get("targetRef") or {}).get("name")
-                if port and pod and (endpoint.get("conditions") or {}).get("ready"):
-                    if way := self._to_pod((namespace, pod), port, "/".join(place_of(route)), seconds):
-                        return way
+                if not (port and pod and (endpoint.get("conditions") or {}).get("ready")):
+                    continue
+                if way := self._to_pod((namespace, pod), port, "/".join(place_of(route)), seconds):
+                    return way
         return Refused(503, "no healthy upstream")
 
     def _to_pod(self, place: tuple[str, str], port: int, route: str, seconds: float | None) -> Way | None:
@@ -113,6 +125,15 @@ class Traffic:
             if port in each["ports"]:
                 return Way(each["target"]["address"], each["target"]["port"], route, seconds)
         return None
+
+
+def _anywhere(headers: dict[str, str]) -> Way | Refused:
+    """Where the plugin picks no pod, Envoy sends a request to the address in its header `target-pod`, whoever wrote it:
+    so did a real Envoy with the plugin of 0.7.0, for a request without a body and for an empty strategy."""
+    host, _, port = headers.get(_TARGET, "").rpartition(":")
+    if host and port.isdecimal():
+        return Way(host, int(port), "original_route", None)
+    return Refused(503, "no healthy upstream")
 
 
 def _model(body: bytes) -> str | None:

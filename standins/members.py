@@ -32,7 +32,7 @@ def engine_container(pod: dict[str, Any]) -> dict[str, Any] | None:
     """The container that would run vLLM: by our launch script, or as `vllm serve` itself."""
     for container in pod["spec"]["containers"]:
         command = container.get("command") or []
-        if command[-1:] and command[-1].endswith("/launch.sh") or command[:2] == ["vllm", "serve"]:
+        if (command[-1:] and command[-1].endswith("/launch.sh")) or command[:2] == ["vllm", "serve"]:
             return container
     return None
 

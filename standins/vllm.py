@@ -216,7 +216,7 @@ class Engine:
             text = f"max_tokens={wanted} cannot be greater than max_model_len=max_total_tokens={longest}."
             text += " Please request fewer output tokens."
             raise self._refusal(400, "BadRequestError", text, "max_tokens", wanted)
-        if given >= longest or wanted and given + wanted > longest:
+        if given >= longest or (wanted and given + wanted > longest):
             least = longest - (wanted or 0) + 1
             raise self._refusal(400, "BadRequestError", self._too_long(given, wanted or 0), "input_tokens", least)
         words = _ANSWER.format(model=name).split(" ")

@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         Arguments.parse(options.words),
         options.release,
         (key,) if key else (),
-        float(os.environ.get(TOKEN_SECONDS, 0.01)),
+        float(os.environ.get(TOKEN_SECONDS, "0.01")),
         [name for name in _SWITCHES if os.environ.get(name) in ("1", "true", "True")],
     )
     _Engine(engine, Log(options.folder)).run(sockets=[socket.socket(fileno=options.listener)])

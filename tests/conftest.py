@@ -2,7 +2,8 @@
 
 `make check` runs what carries no mark. `make test` adds the mark `rehearsal`: what needs a control plane, or runs other
 programs than Python (Pulumi, rclone); all of tests/rehearsal has it by its place, others by hand. `make soak` runs the
-mark `soak` alone: tests that take the fixtures `dice` and `budget`, and go on for as long as they are given.
+mark `soak` alone: tests that take the fixtures `dice` and `budget`, and go on for as long as they are given, and tests
+that take minutes, such as the README's commands.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "rehearsal: needs a control plane, or runs other programs than Python; not in `make check`"
     )
-    config.addinivalue_line("markers", "soak: goes on as long as it is given; only in `make soak`")
+    config.addinivalue_line("markers", "soak: takes minutes, or as long as it is given; only in `make soak`")
     config.addinivalue_line("markers", "preview_too: also as in a preview, where what the engine tells differs")
 
 
@@ -64,10 +65,9 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture
 def budget(request: pytest.FixtureRequest) -> float:
-    """Seconds of one soak test: its share of what the run was given."""
-    return request.config.getoption("budget") / sum(
-        bool(item.get_closest_marker("soak")) for item in request.session.items
-    )
+    """Seconds of one soak test that fills its time: its share of what the run was given."""
+    items = request.session.items
+    return request.config.getoption("budget") / sum("budget" in getattr(item, "fixturenames", ()) for item in items)
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ class CacheLook:
             while True:
                 dataset = await asyncio.to_thread(self._read, "datasets", name)
                 lacking, known = shortfall(dataset), Sizes.of(dataset).known
-                if dataset is None or known and lacking is None or waited >= self._patience:
+                if dataset is None or (known and lacking is None) or waited >= self._patience:
                     break
                 await asyncio.sleep(_PERIOD_SECONDS)
                 waited += _PERIOD_SECONDS

@@ -261,5 +261,5 @@ class Clouds:
         if not items:
             return None
         item = items[0]
-        ours = kind.named or self._since is not None and item.is_since(self._since)
+        ours = kind.named or (self._since is not None and item.is_since(self._since))
         return Found(ours, item.id, setting=kind.written_again, lost=kind.secret)

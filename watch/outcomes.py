@@ -217,7 +217,7 @@ def _enter(deployment: dict[str, Any], resource: Resource, id: str, *, delete: b
     others = [
         other
         for other in deployment.get("resources") or []
-        if other["urn"] != entry["urn"] or delete and other.get("id") != id
+        if other["urn"] != entry["urn"] or (delete and other.get("id") != id)
     ]
     deployment["resources"] = [*others, entry]
 

@@ -26,7 +26,7 @@ from planning.problems import Problem, Refused
 INSTANCE = "aibrix"
 _SECONDS = 600
 _GATEWAY_ADDON, _KINDS_ADDON = "envoy-gateway", "aibrix-kinds"
-_CRD, _SECRET = "CustomResourceDefinition", "Secret"
+_CRD, _SECRET, _CLIENT_POLICY = "CustomResourceDefinition", "Secret", "ClientTrafficPolicy"
 _RAY_GROUP = "ray.io"
 _CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "GatewayClass"}
 _WEBHOOKS = {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
@@ -38,7 +38,7 @@ _LAYERS = (
     {"GatewayClass"},
     {"Gateway"},
     {"HTTPRoute"},
-    {"ClientTrafficPolicy", "EnvoyExtensionPolicy"},
+    {_CLIENT_POLICY, "EnvoyExtensionPolicy"},
     {"EnvoyPatchPolicy"},
 )
 _GATEWAY_LAYERS = _LAYERS[2:]
@@ -47,7 +47,7 @@ _READY = {
     "EnvoyPatchPolicy": 'jsonpath={.status.ancestors[*].conditions[?(@.type=="Programmed")].status}=True',
 }
 # What AIBrix's certificate rotator fills in (pkg/cert).
-_FILLED = {_SECRET: ["data"], **dict.fromkeys(_WEBHOOKS, ["webhooks[*].clientConfig.caBundle"])}
+_FILLED = {_SECRET: ["data"], **{kind: ["webhooks[*].clientConfig.caBundle"] for kind in _WEBHOOKS}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,8 @@ def crds(args: AibrixArgs) -> list[Manifest]:
 
 def objects(args: AibrixArgs) -> list[Manifest]:
     """Everything but the kinds, as it goes into the cluster."""
-    return [_rewritten(document, args) for document in _chosen(args) if document["kind"] != _CRD]
+    given = [document for document in _chosen(args) if document["kind"] != _CRD]
+    return [_rewritten(document, args) for document in (*given, *_missing_policies(given))]
 
 
 def images(args: AibrixArgs) -> set[str]:
@@ -225,6 +226,31 @@ def _annotate(metadata: dict[str, Any], key: str, value: str) -> None:
     metadata["annotations"] = {**(metadata.get("annotations") or {}), key: value}
 
 
+def _missing_policies(documents: Sequence[Manifest]) -> Iterator[Manifest]:
+    """A ClientTrafficPolicy for each Gateway that has none: Envoy Gateway takes one for a target, the oldest."""
+    covered = {
+        (document["metadata"].get("namespace"), target["name"])
+        for document in documents
+        if document["kind"] == _CLIENT_POLICY
+        for target in _targets(document)
+    }
+    for document in documents:
+        metadata = document["metadata"]
+        if document["kind"] == "Gateway" and (metadata.get("namespace"), metadata["name"]) not in covered:
+            target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": metadata["name"]}
+            yield {
+                "apiVersion": "gateway.envoyproxy.io/v1alpha1",
+                "kind": _CLIENT_POLICY,
+                "metadata": {"name": f"{metadata['name']}-clients", "namespace": metadata.get("namespace")},
+                "spec": {"targetRefs": [target]},
+            }
+
+
+def _targets(policy: Manifest) -> list[dict[str, Any]]:
+    spec = policy["spec"]
+    return [*(spec.get("targetRefs") or []), *([spec["targetRef"]] if "targetRef" in spec else [])]
+
+
 def _with_image(value: Any) -> Iterator[dict[str, Any]]:
     """Every part of an object that names an image: containers, also those of Envoy that a proxy's patch describes."""
     if isinstance(value, dict):
@@ -272,6 +298,12 @@ def _rewrite_patches(document: Manifest, args: AibrixArgs) -> None:
             value["route"] |= {"timeout": f"{args.request_seconds}s", "idle_timeout": f"{args.request_seconds}s"}
 
 
+def _rewrite_client_policy(document: Manifest, args: AibrixArgs) -> None:
+    """Envoy sends what asks for a strategy wherever `target-pod` says. The plugin sets it, and nobody else may."""
+    headers = document["spec"].setdefault("headers", {}).setdefault("earlyRequestHeaders", {})
+    headers["remove"] = sorted({*(headers.get("remove") or []), *fact("aibrix_install", "gateway", "innerHeaders")})
+
+
 def _rewrite_extension(document: Manifest, args: AibrixArgs) -> None:
     enough = fact("aibrix_install", "gateway", "messageSeconds")
     for processor in document["spec"].get("extProc") or []:
@@ -303,6 +335,7 @@ def _without_authority(document: Manifest, args: AibrixArgs) -> None:
 _REWRITES = {
     "Deployment": _rewrite_deployment,
     "EnvoyPatchPolicy": _rewrite_patches,
+    _CLIENT_POLICY: _rewrite_client_policy,
     "EnvoyExtensionPolicy": _rewrite_extension,
     "EnvoyProxy": _rewrite_proxy,
     _SECRET: _without_data,

@@ -57,7 +57,7 @@ class Guard:
         key = os.environ.get("VLLM_API_KEY", "")
         self._key = _digest(key.encode()) if key else None
         self._open_metrics = os.environ.get("MODELSERVE_METRICS") != "key"
-        self._most = int(os.environ.get("MODELSERVE_BODY_BYTES", 64 << 20))
+        self._most = int(os.environ.get("MODELSERVE_BODY_BYTES", "67108864"))
         if os.path.exists(DRAIN_FILE):
             os.unlink(DRAIN_FILE)
 
@@ -68,12 +68,11 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
         if self._counts(scope):
             return await _answer(send, 200, str(self.open).encode(), b"text/plain")
-        refusal = self._refusal(scope)
-        if refusal is None and not _is_health(scope) and scope["path"] != _METRICS and os.path.exists(DRAIN_FILE):
-            refusal = 503, _ENDING
+        works = not _is_health(scope) and scope["path"] != _METRICS
+        refusal = self._refusal(scope) or (_ended() if works else None)
         if refusal:
             return await _refuse(send, *refusal)
-        if scope["path"] == _METRICS or _is_health(scope):
+        if not works:
             return await self.app(scope, receive, send)
         self.open += 1
         try:
@@ -148,6 +147,11 @@ def _joined(send):
         await send(message)
 
     return joining
+
+
+def _ended():
+    """The refusal of new work in a pod that drains; its preStop hook may do no more than leave a file."""
+    return (503, _ENDING) if os.path.exists(DRAIN_FILE) else None
 
 
 async def _refuse(send, status, body):
@@ -265,7 +269,7 @@ def _get(path):
 
 
 def _seconds(name):
-    return float(os.environ.get(name, 0))
+    return float(os.environ.get(name, "0"))
 
 
 if __name__ == "__main__":

@@ -41,34 +41,47 @@ def allow(actions: Sequence[str], resources: Sequence[str]) -> dict[str, Any]:
 
 
 def identity(
-    accounts: Accounts, parent: pulumi.Resource, name: str, own: str, policy_document: str, after: pulumi.Resource
+    accounts: Accounts,
+    parent: pulumi.Resource,
+    name: str,
+    own: str,
+    policy_document: str,
+    after: pulumi.Resource,
+    hooks: pulumi.ResourceHookBinding | None,
 ) -> KeyPair:
-    """A user called `own`, made after the bucket `after`, that is allowed what the document says; its key."""
+    """A user called `own`, made after the bucket `after`, that is allowed what the document says; its key.
+
+    Every resource has these hooks.
+    """
     user = pulumi.CustomResource(
         f"{accounts.package}/user:User",
         name,
         {accounts.name: own, **accounts.user_arguments},
         # The cloud would rename the user in place, under the keys and policies that are made anew by name.
-        pulumi.ResourceOptions(parent=parent, replace_on_changes=[accounts.name], depends_on=[after]),
+        pulumi.ResourceOptions(parent=parent, replace_on_changes=[accounts.name], depends_on=[after], hooks=hooks),
     )
     policy = pulumi.CustomResource(
         f"{accounts.package}/policy:Policy",
         name,
         {"policyName": own, "policyDocument": policy_document, **accounts.policy_arguments},
-        pulumi.ResourceOptions(parent=parent, replace_on_changes=list(accounts.policy_replaced), depends_on=[after]),
+        pulumi.ResourceOptions(
+            parent=parent, replace_on_changes=list(accounts.policy_replaced), depends_on=[after], hooks=hooks
+        ),
     )
     user_name, policy_name = pulumi.get(user, accounts.name), pulumi.get(policy, "policyName")
     attachment = pulumi.CustomResource(
         f"{accounts.package}/userPolicyAttachment:UserPolicyAttachment",
         name,
         {"userName": user_name, "policyName": policy_name, "policyType": "Custom"},
-        pulumi.ResourceOptions(parent=parent),
+        pulumi.ResourceOptions(parent=parent, hooks=hooks),
     )
     key = pulumi.CustomResource(
         accounts.access_key,
         name,
         {"userName": user_name, accounts.secret: None},
-        # Who gets the key finds it permitted to do what it is for.
-        pulumi.ResourceOptions(parent=parent, additional_secret_outputs=[accounts.secret], depends_on=[attachment]),
+        # Create the key after the policy attachment, so that it works as soon as it is handed out.
+        pulumi.ResourceOptions(
+            parent=parent, additional_secret_outputs=[accounts.secret], depends_on=[attachment], hooks=hooks
+        ),
     )
     return KeyPair(pulumi.Output.secret(key.id), pulumi.Output.secret(pulumi.get(key, accounts.secret)))

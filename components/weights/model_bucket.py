@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.cluster.credentials import KeyPair
-from components.weights import oss_bucket, tos_bucket
+from components.weights import oss_bucket, refused_creation, tos_bucket
 from planning.problems import Problem, Refused
 
 # Each cloud's module has the same functions and NAME_PATTERN.
@@ -78,6 +78,7 @@ class ModelBucket(pulumi.ComponentResource):
     def __init__(self, name: str, args: ModelBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:storage:ModelBucket", name, None, opts)
         self._store = _STORES[args.cloud]
+        self._hooks = refused_creation.named(name)
         self.endpoint: str = self._store.endpoint(args.region)
         # A bucket that cannot be made, or not removed, leaves no identity behind.
         self._after, self.bucket = self._find(name, args)
@@ -88,8 +89,8 @@ class ModelBucket(pulumi.ComponentResource):
     def _find(self, name: str, args: ModelBucketArgs) -> tuple[pulumi.Resource, pulumi.Output[str]]:
         if not args.create:
             return self._store.look_up(self, name, args.bucket)
-        return self._store.create(self, name, args.bucket, args.abort_upload_days, keep=args.keep)
+        return self._store.create(self, name, args.bucket, args.abort_upload_days, keep=args.keep, hooks=self._hooks)
 
     def _identity(self, name: str, args: ModelBucketArgs, role: str) -> KeyPair:
         policy = access_policy(args, write=role == "writer")
-        return self._store.identity(self, f"{name}-{role}", identity_name(args, role), policy, self._after)
+        return self._store.identity(self, f"{name}-{role}", identity_name(args, role), policy, self._after, self._hooks)

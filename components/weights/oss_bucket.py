@@ -74,7 +74,13 @@ def access_policy(bucket: str, prefix: str, *, write: bool) -> str:
 
 
 def create(
-    parent: pulumi.Resource, name: str, bucket: str, abort_upload_days: int, *, keep: bool
+    parent: pulumi.Resource,
+    name: str,
+    bucket: str,
+    abort_upload_days: int,
+    *,
+    keep: bool,
+    hooks: pulumi.ResourceHookBinding | None,
 ) -> tuple[pulumi.Resource, pulumi.Output[str]]:
     """The bucket, and its name once it is closed to the public."""
     made = pulumi.CustomResource(
@@ -82,7 +88,7 @@ def create(
         name,
         bucket_settings(bucket, abort_upload_days),
         # Both have resources of their own; the bucket would put back what those have set.
-        pulumi.ResourceOptions(parent=parent, protect=keep, ignore_changes=["acl", "policy"]),
+        pulumi.ResourceOptions(parent=parent, protect=keep, ignore_changes=["acl", "policy"], hooks=hooks),
     )
     named = pulumi.get(made, "bucket")
     # A bucket that stays must stay closed.
@@ -90,13 +96,13 @@ def create(
         PUBLIC_ACCESS_BLOCK,
         name,
         {"bucket": named, "blockPublicAccess": True},
-        pulumi.ResourceOptions(parent=parent, retain_on_delete=keep),
+        pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, hooks=hooks),
     )
     acl = pulumi.CustomResource(
         BUCKET_ACL,
         name,
         {"bucket": named, "acl": "private"},
-        pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, depends_on=[block]),
+        pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, depends_on=[block], hooks=hooks),
     )
     return made, pulumi.get(acl, "bucket")
 

@@ -79,15 +79,21 @@ def _actions(kind: str) -> Sequence[str]:
 
 
 def create(
-    parent: pulumi.Resource, name: str, bucket: str, abort_upload_days: int, *, keep: bool
+    parent: pulumi.Resource,
+    name: str,
+    bucket: str,
+    abort_upload_days: int,
+    *,
+    keep: bool,
+    hooks: pulumi.ResourceHookBinding | None,
 ) -> tuple[pulumi.Resource, pulumi.Output[str]]:
     """The bucket, and its name once what is written to it is encrypted. It is private from its first moment."""
     made = pulumi.CustomResource(
-        BUCKET, name, bucket_settings(bucket), pulumi.ResourceOptions(parent=parent, protect=keep)
+        BUCKET, name, bucket_settings(bucket), pulumi.ResourceOptions(parent=parent, protect=keep, hooks=hooks)
     )
     named = pulumi.get(made, "bucketName")
     # A bucket that stays keeps its settings.
-    kept = pulumi.ResourceOptions(parent=parent, retain_on_delete=keep)
+    kept = pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, hooks=hooks)
     encryption = pulumi.CustomResource(ENCRYPTION, name, {"bucketName": named, "rule": encryption_rule()}, kept)
     rules = [lifecycle_rule(abort_upload_days)]
     pulumi.CustomResource(LIFECYCLE, name, {"bucketName": named, "rules": rules}, kept)

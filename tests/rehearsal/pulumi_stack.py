@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import functools
+import itertools
 import json
 import os
 import secrets
@@ -328,9 +329,7 @@ class Stack:
     def in_order(self, *names: str) -> bool:
         """Whether each of these steps of the last run was done before the next one began."""
         steps = [self.steps()[name] for name in names]
-        return all(
-            first.done is not None and first.done < then.begun for first, then in zip(steps, steps[1:], strict=False)
-        )
+        return all(first.done is not None and first.done < then.begun for first, then in itertools.pairwise(steps))
 
     def look_around(self) -> None:
         """Take down what everybody may read in cluster and logs, and which keys the cloud has made."""

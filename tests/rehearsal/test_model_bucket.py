@@ -219,6 +219,21 @@ def test_a_bucket_that_is_there_is_used_as_it_is_and_never_removed(
     assert cloud.tables()["buckets"] == before and cloud.left() == {"buckets": ["weights-1"]}
 
 
+@BOTH
+def test_what_the_cloud_refuses_to_create_is_told_by_the_name_that_it_has_there(
+    engine: Engine, cloud: Cloud, args: ModelBucketArgs
+) -> None:
+    cloud.put_bucket("weights-1", BUCKETS[args.cloud] | {"owner": "2000000000000002"})
+    refused = engine.up(program(args))
+    assert not refused.ok and "BucketAlreadyExists" in "".join(refused.errors)
+    assert any("Bucket weights-1: the cloud refused to create it" in error for error in refused.errors)
+    cloud.change(buckets={}, users={name: {} for name in names(args)})
+    refused = engine.up()
+    for name in names(args):
+        assert any(f"User {name}: the cloud refused to create it" in error for error in refused.errors)
+    cloud.change(users={})
+
+
 def test_another_bucket_replaces_one_that_is_not_kept_and_never_one_that_is(engine: Engine, cloud: Cloud) -> None:
     assert engine.up(program(OSS)).ok
     outcome = engine.up(program(replace(OSS, bucket="weights-2")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import Cluster, Stack
 
-BUCKET = "modelserve-llm-weights"
+BUCKET = "modelserve-vke-weights"
 SYNC = "Job/deepseek-r1-sync"
 FLEET, ROUTE, SCALER = f"RayClusterFleet/{NAME}", f"HTTPRoute/{NAME}-route", f"PodAutoscaler/{NAME}-autoscaler"
 GATEWAY, CLASS = "Gateway/aibrix-gateway-aibrix-eg", "GatewayClass/aibrix-gatewayclass-aibrix-eg"
@@ -111,6 +112,11 @@ def routing_is_switched_on_and_off(stack: Stack, fleets: Fleets) -> None:
         assert fleets.way() == OURS
         # Around every route and Service, to a pod of the plugins' choice.
         assert fleets.way(**{"routing-strategy": "random"}) == "original_route"
+    # Not to an address of the client's choice.
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as elsewhere:
+        told = {"routing-strategy": "", "target-pod": f"127.0.0.1:{elsewhere.server_address[1]}"}
+        elsewhere.timeout = 1
+        assert fleets.way(**told) == 503
 
 
 def the_image_is_changed(stack: Stack, fleets: Fleets) -> None:

@@ -18,7 +18,7 @@ from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_no
 pytestmark = pytest.mark.soak
 FLEET = f"RayClusterFleet/{NAME}"
 HUB = {"source": "huggingface", "endpoint": "https://hf-mirror.com"}
-BUCKET = {"name": "modelserve-llm-weights", "keep": False}
+BUCKET = {"name": "modelserve-vke-weights", "keep": False}
 SYNC = {"from": "modelscope"}
 
 
@@ -140,7 +140,7 @@ def test_a_model_moves_from_one_source_of_weights_to_the_next(
         assert steps_before(pod) == ["weights"] and volumes(pod)["weights"].empty_dir.size_limit
         downloader = pod.spec.init_containers[0]
         env = environment(downloader)
-        assert downloader.command[2] == "tos://modelserve-llm-weights/models/DeepSeek-R1/"
+        assert downloader.command[2] == "tos://modelserve-vke-weights/models/DeepSeek-R1/"
         assert downloader.image.endswith("aibrix/runtime:v0.7.0")
         assert env["TOS_ACCESS_KEY"] == ("deepseek-r1-download-keys", "id")
         assert env["TOS_SECRET_KEY"] == ("deepseek-r1-download-keys", "secret")

@@ -402,8 +402,12 @@ def test_a_region_that_is_none_is_refused_by_the_one_plugin_and_found_nowhere_by
 
 @pytest.mark.parametrize(
     "words, kind, name, code",
-    [(ALI, "Bucket", "weights", "AccessDenied"), (ALI, "User", "reader", "NoPermission")]
-    + [(VOLC, "Bucket", "weights", "AccessDenied"), (VOLC, "Policy", "read", "AccessDenied")],
+    [
+        (ALI, "Bucket", "weights", "AccessDenied"),
+        (ALI, "User", "reader", "NoPermission"),
+        (VOLC, "Bucket", "weights", "AccessDenied"),
+        (VOLC, "Policy", "read", "AccessDenied"),
+    ],
 )
 def test_a_fault_takes_a_permission_away_until_it_is_gone(place: Place, kind: str, name: str, code: str):
     faults.put(place.plane, kind, name, "denied")
@@ -456,8 +460,8 @@ def test_a_type_that_the_stand_in_lacks_is_named_and_every_other_is_in_the_rules
 @BOTH
 def test_a_plugin_starts_without_the_sdk(words: Words):
     code = "import importlib, sys; from standins.providers import grpc_server; grpc_server.skip_sdk(); "
-    code += f"importlib.import_module('{words.package.__name__}.{words.provider.name}_plugin'); "
-    code += "print('pulumi.output' in sys.modules)"
+    plugin = f"{words.package.__name__}.{words.provider.name}_plugin"
+    code += f"importlib.import_module('{plugin}'); print('pulumi.output' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "False\n"
 

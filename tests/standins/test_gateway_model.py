@@ -152,3 +152,16 @@ def test_patches_take_effect_only_where_the_configuration_lets_them() -> None:
 )
 def test_a_duration_is_read_in_seconds(duration: str | None, expected: float | None) -> None:
     assert gateway_model.seconds(duration) == expected
+
+
+def policy(age: str, *removed: str, gateway: str = "aibrix-eg") -> dict[str, Any]:
+    return {
+        "metadata": {"namespace": "aibrix-system", "name": age, "creationTimestamp": age},
+        "spec": {"targetRefs": [{"name": gateway}], "headers": {"earlyRequestHeaders": {"remove": list(removed)}}},
+    }
+
+
+def test_headers_are_taken_from_clients_by_the_oldest_policy_of_their_gateway_alone() -> None:
+    other, young, old = policy("1", "a", gateway="other"), policy("3", "b"), policy("2", "Target-Pod")
+    assert gateway_model.removed_headers(GATEWAY, [other, young, old]) == {"target-pod"}
+    assert gateway_model.removed_headers(GATEWAY, [other]) == set()

@@ -115,8 +115,8 @@ def mutated(file: dict[str, Any], changes: list[tuple[Path, Any]]) -> dict[str, 
     for path, value in changes:
         place = made
         *way, last = (*path,)
-        for key in way:
-            key = next(iter(place), "a") if key == "*" else key
+        for step in way:
+            key = next(iter(place), "a") if step == "*" else step
             if not isinstance(place.get(key), dict):
                 place[key] = {}
             place = place[key]
@@ -205,7 +205,7 @@ def test_a_rule_of_a_component_is_one_of_the_stack_file_too(file, values, said):
 
 def test_one_node_alone_mounts_a_claim_of_one_node(monkeypatch):
     single = {"storageClass": "n", "size": "1Ti", "accessMode": "ReadWriteOnce"}
-    raw = volcengine.FILE.changed(**{"weights": _CLAIM | {"create": single, "sync": _SYNC}})
+    raw = volcengine.FILE.changed(weights=_CLAIM | {"create": single, "sync": _SYNC})
     raw["services"] = {"one": copy.deepcopy(raw["services"][volcengine.MODEL])}
     raw["services"]["one"] |= {"layout": {"nodes": 1, "tensor": 8, "pipeline": 1}, "model": "Qwen3-32B"}
     assert accepted(raw, ())

@@ -85,7 +85,7 @@ def test_second_install_writes_nothing(machine: Path) -> None:
 def test_install_inside_its_own_environment_does_not_take_itself_for_official(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, first = install()
+    home, _ = install()
     before = files(home)
     for name, value in pulumi_home.environment(plane(machine)).items():
         monkeypatch.setenv(name, value)

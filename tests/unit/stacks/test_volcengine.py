@@ -16,7 +16,7 @@ FLEET = f"RayClusterFleet {MODEL}"
 OPERATOR = "Deployment aibrix-deployment-aibrix-kuberay-operator"
 MANAGER = "Deployment aibrix-deployment-aibrix-controller-manager"
 EG = "Gateway aibrix-gateway-aibrix-eg"
-OUR_BUCKET = {"name": "modelserve-llm-weights"}
+OUR_BUCKET = {"name": "modelserve-vke-weights"}
 CLAIM = {"source": "pvc", "claim": "weights-claim"}
 MADE_CLAIM = {**CLAIM, "create": {"storageClass": "nas", "size": "2Ti"}, "sync": {"from": "modelscope"}}
 HUB = {"source": "huggingface"}
@@ -133,7 +133,7 @@ def test_from_a_bucket_each_node_copies_to_its_disk_what_is_looked_at_first(engi
         assert template["spec"]["initContainers"][1]["command"][:3] == [
             "aibrix_download",
             "--model-uri",
-            "tos://modelserve-llm-weights/models/DeepSeek-R1/",
+            "tos://modelserve-vke-weights/models/DeepSeek-R1/",
         ]
 
 
@@ -170,9 +170,9 @@ def test_a_foreign_store_is_read_with_the_given_key_and_nothing_of_the_cloud_is_
 
 
 def test_a_bucket_that_is_there_is_read_and_not_owned(engine: Recorder):
-    engine.found[BUCKET] = {"bucketName": "modelserve-llm-weights"}
+    engine.found[BUCKET] = {"bucketName": "modelserve-vke-weights"}
     run(engine, weights__bucket__create=False)
-    assert engine.reads[BUCKET, "weights"].id == "modelserve-llm-weights"
+    assert engine.reads[BUCKET, "weights"].id == "modelserve-vke-weights"
     assert not {"Bucket", "BucketEncryption", "BucketLifecycle"} & set(kinds(engine))
     assert "Bucket weights" in before(engine, "Job deepseek-r1-sync")
 
@@ -341,5 +341,5 @@ def test_the_outputs_say_where_and_what_to_ask_and_never_a_secret():
         "endpoints": {MODEL: "http://10.0.0.9/v1"},
         "models": {MODEL: MODEL},
         "verify": "python -m ops verify test",
-        "bucket": "modelserve-llm-weights",
+        "bucket": "modelserve-vke-weights",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -189,6 +190,13 @@ def test_a_request_may_last_as_long_as_asked_for_on_every_way_through_the_gatewa
 
 
 @pytest.mark.parametrize("args", [OLD, NEW], ids=["old", "new"])
+def test_no_client_says_which_address_the_gateway_sends_its_request_to(args: AibrixArgs):
+    spec = one(args, "ClientTrafficPolicy")["spec"]
+    assert spec["headers"] == {"earlyRequestHeaders": {"remove": ["target-pod"]}}
+    assert [target["name"] for target in spec["targetRefs"]] == [one(args, "Gateway")["metadata"]["name"]]
+
+
+@pytest.mark.parametrize("args", [OLD, NEW], ids=["old", "new"])
 def test_the_plugin_has_a_minute_for_each_message(args: AibrixArgs):
     assert one(args, "EnvoyExtensionPolicy")["spec"]["extProc"][0]["messageTimeout"] == "60s"
 
@@ -289,7 +297,7 @@ def test_objects_come_in_the_order_in_which_they_need_each_other_and_go_in_the_o
         "clienttrafficpolicy-aibrix-client-connection-buffersize",
         "envoypatchpolicy-aibrix-epp",
     )
-    for earlier, later in zip(chain, chain[1:], strict=False):
+    for earlier, later in itertools.pairwise(chain):
         assert after(recorder, later, earlier), (later, earlier)
     assert after(recorder, "aibrix-mutating-webhook-configuration", "deployment-aibrix-controller-manager")
 

@@ -60,8 +60,8 @@ class Open:
         if query == b"stream":
             for count in range(STREAM):
                 await send({"type": "http.response.body", "body": b"%d\n" % count, "more_body": True})
-                while count == 0 and not self.go_on.is_set():
-                    await asyncio.sleep(0.01)
+                if count == 0:
+                    await asyncio.to_thread(self.go_on.wait, 20)
         await send({"type": "http.response.body", "body": b"%d bytes" % size})
 
 
