@@ -19,7 +19,8 @@ from planning.catalog import fact
 class Surroundings(Judging):
     """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
     wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series
-    (`planning/catalog/clouds.json`), None where none are known.
+    (`planning/catalog/clouds.json`), None where none are known; `notice` is how many seconds a pod has that the cloud
+    evicts, None where it does not.
     """
 
     cloud: str | None = None
@@ -30,6 +31,7 @@ class Surroundings(Judging):
     more_pods: Mapping[str, Any] | None = None
     aibrix: str | None = None
     weights: Mapping[str, Any] = field(default_factory=dict)
+    notice: int | None = None
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import surroundings
 from config.errors import plain, refuse, rule
-from config.exposure import Autoscaling, Exposure, Rollout, Routing, balancer_annotations
+from config.exposure import Autoscaling, Client, Exposure, Rollout, Routing, balancer_annotations
 from config.pods import EnginePod, Marks
 from config.strict import Strict
 from config.types import (
@@ -27,7 +27,7 @@ from config.types import (
     gibibytes,
     no_such_names,
 )
-from planning import addons, aibrix_features, flags, fleet
+from planning import addons, aibrix_features, flags, fleet, routes, timeouts
 from planning.catalog import fact
 from planning.problems import Unjudged
 
@@ -48,6 +48,7 @@ _OWNED_FLAGS = {
     "--distributed-executor-backend": "engine.launcher",
     "--api-key": "the secret modelserve:apiKey",
     "--host": "nothing: it listens on every address",
+    "--shutdown-timeout": "drainSeconds",
     "--nnodes": "layout.nodes",
     "-n": "layout.nodes",
     "--node-rank": "engine.launcher",
@@ -307,7 +308,19 @@ class Service(_OfVllm):
     autoscaling: Autoscaling | None = Field(None, description="a map with maximum; replicas stay fixed without it")
     rollout: Rollout = Field(Rollout.model_construct(), description="a map with strategy")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
+    paths: tuple[str, ...] = Field(
+        (), strict=False, description="a list of further paths of vLLM that clients may ask, such as /tokenize"
+    )
+    drain_seconds: Positive | None = Field(
+        None,
+        description="seconds that a pod that ends waits for its answers; the plan's longest if absent",
+    )
     expose: Exposure = Field(Exposure.model_construct(to="cluster", allow_list=None), description="a map with to")
+    clients: tuple[Client, ...] | None = Field(
+        None,
+        strict=False,
+        description="who reaches the port beside gateway and Prometheus, a list; the namespace if absent",
+    )
     readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
     startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
         "LeaderCreated", description="when a group's workers are created"
@@ -419,6 +432,32 @@ class Service(_OfVllm):
         version = surroundings(info).aibrix if info.data.get("gateway") == "aibrix" else None
         if version and (problem := aibrix_features.port_problem(version, value)):
             raise rule(value, *problem)
+        return value
+
+    @field_validator("paths")
+    @classmethod
+    def _the_release_answers_there(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "engine" in info.data:
+            judged = [(i, path, routes.problem(path, info.data["engine"].version)) for i, path in enumerate(value)]
+            refuse(*[(f"[{i}]", path, *problem) for i, path, problem in judged if problem])
+        return value
+
+    @field_validator("clients")
+    @classmethod
+    def _somebody_reaches_it(cls, value: tuple[Client, ...] | None, info: ValidationInfo) -> tuple[Client, ...] | None:
+        if value is not None and not value:
+            raise rule("[]", "names nobody", "write one client, or leave it out")
+        exposed = "expose" in info.data and info.data["expose"].to != "cluster"
+        if value is not None and exposed and not any(each.cidr for each in value):
+            raise rule("", "whoever comes by the load balancer has an address outside the cluster", "add one with cidr")
+        return value
+
+    @field_validator("drain_seconds")
+    @classmethod
+    def _the_platform_waits_so_long(cls, value: int | None, info: ValidationInfo) -> int | None:
+        notice = surroundings(info).notice
+        if value and notice and value > (most := timeouts.longest_drain(notice)):
+            raise rule(value, f"a pod that the cloud evicts has {notice} s in all", f"write at most {most}")
         return value
 
     @field_validator("startup_policy")

@@ -47,7 +47,7 @@ from config.weights import (
 from planning import addons, aibrix_features, aibrix_install, flags
 from planning.catalog import fact
 from planning.fleet import name_limit as fleet_limit
-from planning.names import model_object, service_object
+from planning.names import API_KEY, model_object, service_object
 from planning.problems import PlanError, Problem, Unjudged, printable
 
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
@@ -160,7 +160,11 @@ def judge(
     # A rule that reads what is refused already has nothing to say, nor has any of a key that is refused, or below which
     # something is.
     spoilt = {problem.key for problem in found}
-    for each in (*_joined(config), _unused_secrets(config, present, spoilt)):
+    for each in (
+        *_joined(config),
+        _unused_secrets(config, present, spoilt),
+        _unused_prometheus(config, present),
+    ):
         with contextlib.suppress(Unjudged):
             found += [problem for problem in each if not any(f"{key}.".startswith(f"{problem.key}.") for key in spoilt)]
     return config, found
@@ -189,7 +193,7 @@ def keeps_weights(config: StackConfig) -> bool:
 def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     """Rules that join sections, each on its own: what one cannot judge keeps no other from being judged."""
     yield from (rule(config) for rule in (_fills, _single_node, _same_objects, _enough_nodes, _aibrix))
-    yield from (rule(config) for rule in (_unused_registry, _unused_prometheus, _unused_price, _facts_of_others))
+    yield from (rule(config) for rule in (_unused_registry, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
     yield from (_unused_addon(config, name) for name in _USES)
     of_service = (_fluid_name, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure)
@@ -272,6 +276,9 @@ def _streamed(config: StackConfig, name: str) -> Iterator[Problem]:
 def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
     """A model behind the gateway has one name for everything: label, Kubernetes Service, and the requests' «model»."""
     service = config.services[name]
+    if service.autoscaling and service.expose.to != "cluster":
+        why = "AIBrix reads the engine's metrics without a key, which a load balancer would pass on to anybody"
+        yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write cluster")
     if service.gateway != "aibrix":
         return
     called = service.served_model_name or name
@@ -338,10 +345,14 @@ def _unused_registry(config: StackConfig) -> Iterator[Problem]:
         yield Problem("addons.aibrix.registry", registry, why, "leave it out")
 
 
-def _unused_prometheus(config: StackConfig) -> Iterator[Problem]:
+def _unused_prometheus(config: StackConfig, present: frozenset[str]) -> Iterator[Problem]:
     namespace = config.monitoring.prometheus_namespace
-    if namespace and not behind_gateway(config):
-        why = "who reaches an engine that is behind no gateway is not restricted"
+    restricted = API_KEY in present or any(
+        service.gateway == "aibrix" or service.clients is not None or service.expose.to != "cluster"
+        for service in config.services.values()
+    )
+    if namespace and not restricted:
+        why = "everybody in the cluster reaches the engines, Prometheus too"
         yield Problem("monitoring.prometheusNamespace", namespace, why, "leave it out")
 
 
@@ -447,7 +458,8 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
             more[name] = GpuPods.model_validate(facts).given()
     series = cloud.get("gpuSeries")
     pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
-    return Surroundings(kind, series, pods, secrets, lws, more, weights=weights)
+    notice = fact("clouds", kind, "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
+    return Surroundings(kind, series, pods, secrets, lws, more, weights=weights, notice=notice)
 
 
 def lws_release(config: StackConfig) -> str:

@@ -7,6 +7,7 @@ where the planner's findings get the keys they belong to.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from config.types import gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
-from planning import aibrix_features
+from planning import aibrix_features, answers, timeouts
 from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
@@ -62,7 +63,8 @@ class Planned:
     """A service with everything decided: what was `auto` in the stack file is a number here.
 
     `startup_seconds` is a cold start from the pods' creation to the first answer; `copy_seconds` of them pass before
-    the engine starts, where weights are copied to the pods. `warnings` are whole sentences on what is deployed all the
+    the engine starts, where weights are copied to the pods. A pod that ends waits `drain_seconds` for its answers.
+    `warnings` are whole sentences on what is deployed all the
     same.
     """
 
@@ -71,6 +73,7 @@ class Planned:
     layout: Layout
     max_model_len: int
     startup_seconds: int
+    drain_seconds: int
     copy_seconds: int = 0
     warnings: tuple[str, ...] = ()
 
@@ -206,14 +209,36 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     warnings += _doubts(config.cloud, service, shape.nodes, seconds)
     warnings += _scratch(config, found)
     warnings += found.cache.doubts if found.cache else ()
-    if service.gateway == "aibrix" and config.monitoring.enabled and not config.monitoring.prometheus_namespace:
-        warnings.append(
-            "only the gateway reaches the engine, so Prometheus does not: write monitoring.prometheusNamespace"
-        )
+    if config.monitoring.enabled and not config.monitoring.prometheus_namespace:
+        who = "only the gateway reaches the engine" if service.gateway == "aibrix" else (
+            "with an API key only the namespace reaches the engine"
+        )  # fmt: skip
+        warnings.append(f"{who}, so Prometheus does not: write monitoring.prometheusNamespace")
     warnings += _bounds(service, found, release)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     warnings += _together(service, copied)
-    return Planned(service, found, layout, found.fit.max_model_len, seconds, copied, tuple(warnings))
+    longest = answers.longest_seconds(found.fit.max_model_len, _most_tokens(service))
+    drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
+    if drain < longest:
+        warnings.append(f"pods that end wait {drain} s for their answers, of which one may take {longest} s")
+    return Planned(service, found, layout, found.fit.max_model_len, seconds, drain, copied, tuple(warnings))
+
+
+def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
+    """How long the cloud lets a pod wait that it evicts."""
+    if isinstance(cloud, AcsCloud) and cloud.compute_qos == "best-effort":
+        return timeouts.longest_drain(fact("clouds", "acs", "evictionNoticeSeconds"))
+    return answers.LONGEST_WAIT_SECONDS
+
+
+def _most_tokens(service: Service) -> int | None:
+    """The longest answer that the engine gives, where it is told so."""
+    given = dict(_flags(service.engine.extra_args)).get("--override-generation-config")
+    with contextlib.suppress(ValueError):
+        told = json.loads(given or "null")
+        most = told.get("max_new_tokens") if isinstance(told, dict) else None
+        return most if isinstance(most, int) and most > 0 else None
+    return None
 
 
 def _shaped(config: StackConfig, service: Service, ask: Ask) -> Plan:

@@ -91,6 +91,10 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({"cache__quota": "1024Gi", "cache__memory": "2Ti"}, "cache.quota: 1024Gi: Kubernetes would write it as Ti"),
         ({"cache__low": 0.99}, "cache.low: 0.99: eviction starts at 0.95 and must end below it; write less than 0.95"),
         ({"cache__workers": 5}, "cache.workers: 5: 5 x 120 GiB x 0.95 = 570 GiB, but 673 GiB are to be held"),
+        (
+            {"cloud__computeQos": "best-effort", "services__ds__drainSeconds": 300},
+            "services.ds.drainSeconds: 300: a pod that the cloud evicts has 300 s in all; write at most 265",
+        ),
         ({"weights": {"source": "pvc", "claim": "c"}}, "cache.engine: fluid: it caches a bucket, and"),
         ({"weights__read": "stream"}, "cache.engine: fluid: vLLM streams weights from the bucket"),
         ({"services__ds__model": "phi-4", "services__ds__layout": "auto"}, "repositories.phi-4: is missing"),
@@ -134,6 +138,14 @@ def test_nothing_is_reached_from_outside_without_a_key(to: str):
     raw = changed(services__ds__expose={"to": to, "allowList": "acl-bp1x"})
     assert "services.ds.expose.to" in only(raw) and "there is no API key" in only(raw)
     assert parse(raw, **KEY).services["ds"].expose.to == to
+
+
+def test_clients_of_an_exposed_service_are_not_pods_alone():
+    exposed = {"services__ds__expose": {"to": "private"}, "services__ds__clients": [{"namespace": "team"}]}
+    why = (
+        "services.ds.clients: whoever comes by the load balancer has an address outside the cluster; add one with cidr"
+    )
+    assert why in only(changed(**exposed), secrets=["apiKey"])
 
 
 def test_the_public_needs_an_allow_list():

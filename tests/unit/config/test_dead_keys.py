@@ -163,7 +163,7 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
             _LOCAL,
             {"monitoring": {"enabled": True, "prometheusNamespace": "m"}},
             (),
-            "monitoring.prometheusNamespace: m: who reaches an engine that is behind no gateway is not restricted",
+            "monitoring.prometheusNamespace: m: everybody in the cluster reaches the engines",
         ),
         (
             _LOCAL,

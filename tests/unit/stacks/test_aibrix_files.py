@@ -23,8 +23,11 @@ ADVICE = "put the file on this machine and write its path as addons.aibrix.manif
 
 
 ALONE = {
-    **{f"{SERVICE}__workload": "lws", f"{SERVICE}__gateway": "none", f"{SERVICE}__routing": ...},
-    **{"addons": ..., "monitoring": ...},
+    f"{SERVICE}__workload": "lws",
+    f"{SERVICE}__gateway": "none",
+    f"{SERVICE}__routing": ...,
+    "addons": ...,
+    "monitoring": ...,
 }
 
 
