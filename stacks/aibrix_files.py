@@ -12,7 +12,7 @@ from pathlib import Path
 
 from components.cluster.kubernetes import Manifest
 from config.errors import ConfigError
-from config.stack import StackConfig, aibrix_choice, aibrix_release, installs_aibrix, uses_aibrix
+from config.stack import StackConfig, aibrix_choice, aibrix_release, installs_aibrix, used_addons
 from planning import aibrix_install
 from planning.problems import Problem
 from stacks.downloads import OWN, PROJECT, DownloadError, Pins, cache
@@ -30,7 +30,7 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
     Raises ConfigError for those that cannot be had, and on a rehearsal that has no AIBrix yet.
     """
     release, shadow = aibrix_release(config), os.environ.get(_INSTEAD)
-    if shadow and uses_aibrix(config) and not Path(shadow).is_dir():
+    if shadow and "aibrix" in used_addons(config) and not Path(shadow).is_dir():
         why = f"this rehearsal has none yet ({_INSTEAD} names {shadow}, which is not there)"
         raise ConfigError([Problem("addons.aibrix", release, why, _EQUIP)])
     if not installs_aibrix(config):

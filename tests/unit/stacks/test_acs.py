@@ -125,7 +125,7 @@ def test_the_sync_leaves_out_what_the_services_of_a_model_do_not_read(
 
 
 def test_without_a_cache_the_volume_comes_after_the_sync_and_before_the_group(engine: Recorder):
-    run(engine, {"cache": {"engine": "none"}})
+    run(engine, {"cache": {"engine": "none"}, "addons": {"fluid": None}})
     assert not {"Dataset", "JindoRuntime", "DataLoad"} & set(kinds(engine))
     assert [name for token, name in engine.seen if token == RELEASE] == ["addons-lws"]
     assert {"PersistentVolumeClaim deepseek-r1-volume-claim", "Release addons-lws"} <= before(

@@ -22,6 +22,15 @@ MANIFESTS = "addons__aibrix__manifests"
 ADVICE = "put the file on this machine and write its path as addons.aibrix.manifests"
 
 
+ALONE = {
+    f"{SERVICE}__workload": "lws",
+    f"{SERVICE}__gateway": "none",
+    f"{SERVICE}__routing": ...,
+    "addons": ...,
+    "monitoring": ...,
+}
+
+
 def config(**changes: Any) -> StackConfig:
     return parse(FILE.changed(**changes))
 
@@ -83,7 +92,7 @@ def test_a_rehearsal_without_aibrix_is_refused_in_one_line_with_the_command_that
 ):
     monkeypatch.setenv("MODELSERVE_MANIFESTS", "/no/manifests")
     # With AIBrix «there already», the fleet would wait for controllers that nobody has started.
-    stack = config(addons__aibrix__install=install, addons__aibrix__version="0.7.0")
+    stack = config(addons__aibrix={"install": install, "version": "0.7.0"})
     with pytest.raises(ConfigError) as caught:
         documents(stack)
     assert str(caught.value) == (
@@ -91,7 +100,7 @@ def test_a_rehearsal_without_aibrix_is_refused_in_one_line_with_the_command_that
         "is not there); add it by `python -m local up --cloud volcengine`"
     )
     assert not asked
-    assert documents(config(**{f"{SERVICE}__workload": "lws", f"{SERVICE}__gateway": "none"})) == {}
+    assert documents(config(**ALONE)) == {}
 
 
 def test_a_file_of_ones_own_goes_before_the_rehearsals_and_the_others_stay(rehearsal: Path, tmp_path: Path):
@@ -143,8 +152,8 @@ def test_a_stack_file_that_does_not_mention_aibrix_gets_the_release_of_the_catal
 @pytest.mark.parametrize(
     "stack",
     [
-        config(addons__aibrix__install=False),
-        config(**{f"{SERVICE}__workload": "lws", f"{SERVICE}__gateway": "none"}),
+        config(addons__aibrix={"install": False}),
+        config(**ALONE),
         parse(StackFile("acs").whole),
     ],
     ids=["there already", "neither fleet nor gateway", "another cloud"],

@@ -116,7 +116,7 @@ def test_only_what_fluid_carries_over_to_running_workers_is_not_replaced(engine:
     engine.run(cache)
     runtime = engine.one("JindoRuntime")
     replaced = {path.removeprefix("spec.").partition(".")[0] for path in runtime.replaceOnChanges}
-    assert replaced == set(inputs(runtime)["spec"]) - {"replicas"}
+    assert replaced == set(inputs(runtime)["spec"]) - {"replicas"} | {"imagePullSecrets"}
     assert not any("resources" in path for path in runtime.replaceOnChanges)
     assert list(engine.one("Dataset").replaceOnChanges) == ["spec.mounts"]
     assert list(engine.one("DataLoad").replaceOnChanges) == [
