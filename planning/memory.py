@@ -140,14 +140,16 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     tokens, sequences = batch(request, max_model_len)
     inside, outside = _non_torch(request)
     last, experts = first + layers == model.layers, first + layers > _dense_layers(model)
-    workspace = _expert_buffers(request, tokens) if experts and engine["moeWorkspaceStays"] else 0.0
+    buffers = _expert_buffers(request, tokens) if experts and engine["moeWorkspaceStays"] else 0.0
+    index = engine["indexerRows"] * max_model_len * model.indexer.cache_bytes if model.indexer else 0
+    workspace = max(buffers, index)  # one for all, which grows to the largest use
     context = _context(request, max_model_len, sequences)
     rows = min(tokens, sequences) if last else 0
     sampler = engine["samplerBytesV2" if runner == "V2" else "samplerBytes"]
     beside = tokens * model.hidden * 2 + workspace
     body = _body(request, tokens, experts) + context + workspace
     profiled = max(body, rows * model.vocab * sampler["least"] + beside)
-    promised = max(body + _margin(request, runner, workspace), rows * model.vocab * sampler["most"] + beside)
+    promised = max(body + _margin(request, runner, tokens, buffers), rows * model.vocab * sampler["most"] + beside)
     graphs, counted = (0.0, 0.0) if request.eager else _graphs(request, runner, layers, sequences, context)
     late = _after(request, runner, last, rows, sequences) + workspace
     if engine["contextInCapture"] and last and context:
@@ -174,12 +176,14 @@ def _after(request: Request, runner: str, last: bool, rows: int, sequences: int)
     return state + rows * (model.vocab * engine["samplerWarmUpBytes"][runner] + model.hidden * 2)
 
 
-def _margin(request: Request, runner: str, workspace: float) -> float:
+def _margin(request: Request, runner: str, tokens: int, buffers: float) -> float:
     """Bytes by which equal starts differ in what profiling takes."""
     if request.engine["engine"] == "V0":
         return 0.0
-    compiled = 0.0 if request.eager else fact("vllm", "overhead", "profileMarginGib")[runner] * GIB
-    return max(compiled, workspace)
+    if request.eager:
+        return buffers
+    margin = fact("vllm", "overhead", "profileMarginGib")
+    return max(margin[runner] * GIB * max(1.0, tokens / margin["tokens"]), buffers)
 
 
 def _graphs(

@@ -153,13 +153,8 @@ def _moe(model: Model, layout: Layout, wide_zeros: bool, padding: tuple[int, int
     hidden: float = model.hidden
     if model.quantisation == "mxfp4":
         width, hidden = _up(width, padding[0]), _up(hidden, padding[1])
-    routed = (
-        experts
-        * 3
-        * hidden
-        * width
-        * (FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, of_experts=True))
-    )
+    byte = FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, of_experts=True)
+    routed = _taken(experts * 2 * hidden * width, byte) + _taken(experts * hidden * width, byte)
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF
     shared = 3 * model.hidden * moe.shared * moe.intermediate / layout.tensor
