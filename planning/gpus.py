@@ -25,7 +25,7 @@ class Gpu:
 
     @property
     def family(self) -> str:
-        """`hopper`, `blackwell` or `other`: what kernels tell apart, read off the name as engines do; empty if unknown."""
+        """`hopper`, `blackwell` or `other`, which kernels tell apart, read off the name; empty where unknown."""
         words = re.split(r"[^A-Z0-9]+", self.name.upper())
         families = entries("vllm")["gpuFamilies"]
         return next((key for key, entry in families.items() if any(_names(each, words) for each in entry["value"])), "")

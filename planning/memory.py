@@ -186,9 +186,7 @@ def _margin(request: Request, runner: str, tokens: int, buffers: float) -> float
     return max(margin[runner] * GIB * max(1.0, tokens / margin["tokens"]), buffers)
 
 
-def _graphs(
-    request: Request, runner: str, layers: int, sequences: int, context: float
-) -> tuple[float, float | None]:
+def _graphs(request: Request, runner: str, layers: int, sequences: int, context: float) -> tuple[float, float | None]:
     """Bytes that capturing takes, and the part of them that the budget holds; None where it holds none."""
     model, engine, mib = request.model, request.engine, 1024**2
     sizes = engine.graph_sizes(sequences, model.architecture)
@@ -276,8 +274,7 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
         attention = tokens * model.head_dim * (2 * model.heads / layout.tensor + 2 * kv)
     widest = max(attention, tokens * 3 * model.intermediate / layout.tensor)
     if model.moe and has_experts:
-        gathered = tokens * layout.data
-        routed = gathered * model.hidden
+        routed: float = tokens * layout.data * model.hidden
         routed += 0 if engine["moeWorkspaceStays"] else _expert_buffers(request, tokens) / 2
         # The shared experts' result waits for the routed ones'.
         routed += tokens * model.hidden if model.moe.shared else 0

@@ -204,9 +204,7 @@ def _ranged(steps: list[Step], begin: tuple[float, float], name: str, key: str) 
     return _add(steps, begin, name, value["usual"], value["floor"], 0, _source(key))
 
 
-def _fixed(
-    steps: list[Step], begin: tuple[float, float], name: str, key: str, runner: str
-) -> tuple[float, float]:
+def _fixed(steps: list[Step], begin: tuple[float, float], name: str, key: str, runner: str) -> tuple[float, float]:
     seconds = fact("startup", "cold", key)[runner]
     return _add(steps, begin, name, seconds, seconds, 0, _source(key))
 

@@ -1,6 +1,7 @@
 """The planner against start-ups that were measured for it: tests/data/vllm-h200.csv, one or two H200, vLLM 0.25.1.
 
-Weights were dummies, so loading them took no time; DeepSeek-R1 was cut to 6 and 10 layers. `oom` says where a start died.
+Weights were dummies, so loading them took no time; DeepSeek-R1 was cut to 6 and 10 layers. `oom` says where a start
+died.
 `pytest -s` prints planned beside measured.
 """
 
