@@ -66,18 +66,19 @@ class Engine:
         sizes = [1, 2, 4, *range(8, 256, 8), *range(256, limit + 1, 8 if self["graphSizes"]["fine"] else 16)]
         return sum(size <= limit for size in sizes)
 
-    def runners(self, architecture: str, moe: bool, quantised: bool) -> tuple[str, ...]:
-        """The model runner that the release takes by itself, `V1` or `V2`; both where the architecture is unknown."""
+    def runners(self, architecture: str, moe: bool, quantised: bool, family: str) -> tuple[str, ...]:
+        """The model runner that the release takes by itself, `V1` or `V2`.
+
+        Both where the architecture is unknown, or where nobody has seen V2 on such a GPU (`Gpu.family`).
+        """
         rule = self["modelRunnerV2"]
-        if rule is None:
+        if rule is None or (quantised and not rule["quantised"]):
             return ("V1",)
-        if rule["everyMoe" if moe else "everyDense"]:
-            return ("V2",)
-        if quantised and not rule["quantised"]:
+        every = rule["everyMoe" if moe else "everyDense"]
+        if architecture and not every and architecture not in rule["architectures"]:
             return ("V1",)
-        if architecture:
-            return ("V2",) if architecture in rule["architectures"] else ("V1",)
-        return ("V1", "V2")
+        sure = (every or architecture) and family in fact("vllm", "overhead", "runnerV2Seen")
+        return ("V2",) if sure else ("V1", "V2")
 
 
 def find(version: str | None) -> Engine:

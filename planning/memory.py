@@ -37,9 +37,9 @@ class Request:
 
     @property
     def runners(self) -> tuple[str, ...]:
-        """The model runners of the engine that may run this model; one unless its architecture is unknown."""
-        model = self.model
-        return self.engine.runners(model.architecture, model.moe is not None, model.quantisation != "none")
+        """The model runners of the engine that may run this model on this GPU; the worst of them is planned."""
+        model, quantised = self.model, self.model.quantisation != "none"
+        return self.engine.runners(model.architecture, model.moe is not None, quantised, self.gpu.family)
 
     @property
     def share(self) -> float:
@@ -149,7 +149,7 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     beside = tokens * model.hidden * 2 + workspace
     body = _body(request, tokens, experts) + context + workspace
     profiled = max(body, rows * model.vocab * sampler["least"] + beside)
-    promised = max(body + _margin(request, runner, tokens, buffers), rows * model.vocab * sampler["most"] + beside)
+    promised = max(body + _margin(request, runner, tokens, experts), rows * model.vocab * sampler["most"] + beside)
     graphs, counted = (0.0, 0.0) if request.eager else _graphs(request, runner, layers, sequences, context)
     late = _after(request, runner, last, rows, sequences) + workspace
     if engine["contextInCapture"] and last and context:
@@ -176,14 +176,15 @@ def _after(request: Request, runner: str, last: bool, rows: int, sequences: int)
     return state + rows * (model.vocab * engine["samplerWarmUpBytes"][runner] + model.hidden * 2)
 
 
-def _margin(request: Request, runner: str, tokens: int, buffers: float) -> float:
+def _margin(request: Request, runner: str, tokens: int, experts: bool) -> float:
     """Bytes by which equal starts differ in what profiling takes."""
     if request.engine["engine"] == "V0":
         return 0.0
-    if request.eager:
-        return buffers
     margin = fact("vllm", "overhead", "profileMarginGib")
-    return max(margin[runner] * GIB * max(1.0, tokens / margin["tokens"]), buffers)
+    # Without compiling there is less to differ: as little as where V1 compiles.
+    least = margin["V1" if request.eager else runner] * GIB * max(1.0, tokens / margin["tokens"])
+    own = tokens / request.layout.data  # what other data ranks send is the same in every start
+    return max(least, _expert_buffers(request, own) if experts and request.engine["moeWorkspaceStays"] else 0.0)
 
 
 def _graphs(request: Request, runner: str, layers: int, sequences: int, context: float) -> tuple[float, float | None]:
@@ -283,7 +284,7 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
     return 2 * (hidden + widest) + quantised_input
 
 
-def _expert_buffers(request: Request, tokens: int) -> float:
+def _expert_buffers(request: Request, tokens: float) -> float:
     """Bytes of the two buffers between the experts' products."""
     model, layout, engine = request.model, request.layout, request.engine
     if model.moe is None:

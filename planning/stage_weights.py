@@ -1,7 +1,7 @@
 """Weights that one GPU of a pipeline stage holds, in bytes, part by part, as vLLM lays them out.
 
-Counts from the architecture; published logs of "model loading took" agree to within 3 %
-(tests/unit/planning/test_truth.py).
+Counts from the architecture; published logs of "model loading took" agree to within 3 %, measured starts to within
+0.5 % (tests/unit/planning/test_truth.py, test_measured.py).
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def _to_gpu(steps: list[Step], begin: tuple[float, float], request: Request, fit
 
 def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit: Fit) -> tuple[float, float]:
     """What the engine does beside loading weights, until it answers."""
-    model, engine, runner = request.model, request.engine, request.runners[0]
+    model, engine, runner = request.model, request.engine, request.runners[-1]
     at, v0 = begin, engine["engine"] == "V0"
     if v0:
         at = _ranged(steps, at, "engine init", "engineInitSeconds")

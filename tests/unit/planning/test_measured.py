@@ -171,7 +171,10 @@ def test_kernels_for_blocks_of_fp8_are_a_step_of_their_own_where_the_release_com
 def test_the_model_runner_is_the_releases_own_choice(
     version: str, architecture: str, moe: bool, quantised: bool, runners: tuple[str, ...]
 ) -> None:
-    assert engine.find(version).runners(architecture, moe, quantised) == runners
+    release = engine.find(version)
+    assert release.runners(architecture, moe, quantised, "hopper") == runners
+    unseen = runners if runners == ("V1",) else ("V1", "V2")
+    assert release.runners(architecture, moe, quantised, "other") == unseen
 
 
 def test_a_model_of_unknown_architecture_is_planned_with_the_worse_of_both_runners() -> None:
