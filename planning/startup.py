@@ -169,6 +169,8 @@ def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit
         at = _ranged(steps, at, "engine init", "engineInitSeconds")
     else:
         at = _ranged(steps, at, "engine processes", "engineProcessesSeconds")
+        if request.layout.nodes > 1:
+            at = _ranged(steps, at, "nodes join", "nodesJoinSeconds")
         if not request.eager:
             compiling, layers = fact("startup", "cold", "compileSeconds"), max(stage.layers for stage in fit.stages)
             seconds = compiling["base"] + compiling["layer"] * layers

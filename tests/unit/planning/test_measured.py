@@ -16,7 +16,8 @@ from local.paths import ROOT
 from planning import engine, gpus, models, startup
 from planning.choose import fit
 from planning.layout import Layout
-from planning.memory import Fit, Request, Stage, batch
+from planning.memory import Fit, Request, Stage, batch, kv_bytes
+from planning.units import GIB
 
 ROWS = list(csv.DictReader((ROOT / "tests" / "data" / "vllm-h200.csv").open()))
 # Cut off by a time limit while it captured graphs: its peak and seconds are no whole start's.
@@ -112,6 +113,14 @@ def test_the_most_that_a_start_takes_is_not_planned_too_low(starts: list[Measure
     assert {name: gib for name, gib in excess.items() if not 0 <= gib <= 2} == {}
 
 
+def test_what_torch_does_not_hold_is_what_was_measured(starts: list[Measured]) -> None:
+    """Within the budget, and before the engine's first look at the GPU: context and communicators."""
+    for one in starts:
+        assert -0.02 <= one.stage.non_torch - one.number("non_torch_gib") <= 0.1, one.row["id"]
+        taken = one.number("gpu_mem_gib") - one.number("free_at_start_gib")
+        assert -0.01 <= one.stage.outside - taken <= 0.25, one.row["id"]
+
+
 def test_runner_graph_sizes_and_block_are_what_the_engine_printed(starts: list[Measured]) -> None:
     for one in starts:
         request, row = one.request, one.row
@@ -119,7 +128,11 @@ def test_runner_graph_sizes_and_block_are_what_the_engine_printed(starts: list[M
         tokens, sequences = batch(request, int(row["max_model_len"]))
         sizes = 0 if request.eager else request.engine.graph_sizes(sequences, request.model.architecture)
         assert (tokens, sizes) == (int(row["batched_tokens"]), int(row["graph_sizes"]))
-        assert one.fit.kv_tokens % int(row["block_size"]) == 0
+        block, left = int(row["block_size"]), one.stage.kv * GIB
+        left -= one.fit.kv_tokens * kv_bytes(request) * one.stage.layers
+        if one.fit.kv_fits and not request.model.window:  # a window's layers hold fewer tokens
+            assert one.fit.kv_tokens % block == 0
+            assert 0 <= left < block * kv_bytes(request) * one.stage.layers
 
 
 def test_seconds_until_ready_are_planned_too_long_rather_than_too_short(starts: list[Measured]) -> None:
