@@ -52,7 +52,7 @@ class Measured:
 
 
 def _measured(row: dict[str, str]) -> Measured:
-    name, cut, layers = row["model"].partition("-L")
+    name, _, layers = row["model"].partition("-L")
     whole = not layers.isdigit()
     model = models.find(row["model"] if whole else name)
     request = Request(
