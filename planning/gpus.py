@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,13 @@ class Gpu:
     link: str
     source: str
     host_gib_per_second: float = 25.0
+
+    @property
+    def family(self) -> str:
+        """`hopper`, `blackwell` or `other`, which kernels tell apart, read off the name; empty where unknown."""
+        words = re.split(r"[^A-Z0-9]+", self.name.upper())
+        families = entries("vllm")["gpuFamilies"]
+        return next((key for key, entry in families.items() if any(_names(each, words) for each in entry["value"])), "")
 
 
 def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
@@ -69,6 +76,11 @@ def _from_facts(name: str, facts: Mapping[str, Any]) -> Gpu:
         why = f"facts missing to plan it: {', '.join(missing)}"
         raise PlanError(Problem("GPU", name, why, "add them in the stack file"))
     return Gpu(name, facts["usableGib"], facts["link"], "the stack file", facts.get("hostGibPerSecond", 25.0))
+
+
+def _names(product: str, words: Iterable[str]) -> bool:
+    """Whether a device's name has the product in it, its variants too: RTX4090, L40S, H20-3E, but not H200 for H20."""
+    return any(re.fullmatch(rf"{product}(?:[A-Z].*)?" if product[-1].isdigit() else f"{product}.*", w) for w in words)
 
 
 def _product(name: str) -> str:

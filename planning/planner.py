@@ -5,6 +5,7 @@ The JSON's names are an interface: scripts read them. Adding a name is fine, ren
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -320,10 +321,20 @@ def _kv_line(request: Request, fit: Fit) -> str:
 
 def _start_line(request: Request, fit: Fit) -> str:
     peak = max(stage.peak for stage in fit.stages)
+    lower = None if fit.starts or not fit.kv_fits else _lower(request, fit, peak + fit.stages[0].spare)
     return (
         f"{'starts' if fit.starts else 'does not start'}: at most {peak:.2f} GiB with CUDA context, graphs and "
         f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB"
+        + (f"; at a utilization of {lower:g} it would" if lower else "")
     )
+
+
+def _lower(request: Request, fit: Fit, wanted: float) -> float | None:
+    """The utilization in hundredths at which this layout holds the same context and starts, None where none does."""
+    usable = request.gpu.usable_gib
+    lower = math.floor((request.share - (wanted - usable) / usable) * 100) / 100
+    found = lower > 0 and choose.fit(replace(request, utilization=lower), fit.max_model_len).fits
+    return lower if found else None
 
 
 def _reasons(request: Request, fit: Fit) -> list[str]:

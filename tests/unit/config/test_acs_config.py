@@ -22,6 +22,7 @@ WHOLE = {
 }
 KEY = {"secrets": ["apiKey"]}
 NATIVE = {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher": "native"}
+VERSION_WITHOUT_RAY = {"services__ds__engine__version": "0.19.0", "services__ds__engine__gpuMemoryUtilization": 0.9}
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({"weights": {"source": "pvc", "claim": "c"}}, "cache.engine: fluid: it caches a bucket, and"),
         ({"weights__read": "stream"}, "cache.engine: fluid: vLLM streams weights from the bucket"),
         ({"services__ds__model": "phi-4", "services__ds__layout": "auto"}, "repositories.phi-4: is missing"),
-        ({"services__ds__engine__version": "0.19.0"}, "images of vLLM 0.19.0 ship without Ray, which joins 2 nodes"),
+        (VERSION_WITHOUT_RAY, "images of vLLM 0.19.0 ship without Ray, which joins 2 nodes"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said: str):

@@ -28,7 +28,16 @@ WHOLE = StackFile("acs").whole
 STREAM = {
     "weights": {"read": "stream"},
     "cache": {"engine": "none"},
-    "services": {"ds": {"engine": {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher": "native"}}},
+    "services": {
+        "ds": {
+            "engine": {
+                "image": "vllm/vllm-openai:v0.19.0",
+                "version": "0.19.0",
+                "launcher": "native",
+                "gpuMemoryUtilization": 0.9,
+            }
+        }
+    },
 }
 RELEASE = "kubernetes:helm.sh/v3:Release"
 SERVICE = "kubernetes:core/v1:Service"
