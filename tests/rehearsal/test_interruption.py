@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -78,7 +79,8 @@ def test_runs_killed_amid_a_step_go_on_after_recover(
 ):
     stack = request.getfixturevalue(start)
     assert stack.kill_at(made, "up")
-    assert "the stack is currently locked by 1 lock(s)" in stack.up(ok=False)
+    # The second: a kill amid a write of the state, which recover mends too.
+    assert re.search("currently locked by 1 lock|failed to load checkpoint: EOF", said := stack.up(ok=False)), said
     goes_on(stack, cluster)
     assert stack.kill_at(deleted, "destroy", "--exclude-protected")
     recovered(stack)

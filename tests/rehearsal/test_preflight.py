@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ class Planted:
 
 def refusals(said: str) -> list[str]:
     """The lines of refusals in what a run said."""
-    return sorted(line.strip() for line in said.splitlines() if line.strip().startswith("modelserve:"))
+    lines = sorted(line.strip() for line in said.splitlines() if line.strip().startswith("modelserve:"))
+    return [re.sub("(?<=ds-launch-)[0-9a-f]+", "*", line) for line in lines]
 
 
 def test_names_that_somebody_else_has_are_a_line_for_each_owner_and_nothing_is_registered(
@@ -97,7 +99,7 @@ def test_names_that_somebody_else_has_are_a_line_for_each_owner_and_nothing_is_r
             "data/cache; write another cluster.namespace, remove it, or take it over with `pulumi import`",
             "modelserve:services.ds.model: Secret default/deepseek-r1-sync-keys: exists already, held by field manager "
             "argocd; write another cluster.namespace, remove it, or take it over with `pulumi import`",
-            "modelserve:services.ds: ConfigMap default/ds-launch-4d62a060, LeaderWorkerSet default/ds, NetworkPolicy "
+            "modelserve:services.ds: ConfigMap default/ds-launch-*, LeaderWorkerSet default/ds, NetworkPolicy "
             f"default/ds and 2 more: exist already, held by stack {other.name}; give the service another name, or take "
             "it out there",
         ]
