@@ -10,6 +10,7 @@ here exactly when the cluster says so. An engine that does not take its argument
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 import sys
 import threading
@@ -121,6 +122,9 @@ class Engines:
         member.formed_at, member.said, member.said_at, member.doomed = None, "", 0.0, False
         member.script = script(member)
         member.refusal = member.refuses()
+        # What its end needs may be deleted before it.
+        with contextlib.suppress(ApiError):
+            member.given = self._environment(member), self._mount(member)
         if member.nodes == 1:
             member.formed_at = member.begun
             member.log.write([vllm_log.one_node(member.gpus)])
@@ -186,7 +190,7 @@ class Engines:
 
     def _serve(self, member: Member) -> None:
         try:
-            env, launch = self._environment(member), self._mount(member)
+            env, launch = member.given or (self._environment(member), self._mount(member))
         except ApiError as error:
             # A kubelet does not start a container without its Secret; the fake one did.
             member.log.write([f"Error: {error}"])
@@ -209,11 +213,11 @@ class Engines:
         begun = time.monotonic()
         try:
             hook = member.hook
-            if hook and member.running:
+            if hook and member.running and member.given:
                 with self._lock:
                     mates = self._groups.get(member.group, {}).values()
                     leader = next((each.process for each in mates if each.leads and each.process), None)
-                env, launch = self._environment(member), self._mount(member)
+                env, launch = member.given
                 run_hook(hook, member.log.folder, launch, env, leader, grace)
             if member.process:
                 # The kubelet gives it two seconds whatever the hook has taken.

@@ -120,6 +120,8 @@ class Member:
     # Whether it was told to end, and whether its container has ended so.
     ending: bool = False
     over: bool = False
+    # The container's variables and its folder of mounted files, as they were when it started.
+    given: tuple[dict[str, str], Path] | None = None
 
     @property
     def uid(self) -> str:

@@ -92,7 +92,7 @@ def _checked(made: Stack, cluster: Cluster) -> Iterator[Stack]:
         if made.has_resources():
             made.destroy("--exclude-protected")
         # What was there before may be fewer: AIBrix takes its grant for all models away with any one of them.
-        cluster.wait("nothing of ours is left", lambda: set(cluster.ours()) <= set(before))
+        cluster.wait_for_end(before)
     finally:
         cluster.clear(before)
         (made.plane.folder / "faults.json").unlink(missing_ok=True)

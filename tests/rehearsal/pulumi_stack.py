@@ -392,7 +392,21 @@ class Cluster:
                 except ApiError as error:
                     if error.code not in (404, 409):  # gone with its owner, or going
                         raise
-        self.wait("the rehearsal is clear", lambda: set(self.ours()) <= set(but))
+        self.wait_for_end(but)
+
+    def wait_for_end(self, but: Sequence[str] = ()) -> None:
+        """Wait until of ours nothing `but` some is left; fails with what is."""
+        left: set[str] = set()
+
+        def gone() -> bool:
+            left.clear()
+            left.update({*self.ours()} - {*but})
+            return not left
+
+        try:
+            self.wait("nothing of ours is left", gone)
+        except AssertionError:
+            raise AssertionError(f"still there: {', '.join(sorted(left))}") from None
 
     def _standing(self) -> Iterator[tuple[str, str, str]]:
         """Kind, path and name of each object of ours. Volumes of other namespaces' claims are other tests'."""

@@ -280,7 +280,7 @@ def test_what_somebody_removed_on_volcengine_fails_a_refresh_and_readmes_ways_ou
     cloud.change(keys={key: entry for key, entry in before["keys"].items() if key != lost})
     assert not engine.refresh().ok
     outcome = engine.up(replace=[engine.resource("AccessKey", "weights-reader")["urn"]])
-    assert not outcome.ok and f"access key {lost} not exist" in outcome.error
+    assert not outcome.ok and f"access key {lost} not exist" in "".join(outcome.errors)
     engine.forget_pending_deletions()
     for run in (engine.refresh, engine.up, engine.destroy):
         outcome = run()

@@ -29,11 +29,14 @@ volume = {"name": "weights", "configMap": {"name": weights.id.apply(lambda id: i
 args = RayLwsGroupArgs(stack=stack, namespace="default", volumes=[volume], **given)
 RayLwsGroup("ds", args, cluster, Progress("rehearsal", "default", None).group_hooks())
 """
+GUARD = ["--middleware", "modelserve_guard.Guard"]
 GROUP: dict[str, Any] = {
     "weights": "first",
     "image": "vllm/vllm-openai:v0.19.0",
     "launcher": "native",
     "lws_version": "0.9.0",
+    "drain_seconds": 10,
+    "routes": ["GET /health", "POST /v1/chat/completions"],
     "engine_args": "/weights/R1 --served-model-name ds --distributed-executor-backend mp -tp 8 -pp 2".split(),
     "nodes": 2,
     "gpus_per_node": 8,
@@ -76,7 +79,7 @@ def test_every_pod_runs_vllm_with_its_rank_and_the_workers_serve_nothing(native:
     assert "Uvicorn" not in worker and "ray" not in leader + worker
     for name in cluster.pods():
         container = cluster.core.read_namespaced_pod(name, "default").spec.containers[0]
-        assert container.args == GROUP["engine_args"]
+        assert container.args[: -len(GUARD)] == GROUP["engine_args"] and container.args[-len(GUARD) :] == GUARD
         assert "LWS_LEADER_ADDRESS" in {each.name for each in container.env}, "its webhook ran"
 
 
