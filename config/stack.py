@@ -45,6 +45,7 @@ from config.weights import (
 from planning import addons, aibrix_features, aibrix_install, flags
 from planning.catalog import fact
 from planning.fleet import name_limit as fleet_limit
+from planning.images import registry_of
 from planning.names import model_object, service_object
 from planning.problems import PlanError, Problem
 
@@ -290,6 +291,9 @@ def _unused(config: StackConfig) -> list[Problem]:
         found.append(
             Problem("addons.aibrix.registry", registry, "no image of AIBrix's is pulled by this stack", "leave it out")
         )
+    if config.registry and not _comes_from_registry(config):
+        why = "every image of this stack comes from a registry of its own"
+        found.append(Problem("registry", config.registry, why, "leave it out"))
     if config.monitoring.prometheus_namespace and not behind_gateway(config):
         why = "who reaches an engine that is behind no gateway is not restricted"
         found.append(
@@ -299,6 +303,21 @@ def _unused(config: StackConfig) -> list[Problem]:
         price = f"{config.prices.per_cache_worker_hour:g}"
         found.append(Problem("prices.perCacheWorkerHour", price, "this stack has no cache workers", "leave it out"))
     return found + _facts_of_others(config)
+
+
+def _comes_from_registry(config: StackConfig) -> bool:
+    """Whether the stack has an image that comes from its registry."""
+    weights, lws = config.weights, config.addons.lws
+    sync: Sync | None = getattr(weights, "sync", None)
+    images = [service.engine.image for service in config.services.values()]
+    if sync or (isinstance(weights, NvmeWeights) and weights.bucket):
+        images.append((sync.tool_image if sync else None) or fact("sync", "images", "rclone"))
+    if sync:
+        images.append(sync.python_image or fact("sync", "images", "python"))
+    downloads = isinstance(weights, BucketWeights) and weights.read == "download"
+    by_aibrix = (downloads or installs_aibrix(config)) and not aibrix_choice(config).registry
+    by_chart = "lws" in used_addons(config) and (lws is None or (lws.install is True and not lws.chart))
+    return by_aibrix or by_chart or not all(map(registry_of, images))
 
 
 def _secure(config: StackConfig) -> list[Problem]:

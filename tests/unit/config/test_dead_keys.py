@@ -44,8 +44,8 @@ SAMPLES: dict[str, Any] = {
     "ephemeralStorage": "20Gi",
     "cloud.gpu": ("H20-96", "H20-96:90"),
     "cloud.nodes": 1,
-    "rdmaDevices": (7, 8),
-    "layout": {"nodes": 2, "tensor": 8, "pipeline": 2},
+    "rdmaDevices": 7,
+    "layout": ({"nodes": 2, "tensor": 8, "pipeline": 2}, {"nodes": 2, "tensor": 16, "pipeline": 1}),
     "gpuMemoryUtilization": 0.9,
     "reasoningParser": "none",
     "extraArgs": ["--enforce-eager"],
@@ -53,7 +53,7 @@ SAMPLES: dict[str, Any] = {
     "expose.to": "private",
     "allowList": "acl-abc",
     "routing.strategy": "random",
-    "autoscaling.strategy": "APA",
+    "autoscaling.strategy": ("KPA", "HPA"),
     "autoscaling.minimum": 2,
     "autoscaling.maximum": 3,
     "autoscaling.target": 0.6,
@@ -83,8 +83,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "repo": {"chart": "lws", "repo": "https://mirror.example/charts"},
 }
 # Statements on how things are, of which a stack may have no use yet; and what needs other files than a stack's own.
-# On the rehearsal LeaderWorkerSet is there, and its release only decides what is accepted.
-JUDGED = {"local": ("addons.lws",)}
+# What only decides what is accepted: the release of a LeaderWorkerSet that is there; that a foreign bucket is there.
+JUDGED = {"local": ("addons.lws",), "volcengine, s3": ("weights.bucket.create",)}
 FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests")
 # The short ways run everywhere, the others where there is time.
 SHORT = ("local", "acs, claim")
@@ -93,7 +93,7 @@ SHORT = ("local", "acs, claim")
 def keys_of(way: str) -> list[Key]:
     (name,) = WAYS[way]["services"]
     told = optional_keys(SAMPLES, TOGETHER, name)
-    left_out = (*FACTS, *JUDGED.get(way.partition(",")[0], ()))
+    left_out = (*FACTS, *(key for start, keys in JUDGED.items() if way.startswith(start) for key in keys))
     return [key for key in told if not any(f".{each}." in f".{key.dotted}." for each in left_out)]
 
 
