@@ -21,7 +21,7 @@ _STEPS = {"interpreter and SDK": time.process_time()}
 # What `stacks.program.run` calls, and the step that it is.
 _CALLS = {
     "_load": "config",
-    "plan_services": "plan",
+    "judge_services": "plan",
     "_look_around": "looks at the cluster",
     "_attempts": "looks at the cluster",
     "build": "builder",

@@ -1,7 +1,7 @@
 """The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `config.weights`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -9,16 +9,18 @@ from pydantic.alias_generators import to_camel
 
 from config.abilities import CLOUDS
 from config.errors import refuse, rule
-from config.types import AddonRelease, InSchema, Namespace, Positive, Region, Registry, Strict, pattern
+from config.strict import Judging, Strict
+from config.types import AddonRelease, InSchema, Namespace, Positive, Region, Registry, pattern
 from planning import addons, aibrix_features
 from planning.catalog import fact
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Judging):
     """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
     wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series
-    (`planning/catalog/clouds.json`), None where none are known.
+    (`planning/catalog/clouds.json`), None where none are known; `notice` is how many seconds a pod has that the cloud
+    evicts, None where it does not.
     """
 
     cloud: str | None = None
@@ -28,6 +30,8 @@ class Surroundings:
     lws: str | None = None
     more_pods: Mapping[str, Any] | None = None
     aibrix: str | None = None
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    notice: int | None = None
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:

@@ -8,33 +8,47 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from planning import leaks
-from planning.problems import Problem, Refused
+from planning.problems import Problem, Refused, printable
 
 NAMESPACE = "modelserve"
 _SHOWN = 60  # characters of a value; a longer one is cut
 
 
 class ConfigError(Refused):
-    """The stack file is wrong. Keys are without `modelserve:`, as written there."""
+    """The stack file is wrong. Keys are without `modelserve:`, as written there.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        super().__init__(*problems)
+    `roots` are about keys of the file itself, or of no section; they come first, as they may be the cause of others.
+    """
+
+    def __init__(self, problems: Iterable[Problem], roots: Iterable[Problem] = ()) -> None:
+        roots = tuple(roots)
+        super().__init__(*roots, *problems)
+        self._roots = len(roots)
+
+    @property
+    def keyed(self) -> list[tuple[str, Problem]]:
+        """The problems, each with its key as the stack file has it."""
+        return [
+            (each.key if index < self._roots else f"{NAMESPACE}:{each.key}", each)
+            for index, each in enumerate(self.problems)
+        ]
 
     @property
     def lines(self) -> list[str]:
         """One refusal each, ready to print."""
         return [
-            f"{NAMESPACE}:{each.key}: {each.value}{': ' if each.value else ''}{each.why}; {each.instead}"
-            for each in self.problems
+            printable(f"{key}: {each.value}{': ' if each.value else ''}{each.why}; {each.instead}")
+            for key, each in self.keyed
         ]
 
 
@@ -43,69 +57,144 @@ def shown(value: object, name: object = "") -> str:
     `name` may be, somebody's key is not repeated."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(map(str, value)) + "}" if value else "{}"
-    elif isinstance(value, bool):
-        text = str(value).lower()
-    elif value is None:
-        text = "null"
     else:
-        text = str(value)
+        text = as_written(value)
     if leaks.hides(str(name)) or leaks.by_shape(text):
         return ""
-    text = re.sub(r"\s+", " ", text)
+    text = printable(re.sub(r"\s+", " ", text))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def refuse(*found: tuple[str, object, str, str]) -> None:
-    """Raise, inside a field's validator, all that is wrong below it: (`.key` or `[index]`, value, why, instead)."""
+def as_written(value: object) -> str:
+    """A scalar as YAML has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
+Found = tuple[str, object, str, str] | tuple[str, object, str, str, object]
+"""What is wrong below a field: (`.key` or `[index]`, value, why, instead), and the value that `instead` names."""
+
+
+def refuse(*found: Found) -> None:
+    """Raise, inside a field's validator, all that is wrong below it."""
     if found:
         raise PydanticCustomError("refused", "refused", {"found": list(found)})
 
 
-def rule(value: object, why: str, instead: str) -> PydanticCustomError:
-    """The error a field's own validator raises."""
-    return PydanticCustomError("refused", "refused", {"found": [("", value, why, instead)]})
-
-
-def from_pydantic(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """All findings of one validation, in words."""
-    return [refusal for detail in error.errors() for refusal in _worded(detail, model)]
+def rule(value: object, why: str, instead: str, better: object = None) -> PydanticCustomError:
+    """The error a field's own validator raises. Where the field's other rules would refuse `better`, which `instead`
+    names, their remedy is given in its place."""
+    return PydanticCustomError("refused", "refused", {"found": [("", value, why, instead, better)]})
 
 
 def join(path: Iterable[object]) -> str:
     """`('services', 'ds', 'args', 0)` as a person would write it: `services.ds.args[0]`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{printable(str(part))}"
     return text
 
 
-def _worded(detail: ErrorDetails, model: type[BaseModel]) -> Iterable[Problem]:
-    location, known = _followed(model, [part for part in detail["loc"] if part != "[key]"])
-    path, value = join(location), detail["input"]
-    field = known.get(str(location[-1])) if location else None
+@dataclass(frozen=True)
+class Refusal:
+    """What is wrong with a part of the stack file, at a path inside it. `better` are values that `instead` names."""
+
+    path: tuple[object, ...]
+    value: object
+    why: str
+    instead: str
+    better: tuple[object, ...] = ()
+
+
+def of_field(
+    path: tuple[object, ...], detail: ErrorDetails, field: FieldInfo | None, *, union: bool = False
+) -> Iterator[Refusal]:
+    """Pydantic's finding on a field, in words. `union`: of one of several kinds that it may have."""
+    value = detail["input"]
     if detail["type"] == "refused":
-        for below, wrong, why, instead in detail["ctx"]["found"]:
-            yield Problem(path + below, shown(wrong, (path + below).rpartition(".")[2]), why, instead)
-    elif detail["type"] == "extra_forbidden":
-        yield unknown_key(path, value, str(location[-1]), known)
+        for below, wrong, why, instead, *named in detail["ctx"]["found"]:
+            yield Refusal(
+                (*path, *_parts(below)), wrong, why, instead, tuple(each for each in named if each is not None)
+            )
     elif detail["type"] == "missing":
-        yield Problem(path, "", "is missing", f"write {_described(field)}")
+        yield Refusal(path, "", "is missing", f"write {_described(field)}")
     elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tag, there = field.discriminator if field else "", detail["type"] == "union_tag_invalid"
         instead = f"write {' or '.join(_tags(field, str(tag)))}"
         why = "is not one of the known values" if there else "is missing"
-        yield Problem(f"{path}.{tag}", shown(value[tag]) if there else "", why, instead)
+        yield Refusal((*path, tag), value[tag] if there else "", why, instead)
+    elif detail["type"] == "string_type" and isinstance(value, bool | int | float):
+        kind, text = "a number" if not isinstance(value, bool) else "true or false", as_written(value)
+        why = f"is {kind}, not text (YAML reads it so without quotes)"
+        if len(path) > 1:
+            quoted = "put it in quotes" if leaks.hides(str(path[-1])) else f'put it in quotes: "{text}"'
+            yield Refusal(path, value, why, quoted, (text,))
+        else:
+            yield Refusal(path, value, why, f"write {_described(field)}")
+    elif len(path) > 1:
+        # What stands inside a list or map is described nowhere.
+        yield Refusal(path, value, _reason(detail), _WANTED.get(detail["type"], "write another value"))
     else:
-        name = location[-1] if location else ""
-        yield Problem(path, shown(value, name), _reason(detail), f"write {_described(field)}")
+        why = "is not one of the known values" if union else _reason(detail)
+        yield Refusal(path, value, why, f"write {_described(field)}", tuple(_words(field.annotation)) if field else ())
 
 
-def unknown_key(path: str, value: object, key: str, known: Iterable[str]) -> Problem:
-    """A key that no model has: the nearest known one is the remedy."""
+def _parts(below: str) -> tuple[object, ...]:
+    """A path inside a field, `.key` or `[index]` and what follows it: a key may have dots of its own."""
+    if index := re.match(r"\[(\d+)\]", below):
+        return (int(index[1]), *_parts(below[index.end() :]))
+    return (below[1:],) if below else ()
+
+
+def without_inner_keys(given: Any, key: str, rest: Iterable[object]) -> Iterator[object]:
+    """Pydantic's path below the field `key` as far as the file has it: behind that come names of Python's types."""
+    value = given.get(key) if isinstance(given, Mapping) else None
+    for part in rest:
+        inside = part in value if isinstance(value, Mapping) else isinstance(value, list) and isinstance(part, int)
+        if not inside:
+            return
+        yield part
+        value = value[part]  # type: ignore[index]
+
+
+def nearest(key: str, known: Iterable[str]) -> tuple[str | None, bool]:
+    """The known key that `key` means, and whether it is the same but for its spelling (`max_model_len`)."""
     known = sorted(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    instead = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-    return Problem(path, shown(value, key), "unknown key", instead)
+    same = [each for each in known if plain(each) == plain(key)]
+    near = same or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return (near[0] if near else None), bool(same)
+
+
+def plain(key: str) -> str:
+    """A key without what spellings differ in."""
+    return re.sub(r"[^a-z0-9]", "", key.lower())
+
+
+def unknown_key(key: str, known: Iterable[str], elsewhere: str | None = None) -> tuple[str, str, str | None]:
+    """Why a key is refused that no part has, what to write instead, and the key of this part that is meant by it.
+
+    `elsewhere` is what it is called here, in this part or another.
+    """
+    known = sorted(known)
+    near, same = nearest(key, known)
+    if same or (elsewhere in known):
+        near = near if same else elsewhere
+        return "unknown key", f"write {near}", near
+    if elsewhere:
+        return "unknown key", f"write {elsewhere}", None
+    instead = f"did you mean {near}?" if near else f"known here: {', '.join(known)}"
+    return "unknown key", instead, near
+
+
+_WANTED = {
+    "string_type": "write a text",
+    "int_type": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "bool_type": "write true or false",
+    "greater_than": "write a larger one",
+}
 
 
 def _reason(detail: ErrorDetails) -> str:
@@ -122,41 +211,27 @@ def _reason(detail: ErrorDetails) -> str:
         "list_type": "is not a list",
         "literal_error": "is not one of the known values",
     }
-    if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
-        return "is a number, not text (YAML reads it so without quotes)"
     return kinds.get(detail["type"]) or detail["msg"][0].lower() + detail["msg"][1:]
 
 
 def _described(field: FieldInfo | None) -> str:
     if field is None:
         return "what docs/config.md says"
-    literals = [str(a) for a in get_args(field.annotation) if isinstance(a, str)]
-    words = " or ".join(literals) if literals else (field.description or "a value").rstrip(".")
-    return words[0].lower() + words[1:] if not literals else words
+    if words := _words(field.annotation):
+        return " or ".join(map(as_written, words))
+    said = (field.description or "a value").rstrip(".")
+    return said[0].lower() + said[1:]
 
 
-def _followed(model: type[BaseModel], location: Iterable[object]) -> tuple[tuple[object, ...], dict[str, FieldInfo]]:
-    """pydantic's `location` as the stack file has it, and the fields, by camelCase names, beside its last part.
-
-    Inside a union pydantic's has the chosen member's tag, which is no key of the file.
-    """
-    path: list[object] = []
-    known = beside = _by_alias(model)
-    members: list[type[BaseModel]] = []
-    tag = ""
-    for part in location:
-        if len(members) > 1 and (chosen := [m for m in members if part in _literals(_by_alias(m)[tag])]):
-            known, members = _by_alias(chosen[0]), chosen
-            continue
-        # A default that is refused is reported under the field's own name.
-        key = next((alias for alias in known if to_camel(str(part)) == alias), part)
-        path.append(key)
-        beside = known
-        field = known.get(str(key))
-        if field is not None:
-            members, tag = _models_in(field.annotation), str(field.discriminator or "")
-            known = _by_alias(members[0]) if members else {}
-    return tuple(path), beside
+def _words(annotation: Any) -> list[object]:
+    """All that a field may say, where it is one of a few words."""
+    if annotation is bool:
+        return [True, False]
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    kinds = [each for each in get_args(annotation) if each is not NoneType]
+    found = [_words(each) for each in kinds] if get_origin(annotation) in (Union, UnionType, Annotated) else []
+    return [word for each in found for word in each] if all(found) else []
 
 
 def _by_alias(model: type[BaseModel]) -> dict[str, FieldInfo]:

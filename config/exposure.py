@@ -3,6 +3,7 @@
 Which of them a cloud, a gateway and a workload have together is judged in `config.services`.
 """
 
+import ipaddress
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -11,10 +12,12 @@ from pydantic.alias_generators import to_camel
 from config.abilities import CLOUDS
 from config.clouds import surroundings
 from config.errors import rule
-from config.types import AclId, Positive, Strict
+from config.strict import Strict
+from config.types import AclId, Namespace, Positive
 from planning import aibrix_features
 from planning.catalog import fact
 
+_NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 _LONGEST_REQUEST = fact("aibrix", "gateway", "requestSecondsMax")
 
 
@@ -65,6 +68,38 @@ class Exposure(Strict):
         return value
 
 
+class Client(Strict):
+    """Pods, or addresses outside the cluster, that reach a service's port."""
+
+    namespace: Namespace | None = Field(None, description="the pods' namespace; the service's own if absent")
+    namespace_labels: dict[str, str] = Field({}, description="a map of labels of the pods' namespaces, text to text")
+    pod_labels: dict[str, str] = Field({}, description="a map of labels of the pods, text to text; all pods if absent")
+    cidr: str | None = Field(None, validate_default=True, description="addresses outside the cluster, as 10.0.0.0/8")
+
+    @field_validator("cidr")
+    @classmethod
+    def _either_pods_or_addresses(cls, value: str | None, info: ValidationInfo) -> str | None:
+        pods = any(info.data.get(key) for key in ("namespace", "namespace_labels", "pod_labels"))
+        if value is None and not pods:
+            raise rule("", "is missing, and nothing else says who it is", "write namespace, podLabels or cidr")
+        if value is not None and pods:
+            raise rule(value, "pods and addresses are two clients", "write one entry for each")
+        try:
+            ipaddress.ip_network(value or "10.0.0.0/8")
+        except ValueError:
+            raise rule(value, "is no range of addresses", "write one such as 10.0.0.0/8") from None
+        return value
+
+    def peer(self) -> dict[str, Any]:
+        """It as a NetworkPolicy names it."""
+        if self.cidr:
+            return {"ipBlock": {"cidr": self.cidr}}
+        labels = {**self.namespace_labels, **({_NAMESPACE_LABEL: self.namespace} if self.namespace else {})}
+        apart = {"namespaceSelector": {"matchLabels": labels}} if labels else {}
+        # Without a namespace an empty selector is every pod of the service's own.
+        return {**apart, "podSelector": {"matchLabels": dict(self.pod_labels)}}
+
+
 class Routing(Strict):
     """How the gateway treats a model's requests."""
 
@@ -79,7 +114,7 @@ class Routing(Strict):
     @classmethod
     def _the_release_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
         version = surroundings(info).aibrix
-        if value is None or version is None:
+        if value is None or version is None or surroundings(info).above.get("gateway") == "none":
             return value
         if problem := aibrix_features.strategy_problem(version, value):
             raise rule(value, *problem)

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from config.types import Positive, Strict
+from config.strict import Strict
+from config.types import Positive
 from planning.models import FORMATS
 
 

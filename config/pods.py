@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    ValidationError,
     ValidationInfo,
     create_model,
     field_validator,
@@ -27,8 +26,9 @@ from pydantic_core import core_schema
 
 from config.abilities import CLOUDS
 from config.clouds import surroundings
-from config.errors import from_pydantic, refuse
-from config.types import ObjectName, Strict, no_such_names
+from config.errors import refuse
+from config.strict import Judging, Strict, refusals
+from config.types import ObjectName, no_such_names
 from planning import pods
 from planning.pods import Owned
 from planning.units import quantity
@@ -66,11 +66,8 @@ class _Kubernetes:
         return {KUBERNETES: self.name}
 
     def _checked(self, value: object) -> object:
-        model = _model(self.name)
-        try:
-            model.model_validate(value)
-        except ValidationError as error:
-            refuse(*((_below(each.key), each.value, each.why, each.instead) for each in from_pydantic(error, model)))
+        found = refusals(_model(self.name).model_validate(value, context=Judging()))
+        refuse(*((_below(each.key), each.value, each.why, each.instead) for each in found))
         return value
 
 

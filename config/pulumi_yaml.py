@@ -7,19 +7,21 @@ unmarshalObject), and hands it over as JSON. tests/rehearsal/test_pulumi_yaml.py
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from planning.problems import Problem
 
-Path = tuple[str, ...]
+Place = tuple[str, ...]
 
 _PLAIN, _MERGE = "tag:modelserve.dev,2026:plain", "tag:yaml.org,2002:merge"
 _TEXT, _MAP, _LIST = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))
@@ -47,6 +49,15 @@ _TIME = re.compile(
 )
 # Of encoding/json: from here on it writes exponents, and Python reads what has one as no whole number.
 _EXPONENTS_FROM = 1e21
+# More than any stack file or kubeconfig has; what is larger is a mistake, or was made to keep a reader busy.
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 2**20, 20_000, 60
+
+
+class UnreadableError(Exception):
+    """It cannot be read at all: no file, no text, no YAML. `str()` is one line, without the file's name."""
+
+    def __init__(self, why: str, line: int | None = None) -> None:
+        super().__init__(f"line {line}: {why}" if line else why)
 
 
 @dataclass
@@ -54,20 +65,72 @@ class Document:
     """What the program would get, and what the engine would refuse or lose on the way: keys are paths in the file."""
 
     value: Any = None
-    problems: list[tuple[Path, Problem]] = field(default_factory=list)
+    problems: list[tuple[Place, Problem]] = field(default_factory=list)
+    _values: int = 0
+
+    def count(self, node: yaml.Node, depth: int, values: int = 1) -> None:
+        """More values. Aliases let few lines stand for any number of them."""
+        self._values += values
+        if self._values > _MOST_VALUES:
+            raise UnreadableError(f"has more than {_MOST_VALUES} values, those included that aliases repeat")
+        if depth > _DEEPEST:
+            raise UnreadableError(f"nests deeper than {_DEEPEST} maps and lists", node.start_mark.line + 1)
+
+
+def read_file(path: Path) -> Document:
+    """The first document of a file. Raises UnreadableError."""
+    try:
+        if not path.is_file():
+            raise UnreadableError("is not a file" if path.exists() else "no such file")
+        with path.open("rb") as file:
+            given = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror})") from None
+    except ValueError:  # a NUL in its name
+        raise UnreadableError("no such file") from None
+    if len(given) > _MOST_BYTES:
+        raise UnreadableError(f"is larger than {_MOST_BYTES >> 20} MiB")
+    if given.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UnreadableError("is UTF-16 text; save it as UTF-8")
+    try:
+        return read(given.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UnreadableError("is not UTF-8 text; save it as UTF-8", given.count(b"\n", 0, error.start) + 1) from None
 
 
 def read(text: str) -> Document:
-    """The first document of a text. Raises yaml.MarkedYAMLError where it is no YAML."""
-    loader = _Loader(text)
+    """The first document of a text. Raises UnreadableError."""
     try:
-        root = loader.get_single_node()
-    finally:
-        loader.dispose()
+        _require_small(text)
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.reader.ReaderError as error:
+        character, line = chr(int(error.character)), text.count("\n", 0, int(error.position)) + 1
+        why = f"has the control character {character.encode('unicode_escape').decode()} in it; leave that out"
+        raise UnreadableError(why, line) from None
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        raise UnreadableError(f"is not YAML: {' '.join(problem.split())}", mark.line + 1 if mark else None) from None
     found = Document()
     if root is not None:
         found.value = _value(root, (), found, frozenset())
     return found
+
+
+def _require_small(text: str) -> None:
+    """Before nodes are made of it, which recurses in C."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                line = event.start_mark.line + 1 if event.start_mark else None
+                raise UnreadableError(f"nests deeper than {_DEEPEST} maps and lists", line)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -79,10 +142,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return _MAP if kind is yaml.MappingNode else _LIST
 
 
-def _value(node: yaml.Node, path: Path, found: Document, above: frozenset[int]) -> Any:
+def _value(node: yaml.Node, path: Place, found: Document, above: frozenset[int]) -> Any:
     def refuse(value: str, why: str, instead: str) -> None:
         found.problems.append((path, Problem("", value, why, instead)))
 
+    found.count(node, len(above))
     if id(node) in above:
         refuse("", "contains itself", "write it out")
         return None
@@ -102,7 +166,7 @@ def _value(node: yaml.Node, path: Path, found: Document, above: frozenset[int]) 
 
 
 def _pairs(
-    node: yaml.MappingNode, path: Path, found: Document, above: frozenset[int]
+    node: yaml.MappingNode, path: Place, found: Document, above: frozenset[int]
 ) -> Iterator[tuple[str, yaml.Node]]:
     """Keys as text, each once; those of a merge (`<<`) where the map has none of its own."""
     own: dict[str, tuple[int, yaml.Node]] = {}
@@ -125,6 +189,7 @@ def _pairs(
             found.problems.append(((*path, text), Problem("", "", why, "keep one")))
         own[text] = (line, below)
     for each in merged:
+        found.count(each, len(above), 1 + len(each.value))
         if not isinstance(each, yaml.MappingNode) or id(each) in above:
             found.problems.append((path, Problem("", "", "merges what is no map", "name a map after <<")))
             continue

@@ -3,6 +3,7 @@
 A service's name and what joins services are judged in `config.stack`, whether it fits in `stacks.service_plans`.
 """
 
+import contextlib
 import re
 from typing import Annotated, Any, Literal
 
@@ -10,9 +11,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import surroundings
-from config.errors import refuse, rule
-from config.exposure import Autoscaling, Exposure, Rollout, Routing, balancer_annotations
+from config.errors import plain, refuse, rule
+from config.exposure import Autoscaling, Client, Exposure, Rollout, Routing, balancer_annotations
 from config.pods import EnginePod, Marks
+from config.strict import Strict
 from config.types import (
     AUTO,
     BinaryQuantity,
@@ -21,13 +23,13 @@ from config.types import (
     PinnedImage,
     Positive,
     Release,
-    Strict,
     auto_schema,
     gibibytes,
     no_such_names,
 )
-from planning import addons, aibrix_features, flags, fleet
+from planning import addons, aibrix_features, flags, fleet, routes, timeouts
 from planning.catalog import fact
+from planning.problems import Unjudged
 
 _GPUS_DEFAULT = 8
 # Arguments that the program derives from other keys, and which key that is.
@@ -46,6 +48,7 @@ _OWNED_FLAGS = {
     "--distributed-executor-backend": "engine.launcher",
     "--api-key": "the secret modelserve:apiKey",
     "--host": "nothing: it listens on every address",
+    "--shutdown-timeout": "drainSeconds",
     "--nnodes": "layout.nodes",
     "-n": "layout.nodes",
     "--node-rank": "engine.launcher",
@@ -61,7 +64,23 @@ _Argument = Annotated[str, InSchema({"not": {"pattern": f"^({_flags})([=.].*)?$"
 _OUR_VARIABLES = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
 
 
-class Engine(Strict):
+class _OfVllm(Strict):
+    """A part of a service, where people write keys as vLLM calls its arguments."""
+
+    @classmethod
+    def _elsewhere(cls, key: str) -> str | None:
+        name = next((flag for flag in _OWNED_FLAGS if flag.startswith("--") and plain(flag) == plain(key)), None)
+        if name is not None:
+            section, _, own = _OWNED_FLAGS[name].rpartition(".")
+            if " " in own:
+                return None
+            here = section == ("" if cls is Service else cls.__name__.lower())
+            return own if here else f"the service's {_OWNED_FLAGS[name]}"
+        flag = "--" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", "-", key).lower().strip("-")
+        return f"{flag} into engine.extraArgs" if flags.is_known(flag) else None
+
+
+class Engine(_OfVllm):
     """The inference engine in the image."""
 
     image: PinnedImage = Field(description="the image, by tag or digest")
@@ -128,7 +147,7 @@ class Engine(Strict):
         return value
 
 
-class Layout(Strict):
+class Layout(_OfVllm):
     """How one replica is cut over GPUs. tensor x pipeline = nodes x gpusPerNode."""
 
     nodes: Positive = Field(description="the number of nodes (pods) of one replica")
@@ -170,7 +189,7 @@ class Layout(Strict):
         return tensor
 
 
-class Resources(Strict):
+class Resources(_OfVllm):
     """What each pod of a replica requests, which is also its limit."""
 
     cpu: Positive = Field(description="whole CPUs of each pod, such as 64")
@@ -191,27 +210,35 @@ class Resources(Strict):
             )
         return given
 
+    @field_validator("cpu")
+    @classmethod
+    def _the_series_has_such_cpus(cls, value: int, info: ValidationInfo) -> int:
+        shapes, series = (surroundings(info).pods or {}).get("memoryGib"), surroundings(info).series
+        if shapes and str(value) not in shapes:
+            raise rule(
+                value,
+                f"series {series} has no pod of {value} vCPU, and a shape between two is refused or billed as the "
+                "larger",
+                f"write one of {', '.join(shapes)}",
+            )
+        return value
+
     @field_validator("memory")
     @classmethod
     def _the_series_has_such_pods(cls, value: str, info: ValidationInfo) -> str:
-        shapes, cpu, series = (
-            (surroundings(info).pods or {}).get("memoryGib"),
-            info.data.get("cpu"),
-            surroundings(info).series,
-        )
-        if not shapes or cpu is None:
+        shapes, cpu = (surroundings(info).pods or {}).get("memoryGib"), info.data.get("cpu")
+        if not shapes:
             return value
-        if str(cpu) not in shapes:
-            raise rule(
-                f"cpu {cpu}",
-                f"series {series} has no pod of {cpu} vCPU, and a shape between two is refused or billed as the larger",
-                f"write cpu: one of {', '.join(shapes)}",
-            )
-        if gibibytes(value) not in shapes[str(cpu)]:
+        # Where the CPUs are refused, what no pod has at all.
+        which = [str(cpu)] if cpu else list(shapes)
+        sizes = list(dict.fromkeys(gib for each in which for gib in shapes[each]))
+        if gibibytes(value) not in sizes:
+            what = f"of {cpu} vCPU with" if cpu else "with"
             raise rule(
                 value,
-                f"series {series} has no pod of {cpu} vCPU with that memory, and it would be billed as the next larger",
-                f"write one of {', '.join(f'{gib}Gi' for gib in shapes[str(cpu)])}",
+                f"series {surroundings(info).series} has no pod {what} that memory, and it would be billed as the next "
+                "larger",
+                f"write one of {', '.join(f'{gib}Gi' for gib in sizes)}",
             )
         return value
 
@@ -234,7 +261,14 @@ class Resources(Strict):
         return value
 
 
-class Service(Strict):
+def _launcher(info: ValidationInfo) -> str | None:
+    """The launcher of a service's engine, None where that is refused."""
+    with contextlib.suppress(Unjudged, KeyError):
+        return info.data["engine"].launcher
+    return None
+
+
+class Service(_OfVllm):
     """One model under one name."""
 
     model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
@@ -274,7 +308,19 @@ class Service(Strict):
     autoscaling: Autoscaling | None = Field(None, description="a map with maximum; replicas stay fixed without it")
     rollout: Rollout = Field(Rollout.model_construct(), description="a map with strategy")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
+    paths: tuple[str, ...] = Field(
+        (), strict=False, description="a list of further paths of vLLM that clients may ask, such as /tokenize"
+    )
+    drain_seconds: Positive | None = Field(
+        None,
+        description="seconds that a pod that ends waits for its answers; the plan's longest if absent",
+    )
     expose: Exposure = Field(Exposure.model_construct(to="cluster", allow_list=None), description="a map with to")
+    clients: tuple[Client, ...] | None = Field(
+        None,
+        strict=False,
+        description="who reaches the port beside gateway and Prometheus, a list; the namespace if absent",
+    )
     readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
     startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
         "LeaderCreated", description="when a group's workers are created"
@@ -307,8 +353,7 @@ class Service(Strict):
         usual = can.workloads[0] if can else "lws"
         if can and value and value not in can.workloads:
             raise rule(value, f"AIBrix, which runs fleets, is not installed on {cloud}", "write lws")
-        launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
-        if (value or usual) == "fleet" and launcher == "native":
+        if (value or usual) == "fleet" and _launcher(info) == "native":
             raise rule(value or "auto", "a fleet is a Ray cluster", "write lws, or engine.launcher: ray")
         return value or usual
 
@@ -322,6 +367,8 @@ class Service(Strict):
         problem = aibrix_features.lws_problem(around.aibrix) if around.aibrix and workload == "lws" else None
         if value == "aibrix" and problem:
             raise rule(value, *problem)
+        if value is None and workload is None:
+            raise Unjudged
         return value or ("aibrix" if workload == "fleet" and can and "aibrix" in can.gateways else "none")
 
     @field_validator("routing")
@@ -350,12 +397,18 @@ class Service(Strict):
             return None
         can = CLOUDS.get(around.cloud or "")
         if can and not can.autoscales:
-            raise rule("", f"nothing on {around.cloud} changes the number of replicas", "write replicas")
-        kind = {"fleet": "RayClusterFleet"}.get(info.data.get("workload") or "", "LeaderWorkerSet")
-        if around.aibrix and (problem := aibrix_features.target_problem(around.aibrix, kind)):
+            raise rule(
+                "", f"nothing on {around.cloud} changes the number of replicas", "leave it out: replicas says how many"
+            )
+        kind = {"fleet": "RayClusterFleet", "lws": "LeaderWorkerSet"}.get(info.data.get("workload") or "")
+        if around.aibrix and kind and (problem := aibrix_features.target_problem(around.aibrix, kind)):
             raise rule("", *problem)
         if info.data.get("replicas", 1) != 1:
-            raise rule("", "the number of replicas is the autoscaler's alone", "write minimum, and leave replicas out")
+            raise rule(
+                "",
+                "the number of replicas is the autoscaler's alone",
+                "write autoscaling.minimum, and leave replicas out",
+            )
         if around.aibrix and engine:
             found = value.problems(around.aibrix, engine.version, None)
             refuse(*[(f".{key}", had, why, instead) for key, had, why, instead in found])
@@ -366,10 +419,11 @@ class Service(Strict):
     def _port_is_free(cls, value: int, info: ValidationInfo) -> int:
         cloud = surroundings(info).cloud
         reserved = fact("clouds", cloud, "reservedPorts") if cloud else {}
-        launcher = info.data["engine"].launcher if "engine" in info.data else "ray"
+        launcher = _launcher(info)
+        inside = fact("engines", launcher, "ports") if launcher else {}
         taken = {
             **{port: f"{cloud} reserves it for {what}" for port, what in reserved.items()},
-            **{port: f"the same pod uses it for {what}" for port, what in fact("engines", launcher, "ports").items()},
+            **{port: f"the same pod uses it for {what}" for port, what in inside.items()},
         }
         if str(value) in taken:
             raise rule(value, taken[str(value)], "write 8000")
@@ -378,6 +432,32 @@ class Service(Strict):
         version = surroundings(info).aibrix if info.data.get("gateway") == "aibrix" else None
         if version and (problem := aibrix_features.port_problem(version, value)):
             raise rule(value, *problem)
+        return value
+
+    @field_validator("paths")
+    @classmethod
+    def _the_release_answers_there(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "engine" in info.data:
+            judged = [(i, path, routes.problem(path, info.data["engine"].version)) for i, path in enumerate(value)]
+            refuse(*[(f"[{i}]", path, *problem) for i, path, problem in judged if problem])
+        return value
+
+    @field_validator("clients")
+    @classmethod
+    def _somebody_reaches_it(cls, value: tuple[Client, ...] | None, info: ValidationInfo) -> tuple[Client, ...] | None:
+        if value is not None and not value:
+            raise rule("[]", "names nobody", "write one client, or leave it out")
+        exposed = "expose" in info.data and info.data["expose"].to != "cluster"
+        if value is not None and exposed and not any(each.cidr for each in value):
+            raise rule("", "whoever comes by the load balancer has an address outside the cluster", "add one with cidr")
+        return value
+
+    @field_validator("drain_seconds")
+    @classmethod
+    def _the_platform_waits_so_long(cls, value: int | None, info: ValidationInfo) -> int | None:
+        notice = surroundings(info).notice
+        if value and notice and value > (most := timeouts.longest_drain(notice)):
+            raise rule(value, f"a pod that the cloud evicts has {notice} s in all", f"write at most {most}")
         return value
 
     @field_validator("startup_policy")

@@ -6,9 +6,9 @@ imports Pulumi, so that a check of a stack file costs a fraction of a second.
 
 import contextlib
 import re
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
@@ -16,6 +16,7 @@ from config import secrets as secret_keys
 from config.abilities import CLOUDS
 from config.clouds import (
     AcsCloud,
+    AddonChoice,
     Addons,
     AibrixChoice,
     Cloud,
@@ -26,11 +27,12 @@ from config.clouds import (
     VolcengineCloud,
     gpu_node,
 )
-from config.errors import ConfigError, from_pydantic, join, shown, unknown_key
+from config.errors import ConfigError, join, shown, unknown_key
 from config.facts import Catalog, GpuPods
 from config.secrets import PAIRS, SECRETS
 from config.services import Service
-from config.types import Day, InSchema, Registry, Strict, is_release
+from config.strict import Strict, refusals
+from config.types import Day, InSchema, Registry, is_release
 from config.weights import (
     FOREIGN,
     Bucket,
@@ -46,11 +48,12 @@ from planning import addons, aibrix_features, aibrix_install, flags
 from planning.catalog import fact
 from planning.fleet import name_limit as fleet_limit
 from planning.images import registry_of
-from planning.names import model_object, service_object
-from planning.problems import PlanError, Problem
+from planning.names import API_KEY, model_object, service_object
+from planning.problems import PlanError, Problem, Unjudged, printable
 
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # When an add-on is of use.
 _USES = {
     "lws": "no service is a LeaderWorkerSet",
@@ -107,6 +110,10 @@ class StackConfig(Strict):
     prices: Prices = Field(Prices.model_construct(), description="a map with currency, perGpuHour and asOf")
 
 
+SECTIONS = tuple(info.alias or name for name, info in StackConfig.model_fields.items())
+"""Keys of the stack file that are no secrets."""
+
+
 def parse(
     raw: Mapping[str, Any],
     *,
@@ -114,34 +121,54 @@ def parse(
     secrets: Collection[str] = (),
     empty_secrets: Collection[str] = (),
 ) -> StackConfig:
-    """The typed config of `raw` (top-level key without namespace -> decoded value, secrets left out).
+    """The typed config, of what `judge` takes. Raises ConfigError with every refusal."""
+    config, problems = judge(raw, plain_secrets=plain_secrets, secrets=secrets, empty_secrets=empty_secrets)
+    if problems:
+        raise ConfigError(sorted(problems))
+    return config
+
+
+def judge(
+    raw: Mapping[str, Any],
+    *,
+    plain_secrets: Collection[str] = (),
+    secrets: Collection[str] = (),
+    empty_secrets: Collection[str] = (),
+) -> tuple[StackConfig, list[Problem]]:
+    """The config of `raw` (top-level key without namespace -> decoded value, secrets left out), and all refusals.
 
     `secrets` names the secret keys that the stack file has, encrypted; `plain_secrets` those that are not encrypted;
-    `empty_secrets` those that hold nothing. Raises ConfigError with every refusal.
+    `empty_secrets` those that hold nothing. Of a config with refusals only what is right can be read (`config.strict`).
     """
-    refusals = [*secret_keys.problems(plain_secrets, secrets, empty_secrets)]
+    found = [*secret_keys.problems(plain_secrets, secrets, empty_secrets)]
     present = frozenset((*secrets, *plain_secrets, *empty_secrets))
-    refusals += [
+    found += [
         Problem(key, "(encrypted)", "only secrets are kept encrypted", "write it in plain, without --secret")
         for key in secrets
-        if key in _top_level()
+        if key in SECTIONS
     ]
-    refusals += [unknown_key(key, raw[key], key, [*_top_level(), *SECRETS]) for key in raw if key not in _top_level()]
-    refusals += _placeholders(raw)
-    refusals += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
-    config = None
-    try:
-        config = StackConfig.model_validate(
-            {key: value for key, value in raw.items() if key in _top_level()}, context=_surroundings(raw, present)
-        )
-    except ValidationError as error:
-        said = {refusal.key for refusal in refusals}
-        refusals += [refusal for refusal in from_pydantic(error, StackConfig) if refusal.key not in said]
-    if config is not None:
-        refusals += [*_joined(config), *_unused_secrets(config, present, {refusal.key for refusal in refusals})]
-    if refusals or config is None:
-        raise ConfigError(sorted(refusals))
-    return config
+    meant = set()
+    for key in raw.keys() - set(SECTIONS):
+        why, instead, near = unknown_key(key, [*SECTIONS, *SECRETS])
+        found.append(Problem(printable(key), shown(raw[key], key), why, instead))
+        meant.add(near)
+    found += _left_in(raw)
+    found += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
+    said = {problem.key for problem in found} | {each for each in meant if each not in raw}
+    given = {key: value for key, value in raw.items() if key in SECTIONS}
+    config = StackConfig.model_validate(given, context=_surroundings(raw, present))
+    found += [problem for problem in refusals(config) if problem.key not in said]
+    # A rule that reads what is refused already has nothing to say, nor has any of a key that is refused, or below which
+    # something is.
+    spoilt = {problem.key for problem in found}
+    for each in (
+        *_joined(config),
+        _unused_secrets(config, present, spoilt),
+        _unused_prometheus(config, present),
+    ):
+        with contextlib.suppress(Unjudged):
+            found += [problem for problem in each if not any(f"{key}.".startswith(f"{problem.key}.") for key in spoilt)]
+    return config, found
 
 
 def repository(given: Mapping[str, str], model: str) -> str | None:
@@ -164,109 +191,139 @@ def keeps_weights(config: StackConfig) -> bool:
     return bucket is not None and bucket.create and bucket.keep
 
 
-def _joined(config: StackConfig) -> list[Problem]:
-    """Rules that join sections. They need all of them typed, so they are said when each is right in itself."""
-    weights, found = config.weights, []
-    streams = isinstance(weights, BucketWeights) and weights.read == "stream"
-    if config.cache.engine == "fluid" and (streams or not isinstance(weights, BucketWeights)):
-        why = (
-            "vLLM streams weights from the bucket itself"
-            if streams
-            else "it caches a bucket, and weights are on a claim"
-        )
-        found.append(Problem("cache.engine", "fluid", why, "write none"))
+def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
+    """Rules that join sections, each on its own: what one cannot judge keeps no other from being judged."""
+    yield from (rule(config) for rule in (_fills, _single_node, _same_objects, _enough_nodes, _aibrix))
+    yield from (rule(config) for rule in (_unused_registry, _unused_mirror, _unused_price, _facts_of_others))
+    yield from (_addon(config, name) for name in ("lws", "fluid"))
+    yield from (_unused_addon(config, name) for name in _USES)
+    of_service = (_fluid_name, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure)
+    for name in _services(config):
+        yield from (rule(config, name) for rule in of_service)
+
+
+def _services(config: StackConfig) -> tuple[str, ...]:
+    try:
+        return tuple(config.services)
+    except Unjudged:
+        return ()
+
+
+def _streams(config: StackConfig) -> bool:
+    return isinstance(config.weights, BucketWeights) and config.weights.read == "stream"
+
+
+def _fills(config: StackConfig) -> Iterator[Problem]:
+    weights = config.weights
     if isinstance(weights, (BucketWeights, NvmeWeights)) and weights.sync and own_bucket(config) is None:
         why = "a stack fills buckets of its own cloud only"
-        found.append(Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself"))
-    found += [*_addons(config), *_behind_gateway(config), *_nodes(config), *_unused(config), *_secure(config)]
+        yield Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself")
+
+
+def _single_node(config: StackConfig) -> Iterator[Problem]:
+    weights, services = config.weights, config.services.values()
     single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
-    services = config.services.values()
     if single and (any(each.layout is None for each in services) or sum(_most_nodes(each)[0] for each in services) > 1):
         who = " and ".join(f"services.{name}" for name in config.services)
         why = f"{who} may run on more than one node, which cannot mount it"
-        found.append(Problem("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany"))
+        yield Problem("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany")
+
+
+def _same_objects(config: StackConfig) -> Iterator[Problem]:
+    """Models of one stack whose volume and cache would have one name."""
     objects: dict[str, str] = {}
     for name, service in config.services.items():
-        other = objects.setdefault(model_object(service.model), service.model)
-        if other != service.model:
-            why = f"its volume and cache would have the same names as those of {other}"
-            found.append(Problem(f"services.{name}.model", service.model, why, "put one of them into another stack"))
-        most = fact("fluid", "fluid", "nameLimit")
-        called = model_object(service.model)
-        if config.cache.engine == "fluid" and len(called) > most:
-            why = f"{called} has {len(called)} characters, Fluid's workers take {most}"
-            found.append(Problem(f"services.{name}.model", service.model, why, "write cache.engine: none"))
-        found += _weights_of(name, service, weights)
-        if streams:
-            found += _streamed(name, service)
-    return found
+        with contextlib.suppress(Unjudged):
+            other = objects.setdefault(model_object(service.model), service.model)
+            if other != service.model:
+                why = f"its volume and cache would have the same names as those of {other}"
+                yield Problem(f"services.{name}.model", service.model, why, "put one of them into another stack")
 
 
-def _weights_of(name: str, service: Service, weights: Weights) -> list[Problem]:
+def _fluid_name(config: StackConfig, name: str) -> Iterator[Problem]:
+    most, model = fact("fluid", "fluid", "nameLimit"), config.services[name].model
+    called = model_object(model)
+    if config.cache.engine == "fluid" and len(called) > most:
+        why = f"{called} has {len(called)} characters, Fluid's workers take {most}"
+        yield Problem(f"services.{name}.model", model, why, "write cache.engine: none")
+
+
+def _weights_of(config: StackConfig, name: str) -> Iterator[Problem]:
     """What a service asks of the place where its weights are."""
-    found = []
+    weights, model = config.weights, config.services[name].model
     sync: Sync | None = getattr(weights, "sync", None)
     named = {"weights.sync.repositories": sync.repositories} if sync else {}
     if isinstance(weights, HuggingfaceWeights):
         named["weights.repositories"] = weights.repositories
     for path, given in named.items():
-        if repository(given, service.model) is None:
-            why = f"is missing: who publishes {service.model} is not known"
-            found.append(Problem(f"{path}.{service.model}", "", why, f"write owner/{service.model}"))
-    return found
+        if repository(given, model) is None:
+            why = f"is missing: who publishes {model} is not known"
+            yield Problem(f"{path}.{model}", "", why, f"write owner/{model}")
 
 
-def _streamed(name: str, service: Service) -> list[Problem]:
+def _streamed(config: StackConfig, name: str) -> Iterator[Problem]:
     """What keeps an engine from streaming its weights."""
-    found, version = [], service.engine.version
-    if "--load-format" in [given.spelling for given in flags.parse(service.engine.extra_args)]:
+    if not _streams(config):
+        return
+    engine = config.services[name].engine
+    if "runai_streamer" not in (flags.choices("--load-format", engine.version) or ["runai_streamer"]):
+        why = f"vLLM {engine.version} of services.{name} has no runai_streamer"
+        yield Problem("weights.read", "stream", why, "write volume or download, or take a newer engine")
+    if "--load-format" in [given.spelling for given in flags.parse(engine.extra_args)]:
         why = "weights.read: stream says it"
-        found.append(Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out"))
-    if "runai_streamer" not in (flags.choices("--load-format", version) or ["runai_streamer"]):
-        why = f"vLLM {version} of services.{name} has no runai_streamer"
-        found.append(Problem("weights.read", "stream", why, "write volume or download, or take a newer engine"))
-    return found
+        yield Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out")
 
 
-def _behind_gateway(config: StackConfig) -> list[Problem]:
+def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
     """A model behind the gateway has one name for everything: label, Kubernetes Service, and the requests' «model»."""
-    found: list[Problem] = []
-    for name, service in config.services.items():
-        if service.gateway != "aibrix":
-            continue
-        called = service.served_model_name or name
-        if called != name:
-            why = "AIBrix finds a model by its service's own name"
-            path = f"services.{name}.servedModelName"
-            found.append(Problem(path, called, why, "leave it out, and name the service so"))
-        if service.expose.to != "cluster":
-            why = "the gateway's load balancer is in front of it already"
-            found.append(Problem(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address"))
-    return found
+    service = config.services[name]
+    if service.autoscaling and service.expose.to != "cluster":
+        why = "AIBrix reads the engine's metrics without a key, which a load balancer would pass on to anybody"
+        yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write cluster")
+    if service.gateway != "aibrix":
+        return
+    called = service.served_model_name or name
+    if called != name:
+        why = "AIBrix finds a model by its service's own name"
+        path = f"services.{name}.servedModelName"
+        yield Problem(path, called, why, "leave it out, and name the service so")
+    if service.expose.to != "cluster":
+        why = "the gateway's load balancer is in front of it already"
+        yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address")
 
 
-def _nodes(config: StackConfig) -> list[Problem]:
+def _rdma_devices(config: StackConfig, name: str) -> Iterator[Problem]:
+    layout = config.services[name].layout
+    devices = config.cloud.rdma_devices if isinstance(config.cloud, VolcengineCloud) else None
+    if devices and layout and devices != layout.gpus_per_node:
+        gpus = layout.gpus_per_node
+        why = f"the pods of services.{name} have {gpus} GPUs, and each talks through a device of its own"
+        yield Problem("cloud.rdmaDevices", str(devices), why, f"write {gpus}, or leave it out")
+
+
+def _surges(config: StackConfig, name: str) -> Iterator[Problem]:
+    service = config.services[name]
+    surge = service.rollout.max_surge if isinstance(config.cloud, VolcengineCloud) else 0
+    if surge and service.workload != "fleet":
+        why = "a LeaderWorkerSet is updated without surge here"
+        yield Problem(f"services.{name}.rollout.maxSurge", str(surge), why, "write 0")
+
+
+def _enough_nodes(config: StackConfig) -> Iterator[Problem]:
     """What services ask of Volcengine's nodes."""
-    cloud, found = config.cloud, []
-    if not isinstance(cloud, VolcengineCloud):
-        return []
-    for name, service in config.services.items():
-        gpus = service.layout.gpus_per_node if service.layout else None
-        if cloud.rdma_devices and gpus and cloud.rdma_devices != gpus:
-            why = f"the pods of services.{name} have {gpus} GPUs, and each talks through a device of its own"
-            found.append(Problem("cloud.rdmaDevices", str(cloud.rdma_devices), why, f"write {gpus}, or leave it out"))
-    if cloud.nodes is not None:
-        asked = {name: _most_nodes(service) for name, service in config.services.items() if service.layout}
-        wanted = sum(steady for steady, _ in asked.values())
-        for name, (_, surging) in asked.items():
-            if wanted <= cloud.nodes < wanted + surging:
-                why = f"an update needs {wanted + surging} nodes, and there are {cloud.nodes}"
-                path = f"services.{name}.rollout.maxSurge"
-                found.append(Problem(path, str(config.services[name].rollout.max_surge), why, "write 0"))
-        if wanted > cloud.nodes:
-            why = f"the services need {wanted} nodes at most"
-            found.append(Problem("cloud.nodes", str(cloud.nodes), why, "write fewer replicas, or smaller layouts"))
-    return found
+    cloud = config.cloud
+    if not isinstance(cloud, VolcengineCloud) or cloud.nodes is None:
+        return
+    asked = {name: _most_nodes(service) for name, service in config.services.items() if service.layout}
+    wanted = sum(steady for steady, _ in asked.values())
+    for name, (_, surging) in asked.items():
+        if wanted <= cloud.nodes < wanted + surging:
+            why = f"an update needs {wanted + surging} nodes, and there are {cloud.nodes}"
+            path = f"services.{name}.rollout.maxSurge"
+            yield Problem(path, str(config.services[name].rollout.max_surge), why, "write 0")
+    if wanted > cloud.nodes:
+        why = f"the services need {wanted} nodes at most"
+        yield Problem("cloud.nodes", str(cloud.nodes), why, "write fewer replicas, or smaller layouts")
 
 
 def _most_nodes(service: Service) -> tuple[int, int]:
@@ -275,34 +332,17 @@ def _most_nodes(service: Service) -> tuple[int, int]:
     return nodes * service.most_replicas, nodes * service.rollout.max_surge
 
 
-def _unused(config: StackConfig) -> list[Problem]:
-    """Keys that are right in themselves, and of which nothing in this stack takes notice."""
-    found, kind = [], config.cloud.kind
-    for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid), ("aibrix", config.addons.aibrix)):
-        if (
-            choice is not None
-            and choice.install is False
-            and not _needs(config, name)
-            and name in CLOUDS[kind].installs
-        ):
-            found.append(Problem(f"addons.{name}", "", f"nothing of this stack uses it: {_USES[name]}", "leave it out"))
-    registry, downloads = config.addons.aibrix and config.addons.aibrix.registry, getattr(config.weights, "read", None)
-    if registry and not installs_aibrix(config) and downloads != "download":
-        found.append(
-            Problem("addons.aibrix.registry", registry, "no image of AIBrix's is pulled by this stack", "leave it out")
-        )
+def _unused_addon(config: StackConfig, name: str) -> Iterator[Problem]:
+    choice: AddonChoice | AibrixChoice | None = getattr(config.addons, name)
+    idle = choice is not None and choice.install is False and name in CLOUDS[config.cloud.kind].installs
+    if idle and not _needs(config, name):
+        yield Problem(f"addons.{name}", "", f"nothing of this stack uses it: {_USES[name]}", "leave it out")
+
+
+def _unused_registry(config: StackConfig) -> Iterator[Problem]:
     if config.registry and not _comes_from_registry(config):
         why = "every image of this stack comes from a registry of its own"
-        found.append(Problem("registry", config.registry, why, "leave it out"))
-    if config.monitoring.prometheus_namespace and not behind_gateway(config):
-        why = "who reaches an engine that is behind no gateway is not restricted"
-        found.append(
-            Problem("monitoring.prometheusNamespace", config.monitoring.prometheus_namespace, why, "leave it out")
-        )
-    if config.prices.per_cache_worker_hour is not None and config.cache.engine == "none":
-        price = f"{config.prices.per_cache_worker_hour:g}"
-        found.append(Problem("prices.perCacheWorkerHour", price, "this stack has no cache workers", "leave it out"))
-    return found + _facts_of_others(config)
+        yield Problem("registry", config.registry, why, "leave it out")
 
 
 def _comes_from_registry(config: StackConfig) -> bool:
@@ -320,27 +360,48 @@ def _comes_from_registry(config: StackConfig) -> bool:
     return by_aibrix or by_chart or not all(map(registry_of, images))
 
 
-def _secure(config: StackConfig) -> list[Problem]:
-    """What services ask of their pods' security that would keep these from starting."""
-    weights, cloud, found = config.weights, config.cloud, []
+def _unused_mirror(config: StackConfig) -> Iterator[Problem]:
+    registry = config.addons.aibrix and config.addons.aibrix.registry
+    if registry and not installs_aibrix(config) and getattr(config.weights, "read", None) != "download":
+        why = "no image of AIBrix's is pulled by this stack"
+        yield Problem("addons.aibrix.registry", registry, why, "leave it out")
+
+
+def _unused_prometheus(config: StackConfig, present: frozenset[str]) -> Iterator[Problem]:
+    namespace = config.monitoring.prometheus_namespace
+    restricted = API_KEY in present or any(
+        service.gateway == "aibrix" or service.clients is not None or service.expose.to != "cluster"
+        for service in config.services.values()
+    )
+    if namespace and not restricted:
+        why = "everybody in the cluster reaches the engines, Prometheus too"
+        yield Problem("monitoring.prometheusNamespace", namespace, why, "leave it out")
+
+
+def _unused_price(config: StackConfig) -> Iterator[Problem]:
+    price = config.prices.per_cache_worker_hour
+    if price is not None and config.cache.engine == "none":
+        yield Problem("prices.perCacheWorkerHour", f"{price:g}", "this stack has no cache workers", "leave it out")
+
+
+def _secure(config: StackConfig, name: str) -> Iterator[Problem]:
+    """What a service asks of its pods' security that would keep these from starting."""
+    weights, cloud, pod = config.weights, config.cloud, config.services[name].pod
     disk = isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.download.node_path)
     needed = fact("clouds", "volcengine", "rdma")["capabilities"]
     pinned = needed if isinstance(cloud, VolcengineCloud) and cloud.rdma else []
-    for name, service in config.services.items():
-        pod = service.pod
-        if pod and disk and (pod.security_context or {}).get("runAsNonRoot"):
-            path = f"services.{name}.pod.securityContext.runAsNonRoot"
-            why = "root looks at a node's disk, and fills it, in the same pod"
-            found.append(Problem(path, "true", why, "leave it out, or write runAsUser alone"))
-        dropped = ((pod and pod.container_security_context) or {}).get("capabilities", {}).get("drop") or []
-        for each in dropped:
-            if each in pinned:
-                path = f"services.{name}.pod.containerSecurityContext.capabilities.drop"
-                found.append(Problem(path, each, "RDMA needs it", "leave it out"))
-    return found
+    if pod and disk and (pod.security_context or {}).get("runAsNonRoot"):
+        path = f"services.{name}.pod.securityContext.runAsNonRoot"
+        why = "root looks at a node's disk, and fills it, in the same pod"
+        yield Problem(path, "true", why, "leave it out, or write runAsUser alone")
+    dropped = ((pod and pod.container_security_context) or {}).get("capabilities", {}).get("drop") or []
+    for each in dropped:
+        if each in pinned:
+            path = f"services.{name}.pod.containerSecurityContext.capabilities.drop"
+            yield Problem(path, each, "RDMA needs it", "leave it out")
 
 
-def _facts_of_others(config: StackConfig) -> list[Problem]:
+def _facts_of_others(config: StackConfig) -> Iterator[Problem]:
     """Facts under a name that nothing of the stack has: misspelt, they would be missed in silence."""
     cloud, known = config.cloud, config.catalog
     series = [cloud.gpu_series] if isinstance(cloud, AcsCloud) else []
@@ -349,17 +410,15 @@ def _facts_of_others(config: StackConfig) -> list[Problem]:
         ("gpus", known.gpus, [cloud.gpu_name.partition(":")[0]]),
         ("gpuPods", known.gpu_pods, series),
     ]
-    found = []
     for section, given, there in named:
         instead = "leave it out" + (f", or write {' or '.join(there)}" if there else "")
         for name in given:
             if name.lower() not in [each.lower() for each in there]:
-                found.append(Problem(f"catalog.{section}.{name}", "", "nothing of this stack has that name", instead))
-    return found
+                yield Problem(f"catalog.{section}.{name}", "", "nothing of this stack has that name", instead)
 
 
-def _unused_secrets(config: StackConfig, present: Collection[str], said: Set[str]) -> list[Problem]:
-    """Secrets that nothing of the stack reads, but for those of which, or of whose other half, something is `said`."""
+def _unused_secrets(config: StackConfig, present: frozenset[str], spoilt: set[str]) -> Iterator[Problem]:
+    """Secrets that nothing of the stack reads. Of a pair with a mistake in it nothing is said."""
     weights = config.weights
     bucket = isinstance(weights, (BucketWeights, NvmeWeights)) and weights.bucket is not None
     sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
@@ -369,41 +428,41 @@ def _unused_secrets(config: StackConfig, present: Collection[str], said: Set[str
         "hubToken": (sync is not None or isinstance(weights, HuggingfaceWeights), "no hub is asked"),
     }
     read |= {"secretKey": read["accessKey"], "syncSecretKey": read["syncAccessKey"]}
-    return [
-        Problem(key, "", f"nothing reads this secret: {why}", f"run: pulumi config rm modelserve:{key}")
-        for key, (is_read, why) in read.items()
-        if key in present
-        and not is_read
-        and not said & {key, *(half for pair in PAIRS if key in pair for half in pair)}
-    ]
+    mistaken = {key for pair in PAIRS if not spoilt.isdisjoint(pair) for key in pair} | set(spoilt)
+    for key in present - mistaken:
+        is_read, why = read.get(key, (True, ""))
+        if not is_read:
+            yield Problem(key, "", f"nothing reads this secret: {why}", f"run: pulumi config rm modelserve:{key}")
 
 
-def _addons(config: StackConfig) -> list[Problem]:
-    """Releases of add-ons that would harm the cluster, or not work on this cloud."""
-    found = []
+def _aibrix(config: StackConfig) -> Iterator[Problem]:
+    """A release that cannot be installed."""
     if installs_aibrix(config):
         try:
             aibrix_install.release(aibrix_release(config))
         except PlanError as error:
-            found += [replace(problem, key="addons.aibrix.version") for problem in error.problems]
-    for name, choice in (("lws", config.addons.lws), ("fluid", config.addons.fluid)):
-        if choice is None or choice.version is None:
-            continue
-        try:
-            addons.require_minimum(name, config.cloud.kind, choice.version)
-            if choice.install is True:
-                addons.require_lasting_crds(name, choice.version)
-        except PlanError as error:
-            found += [replace(problem, key=f"addons.{name}.version") for problem in error.problems]
-    return found
+            yield from (replace(problem, key="addons.aibrix.version") for problem in error.problems)
+
+
+def _addon(config: StackConfig, name: Literal["lws", "fluid"]) -> Iterator[Problem]:
+    """Releases of an add-on that would harm the cluster, or not work on this cloud."""
+    choice: AddonChoice | None = getattr(config.addons, name)
+    if choice is None or choice.version is None:
+        return
+    try:
+        addons.require_minimum(name, config.cloud.kind, choice.version)
+        if choice.install is True:
+            addons.require_lasting_crds(name, choice.version)
+    except PlanError as error:
+        yield from (replace(problem, key=f"addons.{name}.version") for problem in error.problems)
 
 
 def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundings:
     """What rules read of other sections."""
     cloud = _map(raw, "cloud")
-    kind = cloud.get("kind")
+    kind, weights = cloud.get("kind"), _map(raw, "weights")
     if not isinstance(kind, str) or kind not in _CLOUDS:
-        return Surroundings(secrets=secrets)
+        return Surroundings(secrets=secrets, weights=weights)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
     if kind == "volcengine":
         given = _map(raw, "addons", "aibrix").get("version")
@@ -411,9 +470,9 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
         known = gpu_node(str(cloud.get("instanceType")))
         pods = {"gpus": list(range(1, known["gpus"] + 1))} if known else None
         release = None if aibrix_features.version_problem(installed) else installed
-        return Surroundings(kind, None, pods, secrets, lws, aibrix=release)
+        return Surroundings(kind, None, pods, secrets, lws, aibrix=release, weights=weights)
     if kind == "local":
-        return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws)
+        return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws, weights=weights)
     more: dict[str, Any] = {}
     for name, facts in _map(raw, "catalog", "gpuPods").items():
         more[name] = {}
@@ -421,7 +480,8 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
             more[name] = GpuPods.model_validate(facts).given()
     series = cloud.get("gpuSeries")
     pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
-    return Surroundings(kind, series, pods, secrets, lws, more)
+    notice = fact("clouds", kind, "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
+    return Surroundings(kind, series, pods, secrets, lws, more, weights=weights, notice=notice)
 
 
 def lws_release(config: StackConfig) -> str:
@@ -487,17 +547,17 @@ def _map(raw: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _top_level() -> list[str]:
-    return [field.alias or name for name, field in StackConfig.model_fields.items()]
-
-
-def _placeholders(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
+def _left_in(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
+    """Texts that nobody means, wherever they stand."""
     if isinstance(value, Mapping):
-        return [found for key, below in value.items() for found in _placeholders(below, (*path, key))]
+        return [found for key, below in value.items() for found in _left_in(below, (*path, key))]
     if isinstance(value, list):
-        return [found for i, below in enumerate(value) for found in _placeholders(below, (*path, i))]
+        return [found for i, below in enumerate(value) for found in _left_in(below, (*path, i))]
     if isinstance(value, str) and re.search(PLACEHOLDER, value):
         return [Problem(join(path), shown(value), "is a placeholder that was left in", "write your own value")]
+    if isinstance(value, str) and (control := _CONTROL.search(value)):
+        why = f"has the control character {printable(control[0])} in it"
+        return [Problem(join(path), shown(value), why, "leave that out")]
     return []
 
 
@@ -505,7 +565,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
     """Rules of the services' names. They run on raw input, so that other mistakes in a service do not hide them."""
     if not isinstance(services, Mapping):
         return []
-    refusals = []
+    found = []
     for name, service in services.items():
         path, text = join(("services", name)), str(name)
         replicas = service.get("replicas", 1) if isinstance(service, Mapping) else 1
@@ -514,7 +574,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
         limit = fleet_limit() if fleet else name_limit(groups)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not re.fullmatch(DNS_1035, text):
-            refusals.append(
+            found.append(
                 Problem(
                     path,
                     shown(text),
@@ -523,7 +583,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
                 )
             )
         if len(text) > limit:
-            refusals.append(
+            found.append(
                 Problem(
                     path,
                     shown(text),
@@ -532,7 +592,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
                 )
             )
         if text in {service_object(str(other)) for other in services}:
-            refusals.append(
+            found.append(
                 Problem(
                     path,
                     shown(text),
@@ -540,4 +600,4 @@ def _names(services: object, cloud: object) -> list[Problem]:
                     f"rename it or {text.removesuffix('-leader')}",
                 )
             )
-    return refusals
+    return found

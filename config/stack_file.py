@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from config import pulumi_yaml
-from config.errors import NAMESPACE, ConfigError, join
+from config.errors import NAMESPACE, ConfigError, join, nearest, shown
+from config.errors import plain as spelt
 from config.kubeconfig import check_context
 from config.secrets import SECRETS, is_empty, is_encrypted
-from config.stack import StackConfig, parse
-from planning.problems import Problem
+from config.stack import SECTIONS, StackConfig, judge
+from planning.problems import Problem, printable
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
 FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
+_ALIKE = 0.8  # modelserv and model-serving are, modelscope is not
 
 
 class RequestError(Exception):
@@ -35,7 +37,8 @@ class StackFile:
     plain_secrets: frozenset[str] = frozenset()
     empty_secrets: frozenset[str] = frozenset()
     foreign: dict[str, Any] = field(default_factory=dict)
-    refusals: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    roots: tuple[Problem, ...] = ()
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -47,33 +50,37 @@ class StackFile:
 
         `with_cluster` also asks for its context on this machine, which a pure reader of the file does without.
         """
-        config, refusals = self.typed(with_cluster=with_cluster)
-        if refusals or config is None:
-            raise ConfigError(sorted(refusals))
+        config, problems = self.judged(with_cluster=with_cluster)
+        self.require_none(problems)
         return config
 
-    def typed(self, *, with_cluster: bool = True) -> tuple[StackConfig | None, list[Problem]]:
-        """The typed config, None where a type is wrong, and all refusals: for a caller who adds refusals of his own."""
-        refusals = list(self.refusals)
-        config = None
-        try:
-            config = parse(
-                self.raw,
-                plain_secrets=self.plain_secrets,
-                secrets=self.encrypted,
-                empty_secrets=self.empty_secrets,
-            )
-        except ConfigError as error:
-            refusals += error.problems
+    def judged(self, *, with_cluster: bool = True) -> tuple[StackConfig, list[Problem]]:
+        """What is right in the file (`config.stack.judge`), and all refusals: for a caller who has some of his own."""
+        config, problems = judge(
+            self.raw,
+            plain_secrets=self.plain_secrets,
+            secrets=self.encrypted,
+            empty_secrets=self.empty_secrets,
+        )
+        if self.roots and not self.raw:
+            problems = []  # nothing is there because of what stands at the root
+        unread = {problem.key for problem in self.problems}
+        problems = [problem for problem in problems if problem.key not in unread]
         cluster = self.raw.get("cluster")
         context = cluster.get("context") if isinstance(cluster, dict) else None
-        said = any(refusal.key == "cluster.context" for refusal in refusals)
+        said = any(problem.key == "cluster.context" for problem in problems)
         if with_cluster and isinstance(context, str) and not said and "kubeconfig" not in self.encrypted:
             try:
                 check_context(context)
             except ConfigError as error:
-                refusals += error.problems
-        return config, refusals
+                problems += error.problems
+        return config, [*self.problems, *problems]
+
+    def require_none(self, problems: Iterable[Problem]) -> None:
+        """Raise ConfigError with these problems, those of the file's root first: they may be the cause of others."""
+        found = sorted(set(problems))
+        if found or self.roots:
+            raise ConfigError(found, self.roots)
 
 
 def path_of(stack: str, folder: Path = Path()) -> Path:
@@ -87,38 +94,46 @@ def path_of(stack: str, folder: Path = Path()) -> Path:
 
 def read(path: Path) -> StackFile:
     """The stack file at `path`. Raises RequestError where it is no YAML map; `config` says the rest."""
-    if not path.is_file():
-        raise RequestError(f"{path}: no such file")
     try:
-        found = pulumi_yaml.read(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: is not UTF-8") from None
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise RequestError(f"{path}:{line} is not YAML: {problem}") from None
+        found = pulumi_yaml.read_file(path)
+    except pulumi_yaml.UnreadableError as error:
+        raise RequestError(printable(f"{path}: {error}")) from None
     loaded = {} if found.value is None else found.value
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("config", {}), dict):
-        raise RequestError(f"{path}: is not a stack file: its top level is a map with `config:`, itself a map")
-    refusals = [
-        replace(problem, key=join(part.removeprefix(f"{NAMESPACE}:") for part in place if part != "config"))
-        for place, problem in found.problems
-    ]
-    refusals += [_stray(key, FILE_KEYS, key) for key in loaded if key not in FILE_KEYS]
+    if found.problems and not loaded:
+        raise RequestError(f"{path}: {found.problems[0][1].why}; {found.problems[0][1].instead}")
+    if not isinstance(loaded, dict):
+        raise RequestError(printable(f"{path}: is not a stack file: its top level is a map with `config:`"))
+    roots, config = _root(loaded)
+    problems: list[Problem] = []
+    for place, problem in found.problems:
+        above, *below = place or ("config",)
+        if above != "config" or not below or not _is_ours(below[0].rpartition(":")[0] or NAMESPACE):
+            key = join(place) or "the file"
+            roots += [replace(problem, key=key)] if key not in [each.key for each in roots] else []
+            config = {} if not below else config
+        else:
+            key = join((below[0].rpartition(":")[2], *below[1:]))
+            problems.append(replace(problem, key=key))
     raw: dict[str, Any] = {}
     foreign: dict[str, Any] = {}
     plain: set[str] = set()
     encrypted: set[str] = set()
     empty: set[str] = set()
-    for full, value in loaded.get("config", {}).items():
-        namespace, _, key = full.rpartition(":")
+    for full, value in config.items():
+        namespace, _, key = full.removeprefix(f"{NAMESPACE}:config:").rpartition(":")
+        if ":" in namespace and not re.fullmatch(r"[^:]+:config", namespace):
+            why = "has more colons than the engine reads"
+            roots.append(Problem(printable(full), "", why, f"write one, as in {NAMESPACE}:cloud"))
+            continue
         if namespace not in ("", NAMESPACE):
-            if difflib.get_close_matches(namespace, [NAMESPACE], cutoff=0.8):
-                refusals.append(_stray(full, [f"{NAMESPACE}:{key}"], f"config.{full}"))
-            else:
+            if not _is_ours(namespace):
                 foreign[full] = _without_encrypted(value)
-        elif key in (*raw, *plain, *encrypted, *empty):
-            refusals.append(Problem(key, "", f"is given twice, with {NAMESPACE}: and without", "keep one"))
+                continue
+            roots.append(Problem(printable(full), "", "unknown key", f"write {NAMESPACE}:{printable(key)}"))
+            if {key, f"{NAMESPACE}:{key}"} & config.keys():
+                continue
+        if key in (*raw, *plain, *encrypted, *empty):
+            problems.append(Problem(printable(key), "", f"is given twice, with {NAMESPACE}: and without", "keep one"))
         elif key in SECRETS:
             (empty if is_empty(value) else encrypted if is_encrypted(value) else plain).add(key)
         else:
@@ -127,7 +142,41 @@ def read(path: Path) -> StackFile:
                 encrypted.add(key)
     name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
     secrets = frozenset(encrypted), frozenset(plain), frozenset(empty)
-    return StackFile(name, raw, *secrets, foreign, tuple(refusals))
+    return StackFile(name, raw, *secrets, foreign, tuple(problems), tuple(roots))
+
+
+def _root(loaded: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
+    """What is wrong with the keys of the whole file, and what stands in its config, or was meant to."""
+    roots: list[Problem] = []
+    config: dict[str, Any] = {}
+    outside = {key: value for key, value in loaded.items() if ":" in key or key in SECTIONS or key in SECRETS}
+    if outside:
+        which = ", ".join(map(printable, outside))
+        where = "stand outside it" if "config" in loaded else "stand alone"
+        roots.append(Problem("config", "", f"{which} {where}", "write them below `config:`, indented"))
+        config |= outside
+    for key, value in loaded.items():
+        if key == "config":
+            if isinstance(value, Mapping):
+                config |= value
+            elif value is not None:
+                roots.append(
+                    Problem(key, shown(value), "is not a map", f"write a map with {NAMESPACE}:cloud and so on")
+                )
+        elif key not in outside and key not in FILE_KEYS:
+            near, _ = nearest(key, FILE_KEYS)
+            instead = f"did you mean {near}?" if near else f"known: {', '.join(sorted(FILE_KEYS))}"
+            roots.append(Problem(printable(key), "", "unknown key", instead))
+            if near == "config" and "config" not in loaded and isinstance(value, Mapping):
+                config |= value
+    if not outside and not roots and loaded.get("config") is None:
+        roots.append(Problem("config", "", "is missing", f"write a map with {NAMESPACE}:cloud and so on"))
+    return roots, config
+
+
+def _is_ours(namespace: str) -> bool:
+    """Whether a namespace is this program's, or is meant to be."""
+    return bool(difflib.get_close_matches(spelt(namespace), [NAMESPACE], cutoff=_ALIKE))
 
 
 def _has_encrypted(value: Any) -> bool:
@@ -143,9 +192,3 @@ def _without_encrypted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_encrypted(below) for key, below in value.items()}
     return [*map(_without_encrypted, value)] if isinstance(value, list) else value
-
-
-def _stray(key: str, known: Any, path: str) -> Problem:
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
-    instead = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-    return Problem(path, "", "unknown key", instead)

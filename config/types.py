@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from config.errors import rule
@@ -19,19 +19,7 @@ from planning import origins
 from planning.catalog import fact
 from planning.disks import folder_problem
 
-# No plugin checks stack files, and looking for one reads the metadata of every installed package.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-
-class Strict(BaseModel):
-    """Base of every part of the stack file: no unknown key, no silent conversion, no change afterwards.
-
-    Rules that join fields are validators of the last field, reading `info.data`: they still run, and are said, when
-    another field is wrong. Rules that reach across sections read what surrounds them by `config.clouds.surroundings`.
-    """
-
-    # Built at the first file that has it: few files have all.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
+_LONGEST_QUANTITY = 12  # characters; more is more than all memory there is
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,21 +59,36 @@ def gibibytes(quantity: str) -> float:
 
 
 def _binary_quantity(value: str) -> str:
-    if re.fullmatch(_QUANTITY, value):
+    if re.fullmatch(_QUANTITY, value) and len(value) <= _LONGEST_QUANTITY:
         return value
-    number = re.match(r"[0-9]+", value)
-    example = f"{number[0]}Gi" if number else "512Gi"
-    raise rule(
-        value,
-        "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)",
-        f"write {example}",
-    )
+    better = _nearest_quantity(value)
+    why = "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)"
+    raise rule(value, why, f"write {better}", better)
+
+
+def _nearest_quantity(text: str) -> str:
+    """A binary quantity for one that is none: the same number of binary units, rounded up to a whole one."""
+    meant = re.fullmatch(r" *([0-9]{1,9}(?:\.[0-9]{1,9})?) *([kKMGTPmgtp]?)i?[bB]? *", text)
+    number = Decimal(meant[1]) if meant else Decimal(0)
+    if meant is None or not number:
+        return "512Gi"
+    unit = meant[2].upper()
+    if not unit and number >= 2**20:
+        number, unit = number / 2**30, "G"  # bytes
+    mebi = number * Decimal({"K": 1 / 1024, "M": 1, "": 1024, "G": 1024, "T": 1024**2, "P": 1024**3}[unit])
+    size = math.ceil(mebi)
+    for name, mebis in (("Ti", 1024**2), ("Gi", 1024)):
+        # As it was written, where that is whole.
+        if size % mebis == 0 and (unit or "G") + "i" in (name, "Pi"):
+            return f"{size // mebis}{name}"
+    return f"{size // 1024}Gi" if size % 1024 == 0 else f"{size}Mi"
 
 
 def _whole_gib(value: str) -> str:
     if gibibytes(value).is_integer():
         return value
-    raise rule(value, "is not a whole number of Gi", f"write {int(gibibytes(value)) + 1}Gi")
+    better = f"{int(gibibytes(value)) + 1}Gi"
+    raise rule(value, "is not a whole number of Gi", f"write {better}", better)
 
 
 def _named(what: str, instead: str) -> AfterValidator:
@@ -165,7 +168,8 @@ def _bucket_name(value: str) -> str:
         named = {"gs": "gcs", "s3": "s3", "tos": "tos", "oss": "oss"}.get(scheme)
         how = f" and store: {named}" if named else ""
         why = "is an address, not a name" + ("; buckets of Google are read by their S3 endpoint" * (scheme == "gs"))
-        raise rule(value, why, f"write name: {name.partition('/')[0] or 'my-bucket'}{how}")
+        own = name.partition("/")[0] or "my-bucket"
+        raise rule(value, why, f"write name: {own}{how}", own)
     if re.fullmatch(fact("oss", "bucket", "namePattern"), value):
         return value
     raise rule(

@@ -8,6 +8,7 @@ from config.abilities import CLOUDS, Abilities
 from config.clouds import surroundings
 from config.errors import refuse, rule
 from config.pods import CachePod, SyncPod
+from config.strict import Strict
 from config.types import (
     AUTO,
     BinaryQuantity,
@@ -17,7 +18,6 @@ from config.types import (
     Positive,
     Region,
     RelativePath,
-    Strict,
     Url,
     WholeGib,
     auto_schema,
@@ -322,6 +322,17 @@ class Cache(Strict):
         if can and value not in can.caches:
             here = "the rehearsal's local stack reads a volume that is there" if cloud == "local" else "it is ACS's"
             raise rule(value, here, "write none")
+        weights = surroundings(info).weights
+        if value == "fluid" and (
+            weights.get("source") in ("pvc", "huggingface", "nvme") or weights.get("read") == "stream"
+        ):
+            streams = weights.get("read") == "stream"
+            why = (
+                "vLLM streams weights from the bucket itself"
+                if streams
+                else "it caches a bucket, and weights are on a claim"
+            )
+            raise rule(value, why, "write none")
         return value
 
     @field_validator("*")
@@ -340,14 +351,17 @@ class Cache(Strict):
     def _quota_leaves_room(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return value
-        memory = info.data.get("memory") or f"{fact('clouds', 'acs', 'cacheWorker')['memoryGib']}Gi"
+        memory = info.data.get("memory", "") or f"{fact('clouds', 'acs', 'cacheWorker')['memoryGib']}Gi"
         most = int(gibibytes(memory) * fact("startup", "cache", "quotaOfLimit"))
         if not value.endswith("Gi") or int(value[:-2]) % _TEBI == 0:
             raise rule(
                 value,
                 "Kubernetes would write it as Ti, and Fluid converts only Gi for Jindo",
                 f"write whole Gi that are no multiple of {_TEBI}, such as {most}Gi",
+                f"{most}Gi",
             )
+        if "memory" not in info.data:
+            return value
         if gibibytes(value) > most:
             raise rule(
                 value,
@@ -360,6 +374,6 @@ class Cache(Strict):
     @classmethod
     def _low_is_below_high(cls, value: float | None, info: ValidationInfo) -> float | None:
         high = info.data.get("high") or fact("startup", "cache", "highWatermark")
-        if value is not None and value >= high:
+        if value is not None and "high" in info.data and value >= high:
             raise rule(value, f"eviction starts at {high:g} and must end below it", f"write less than {high:g}")
         return value

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import sys
+from typing import Any, NoReturn
 
 _NO_PACKAGES = "{python} has no {name}: run .venv/bin/python, which `make up` makes, or install requirements.txt"
 
 try:
+    from config.errors import ConfigError
     from config.stack_file import RequestError
-    from planning.problems import Refused
+    from planning.problems import Problem, Refused
 except ModuleNotFoundError as missing:
     sys.exit(_NO_PACKAGES.format(python=sys.executable, name=missing.name))
 
@@ -25,19 +28,28 @@ _COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command, without all that would be right."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{self.prog}: {message}; {self.prog} --help says what it takes")
+
+
 def main(argv: list[str]) -> int:
     """Run one command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m ops", description=__doc__)
+    parser = _Parser(prog="python -m ops", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((word for word in argv if not word.startswith("-")), None)
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if name == asked:
             importlib.import_module(f"ops.{name}").add_arguments(command)
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         return importlib.import_module(f"ops.{args.command}").run(args)
     except (Refused, RequestError) as error:
+        if "--json" in argv:
+            print(json.dumps(refused(error)))
         print(error, file=sys.stderr)
         return 2
     except ModuleNotFoundError as missing:
@@ -46,6 +58,15 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def refused(error: Refused | RequestError) -> dict[str, Any]:
+    """What a command with --json prints of a request that it refuses. `fits` is for readers of plans."""
+    found: list[tuple[str, Problem]] = [("", Problem("", "", str(error)))]
+    if isinstance(error, Refused):
+        found = error.keyed if isinstance(error, ConfigError) else [(each.key, each) for each in error.problems]
+    listed = [{"key": key, "value": each.value, "why": each.why, "instead": each.instead} for key, each in found]
+    return {"ok": False, "fits": False, "refusals": listed}
 
 
 if __name__ == "__main__":

@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
-from config.stack_file import StackFile, path_of, read
+from config.stack_file import RequestError, StackFile, path_of, read
 
 
-def add_stack(parser: argparse.ArgumentParser) -> None:
-    """STACK and --config FILE, which reads another file in its place."""
-    parser.add_argument("stack", metavar="STACK", help="names Pulumi.<STACK>.yaml")
+def add_stack(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """STACK, or --config FILE, or both: a file of another name for that stack."""
+    parser.add_argument("stack", metavar="STACK", nargs="?", help=f"names Pulumi.<STACK>.yaml{more}")
     parser.add_argument("--config", metavar="FILE", type=Path, help="read this stack file instead")
 
 
 def stack_file(args: argparse.Namespace) -> StackFile:
-    """The stack file that was asked for. Raises RequestError where there is none."""
-    return read(args.config or path_of(args.stack))
+    """The stack file that was asked for; `args.stack` is then the stack's name. Raises RequestError where there is
+    none."""
+    if args.stack is None and args.config is None:
+        raise RequestError("write a STACK, or --config FILE")
+    file = read(args.config or path_of(args.stack))
+    args.stack = args.stack or file.name
+    return file
+
+
+def positive(text: str) -> float:
+    """A number above 0, as an argument's type."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: is not a number above 0")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """A number from 0 on, as an argument's type."""
+    number = _number(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: is not a number from 0 on")
+    return number
+
+
+def count(text: str) -> int:
+    """A whole number of things, as an argument's type."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text}: is not a whole number above 0")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

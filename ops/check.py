@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
-from config.errors import NAMESPACE, ConfigError
 from ops.arguments import add_stack, stack_file
 from stacks.service_plans import briefly, checked, summary, verdict, warnings
 
@@ -18,30 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the file is accepted, whatever it is warned of, as a preview would; 2 with one line a refusal when not."""
-    try:
-        file = stack_file(args)
-        config, plans = checked(file)
-        if config.addons.charts:
-            from stacks import addon_charts
+    """0 when the file is accepted, whatever it is warned of. Raises ConfigError with all that is wrong in it."""
+    file = stack_file(args)
+    config, plans = checked(file)
+    if config.addons.charts:
+        from stacks import addon_charts
 
-            addon_charts.require_charts(config)
-    except ConfigError as error:
-        if args.json:
-            print(
-                json.dumps(
-                    {
-                        "ok": False,
-                        "refusals": [
-                            {"key": f"{NAMESPACE}:{r.key}", "value": r.value, "why": r.why, "instead": r.instead}
-                            for r in error.problems
-                        ],
-                    }
-                )
-            )
-        else:
-            print(error, file=sys.stderr)
-        return 2
+        addon_charts.require_charts(config)
     gpus, most = (
         sum(planned.layout.gpus * getattr(planned.service, replicas) for planned in plans.values())
         for replicas in ("first_replicas", "most_replicas")

@@ -9,56 +9,61 @@ from pathlib import Path
 from typing import Any
 
 from config.stack_file import RequestError
-from ops.arguments import stack_file
+from ops.arguments import add_stack, count, not_negative, positive, stack_file
 from planning.cost import Prices
 from planning.planner import Ask, Plan, plan
 from planning.problems import PlanError, Problem
 from planning.startup import Supply
-from stacks.service_plans import plan_services
+from stacks.service_plans import checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("stack", metavar="STACK", nargs="?", help="names Pulumi.<STACK>.yaml; every service of it")
-    parser.add_argument("--config", metavar="FILE", type=Path, help="read this stack file instead")
+    add_stack(parser, "; every service of it")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write one self-contained page with pictures")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
+    # Without defaults here, so that it is known what was asked for.
+    request = parser.add_argument_group("request, where no stack is named")
+    request.add_argument(
         "--model",
         metavar="M",
         help="public repository name without its owner, in any case, or the path of a config.json",
     )
-    parser.add_argument(
+    request.add_argument(
         "--gpu", metavar="G", help="H20-96, H100-80, L40S-48 …, or NAME:GIB as the driver reports it (L40S:44.42)"
     )
     layout = parser.add_argument_group("layout (the cheapest that fits where tensor or pipeline is left out)")
-    layout.add_argument("--gpus-per-node", type=int, metavar="N", help="8, or fewer where the ranks are fewer")
-    layout.add_argument("--nodes", type=int, metavar="N")
-    layout.add_argument("--tensor", type=int, metavar="N", help="tensor parallel size")
-    layout.add_argument("--pipeline", type=int, metavar="N", help="pipeline parallel size; 1 if only tensor is given")
-    layout.add_argument("--data", type=int, default=1, metavar="N", help="data parallel size")
-    layout.add_argument("--expert-parallel", action="store_true")
-    layout.add_argument("--decode-context", type=int, default=1, metavar="N", help="decode context parallel size")
+    layout.add_argument("--gpus-per-node", type=count, metavar="N", help="8, or fewer where the ranks are fewer")
+    layout.add_argument("--nodes", type=count, metavar="N")
+    layout.add_argument("--tensor", type=count, metavar="N", help="tensor parallel size")
+    layout.add_argument("--pipeline", type=count, metavar="N", help="pipeline parallel size; 1 if only tensor is given")
+    layout.add_argument("--data", type=count, metavar="N", help="data parallel size")
+    layout.add_argument("--expert-parallel", action="store_true", default=None)
+    layout.add_argument("--decode-context", type=count, metavar="N", help="decode context parallel size")
     engine = parser.add_argument_group("engine (vLLM's own defaults where left out)")
-    engine.add_argument("--utilization", type=float, metavar="X", help="part of a GPU's memory, between 0 and 1")
-    engine.add_argument("--max-model-len", default="auto", metavar="N|auto", help="context in tokens")
+    engine.add_argument("--utilization", type=positive, metavar="X", help="part of a GPU's memory, between 0 and 1")
+    engine.add_argument("--max-model-len", metavar="N|auto", help="context in tokens")
     engine.add_argument("--engine-version", metavar="V", help="vLLM release, the newest known if left out")
-    engine.add_argument("--kv-dtype", default="auto", metavar="auto|fp8")
-    engine.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
-    engine.add_argument("--speculative", action="store_true", help="load the model's own draft layer")
-    engine.add_argument("--max-num-batched-tokens", type=int, metavar="N")
-    engine.add_argument("--max-num-seqs", type=int, metavar="N")
+    engine.add_argument("--kv-dtype", metavar="auto|fp8")
+    engine.add_argument("--enforce-eager", action="store_true", default=None, help="no CUDA graphs")
+    engine.add_argument("--speculative", action="store_true", default=None, help="load the model's own draft layer")
+    engine.add_argument("--max-num-batched-tokens", type=count, metavar="N")
+    engine.add_argument("--max-num-seqs", type=count, metavar="N")
     start = parser.add_argument_group("start-up and cost")
     start.add_argument(
         "--storage",
         choices=("mount", "cache", "copy"),
-        default="mount",
-        help="nodes read the bucket, a warmed cache, or download every file first",
+        help="nodes read the bucket (if left out), a warmed cache, or download every file first",
     )
-    start.add_argument("--link-gbit", type=float, metavar="X", help="the account's bandwidth out of the bucket, Gbit/s")
-    start.add_argument("--price-per-gpu-hour", type=float, metavar="X")
+    start.add_argument(
+        "--link-gbit", type=positive, metavar="X", help="the account's bandwidth out of the bucket, Gbit/s"
+    )
+    start.add_argument("--price-per-gpu-hour", type=not_negative, metavar="X")
     start.add_argument("--currency", metavar="C")
     start.add_argument("--price-as-of", metavar="DAY", help="the day the price was read, 2026-11-01")
+
+
+_OF_STACKS = ("command", "stack", "config", "html", "json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,8 +71,13 @@ def run(args: argparse.Namespace) -> int:
 
     Of a stack the JSON is `{"fits": …, "services": {name: plan}}`; without one it is the plan itself.
     """
-    if (args.stack is None and args.config is None) == (args.model is None or args.gpu is None):
+    of_stack = args.stack is not None or args.config is not None
+    if of_stack == (args.model is not None and args.gpu is not None):
         raise RequestError("plan: write a STACK, or --model M with --gpu G")
+    own = [name for name, value in vars(args).items() if value is not None and name not in _OF_STACKS]
+    if of_stack and own:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in own)
+        raise RequestError(f"plan: {flags} and a stack do not go together: its file says it; leave one out")
     try:
         plans = _of_stack(args) if args.model is None else {args.model: plan(_ask(args))}
     except PlanError as error:
@@ -81,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         from ops.page import page
 
         try:
-            args.html.write_text(page(args.stack or args.model or str(args.config), shown), encoding="utf-8")
+            args.html.write_text(page(args.stack or args.model, shown), encoding="utf-8")
         except OSError as error:
             raise RequestError(f"--html {args.html}: {error.strerror}; name a file that can be written") from None
     if args.json:
@@ -98,24 +108,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_stack(args: argparse.Namespace) -> dict[str, Plan]:
-    config = stack_file(args).config(with_cluster=False)
-    return {name: planned.plan for name, planned in plan_services(config, refuse_misfits=False).items()}
+    _, plans = checked(stack_file(args), with_cluster=False, refuse_misfits=False)
+    return {name: planned.plan for name, planned in plans.items()}
 
 
 def _ask(args: argparse.Namespace) -> Ask:
     length: int | None = None
-    if args.max_model_len != "auto":
-        if not args.max_model_len.isdecimal():
+    if args.max_model_len not in (None, "auto"):
+        if not (args.max_model_len.isdecimal() and len(args.max_model_len) < 10):
             why = "is no whole number"
             raise PlanError(Problem("max-model-len", args.max_model_len, why, "write tokens, or auto"))
         length = int(args.max_model_len)
-    if args.link_gbit is not None and args.link_gbit <= 0:
-        raise PlanError(Problem("link-gbit", f"{args.link_gbit:g}", "is not above 0", "write Gbit/s"))
+    data = args.data or 1
     pipeline = 1 if args.pipeline is None and args.tensor is not None else args.pipeline
     tensor = 1 if args.tensor is None and args.pipeline is not None else args.tensor
     per_node = args.gpus_per_node
     if per_node is None:
-        ranks = (tensor or 8) * (pipeline or 1) * args.data
+        ranks = (tensor or 8) * (pipeline or 1) * data
         per_node = max(1, ranks // args.nodes) if args.nodes and tensor else min(8, max(1, ranks))
     return Ask(
         model=args.model,
@@ -124,18 +133,18 @@ def _ask(args: argparse.Namespace) -> Ask:
         nodes=args.nodes,
         tensor=tensor,
         pipeline=pipeline,
-        data=args.data,
-        expert_parallel=args.expert_parallel,
-        context=args.decode_context,
+        data=data,
+        expert_parallel=bool(args.expert_parallel),
+        context=args.decode_context or 1,
         utilization=args.utilization,
         max_model_len=length,
         engine_version=args.engine_version,
-        kv_dtype=args.kv_dtype,
-        eager=args.enforce_eager,
-        speculative=args.speculative,
+        kv_dtype=args.kv_dtype or "auto",
+        eager=bool(args.enforce_eager),
+        speculative=bool(args.speculative),
         batched_tokens=args.max_num_batched_tokens,
         sequences=args.max_num_seqs,
-        supply=Supply(args.storage, args.link_gbit),
+        supply=Supply(args.storage or "mount", args.link_gbit),
         prices=Prices(args.currency, args.price_per_gpu_hour, as_of=args.price_as_of),
     )
 

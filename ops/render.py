@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the objects; raises ConfigError where the stack file is refused."""
-    objects = render(stack_file(args), args.stack)
+    file = stack_file(args)
+    objects = render(file, args.stack)
     if args.json:
         print(json.dumps(objects, indent=2))
     else:

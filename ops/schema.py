@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from config.json_schema import schema
+from config.stack_file import RequestError
 
 FILE = Path("stack.schema.json")
 
@@ -20,7 +21,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the schema, or write it to its file."""
     text = json.dumps(schema(), indent=2) + "\n"
     if args.write:
-        FILE.write_text(text)
+        try:
+            FILE.write_text(text)
+        except OSError as error:
+            raise RequestError(f"{FILE}: cannot be written ({error.strerror})") from None
     else:
         print(text, end="")
     return 0

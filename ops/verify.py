@@ -15,11 +15,11 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from pathlib import Path
 from typing import Any
 
 from config.stack import StackConfig
-from config.stack_file import RequestError, path_of, read
+from config.stack_file import RequestError
+from ops.arguments import add_stack, positive, stack_file
 from planning.names import API_KEY, api_key_secret, service_object
 
 _QUESTION = "Say in one sentence what you are."
@@ -55,22 +55,19 @@ class NoAnswer(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("stack", metavar="STACK", nargs="?", help="names Pulumi.<STACK>.yaml")
-    parser.add_argument("--config", metavar="FILE", type=Path, help="read this stack file instead")
+    add_stack(parser)
     parser.add_argument("--service", metavar="NAME", help="ask this service only, not all of the stack")
     parser.add_argument("--url", help="ask this endpoint instead of a stack's, with or without /v1")
     parser.add_argument("--model", help="with --url: the model's name; the first that is served if absent")
     parser.add_argument("--api-key-env", metavar="VAR", help="with --url: the environment variable with the API key")
     parser.add_argument(
-        "--timeout", metavar="S", type=float, default=_TIMEOUT_SECONDS, help="seconds for one answer (default 60)"
+        "--timeout", metavar="S", type=positive, default=_TIMEOUT_SECONDS, help="seconds for one answer (default 60)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when every model answered, 1 when one did not. Raises RequestError or ConfigError on a wrong request."""
-    if args.timeout <= 0:
-        raise RequestError(f"--timeout {args.timeout:g}: is not a time; give seconds above 0")
     outcomes = [_outcome_of_url(args)] if args.url else list(_outcomes_of_stack(args))
     good = all(outcome.answer for outcome in outcomes)
     if args.json:
@@ -135,7 +132,7 @@ def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
         raise RequestError("name a STACK, or an endpoint with --url")
     if args.model or args.api_key_env:
         raise RequestError("--model and --api-key-env go with --url; a stack's own are in its file and its cluster")
-    file = read(args.config or path_of(args.stack))
+    file = stack_file(args)
     stack = file.config()
     if args.service and args.service not in stack.services:
         raise RequestError(f"--service {args.service}: the stack has {', '.join(stack.services)}")

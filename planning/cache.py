@@ -62,15 +62,11 @@ def cache(
     nothing. What `size` gives is checked instead. Raises PlanError where it is too small, unless `file_bytes` are an
     estimate, which may be too much.
     """
-    shape = fact("clouds", "acs", "cacheWorker")
-    limit, vcpu = size.limit_gib or shape["memoryGib"], size.vcpu or shape["vcpu"]
-    quota = size.quota_gib or int(limit * fact("startup", "cache", "quotaOfLimit"))
+    (limit, quota), vcpu = _memory(size), size.vcpu or fact("clouds", "acs", "cacheWorker")["vcpu"]
     high = size.high or fact("startup", "cache", "highWatermark")
     low = size.low or min(fact("startup", "cache", "lowWatermark"), high * fact("startup", "cache", "lowOfHigh"))
-    if wrong := quota_problem(quota, limit):
-        key, given = ("cache.memory", limit) if size.quota_gib is None else ("cache.quota", quota)
-        why = f"a quota of {quota} GiB {wrong[0]}"
-        raise PlanError(Problem(key, f"{given}Gi", why, "write another number of Gi"))
+    if wrong := cache_problems(size):
+        raise PlanError(*wrong)
     rate = _gbit_per_second(vcpu)
     needed = file_bytes * replicas * fact("startup", "cache", "headroom") / GIB
     for_bytes = math.ceil(needed / (quota * high))
@@ -91,6 +87,22 @@ def cache(
         f"{count} workers x {rate:g} Gbit/s = {count * rate:g} Gbit/s",
     )
     return CachePlan(count, quota, limit, count * quota * high, count * rate, vcpu, high, low, reasons, doubts)
+
+
+def cache_problems(size: CacheSize) -> list[Problem]:
+    """What is wrong with a worker's memory, whatever it is to hold."""
+    limit, quota = _memory(size)
+    wrong = quota_problem(quota, limit)
+    if wrong is None:
+        return []
+    key, given = ("cache.memory", limit) if size.quota_gib is None else ("cache.quota", quota)
+    return [Problem(key, f"{given}Gi", f"a quota of {quota} GiB {wrong[0]}", "write another number of Gi")]
+
+
+def _memory(size: CacheSize) -> tuple[int, int]:
+    """What a worker has and what it may hold of weights, in GiB."""
+    limit = size.limit_gib or fact("clouds", "acs", "cacheWorker")["memoryGib"]
+    return limit, size.quota_gib or int(limit * fact("startup", "cache", "quotaOfLimit"))
 
 
 def quota_problem(quota_gib: int, limit_gib: int) -> tuple[str, str] | None:

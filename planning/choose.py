@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from planning.engine import Engine
 from planning.layout import Layout, broken_rules
 from planning.memory import Fit, Request, judge
+from planning.models import Model
 from planning.problems import NoLayoutError, Problem
 
 # A layout that holds less than this is no service: answers of reasoning models alone are longer (it is also the
@@ -63,22 +65,20 @@ def fit(request: Request, max_model_len: int | None) -> Fit:
     return judge(request, low)
 
 
-def refusals(request: Request, max_model_len: int | None) -> list[Problem]:
-    """Every rule that the request breaks; memory is not judged here."""
-    return [*broken_rules(request.model, request.layout), *wrong_anywhere(request, max_model_len)]
+def wrong_share(utilization: float | None, engine: Engine) -> list[Problem]:
+    """What is wrong with the part of a GPU's memory that the engine may use, by default the release's own."""
+    if utilization is None or 0 < utilization < 1:
+        return []
+    instead = f"write the part of a GPU's memory that the engine may use, such as {engine['gpuMemoryUtilization']}"
+    return [Problem("utilization", f"{utilization:g}", "is not between 0 and 1", instead)]
 
 
-def wrong_anywhere(request: Request, max_model_len: int | None) -> list[Problem]:
-    """What is wrong whatever the layout."""
-    model, found = request.model, []
-    if not 0 < request.share < 1:
-        usual = request.engine["gpuMemoryUtilization"]
-        instead = f"write the part of a GPU's memory that the engine may use, such as {usual}"
-        found.append(Problem("utilization", f"{request.share:g}", "is not between 0 and 1", instead))
-    if max_model_len is not None and not 0 < max_model_len <= model.max_context:
-        why = f"{model.name} has a context of {model.max_context} tokens"
-        found.append(Problem("max-model-len", str(max_model_len), why, "write at most that, or auto"))
-    return found
+def wrong_context(model: Model, max_model_len: int | None) -> list[Problem]:
+    """What is wrong with a context for this model, whatever the layout."""
+    if max_model_len is None or 0 < max_model_len <= model.max_context:
+        return []
+    why = f"{model.name} has a context of {model.max_context} tokens"
+    return [Problem("max-model-len", str(max_model_len), why, f"write at most {model.max_context}, or auto")]
 
 
 def cheapest(request: Request, max_model_len: int | None, nodes: int | None = None) -> Choice:
@@ -122,7 +122,7 @@ def _by_nodes(request: Request, max_model_len: int | None, nodes: int | None) ->
         choices = []
         for layout in _candidates(replace(request.layout, nodes=count), request.model.layers):
             asked = replace(request, layout=layout)
-            if not refusals(asked, max_model_len) and (held := fit(asked, max_model_len)).fits:
+            if not broken_rules(asked.model, layout) and (held := fit(asked, max_model_len)).fits:
                 choices.append(Choice(layout, held))
         yield choices
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import dataclass
 
-from planning.problems import PlanError, Problem
+from planning.problems import Problem
 from planning.units import GIB
 
 HOURS_A_MONTH = 730
@@ -34,29 +35,30 @@ class Cost:
     as_of: str | None
 
 
-def checked(prices: Prices) -> Prices:
-    """The prices, if they can be used. Raises PlanError: a price without a date or currency, or one below zero."""
-    wrong = []
+def problems(prices: Prices) -> list[Problem]:
+    """Why prices cannot be used: one without a date or currency, one below zero."""
+    found: list[Problem] = []
     given = {
         "perGpuHour": prices.per_gpu_hour,
         "perCacheWorkerHour": prices.per_cache_worker_hour,
         "perGibMonth": prices.per_gib_month,
     }
     stated = {name: value for name, value in given.items() if value is not None}
-    wrong += [Problem(f"prices.{name}", f"{value:g}", "is below zero") for name, value in stated.items() if value < 0]
+    for name, value in stated.items():
+        if not 0 <= value < math.inf:
+            why = "is below zero" if value < 0 else "is no price"
+            found.append(Problem(f"prices.{name}", f"{value:g}", why, "write what it costs, or leave it out"))
     if stated and not prices.as_of:
         why = "is missing, and a price without its date cannot be judged"
-        wrong.append(Problem("prices.asOf", "", why, "write the day it was read, such as 2026-11-01"))
+        found.append(Problem("prices.asOf", "", why, "write the day it was read, such as 2026-11-01"))
     if stated and not prices.currency:
-        wrong.append(Problem("prices.currency", "", "is missing", "write one such as CNY"))
+        found.append(Problem("prices.currency", "", "is missing", "write one such as CNY"))
     if prices.as_of:
         try:
             datetime.date.fromisoformat(prices.as_of)
         except ValueError:
-            wrong.append(Problem("prices.asOf", prices.as_of, "is not a day", "write it as 2026-11-01"))
-    if wrong:
-        raise PlanError(*wrong)
-    return prices
+            found.append(Problem("prices.asOf", prices.as_of, "is not a day", "write it as 2026-11-01"))
+    return found
 
 
 def cost(
@@ -70,7 +72,6 @@ def cost(
     start_seconds: float = 0,
 ) -> Cost:
     """The cost of `replicas` of `gpus` GPUs each, with a cache beside them that does not scale."""
-    checked(prices)
     workers = 0.0 if not cache_workers else _times(prices.per_cache_worker_hour, cache_workers)
 
     def hourly(copies: int) -> float | None:

@@ -55,12 +55,30 @@ class Engine:
         chunked = max_model_len > self["chunkedPrefillAbove"] and not mla
         return (2048 if chunked else max(max_model_len, 2048)), rule["sequences"]
 
-    def graph_sizes(self, sequences: int) -> int:
-        """How many batch sizes are captured as CUDA graphs."""
+    def largest_graph(self, sequences: int, architecture: str = "") -> int:
+        """The largest batch that is captured as a CUDA graph, in tokens."""
         rule = self["graphSizes"]
-        limit = min(rule["limit"], 2 * sequences)
-        sizes = [1, 2, 4, *range(8, 256, 8), *range(256, limit + 1, 8 if rule["fine"] else 16)]
+        return rule["limits"].get(architecture) or min(rule["limit"], 2 * sequences)
+
+    def graph_sizes(self, sequences: int, architecture: str = "") -> int:
+        """How many batch sizes are captured as CUDA graphs."""
+        limit = self.largest_graph(sequences, architecture)
+        sizes = [1, 2, 4, *range(8, 256, 8), *range(256, limit + 1, 8 if self["graphSizes"]["fine"] else 16)]
         return sum(size <= limit for size in sizes)
+
+    def runners(self, architecture: str, moe: bool, quantised: bool, family: str) -> tuple[str, ...]:
+        """The model runner that the release takes by itself, `V1` or `V2`.
+
+        Both where the architecture is unknown, or where nobody has seen V2 on such a GPU (`Gpu.family`).
+        """
+        rule = self["modelRunnerV2"]
+        if rule is None or (quantised and not rule["quantised"]):
+            return ("V1",)
+        every = rule["everyMoe" if moe else "everyDense"]
+        if architecture and not every and architecture not in rule["architectures"]:
+            return ("V1",)
+        sure = (every or architecture) and family in fact("vllm", "overhead", "runnerV2Seen")
+        return ("V2",) if sure else ("V1", "V2")
 
 
 def find(version: str | None) -> Engine:

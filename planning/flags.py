@@ -56,7 +56,7 @@ def problem(argument: str, version: str) -> tuple[str, str] | None:
     if not spans:
         near = difflib.get_close_matches(name, _spellings(), n=1, cutoff=0.7)
         return f"vLLM {version} has no such argument", f"did you mean {near[0]}?" if near else _LEAVE_OUT
-    if any(_within(release, span) for span in spans):
+    if any(within(release, span) for span in spans):
         return None
     firsts = [first for span in spans for first, _ in _ends(span)]
     first = min(firsts, key=release_key)
@@ -93,6 +93,11 @@ def has(flag: str, version: str) -> bool:
     return release is not None and _flag(flag, release) is not None
 
 
+def is_known(flag: str) -> bool:
+    """Whether any release knows the flag."""
+    return flag in _spellings()
+
+
 def choices(flag: str, version: str) -> tuple[str, ...] | None:
     """The values that the release itself names for the flag, sorted; None where it names none or lacks the flag.
 
@@ -100,19 +105,19 @@ def choices(flag: str, version: str) -> tuple[str, ...] | None:
     """
     release = _release(version, newest=True)
     name = release and _flag(flag, release)
-    if not release or not name or not _within(release, _entry(name).get("listed", _entry(name)["in"])):
+    if not release or not name or not within(release, _entry(name).get("listed", _entry(name)["in"])):
         return None
     values = _entry(name).get("values")
     if values is None:
         return None
-    return tuple(sorted(value for span, some in values.items() if _within(release, span) for value in some))
+    return tuple(sorted(value for span, some in values.items() if within(release, span) for value in some))
 
 
 def enforced(flag: str, version: str) -> bool:
     """Whether the parser of the release takes no value but its `choices`."""
     release = _release(version, newest=True)
     name = release and _flag(flag, release)
-    return bool(release and name and _within(release, _entry(name).get("enforced", "")))
+    return bool(release and name and within(release, _entry(name).get("enforced", "")))
 
 
 def parse(arguments: Sequence[str]) -> list[Given]:
@@ -191,11 +196,11 @@ def _joint(given: Sequence[Given], version: str) -> list[tuple[int, str, str]]:
     return [
         (on[flag].index, f"vLLM {version} wants {needed} with it", f"add {needed}")
         for flag, needed, span in table["requires"]
-        if flag in on and needed not in on and _within(release, span)
+        if flag in on and needed not in on and within(release, span)
     ] + [
         (on[flag].index, f"vLLM {version} refuses it together with {other}", "leave one out")
         for flag, other, span in table["excludes"]
-        if flag in on and other in on and _within(release, span)
+        if flag in on and other in on and within(release, span)
     ]
 
 
@@ -222,12 +227,18 @@ def _release(version: str, *, newest: bool = False) -> str | None:
     return next((release for release in reversed(known) if release_key(release) <= wanted), None)
 
 
+def known_release(version: str) -> str:
+    """The release of the catalog by which this one is judged, where something has to be: the nearest not newer."""
+    return _release(version, newest=True) or fact("vllm", "releases", "known")[0]
+
+
 def _ends(span: str) -> list[tuple[str, str | None]]:
     parts = [part.partition("-") for part in span.split()]
     return [(first, last or None) for first, _, last in parts]
 
 
-def _within(release: str, span: str) -> bool:
+def within(release: str, span: str) -> bool:
+    """Whether a known release is in `span`: `first` or `first-last`, several apart by blanks."""
     at = release_key(release)
     return any(release_key(first) <= at and (last is None or at <= release_key(last)) for first, last in _ends(span))
 
@@ -239,7 +250,7 @@ def _entry(name: str) -> Mapping[str, Any]:
 def _flag(spelling: str, release: str) -> str | None:
     """The flag that the spelling means in that release, or None."""
     found = _spellings().get(spelling.replace("_", "-"), ())
-    return next((name for name, span in found if _within(release, span)), None)
+    return next((name for name, span in found if within(release, span)), None)
 
 
 @cache

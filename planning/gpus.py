@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,13 @@ class Gpu:
     source: str
     host_gib_per_second: float = 25.0
 
+    @property
+    def family(self) -> str:
+        """`hopper`, `blackwell` or `other`, which kernels tell apart, read off the name; empty where unknown."""
+        words = re.split(r"[^A-Z0-9]+", self.name.upper())
+        families = entries("vllm")["gpuFamilies"]
+        return next((key for key, entry in families.items() if any(_names(each, words) for each in entry["value"])), "")
+
 
 def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     """`H20-96` of the catalog, an alias of one, or `NAME:GIB` with the usable memory.
@@ -37,8 +44,8 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     }
     for own, given in (more or {}).items():
         if own.lower() == product.lower() and not colon:
-            listed = entries("gpus")["gpus"][catalog[own.lower()]]["value"] if own.lower() in catalog else {}
-            return _from_facts(own, {**listed, **given})
+            ours = entries("gpus")["gpus"][catalog[own.lower()]]["value"] if own.lower() in catalog else {}
+            return _from_facts(own, {**ours, **given})
     key = catalog.get(product.lower())
     if colon:
         usable = _gib(name, memory)
@@ -50,8 +57,10 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
         return Gpu(product, usable, like["link"], "usable memory as given", like["hostGibPerSecond"])
     facts = entries("gpus")["gpus"][key]["value"] if key else None
     if key is None or facts is None:
+        listed = {name: each["value"]["usableGib"] is not None for name, each in entries("gpus")["gpus"].items()}
         near = difflib.get_close_matches(product.lower(), catalog, n=3, cutoff=0.5)
-        known = ", ".join(dict.fromkeys(catalog[n] for n in near)) or ", ".join(entries("gpus")["gpus"])
+        names = [name for name in dict.fromkeys(catalog[n] for n in near) if listed[name]]
+        known = ", ".join(names or [name for name, whole in listed.items() if whole])
         instead = f"write one of {known}, or NAME:GIB with the usable memory that the driver reports"
         raise PlanError(Problem("GPU", name, "unknown to the catalog", instead))
     source = entries("gpus")["gpus"][key]["source"]
@@ -67,6 +76,11 @@ def _from_facts(name: str, facts: Mapping[str, Any]) -> Gpu:
         why = f"facts missing to plan it: {', '.join(missing)}"
         raise PlanError(Problem("GPU", name, why, "add them in the stack file"))
     return Gpu(name, facts["usableGib"], facts["link"], "the stack file", facts.get("hostGibPerSecond", 25.0))
+
+
+def _names(product: str, words: Iterable[str]) -> bool:
+    """Whether a device's name has the product in it, its variants too: RTX4090, L40S, H20-3E, but not H200 for H20."""
+    return any(re.fullmatch(rf"{product}(?:[A-Z].*)?" if product[-1].isdigit() else f"{product}.*", w) for w in words)
 
 
 def _product(name: str) -> str:

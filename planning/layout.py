@@ -117,6 +117,7 @@ def _unit(model: Model) -> tuple[int, str]:
     units = {
         "fp8-block": (128, "FP8 blocks are 128 wide"),
         "int4": (128, "quantisation groups are 128 wide"),
+        "int4-symmetric": (128, "quantisation groups are 128 wide"),
         "nvfp4": (16, "quantisation groups are 16 wide"),
     }
     return units.get(model.quantisation, (1, ""))

@@ -1,12 +1,14 @@
 """Whether a layout fits: weights, overhead and KV cache of every pipeline stage against the GPU's budget.
 
 Two verdicts: `kv_fits` (vLLM's own check: one request of the full length fits into the cache) and `starts` (what it
-takes after the cache, graphs or the sampler's warm-up, still finds memory). Overheads are estimates and say so.
+takes after the cache, graphs or the sampler's warm-up, still finds memory). Overheads are estimates and say so; where
+equal starts of an engine differ, they are planned on the side that promises less.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from planning.catalog import fact
@@ -34,6 +36,12 @@ class Request:
     sequences: int | None = None
 
     @property
+    def runners(self) -> tuple[str, ...]:
+        """The model runners of the engine that may run this model on this GPU; the worst of them is planned."""
+        model, quantised = self.model, self.model.quantisation != "none"
+        return self.engine.runners(model.architecture, model.moe is not None, quantised, self.gpu.family)
+
+    @property
     def share(self) -> float:
         """The part of a GPU's memory that the engine may use."""
         return self.engine["gpuMemoryUtilization"] if self.utilization is None else self.utilization
@@ -41,7 +49,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Stage:
-    """One pipeline stage's memory, in GiB per GPU. `outside` lies beyond the budget."""
+    """One pipeline stage's memory, in GiB per GPU.
+
+    `outside` lies beyond the budget. `late` comes once the cache is taken, beyond what profiling has kept free for it.
+    """
 
     layers: int
     weights: Weights
@@ -73,7 +84,7 @@ class Stage:
         """The most the GPU holds while starting, once the cache is taken."""
         graphs = 0 if self.graphs_in_budget else self.graphs
         planned = max(self.budget, self.weights_gib + self.overhead)
-        return planned + self.outside + graphs + max(0.0, self.late - self.activation)
+        return planned + self.outside + graphs + self.late
 
     @property
     def spare(self) -> float:
@@ -105,7 +116,7 @@ def judge(request: Request, max_model_len: int) -> Fit:
     for index, layers in enumerate(counts):
         edge = (layers, index == 0, index == len(counts) - 1, min(first, _dense_layers(request.model)))
         if edge not in cache:
-            cache[edge] = _stage(request, max_model_len, first, layers)
+            cache[edge] = _worst([_stage(request, max_model_len, first, layers, name) for name in request.runners])
         stages.append(cache[edge])
         first += layers
     tokens = min(_tokens(request, stage, max_model_len) for stage in stages)
@@ -117,29 +128,109 @@ def _dense_layers(model: Model) -> int:
     return model.moe.dense_layers if model.moe else 0
 
 
-def _stage(request: Request, max_model_len: int, first: int, layers: int) -> Stage:
+def _worst(stages: list[Stage]) -> Stage:
+    """Of one stage's plans for several model runners: the smallest cache and the highest peak."""
+    least = min(stages, key=lambda stage: stage.kv)
+    return replace(least, late=least.late + max(stage.peak for stage in stages) - least.peak)
+
+
+def _stage(request: Request, max_model_len: int, first: int, layers: int, runner: str) -> Stage:
     model, layout, engine = request.model, request.layout, request.engine
-    weights = stage_weights(model, layout, engine, first, layers, request.speculative)
+    weights = stage_weights(model, layout, engine, first, layers, request.speculative, request.gpu.family)
     tokens, sequences = batch(request, max_model_len)
     inside, outside = _non_torch(request)
-    rows = min(tokens, sequences) if first + layers == model.layers else 0
-    greedy = engine["samplerProfiled"] == "greedy"
-    sampler = rows * model.vocab * (6 if greedy else engine["samplerBytes"]) + tokens * model.hidden * 2
-    body = _body(request, tokens, first + layers > _dense_layers(model))
-    warm_up = rows * (model.vocab * engine["samplerBytes"] + model.hidden * 2) if engine["samplerWarmUp"] else 0
-    sizes = 0 if request.eager else engine.graph_sizes(sequences)
-    graphs = layers * sizes * fact("vllm", "overhead", "graphMib") / 1024
+    last, experts = first + layers == model.layers, first + layers > _dense_layers(model)
+    buffers = _expert_buffers(request, tokens) if experts and engine["moeWorkspaceStays"] else 0.0
+    index = engine["indexerRows"] * max_model_len * model.indexer.cache_bytes if model.indexer else 0
+    workspace = max(buffers, index)  # one for all, which grows to the largest use
+    context = _context(request, max_model_len, sequences)
+    rows = min(tokens, sequences) if last else 0
+    sampler = engine["samplerBytesV2" if runner == "V2" else "samplerBytes"]
+    beside = tokens * model.hidden * 2 + workspace
+    body = _body(request, tokens, experts) + context + workspace
+    profiled = max(body, rows * model.vocab * sampler["least"] + beside)
+    promised = max(body + _margin(request, runner, tokens, experts), rows * model.vocab * sampler["most"] + beside)
+    graphs, counted = (0.0, 0.0) if request.eager else _graphs(request, runner, layers, sequences, context)
+    late = _after(request, runner, last, rows, sequences) + workspace
+    if engine["contextInCapture"] and last and context:
+        # The last dummy run makes the context anew. What profiling took is in pieces by then, of which little is given
+        # back (6.0 of 6.5 and 9.9 of 7.4 GiB stayed in two logged starts), unless no graph was captured in between.
+        late = late + context if request.eager else profiled + context
     return Stage(
         layers,
         weights,
         inside,
-        max(body, sampler) / GIB,
-        graphs,
-        engine["graphsInBudget"],
+        promised / GIB,
+        (graphs if counted is None else counted) / GIB,
+        counted is not None,
         request.share * request.gpu.usable_gib,
         outside,
-        warm_up / GIB,
+        (max(0.0, graphs - (graphs if counted is None else counted)) + max(0.0, late - profiled)) / GIB,
     )
+
+
+def _after(request: Request, runner: str, last: bool, rows: int, sequences: int) -> float:
+    """Bytes of the sampler's run once the cache is taken, with the runner's state that nobody has counted."""
+    model, engine = request.model, request.engine
+    state = sequences * model.vocab * engine["runnerStateV2"]["perLogit"] if runner == "V2" and last else 0.0
+    return state + rows * (model.vocab * engine["samplerWarmUpBytes"][runner] + model.hidden * 2)
+
+
+def _margin(request: Request, runner: str, tokens: int, experts: bool) -> float:
+    """Bytes by which equal starts differ in what profiling takes."""
+    if request.engine["engine"] == "V0":
+        return 0.0
+    margin = fact("vllm", "overhead", "profileMarginGib")
+    # Without compiling there is less to differ: as little as where V1 compiles.
+    least = margin["V1" if request.eager else runner] * GIB * max(1.0, tokens / margin["tokens"])
+    own = tokens / request.layout.data  # what other data ranks send is the same in every start
+    return max(least, _expert_buffers(request, own) if experts and request.engine["moeWorkspaceStays"] else 0.0)
+
+
+def _graphs(request: Request, runner: str, layers: int, sequences: int, context: float) -> tuple[float, float | None]:
+    """Bytes that capturing takes, and the part of them that the budget holds; None where it holds none."""
+    model, engine, mib = request.model, request.engine, 1024**2
+    sizes = engine.graph_sizes(sequences, model.architecture)
+    of, counts = fact("vllm", "overhead", "graphMib"), engine["graphsInBudget"][runner]
+    full = engine["fullGraphs"]
+    nodes = of["fullFirst"] + of["fullEach"] * layers * sizes if full else of["first"] + of["each"] * layers * sizes
+    context = context if engine["contextInCapture"] else 0.0
+    split = _split(request, sequences)
+    taken = nodes * mib + context + 2 * split  # the split's output once before capturing full graphs, and once in them
+    if counts != "largest":
+        return taken, taken if counts == "all" else None
+    each = fact("vllm", "overhead", "countedGraphMib")
+    further = each["block"] * math.ceil(layers / each["layersEachMib"] / each["block"]) + each["full"]
+    return taken, (of["countedFirst"] + (sizes - 1) * further) * mib + max(context, split)
+
+
+def _split(request: Request, sequences: int) -> float:
+    """Bytes of the output that the attention kernel splits a latent cache's reading over, at the largest graph."""
+    model, layout, engine = request.model, request.layout, request.engine
+    splits = engine["mlaSplits"]
+    count = splits.get(request.gpu.family or "hopper", 0)  # of an unknown GPU the most
+    if model.mla is None or model.indexer or request.kv_dtype.startswith("fp8"):
+        return 0.0
+    heads = model.heads / layout.tensor * layout.context
+    return count * heads * engine.largest_graph(sequences, model.architecture) * model.mla.kv_rank * 4
+
+
+def _context(request: Request, max_model_len: int, sequences: int) -> float:
+    """Bytes of the keys and values that chunked prefill projects a latent cache up to, at most."""
+    model, engine = request.model, request.engine
+    if model.mla is None:
+        return 0.0
+    block = _block(request)
+    rows = min(max(8 * max_model_len, 4 * sequences * block), engine["contextWorkspaceRows"])
+    rows = max(rows, sequences * block) if engine["contextWorkspaceRows"] else 0
+    return 2 * rows * model.heads / request.layout.tensor * (model.mla.nope + model.mla.value)
+
+
+def _block(request: Request) -> int:
+    """Tokens of a block of the KV cache."""
+    if request.model.indexer:
+        return 64
+    return request.engine["blockSizeMla" if request.model.mla else "blockSize"]
 
 
 def batch(request: Request, max_model_len: int) -> tuple[int, int]:
@@ -152,42 +243,63 @@ def batch(request: Request, max_model_len: int) -> tuple[int, int]:
 def _non_torch(request: Request) -> tuple[float, float]:
     """GiB that torch does not hold: (counted in the budget, beside it)."""
     layout, engine, link = request.layout, request.engine, request.gpu.link
-    inside, outside = fact("vllm", "overhead", "kernelsGib")[link], 0.0
-    context = fact("vllm", "overhead", "cudaContextGib")
+    inside, outside = engine["kernelsGib"][link], 0.0
+    context = fact("vllm", "overhead", "cudaContextGib")[link]
     inside, outside = (inside + context, outside) if engine["startCountsAgainstBudget"] else (inside, outside + context)
     if layout.gpus > 1:
         base, per_rank = fact("vllm", "overhead", "collectivesGib")[engine["engine"]][link]
         inside += base + per_rank * min(layout.tensor, layout.gpus_per_node)  # between nodes it grows no more
         groups = fact("vllm", "overhead", "communicatorsGib")[link]
         further = (layout.pipeline > 1 and layout.tensor > 1) + (layout.data > 1)
+        further += engine["expertGroup"] and request.model.moe is not None and layout.tensor * layout.data > 1
         groups += further * fact("vllm", "overhead", "extraGroupGib") * (1 if link == "nvlink" else groups)
         inside, outside = (inside + groups, outside) if engine["communicatorsCounted"] else (inside, outside + groups)
     return inside, outside
 
 
 def _body(request: Request, tokens: int, has_experts: bool) -> float:
-    """Bytes alive at the widest point of one layer when `tokens` tokens pass through it (16-bit activations)."""
+    """Bytes alive at the widest point of one layer when `tokens` tokens pass through it (16-bit activations).
+
+    Without what outlives the layer: the experts' workspace where it stays, and MLA's context.
+    """
     model, layout, engine = request.model, request.layout, request.engine
     hidden = fact("vllm", "overhead", "hiddenCopies") * model.hidden * tokens
     if model.mla:
         mla, heads = model.mla, model.heads / layout.tensor
-        attention = tokens * heads * (2 * (mla.nope + mla.rope) + 2 * mla.value)
-        attention += engine["contextWorkspaceRows"] * heads * (mla.nope + mla.value)
+        # V1 profiles without attention: keys and values are not made.
+        made = 2 if engine["engine"] == "V0" else 1
+        attention = tokens * (made * heads * (mla.nope + mla.rope + mla.value) + mla.kv_rank + mla.rope)
+        attention += tokens * (mla.query_rank or 0)
     else:
         kv = max(model.kv_heads / layout.tensor, 1)
         attention = tokens * model.head_dim * (2 * model.heads / layout.tensor + 2 * kv)
     widest = max(attention, tokens * 3 * model.intermediate / layout.tensor)
     if model.moe and has_experts:
-        moe, gathered = model.moe, tokens * layout.data
-        chunk = min(gathered, fact("vllm", "overhead", "moeChunkTokens"))
-        width = moe.intermediate / (1 if layout.expert_parallel else layout.tensor * layout.data)
-        # The first product and the last share a buffer; the activation between them has its own.
-        routed = chunk * moe.per_token * (max(2 * width, model.hidden) + width) + gathered * model.hidden
+        routed: float = tokens * layout.data * model.hidden
+        routed += 0 if engine["moeWorkspaceStays"] else _expert_buffers(request, tokens) / 2
         # The shared experts' result waits for the routed ones'.
-        routed += tokens * model.hidden if moe.shared else 0
+        routed += tokens * model.hidden if model.moe.shared else 0
         widest = max(widest, routed)
     quantised_input = tokens * model.hidden if model.quantisation in ("fp8-block", "fp8", "w8a8") else 0
     return 2 * (hidden + widest) + quantised_input
+
+
+def _expert_buffers(request: Request, tokens: float) -> float:
+    """Bytes of the two buffers between the experts' products."""
+    model, layout, engine = request.model, request.layout, request.engine
+    if model.moe is None:
+        return 0.0
+    moe, ranks = model.moe, layout.tensor * layout.data
+    width = moe.intermediate / (1 if layout.expert_parallel else ranks)
+    rows: float = min(tokens * layout.data, engine["moeChunkTokens"] or math.inf) * moe.per_token
+    if not engine["moeWorkspaceStays"]:
+        # The first product and the last share a buffer; the activation between them has its own.
+        return 2 * rows * (max(2 * width, model.hidden) + width)
+    deep = model.quantisation == "fp8-block" and request.gpu.family in engine["deepGemm"]
+    if deep and (layout.expert_parallel or request.gpu.family != "hopper"):
+        # DeepGEMM fills each expert's rows up to 128; for tensor ranks of Hopper Triton's kernel comes first.
+        rows += 127 * math.ceil(moe.experts / (ranks if layout.expert_parallel else 1))
+    return 2 * rows * (max(width, model.hidden) + max(2 * width, model.hidden))
 
 
 def kv_bytes(request: Request) -> float:
@@ -212,7 +324,7 @@ def _tokens(request: Request, stage: Stage, max_model_len: int) -> int:
     model = request.model
     if stage.kv <= 0:
         return 0
-    block = request.engine["blockSizeMla" if model.mla else "blockSize"]
+    block = _block(request)
     windowed = stage.layers * model.window_layers / model.layers
     window = min(max_model_len, model.window + batch(request, max_model_len)[0]) if windowed else 0
     # A layer with a sliding window keeps the window and the step in flight, whatever the length.

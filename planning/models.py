@@ -15,15 +15,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from planning.catalog import entries
+from planning.catalog import entries, fact
 from planning.problems import PlanError, Problem
 
 Facts = Mapping[str, Mapping[str, Any]]
 CONFIG = "the path of the model's config.json"
 
 # Bytes of one weight in a linear layer, by storage format; embeddings, norms and routers stay in 16 bits in all.
-# Scales: one fp32 a 128 x 128 block; fp16 scale and 4-bit zero a group of 128; fp8 a group of 16 (nvfp4), 8 bits a
-# group of 32 (mxfp4); bitsandbytes' nf4 an 8-bit constant a block of 64, and an fp32 for 256 of those.
+# Scales: one fp32 a 128 x 128 block; fp16 scale and 4-bit zero a group of 128 (int4, as AWQ has it), the scale alone
+# (int4-symmetric, as GPTQ and compressed-tensors do); fp8 a group of 16 (nvfp4), 8 bits a group of 32 (mxfp4);
+# bitsandbytes' nf4 an 8-bit constant a block of 64, and an fp32 for 256 of those.
 FORMATS = {
     "none": 2.0,
     "fp8-block": 1 + 4 / 128**2,
@@ -31,6 +32,7 @@ FORMATS = {
     "fp8-mlp": 1.0,
     "w8a8": 1.0,
     "int4": 0.5 + 2.5 / 128,
+    "int4-symmetric": 0.5 + 2 / 128,
     "nvfp4": 0.5 + 1 / 16,
     "mxfp4": 0.5 + 1 / 32,
     "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
@@ -41,7 +43,8 @@ _SUFFIXES = {
     r"-fp8$": None,  # the maker's own: blocks of 128 where the maker is Qwen or DeepSeek
     r"-nvfp4(a16)?$": "nvfp4",
     r"-fp4$": "nvfp4",
-    r"-(awq|awq-int4|int4-awq|gptq|gptq-int4|int4|quantized\.w4a16|w4a16)$": "int4",
+    r"-(awq|awq-int4|int4-awq|int4)$": "int4",
+    r"-(gptq|gptq-int4|quantized\.w4a16|w4a16)$": "int4-symmetric",
     r"-(int8|w8a8|quantized\.w8a8|gptq-int8)$": "w8a8",
     r"-(bnb-4bit|unsloth-bnb-4bit|bitsandbytes|nf4)$": "nf4",
     r"-bf16$": "none",
@@ -82,7 +85,10 @@ class Indexer:
 
 @dataclass(frozen=True)
 class Model:
-    """A model's shape. Sizes in elements; `file_bytes` are of the published files, None where unknown."""
+    """A model's shape. Sizes in elements; `file_bytes` are of the published files, None where unknown.
+
+    `architecture` is the class that its config.json names, empty where unknown.
+    """
 
     name: str
     layers: int
@@ -106,6 +112,7 @@ class Model:
     other_bytes: int = 0
     file_bytes: int | None = None
     parameters: int | None = None
+    architecture: str = ""
 
     @property
     def weight_bytes(self) -> float:
@@ -182,7 +189,7 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     quantisation = facts.get("quantisation", "none")
     if quantisation not in FORMATS:
         why = f"storage format {quantisation} is unknown"
-        raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)}"))
+        raise PlanError(Problem("model", name, why, f"write as its quantisation one of {', '.join(FORMATS)}"))
     return Model(
         name=name,
         source=source,
@@ -215,6 +222,7 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         other_bytes=facts.get("otherBytes", 0),
         file_bytes=facts.get("fileBytes"),
         parameters=facts.get("parameters"),
+        architecture=facts.get("architecture") or fact("models", "architectures", "byModel").get(name, ""),
     )
 
 
@@ -241,6 +249,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Model:
         "mtpLayers": text.get("num_nextn_predict_layers", 0),
         "quantisation": _format(config, text, name),
         "slidingWindow": {"tokens": text.get("sliding_window"), "layers": sliding} if sliding else None,
+        "architecture": next(iter(config.get("architectures") or ()), ""),
     }
     if text.get("kv_lora_rank"):
         facts["mla"] = {
@@ -278,13 +287,13 @@ def _format(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> st
     if method in known:
         return known[method]
     if method == "gptq":
-        return "int4" if bits == 4 else "w8a8"
+        return ("int4-symmetric" if quant.get("sym", True) else "int4") if bits == 4 else "w8a8"
     if method in ("compressed-tensors", "modelopt"):
         algorithm = str(quant.get("quant_algo", "")).upper()
         if "FP4" in algorithm or '"num_bits": 4, "type": "float"' in groups:
             return "nvfp4"
         if '"num_bits": 4' in groups:
-            return "int4"
+            return "int4" if '"symmetric": false' in groups else "int4-symmetric"
         return "fp8" if "FP8" in algorithm or '"type": "float"' in groups else "w8a8"
     why = f"quantisation {method or 'without a method'} is unknown"
     raise PlanError(Problem("model", name, why, "write the catalog's facts of this model instead"))

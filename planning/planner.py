@@ -5,15 +5,16 @@ The JSON's names are an interface: scripts read them. Adding a name is fine, ren
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from planning import choose, cost, engine, gpus, models, startup
-from planning.cache import CachePlan, CacheSize, HostPlan, cache, host
-from planning.layout import Layout, below_one
+from planning.cache import CachePlan, CacheSize, HostPlan, cache, cache_problems, host
+from planning.layout import Layout, below_one, broken_rules
 from planning.memory import Fit, Request, Stage, kv_bytes
-from planning.problems import PlanError, Problem
+from planning.problems import PlanError, Problem, Unjudged
 from planning.units import GIB
 
 
@@ -164,16 +165,14 @@ def _step(step: startup.Step) -> dict[str, Any]:
 
 def plan(ask: Ask) -> Plan:
     """The plan of `ask`. Raises PlanError with every rule that it breaks, and the nearest layouts that break none."""
+    if wrong := problems(ask):
+        # What is wrong whatever the layout must not be reported as «no layout fits».
+        others = () if set(wrong) - set(_judged(_layout_rules, ask)) else _alternatives(ask)
+        raise PlanError(*wrong, alternatives=others)
     request = _request(ask)
-    prices = cost.checked(ask.prices)
-    # What is wrong whatever the layout must not be reported as «no layout fits».
-    if wrong := choose.wrong_anywhere(request, ask.max_model_len):
-        raise PlanError(*wrong)
     if ask.tensor is None or ask.pipeline is None:
         chosen = choose.cheapest(request, ask.max_model_len, ask.nodes)
         request, fit = replace(request, layout=chosen.layout), chosen.fit
-    elif broken := choose.refusals(request, ask.max_model_len):
-        raise PlanError(*broken, alternatives=choose.alternatives(request, ask.max_model_len))
     else:
         fit = choose.fit(request, ask.max_model_len)
     others = () if fit.fits else tuple(choose.alternatives(request, ask.max_model_len))
@@ -186,7 +185,7 @@ def plan(ask: Ask) -> Plan:
     downloads = supply.storage == "copy"
     reads = files if downloads else max(startup.node_bytes(request, fit))
     money = cost.cost(
-        prices,
+        ask.prices,
         request.layout.gpus,
         replicas=ask.replicas,
         most_replicas=ask.most_replicas,
@@ -199,36 +198,86 @@ def plan(ask: Ask) -> Plan:
     return Plan(request, fit, reasons, others, path, money, node, cached, files)
 
 
-def _request(ask: Ask) -> Request:
-    """The request with every name looked up; all names that are wrong are said at once."""
-    wrong: list[Problem] = []
+def problems(ask: Ask) -> list[Problem]:
+    """Every rule that a request breaks; whether it fits is not judged.
 
-    def found(look_up: Any, *names: Any) -> Any:
-        try:
-            return look_up(*names)
-        except PlanError as error:
-            wrong.extend(error.problems)
+    A rule that meets `Unjudged` while it reads `ask` is left out: so what is right of a request can be judged alone.
+    """
+    return list(dict.fromkeys(problem for rule in _RULES for problem in _judged(rule, ask)))
 
-    model = found(models.find, ask.model, ask.more_models, ask.other_models)
-    gpu = found(gpus.find, ask.gpu, ask.more_gpus)
-    release = found(engine.find, ask.engine_version)
-    if ask.kv_dtype != "auto" and not ask.kv_dtype.startswith("fp8"):
-        wrong.append(Problem("kv-dtype", ask.kv_dtype, "is unknown", "write auto or fp8"))
-    for name, value in (
-        ("max-num-batched-tokens", ask.batched_tokens),
-        ("max-num-seqs", ask.sequences),
-        ("gpus-per-node", ask.gpus_per_node),
-        ("nodes", ask.nodes),
-        ("data", ask.data),
-    ):
-        if value is not None and value < 1:
-            wrong.append(below_one(name, value))
-    if wrong:
-        raise PlanError(*wrong)
+
+def _judged(rule: Callable[[Ask], Sequence[Problem]], ask: Ask) -> Sequence[Problem]:
+    try:
+        return rule(ask)
+    except PlanError as error:
+        return error.problems
+    except Unjudged:
+        return ()
+
+
+def _layout_rules(ask: Ask) -> list[Problem]:
+    if ask.tensor is None or ask.pipeline is None:
+        return []
+    numbers = (ask.gpus_per_node, ask.nodes, ask.data)
+    if any(each is not None and each < 1 for each in numbers):
+        return []  # said by their own rules
+    return broken_rules(_model(ask), _layout(ask))
+
+
+def _alternatives(ask: Ask) -> Sequence[choose.Choice]:
+    return choose.alternatives(_request(ask), ask.max_model_len)
+
+
+def _model(ask: Ask) -> models.Model:
+    return models.find(ask.model, ask.more_models, ask.other_models)
+
+
+def _names(look_up: Callable[[Ask], object]) -> Callable[[Ask], list[Problem]]:
+    """The rule that a name has to be known."""
+
+    def judged(ask: Ask) -> list[Problem]:
+        look_up(ask)
+        return []
+
+    return judged
+
+
+def _kv_dtype(ask: Ask) -> list[Problem]:
+    if ask.kv_dtype == "auto" or ask.kv_dtype.startswith("fp8"):
+        return []
+    return [Problem("kv-dtype", ask.kv_dtype, "is unknown", "write auto or fp8")]
+
+
+def _one_or_more(name: str, field: str) -> Callable[[Ask], list[Problem]]:
+    def judged(ask: Ask) -> list[Problem]:
+        value = getattr(ask, field)
+        return [below_one(name, value)] if value is not None and value < 1 else []
+
+    return judged
+
+
+_RULES: tuple[Callable[[Ask], list[Problem]], ...] = (
+    _names(_model),
+    _names(lambda ask: gpus.find(ask.gpu, ask.more_gpus)),
+    _names(lambda ask: engine.find(ask.engine_version)),
+    _kv_dtype,
+    _one_or_more("max-num-batched-tokens", "batched_tokens"),
+    _one_or_more("max-num-seqs", "sequences"),
+    _one_or_more("gpus-per-node", "gpus_per_node"),
+    _one_or_more("nodes", "nodes"),
+    _one_or_more("data", "data"),
+    lambda ask: cost.problems(ask.prices),
+    lambda ask: choose.wrong_share(ask.utilization, engine.find(ask.engine_version)),
+    lambda ask: choose.wrong_context(_model(ask), ask.max_model_len),
+    lambda ask: cache_problems(ask.cache_size) if ask.supply.storage == "cache" else [],
+    _layout_rules,
+)
+
+
+def _layout(ask: Ask) -> Layout:
     tensor, pipeline = ask.tensor or 1, ask.pipeline or 1
-    nodes = ask.nodes or max(1, -(-tensor * pipeline * ask.data // ask.gpus_per_node))
-    layout = Layout(
-        nodes,
+    return Layout(
+        ask.nodes or max(1, -(-tensor * pipeline * ask.data // ask.gpus_per_node)),
         ask.gpus_per_node,
         tensor if ask.tensor is None else ask.tensor,
         pipeline if ask.pipeline is None else ask.pipeline,
@@ -236,11 +285,15 @@ def _request(ask: Ask) -> Request:
         ask.expert_parallel,
         ask.context,
     )
+
+
+def _request(ask: Ask) -> Request:
+    """The request with every name looked up."""
     return Request(
-        model,
-        gpu,
-        layout,
-        release,
+        _model(ask),
+        gpus.find(ask.gpu, ask.more_gpus),
+        _layout(ask),
+        engine.find(ask.engine_version),
         ask.utilization,
         ask.kv_dtype,
         ask.eager,
@@ -268,10 +321,20 @@ def _kv_line(request: Request, fit: Fit) -> str:
 
 def _start_line(request: Request, fit: Fit) -> str:
     peak = max(stage.peak for stage in fit.stages)
+    lower = None if fit.starts or not fit.kv_fits else _lower(request, fit, peak + fit.stages[0].spare)
     return (
         f"{'starts' if fit.starts else 'does not start'}: at most {peak:.2f} GiB with CUDA context, graphs and "
         f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB"
+        + (f"; at a utilization of {lower:g} it would" if lower else "")
     )
+
+
+def _lower(request: Request, fit: Fit, wanted: float) -> float | None:
+    """The utilization in hundredths at which this layout holds the same context and starts, None where none does."""
+    usable = request.gpu.usable_gib
+    lower = math.floor((request.share - (wanted - usable) / usable) * 100) / 100
+    found = lower > 0 and choose.fit(replace(request, utilization=lower), fit.max_model_len).fits
+    return lower if found else None
 
 
 def _reasons(request: Request, fit: Fit) -> list[str]:

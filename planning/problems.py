@@ -22,6 +22,11 @@ class Problem:
         return f"{what}: {self.why}{'; ' if self.instead else ''}{self.instead}"
 
 
+def printable(text: str) -> str:
+    """Text on one line: what would move a terminal's cursor is named instead."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 class Refused(Exception):
     """What was asked for cannot be, for at least one reason: a refusal that says nothing would be lost."""
 
@@ -33,10 +38,14 @@ class Refused(Exception):
     @property
     def lines(self) -> list[str]:
         """One finding each, ready to print."""
-        return [str(problem) for problem in self.problems]
+        return [printable(str(problem)) for problem in self.problems]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+class Unjudged(ValueError):
+    """A rule reads what is refused already: it cannot be judged, and has nothing to say."""
 
 
 class Alternative(Protocol):

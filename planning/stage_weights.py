@@ -1,7 +1,7 @@
 """Weights that one GPU of a pipeline stage holds, in bytes, part by part, as vLLM lays them out.
 
-Counts from the architecture; published logs of "model loading took" agree to within 3 %
-(tests/unit/planning/test_truth.py).
+Counts from the architecture; published logs of "model loading took" agree to within 3 %, measured starts to within
+0.5 % (tests/unit/planning/test_truth.py, test_measured.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from planning.models import FORMATS, Model
 
 # Norms, routers, embeddings and caches of positions are kept in 16 bits.
 _HALF = 2.0
-# vLLM's mxfp4 kernels want a rank's expert width in 64s and the hidden size in 256s (mxfp4.py of 0.10.2 and the weight
-# layouts of its backends), and fill up with zeros: gpt-oss has 2880, stored as 3072.
-_MXFP4_WIDTH, _MXFP4_HIDDEN = 64, 256
+# Of a group's zero in 16 bits rather than in 4, for each weight of the group.
+_WIDE_ZERO = 1.5 / 128
+# torch gives tensors from 10 MiB on whole blocks of 2 MiB, and hands on only a rest of more than 1 MiB
+# (c10/cuda/CUDACachingAllocator: kMinLargeAlloc, kRoundLarge, should_split).
+_MIB = 1024**2
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,24 @@ class Weights:
 
 
 def stage_weights(
-    model: Model, layout: Layout, engine: Engine, first_layer: int, layers: int, speculative: bool = False
+    model: Model,
+    layout: Layout,
+    engine: Engine,
+    first_layer: int,
+    layers: int,
+    speculative: bool = False,
+    family: str = "",
 ) -> Weights:
-    """Bytes on one GPU of the stage that holds `layers` layers from `first_layer` on."""
+    """Bytes on one GPU of that family (`Gpu.family`) of the stage that holds `layers` layers from `first_layer` on."""
     first, last = first_layer == 0, first_layer + layers == model.layers
     routed = 0 if model.moe is None else max(0, first_layer + layers - max(first_layer, model.moe.dense_layers))
-    attention = _attention(model, layout.tensor, engine["mlaWeights"])
-    total = attention * layers + _dense(model, layout.tensor) * (layers - routed)
+    wide = model.quantisation == "int4" and family in engine["awqZerosInHalf"]
+    padding = engine["mxfp4Padding"]
+    experts = _moe(model, layout, wide, tuple(padding.get(family, padding["other"])))
+    attention = _attention(model, layout.tensor, engine["mlaWeights"], wide)
+    total = attention * layers + _dense(model, layout.tensor, wide) * (layers - routed)
     if routed:
-        total += _moe(model, layout) * routed
+        total += experts * routed
     if model.quantisation == "fp8-mlp":  # the first and the last layer keep 16 bits
         total += Weights(mlp=(first + last) * _mlp_elements(model, layout.tensor) * (_HALF - model.weight_bytes))
     table = padded_vocab(model) * model.hidden * _HALF / layout.tensor
@@ -66,7 +77,7 @@ def stage_weights(
         total += Weights(head=table)
     if last and speculative and model.mtp_layers:
         # The draft layer, its projection of two hidden states, and its own tables.
-        draft = (attention + _moe(model, layout)).total + 2 * model.hidden**2 * _HALF + 2 * table
+        draft = (attention + experts).total + 2 * model.hidden**2 * _HALF + 2 * table
         total += Weights(speculative=draft * model.mtp_layers)
     return total + Weights(replicated=_positions(model))
 
@@ -76,22 +87,30 @@ def _positions(model: Model) -> float:
     return model.max_context * (model.mla.rope if model.mla else model.head_dim) * _HALF
 
 
-def _linear(model: Model, of_experts: bool = False) -> float:
+def _linear(model: Model, of_experts: bool = False, wide_zeros: bool = False) -> float:
     """Bytes of one weight: some formats quantise only the MLP or only the experts."""
     if model.quantisation == "fp8-mlp" or (model.quantisation == "mxfp4" and not of_experts):
         return _HALF
-    return model.weight_bytes
+    return model.weight_bytes + wide_zeros * _WIDE_ZERO
+
+
+def _taken(elements: float, byte: float) -> float:
+    """Bytes that a tensor of weights and its scales take, as torch deals memory out."""
+    packed = elements * (_HALF if byte >= _HALF else 1 if byte >= 1 else 0.5)
+    rest = -packed % (2 * _MIB) if packed >= 10 * _MIB else 0.0
+    return elements * byte + (rest if rest <= _MIB else 0.0)
 
 
 @lru_cache(maxsize=256)
-def _attention(model: Model, tensor: int, mla_weights: str) -> Weights:
+def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = False) -> Weights:
     """One layer's attention and norms."""
-    byte, norms = _linear(model), 2 * model.hidden * _HALF
+    byte, norms = _linear(model, wide_zeros=wide_zeros), 2 * model.hidden * _HALF
     if model.mla is None:
         query = model.heads * model.head_dim / tensor
         kv = max(model.kv_heads / tensor, 1) * model.head_dim  # a rank holds one KV head at least
         bias = (query + 2 * kv) * _HALF if model.qkv_bias else 0
-        return Weights(attention=(2 * query + 2 * kv) * model.hidden * byte + bias, replicated=norms)
+        joined = _taken((query + 2 * kv) * model.hidden, byte) + _taken(query * model.hidden, byte)
+        return Weights(attention=joined + bias, replicated=norms)
     mla, heads = model.mla, model.heads / tensor
     query_in = mla.query_rank or model.hidden
     sharded = (
@@ -116,13 +135,14 @@ def _mlp_elements(model: Model, tensor: int) -> float:
     return 3 * model.hidden * model.intermediate / tensor
 
 
-def _dense(model: Model, tensor: int) -> Weights:
-    byte = model.weight_bytes if model.quantisation == "fp8-mlp" else _linear(model)
-    return Weights(mlp=_mlp_elements(model, tensor) * byte)
+def _dense(model: Model, tensor: int, wide_zeros: bool) -> Weights:
+    byte = model.weight_bytes if model.quantisation == "fp8-mlp" else _linear(model, wide_zeros=wide_zeros)
+    third = _mlp_elements(model, tensor) / 3
+    return Weights(mlp=_taken(2 * third, byte) + _taken(third, byte))
 
 
 @lru_cache(maxsize=256)
-def _moe(model: Model, layout: Layout) -> Weights:
+def _moe(model: Model, layout: Layout, wide_zeros: bool, padding: tuple[int, int]) -> Weights:
     """One layer's experts, shared experts and router."""
     moe = model.moe
     if moe is None:
@@ -132,17 +152,13 @@ def _moe(model: Model, layout: Layout) -> Weights:
     width = moe.intermediate if layout.expert_parallel else moe.intermediate / ranks
     hidden: float = model.hidden
     if model.quantisation == "mxfp4":
-        width, hidden = _up(width, _MXFP4_WIDTH), _up(hidden, _MXFP4_HIDDEN)
-    routed = (
-        experts
-        * 3
-        * hidden
-        * width
-        * (FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, of_experts=True))
-    )
+        width, hidden = _up(width, padding[0]), _up(hidden, padding[1])
+    byte = FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, of_experts=True)
+    routed = _taken(experts * 2 * hidden * width, byte) + _taken(experts * hidden * width, byte)
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF
-    shared = 3 * model.hidden * moe.shared * moe.intermediate / layout.tensor * _linear(model)
+    shared = 3 * model.hidden * moe.shared * moe.intermediate / layout.tensor
+    shared *= _linear(model, wide_zeros=wide_zeros)
     return Weights(experts=routed, shared_experts=shared, replicated=model.hidden * moe.experts * _HALF)
 
 

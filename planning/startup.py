@@ -117,13 +117,7 @@ def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
     begin = (max(node[0], warm[0], filled[0]), max(node[1], warm[1], filled[1]))
     weights = _weights(steps, begin, request, fit, supply, link)
     to_gpu = _to_gpu(steps, weights, request, fit)
-    ready = _ranged(steps, to_gpu, "engine init", "engineInitSeconds")
-    if not request.eager:
-        sizes = request.engine.graph_sizes(batch(request, fit.max_model_len)[1])
-        seconds = sizes * fact("startup", "cold", "captureSecondsPerSize")
-        ready = _add(
-            steps, ready, "CUDA graphs", seconds, seconds, 0, f"{sizes} batch sizes: {_source('captureSecondsPerSize')}"
-        )
+    ready = _engine(steps, to_gpu, request, fit)
     return Startup(tuple(sorted(steps, key=lambda step: step.start)), ready[0], ready[1])
 
 
@@ -167,6 +161,32 @@ def _to_gpu(steps: list[Step], begin: tuple[float, float], request: Request, fit
     return _add(steps, begin, "host to GPU", seconds, floor, read, _source("hotReadGibPerSecond"))
 
 
+def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit: Fit) -> tuple[float, float]:
+    """What the engine does beside loading weights, until it answers."""
+    model, engine, runner = request.model, request.engine, request.runners[-1]
+    at, v0 = begin, engine["engine"] == "V0"
+    if v0:
+        at = _ranged(steps, at, "engine init", "engineInitSeconds")
+    else:
+        at = _ranged(steps, at, "engine processes", "engineProcessesSeconds")
+        if request.layout.nodes > 1:
+            at = _ranged(steps, at, "nodes join", "nodesJoinSeconds")
+        if not request.eager:
+            compiling, layers = fact("startup", "cold", "compileSeconds"), max(stage.layers for stage in fit.stages)
+            seconds = compiling["base"] + compiling["layer"] * layers
+            source = f"{layers} layers: {_source('compileSeconds')}"
+            at = _add(steps, at, "compile", seconds, compiling["kept"], 0, source)
+        at = _fixed(steps, at, "profile", "profileSeconds", runner)
+        if model.quantisation == "fp8-block" and request.gpu.family in engine["deepGemm"]:
+            at = _ranged(steps, at, "DeepGEMM kernels", "deepGemmSeconds")
+    if not request.eager:
+        sizes = engine.graph_sizes(batch(request, fit.max_model_len)[1], model.architecture)
+        each = fact("startup", "cold", "captureSecondsPerSize")["moe" if model.moe and not v0 else "dense"]
+        source = f"{sizes} batch sizes: {_source('captureSecondsPerSize')}"
+        at = _add(steps, at, "CUDA graphs", sizes * each, sizes * each, 0, source)
+    return at if v0 else _fixed(steps, at, "warm-up", "warmUpSeconds", runner)
+
+
 def _whole(stage: Stage, layout: Layout) -> float:
     """Bytes of a stage's tensors in the files: what ranks split times the ranks, what they copy once."""
     weights = stage.weights
@@ -184,6 +204,11 @@ def _add(
 def _ranged(steps: list[Step], begin: tuple[float, float], name: str, key: str) -> tuple[float, float]:
     value = fact("startup", "cold", key)
     return _add(steps, begin, name, value["usual"], value["floor"], 0, _source(key))
+
+
+def _fixed(steps: list[Step], begin: tuple[float, float], name: str, key: str, runner: str) -> tuple[float, float]:
+    seconds = fact("startup", "cold", key)[runner]
+    return _add(steps, begin, name, seconds, seconds, 0, _source(key))
 
 
 def _source(key: str) -> str:

@@ -100,6 +100,7 @@ class _Stack(CloudStack):
             node_selector=self._node_selector(),
             env=self._network(),
             service_annotations=self.load_balancer(planned),
+            monitoring_namespace=self.config.monitoring.prometheus_namespace,
             after=(*weights.after, *self.addons.releases),
             mounts=weights.mounts,
         )

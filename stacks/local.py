@@ -27,7 +27,11 @@ def build(
     cluster = kubernetes_provider("cluster", config.cluster.context, secrets.get_secret("kubeconfig"))
     api_key = secrets.get_secret(API_KEY)
     progress = Progress(config.cluster.context, config.cluster.namespace, secrets.get("kubeconfig"))
-    place = Place(namespace=config.cluster.namespace, lws_version=lws_release(config))
+    place = Place(
+        namespace=config.cluster.namespace,
+        lws_version=lws_release(config),
+        monitoring_namespace=config.monitoring.prometheus_namespace,
+    )
     on_cluster = pulumi.ResourceOptions(provider=cluster)
     serving = Serving(api_key, progress, on_cluster, config.registry)
     weights = config.weights

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import pulumi
 
+from components.cluster.credentials import SecretKey
 from components.cluster.kubernetes import labels
 from config.stack import StackConfig
 from planning.catalog import fact
+from planning.names import API_KEY, api_key_secret
 from stacks.service_plans import Planned
 
 
@@ -24,7 +26,11 @@ def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulum
         namespace=namespace,
         services={
             name: Scraped(
-                engine_version=planned.service.engine.version, selector=labels(stack, name), namespace=namespace
+                engine_version=planned.service.engine.version,
+                selector=labels(stack, name),
+                namespace=namespace,
+                # As the guard asks for it behind a load balancer.
+                key=SecretKey(api_key_secret(name), API_KEY) if planned.service.expose.to != "cluster" else None,
             )
             for name, planned in plans.items()
         },

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import importlib
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pulumi
 from pulumi.runtime import config as engine_config
 
-from config.clouds import VolcengineCloud
-from config.errors import NAMESPACE
+from components.cluster.kubernetes import RELEASE
+from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
 from config.secrets import SECRETS, is_empty
-from config.stack import StackConfig, parse
+from config.stack import StackConfig, judge
 from planning.names import model_object
-from planning.problems import Refused
-from stacks.service_plans import Planned, briefly, plan_services, summary, warnings
+from planning.problems import Problem, Refused
+from stacks.registrations import Registration, held
+from stacks.service_plans import Planned, briefly, judge_services, summary, warnings
+from watch import preflight
+
+if TYPE_CHECKING:
+    from components.cluster.cluster_addons import HelmRelease
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
     """Build the stack that is selected and return its outputs. Raises RunError, without a traceback, on bad input."""
     try:
-        config, secrets, plain = _load()
-        plans = plan_services(config)
+        config, wrong, secrets, plain = _load()
+        plans, unfit = judge_services(config)
+        if found := {*wrong, *unfit}:
+            raise ConfigError(sorted(found))
+        check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
         _look_around(config)
         for line in (line for name, planned in plans.items() for line in briefly(name, planned)):
             pulumi.log.info(line)
         for warning in warnings(plans, secrets, plain):
             pulumi.log.warn(warning)
-        return build(config, plans, _attempts(config, plans))
+        attempts = _attempts(config, plans)
     except Refused as error:
-        raise pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}") from None
+        raise _refusal(error) from None
+    with held(functools.partial(_look_for_names, config)):
+        try:
+            return build(config, plans, attempts)
+        except Refused as error:  # said the same way inside, where it ends the run
+            raise _refusal(error) from None
+
+
+def _refusal(error: Refused) -> pulumi.RunError:
+    return pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}")
 
 
 def build(
@@ -51,15 +70,24 @@ def build(
 
 
 def _look_around(config: StackConfig) -> None:
-    """Refuses what only this machine or the cluster can tell."""
+    """Refuses what only this machine can tell."""
     if config.cloud.kind != "local":
         from stacks import addon_charts
 
         addon_charts.provide_charts(config)
-    if isinstance(config.cloud, VolcengineCloud):
-        from watch import kuberay_preflight
 
-        kuberay_preflight.check(config, pulumi.Config(NAMESPACE).get("kubeconfig"))
+
+async def _look_for_names(config: StackConfig, made: Sequence[Registration]) -> None:
+    """Refuses what the cluster has already from somebody else, before anything is registered."""
+    objects = [each.props for each in made if each.type_.startswith("kubernetes:") and "kind" in each.props]
+    wanted = [found for manifest in objects if (found := preflight.wanted_of(manifest))]
+    addons = [cast("HelmRelease", each.resource).addon for each in made if each.type_ == RELEASE]
+    kubeconfig = pulumi.Config(NAMESPACE).get("kubeconfig")
+    refused, unread = await asyncio.to_thread(preflight.check, config, pulumi.get_stack(), kubeconfig, wanted, addons)
+    if unread:
+        pulumi.log.warn(unread)
+    if refused:
+        raise _refusal(ConfigError(refused))
 
 
 def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str, int]:
@@ -72,8 +100,9 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}
 
 
-def _load() -> tuple[StackConfig, Set[str], Mapping[str, Any]]:
-    """The stack's config, the keys of its secrets, and all that is not encrypted, other programs' too."""
+def _load() -> tuple[StackConfig, list[Problem], Set[str], Mapping[str, Any]]:
+    """The stack's config as far as it is right, what is wrong with it, the keys of its secrets, and all that is not
+    encrypted, other programs' too."""
     prefix = f"{NAMESPACE}:"
     given = engine_config.CONFIG.get()
     encrypted = {key for key in given if engine_config.is_config_secret(key)}
@@ -81,19 +110,18 @@ def _load() -> tuple[StackConfig, Set[str], Mapping[str, Any]]:
     ours = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
     kept = {key.removeprefix(prefix) for key in encrypted if key.startswith(prefix)}
     empty = {key for key in ours.keys() & SECRETS if is_empty(ours[key])}
-    config = parse(
+    config, wrong = judge(
         {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
         plain_secrets=(ours.keys() & SECRETS) - kept - empty,
         secrets=kept - empty,
         empty_secrets=empty,
     )
-    check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
-    return config, kept, {key: value for key, value in values.items() if key not in encrypted}
+    return config, wrong, kept, {key: value for key, value in values.items() if key not in encrypted}
 
 
 def _decoded(value: str) -> Any:
     """The engine hands structured values over as JSON, and the rest as the text that it is."""
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value

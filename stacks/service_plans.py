@@ -6,8 +6,10 @@ where the planner's findings get the keys they belong to.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
@@ -22,13 +24,13 @@ from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from config.types import gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
-from planning import aibrix_features
+from planning import aibrix_features, answers, timeouts
 from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
-from planning.planner import Ask, Plan, plan
-from planning.problems import NoLayoutError, PlanError, Problem, Refused
+from planning.planner import Ask, Plan, plan, problems
+from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.startup import TO_NODES, Supply
 from planning.units import GIB
 
@@ -53,12 +55,16 @@ _FILE_KEYS = {"GPU": "cloud.gpu"}
 _SECTIONS = ("prices.", "cache.")
 
 
+_LONGEST_NUMBER = 19  # digits of 64 bits; Python refuses to read thousands of them
+
+
 @dataclass(frozen=True)
 class Planned:
     """A service with everything decided: what was `auto` in the stack file is a number here.
 
     `startup_seconds` is a cold start from the pods' creation to the first answer; `copy_seconds` of them pass before
-    the engine starts, where weights are copied to the pods. `warnings` are whole sentences on what is deployed all the
+    the engine starts, where weights are copied to the pods. A pod that ends waits `drain_seconds` for its answers.
+    `warnings` are whole sentences on what is deployed all the
     same.
     """
 
@@ -67,6 +73,7 @@ class Planned:
     layout: Layout
     max_model_len: int
     startup_seconds: int
+    drain_seconds: int
     copy_seconds: int = 0
     warnings: tuple[str, ...] = ()
 
@@ -82,34 +89,45 @@ def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[s
 
     Without `refuse_misfits` a layout that keeps the rules and does not fit is planned too, for those who want to see.
     """
-    planned: dict[str, Planned] = {}
-    refusals: set[Problem] = set()
-    for name, service in config.services.items():
-        try:
-            planned[name] = _planned(config, service, refuse_misfits)
-        except PlanError as error:
-            refusals.update(_of_the_planner(error, name))
-        except _MisfitError as error:
-            refusals.update(replace(problem, key=f"services.{name}.{problem.key}") for problem in error.problems)
-    if refusals:
-        raise ConfigError(sorted(refusals))
+    planned, found = judge_services(config, refuse_misfits=refuse_misfits)
+    if found:
+        raise ConfigError(sorted(found))
     return planned
 
 
-def checked(file: StackFile, *, with_cluster: bool = True) -> tuple[StackConfig, dict[str, Planned]]:
+def judge_services(config: StackConfig, *, refuse_misfits: bool = True) -> tuple[dict[str, Planned], set[Problem]]:
+    """The services that can be planned, and everything that cannot work in any.
+
+    Something in `config` may be refused already: of the services that it touches the rest is judged, and not planned.
+    """
+    planned: dict[str, Planned] = {}
+    found: set[Problem] = set()
+    try:
+        services = config.services.items()
+    except Unjudged:
+        return {}, found
+    for name, service in services:
+        try:
+            planned[name] = _planned(config, service, refuse_misfits)
+        except Unjudged:
+            found.update(_of_what_is_right(config, name, service, refuse_misfits))
+        except PlanError as error:
+            found.update(_of_the_planner(error.problems, name, [str(each) for each in error.alternatives]))
+        except _MisfitError as error:
+            found.update(_under(name, problem) for problem in error.problems)
+    return planned, found
+
+
+def checked(
+    file: StackFile, *, with_cluster: bool = True, refuse_misfits: bool = True
+) -> tuple[StackConfig, dict[str, Planned]]:
     """A stack file's config and plans. Raises ConfigError with everything that is wrong, in the file and in the plans.
 
-    `with_cluster` is that of `StackFile.config`.
+    `with_cluster` is that of `StackFile.judged`, `refuse_misfits` that of `plan_services`.
     """
-    config, refusals = file.typed(with_cluster=with_cluster)
-    plans: dict[str, Planned] = {}
-    if config is not None:
-        try:
-            plans = plan_services(config)
-        except ConfigError as error:
-            refusals += error.problems
-    if refusals or config is None:
-        raise ConfigError(sorted(refusals))
+    config, found = file.judged(with_cluster=with_cluster)
+    plans, unfit = judge_services(config, refuse_misfits=refuse_misfits)
+    file.require_none([*found, *unfit])
     return config, plans
 
 
@@ -176,18 +194,11 @@ class _MisfitError(Refused):
 
 def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
     ask = _ask(config, service)
-    found = _auto(ask, _pod_sizes(config)) if service.layout is None else _plan(ask)
-    warnings = []
-    if not found.fits:
-        if refuse_misfits and not service.unproven:
-            raise _MisfitError(_misfit(ask, found))
-        warnings.append(f"deployed unproven: {found.misfit}")
+    found = _shaped(config, service, ask)
+    if unfit := list(_unfit(service, ask, found, refuse_misfits)):
+        raise _MisfitError(*unfit)
+    warnings = [] if found.fits else [f"deployed unproven: {found.misfit}"]
     shape = found.request.layout
-    by_ray = shape.nodes > 1 and service.engine.launcher == "ray"
-    if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
-        why = f"images of vLLM {service.engine.version} ship without Ray, which joins {shape.nodes} nodes"
-        instead = "take an image with Ray and say imageHasRay: true, or write launcher: native"
-        raise _MisfitError(Problem("engine.image", service.engine.image, why, instead))
     layout = service.layout or Layout.model_construct(
         nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
     )
@@ -198,14 +209,52 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     warnings += _doubts(config.cloud, service, shape.nodes, seconds)
     warnings += _scratch(config, found)
     warnings += found.cache.doubts if found.cache else ()
-    if service.gateway == "aibrix" and config.monitoring.enabled and not config.monitoring.prometheus_namespace:
-        warnings.append(
-            "only the gateway reaches the engine, so Prometheus does not: write monitoring.prometheusNamespace"
-        )
+    if config.monitoring.enabled and not config.monitoring.prometheus_namespace:
+        who = "only the gateway reaches the engine" if service.gateway == "aibrix" else (
+            "with an API key only the namespace reaches the engine"
+        )  # fmt: skip
+        warnings.append(f"{who}, so Prometheus does not: write monitoring.prometheusNamespace")
     warnings += _bounds(service, found, release)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     warnings += _together(service, copied)
-    return Planned(service, found, layout, found.fit.max_model_len, seconds, copied, tuple(warnings))
+    longest = answers.longest_seconds(found.fit.max_model_len, _most_tokens(service))
+    drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
+    if drain < longest:
+        warnings.append(f"pods that end wait {drain} s for their answers, of which one may take {longest} s")
+    return Planned(service, found, layout, found.fit.max_model_len, seconds, drain, copied, tuple(warnings))
+
+
+def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
+    """How long the cloud lets a pod wait that it evicts."""
+    if isinstance(cloud, AcsCloud) and cloud.compute_qos == "best-effort":
+        return timeouts.longest_drain(fact("clouds", "acs", "evictionNoticeSeconds"))
+    return answers.LONGEST_WAIT_SECONDS
+
+
+def _most_tokens(service: Service) -> int | None:
+    """The longest answer that the engine gives, where it is told so."""
+    given = dict(_flags(service.engine.extra_args)).get("--override-generation-config")
+    with contextlib.suppress(ValueError):
+        told = json.loads(given or "null")
+        most = told.get("max_new_tokens") if isinstance(told, dict) else None
+        return most if isinstance(most, int) and most > 0 else None
+    return None
+
+
+def _shaped(config: StackConfig, service: Service, ask: Ask) -> Plan:
+    return _auto(ask, _pod_sizes(config)) if service.layout is None else _plan(ask)
+
+
+def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Iterator[Problem]:
+    """Why a service cannot work that keeps the planner's rules, by the service's own keys."""
+    if not found.fits and refuse_misfits and not service.unproven:
+        yield _misfit(ask, found)
+    nodes = found.request.layout.nodes
+    by_ray = nodes > 1 and service.engine.launcher == "ray"
+    if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
+        why = f"images of vLLM {service.engine.version} ship without Ray, which joins {nodes} nodes"
+        instead = "take an image with Ray and say imageHasRay: true, or write launcher: native"
+        yield Problem("engine.image", service.engine.image, why, instead)
 
 
 def _copied_first(config: StackConfig) -> bool:
@@ -283,43 +332,89 @@ def needed_files(config: StackConfig, model: str) -> Needed:
 
 
 def _ask(config: StackConfig, service: Service) -> Ask:
-    layout, engine = service.layout, service.engine
-    flags = dict(_flags(engine.extra_args))
-    prices = config.prices
-    return Ask(
-        model=service.model,
-        gpu=config.cloud.gpu_name,
-        engine_version=engine.version,
-        gpus_per_node=layout.gpus_per_node if layout else max(_pod_sizes(config)),
-        nodes=layout.nodes if layout else None,
-        tensor=layout.tensor if layout else None,
-        pipeline=layout.pipeline if layout else None,
-        max_model_len=service.max_model_len,
-        utilization=engine.gpu_memory_utilization,
-        eager="--enforce-eager" in flags,
-        kv_dtype=flags.get("--kv-cache-dtype") or "auto",
-        expert_parallel="--enable-expert-parallel" in flags,
-        context=int(flags.get("--decode-context-parallel-size") or 1),
-        speculative="--speculative-config" in flags,
-        batched_tokens=_number(flags.get("--max-num-batched-tokens")),
-        sequences=_number(flags.get("--max-num-seqs")),
-        supply=_supply(config, service.model),
-        cache_size=_cache_size(config),
-        memory_gib=gibibytes(service.resources.memory),
-        prices=Prices(
-            prices.currency,
-            prices.per_gpu_hour,
-            prices.per_cache_worker_hour,
-            prices.per_gib_month,
-            prices.as_of,
-        ),
-        replicas=service.first_replicas,
-        most_replicas=service.most_replicas,
-        kept=keeps_weights(config),
-        more_models=_frozen(config.catalog.models),
-        more_gpus=_frozen(config.catalog.gpus),
-        other_models=f"give its facts in {NAMESPACE}:catalog.models",
-    )
+    return Ask(**{name: read(config, service) for name, read in _ASKED.items()})
+
+
+def _of_what_is_right(config: StackConfig, name: str, service: Service, refuse_misfits: bool) -> Iterator[Problem]:
+    """What the planner finds in a service of which something is refused already."""
+    given: dict[str, Any] = {}
+    for part, read in _ASKED.items():
+        with contextlib.suppress(Unjudged):
+            given[part] = read(config, service)
+
+    class Partial(Ask):
+        def __getattribute__(self, part: str) -> Any:
+            if part in _ASKED and part not in given:
+                raise Unjudged(part)
+            return super().__getattribute__(part)
+
+    wrong = problems(Partial(**{"model": "", "gpu": ""} | given))
+    yield from _of_the_planner(wrong, name)
+    if wrong or not _ASKED.keys() - given.keys() <= _BESIDE_MEMORY:
+        return
+    ask = Ask(**given)
+    try:
+        found = _shaped(config, service, ask)
+        yield from (_under(name, problem) for problem in _unfit(service, ask, found, refuse_misfits))
+    except PlanError as error:
+        yield from _of_the_planner(error.problems, name, [str(each) for each in error.alternatives])
+    except Unjudged:
+        return
+
+
+# What a request says that decides nothing of whether the model fits.
+_BESIDE_MEMORY = {"supply", "cache_size", "memory_gib", "prices", "replicas", "most_replicas", "kept"}
+
+
+def _under(name: str, problem: Problem) -> Problem:
+    return replace(problem, key=f"services.{name}.{problem.key}")
+
+
+def _flag(service: Service, name: str) -> str | None:
+    return dict(_flags(service.engine.extra_args)).get(name)
+
+
+def _has(service: Service, name: str) -> bool:
+    return name in dict(_flags(service.engine.extra_args))
+
+
+# Each on its own, so that what is refused in a stack file keeps no other part of a request from being judged.
+_ASKED: Mapping[str, Callable[[StackConfig, Service], Any]] = {
+    "model": lambda config, service: service.model,
+    "gpu": lambda config, service: config.cloud.gpu_name,
+    "engine_version": lambda config, service: service.engine.version,
+    "gpus_per_node": lambda config, service: (
+        service.layout.gpus_per_node if service.layout else max(_pod_sizes(config))
+    ),
+    "nodes": lambda config, service: service.layout.nodes if service.layout else None,
+    "tensor": lambda config, service: service.layout.tensor if service.layout else None,
+    "pipeline": lambda config, service: service.layout.pipeline if service.layout else None,
+    "max_model_len": lambda config, service: service.max_model_len,
+    "utilization": lambda config, service: service.engine.gpu_memory_utilization,
+    "eager": lambda config, service: _has(service, "--enforce-eager"),
+    "kv_dtype": lambda config, service: _flag(service, "--kv-cache-dtype") or "auto",
+    "expert_parallel": lambda config, service: _has(service, "--enable-expert-parallel"),
+    "context": lambda config, service: _number(_flag(service, "--decode-context-parallel-size")) or 1,
+    "speculative": lambda config, service: _has(service, "--speculative-config"),
+    "batched_tokens": lambda config, service: _number(_flag(service, "--max-num-batched-tokens")),
+    "sequences": lambda config, service: _number(_flag(service, "--max-num-seqs")),
+    "supply": lambda config, service: _supply(config, service.model),
+    "cache_size": lambda config, service: _cache_size(config),
+    "memory_gib": lambda config, service: gibibytes(service.resources.memory),
+    "prices": lambda config, service: Prices(
+        config.prices.currency,
+        config.prices.per_gpu_hour,
+        config.prices.per_cache_worker_hour,
+        config.prices.per_gib_month,
+        config.prices.as_of,
+    ),
+    "replicas": lambda config, service: service.first_replicas,
+    "most_replicas": lambda config, service: service.most_replicas,
+    "kept": lambda config, service: keeps_weights(config),
+    "more_models": lambda config, service: _frozen(config.catalog.models),
+    "more_gpus": lambda config, service: _frozen(config.catalog.gpus),
+    "other_models": lambda config, service: f"give its facts in {NAMESPACE}:catalog.models",
+}
 
 
 def _pod_sizes(config: StackConfig) -> list[int]:
@@ -393,7 +488,8 @@ def _flags(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
+    """What the engine would refuse is no number of the plan's."""
+    return int(text) if text and text.isdecimal() and len(text) < _LONGEST_NUMBER else None
 
 
 def _frozen(facts: Mapping[str, ModelFacts] | Mapping[str, GpuFacts]) -> Mapping[str, Any] | None:
@@ -429,11 +525,10 @@ def _misfit(ask: Ask, found: Plan) -> Problem:
     return Problem("layout", str(found.request.layout), found.misfit, others)
 
 
-def _of_the_planner(error: PlanError, name: str) -> Iterator[Problem]:
+def _of_the_planner(found: Iterable[Problem], name: str, fitting: Sequence[str] = ()) -> Iterator[Problem]:
     """The planner's problems under the keys of the stack file. What fits instead is the remedy of each broken rule."""
-    fitting = [str(alternative) for alternative in error.alternatives]
     fallback = f"layouts that fit: {'; '.join(fitting)}" if fitting else "write another value"
-    for problem in error.problems:
+    for problem in found:
         key = problem.key
         if not key.startswith(_SECTIONS):
             key = _FILE_KEYS.get(key) or f"services.{name}.{_KEYS[key]}"

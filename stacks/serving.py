@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
+from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision, in_namespace
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
-from planning import aibrix_features
+from planning import aibrix_features, flags, routes
 from planning.images import pulled
 from planning.names import group_object, service_object
 from stacks import engine_arguments
@@ -84,6 +84,7 @@ class Serving:
                 members=members,
                 load_balancer=place.service_annotations,
                 annotations=service.service_annotations,
+                clients=self._clients(planned, place),
             )
             return InferenceService(name, args, self.opts)
         from components.serving.model_route import ModelRoute, ModelRouteArgs
@@ -104,8 +105,26 @@ class Serving:
             api_key=self.api_key,
             monitoring_namespace=place.monitoring_namespace,
             service_annotations=service.service_annotations,
+            more_clients=[each.peer() for each in service.clients or ()],
         )
         return ModelRoute(name, route, opts)
+
+    def _clients(self, planned: Planned, place: Place) -> list[dict[str, Any]] | None:
+        """Who reaches a service without a gateway, as a NetworkPolicy names peers; None for everybody."""
+        service, exposed = planned.service, place.service_annotations is not None
+        if service.clients is None and self.api_key is None and not exposed:
+            return None
+        peers = [each.peer() for each in service.clients or ()] or [{"podSelector": {}}]
+        if service.clients is None and exposed:
+            # Whoever comes by the load balancer has an address of his own; its allow-list says who may.
+            peers.append({"ipBlock": {"cidr": "0.0.0.0/0"}})
+        if place.monitoring_namespace:
+            peers.append(in_namespace(place.monitoring_namespace))
+        if service.workload == "fleet":
+            from components.serving.model_route import clients
+
+            peers += clients(None)  # AIBrix's autoscaler reads metrics
+        return peers
 
     def _common(
         self, name: str, planned: Planned, source: engine_arguments.Source, place: Place, secret_name: str | None
@@ -128,6 +147,11 @@ class Serving:
             "shm": service.resources.shm,
             "ephemeral_storage": engine_arguments.ephemeral_storage(service, source),
             "engine_args": engine_arguments.arguments(name, planned, source),
+            "drain_seconds": planned.drain_seconds,
+            "drains_itself": flags.has("--shutdown-timeout", service.engine.version),
+            "routes": routes.let_through(service.engine.version, service.paths),
+            # A load balancer passes on whatever is asked, and says not that it did.
+            "metrics_need_key": place.service_annotations is not None,
             # The user's last: an interface or a debug level of one service may differ from the cloud's.
             "env": {**place.env, **engine_arguments.environment(planned, source)},
             "secret_env": source.secret_env,

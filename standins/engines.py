@@ -21,8 +21,8 @@ from typing import Any
 from local import faults
 from local.api import Api, ApiError
 from standins import vllm_log, watching
+from standins.engine_process import EngineProcess, run_hook
 from standins.members import FAIL, Log, Member, engine_container, fate, fleet, last_words, script, start_seconds
-from standins.vllm import Engine, Simulator
 from standins.watching import WatchingApi, follow
 
 _TICK_SECONDS = 0.25
@@ -57,14 +57,21 @@ class Engines:
             for each in list(self._groups[member.group].values()):
                 self._settle(each)
             self._tell(member)
+            if watching.deleting(pod) and not member.ending and member.hook is not None:
+                member.ending = True
+                # At once where nothing runs: a kubelet asks nothing of it.
+                threading.Thread(target=self._end, args=(member,), daemon=True).start()
 
     def _settle(self, member: Member) -> None:
         """Lets a leader answer as long as it is ready and none of its group is missing."""
-        mates = [each for each in self._groups[member.group].values() if each.running]
-        serves = member.leads and member.running and member.ready and len(mates) >= member.nodes
-        if serves and member.simulator is None:
-            self._serve(member)
-        elif member.simulator and not serves:
+        mates = {uid: each for uid, each in self._groups[member.group].items() if each.running and not each.over}
+        if member.process is None:
+            # A group that is about to end may stand beside the new one; what it still has is not the new one's.
+            fresh = {uid for uid, each in mates.items() if not watching.deleting(each.pod)}
+            if member.leads and member.ready and member.uid in fresh and len(fresh) >= member.nodes:
+                member.mates = fresh
+                self._serve(member)
+        elif not member.ready or not member.mates <= mates.keys():
             self._unserve(member)
 
     def _doom(self, pod: dict[str, Any]) -> None:
@@ -179,39 +186,72 @@ class Engines:
 
     def _serve(self, member: Member) -> None:
         try:
-            keys = self._api_keys(member)
+            env, launch = self._environment(member), self._mount(member)
         except ApiError as error:
             # A kubelet does not start a container without its Secret; the fake one did.
             member.log.write([f"Error: {error}"])
             return
-        log = member.log
-        simulator = Simulator(
-            Engine(member.arguments, member.release, keys),
-            access=lambda line: log.write([f"INFO:     {line.removesuffix(' -')}"]),
-        )
-        member.simulator = simulator
-        target = {"address": "127.0.0.1", "port": simulator.port}
+        process = EngineProcess(member.log.folder, launch, member.release, member.words, env)
+        member.process = process
+        target = {"address": "127.0.0.1", "port": process.port}
         self._apply("PortForward", member, {"forwards": [{"ports": [member.arguments.port], "target": target}]})
 
     def _unserve(self, member: Member) -> None:
-        if member.simulator:
-            threading.Thread(target=member.simulator.stop, daemon=True).start()
-            member.simulator = None
+        if member.process:
+            threading.Thread(target=member.process.kill, daemon=True).start()
+            member.process = None
             self._remove("portforwards", member)
 
-    def _api_keys(self, member: Member) -> tuple[str, ...]:
-        """The key that the pod's environment gives the engine. Raises ApiError where its Secret is missing."""
+    def _end(self, member: Member) -> None:
+        """Ends a pod that is told to, as a kubelet does: its hook, SIGTERM, after its grace SIGKILL; then it goes."""
+        metadata = member.pod["metadata"]
+        grace = metadata.get("deletionGracePeriodSeconds") or 0
+        begun = time.monotonic()
+        try:
+            hook = member.hook
+            if hook and member.running:
+                with self._lock:
+                    mates = self._groups.get(member.group, {}).values()
+                    leader = next((each.process for each in mates if each.leads and each.process), None)
+                env, launch = self._environment(member), self._mount(member)
+                run_hook(hook, member.log.folder, launch, env, leader, grace)
+            if member.process:
+                # The kubelet gives it two seconds whatever the hook has taken.
+                member.process.term(max(grace - (time.monotonic() - begun), 2))
+            with self._lock:
+                member.over = True
+                for each in list(self._groups.get(member.group, {}).values()):
+                    self._settle(each)
+            path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+            self._api.request("DELETE", path, {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}})
+        except ApiError as error:
+            if error.code not in (404, 409):  # gone in the meantime
+                raise
+
+    def _environment(self, member: Member) -> dict[str, str]:
+        """The container's variables, those from Secrets too. Raises ApiError where one is missing."""
+        found = {}
         for each in member.container.get("env") or []:
-            if each["name"] != "VLLM_API_KEY":
-                continue
-            if "value" in each:
-                return (each["value"],)
-            reference = each["valueFrom"]["secretKeyRef"]
-            path = f"/api/v1/namespaces/{member.pod['metadata']['namespace']}/secrets/{reference['name']}"
-            data = self._api.get(path).get("data") or {}
-            if reference["key"] in data:
-                return (base64.b64decode(data[reference["key"]]).decode(),)
-        return ()
+            reference = (each.get("valueFrom") or {}).get("secretKeyRef")
+            if reference:
+                path = f"/api/v1/namespaces/{member.pod['metadata']['namespace']}/secrets/{reference['name']}"
+                data = self._api.get(path).get("data") or {}
+                found[each["name"]] = base64.b64decode(data.get(reference["key"], "")).decode()
+            elif "value" in each:
+                found[each["name"]] = each["value"]
+        return found
+
+    def _mount(self, member: Member) -> Path:
+        """The folder with the files of the pod's launch ConfigMap; empty where it has none."""
+        folder = member.log.folder / "launch"
+        volumes = member.pod["spec"].get("volumes") or []
+        name = next((each["configMap"]["name"] for each in volumes if each["name"] == "launch"), None)
+        folder.mkdir(parents=True, exist_ok=True)
+        if name and not any(folder.iterdir()):
+            path = f"/api/v1/namespaces/{member.pod['metadata']['namespace']}/configmaps/{name}"
+            for file, text in (self._api.get(path).get("data") or {}).items():
+                (folder / file).write_text(text)
+        return folder
 
     def _apply(self, kind: str, member: Member, spec: dict[str, Any]) -> None:
         metadata = member.pod["metadata"]

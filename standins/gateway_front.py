@@ -81,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         with closing(http.client.HTTPConnection(way.host, way.port, timeout=way.seconds)) as upstream:
             try:
                 passed = {name: value for name, value in headers.items() if name not in _HOP}
+                # Envoy's connection manager always says so, whatever the client has said.
+                passed["x-forwarded-proto"] = "http"
                 upstream.request(self.command, self.path, body or None, passed)
                 answer = upstream.getresponse()
             except TimeoutError:

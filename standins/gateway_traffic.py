@@ -16,7 +16,7 @@ from local.api import Api, ApiError
 from standins import gateway_model
 from standins.gateway_front import Refused, Way
 from standins.gateway_model import Known, Thing
-from standins.watching import place_of
+from standins.watching import deleting, place_of
 
 _PLUGIN = ("aibrix-system", "aibrix-gateway-plugins")
 _CATCH_ALL = ("aibrix-system", "aibrix-reserved-router")
@@ -86,7 +86,10 @@ class Traffic:
         if not pods:
             return Refused(400, f"model {model} does not exist")
         for pod in pods:
-            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or [])
+            # The plugin passes over pods that are about to end (pkg/utils/pod.go).
+            ready = not deleting(pod) and any(
+                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or []
+            )
             if ready and (way := self._to_pod(place_of(pod), int(_label(pod, _PORT) or 8000), "original_route", None)):
                 return way
         return Refused(503, f"no ready pod for model {model}")

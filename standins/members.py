@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from standins import vllm_log
-from standins.vllm import Simulator, newest_release, release_of
+from standins.engine_process import EngineProcess
+from standins.vllm import newest_release, release_of
 from standins.vllm_arguments import Arguments, refusal
 
 FAIL = "rehearsal.modelserve.dev/fail"
@@ -21,6 +22,7 @@ _GROUP = "leaderworkerset.sigs.k8s.io/"
 _RAY = "ray.io/"
 _FLEET = "orchestration.aibrix.ai/raycluster-fleet-name"
 _CRASH = "rehearsal.modelserve.dev/crash"
+_NO_HOOK = "rehearsal.modelserve.dev/no-prestop"
 _READY_AFTER = "rehearsal.modelserve.dev/ready-after"
 # What a start is taken to last where the pod does not say; at Ready the rest of the log follows at once.
 _START_SECONDS = 10.0
@@ -101,7 +103,9 @@ class Member:
     pod: dict[str, Any]
     container: dict[str, Any]
     log: Log
-    simulator: Simulator | None = None
+    process: EngineProcess | None = None
+    # The pods, by uid, whose GPUs the engine that serves has.
+    mates: set[str] = field(default_factory=set)
     # The container whose log is being written, by the time it started; empty before the first.
     run: str = ""
     begun: float = 0.0
@@ -113,6 +117,21 @@ class Member:
     refusal: list[str] = field(default_factory=list)
     # Whether its last words are written.
     doomed: bool = False
+    # Whether it was told to end, and whether its container has ended so.
+    ending: bool = False
+    over: bool = False
+
+    @property
+    def uid(self) -> str:
+        """What tells the pod from others of its name."""
+        return self.pod["metadata"]["uid"]
+
+    @property
+    def hook(self) -> list[str] | None:
+        """The command of the container's preStop hook; empty where an annotation takes it away, None without any."""
+        lifecycle = self.container.get("lifecycle") or {}
+        command = ((lifecycle.get("preStop") or {}).get("exec") or {}).get("command")
+        return [] if command and _NO_HOOK in (self.pod["metadata"].get("annotations") or {}) else command
 
     @property
     def labels(self) -> dict[str, str]:

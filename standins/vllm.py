@@ -10,8 +10,9 @@ that is played as the older ones are.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import functools
+import importlib
 import json
 import math
 import re
@@ -20,19 +21,19 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import uvicorn
+
+from planning import routes
 from planning.catalog import entries
 from standins.vllm_arguments import Arguments
 
 # Releases from this one on wrap an error in "error" (https://github.com/vllm-project/vllm/pull/22099).
 _NESTED_ERRORS = (0, 10, 1)
 _MEASURED = (0, 25, 1)
-# What a key guards, before and from _MEASURED on.
-_GUARDED = ("/v1",), ("/v1", "/v2", "/inference")
 _EMPTY_CONVERSATION = "Cannot apply chat template to an empty conversation. Provide at least one message."
 
 
@@ -178,12 +179,24 @@ class Engine:
     """Makes answers up, at `token_seconds` a token, and counts them."""
 
     def __init__(
-        self, arguments: Arguments, release: str, api_keys: Sequence[str] = (), token_seconds: float = 0.01
+        self,
+        arguments: Arguments,
+        release: str,
+        api_keys: Sequence[str] = (),
+        token_seconds: float = 0.01,
+        switched_on: Collection[str] = (),
     ) -> None:
-        """`api_keys` are further keys beside those of the argument list, such as VLLM_API_KEY."""
+        """`api_keys` are further keys beside those of the argument list, such as VLLM_API_KEY; `switched_on` names what
+        opens further routes, as `planning.routes.switches` does."""
         self.arguments, self.release, self.token_seconds = arguments, release, token_seconds
         self.measured = _numbers(release) >= _MEASURED
         self.api_keys = (*arguments.api_keys, *api_keys)
+        self.aborting = False
+        self.routes = {
+            path: methods
+            for path, methods in routes.routes(release).items()
+            if set(routes.switches(path, release)) <= {*switched_on}
+        }
         self.metrics = Metrics(release, arguments.served_names[0])
         self.metrics.add("cache_config_info", 1)
 
@@ -231,7 +244,7 @@ class Engine:
         named = "" if value is None else f" (parameter={parameter}, value={value})"
         return ApiError(status, kind, f"{text}{named}", parameter)
 
-    def tokens(self, generation: Generation) -> Generator[str, None, None]:
+    async def tokens(self, generation: Generation) -> AsyncGenerator[str, None]:
         """The answer piece by piece, each in its time; what was made is counted, also when the client goes away."""
         metrics, ended = self.metrics, "abort"
         metrics.add("num_requests_running", 1)
@@ -239,7 +252,9 @@ class Engine:
         last = generation.started
         try:
             for word in generation.words[: generation.limit]:
-                time.sleep(self.token_seconds)
+                await asyncio.sleep(self.token_seconds)
+                if self.aborting:
+                    return
                 now = time.monotonic()
                 if generation.made:
                     metrics.observe("time_per_output_token_seconds", now - last)
@@ -266,77 +281,107 @@ def count_tokens(text: str) -> int:
 
 _METRICS = {old: f"text/plain; version={form}; charset=utf-8" for old, form in ((False, "0.0.4"), (True, "1.0.0"))}
 _INFO = {"title": "FastAPI", "version": "0.1.0"}
-_GOT = {"/health", "/version", "/metrics", "/v1/models", "/load", "/openapi.json"}
-_POSTED = {"/v1/completions", "/v1/chat/completions", "/tokenize"}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
+class Application:
+    """vLLM's ASGI application: every route of the release, as open as there."""
 
-    def do_GET(self) -> None:
-        engine = self.server.engine
-        answers = {
-            "/health": lambda: self._send(200, b""),
-            "/ping": lambda: self._send(200, b""),
-            "/version": lambda: self._json(200, {"version": engine.release}),
-            "/metrics": lambda: self._send(200, engine.metrics.text().encode(), _METRICS[engine.measured]),
-            "/v1/models": lambda: self._json(200, self._models()),
-            "/load": lambda: self._json(200, {"server_load": 0}),
-            "/openapi.json": lambda: self._json(200, {"openapi": "3.1.0", "info": _INFO, "paths": {}}),
-        }
-        self._answer(answers, "POST", _POSTED)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # What has a parameter comes after what matches as it stands.
+        has = sorted(engine.routes.items(), key=lambda each: "{" in each[0])
+        self._routes = [
+            (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path, methods) for path, methods in has
+        ]
 
-    def do_POST(self) -> None:
-        answers = {
-            "/v1/chat/completions": self._chat,
-            "/v1/completions": self._completion,
-            "/tokenize": self._tokenize,
-            "/ping": lambda: self._send(200, b""),
-        }
-        self._answer(answers, "GET", _GOT)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while (kind := (await receive())["type"]) != "lifespan.shutdown":
+                await send({"type": f"{kind}.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["type"] == "http":
+            await _Request(self._engine, scope, receive, send).answer(*self._find(scope["path"]))
+        else:
+            await send({"type": "websocket.close"})
 
-    def _answer(self, answers: Mapping[str, Any], other: str, others: set[str]) -> None:
-        path = self.path.partition("?")[0]
-        keys = self.server.engine.api_keys
-        self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        known = {f"Bearer {key}" for key in keys}
-        guarded = path.startswith(_GUARDED[self.server.engine.measured])
-        if known and guarded and self.headers.get("Authorization") not in known:
-            return self._json(401, {"error": "Unauthorized"})
-        if path in answers:
-            try:
-                return answers[path]()
-            except ApiError as error:
-                return self._json(error.status, self._error(error))
-        if path in others:
-            return self._json(405, {"detail": "Method Not Allowed"}, {"allow": other})
-        return self._json(404, {"detail": "Not Found"})
+    def _find(self, asked: str) -> tuple[str, list[str]]:
+        """The route that takes a path, and its methods."""
+        return next(((path, methods) for known, path, methods in self._routes if known.fullmatch(asked)), ("", []))
+
+
+class _Request:
+    def __init__(self, engine: Engine, scope: Any, receive: Any, send: Any) -> None:
+        self._engine, self._scope, self._receive, self._send_message = engine, scope, receive, send
+        self._headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+    async def answer(self, path: str, methods: list[str]) -> None:
+        engine, method = self._engine, self._scope["method"]
+        known = {f"Bearer {key}" for key in engine.api_keys}
+        guarded = self._scope["path"].startswith(routes.guarded(engine.release))
+        if known and guarded and method != "OPTIONS" and self._headers.get("authorization") not in known:
+            return await self._json(401, {"error": "Unauthorized"})
+        if not path:
+            return await self._json(404, {"detail": "Not Found"})
+        if method not in methods:
+            return await self._json(405, {"detail": "Method Not Allowed"}, {"allow": ", ".join(methods)})
+        self._body = b""
+        more = True
+        while more:
+            part = await self._receive()
+            self._body, more = self._body + part.get("body", b""), part.get("more_body", False)
+        try:
+            await self._answers(path)
+        except ApiError as error:
+            await self._json(error.status, self._error(error))
+
+    async def _answers(self, path: str) -> None:
+        engine = self._engine
+        if path in ("/health", "/ping"):
+            await self._send(200, b"")
+        elif path == "/metrics":
+            await self._send(200, engine.metrics.text().encode(), _METRICS[engine.measured])
+        elif path == "/v1/chat/completions":
+            await self._chat()
+        elif path == "/v1/completions":
+            await self._completion()
+        elif path == "/invocations":
+            await (self._chat() if "messages" in self._request() else self._completion())
+        elif path == "/tokenize":
+            await self._tokenize()
+        else:
+            bodies = {
+                "/version": {"version": engine.release},
+                "/v1/models": self._models(),
+                "/load": {"server_load": 0},
+                "/openapi.json": {"openapi": "3.1.0", "info": _INFO, "paths": {}},
+            }
+            # What the others do is not played; that they answer is.
+            await self._json(200, bodies.get(path, {"simulated": path}))
 
     def _error(self, error: ApiError) -> dict[str, Any]:
         body = {"message": str(error), "type": error.kind, "param": error.parameter, "code": error.status}
-        if _numbers(self.server.engine.release) >= _NESTED_ERRORS:
+        if _numbers(self._engine.release) >= _NESTED_ERRORS:
             return {"error": body}
         return {"object": "error"} | body
 
     def _models(self) -> dict[str, Any]:
-        arguments = self.server.engine.arguments
+        arguments = self._engine.arguments
         shared = {"object": "model", "created": int(time.time()), "owned_by": "vllm", "root": arguments.model}
         shared |= {"parent": None, "max_model_len": arguments.max_model_len}
-        if self.server.engine.measured:
+        if self._engine.measured:
             permission = {"id": f"modelperm-{uuid.uuid4().hex[:16]}", "created": int(time.time())} | _PERMISSION
             shared["permission"] = [permission]
         return {"object": "list", "data": [{"id": name} | shared for name in arguments.served_names]}
 
-    def _tokenize(self) -> None:
-        request, longest = self._request(), self.server.engine.arguments.max_model_len
+    async def _tokenize(self) -> None:
+        request, longest = self._request(), self._engine.arguments.max_model_len
         count = count_tokens(str(request.get("prompt")))
         body = {"count": count, "max_model_len": longest, "tokens": list(range(count)), "token_strs": None}
-        self._json(200, body)
+        await self._json(200, body)
 
     def _request(self) -> dict[str, Any]:
-        measured, path = self.server.engine.measured, self.path.partition("?")[0]
-        if measured and self.headers.get_content_type() != "application/json":
+        measured, path = self._engine.measured, self._scope["path"]
+        if measured and self._headers.get("content-type", "text/plain").partition(";")[0].strip() != "application/json":
             text = "Unsupported Media Type: Only 'application/json' is allowed"
             raise ApiError(400, "Bad Request", f'1 validation error:\n  {text} ["{text}"]')
         try:
@@ -354,7 +399,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _missing(self, field: str) -> ApiError:
         """A field without which a request is none."""
-        if not self.server.engine.measured:
+        if not self._engine.measured:
             return ApiError(400, "BadRequestError", f"{field}: Field required")
         if field == "messages":
             return _invalid("/v1/chat/completions", "missing", ("body", "messages"), "Field required")
@@ -363,10 +408,10 @@ class _Handler(BaseHTTPRequestHandler):
         error.parameter = "prompt"
         return error
 
-    def _chat(self) -> None:
+    async def _chat(self) -> None:
         request = self._request()
         messages = request.get("messages")
-        measured = self.server.engine.measured
+        measured = self._engine.measured
         if measured and messages == []:
             raise ApiError(400, "BadRequestError", _EMPTY_CONVERSATION)
         if not isinstance(messages, list) or not messages:
@@ -376,31 +421,31 @@ class _Handler(BaseHTTPRequestHandler):
         more, choice, tail = (
             (_MESSAGE, _CHOICE, _absent("prompt_logprobs") | _PROMPT | _TAIL) if measured else ({}, {}, {})
         )
-        self._generate(
+        await self._generate(
             request, prompt, "chat.completion", "chatcmpl", first={"delta": role},
             piece=lambda text: {"delta": {"content": text}},
             whole=lambda text: {"message": role | {"content": text} | more}, choice=choice, tail=tail,
         )  # fmt: skip
 
-    def _completion(self) -> None:
+    async def _completion(self) -> None:
         request = self._request()
         if not isinstance(request.get("prompt"), str):
             raise self._missing("prompt")
         # The completions API cuts after 16 tokens unless told otherwise.
         request.setdefault("max_tokens", 16)
-        measured = self.server.engine.measured
-        self._generate(
+        measured = self._engine.measured
+        await self._generate(
             request, request["prompt"], "text_completion", "cmpl", first=None, piece=_text, whole=_text,
             choice=_CHOICE | _absent("prompt_logprobs prompt_token_ids") if measured else {},
             tail=_TAIL if measured else {},
         )  # fmt: skip
 
-    def _generate(
+    async def _generate(
         self, request: dict[str, Any], prompt: str, kind: str, prefix: str, *,
         first: Any, piece: Any, whole: Any, choice: dict[str, Any], tail: dict[str, Any],
     ) -> None:  # fmt: skip
         """`choice` and `tail` are the fields without a value of a whole answer's choice and of its end."""
-        engine = self.server.engine
+        engine = self._engine
         generation = engine.begin(request, prompt)
         streamed, chat, measured = bool(request.get("stream")), prefix == "chatcmpl", engine.measured
         head = {
@@ -415,61 +460,55 @@ class _Handler(BaseHTTPRequestHandler):
             return head | {"choices": [{"index": 0, **content, "logprobs": None, "finish_reason": reason}]}
 
         if not streamed:
-            text = "".join(engine.tokens(generation))
+            text = "".join([token async for token in engine.tokens(generation)])
             usage = generation.usage | (_absent("prompt_tokens_details") if measured else {})
             tier = _absent("service_tier") if measured else {}
             body = one(whole(text) | choice, generation.finish_reason)
-            self._json(200, body | tier | print_of | {"usage": usage} | tail)
+            await self._json(200, body | tier | print_of | {"usage": usage} | tail)
             return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        await self._start(200, {"content-type": "text/event-stream; charset=utf-8"})
+        gone = asyncio.create_task(self._receive())
         tokens = engine.tokens(generation)
         counted = bool((request.get("stream_options") or {}).get("include_usage"))
         # A chat's pieces say why they stopped only at the end, a completion's in each.
         each = _absent("token_ids" if chat else "stop_reason prompt_token_ids token_ids") if measured else {}
         try:
             if first:
-                self._event(one(first) | (_PROMPT if measured else {}))
-            for token in tokens:
+                await self._event(one(first) | (_PROMPT if measured else {}))
+            async for token in tokens:
+                if gone.done():
+                    return
                 last = generation.made == min(generation.limit, len(generation.words))
                 ends = _absent("stop_reason") if last and measured else {}
                 reason = generation.finish_reason if last else None
-                self._event(one(piece(token) | each | ends, reason) | (print_of if last and not counted else {}))
+                await self._event(one(piece(token) | each | ends, reason) | (print_of if last and not counted else {}))
             if counted:
-                self._event(head | {"choices": [], "usage": generation.usage} | print_of)
-            self._chunk(b"data: [DONE]\n\n")
-            self._chunk(b"")
-        except OSError:
-            self.close_connection = True
+                await self._event(head | {"choices": [], "usage": generation.usage} | print_of)
+            await self._chunk(b"data: [DONE]\n\n")
+            await self._chunk(b"")
         finally:
-            tokens.close()
+            gone.cancel()
+            await tokens.aclose()
 
-    def _event(self, body: Mapping[str, Any]) -> None:
-        self._chunk(f"data: {_compact(body)}\n\n".encode())
+    async def _event(self, body: Mapping[str, Any]) -> None:
+        await self._chunk(f"data: {_compact(body)}\n\n".encode())
 
-    def _chunk(self, data: bytes) -> None:
-        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+    async def _chunk(self, data: bytes) -> None:
+        await self._send_message({"type": "http.response.body", "body": data, "more_body": bool(data)})
 
-    def _json(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
-        self._send(status, _compact(body).encode(), "application/json", headers)
+    async def _json(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        await self._send(status, _compact(body).encode(), "application/json", headers)
 
-    def _send(
+    async def _send(
         self, status: int, body: bytes, kind: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        self.send_response(status)
-        for name, value in {**(headers or {}), **({"Content-Type": kind} if kind else {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        named = {**(headers or {}), **({"content-type": kind} if kind else {}), "content-length": str(len(body))}
+        await self._start(status, named)
+        await self._send_message({"type": "http.response.body", "body": body})
 
-    def version_string(self) -> str:
-        return "uvicorn"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        self.server.access(f"{self.client_address[0]}:{self.client_address[1]} - {format % args}")
+    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
+        given = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._send_message({"type": "http.response.start", "status": status, "headers": given})
 
 
 def _compact(body: Mapping[str, Any]) -> str:
@@ -480,45 +519,62 @@ def _text(piece: str) -> dict[str, Any]:
     return {"text": piece}
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+def served(engine: Engine, access: Callable[[str], None]) -> Any:
+    """What a server runs: the application inside its middlewares, the last named outermost, as vLLM puts them."""
+    application: Any = Application(engine)
+    for name in engine.arguments.middlewares:
+        module, _, attribute = name.rpartition(".")
+        application = getattr(importlib.import_module(module), attribute)(application)
 
-    def __init__(self, engine: Engine, access: Any) -> None:
-        self.engine, self.access = engine, access
-        self._open: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), _Handler)
+    async def logged(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                client = "{}:{}".format(*scope["client"])
+                access(f'{client} - "{scope["method"]} {scope["path"]} HTTP/1.1" {message["status"]}')
+            await send(message)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
+        await application(scope, receive, sending if scope["type"] == "http" else send)
 
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
+    return logged
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of the server."""
+
+class Server(uvicorn.Server):
+    """uvicorn, whose connections can be cut."""
+
+    def __init__(self, engine: Engine, access: Callable[[str], None]) -> None:
+        super().__init__(uvicorn.Config(served(engine, access), log_config=None, access_log=False))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remembers where it runs."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
 
     def cut(self) -> None:
-        """Ends what clients still hold open: a pod that dies does not finish its sentence."""
-        for connection in list(self._open):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        """Ends now, from another thread: who dies does not finish its sentence."""
+        while not self.started:
+            time.sleep(0.01)
+        self._loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        self.should_exit = self.force_exit = True
+        for connection in list(self.server_state.connections):
+            if connection.transport:
+                connection.transport.abort()
 
 
 class Simulator:
-    """A running engine on a free port of 127.0.0.1."""
+    """A running engine on a free port of 127.0.0.1, inside this process."""
 
-    def __init__(self, engine: Engine, access: Any = lambda line: None) -> None:
+    def __init__(self, engine: Engine, access: Callable[[str], None] = lambda line: None) -> None:
         """`access` is called with one line a request."""
         self.engine = engine
-        self._server = _Server(engine, access)
-        self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        self._server = Server(engine, access)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Closes the port and every connection."""
-        self._server.shutdown()
-        self._server.server_close()
         self._server.cut()
+        self._thread.join()

@@ -34,6 +34,8 @@ class Arguments:
     threads: bool = False
     """Whether several threads load the weights."""
     eager: bool = False
+    middlewares: tuple[str, ...] = ()
+    shutdown_timeout: int = 0
 
     @property
     def world_size(self) -> int:
@@ -61,7 +63,14 @@ class Arguments:
             load_format=next(iter(found.get("--load-format", ())), "auto"),
             threads=bool(re.search(r'"enable_multithread_load": ?true', " ".join(found.get(_LOADER, ())))),
             eager="--enforce-eager" in found,
+            middlewares=tuple(each for given in _each(words, "--middleware") for each in given),
+            shutdown_timeout=number(0, "--shutdown-timeout"),
         )
+
+
+def _each(words: Sequence[str], name: str) -> list[list[str]]:
+    """The values of a flag, each time that it is given: of this one vLLM keeps all."""
+    return [given.values for given in flags.parse(words) if given.spelling == name]
 
 
 def _flags(words: Sequence[str]) -> dict[str, list[str]]:

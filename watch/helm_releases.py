@@ -51,6 +51,11 @@ class Release:
         )
 
 
+def read(secret: Mapping[str, Any]) -> dict[str, Any]:
+    """The record in a Secret of Helm's."""
+    return json.loads(gzip.decompress(base64.b64decode(base64.b64decode(secret["data"]["release"]))))
+
+
 class Releases:
     """The records in one cluster; `client` is a DynamicClient of the Kubernetes library."""
 
@@ -63,8 +68,7 @@ class Releases:
         if not found:
             return None
         newest = max(found, key=lambda secret: int(secret["metadata"]["labels"]["version"]))
-        record = json.loads(gzip.decompress(base64.b64decode(base64.b64decode(newest["data"]["release"]))))
-        return Release(namespace, newest["metadata"]["name"], record)
+        return Release(namespace, newest["metadata"]["name"], read(newest))
 
     def fail(self, release: Release) -> None:
         """Write what Helm would have written had it been told to stop: then it installs, or removes, it again."""

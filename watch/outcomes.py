@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-RELEASE = "kubernetes:helm.sh/v3:Release"
+from components.cluster.kubernetes import RELEASE
+
 PROVIDER = "pulumi:providers:"
 # What the engine marks a secret with in a state (pulumi/pulumi, sdk/go/common/resource/sig).
 _SECRET_MARK = "4dabf18193072939515e22adb298388d"

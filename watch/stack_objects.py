@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from components.cluster.kubernetes import MANAGER, STACK_LABEL
+from components.cluster.kubernetes import release_description, stack_of
 from watch.helm_releases import Release, Releases
 from watch.outcomes import RELEASE, Found, Resource, UnreadError, Verdict, about
 
@@ -50,7 +50,7 @@ class StackObjects:
             release = self._release(resource)
             if release is None:
                 return None
-            ours = release.is_of(f"{MANAGER} stack {self._stack}", self.since)
+            ours = release.is_of(release_description(self._stack), self.since)
             if ours and release.is_pending:
                 self._releases.fail(release)
             return Found(ours, id)
@@ -104,8 +104,7 @@ class StackObjects:
             return None
 
     def _is_ours(self, live: dict[str, Any]) -> bool:
-        found = live["metadata"].get("labels") or {}
-        return found.get("app.kubernetes.io/managed-by") == MANAGER and found.get(STACK_LABEL) == self._stack
+        return stack_of(live["metadata"].get("labels")) == self._stack
 
     def _release(self, resource: Resource) -> Release | None:
         inputs = resource["inputs"]

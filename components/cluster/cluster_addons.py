@@ -14,12 +14,11 @@ from typing import Any
 
 import pulumi
 
-from components.cluster.kubernetes import MANAGER
+from components.cluster.kubernetes import RELEASE, release_description
 from planning import addons
 from planning.engine import release_key
 from planning.problems import Problem, Refused
 
-_RELEASE = "kubernetes:helm.sh/v3:Release"
 _SECONDS = 600
 
 
@@ -86,7 +85,7 @@ def release_inputs(stack: str, addon: Addon) -> dict[str, Any]:
         "values": dict(addon.values),
         # Else Helm, given no values any more, goes on with those of the last time.
         "resetValues": True,
-        "description": f"{MANAGER} stack {stack}",
+        "description": release_description(stack),
         "skipCrds": False,
         "skipAwait": False,
         "timeout": addon.seconds,
@@ -104,7 +103,19 @@ def mismatch(addon: Addon, status: Mapping[str, Any] | None) -> Problem | None:
     if release_key(found) == release_key(addon.operator):
         return None
     why = f"the adopted release {addon.id} holds {found}, the stack says {addon.operator}"
-    return Problem(addon.name, "", why, "write the version that is installed")
+    return Problem(f"addons.{addon.name}.version", addon.operator, why, "write the version that is installed")
+
+
+class HelmRelease(pulumi.CustomResource):
+    """The release of an add-on, installed or adopted."""
+
+    addon: Addon
+    status: pulumi.Output[Any]
+    """What Helm says of it: `version` of the chart, `appVersion`."""
+
+    def __init__(self, name: str, addon: Addon, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        self.addon = addon  # first: whoever looks at resources in the making looks at it
+        super().__init__(RELEASE, name, dict(inputs), opts)
 
 
 class ClusterAddons(pulumi.ComponentResource):
@@ -125,18 +136,19 @@ class ClusterAddons(pulumi.ComponentResource):
     def _installed(self, name: str, stack: str, addon: Addon) -> pulumi.Resource:
         # Two releases of one operator fight over its cluster-wide objects.
         opts = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
-        return pulumi.CustomResource(_RELEASE, name, release_inputs(stack, addon), opts)
+        return HelmRelease(name, addon, release_inputs(stack, addon), opts)
 
     def _adopted(self, name: str, addon: Addon) -> pulumi.Resource:
         # Read, not imported: Helm does not keep where a chart came from, so that an import ends in an upgrade to the
         # chart given here (https://github.com/pulumi/pulumi-kubernetes/issues/3502), and a destroy would take it away.
         # Which of its values are secret, only its owner knows.
         opts = pulumi.ResourceOptions(parent=self, id=addon.id, additional_secret_outputs=["values"])
-        release = pulumi.CustomResource(_RELEASE, name, {"status": None}, opts)
-        pulumi.Output.from_input(release.status).apply(lambda status: _require(addon, status))  # type: ignore[attr-defined]
+        release = HelmRelease(name, addon, {"status": None}, opts)
+        release.status.apply(lambda status: _require(addon, status))
         return release
 
 
 def _require(addon: Addon, status: Mapping[str, Any] | None) -> None:
+    """For a run that could not ask the cluster before: an error inside of it, in the same words."""
     if problem := mismatch(addon, status):
-        raise Refused(problem)
+        raise pulumi.RunError(str(problem))

@@ -16,6 +16,7 @@ import pulumi
 PLUGIN_VERSION = "4.34.2"  # of the pulumi-kubernetes in requirements.txt
 MANAGER = "modelserve"
 STACK_LABEL = "modelserve.dev/stack"
+RELEASE = "kubernetes:helm.sh/v3:Release"
 
 Manifest = dict[str, Any]
 
@@ -23,6 +24,17 @@ Manifest = dict[str, Any]
 def labels(stack: str, service: str) -> dict[str, str]:
     """Labels of every object: whose they are decides what may be taken over after an interrupted `up`."""
     return {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/instance": service, STACK_LABEL: stack}
+
+
+def stack_of(labels: Mapping[str, str] | None) -> str | None:
+    """The stack that an object with these labels belongs to, None for somebody else's object."""
+    found = labels or {}
+    return found.get(STACK_LABEL) if found.get("app.kubernetes.io/managed-by") == MANAGER else None
+
+
+def release_description(stack: str) -> str:
+    """What tells whose a Helm release is, which has no labels of ours."""
+    return f"{MANAGER} stack {stack}"
 
 
 def kubernetes_provider(name: str, context: str, kubeconfig: pulumi.Output[str] | None) -> pulumi.ProviderResource:

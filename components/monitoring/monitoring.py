@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import pulumi
 
+from components.cluster.credentials import SecretKey
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
 from planning.catalog import fact
 from planning.metrics import exported
@@ -27,12 +28,14 @@ _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 @dataclass(frozen=True, kw_only=True)
 class Scraped:
     """A service to watch: `selector` are labels that its Kubernetes Service in `namespace` carries and no other does,
-    `port` is the name of that Service's port. `engine_version` None stands for the newest release known."""
+    `port` is the name of that Service's port, `key` the API key where metrics ask for it. `engine_version` None stands
+    for the newest release known."""
 
     engine_version: str | None
     selector: Mapping[str, str]
     namespace: str
     port: str = "http"
+    key: SecretKey | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ def service_monitor(name: str, service: str, args: MonitoringArgs) -> Manifest:
     rollout. `model` and `stack` are set on the target, not on the samples, so that `up` has them too.
     """
     scraped = args.services[service]
+    key = scraped.key
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "ServiceMonitor",
@@ -90,6 +94,7 @@ def service_monitor(name: str, service: str, args: MonitoringArgs) -> Manifest:
                     "port": scraped.port,
                     "path": fact("monitoring", "scrape", "path"),
                     "interval": f"{args.interval_seconds}s",
+                    **({"authorization": {"credentials": {"name": key.secret, "key": key.field}}} if key else {}),
                     "relabelings": [
                         {"action": "replace", "targetLabel": "model", "replacement": service},
                         {"action": "replace", "targetLabel": "stack", "replacement": args.stack},

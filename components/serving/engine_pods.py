@@ -1,4 +1,4 @@
-"""The pods of an engine, whoever makes them: launch script, container, environment, probes, and what is registered.
+"""The pods of an engine, whoever makes them: launch script, guard, container, environment, probes, end, registration.
 
 Owns what a LeaderWorkerSet and a RayClusterFleet have alike, so that an engine moved from one to the other stays the
 same engine. Not here: how the pods of a replica find each other, and who of them leads (`ray_lws_group`,
@@ -25,6 +25,7 @@ from planning.units import quantity
 
 _CONTAINER = "vllm"
 _SCRIPT = Path(__file__).with_name("launch.sh")
+_GUARD = Path(__file__).with_name("modelserve_guard.py")
 _SCRIPT_FOLDER = "/etc/modelserve"
 # Which layout the pods were made with. The workloads' own controllers accept another one in place, and would make pods
 # of it beside GPUs that the old ones still hold; so we ask for a replacement ourselves.
@@ -38,10 +39,13 @@ class EnginePodsArgs:
     `engine_args` is the whole argument list of `vllm serve`, but for what a launcher says. `memory`, `shm` and
     `ephemeral_storage` are binary quantities; `extra_resources` maps further resources of each pod, such as RDMA
     devices, to amounts. `capabilities` are what the container may do beside the usual. `startup_seconds` is a cold
-    start, from which every time limit derives. `init_containers`, `volumes` and `volume_mounts` are those of every pod;
-    volumes may hold Outputs at their leaves: the pods are not asked for before they are known, and never where one
-    fails. `api_key_secret` is the name of a Secret in `namespace` with the key `apiKey`; `api_key_revision` changes
-    whenever its content does, which restarts the engine. `extras` is what the cluster's owner asks of every pod.
+    start and `drain_seconds` how long a pod that ends waits for its answers: from these two every time limit derives;
+    with `drains_itself` the engine is told the second too. `routes` are what the guard in the engine lets through, each
+    `METHOD /path`; metrics are among them without a key, unless `metrics_need_key`. `init_containers`, `volumes` and
+    `volume_mounts` are those of every pod; volumes may hold Outputs at their leaves: the pods are not asked for before
+    they are known, and never where one fails. `api_key_secret` is the name of a Secret in `namespace` with the key
+    `apiKey`; `api_key_revision` changes whenever its content does, which restarts the engine. `extras` is
+    what the cluster's owner asks of every pod.
     Raises Refused when tensor x pipeline does not fill the GPUs.
     """
 
@@ -57,6 +61,10 @@ class EnginePodsArgs:
     memory: str
     shm: str
     startup_seconds: int
+    drain_seconds: int
+    routes: Sequence[str]
+    drains_itself: bool = False
+    metrics_need_key: bool = False
     port: int = 8000
     replicas: int = 1
     ephemeral_storage: str | None = None
@@ -84,27 +92,28 @@ class EnginePodsArgs:
     @property
     def limits(self) -> timeouts.Timeouts:
         """Every time limit of one replica."""
-        return timeouts.from_startup(self.startup_seconds)
+        return timeouts.from_startup(self.startup_seconds, self.drain_seconds)
 
 
-def launch_script() -> str:
-    """The script that every pod runs. Ours, because its place inside images moved with their releases."""
-    return _SCRIPT.read_text()
+def launch_files() -> dict[str, str]:
+    """What every pod runs beside the engine: the launch script, ours because its place inside images moved with their
+    releases, and the guard."""
+    return {file.name: file.read_text() for file in (_SCRIPT, _GUARD)}
 
 
 def launch_config(name: str, args: EnginePodsArgs) -> Manifest:
-    """The ConfigMap with the launch script."""
+    """The ConfigMap with the launch script and the guard."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": _config_name(name), "namespace": args.namespace, "labels": labels(args.stack, name)},
-        "data": {_SCRIPT.name: launch_script()},
+        "data": launch_files(),
     }
 
 
 def _config_name(name: str) -> str:
     """Named by content: a new script is a new ConfigMap, which running pods do not see before they are rolled."""
-    return f"{name}-launch-{hashlib.sha256(launch_script().encode()).hexdigest()[:8]}"
+    return f"{name}-launch-{hashlib.sha256(''.join(launch_files().values()).encode()).hexdigest()[:8]}"
 
 
 def layout_annotation(args: EnginePodsArgs) -> dict[str, str]:
@@ -143,7 +152,7 @@ def pod_template(
             # No pod of ours calls the API server, and a Service named VLLM would set VLLM_PORT, which vLLM reads.
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": timeouts.TERMINATION_GRACE_SECONDS,
+            "terminationGracePeriodSeconds": args.limits.grace_seconds,
             "containers": [container],
             "volumes": [
                 {"name": "launch", "configMap": {"name": _config_name(name)}},
@@ -155,8 +164,18 @@ def pod_template(
     return dressed(made, args.extras)
 
 
-def container(args: EnginePodsArgs, env: list[Manifest]) -> Manifest:
-    """The engine's container but for what one role alone has: arguments, ports, probes."""
+def serve_args(args: EnginePodsArgs) -> list[pulumi.Input[str]]:
+    """The argument list of `vllm serve`. The guard is the last, and so the outermost, of its middlewares."""
+    drain = ["--shutdown-timeout", str(args.drain_seconds)] if args.drains_itself else []
+    return [*args.engine_args, *drain, "--middleware", f"{_GUARD.stem}.Guard"]
+
+
+def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Manifest:
+    """The engine's container but for what one role alone has: arguments, ports, probes.
+
+    Who leads ends when its answers are given, the others when their leader has ended: without their GPUs every answer
+    would be cut.
+    """
     amounts = {"cpu": str(args.cpu), "memory": quantity(args.memory), args.gpu_resource: str(args.gpus_per_node)}
     if args.ephemeral_storage:
         amounts["ephemeral-storage"] = quantity(args.ephemeral_storage)
@@ -166,6 +185,13 @@ def container(args: EnginePodsArgs, env: list[Manifest]) -> Manifest:
         "image": args.image,
         "command": ["bash", f"{_SCRIPT_FOLDER}/{_SCRIPT.name}"],
         "env": env,
+        "lifecycle": {
+            "preStop": {
+                "exec": {
+                    "command": ["python3", f"{_SCRIPT_FOLDER}/{_GUARD.name}", "drain" if leads else "await-leader"]
+                }
+            }
+        },
         # Equal, so that the pod is Guaranteed: GPU memory is pinned through host memory, and an eviction costs a start.
         "resources": {"requests": amounts, "limits": dict(amounts)},
         # With /dev/shm, where KubeRay would else mount one as large as the pod's memory.
@@ -184,10 +210,16 @@ def environment(
     args: EnginePodsArgs, joining: Mapping[str, str], fields: Mapping[str, str], *, leads: bool
 ) -> list[Manifest]:
     """The container's variables. `joining` is what the launch script is told beside the layout, `fields` the variables
-    that come from a field of the pod. Who leads checks the API key."""
+    that come from a field of the pod. Who leads checks the API key, and what is asked."""
+    guard = {"MODELSERVE_PATHS": " ".join(args.routes), "MODELSERVE_PORT": str(args.port)}
+    if args.metrics_need_key:
+        guard["MODELSERVE_METRICS"] = "key"
     values = {
         "MODELSERVE_NODES": str(args.nodes),
         "MODELSERVE_GPUS_PER_NODE": str(args.gpus_per_node),
+        "MODELSERVE_SETTLE_SECONDS": str(timeouts.SETTLE_SECONDS),
+        "MODELSERVE_DRAIN_SECONDS": str(args.drain_seconds),
+        **(guard if leads else {}),
         **joining,
         **args.env,
     }
@@ -239,7 +271,7 @@ def register(
     """Registers the launch script and `workload` below `component`; the workload's id, known when its wait is over.
 
     `mounts` are what the pods mount and what cannot be replaced while they do: the workload is replaced with it. An
-    update takes as long as a start for each of its `rounds`.
+    update takes as long as an end and a start for each of its `rounds`.
     """
     child = pulumi.ResourceOptions(parent=component)  # merging opts would hand its depends_on and ignore_changes down
     config = kubernetes_object(f"{name}-launch", launch_config(name, args), child)
@@ -253,7 +285,7 @@ def register(
             hooks=hooks,
             custom_timeouts=pulumi.CustomTimeouts(
                 create=f"{limits.ready_seconds}s",
-                update=f"{limits.ready_seconds * rounds}s",
+                update=f"{limits.replace_seconds * rounds}s",
                 delete=f"{limits.delete_seconds}s",
             ),
             ignore_changes=list(ignore_changes),

@@ -21,6 +21,7 @@ from planning.problems import Problem, Refused
 # The digest is public. Two bytes tell a changed key from the old one in all but one of 65,536 changes, and are too few
 # to confirm a guess, which any longer digest of a weak key would, however slowly it is made.
 _REVISION_BYTES = 2
+_NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,11 @@ def network_policy(name: str, args: InferenceServiceArgs) -> Manifest:
             ],
         },
     }
+
+
+def in_namespace(namespace: str) -> Manifest:
+    """Every pod of a namespace, as a NetworkPolicy names it."""
+    return {"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: namespace}}}
 
 
 def api_key_secret(name: str, args: InferenceServiceArgs) -> Manifest:

@@ -16,6 +16,9 @@ die() { say "$*" >&2; exit 1; }
 # its GPUs for the whole grace period. After `exec`, vLLM and Ray handle them themselves.
 trap 'exit 143' TERM
 
+# `vllm serve` finds the guard beside this script.
+export PYTHONPATH=${BASH_SOURCE[0]%/*}${PYTHONPATH:+:$PYTHONPATH}
+
 # Ray holds a connection to each of its processes. Containers may begin with as few as 1024 files, and may take more.
 ulimit -S -n 65536 2>/dev/null || ulimit -S -n "$(ulimit -H -n)"
 
@@ -60,7 +63,10 @@ if [ "$index" -ne 0 ]; then
   # The leader may come later: images are pulled at different speeds. `ray start` alone gives up after seconds, and vLLM
   # where the leader's name is not known yet. Once joined, either stays in the foreground, and the pod ends with it.
   while [ "$SECONDS" -lt "$deadline" ]; do
-    if python3 -c 'import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)' "$leader" "$port" 2>/dev/null; then
+    if found=$(python3 -c 'import socket,sys
+print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).getpeername()[0])' "$leader" "$port" 2>/dev/null); then
+      # For the preStop hook: a leader that ends may have no name any more.
+      echo "$found" > "${MODELSERVE_LEADER_FILE:-/dev/shm/modelserve-leader}"
       say "$launcher: joining $leader with $gpus GPUs"
       [ "$launcher" = ray ] || exec vllm serve "$@" "${place[@]}" --headless
       eval "exec $ray_start --block"

@@ -8,13 +8,13 @@ strategy, which no HTTPRoute sees: AIBrix's plugins send those to a pod of their
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
 
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
-from components.serving.inference_service import InferenceService, InferenceServiceArgs
+from components.serving.inference_service import InferenceService, InferenceServiceArgs, in_namespace
 from planning import aibrix_features
 from planning.catalog import fact
 from planning.problems import Problem, Refused
@@ -30,8 +30,8 @@ class ModelRouteArgs:
 
     `gateway_address` is the Gateway object's first address, which may be known after others. `request_seconds` is how
     long a request may last, an answer that streams included. `api_key` is a secret Output, or None.
-    `monitoring_namespace` may reach the port too, to read metrics. `service_annotations` are further ones of the
-    Service.
+    `monitoring_namespace` may reach the port too, to read metrics, and so may `more_clients`. `service_annotations` are
+    further ones of the Service.
     Raises Refused for a name or a port that AIBrix cannot route to, and a time that the Gateway API cannot say.
     """
 
@@ -47,6 +47,7 @@ class ModelRouteArgs:
     api_key: pulumi.Output[str] | None = None
     monitoring_namespace: str | None = None
     service_annotations: Mapping[str, str] = field(default_factory=dict)
+    more_clients: Sequence[Manifest] = ()
 
     def __post_init__(self) -> None:
         longest = fact("aibrix", "gateway", "requestSecondsMax")
@@ -70,7 +71,7 @@ class ModelRouteArgs:
             members=self.member_selector,
             port=self.port,
             api_key=self.api_key,
-            clients=clients(self.monitoring_namespace),
+            clients=[*clients(self.monitoring_namespace), *self.more_clients],
             annotations=self.service_annotations,
         )
 
@@ -85,7 +86,7 @@ def clients(monitoring_namespace: str | None) -> list[Manifest]:
         for each in fact("aibrix", "gateway", "clients")
     ]
     if monitoring_namespace:
-        peers.append({"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: monitoring_namespace}}})
+        peers.append(in_namespace(monitoring_namespace))
     return peers
 
 

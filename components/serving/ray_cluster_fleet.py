@@ -67,7 +67,7 @@ class RayClusterFleetArgs(EnginePodsArgs):
     @property
     def limits(self) -> timeouts.Timeouts:
         """Every time limit of one replica."""
-        return timeouts.from_startup(self.startup_seconds, self.weights_seconds, self.nodes)
+        return timeouts.from_startup(self.startup_seconds, self.drain_seconds, self.weights_seconds, self.nodes)
 
 
 def head_selector(name: str) -> dict[str, str]:
@@ -116,7 +116,7 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
             "strategy": _strategy(args),
             "minReadySeconds": 0,
             "revisionHistoryLimit": 1,  # what to go back to, the stack file's history says
-            "progressDeadlineSeconds": args.limits.ready_seconds,
+            "progressDeadlineSeconds": args.limits.replace_seconds,
             "paused": False,
             "template": {
                 # Without the annotation KubeRay appends its own start command to ours.
@@ -181,13 +181,11 @@ def _ray_cluster(name: str, args: RayClusterFleetArgs) -> Manifest:
 
 def pod_template(name: str, args: RayClusterFleetArgs, *, head: bool) -> Manifest:
     """The head's pod template, which has the ports and the engine, or the workers'."""
-    container = engine_pods.container(args, _environment(args, head=head))
+    container = engine_pods.container(args, _environment(args, head=head), leads=head)
     if not head:
-        # No preStop: Ray is a worker's first process and ends at SIGTERM by itself. `ray stop` before that would only
-        # take its GPUs from the engine sooner, which drains its requests at that time.
         return engine_pods.pod_template(name, args, container | _worker_probes(), "worker", {})
     ports = {**(fact("fleet", "kuberay", "headPorts") if args.nodes > 1 else {}), PORT_NAME: args.port}
-    container["args"] = list(args.engine_args)
+    container["args"] = engine_pods.serve_args(args)
     container["ports"] = [{"name": port, "containerPort": number} for port, number in ports.items()]
     return engine_pods.pod_template(name, args, container | _head_probes(args), "head", _routed(name, args))
 

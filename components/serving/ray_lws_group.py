@@ -108,9 +108,9 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
 
 def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     """The leader's pod template, which has the port and the probes, or the workers'."""
-    container = engine_pods.container(args, _environment(args, leader=leader))
+    container = engine_pods.container(args, _environment(args, leader=leader), leads=leader)
     if leader or args.launcher == "native":
-        container["args"] = list(args.engine_args)
+        container["args"] = engine_pods.serve_args(args)
     if leader:
         container["ports"] = [{"name": PORT_NAME, "containerPort": args.port}]
         container |= engine_pods.probes(args, PORT_NAME)
@@ -146,5 +146,8 @@ class RayLwsGroup(pulumi.ComponentResource):
     ) -> None:
         """`mounts` are what the pods mount and what cannot be replaced while they do: the group is replaced with it."""
         super().__init__("modelserve:serving:RayLwsGroup", name, {}, opts)
-        self.ready = engine_pods.register(self, name, args, leader_worker_set(name, args), hooks, mounts)
+        # One replica after the other.
+        rounds = max(1, args.replicas)
+        made = leader_worker_set(name, args)
+        self.ready = engine_pods.register(self, name, args, made, hooks, mounts, rounds=rounds)
         self.register_outputs({"ready": self.ready})

@@ -16,7 +16,8 @@ from config.pulumi_yaml import read
 from config.stack_file import read as read_file
 from stacks.program import _decoded
 from tests.rehearsal.pulumi_stack import Stack
-from tests.unit.config.test_mutations import FIELDS, FILES, NUMBERS, OTHERS, TEXTS, mutated
+from tests.support.ways import WAYS
+from tests.unit.config.test_mutations import FIELDS, NUMBERS, OTHERS, TEXTS, mutated
 
 SCALARS = [
     *"""
@@ -83,7 +84,7 @@ def test_a_check_and_the_program_get_the_same_config_of_the_same_files(stack: St
     dice, texts = random.Random(7), []
     for _ in range(60):
         changes = [(path, dice.choice(dice.choice((TEXTS, NUMBERS, OTHERS)))) for path, _ in dice.choices(FIELDS, k=3)]
-        text = json.dumps(mutated(dice.choice(FILES), changes))
+        text = json.dumps(mutated(dice.choice(list(WAYS.values())), changes))
         if '"secure"' not in text:
             texts.append(text)
     for text, theirs, own in zip(texts, engines(stack, texts), ours(texts), strict=True):

@@ -11,9 +11,10 @@ import yaml
 
 from config.errors import ConfigError
 from config.secrets import SECRETS
-from config.stack import parse
+from config.stack import judge, parse
 from local.paths import ROOT
-from stacks.service_plans import plan_services
+from planning.problems import Problem
+from stacks.service_plans import judge_services, plan_services
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:
@@ -29,6 +30,12 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[st
         else:
             place[last] = value
     return made
+
+
+def problems(raw: Mapping[str, Any], **more: Any) -> list[Problem]:
+    """Everything that is wrong in a file, in itself and in its plans."""
+    config, found = judge(raw, **more)
+    return sorted({*found, *judge_services(config)[1]})
 
 
 def whole_file(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> dict[str, Any]:

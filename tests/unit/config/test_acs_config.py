@@ -22,6 +22,7 @@ WHOLE = {
 }
 KEY = {"secrets": ["apiKey"]}
 NATIVE = {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher": "native"}
+VERSION_WITHOUT_RAY = {"services__ds__engine__version": "0.19.0", "services__ds__engine__gpuMemoryUtilization": 0.9}
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({"weights__sync__from": "ftp://x"}, "weights.sync.from: ftp://x: is no hub; write modelscope"),
         ({"weights__sync__repositories": {"x": "y"}}, "weights.sync.repositories.x: y: is not owner/name"),
         ({"services__ds__layout__gpusPerNode": 4}, "layout.gpusPerNode: 4: series GU8TF of acs has no pod of 4 GPUs"),
-        ({"services__ds__resources__cpu": 60}, "resources.memory: cpu 60: series GU8TF has no pod of 60 vCPU"),
+        ({"services__ds__resources__cpu": 60}, "resources.cpu: 60: series GU8TF has no pod of 60 vCPU"),
         (
             {"services__ds__resources__memory": "500Gi"},
             "resources.memory: 500Gi: series GU8TF has no pod of 64 vCPU with that memory, and it would be billed as "
@@ -91,10 +92,14 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({"cache__quota": "1024Gi", "cache__memory": "2Ti"}, "cache.quota: 1024Gi: Kubernetes would write it as Ti"),
         ({"cache__low": 0.99}, "cache.low: 0.99: eviction starts at 0.95 and must end below it; write less than 0.95"),
         ({"cache__workers": 5}, "cache.workers: 5: 5 x 120 GiB x 0.95 = 570 GiB, but 673 GiB are to be held"),
+        (
+            {"cloud__computeQos": "best-effort", "services__ds__drainSeconds": 300},
+            "services.ds.drainSeconds: 300: a pod that the cloud evicts has 300 s in all; write at most 265",
+        ),
         ({"weights": {"source": "pvc", "claim": "c"}}, "cache.engine: fluid: it caches a bucket, and"),
         ({"weights__read": "stream"}, "cache.engine: fluid: vLLM streams weights from the bucket"),
         ({"services__ds__model": "phi-4", "services__ds__layout": "auto"}, "repositories.phi-4: is missing"),
-        ({"services__ds__engine__version": "0.19.0"}, "images of vLLM 0.19.0 ship without Ray, which joins 2 nodes"),
+        (VERSION_WITHOUT_RAY, "images of vLLM 0.19.0 ship without Ray, which joins 2 nodes"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said: str):
@@ -134,6 +139,14 @@ def test_nothing_is_reached_from_outside_without_a_key(to: str):
     raw = changed(services__ds__expose={"to": to, "allowList": "acl-bp1x"})
     assert "services.ds.expose.to" in only(raw) and "there is no API key" in only(raw)
     assert parse(raw, **KEY).services["ds"].expose.to == to
+
+
+def test_clients_of_an_exposed_service_are_not_pods_alone():
+    exposed = {"services__ds__expose": {"to": "private"}, "services__ds__clients": [{"namespace": "team"}]}
+    why = (
+        "services.ds.clients: whoever comes by the load balancer has an address outside the cluster; add one with cidr"
+    )
+    assert why in only(changed(**exposed), secrets=["apiKey"])
 
 
 def test_the_public_needs_an_allow_list():

@@ -177,12 +177,6 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
         (_LOCAL, {"monitoring": {"labels": {"a": "b"}}}, (), "monitoring.labels: there is no monitoring; write enable"),
         (
             _LOCAL,
-            {"monitoring": {"enabled": True, "prometheusNamespace": "m"}},
-            (),
-            "monitoring.prometheusNamespace: m: who reaches an engine that is behind no gateway is not restricted",
-        ),
-        (
-            _LOCAL,
             {"prices": {"perCacheWorkerHour": 1.0, "currency": "CNY", "asOf": "2026-11-01"}},
             (),
             "prices.perCacheWorkerHour: 1: this stack has no cache workers; leave it out",
@@ -196,6 +190,13 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
 def test_a_key_that_nothing_takes_notice_of_is_refused_with_what_to_do(file, values, given, said):
     line, *_ = file.lines(file.changed(**values), secrets=("apiKey", *given))
     assert line.startswith(f"modelserve:{said}")
+
+
+def test_prometheus_is_named_only_where_somebody_is_kept_out():
+    open_to_all = _LOCAL.changed(monitoring={"enabled": True, "prometheusNamespace": "m"})
+    (line,) = _LOCAL.lines(open_to_all)
+    assert line.startswith("modelserve:monitoring.prometheusNamespace: m: everybody in the cluster reaches")
+    assert parse(open_to_all, secrets=["apiKey"])
 
 
 def test_an_allow_list_reaches_the_load_balancer_of_each_cloud_that_has_one():

@@ -89,7 +89,10 @@ def test_config_and_context_are_refused_together(stack):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (GOOD.replace("modelserve:services", "modelserv:services"), "did you mean modelserve:services?"),
+        (
+            GOOD.replace("modelserve:services", "modelserv:services"),
+            "modelserv:services: unknown key; write modelserve:services",
+        ),
         (GOOD.replace("config:", "cofnig:", 1), "did you mean config?"),
     ],
 )
@@ -152,7 +155,7 @@ def test_a_number_with_a_point_and_nothing_behind_it_is_a_whole_one(stack):
 
 def test_keys_that_are_numbers_are_text_as_the_engine_makes_them(stack):
     file = read(stack(GOOD + "  modelserve:catalog: {gpuPods: {X: {memoryGib: {64: [512]}}}}\n"))
-    assert file.raw["catalog"]["gpuPods"]["X"]["memoryGib"] == {"64": [512]} and not file.refusals
+    assert file.raw["catalog"]["gpuPods"]["X"]["memoryGib"] == {"64": [512]} and not file.problems
 
 
 @pytest.mark.parametrize(

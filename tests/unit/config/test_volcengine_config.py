@@ -76,7 +76,11 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             "takes a strategy from each request only, in its header routing-strategy",
         ),
         (
-            {f"{NAME}__gateway": "none", f"{NAME}__routing__strategy": "random"},
+            {
+                f"{NAME}__gateway": "none",
+                f"{NAME}__routing__strategy": "random",
+                "monitoring__prometheusNamespace": ...,
+            },
             "nothing routes this service's requests",
         ),
         ({"addons__aibrix__gatewayChart": "gateway-helm"}, "gatewayChart: gateway-helm: is no whole address; write"),

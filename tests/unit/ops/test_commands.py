@@ -161,6 +161,86 @@ def test_plan_shows_a_misfit_that_check_refuses(ops, tmp_path):
     assert shown.returncode == 1 and "does not fit" in shown.stdout and "nearest that fit" in shown.stdout
 
 
+@pytest.mark.parametrize("command", ["check", "render", "plan", "verify", "recover"])
+def test_every_command_on_a_stack_takes_its_file_alone(ops, bad, command):
+    done = ops(command, "--config", str(bad))
+    assert done.returncode == 2
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == [
+        "modelserve:services.ds.layout.tensor",
+        "modelserve:services.ds.resources.memory",
+    ]
+    assert len(ops(command).stderr.splitlines()) == 1
+
+
+def test_a_stack_without_its_name_has_that_of_its_file(ops, tmp_path):
+    path = tmp_path / "Pulumi.other.yaml"
+    path.write_text((ROOT / "Pulumi.local.yaml").read_text())
+    assert ops("check", "--config", str(path)).stdout.startswith("other: 1 service, ")
+    local = ops("render", "local").stdout.replace("stack: local", "stack: other")
+    assert ops("render", "--config", str(path)).stdout == local
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "nowhere"),
+        ("check", "--config", "/nowhere"),
+        ("check",),
+        ("check", "a", "b"),
+        ("render", "nowhere"),
+        ("plan", "nowhere"),
+        ("plan", "--model", "Nope", "--gpu", "H20-96"),
+        ("plan", "--model", "DeepSeek-R1", "--gpu", "H20-96", "--nodes", "x"),
+        ("verify", "nowhere"),
+    ],
+)
+def test_whatever_is_wrong_json_is_printed_where_it_is_asked_for(ops, words):
+    done = ops(*words, "--json")
+    assert done.returncode == 2 and done.stderr
+    assert json.loads(done.stdout)["fits"] is False and json.loads(done.stdout)["refusals"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "1e999", "x"])
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--link-gbit", ("plan", "--model", "Qwen3-8B", "--gpu", "H20-96")),
+        ("--utilization", ("plan", "--model", "Qwen3-8B", "--gpu", "H20-96")),
+        ("--nodes", ("plan", "--model", "Qwen3-8B", "--gpu", "H20-96")),
+        ("--timeout", ("verify", "local")),
+    ],
+)
+def test_a_number_that_is_none_is_one_line(ops, option, words, value):
+    done = ops(*words, option, value)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert f"{option}: {value}: is not a" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--tensor", "7"), "--tensor and a stack"),
+        (("--data", "1", "--storage", "mount"), "--data and --storage and a stack"),
+        (("--enforce-eager",), "--enforce-eager and a stack"),
+        (("--gpu", "H20-96"), "--gpu and a stack"),
+    ],
+)
+def test_a_plan_of_a_stack_takes_no_request_beside(ops, words, said):
+    done = ops("plan", "local", *words)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"plan: {said} do not go together: its file says it; leave one out\n",
+    )
+
+
+def test_a_schema_that_cannot_be_written_is_one_line(ops, tmp_path, monkeypatch):
+    (tmp_path / "stack.schema.json").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = ops("schema", "--write")
+    assert (done.returncode, done.stderr) == (2, "stack.schema.json: cannot be written (Is a directory)\n")
+
+
 def test_plan_wants_a_stack_or_a_model_with_a_gpu(ops):
     for args in ((), ("--model", "DeepSeek-R1"), ("local", "--model", "DeepSeek-R1", "--gpu", "H20-96")):
         done = ops("plan", *args)

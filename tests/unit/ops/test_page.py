@@ -16,7 +16,7 @@ from planning.planner import Ask, plan
 VOID = {"meta"}
 R1 = Ask("deepseek-r1", "H20-96", 8, 2, 8, 2)
 PRICED = Ask("deepseek-r1", "H20-96", 8, 2, 8, 2, prices=Prices("CNY", 10.5, per_gib_month=0.12, as_of="2026-11-01"))
-BARELY = Ask("deepseek-r1", "H20-96", 8, 1, 8, 1)
+BARELY = Ask("deepseek-r1", "H20-96", 8, 1, 8, 1, utilization=0.95)
 TOO_SMALL = Ask("deepseek-r1", "H800-80", 8, 1, 8, 1)
 TOO_LONG = Ask("llama-3.3-70b-instruct", "A100-80", 2, 1, 2, 1, max_model_len=131072)
 NO_START = Ask("llama-3.3-70b-instruct", "A100-80", 2, 1, 2, 1, utilization=0.99, engine_version="0.8.5")
@@ -234,7 +234,7 @@ def test_the_verdict_comes_first_in_words(asked: Ask, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (TOO_SMALL, "Weights and overhead exceed the budget by 11.0"),
+        (TOO_SMALL, "Weights and overhead exceed the budget by 15.5"),
         (TOO_LONG, "One request of 131,072 tokens does not fit into a KV cache of"),
         (NO_START, "GiB per GPU; 79.15 GiB are usable."),
     ],

@@ -147,7 +147,7 @@ def test_thoughts_of_a_reasoning_model_are_an_answer(
         (["--url", "http://host:port"], "is not an http or https URL"),
         (["--url", "http://host", "local"], "--url asks one endpoint"),
         (["--url", "http://host", "--api-key-env", "NO_SUCH_VARIABLE"], "is not set"),
-        (["--url", "http://host", "--timeout", "0"], "give seconds above 0"),
+        (["--url", "http://host", "--timeout", "0"], "is not a number above 0"),
         (["local", "--model", "m"], "go with --url"),
         (["nosuch"], "stack nosuch"),
     ],

@@ -28,7 +28,16 @@ WHOLE = StackFile("acs").whole
 STREAM = {
     "weights": {"read": "stream"},
     "cache": {"engine": "none"},
-    "services": {"ds": {"engine": {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher": "native"}}},
+    "services": {
+        "ds": {
+            "engine": {
+                "image": "vllm/vllm-openai:v0.19.0",
+                "version": "0.19.0",
+                "launcher": "native",
+                "gpuMemoryUtilization": 0.9,
+            }
+        }
+    },
 }
 RELEASE = "kubernetes:helm.sh/v3:Release"
 SERVICE = "kubernetes:core/v1:Service"
@@ -273,3 +282,41 @@ def test_the_outputs_say_where_and_what_to_ask_and_never_a_secret():
         "verify": "python -m ops verify test",
         "bucket": "modelserve-llm-weights",
     }
+
+
+HERE = {"podSelector": {}}
+TEAM = {"namespace": "team", "podLabels": {"app": "web"}}
+TEAM_PEER = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "team"}},
+    "podSelector": {"matchLabels": {"app": "web"}},
+}
+OFFICE, OFFICE_PEER = {"cidr": "10.9.0.0/16"}, {"ipBlock": {"cidr": "10.9.0.0/16"}}
+WORLD = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+PROMETHEUS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+PRIVATE = {"to": "private"}
+
+
+@pytest.mark.parametrize(
+    ("service", "secrets", "peers"),
+    [
+        ({}, [], None),
+        ({}, ["apiKey"], [HERE, PROMETHEUS]),
+        ({"clients": [TEAM]}, [], [TEAM_PEER, PROMETHEUS]),
+        ({"clients": [TEAM, OFFICE]}, ["apiKey"], [TEAM_PEER, OFFICE_PEER, PROMETHEUS]),
+        ({"expose": PRIVATE}, ["apiKey"], [HERE, WORLD, PROMETHEUS]),
+        ({"expose": PRIVATE, "clients": [OFFICE]}, ["apiKey"], [OFFICE_PEER, PROMETHEUS]),
+    ],
+)
+def test_with_a_key_or_an_exposure_named_peers_alone_reach_the_port(
+    engine: Recorder, service: dict[str, Any], secrets: list[str], peers: list[dict[str, Any]] | None
+) -> None:
+    monitoring = {"enabled": True} | ({"prometheusNamespace": "monitoring"} if peers else {})
+    run(engine, {"services": {"ds": service}, "monitoring": monitoring}, secrets=secrets)
+    members, http = inputs(engine.one("NetworkPolicy"))["spec"]["ingress"]
+    assert "ports" not in members and http.get("from") == peers
+    # Behind a load balancer metrics ask for the key, of the cluster's Prometheus too.
+    exposed = "expose" in service
+    assert (env(templates(engine)[0]).get("MODELSERVE_METRICS") == "key") == exposed
+    (endpoint,) = inputs(engine.one("ServiceMonitor"))["spec"]["endpoints"]
+    key = {"credentials": {"name": "ds-api-key", "key": "apiKey"}}
+    assert endpoint.get("authorization") == (key if exposed else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def said(monkeypatch, tmp_path) -> list[str]:
     (tmp_path / "kubeconfig").write_text("contexts: [{name: rehearsal}]")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setattr(program, "build", lambda *_: {})
+    monkeypatch.setattr(program, "held", contextlib.nullcontext)
     monkeypatch.setattr(pulumi.log, "info", found.append)
     monkeypatch.setattr(pulumi.log, "warn", lambda line: found.append(f"warning: {line}"))
     monkeypatch.setattr(engine_config, "CONFIG", engine_config.CONFIG)

@@ -134,7 +134,22 @@ def test_flags_in_the_stack_file_change_the_plan():
 def test_the_start_is_the_plans_unless_the_stack_file_knows_better():
     planned, given = (plan_services(parse(on("H20-96", **more)))["ds"] for more in ({}, {"startupSeconds": 77}))
     assert planned.startup_seconds == -(-planned.plan.startup.first_token_seconds // 1) and given.startup_seconds == 77
-    assert from_startup(given.startup_seconds).ready_seconds == 154
+    assert from_startup(given.startup_seconds, given.drain_seconds).ready_seconds == 154
+
+
+def test_a_pod_waits_for_the_longest_answer_unless_the_stack_file_knows_better_and_a_shorter_wait_is_told():
+    def waits(context: int, *flags: str, **more: object) -> tuple[int, list[str]]:
+        raw = on("H20-96", maxModelLen=context, **more)
+        raw["services"]["ds"]["engine"] |= {"extraArgs": list(flags)}
+        planned = plan_services(parse(raw))["ds"]
+        return planned.drain_seconds, [each for each in planned.warnings if "wait" in each]
+
+    told = ("--override-generation-config", '{"max_new_tokens": 100}')
+    assert waits(8192) == (267, []) and waits(163840) == (600, [])
+    assert waits(163840, *told) == (13, [])
+    assert waits(8192, drainSeconds=300) == (300, [])
+    short = "pods that end wait 60 s for their answers, of which one may take 267 s"
+    assert waits(8192, drainSeconds=60) == (60, [short])
 
 
 def test_facts_of_the_stack_file_overrule_the_catalog():

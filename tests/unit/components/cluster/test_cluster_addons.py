@@ -116,7 +116,7 @@ def test_an_adopted_release_is_only_read_and_its_values_are_kept_secret():
 
 
 def test_an_adopted_release_of_another_version_fails_the_run():
-    with pytest.raises(Refused, match=r"lws-system/lws holds v0\.5\.0, the stack says 0\.10\.0"):
+    with pytest.raises(pulumi.RunError, match=r"lws-system/lws holds v0\.5\.0, the stack says 0\.10\.0"):
         run(replace(LWS, adopt=True), recorder=Reader("v0.5.0"))
 
 

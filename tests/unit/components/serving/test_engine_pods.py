@@ -34,6 +34,10 @@ OTHER: dict[str, Any] = ADDITIONS | {
     "memory": "1Gi",
     "shm": "1Gi",
     "startup_seconds": 1,
+    "drain_seconds": 1,
+    "drains_itself": True,
+    "routes": [],
+    "metrics_need_key": True,
     "gpu_resource": "b/b",
     "readiness_probe": False,
     "extras": PodExtras(spec={"schedulerName": "b"}),
@@ -203,7 +207,8 @@ def test_probes_ask_for_health_on_the_port_that_the_stack_chose(pod: Role):
 @EVERY
 def test_every_pod_runs_the_launch_script_out_of_its_configmap(pod: Role):
     config = engine_pods.launch_config("ds", pod.workload.args)
-    assert config["data"] == {"launch.sh": Path(engine_pods.__file__).with_name("launch.sh").read_text()}
+    beside = Path(engine_pods.__file__).parent
+    assert config["data"] == {name: (beside / name).read_text() for name in ("launch.sh", "modelserve_guard.py")}
     assert {"name": "launch", "configMap": {"name": config["metadata"]["name"]}} in pod()["spec"]["volumes"]
     container = container_of(pod())
     (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "launch")
@@ -213,7 +218,8 @@ def test_every_pod_runs_the_launch_script_out_of_its_configmap(pod: Role):
 @EVERY
 def test_a_new_script_is_a_new_configmap_which_rolls_the_pods(pod: Role, monkeypatch: pytest.MonkeyPatch):
     before = engine_pods.launch_config("ds", pod.workload.args)["metadata"]["name"], pod()
-    monkeypatch.setattr(engine_pods, "launch_script", lambda: "exit 1\n")
+    files = engine_pods.launch_files()
+    monkeypatch.setattr(engine_pods, "launch_files", lambda: files | {"modelserve_guard.py": "pass\n"})
     after = engine_pods.launch_config("ds", pod.workload.args)["metadata"]["name"], pod()
     assert before[0] != after[0] and before[1] != after[1]
 
@@ -246,6 +252,34 @@ def test_what_the_cluster_asks_is_on_every_pod_beside_what_is_ours(pod: Role):
     capabilities = {"add": ["IPC_LOCK", "SYS_PTRACE"], "drop": ["NET_RAW"]}
     assert container["securityContext"] == {"runAsUser": 5, "capabilities": capabilities}
     assert dressed["metadata"] == plain["metadata"]
+
+
+# --- guard and end
+
+
+@LEADING
+def test_whoever_serves_has_the_guard_outermost_and_told_what_to_let_through(pod: Role):
+    container = container_of(pod(engine_args=["/m", "--middleware", "theirs.Own"]))
+    assert container["args"] == ["/m", "--middleware", "theirs.Own", "--middleware", "modelserve_guard.Guard"]
+    env = env_of(pod())
+    assert (env["MODELSERVE_PATHS"], env["MODELSERVE_PORT"]) == ("GET /health POST /v1/chat/completions", "8000")
+    assert "MODELSERVE_METRICS" not in env and env_of(pod(metrics_need_key=True))["MODELSERVE_METRICS"] == "key"
+
+
+@EVERY
+def test_every_pod_waits_before_it_ends_and_is_not_killed_before(pod: Role):
+    made = pod(drain_seconds=300)
+    hook = container_of(made)["lifecycle"]["preStop"]["exec"]["command"]
+    assert hook == ["python3", "/etc/modelserve/modelserve_guard.py", "drain" if pod.leads else "await-leader"]
+    waits = sum(int(env_of(made)[f"MODELSERVE_{name}_SECONDS"]) for name in ("SETTLE", "DRAIN"))
+    assert 300 < waits < made["spec"]["terminationGracePeriodSeconds"]
+
+
+@LEADING
+def test_an_engine_that_can_wait_itself_is_told_so(pod: Role):
+    args = container_of(pod(drains_itself=True, drain_seconds=300))["args"]
+    assert args[args.index("--shutdown-timeout") + 1] == "300"
+    assert "--shutdown-timeout" not in container_of(pod())["args"]
 
 
 # --- layout

@@ -197,7 +197,9 @@ def test_another_key_rolls_the_group_by_a_plain_annotation_that_does_not_tell_it
 def test_without_a_key_there_is_no_secret_no_variable_and_no_annotation(engine: Recorder):
     engine.run(program)
     assert not [token for token, _ in engine.seen if token.endswith(":Secret")]
-    assert not [text for text in engine.wire() if "VLLM_API_KEY" in text or "api-key" in text]
+    assert not [text for text in engine.wire() if "api-key" in text]
+    read = [each for each in engine.objects() if "VLLM_API_KEY" in str(each)]
+    assert [each["kind"] for each in read] == ["ConfigMap"], "the guard alone speaks of it"
 
 
 def test_a_secret_without_a_key_cannot_be_built():

@@ -18,7 +18,7 @@ from shutil import which
 
 import pytest
 
-from components.serving import engine_pods, ray_cluster_fleet, ray_lws_group
+from components.serving import engine_pods, modelserve_guard, ray_cluster_fleet, ray_lws_group
 from tests.unit.components.serving.test_ray_cluster_fleet import ARGS as FLEET_ARGS
 from tests.unit.components.serving.test_ray_lws_group import ARGS
 
@@ -133,6 +133,7 @@ def pod(tmp_path: Path) -> Pod:
             "MODELSERVE_JOIN_SECONDS": "20",
             "MODELSERVE_JOIN_PORT": "6379",
             "MODELSERVE_POLL_SECONDS": "0.05",
+            "MODELSERVE_LEADER_FILE": str(tmp_path / "leader"),
             "VLLM_HOST_IP": "10.0.0.1",
             "LWS_LEADER_ADDRESS": "ds-0.ds.default",
         },
@@ -186,6 +187,14 @@ def test_one_node_becomes_vllm_at_once_with_exactly_the_given_arguments(pod: Pod
     ended = pod.run(MODELSERVE_NODES="1", LWS_LEADER_ADDRESS=None, MODELSERVE_LAUNCHER=launcher)
     assert pod.calls() == [["vllm", str(ended.process), "serve", *VLLM_ARGS]]
     assert ended.status == 7, "the pod must end as vLLM ended"
+
+
+@pytest.mark.parametrize("theirs", [None, "/theirs"])
+def test_the_engine_finds_the_guard_before_whatever_the_image_has_on_its_path(pod: Pod, theirs):
+    pod.install("vllm", 'echo "$PYTHONPATH"')
+    found = pod.run(MODELSERVE_NODES="1", PYTHONPATH=theirs).output.splitlines()[-1].split(":")
+    assert found == [str(SCRIPT.parent), *([theirs] if theirs else [])]
+    assert (SCRIPT.parent / "modelserve_guard.py").exists() and "modelserve_guard.py" in engine_pods.launch_files()
 
 
 def test_one_node_needs_no_ray(pod: Pod):
@@ -287,6 +296,7 @@ def test_a_worker_waits_for_its_leaders_port(pod: Pod, closed_port: int, launche
     with socket.create_server(("127.0.0.1", closed_port)):
         process.communicate(timeout=PATIENCE_SECONDS)
     assert pod.called() == [becomes]
+    assert (pod.folder / "leader").read_text() == "127.0.0.1\n", "its preStop hook asks there, by address"
 
 
 @BOTH
@@ -422,8 +432,10 @@ def test_every_variable_that_the_script_reads_is_set_in_its_pod_or_injected_or_h
     template = ray_lws_group.pod_template("ds", ARGS, leader=False)
     given = {entry["name"] for entry in template["spec"]["containers"][0]["env"]}
     read = set(re.findall(r"\$\{?((?:MODELSERVE|VLLM|LWS)_\w+)", SCRIPT.read_text()))
-    assert read - given == {"MODELSERVE_POLL_SECONDS", "LWS_LEADER_ADDRESS"}
-    assert "${MODELSERVE_POLL_SECONDS:-5}" in SCRIPT.read_text()
+    assert read - given == {"MODELSERVE_POLL_SECONDS", "MODELSERVE_LEADER_FILE", "LWS_LEADER_ADDRESS"}
+    assert {"${MODELSERVE_POLL_SECONDS:-5}", f"${{MODELSERVE_LEADER_FILE:-{modelserve_guard.LEADER_FILE}}}"} <= set(
+        re.findall(r"\$\{\w+:-[^}]+\}", SCRIPT.read_text())
+    )
     assert read <= pod.env.keys()
 
 
@@ -432,7 +444,7 @@ def test_every_variable_that_the_script_reads_under_kuberay_is_set_in_its_pod_or
     template = ray_cluster_fleet.pod_template("ds", FLEET_ARGS, head=head)
     given = {entry["name"] for entry in template["spec"]["containers"][0]["env"]}
     read = set(re.findall(r"\$\{?((?:MODELSERVE|VLLM)_\w+)", SCRIPT.read_text()))
-    assert read - given == {"MODELSERVE_POLL_SECONDS"}
+    assert read - given == {"MODELSERVE_POLL_SECONDS", "MODELSERVE_LEADER_FILE"}
 
 
 # --- limits

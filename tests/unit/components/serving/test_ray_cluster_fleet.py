@@ -37,6 +37,8 @@ ARGS = RayClusterFleetArgs(
     memory="1800Gi",
     shm="32Gi",
     startup_seconds=1200,
+    drain_seconds=300,
+    routes=["GET /health", "POST /v1/chat/completions"],
 )
 EVERYTHING = {**ADDITIONS, "weights_seconds": 900, "strategy": "RollingUpdate"}
 MODEL_LABEL, PORT_LABEL = "model.aibrix.ai/name", "model.aibrix.ai/port"
@@ -200,7 +202,7 @@ def test_a_port_that_ray_has_in_the_same_pod_is_refused(port, whose):
 
 def test_the_engines_arguments_ports_and_api_key_are_the_heads_alone():
     head, worker = (container(is_head, api_key_secret="ds-api-key") for is_head in (True, False))
-    assert head["args"] == list(ARGS.engine_args)
+    assert head["args"] == [*ARGS.engine_args, "--middleware", "modelserve_guard.Guard"]
     assert {port["name"]: port["containerPort"] for port in head["ports"]} == {
         "gcs-server": 6379,
         "dashboard": 8265,
@@ -240,7 +242,7 @@ def test_a_head_waits_for_workers_whose_weights_come_late_and_pulumi_longer_than
     patience = probe["periodSeconds"] * probe["failureThreshold"]
     assert seconds + weights < patience <= args.limits.ready_seconds
     assert weights < args.limits.join_seconds < patience
-    assert ray_cluster_fleet.fleet("ds", args)["spec"]["progressDeadlineSeconds"] == args.limits.ready_seconds
+    assert ray_cluster_fleet.fleet("ds", args)["spec"]["progressDeadlineSeconds"] == args.limits.replace_seconds
 
 
 def test_of_one_node_the_kubelet_does_not_count_the_weights_but_pulumi_does():
@@ -257,7 +259,6 @@ def test_every_time_in_a_pod_is_read_from_the_one_place_that_names_times(head, m
         for i, name in enumerate(
             (
                 "LIVENESS_PERIOD_SECONDS",
-                "TERMINATION_GRACE_SECONDS",
                 "STARTUP_PERIOD_SECONDS",
                 "READINESS_PERIOD_SECONDS",
                 "STEADY_READINESS_FAILURES",
@@ -269,7 +270,8 @@ def test_every_time_in_a_pod_is_read_from_the_one_place_that_names_times(head, m
     for name, value in named.items():
         monkeypatch.setattr(timeouts, name, value)
     found = {value for path, value in leaves(pod(head)) if type(value) is int and "containerPort" not in path}
-    assert found == ({901, *named.values()} if head else {1000, 1001})
+    grace = timeouts.SETTLE_SECONDS + 904 + timeouts.STOP_SECONDS
+    assert found == {grace, *([901, *named.values()] if head else [named["LIVENESS_PERIOD_SECONDS"]])}
     assert env(head)["MODELSERVE_JOIN_SECONDS"] == "903"
 
 
@@ -321,7 +323,7 @@ def test_the_fleet_waits_as_long_as_the_plan_says_and_for_one_replica_after_the_
     given = made(engine).customTimeouts
     assert (given.create, given.update, given.delete) == (
         f"{args.limits.ready_seconds}s",
-        f"{args.limits.ready_seconds * rounds}s",
+        f"{args.limits.replace_seconds * rounds}s",
         f"{args.limits.delete_seconds}s",
     )
 

@@ -31,7 +31,10 @@ ARGS = RayLwsGroupArgs(
     memory="512Gi",
     shm="32Gi",
     startup_seconds=1200,
+    drain_seconds=300,
+    routes=["GET /health", "POST /v1/chat/completions"],
 )
+SERVED = [*ARGS.engine_args, "--middleware", "modelserve_guard.Guard"]
 BOTH = pytest.mark.parametrize("leader", [True, False], ids=["leader", "worker"])
 
 
@@ -59,7 +62,7 @@ def test_a_pod_knows_its_place_by_the_label_that_every_release_sets(leader):
 
 def test_the_engines_arguments_port_probes_and_api_key_are_the_leaders_alone():
     leader, worker = (container(is_leader, api_key_secret="ds-api-key") for is_leader in (True, False))
-    assert leader["args"] == list(ARGS.engine_args)
+    assert leader["args"] == SERVED
     assert leader["ports"] == [{"name": "http", "containerPort": 8000}]
     assert {"startupProbe", "livenessProbe", "readinessProbe"} <= leader.keys()
     assert env(True, api_key_secret="ds-api-key")["VLLM_API_KEY"] == {
@@ -74,7 +77,7 @@ def test_without_ray_every_pod_gets_the_engines_arguments_and_the_leader_alone_t
     leader, worker = (
         container(is_leader, launcher="native", api_key_secret="ds-api-key") for is_leader in (True, False)
     )
-    assert leader["args"] == worker["args"] == list(ARGS.engine_args)
+    assert leader["args"] == worker["args"] == SERVED
     assert leader.keys() - worker.keys() == {"ports", "startupProbe", "livenessProbe", "readinessProbe"}
     assert "ds-api-key" not in json.dumps(worker)
 
@@ -109,7 +112,7 @@ def test_startup_seconds_moves_the_startup_probe_and_rays_deadline_and_nothing_e
 
 
 def test_every_time_in_a_pod_is_read_from_the_one_place_that_names_times(monkeypatch):
-    monkeypatch.setattr(timeouts, "from_startup", lambda _: timeouts.Timeouts(901, 902, 903, 904))
+    monkeypatch.setattr(timeouts, "from_startup", lambda *_: timeouts.Timeouts(901, 902, 903, 904))
     named = {
         name: 1000 + i
         for i, name in enumerate(
@@ -119,7 +122,6 @@ def test_every_time_in_a_pod_is_read_from_the_one_place_that_names_times(monkeyp
                 "LIVENESS_PERIOD_SECONDS",
                 "LIVENESS_FAILURES",
                 "PROBE_TIMEOUT_SECONDS",
-                "TERMINATION_GRACE_SECONDS",
             )
         )
     }
@@ -130,7 +132,8 @@ def test_every_time_in_a_pod_is_read_from_the_one_place_that_names_times(monkeyp
         for path, value in leaves(pod(True))
         if isinstance(value, int) and not isinstance(value, bool) and "containerPort" not in path
     }
-    assert found == {901, *named.values()}
+    grace = timeouts.SETTLE_SECONDS + 904 + timeouts.STOP_SECONDS
+    assert found == {901, grace, *named.values()}
     assert env(True)["MODELSERVE_JOIN_SECONDS"] == "903"
 
 
@@ -203,12 +206,12 @@ def register(*names: str, opts: pulumi.ResourceOptions | None = None, args: RayL
 
 
 def test_the_group_waits_exactly_as_long_as_the_plan_says(engine: Recorder):
-    engine.run(lambda: register("ds"))
+    engine.run(lambda: register("ds", args=replace(ARGS, replicas=3)))
     limits = ARGS.limits
     given = engine.one("LeaderWorkerSet").customTimeouts
     assert (given.create, given.update, given.delete) == (
         f"{limits.ready_seconds}s",
-        f"{limits.ready_seconds}s",
+        f"{limits.replace_seconds * 3}s",
         f"{limits.delete_seconds}s",
     )
 

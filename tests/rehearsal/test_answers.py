@@ -1,0 +1,185 @@
+"""What becomes of answers that run while the program or the cluster changes what runs: none is cut."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import requests
+
+from local.api import ApiError
+from planning import routes
+from standins import gateway
+from standins.vllm_server import TOKEN_SECONDS
+from tests.rehearsal.fleets import NAME, Fleets
+from tests.rehearsal.pulumi_stack import API_KEY, Cluster, Stack, one_node
+
+HEALTH = {"GET /health", "GET /ping", "POST /ping"}
+_KWOK = "/apis/kwok.x-k8s.io/v1alpha1/namespaces/default/portforwards"
+_SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+
+
+class Clients:
+    """Clients that ask a service for one streamed answer after the other, each of its ready endpoints in turn."""
+
+    def __init__(self, cluster: Cluster, service: str) -> None:
+        self._cluster, self._service = cluster, service
+        self.outcomes: Counter[str] = Counter()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(4)]
+        for each in self._threads:
+            each.start()
+
+    def end(self) -> Counter[str]:
+        """What became of every answer."""
+        self._stop.set()
+        for each in self._threads:
+            each.join(60)
+        return self.outcomes
+
+    def _ask(self, number: int) -> None:
+        while not self._stop.is_set():
+            try:
+                addresses = self.addresses(self._cluster, self._service)
+            except ApiError:
+                continue
+            if addresses:
+                self.outcomes[self._stream(addresses[number % len(addresses)])] += 1
+            else:
+                time.sleep(0.1)
+
+    @staticmethod
+    def addresses(cluster: Cluster, service: str) -> list[str]:
+        """Where a Service leads, as kube-proxy sees it."""
+        found, api = [], cluster.plane.api
+        for each in api.get(f"{_SLICES}?labelSelector=kubernetes.io/service-name={service}")["items"]:
+            for endpoint in each.get("endpoints") or []:
+                if endpoint["conditions"].get("ready"):
+                    forward = api.get(f"{_KWOK}/{endpoint['targetRef']['name']}")["spec"]["forwards"][0]
+                    found.append(f"http://{forward['target']['address']}:{forward['target']['port']}")
+        return sorted(found)
+
+    def _stream(self, address: str) -> str:
+        asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+        headers = {"Authorization": f"Bearer {API_KEY}"}
+        said: list[Any] = []
+        try:
+            with requests.post(
+                f"{address}/v1/chat/completions", json=asked, headers=headers, stream=True, timeout=60
+            ) as answer:
+                if answer.status_code == 503:
+                    return "refused with a reason" if "about to end" in answer.text else "refused"
+                for line in answer.iter_lines():
+                    if line.startswith(b"data: {"):
+                        said += [each["finish_reason"] for each in json.loads(line[6:])["choices"]]
+        except requests.exceptions.ChunkedEncodingError:
+            return "cut"
+        except requests.exceptions.ConnectionError as error:
+            return "cut" if said or "aborted" in str(error) else "not taken"
+        return "whole" if "stop" in said else "cut"
+
+
+def open_routes(address: str, release: str, **headers: str) -> set[str]:
+    """The routes of a release that answer somebody without a key, asked one after the other."""
+    body = {"model": NAME, "prompt": "hi", "messages": [{"role": "user", "content": "hi"}]}
+    return {
+        f"{method} {path}"
+        for path, methods in routes.routes(release).items()
+        for method in methods
+        if requests.request(method, f"{address}{path}", json=body, headers=headers, timeout=20).status_code < 400
+    }
+
+
+@contextmanager
+def asked(cluster: Cluster, event: str, service: str = "ds-leader") -> Iterator[Counter[str]]:
+    """Clients that ask all the time; what became of their answers is printed and given."""
+    clients = Clients(cluster, service)
+    try:
+        cluster.wait("answers are given", lambda: clients.outcomes["whole"] > 0)
+        yield clients.outcomes
+    finally:
+        print(f"\n{event}: {dict(clients.end())}")
+
+
+def slow(stack: Stack) -> dict[str, Any]:
+    """The stack's service, whose answers take some seconds."""
+    service = stack.services["ds"]
+    service["engine"]["env"] = {TOKEN_SECONDS: "0.1"}
+    return service
+
+
+def test_every_running_answer_ends_whole_through_each_change_and_the_end(stack: Stack, cluster: Cluster):
+    service = slow(stack)
+    stack.up()
+    assert open_routes(Clients.addresses(cluster, "ds-leader")[0], "0.7.3") == {*HEALTH, "GET /metrics"}
+
+    def through(event: str, change: Callable[[], object]) -> None:
+        with asked(cluster, event) as outcomes:
+            change()
+        assert outcomes["whole"] and not outcomes["cut"] and not outcomes["not taken"], (event, outcomes)
+
+    service["engine"]["image"] = "vllm/vllm-openai:v0.7.2"
+    through("image change", stack.up)
+    service["layout"] = {"nodes": 2, "gpusPerNode": 8, "tensor": 16, "pipeline": 1}
+    through("layout replacement", stack.up)
+    through("eviction of the leader", lambda: evicted(cluster, "ds-0"))
+    through("destroy", stack.destroy)
+
+
+def evicted(cluster: Cluster, name: str) -> None:
+    before = cluster.pods()
+    path = f"/api/v1/namespaces/default/pods/{name}/eviction"
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}}
+    cluster.plane.api.request("POST", path, eviction)
+    cluster.wait(
+        "another group is ready",
+        lambda: len(cluster.pods()) == 2 and not {*cluster.pods().values()} & {*before.values()} and cluster.ready(),
+        60,
+    )
+
+
+def test_a_replica_that_goes_gives_its_answers_first_and_nobody_else_notices(stack: Stack, cluster: Cluster):
+    stack.services["ds"] = one_node(slow(stack)) | {"replicas": 2}
+    stack.up()
+    with asked(cluster, "scale in") as outcomes:
+        stack.services["ds"]["replicas"] = 1
+        stack.up()
+    assert outcomes["whole"] and outcomes.keys() <= {"whole", "refused with a reason"}, outcomes
+    assert len(cluster.pods()) == 1
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_without_the_hook_answers_are_cut(stack: Stack, cluster: Cluster, nodes: int):
+    service = slow(stack)
+    stack.services["ds"] = service if nodes == 2 else one_node(service)
+    stack.services["ds"]["podAnnotations"] = {"rehearsal.modelserve.dev/no-prestop": "true"}
+    stack.up()
+    with asked(cluster, f"destroy without the hook, {nodes} nodes") as outcomes:
+        stack.destroy()
+    assert outcomes["cut"], outcomes
+
+
+def test_a_fleet_gives_its_answers_before_it_goes_and_nobody_without_a_key_gets_through_its_gateway(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets
+):
+    service = volcengine.services[NAME]
+    service["engine"]["env"] = {TOKEN_SECONDS: "0.1"}
+    volcengine.up()
+    book = json.loads((cluster.plane.folder / gateway.FILE).read_text())
+    for headers in ({}, {"routing-strategy": "random"}, {"model": NAME}):
+        assert open_routes(book["aibrix-system/aibrix-eg"], "0.7.3", **headers) <= HEALTH
+    assert fleets.ask().status_code == 200
+    with asked(cluster, "image change of a fleet", NAME) as outcomes:
+        service["rollout"] = {"strategy": "Recreate"}
+        service["engine"]["env"]["MORE"] = "1"
+        volcengine.up()
+    assert outcomes["whole"] and not outcomes["cut"] and not outcomes["not taken"], outcomes
+    with asked(cluster, "destroy of a fleet", NAME) as outcomes:
+        volcengine.destroy("--exclude-protected")
+    assert outcomes["whole"] and not outcomes["cut"] and not outcomes["not taken"], outcomes

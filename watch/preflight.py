@@ -1,0 +1,293 @@
+"""What a stack is about to make and the cluster already has from somebody else: said before anything is registered.
+
+A preview of the plugin lets such a name through, and `up` then fails half-way. So the names that the program is about
+to register are looked for, one list for each kind and namespace, and what is there without this stack's labels is
+refused, with its owner and a way out. An add-on's release has no labels but Helm's record, which also tells whether an
+adopted one is what the stack takes it for. Another operator of KubeRay's is looked for as well: two would fight over
+every RayCluster.
+
+`findings` asks, `problems` judges and is pure. Not here: how the program's names are come by (`stacks.registrations`),
+and names that only the run makes, such as a volume's, which has its stack's name in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from components.cluster.kubernetes import release_description, stack_of
+from config.stack import StackConfig, aibrix_choice, installs_aibrix
+from config.weights import PvcWeights
+from planning.names import model_object
+from planning.problems import Problem
+from watch.api_server import METADATA, ApiServer, Question, UnansweredError
+
+if TYPE_CHECKING:
+    from components.cluster.cluster_addons import Addon
+
+# What only some stacks, or only a refusal, need is imported there: every preview would pay.
+
+_JSON = "application/json"
+_SHOWN = 3  # objects of one owner that are named; the rest is counted
+_STATE_SECONDS = 60
+_STACK = "stack "
+
+Object = Mapping[str, Any]
+Answer = Object | UnansweredError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An object that the stack is about to make; `part` is which part of the stack it belongs to, as its label says."""
+
+    api_version: str
+    kind: str
+    namespace: str | None
+    name: str
+    part: str = ""
+
+    @property
+    def place(self) -> str:
+        """The path of all objects of its kind beside it."""
+        root = "/apis" if "/" in self.api_version else "/api"
+        inside = f"/namespaces/{self.namespace}" if self.namespace else ""
+        return f"{root}/{self.api_version}{inside}/{plural(self.kind)}"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+@dataclass
+class Findings:
+    """What the cluster has: metadata of wanted objects, deployed releases' records by add-on's id, a foreign KubeRay.
+
+    `unread` says, in a line, what could not be looked up.
+    """
+
+    objects: dict[Wanted, Object] = field(default_factory=dict)
+    records: dict[str, Object | None] = field(default_factory=dict)
+    kuberay: str | None = None
+    unread: str = ""
+
+
+def plural(kind: str) -> str:
+    """The name of a kind in paths, by the rule that Kubernetes and its code generators make it by."""
+    name = kind.lower()
+    if name.endswith("y"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith("s") else f"{name}s"
+
+
+def check(
+    config: StackConfig, stack: str, kubeconfig: str | None, wanted: Sequence[Wanted], addons: Sequence[Addon]
+) -> tuple[list[Problem], str]:
+    """What is in the way of making these, in the order of the stack file's keys; what could not be looked up, in a
+    line. Names that are free cost no look at the stack's state."""
+    found = findings(config, kubeconfig, wanted, addons)
+    refused = problems(config, stack, found, addons)
+    if refused:
+        # What is in there may have lost its labels, or been imported without.
+        refused = problems(config, stack, found, addons, in_state(stack))
+    return sorted(refused), found.unread
+
+
+def findings(
+    config: StackConfig, kubeconfig: str | None, wanted: Sequence[Wanted], addons: Sequence[Addon]
+) -> Findings:
+    """What the cluster has of them. What does not answer is no reason to refuse."""
+    found = Findings()
+    places: dict[str, dict[str, Wanted]] = {}
+    for each in wanted:
+        places.setdefault(each.place, {})[each.name] = each
+    questions: dict[str, Question] = {place: _list(place, names) for place, names in places.items()}
+    questions |= {addon.id: _release(addon) for addon in addons}
+    if _brings_kuberay(config):
+        questions["kuberay"] = "/apis/apps/v1/deployments", _JSON
+    try:
+        given = ApiServer(config.cluster.context, kubeconfig).answers([*questions.values()])
+        answers: dict[str, Answer] = dict(zip(questions, given, strict=True))
+    except UnansweredError as error:
+        answers = dict.fromkeys(questions, error)
+    found.unread = _unread(config.cluster.context, places, answers)
+    lists = {
+        key: answer.get("items") or [] for key, answer in answers.items() if not isinstance(answer, UnansweredError)
+    }
+    for place, names in places.items():
+        for item in lists.get(place, ()):
+            if item["metadata"]["name"] in names:
+                found.objects[names[item["metadata"]["name"]]] = item["metadata"]
+    for addon in addons:
+        # Who keeps his releases in another way than Helm's usual one is not judged.
+        with contextlib.suppress(ValueError, LookupError, OSError, EOFError):
+            found.records[addon.id] = _newest(lists[addon.id])
+    if "kuberay" in lists:
+        from components.cluster.aibrix import other_kuberay
+
+        found.kuberay = other_kuberay(lists["kuberay"])
+    return found
+
+
+def _newest(secrets: Sequence[Object]) -> Object | None:
+    from watch import helm_releases
+
+    newest = max(secrets, key=lambda each: int(each["metadata"]["labels"]["version"]), default=None)
+    return helm_releases.read(newest) if newest else None
+
+
+def problems(
+    config: StackConfig, stack: str, found: Findings, addons: Sequence[Addon], known: Collection[str] = ()
+) -> list[Problem]:
+    """What is in the way, one for all objects that one part of the stack would take from one owner. `known` are those
+    of the stack's state."""
+    taken: dict[tuple[str, str], list[Wanted]] = {}
+    for each, metadata in found.objects.items():
+        if stack_of(metadata.get("labels")) != stack and str(each) not in known:
+            taken.setdefault((each.part, owner(metadata)), []).append(each)
+    listed = [_of_objects(config, part, whose, there) for (part, whose), there in taken.items()]
+    listed += [
+        problem
+        for addon in addons
+        if addon.id in found.records
+        and (addon.adopt or f"Release {addon.id}" not in known)
+        and (problem := _of_release(stack, addon, found.records[addon.id]))
+    ]
+    if found.kuberay:
+        why = f"another KubeRay operator runs in this cluster, {found.kuberay}, and two fight over every RayCluster"
+        listed.append(Problem("addons.aibrix.kuberay", "aibrix", why, "write kuberay: none, or remove that one"))
+    return listed
+
+
+def owner(metadata: Object) -> str:
+    """Whose an object is, by what tells it best."""
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    if stack := stack_of(labels):
+        return f"{_STACK}{stack}"
+    if release := annotations.get("meta.helm.sh/release-name"):
+        return f"Helm release {annotations.get('meta.helm.sh/release-namespace', 'default')}/{release}"
+    if holder := next((each for each in metadata.get("ownerReferences") or [] if each.get("controller")), None):
+        return f"{holder['kind']} {holder['name']}"
+    if manager := labels.get("app.kubernetes.io/managed-by"):
+        return f"{manager}, by its label"
+    managers = sorted({each["manager"] for each in metadata.get("managedFields") or [] if each.get("manager")})
+    return f"field manager {' and '.join(managers)}" if managers else "an unknown owner"
+
+
+def in_state(stack: str) -> set[str]:
+    """`Kind namespace/name` of all that the stack's state has of the cluster; nothing where it cannot be read."""
+    from watch.outcomes import is_in_cluster
+
+    command = ["pulumi", "stack", "export", "-s", stack, "--non-interactive"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_STATE_SECONDS)
+        resources = json.loads(said.stdout)["deployment"].get("resources") or []
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+        return set()
+    return {_told(resource) for resource in resources if is_in_cluster(resource)}
+
+
+def _told(resource: dict[str, Any]) -> str:
+    from watch.outcomes import about
+
+    named = about(resource)
+    kind, name = resource["type"].rpartition(":")[2], named.get("name")
+    return f"{kind} {named['namespace']}/{name}" if named.get("namespace") else f"{kind} {name}"
+
+
+def _list(place: str, names: Mapping[str, Wanted]) -> Question:
+    (one, *others) = names
+    return place if others else f"{place}?fieldSelector={quote(f'metadata.name={one}')}", METADATA
+
+
+def _release(addon: Addon) -> Question:
+    """Its deployed revision. Of one that never was, Helm keeps an error in the place of the description."""
+    selector = quote(f"owner=helm,name={addon.release or addon.name},status=deployed")
+    return f"/api/v1/namespaces/{addon.namespace}/secrets?labelSelector={selector}", _JSON
+
+
+def _brings_kuberay(config: StackConfig) -> bool:
+    return installs_aibrix(config) and aibrix_choice(config).kuberay == "aibrix"
+
+
+def _unread(context: str, places: Mapping[str, object], answers: Mapping[str, Answer]) -> str:
+    """A kind that the cluster does not know has no objects there."""
+    silent = {
+        key: error
+        for key, error in answers.items()
+        if isinstance(error, UnansweredError) and not (error.status == 404 and key in places)
+    }
+    if not silent:
+        return ""
+    then = "whether names of this stack are taken there is unknown"
+    if gone := next((error for error in silent.values() if error.status is None), None):
+        return f"the cluster of context {context} does not answer ({gone}): {then}"
+    told = ", ".join(f"{_what(key)} ({error})" for key, error in silent.items())
+    return f"the cluster of context {context} does not tell {told}: {then}"
+
+
+def _what(key: str) -> str:
+    """A place in words: `secrets in default`."""
+    namespace, _, kind = key.partition("/namespaces/")[2].partition("/")
+    return f"{kind} in {namespace}" if kind else key.rpartition("/")[2]
+
+
+def _of_objects(config: StackConfig, part: str, whose: str, there: Sequence[Wanted]) -> Problem:
+    key, another = _key(config, part)
+    names = sorted(map(str, there))
+    value = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    exist, them = ("exists", "it") if len(names) == 1 else ("exist", "them")
+    ways = "or take it out there"
+    if not whose.startswith(_STACK):
+        ways = f"remove {them}, or take {them} over with `pulumi import`"
+    return Problem(key, value, f"{exist} already, held by {whose}", f"{another}, {ways}")
+
+
+def _key(config: StackConfig, part: str) -> tuple[str, str]:
+    """The stack file's key that a part of the stack is named by, and how to give it another name."""
+    from components.cluster.aibrix import INSTANCE
+
+    if part in config.services:
+        return f"services.{part}", "give the service another name"
+    if part == INSTANCE:
+        return "addons.aibrix", "write install: false to use what is there"
+    if isinstance(config.weights, PvcWeights) and part == config.weights.claim:
+        return "weights.claim", "write another name"
+    for name, service in config.services.items():
+        # What belongs to a model is named by it, with a hyphen and a word after it or without.
+        if f"{part}-".startswith(f"{model_object(service.model)}-"):
+            return f"services.{name}.model", "write another cluster.namespace"
+    return "cluster.namespace", "write another one"
+
+
+def _of_release(stack: str, addon: Addon, record: Object | None) -> Problem | None:
+    if addon.adopt:
+        if record is None:
+            why = f"the cluster has no release {addon.id} that is deployed"
+            return Problem(f"addons.{addon.name}.install", "adopt", why, "write true, or where it is")
+        from components.cluster.cluster_addons import mismatch
+
+        about_chart = record["chart"]["metadata"]
+        return mismatch(addon, {key: about_chart.get(key) for key in ("version", "appVersion")})
+    if record is None or record["info"].get("description") == release_description(stack):
+        return None
+    said = record["info"].get("description") or ""
+    mark = release_description("")
+    whose = f"{_STACK}{said.removeprefix(mark)}" if said.startswith(mark) else "somebody else"
+    adoptable = addon.name in ("lws", "fluid")
+    key = f"addons.{addon.name}" if adoptable else "addons.aibrix"
+    instead = f"write install: {'adopt or false' if adoptable else 'false'} to use it, or remove it there"
+    return Problem(key, f"Release {addon.id}", f"exists already, held by {whose}", instead)
+
+
+def wanted_of(manifest: Mapping[str, Any]) -> Wanted | None:
+    """What a manifest names; None where a part of the name is yet to be made."""
+    metadata = manifest["metadata"]
+    namespace, name = metadata.get("namespace"), metadata.get("name")
+    if not isinstance(name, str) or not isinstance(namespace, str | None):
+        return None
+    part = (metadata.get("labels") or {}).get("app.kubernetes.io/instance")
+    return Wanted(manifest["apiVersion"], manifest["kind"], namespace, name, part if isinstance(part, str) else "")
