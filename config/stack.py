@@ -47,6 +47,7 @@ from config.weights import (
 from planning import addons, aibrix_features, aibrix_install, flags
 from planning.catalog import fact
 from planning.fleet import name_limit as fleet_limit
+from planning.images import registry_of
 from planning.names import API_KEY, model_object, service_object
 from planning.problems import PlanError, Problem, Unjudged, printable
 
@@ -193,7 +194,7 @@ def keeps_weights(config: StackConfig) -> bool:
 def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     """Rules that join sections, each on its own: what one cannot judge keeps no other from being judged."""
     yield from (rule(config) for rule in (_fills, _single_node, _same_objects, _enough_nodes, _aibrix))
-    yield from (rule(config) for rule in (_unused_registry, _unused_price, _facts_of_others))
+    yield from (rule(config) for rule in (_unused_registry, _unused_mirror, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
     yield from (_unused_addon(config, name) for name in _USES)
     of_service = (_fluid_name, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure)
@@ -339,6 +340,27 @@ def _unused_addon(config: StackConfig, name: str) -> Iterator[Problem]:
 
 
 def _unused_registry(config: StackConfig) -> Iterator[Problem]:
+    if config.registry and not _comes_from_registry(config):
+        why = "every image of this stack comes from a registry of its own"
+        yield Problem("registry", config.registry, why, "leave it out")
+
+
+def _comes_from_registry(config: StackConfig) -> bool:
+    """Whether the stack has an image that comes from its registry."""
+    weights, lws = config.weights, config.addons.lws
+    sync: Sync | None = getattr(weights, "sync", None)
+    images = [service.engine.image for service in config.services.values()]
+    if sync or (isinstance(weights, NvmeWeights) and weights.bucket):
+        images.append((sync.tool_image if sync else None) or fact("sync", "images", "rclone"))
+    if sync:
+        images.append(sync.python_image or fact("sync", "images", "python"))
+    downloads = isinstance(weights, BucketWeights) and weights.read == "download"
+    by_aibrix = (downloads or installs_aibrix(config)) and not aibrix_choice(config).registry
+    by_chart = "lws" in used_addons(config) and (lws is None or (lws.install is True and not lws.chart))
+    return by_aibrix or by_chart or not all(map(registry_of, images))
+
+
+def _unused_mirror(config: StackConfig) -> Iterator[Problem]:
     registry = config.addons.aibrix and config.addons.aibrix.registry
     if registry and not installs_aibrix(config) and getattr(config.weights, "read", None) != "download":
         why = "no image of AIBrix's is pulled by this stack"

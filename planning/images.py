@@ -17,10 +17,10 @@ _OWN = "aibrix"
 
 def pulled(image: str, registry: str | None) -> str:
     """An image whose name may stand alone, as `registry` has it. One that names a registry stays there."""
-    return image if registry is None or _host(image) else f"{registry}/{image}"
+    return image if registry is None or registry_of(image) else f"{registry}/{image}"
 
 
-def _host(image: str) -> str:
+def registry_of(image: str) -> str:
     """The registry that a reference names, empty where Docker Hub is meant without being named."""
     host, slash, _ = image.partition("/")
     return host if slash and ("." in host or ":" in host or host == "localhost") else ""
@@ -31,7 +31,7 @@ def image_name(image: str) -> str:
     name = image.partition("@")[0]
     if name.rfind(":") > name.rfind("/"):
         name = name[: name.rfind(":")]
-    if host := _host(name):
+    if host := registry_of(name):
         name = name.removeprefix(f"{host}/")
     return name.removeprefix("library/")
 

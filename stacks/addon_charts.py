@@ -125,7 +125,7 @@ def _addon(name: str, choice: AddonChoice, config: StackConfig) -> Addon:
         version=choice.chart_version or _chart_version(choice, source),
         app_version=choice.version or source.app_version,
         namespace=choice.namespace or source.namespace,
-        values={**_with_images(source, config.registry), **choice.values},
+        values={**_with_images(source, None if choice.chart else config.registry), **choice.values},
         adopt=choice.install == "adopt",
     )
 

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from google.protobuf import json_format
+from google.protobuf.message import Message
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -139,15 +141,22 @@ def with_key(file: dict[str, Any], key: Key, sample: Mapping[str, Any] = Mapping
 
 
 @functools.cache
-def made_of(text: str, secrets: tuple[str, ...]) -> tuple[str, ...] | None:
-    """All that the program makes of a file (as JSON): its plans' numbers and every request to the engine; None where
-    it is refused. What is only said of it, in warnings, is nothing."""
-    raw = json.loads(text)
+def accepted(text: str, secrets: tuple[str, ...]) -> StackConfig | None:
+    """The config of a file (as JSON), None where a check refuses it."""
     try:
-        config = parse(raw, secrets=secrets)
-        plans = plan_services(config)
+        config = parse(json.loads(text), secrets=secrets)
+        plan_services(config)
     except Refused:
         return None
+    return config
+
+
+@functools.cache
+def made_of(text: str, secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """All that the program makes of a file (as JSON) that is accepted: its plans' numbers and every request to the
+    engine. What is only said of it, in warnings, is nothing."""
+    raw = json.loads(text)
+    plans = plan_services(parse(raw, secrets=secrets))
     engine = Recorder(preview=True)
     engine.found |= {GATEWAY_TYPE: GATEWAY, _RELEASE: {"status": {}}, oss_bucket.BUCKET: {}, tos_bucket.BUCKET: {}}
     with pytest.MonkeyPatch.context() as patch, volcengine.apart():
@@ -155,4 +164,23 @@ def made_of(text: str, secrets: tuple[str, ...]) -> tuple[str, ...] | None:
         patch.setenv("MODELSERVE_MANIFESTS", str(volcengine.manifests()))
         outputs = run_program(engine, raw, secrets=secrets, made={})
     told = [repr((plan.plan, plan.startup_seconds, plan.copy_seconds)) for plan in plans.values()]
-    return (*told, *sorted(engine.wire()), json.dumps(outputs, default=str))
+    return (*told, *sorted(map(_steady, engine.requests())), json.dumps(outputs, default=str))
+
+
+# Where in our own code a request came from, which differs from one call to the next.
+_PLACES = ("stackTrace", "sourcePosition")
+
+
+def _steady(request: Message) -> str:
+    """A request as text, the same for the same: without its place, what it depends on in order."""
+    told = {key: value for key, value in json_format.MessageToDict(request).items() if key not in _PLACES}
+    return json.dumps(_in_order(told), sort_keys=True)
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_order(below) for key, below in value.items()}
+    if isinstance(value, list):
+        below = [_in_order(each) for each in value]
+        return sorted(below) if all(isinstance(each, str) and each.startswith("urn:") for each in below) else below
+    return value
