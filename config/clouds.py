@@ -1,22 +1,35 @@
 """The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `config.weights`."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from config.errors import rule
-from config.types import AddonRelease, Namespace, Positive, Region, Strict
-from planning import addons, aibrix_features
+from config.errors import refuse, rule
+from config.types import (
+    AddonRelease,
+    ChartRepository,
+    Image,
+    Namespace,
+    Positive,
+    Region,
+    Registry,
+    Seconds,
+    StackNamespace,
+    Strict,
+)
+from planning import addons, aibrix_features, kubernetes_names
 from planning.catalog import fact
 
 
 @dataclass(frozen=True)
 class Surroundings:
     """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
-    wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series
-    (`planning/catalog/clouds.json`), None where none are known.
+    wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series, or what a node
+    of the instance type has (`planning/catalog/clouds.json`), None where none are known. `more_pods` and `more_regions`
+    are names that the stack file adds.
     """
 
     cloud: str | None = None
@@ -24,7 +37,8 @@ class Surroundings:
     pods: Mapping[str, Any] | None = None
     secrets: frozenset[str] = frozenset()
     lws: str | None = None
-    more_pods: Mapping[str, Any] | None = None
+    more_pods: frozenset[str] = frozenset()
+    more_regions: tuple[str, ...] = ()
     aibrix: str | None = None
 
 
@@ -32,6 +46,17 @@ def surroundings(info: ValidationInfo) -> Surroundings:
     """What a validator's section has around it."""
     assert isinstance(info.context, Surroundings)
     return info.context
+
+
+def _known_region(value: str, info: ValidationInfo) -> str:
+    """A rule of the clouds' regions: what is not known has no bucket, and the cluster's pods would look for it."""
+    cloud = info.data.get("kind", "")
+    known = [*fact({"acs": "oss", "volcengine": "tos"}[cloud], "regions", "known"), *surroundings(info).more_regions]
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=3, cutoff=0.6) or known
+        instead = f"write one such as {', '.join(near[:3])}, or add it to modelserve:catalog.regions where it is new"
+        raise rule(value, f"is a region of {cloud} that the catalog does not know", instead)
+    return value
 
 
 class LocalCloud(Strict):
@@ -74,6 +99,8 @@ class AcsCloud(Strict):
         """The GPU as the planner looks it up: a series is an alias of one."""
         return self.gpu or self.gpu_series
 
+    _region = field_validator("region")(_known_region)
+
     @field_validator("compute_qos")
     @classmethod
     def _reserved_nodes_are_not_evicted(cls, value: str, info: ValidationInfo) -> str:
@@ -84,7 +111,7 @@ class AcsCloud(Strict):
     @field_validator("gpu_series")
     @classmethod
     def _series_is_known(cls, value: str, info: ValidationInfo) -> str:
-        known = {**fact("clouds", "acs", "gpuPods"), **(surroundings(info).more_pods or {})}
+        known = [*fact("clouds", "acs", "gpuPods"), *sorted(surroundings(info).more_pods)]
         if value not in known:
             raise rule(
                 value,
@@ -131,6 +158,8 @@ class VolcengineCloud(Strict):
         known = gpu_node(self.instance_type)
         return self.gpu or (known["gpu"] if known else self.instance_type)
 
+    _region = field_validator("region")(_known_region)
+
     @field_validator("gpu")
     @classmethod
     def _gpu_is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -164,7 +193,9 @@ class Cluster(Strict):
     """The Kubernetes cluster, which is there before the stack and stays after it."""
 
     context: str = Field(min_length=1, description="the kubeconfig's context, by name")
-    namespace: Namespace = Field("default", description="an existing namespace that takes every object of the stack")
+    namespace: StackNamespace = Field(
+        "default", description="an existing namespace that takes every object of the stack"
+    )
 
 
 class AddonChoice(Strict):
@@ -177,11 +208,11 @@ class AddonChoice(Strict):
     version: AddonRelease | None = Field(
         None, description="the add-on's release, in quotes: the one to install, or the one that is there"
     )
-    chart_version: str | None = Field(
-        None, min_length=1, description="the chart's version, in quotes, where it is not the release's"
+    chart_version: AddonRelease | None = Field(
+        None, description="the chart's version, in quotes, where it is not the release's"
     )
     chart: str | None = Field(None, min_length=1, description="the chart: an oci:// or https:// URL, or a name in repo")
-    repo: str | None = Field(None, min_length=1, validate_default=True, description="the URL of the chart's repository")
+    repo: ChartRepository | None = Field(None, validate_default=True, description="the URL of the chart's repository")
     namespace: Namespace | None = Field(None, description="the namespace of the release")
     values: dict[str, Any] = Field({}, description="a map of further values of the chart")
 
@@ -215,8 +246,8 @@ class AibrixChoice(Strict):
         validate_default=True,
         description="AIBrix's release, in quotes: the one to install, or the one that is there",
     )
-    registry: str | None = Field(None, min_length=1, description="the registry that all its images are pulled from")
-    images: dict[str, str] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
+    registry: Registry | None = Field(None, description="the registry that all its images are pulled from")
+    images: dict[str, Image] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
     manifests: Manifests = Field(Manifests.model_construct(), description="a map with core, crds and dependency")
     kuberay: Literal["aibrix", "none"] = Field(
         "aibrix", description="aibrix installs its patched KubeRay; none where another KubeRay runs"
@@ -298,7 +329,7 @@ class Monitoring(Strict):
     prometheus_namespace: Namespace | None = Field(
         None, description="the namespace that your Prometheus runs in, so that it may reach engines behind a gateway"
     )
-    interval_seconds: Positive = Field(30, description="seconds between two scrapes")
+    interval_seconds: Seconds = Field(30, description="seconds between two scrapes")
     dashboard: bool = Field(True, description="true makes a ConfigMap with a dashboard for Grafana")
     dashboard_namespace: Namespace | None = Field(
         None, description="the namespace in which Grafana looks for dashboards; the stack's if absent"
@@ -306,3 +337,10 @@ class Monitoring(Strict):
     dashboard_labels: dict[str, str] = Field(
         {"grafana_dashboard": "1"}, description="a map of labels by which Grafana finds dashboards"
     )
+
+    @field_validator("labels", "dashboard_labels")
+    @classmethod
+    def _kubernetes_takes_them(cls, value: dict[str, str]) -> dict[str, str]:
+        judged = kubernetes_names.label_problems(value)
+        refuse(*[(f".{key}", had, why, instead) for key, had, why, instead in judged])
+        return value

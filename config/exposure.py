@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from config.clouds import surroundings
 from config.errors import rule
-from config.types import AclId, Positive, Strict
+from config.types import INT32, AclId, Count, Seconds, Strict
 from planning import aibrix_features
 from planning.catalog import fact
 
@@ -80,13 +80,15 @@ class Routing(Strict):
 class Autoscaling(Strict):
     """Replicas by the load, between two bounds. It then owns their number."""
 
-    minimum: int = Field(1, description="the fewest replicas")
-    maximum: int = Field(description="the most replicas; each bills its GPUs from the moment it is asked for")
+    minimum: Annotated[int, Field(le=INT32)] = Field(1, description="the fewest replicas")
+    maximum: Annotated[int, Field(le=INT32)] = Field(
+        description="the most replicas; each bills its GPUs from the moment it is asked for"
+    )
     strategy: Literal["APA", "KPA", "HPA"] | None = Field(
         None, description="AIBrix's algorithm; the one that acts on a share if absent"
     )
     target: float = Field(0.5, description="the share of the KV cache in use, between 0 and 1, that is aimed at")
-    cooldown_seconds: Positive | None = Field(
+    cooldown_seconds: Seconds | None = Field(
         None, description="seconds without need before a replica goes; the cold start if absent"
     )
     schedules: tuple[dict[str, Any], ...] = Field(
@@ -115,7 +117,7 @@ class Rollout(Strict):
     strategy: Literal["Recreate", "RollingUpdate"] = Field(
         "Recreate", description="Recreate ends all replicas first, RollingUpdate one after another"
     )
-    max_surge: Annotated[int, Field(ge=0)] = Field(
+    max_surge: Count = Field(
         0, description="replicas beyond the wanted number during an update; each needs GPUs of its own"
     )
 

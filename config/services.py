@@ -10,13 +10,27 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from config.clouds import surroundings
 from config.errors import refuse, rule
 from config.exposure import Autoscaling, Exposure, Rollout, Routing
-from config.types import AUTO, BinaryQuantity, ModelName, PinnedImage, Positive, Release, Strict, auto_schema, gibibytes
-from planning import addons, aibrix_features, flags, fleet
+from config.types import (
+    AUTO,
+    BinaryQuantity,
+    Count,
+    ModelName,
+    PinnedImage,
+    Positive,
+    Release,
+    Seconds,
+    ServedName,
+    Strict,
+    auto_schema,
+    gibibytes,
+)
+from planning import addons, aibrix_features, flags, fleet, kubernetes_names
 from planning.catalog import fact
 
 # Labels by which a cloud places and bills pods; keys of the cloud section say them.
 _CLOUD_LABELS = ("alibabacloud.com/", "k8s.volcengine.com/", "vke.volcengine.com/", "model.aibrix.ai/", "ray.io/")
 _GPUS_DEFAULT = 8
+_NONE = "none"
 # Arguments that the program derives from other keys, and which key that is.
 _OWNED_FLAGS = {
     "--served-model-name": "servedModelName",
@@ -59,12 +73,12 @@ class Engine(Strict):
     gpu_memory_utilization: float | None = Field(
         None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1"
     )
+    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
     reasoning_parser: Annotated[str | None, AUTO] = Field(
         None,
         description="what splits reasoning from answers: a parser of vLLM, none, or auto for the model's own",
         json_schema_extra=auto_schema,
     )
-    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
     env: dict[str, str] = Field({}, description="a map of further environment variables, text to text")
 
     @field_validator("launcher")
@@ -90,6 +104,15 @@ class Engine(Strict):
             for given in flags.parse(value)
             if given.spelling in _OWNED_FLAGS
         ]
+        found += [
+            (
+                f"[{i}]",
+                word,
+                "stands before the first flag, and the engine takes no such word",
+                "write its flag before it",
+            )
+            for i, word in enumerate(value[: flags.first(value)])
+        ]
         said = {index for index, *_ in found}
         if "version" in info.data:
             judged = flags.problems(value, info.data["version"], info.data.get("launcher"))
@@ -97,16 +120,30 @@ class Engine(Strict):
         refuse(*found)
         return value
 
+    @field_validator("reasoning_parser")
+    @classmethod
+    def _the_release_has_the_parser(cls, value: str | None, info: ValidationInfo) -> str | None:
+        version, flag = info.data.get("version"), "--reasoning-parser"
+        # Without its arguments it is not known whether a plugin brings a parser along.
+        if value in (None, _NONE) or version is None or "extra_args" not in info.data:
+            return value
+        if not flags.has(flag, version):
+            raise rule(value, f"vLLM {version} splits no reasoning", "write none, or take a newer engine")
+        if wrong := flags.value_problem(flag, str(value), version, info.data["extra_args"]):
+            raise rule(value, *wrong)
+        return value
+
     @field_validator("env")
     @classmethod
-    def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
+    def _sets_variables_that_are_none_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
         ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
         refuse(
             *[
                 (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
                 for name in value
                 if name.startswith(ours)
-            ]
+            ],
+            *[(f".{name}", "", *wrong) for name in value if (wrong := kubernetes_names.variable_problem(name))],
         )
         return value
 
@@ -174,6 +211,17 @@ class Resources(Strict):
             )
         return given
 
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _a_node_has_so_much(cls, value: Any, info: ValidationInfo) -> Any:
+        node = (surroundings(info).pods or {}).get("node")
+        if node and info.field_name == "cpu" and value > node["vcpu"]:
+            raise rule(value, f"a node of {node['type']} has {node['vcpu']}", f"write at most {node['vcpu']}")
+        if node and info.field_name == "memory" and gibibytes(value) > node["memoryGib"]:
+            most = f"{node['memoryGib']}Gi"
+            raise rule(value, f"a node of {node['type']} has {most}", f"write at most {most}")
+        return value
+
     @field_validator("memory")
     @classmethod
     def _the_series_has_such_pods(cls, value: str, info: ValidationInfo) -> str:
@@ -221,8 +269,8 @@ class Service(Strict):
     """One model under one name."""
 
     model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
-    served_model_name: str | None = Field(
-        None, min_length=1, description="the model's name in requests; the service's name if absent"
+    served_model_name: ServedName | None = Field(
+        None, description="the model's name in requests; the service's name if absent"
     )
     engine: Engine = Field(description="a map with image and version")
     layout: Annotated[Layout | None, AUTO] = Field(
@@ -231,7 +279,7 @@ class Service(Strict):
         json_schema_extra=auto_schema,
     )
     resources: Resources = Field(description="a map with cpu and memory")
-    startup_seconds: Positive | None = Field(
+    startup_seconds: Seconds | None = Field(
         None, description="seconds of a cold start, from pod to first answer, where you know better than the plan"
     )
     max_model_len: Annotated[Positive | None, AUTO] = Field(
@@ -240,7 +288,7 @@ class Service(Strict):
         json_schema_extra=auto_schema,
     )
     unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
-    replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
+    replicas: Count = Field(1, description="the number of copies of the model, 0 or more")
     workload: Annotated[Literal["lws", "fleet"] | None, AUTO] = Field(
         None,
         validate_default=True,
@@ -353,7 +401,9 @@ class Service(Strict):
 
     @field_validator("pod_labels", "pod_annotations")
     @classmethod
-    def _owned_by_us(cls, value: dict[str, str]) -> dict[str, str]:
+    def _kubernetes_takes_them_and_they_are_none_of_ours(
+        cls, value: dict[str, str], info: ValidationInfo
+    ) -> dict[str, str]:
         owners = (
             "leaderworkerset.sigs.k8s.io/",
             "pulumi.com/",
@@ -361,11 +411,15 @@ class Service(Strict):
             "app.kubernetes.io/",
             *_CLOUD_LABELS,
         )
+        judge = (
+            kubernetes_names.label_problems if info.field_name == "pod_labels" else kubernetes_names.annotation_problems
+        )
         refuse(
             *[
                 (f".{key}", given, "is set by the program or its controllers", "leave it out")
                 for key, given in value.items()
                 if key.startswith(owners)
-            ]
+            ],
+            *[(f".{key}", given, why, instead) for key, given, why, instead in judge(value)],
         )
         return value

@@ -25,7 +25,7 @@ from config.clouds import (
     gpu_node,
 )
 from config.errors import ConfigError, from_pydantic, join, shown, unknown_key
-from config.facts import Catalog, GpuPods
+from config.facts import Catalog, GpuPods, foreign_words, gpu_pods
 from config.services import Service
 from config.types import Day, Strict, is_release
 from config.weights import (
@@ -124,6 +124,7 @@ def parse(
     refusals += [unknown_key(key, raw[key], key, [*_top_level(), *SECRETS]) for key in raw if key not in _top_level()]
     refusals += _placeholders(raw)
     refusals += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
+    refusals += foreign_words(_map(raw, "catalog", "models"))
     config = None
     try:
         config = StackConfig.model_validate(
@@ -178,14 +179,27 @@ def _joined(config: StackConfig) -> list[Problem]:
         if other != service.model:
             why = f"its volume and cache would have the same names as those of {other}"
             found.append(Problem(f"services.{name}.model", service.model, why, "put one of them into another stack"))
-        most = fact("fluid", "fluid", "nameLimit")
-        called = model_object(service.model)
-        if config.cache.engine == "fluid" and len(called) > most:
-            why = f"{called} has {len(called)} characters, Fluid's workers take {most}"
-            found.append(Problem(f"services.{name}.model", service.model, why, "write cache.engine: none"))
+        found += _named(f"services.{name}.model", service.model, config)
         found += _weights_of(name, service, weights)
         if streams:
             found += _streamed(name, service)
+    return found
+
+
+def _named(path: str, model: str, config: StackConfig) -> list[Problem]:
+    """What the objects that belong to a model make of its name: they carry it, shortened to small letters."""
+    called, fluid = model_object(model), config.cache.engine == "fluid"
+    # A Job's pods carry its whole name in a label.
+    most = (
+        fact("fluid", "fluid", "nameLimit") if fluid else fact("kubernetes", "names", "label")["limit"] - len("-sync")
+    )
+    instead = "write cache.engine: none" if fluid else "publish it under a shorter name"
+    found = []
+    if len(called) > most:
+        whose = "Fluid's workers take" if fluid else "the labels of what belongs to it take"
+        found.append(Problem(path, model, f"{called} has {len(called)} characters, {whose} {most}", instead))
+    if fluid and not re.fullmatch(fact("fluid", "fluid", "namePattern"), called):
+        found.append(Problem(path, model, f"{called} begins with a digit, which Fluid refuses", instead))
     return found
 
 
@@ -299,23 +313,26 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
     if not isinstance(kind, str) or kind not in _CLOUDS:
         return Surroundings(secrets=secrets)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
+    given = _map(raw, "catalog").get("regions")
+    regions = tuple(each for each in given if isinstance(each, str)) if isinstance(given, list) else ()
     if kind == "volcengine":
         given = _map(raw, "addons", "aibrix").get("version")
         installed = given if isinstance(given, str) else fact("clouds", "volcengine", "aibrix")
         known = gpu_node(str(cloud.get("instanceType")))
-        pods = {"gpus": list(range(1, known["gpus"] + 1))} if known else None
+        node = {**known, "type": cloud["instanceType"]} if known else None
+        pods = {"gpus": list(range(1, known["gpus"] + 1)), "node": node} if known else None
         release = None if aibrix_features.version_problem(installed) else installed
-        return Surroundings(kind, None, pods, secrets, lws, aibrix=release)
+        return Surroundings(kind, None, pods, secrets, lws, more_regions=regions, aibrix=release)
     if kind == "local":
         return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws)
-    more: dict[str, Any] = {}
+    more: dict[str, GpuPods] = {}
     for name, facts in _map(raw, "catalog", "gpuPods").items():
-        more[name] = {}
         with contextlib.suppress(ValidationError):  # said where it stands
-            more[name] = GpuPods.model_validate(facts).given()
+            more[name] = GpuPods.model_validate(facts)
     series = cloud.get("gpuSeries")
-    pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
-    return Surroundings(kind, series, pods, secrets, lws, more)
+    pods = gpu_pods(series, more) if isinstance(series, str) else None
+    described = frozenset(_map(raw, "catalog", "gpuPods"))
+    return Surroundings(kind, series, pods, secrets, lws, described, regions)
 
 
 def lws_release(config: StackConfig) -> str:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from config.errors import rule
-from planning import origins
+from planning import images, kubernetes_names, origins
 from planning.catalog import fact
 from planning.disks import folder_problem
 
@@ -32,6 +32,10 @@ class Strict(BaseModel):
 
 
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+INT32 = fact("kubernetes", "amounts", "int32")
+"""The largest of Kubernetes' numbers."""
+# A tag of three numbers and what the makers add to it, without blanks or slashes.
+_RELEASE = r"\d+\.\d+\.\d+([.+-][0-9A-Za-z.+-]*)?"
 
 
 def gibibytes(quantity: str) -> float:
@@ -40,8 +44,12 @@ def gibibytes(quantity: str) -> float:
 
 
 def _binary_quantity(value: str) -> str:
-    if re.fullmatch(r"[1-9][0-9]*(Mi|Gi|Ti)", value):
-        return value
+    # As long as a number of Mi may be; Kubernetes cuts larger ones down without a word.
+    if re.fullmatch(r"[1-9][0-9]{0,12}(Mi|Gi|Ti)", value):
+        most = fact("kubernetes", "amounts", "quantityBytes") // 1024**3
+        if gibibytes(value) <= most:
+            return value
+        raise rule(value, f"is more than Kubernetes counts, {most}Gi", "write less")
     number = re.match(r"[0-9]+", value)
     example = f"{number[0]}Gi" if number else "512Gi"
     raise rule(
@@ -66,9 +74,14 @@ def _named(what: str, instead: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _image(value: str) -> str:
+    if wrong := images.problem(value):
+        raise rule("" if "@" in value and "://" in value else value, *wrong)
+    return value
+
+
 def _pinned_image(value: str) -> str:
-    name, _, tag = value.rpartition(":")
-    if "@sha256:" in value or (name and "/" not in tag and tag and tag != "latest"):
+    if images.fixed(_image(value)):
         return value
     raise rule(
         value,
@@ -78,14 +91,14 @@ def _pinned_image(value: str) -> str:
 
 
 def _version(value: str) -> str:
-    if re.fullmatch(r"\d+\.\d+\.\d+([.+-].*)?", value):
+    if re.fullmatch(_RELEASE, value):
         return value
     raise rule(value, "is not a release", "write the vLLM release inside the image, such as 0.7.2")
 
 
 def is_release(value: object) -> bool:
     """Whether it is an add-on's release, such as 0.9.0 or v0.9.0."""
-    return isinstance(value, str) and re.fullmatch(r"v?\d+\.\d+\.\d+([.+-].*)?", value) is not None
+    return isinstance(value, str) and re.fullmatch(f"v?{_RELEASE}", value) is not None
 
 
 def _addon_release(value: str) -> str:
@@ -95,13 +108,13 @@ def _addon_release(value: str) -> str:
 
 
 def _relative_path(value: str) -> str:
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value) and ".." not in value.split("/"):
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value) and not {".", ".."} & set(value.split("/")):
         return value
     raise rule(value, "is not a relative path of plain names", "write a path such as models, without a leading /")
 
 
 def _model_name(value: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
         return value
     raise rule(
         value,
@@ -110,18 +123,24 @@ def _model_name(value: str) -> str:
     )
 
 
-def _bucket_name(value: str) -> str:
+def bucket_name(value: str, store: str | None) -> str:
+    """A bucket's name by the rules of its store, of the strictest where that is not known."""
     scheme, separator, name = value.partition("://")
     if separator:
         named = {"gs": "gcs", "s3": "s3", "tos": "tos", "oss": "oss"}.get(scheme)
         how = f" and store: {named}" if named else ""
         why = "is an address, not a name" + ("; buckets of Google are read by their S3 endpoint" * (scheme == "gs"))
         raise rule(value, why, f"write name: {name.partition('/')[0] or 'my-bucket'}{how}")
-    if re.fullmatch(fact("oss", "bucket", "namePattern"), value):
+    foreign = fact("weights", "foreign", "names")
+    own = fact("tos" if store == "tos" else "oss", "bucket", "namePattern")
+    if re.fullmatch(foreign.get(store, own), value):
         return value
+    signs = "lower-case letters, digits and '-'"
     raise rule(
         value,
-        "is not a bucket's name (3 to 63 lower-case letters, digits and '-', no '-' at an end)",
+        f"is not a name of {store}"
+        if store in foreign
+        else f"is not a bucket's name (3 to 63 {signs}, no '-' at an end)",
         "write a name that nobody else in the cloud has, such as my-team-llm-weights",
     )
 
@@ -139,9 +158,49 @@ def _url(value: str) -> str:
 
 
 def _region(value: str) -> str:
-    if re.fullmatch(r"[a-z]{2}-[a-z]+(-[a-z]+)*(-\d+)?", value):
+    if re.fullmatch(r"[a-z]+(-?[a-z0-9]+)*", value):
         return value
     raise rule(value, "is not a region's id", "write one such as cn-hangzhou or ap-southeast-1")
+
+
+def _revision(value: str) -> str:
+    wrong = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$", value)
+    if wrong is None:
+        return value
+    raise rule(value, "is no branch, tag or commit that git could have", "write one such as main, or a commit's hash")
+
+
+def _served_name(value: str) -> str:
+    if re.fullmatch(r"[^\s-](.*\S)?", value):
+        return value
+    raise rule(value, "begins with a '-', which the engine takes for a flag, or has blanks at an end", "leave it out")
+
+
+def _repository(value: str) -> str:
+    if wrong := origins.url_problem(value):
+        raise rule("" if "@" in value else value, wrong[0], "write the chart repository's, such as https://host/charts")
+    return value
+
+
+def _registry(value: str) -> str:
+    if wrong := images.registry_problem(value):
+        raise rule("" if "@" in value else value, *wrong)
+    return value
+
+
+def _stack_namespace(value: str) -> str:
+    if value in fact("kubernetes", "names", "systemNamespaces"):
+        raise rule(value, "is Kubernetes' own", "write the name of an existing namespace of yours, such as default")
+    return value
+
+
+def _subdomain(what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if wrong := kubernetes_names.subdomain_problem(value, what):
+            raise rule(value, *wrong)
+        return value
+
+    return AfterValidator(check)
 
 
 def _acl(value: str) -> str:
@@ -170,17 +229,28 @@ AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
 """`auto` in the stack file is None in Python."""
 BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity)]
 WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=INT32)]
+Count = Annotated[int, Field(ge=0, le=INT32)]
+Seconds = Annotated[int, Field(gt=0, le=INT32 // 4)]
+"""A time from which limits are derived that are up to twice as long, beside another such time."""
+Gbit = Annotated[float, Field(ge=0.001, le=10**6)]
+"""A speed. Times by a lower one are no numbers of Kubernetes any more."""
 Namespace = Annotated[str, _named("a namespace's name", "write the name of an existing namespace, such as default")]
-ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim")]
+StackNamespace = Annotated[Namespace, AfterValidator(_stack_namespace)]
+ClaimName = Annotated[str, _subdomain("claim")]
+StorageClass = Annotated[str, _subdomain("storage class")]
+Image = Annotated[str, AfterValidator(_image)]
 PinnedImage = Annotated[str, AfterValidator(_pinned_image)]
 AddonRelease = Annotated[str, AfterValidator(_addon_release)]
 Release = Annotated[str, AfterValidator(_version)]
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
-BucketName = Annotated[str, AfterValidator(_bucket_name)]
 NodePath = Annotated[str, AfterValidator(_node_path)]
 Url = Annotated[str, AfterValidator(_url)]
+ChartRepository = Annotated[str, AfterValidator(_repository)]
+Registry = Annotated[str, AfterValidator(_registry)]
 Region = Annotated[str, AfterValidator(_region)]
+Revision = Annotated[str, AfterValidator(_revision)]
+ServedName = Annotated[str, AfterValidator(_served_name)]
 AclId = Annotated[str, AfterValidator(_acl)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 Day = Annotated[str, AfterValidator(_day)]

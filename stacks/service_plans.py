@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
-from config.facts import GpuFacts, ModelFacts
+from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Layout, Service
 from config.stack import StackConfig, aibrix_release, own_bucket
 from config.stack_file import StackFile
@@ -26,6 +26,7 @@ from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
+from planning.flags import number
 from planning.planner import Ask, Plan, plan
 from planning.problems import NoLayoutError, PlanError, Problem, Refused
 from planning.startup import TO_NODES, Supply
@@ -49,7 +50,7 @@ _KEYS = {
     "max-num-batched-tokens": "engine.extraArgs",
 }
 _FILE_KEYS = {"GPU": "cloud.gpu"}
-_SECTIONS = ("prices.", "cache.")
+_SECTIONS = ("prices.", "cache.", "catalog.")
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     release = aibrix_release(config)
     if wrong := _scaled(service, release, seconds):
         raise _MisfitError(*wrong)
-    warnings += _doubts(config.cloud, service, shape.nodes, seconds)
+    warnings += _doubts(config, service, shape.nodes, seconds)
     warnings += _scratch(config, found)
     warnings += found.cache.doubts if found.cache else ()
     if service.gateway == "aibrix" and config.monitoring.enabled and not config.monitoring.prometheus_namespace:
@@ -240,10 +241,9 @@ def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
     yield from aibrix_features.scaler_cautions(release, minimum=scaling.minimum, maximum=scaling.maximum)
 
 
-def _doubts(
-    cloud: LocalCloud | AcsCloud | VolcengineCloud, service: Service, nodes: int, seconds: int
-) -> Iterator[str]:
+def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> Iterator[str]:
     """What the cloud may make of a service that keeps every rule."""
+    cloud = config.cloud
     if not isinstance(cloud, AcsCloud):
         return
     notice = fact("clouds", "acs", "evictionNoticeSeconds")
@@ -252,8 +252,8 @@ def _doubts(
             f"best-effort pods are evicted with {notice} s of notice, "
             f"and this model takes {_minutes(seconds)} to start again"
         )
-    pods = fact("clouds", "acs", "gpuPods").get(cloud.gpu_series)
-    if cloud.rdma and pods and pods["rdma"] is None:
+    pods = gpu_pods(cloud.gpu_series, config.catalog.gpu_pods)
+    if cloud.rdma and pods and pods.get("rdma") is None:
         yield (
             f"whether series {cloud.gpu_series} has RDMA is known by ticket only; "
             "without it the pods are not scheduled, or fall back to sockets"
@@ -285,10 +285,10 @@ def _ask(config: StackConfig, service: Service) -> Ask:
         eager="--enforce-eager" in flags,
         kv_dtype=flags.get("--kv-cache-dtype") or "auto",
         expert_parallel="--enable-expert-parallel" in flags,
-        context=int(flags.get("--decode-context-parallel-size") or 1),
+        context=number(flags.get("--decode-context-parallel-size")) or 1,
         speculative="--speculative-config" in flags,
-        batched_tokens=_number(flags.get("--max-num-batched-tokens")),
-        sequences=_number(flags.get("--max-num-seqs")),
+        batched_tokens=number(flags.get("--max-num-batched-tokens")),
+        sequences=number(flags.get("--max-num-seqs")),
         supply=_supply(config, service.model),
         cache_size=_cache_size(config),
         memory_gib=gibibytes(service.resources.memory),
@@ -315,9 +315,7 @@ def _pod_sizes(config: StackConfig) -> list[int]:
         node = gpu_node(cloud.instance_type)
         # Whole nodes: half a node's RDMA devices are of no use to anybody else.
         return [node["gpus"] if node else 8]
-    own = config.catalog.gpu_pods.get(cloud.gpu_series)
-    pods = own.given() if own else fact("clouds", "acs", "gpuPods")[cloud.gpu_series]
-    return pods.get("gpus") or [8]
+    return (gpu_pods(cloud.gpu_series, config.catalog.gpu_pods) or {}).get("gpus") or [8]
 
 
 def _supply(config: StackConfig, model: str) -> Supply:
@@ -374,10 +372,6 @@ def _flags(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
             flag, equals, value = argument.partition("=")
             own = value if equals else after if after and not after.startswith("--") else None
             yield flag.replace("_", "-"), own
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
 
 
 def _frozen(facts: Mapping[str, ModelFacts] | Mapping[str, GpuFacts]) -> Mapping[str, Any] | None:
