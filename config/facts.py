@@ -16,9 +16,10 @@ from planning.kubernetes_names import label_problems
 from planning.models import CONFIG_WORDS, FORMATS, METHODS
 from planning.problems import Problem
 
-# No fact of a model, GPU or pod comes near either.
+# No model, GPU or pod comes near any of these; the planner looks at layers one by one.
+Layers = Annotated[int, Field(gt=0, le=10**3)]
+LayersOrNone = Annotated[int, Field(ge=0, le=10**3)]
 Number = Annotated[int, Field(gt=0, le=10**9)]
-NumberOrNone = Annotated[int, Field(ge=0, le=10**9)]
 Size = Annotated[int, Field(gt=0, le=10**18)]
 
 
@@ -86,8 +87,8 @@ class MoeFacts(_Facts):
     experts: Number | None = Field(None, description="the number of routed experts")
     per_token: Number | None = Field(None, description="experts of each token")
     intermediate: Number | None = Field(None, description="the width of an expert")
-    shared: NumberOrNone = Field(0, description="experts that are always on")
-    dense_layers: NumberOrNone = Field(0, description="layers without experts")
+    shared: Annotated[int, Field(ge=0, le=10**9)] = Field(0, description="experts that are always on")
+    dense_layers: LayersOrNone = Field(0, description="layers without experts")
     expert_bias: bool = Field(False, description="true where experts have biases")
 
 
@@ -103,7 +104,7 @@ class WindowFacts(_Facts):
     """Layers whose attention has a window."""
 
     tokens: Number | None = Field(None, description="tokens of the window")
-    layers: Number | None = Field(None, description="the number of such layers")
+    layers: Layers | None = Field(None, description="the number of such layers")
 
 
 class ModelFacts(_Facts):
@@ -112,7 +113,7 @@ class ModelFacts(_Facts):
     also_named: tuple[ModelName, ...] = Field(
         (), strict=False, description="a list of other repositories that hold the same"
     )
-    layers: Number | None = Field(None, description="the number of layers")
+    layers: Layers | None = Field(None, description="the number of layers")
     hidden: Number | None = Field(None, description="the hidden size")
     heads: Number | None = Field(None, description="the number of attention heads")
     vocab: Number | None = Field(None, description="the number of words")
@@ -126,7 +127,7 @@ class ModelFacts(_Facts):
     moe: MoeFacts | None = Field(None, description="a map for a mixture of experts")
     indexer: IndexerFacts | None = Field(None, description="a map for sparse attention's indexer")
     sliding_window: WindowFacts | None = Field(None, description="a map for layers with a window")
-    mtp_layers: NumberOrNone = Field(0, description="layers that predict further tokens")
+    mtp_layers: LayersOrNone = Field(0, description="layers that predict further tokens")
     quantisation: Annotated[str, AfterValidator(_format)] = Field(
         "none", description=f"the weights' format: {', '.join(FORMATS)}"
     )

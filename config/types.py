@@ -50,7 +50,7 @@ def _binary_quantity(value: str) -> str:
         if gibibytes(value) <= most:
             return value
         raise rule(value, f"is more than Kubernetes counts, {most}Gi", "write less")
-    number = re.match(r"[0-9]+", value)
+    number = re.match(r"[1-9][0-9]{0,5}(?![0-9])", value)
     example = f"{number[0]}Gi" if number else "512Gi"
     raise rule(
         value,
@@ -231,8 +231,9 @@ BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity)]
 WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
 Positive = Annotated[int, Field(gt=0, le=INT32)]
 Count = Annotated[int, Field(ge=0, le=INT32)]
-Seconds = Annotated[int, Field(gt=0, le=INT32 // 4)]
-"""A time from which limits are derived that are up to twice as long, beside another such time."""
+LONGEST = INT32 // 4
+"""Seconds. Limits are derived from a start's time that are twice as long, beside another such time."""
+Seconds = Annotated[int, Field(gt=0, le=LONGEST)]
 Gbit = Annotated[float, Field(ge=0.001, le=10**6)]
 """A speed. Times by a lower one are no numbers of Kubernetes any more."""
 Namespace = Annotated[str, _named("a namespace's name", "write the name of an existing namespace, such as default")]

@@ -19,7 +19,7 @@ from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Layout, Service
 from config.stack import StackConfig, aibrix_release, own_bucket
 from config.stack_file import StackFile
-from config.types import gibibytes
+from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 from planning import aibrix_features
 from planning.cache import CacheSize
@@ -178,6 +178,9 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
     )
     seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
+    if seconds > LONGEST:
+        why = f"a start takes {seconds} s by the facts of model, GPU and links, more than Kubernetes waits"
+        raise _MisfitError(Problem("startupSeconds", "", why, f"correct them, or write at most {LONGEST}"))
     release = aibrix_release(config)
     if wrong := _scaled(service, release, seconds):
         raise _MisfitError(*wrong)
