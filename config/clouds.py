@@ -12,6 +12,8 @@ from config.types import (
     AddonRelease,
     ChartRepository,
     Image,
+    InSchema,
+    Labels,
     Namespace,
     Positive,
     Region,
@@ -19,6 +21,7 @@ from config.types import (
     Seconds,
     StackNamespace,
     Strict,
+    pattern,
 )
 from planning import addons, aibrix_features, kubernetes_names
 from planning.catalog import fact
@@ -255,7 +258,7 @@ class AibrixChoice(Strict):
     address: Literal["private", "public"] = Field(
         "private", description="where the gateway's load balancer is reached: private is the cloud's network"
     )
-    gateway_chart: str | None = Field(
+    gateway_chart: Annotated[str, InSchema({"pattern": "://"})] | None = Field(
         None, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
     )
 
@@ -289,7 +292,7 @@ class AibrixChoice(Strict):
 class Addons(Strict):
     """What the cluster needs besides Kubernetes."""
 
-    charts: str | None = Field(
+    charts: Annotated[str, pattern(r"(oci|https)://[^\s/@?#][^\s@?#]*|(?!~)[^\s:]+")] | None = Field(
         None,
         description="where the add-ons' charts are, instead of at their makers: a folder of NAME-VERSION.tgz files, "
         "an oci:// URL or an https:// repository",
@@ -325,7 +328,7 @@ class Monitoring(Strict):
     """What lets Prometheus and Grafana see the engines."""
 
     enabled: bool = Field(False, description="true makes a ServiceMonitor for each service")
-    labels: dict[str, str] = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
+    labels: Labels = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
     prometheus_namespace: Namespace | None = Field(
         None, description="the namespace that your Prometheus runs in, so that it may reach engines behind a gateway"
     )
@@ -334,7 +337,7 @@ class Monitoring(Strict):
     dashboard_namespace: Namespace | None = Field(
         None, description="the namespace in which Grafana looks for dashboards; the stack's if absent"
     )
-    dashboard_labels: dict[str, str] = Field(
+    dashboard_labels: Labels = Field(
         {"grafana_dashboard": "1"}, description="a map of labels by which Grafana finds dashboards"
     )
 

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from planning import leaks
 from planning.problems import Problem, Refused
 
 NAMESPACE = "modelserve"
@@ -37,8 +38,9 @@ class ConfigError(Refused):
         ]
 
 
-def shown(value: object) -> str:
-    """A value as the stack file has it, on one line and not longer than needed to recognise it."""
+def shown(value: object, name: object = "") -> str:
+    """A value as the stack file has it, on one line and not longer than needed to recognise it; what is, or by its
+    `name` may be, somebody's key is not repeated."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(map(str, value)) + "}" if value else "{}"
     elif isinstance(value, bool):
@@ -47,6 +49,8 @@ def shown(value: object) -> str:
         text = "null"
     else:
         text = str(value)
+    if leaks.hides(str(name)) or leaks.by_shape(text):
+        return ""
     text = re.sub(r"\s+", " ", text)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
@@ -81,7 +85,7 @@ def _worded(detail: ErrorDetails, model: type[BaseModel]) -> Iterable[Problem]:
     field = known.get(str(location[-1])) if location else None
     if detail["type"] == "refused":
         for below, wrong, why, instead in detail["ctx"]["found"]:
-            yield Problem(path + below, shown(wrong), why, instead)
+            yield Problem(path + below, shown(wrong, (path + below).rpartition(".")[2]), why, instead)
     elif detail["type"] == "extra_forbidden":
         yield unknown_key(path, value, str(location[-1]), known)
     elif detail["type"] == "missing":
@@ -92,7 +96,8 @@ def _worded(detail: ErrorDetails, model: type[BaseModel]) -> Iterable[Problem]:
         why = "is not one of the known values" if there else "is missing"
         yield Problem(f"{path}.{tag}", shown(value[tag]) if there else "", why, instead)
     else:
-        yield Problem(path, shown(value), _reason(detail), f"write {_described(field)}")
+        name = location[-1] if location else ""
+        yield Problem(path, shown(value, name), _reason(detail), f"write {_described(field)}")
 
 
 def unknown_key(path: str, value: object, key: str, known: Iterable[str]) -> Problem:
@@ -100,7 +105,7 @@ def unknown_key(path: str, value: object, key: str, known: Iterable[str]) -> Pro
     known = sorted(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     instead = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-    return Problem(path, shown(value), "unknown key", instead)
+    return Problem(path, shown(value, key), "unknown key", instead)
 
 
 def _reason(detail: ErrorDetails) -> str:

@@ -80,14 +80,21 @@ class Routing(Strict):
 class Autoscaling(Strict):
     """Replicas by the load, between two bounds. It then owns their number."""
 
-    minimum: Annotated[int, Field(le=INT32)] = Field(1, description="the fewest replicas")
+    minimum: Annotated[int, Field(le=INT32)] = Field(
+        1, description="the fewest replicas", json_schema_extra={"minimum": 1}
+    )
     maximum: Annotated[int, Field(le=INT32)] = Field(
-        description="the most replicas; each bills its GPUs from the moment it is asked for"
+        description="the most replicas; each bills its GPUs from the moment it is asked for",
+        json_schema_extra={"minimum": 1},
     )
     strategy: Literal["APA", "KPA", "HPA"] | None = Field(
         None, description="AIBrix's algorithm; the one that acts on a share if absent"
     )
-    target: float = Field(0.5, description="the share of the KV cache in use, between 0 and 1, that is aimed at")
+    target: float = Field(
+        0.5,
+        description="the share of the KV cache in use, between 0 and 1, that is aimed at",
+        json_schema_extra={"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    )
     cooldown_seconds: Seconds | None = Field(
         None, description="seconds without need before a replica goes; the cold start if absent"
     )

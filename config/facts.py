@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from config.errors import join, refuse, rule, shown
-from config.types import ModelName, Region, Strict
+from config.types import LABEL, MODEL, InSchema, ModelName, Region, Strict, names
 from planning.catalog import fact
 from planning.kubernetes_names import label_problems
 from planning.models import CONFIG_WORDS, FORMATS, METHODS
@@ -62,7 +62,8 @@ def _each_once(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-Sizes = Annotated[tuple[Number, ...], Field(strict=False), BeforeValidator(_sizes)]
+GpuName = Annotated[str, AfterValidator(_gpu_name)]
+Sizes = Annotated[tuple[Number, ...], Field(strict=False), BeforeValidator(_sizes), InSchema({"minItems": 1})]
 
 
 class _Facts(Strict):
@@ -128,7 +129,7 @@ class ModelFacts(_Facts):
     indexer: IndexerFacts | None = Field(None, description="a map for sparse attention's indexer")
     sliding_window: WindowFacts | None = Field(None, description="a map for layers with a window")
     mtp_layers: LayersOrNone = Field(0, description="layers that predict further tokens")
-    quantisation: Annotated[str, AfterValidator(_format)] = Field(
+    quantisation: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] = Field(
         "none", description=f"the weights' format: {', '.join(FORMATS)}"
     )
     other_bytes: Annotated[int, Field(ge=0, le=10**18)] = Field(0, description="bytes of further weights")
@@ -139,7 +140,7 @@ class ModelFacts(_Facts):
 class GpuFacts(_Facts):
     """A GPU."""
 
-    also_named: tuple[Annotated[str, AfterValidator(_gpu_name)], ...] = Field(
+    also_named: tuple[GpuName, ...] = Field(
         (), strict=False, description="a list of its other names, such as a cloud's series"
     )
     usable_gib: float | None = Field(
@@ -155,9 +156,9 @@ class GpuPods(_Facts):
     gpus: Annotated[tuple[Number, ...], Field(strict=False, min_length=1)] | None = Field(
         None, description="a list of how many GPUs a pod may have, such as [1, 2, 4, 8]"
     )
-    memory_gib: dict[Annotated[str, AfterValidator(_vcpu)], Sizes] | None = Field(
-        None, min_length=1, description="a map of vCPU to a list of sizes in GiB"
-    )
+    memory_gib: (
+        Annotated[dict[Annotated[str, AfterValidator(_vcpu)], Sizes], Field(min_length=1), names("[1-9][0-9]*")] | None
+    ) = Field(None, description="a map of vCPU to a list of sizes in GiB")
     ephemeral_gib: Number | None = Field(None, description="the largest scratch disk of a pod, in GiB")
     rdma: bool | None = Field(None, description="whether they have RDMA")
 
@@ -165,13 +166,13 @@ class GpuPods(_Facts):
 class Catalog(Strict):
     """Facts that the program's own catalog lacks or has wrong, under the names and in the shape it has them."""
 
-    models: Annotated[dict[ModelName, ModelFacts], AfterValidator(_each_once)] = Field(
+    models: Annotated[dict[ModelName, ModelFacts], AfterValidator(_each_once), names(MODEL)] = Field(
         {}, description="a map of models: name to facts"
     )
-    gpus: Annotated[dict[Annotated[str, AfterValidator(_gpu_name)], GpuFacts], AfterValidator(_each_once)] = Field(
+    gpus: Annotated[dict[GpuName, GpuFacts], AfterValidator(_each_once), names(r"[^:]*[^\s:][^:]*")] = Field(
         {}, description="a map of GPUs: name to usableGib and link"
     )
-    gpu_pods: dict[Annotated[str, AfterValidator(_series)], GpuPods] = Field(
+    gpu_pods: Annotated[dict[Annotated[str, AfterValidator(_series)], GpuPods], names(LABEL, maxLength=63)] = Field(
         {}, description="a map of GPU series: name to gpus, memoryGib by vCPU, ephemeralGib and rdma of their pods"
     )
     regions: tuple[Region, ...] = Field((), strict=False, description="a list of regions that the cloud has since")

@@ -3,6 +3,7 @@
 A service's name and what joins services are judged in `config.stack`, whether it fits in `stacks.service_plans`.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -11,9 +12,14 @@ from config.clouds import surroundings
 from config.errors import refuse, rule
 from config.exposure import Autoscaling, Exposure, Rollout, Routing
 from config.types import (
+    ANNOTATION_KEY,
     AUTO,
+    LABEL_KEY,
+    VARIABLE,
     BinaryQuantity,
     Count,
+    InSchema,
+    Labels,
     ModelName,
     PinnedImage,
     Positive,
@@ -23,6 +29,7 @@ from config.types import (
     Strict,
     auto_schema,
     gibibytes,
+    names,
 )
 from planning import addons, aibrix_features, flags, fleet, kubernetes_names
 from planning.catalog import fact
@@ -57,6 +64,12 @@ _OWNED_FLAGS = {
     "--reasoning-parser": "engine.reasoningParser",
     "--enable-reasoning": "engine.reasoningParser",
 }
+_flags = re.sub(r"(?<=\w)-", "[-_]", "|".join(_OWNED_FLAGS))
+_Argument = Annotated[str, InSchema({"not": {"pattern": f"^({_flags})([=.].*)?$"}})]
+_FLAG_FIRST = InSchema({"prefixItems": [{"pattern": r"^-(?![0-9]+([.][0-9]+)?$)[\s\S]"}]})
+_OUR_VARIABLES = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
+_OWNERS = ("leaderworkerset.sigs.k8s.io/", "pulumi.com/", "modelserve.dev/", "app.kubernetes.io/", *_CLOUD_LABELS)
+_never = "|".join(_OWNERS).replace(".", "[.]")
 
 
 class Engine(Strict):
@@ -73,13 +86,17 @@ class Engine(Strict):
     gpu_memory_utilization: float | None = Field(
         None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1"
     )
-    extra_args: tuple[str, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
+    extra_args: Annotated[tuple[_Argument, ...], _FLAG_FIRST] = Field(
+        (), strict=False, description="a list of further arguments of vllm serve"
+    )
     reasoning_parser: Annotated[str | None, AUTO] = Field(
         None,
         description="what splits reasoning from answers: a parser of vLLM, none, or auto for the model's own",
         json_schema_extra=auto_schema,
     )
-    env: dict[str, str] = Field({}, description="a map of further environment variables, text to text")
+    env: Annotated[dict[str, str], names(VARIABLE, never="|".join(_OUR_VARIABLES))] = Field(
+        {}, description="a map of further environment variables, text to text"
+    )
 
     @field_validator("launcher")
     @classmethod
@@ -136,12 +153,11 @@ class Engine(Strict):
     @field_validator("env")
     @classmethod
     def _sets_variables_that_are_none_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
-        ours = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
         refuse(
             *[
                 (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
                 for name in value
-                if name.startswith(ours)
+                if name.startswith(_OUR_VARIABLES)
             ],
             *[(f".{name}", "", *wrong) for name in value if (wrong := kubernetes_names.variable_problem(name))],
         )
@@ -313,13 +329,22 @@ class Service(Strict):
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
         "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
     )
-    pod_labels: dict[str, str] = Field({}, description="a map of further labels of every pod, text to text")
-    pod_annotations: dict[str, str] = Field({}, description="a map of further annotations of every pod, text to text")
+    pod_labels: Annotated[Labels, names(LABEL_KEY, never=_never)] = Field(
+        {}, description="a map of further labels of every pod, text to text"
+    )
+    pod_annotations: Annotated[dict[str, str], names(ANNOTATION_KEY, never=_never)] = Field(
+        {}, description="a map of further annotations of every pod, text to text"
+    )
 
     @property
     def first_replicas(self) -> int:
         """How many replicas there are at first, and always where nothing scales them."""
         return self.autoscaling.minimum if self.autoscaling else self.replicas
+
+    @property
+    def most_replicas(self) -> int:
+        """How many replicas there may be, an update's surge aside."""
+        return self.autoscaling.maximum if self.autoscaling else self.replicas
 
     @field_validator("workload")
     @classmethod
@@ -404,13 +429,6 @@ class Service(Strict):
     def _kubernetes_takes_them_and_they_are_none_of_ours(
         cls, value: dict[str, str], info: ValidationInfo
     ) -> dict[str, str]:
-        owners = (
-            "leaderworkerset.sigs.k8s.io/",
-            "pulumi.com/",
-            "modelserve.dev/",
-            "app.kubernetes.io/",
-            *_CLOUD_LABELS,
-        )
         judge = (
             kubernetes_names.label_problems if info.field_name == "pod_labels" else kubernetes_names.annotation_problems
         )
@@ -418,7 +436,7 @@ class Service(Strict):
             *[
                 (f".{key}", given, "is set by the program or its controllers", "leave it out")
                 for key, given in value.items()
-                if key.startswith(owners)
+                if key.startswith(_OWNERS)
             ],
             *[(f".{key}", given, why, instead) for key, given, why, instead in judge(value)],
         )

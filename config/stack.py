@@ -1,17 +1,18 @@
 """The stack file as types, and its rules. The one place for defaults.
 
-`StackConfig` is plain and frozen; secrets are separate keys (`SECRETS`) that never enter it. Nothing here imports
-Pulumi, so that a check of a stack file costs a fraction of a second.
+`StackConfig` is plain and frozen; secrets are separate keys (`config.secrets`) that never enter it. Nothing here
+imports Pulumi, so that a check of a stack file costs a fraction of a second.
 """
 
 import contextlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, ValidationError
 
+from config import secrets as secret_keys
 from config.clouds import (
     AcsCloud,
     Addons,
@@ -26,8 +27,9 @@ from config.clouds import (
 )
 from config.errors import ConfigError, from_pydantic, join, shown, unknown_key
 from config.facts import Catalog, GpuPods, foreign_words, gpu_pods
+from config.secrets import SECRETS
 from config.services import Service
-from config.types import Day, Strict, is_release
+from config.types import Day, InSchema, Strict, is_release
 from config.weights import (
     FOREIGN,
     Bucket,
@@ -42,34 +44,38 @@ from config.weights import (
 from planning import addons, aibrix_features, aibrix_install, flags
 from planning.catalog import fact
 from planning.fleet import name_limit as fleet_limit
-from planning.names import API_KEY, model_object, service_object
+from planning.names import model_object, service_object
 from planning.problems import PlanError, Problem
 
-# Secret keys of the stack file, each with what it is. They are read as Pulumi secrets by the builder.
-SECRETS = {
-    API_KEY: "the key that clients send as a bearer token; without it the endpoint asks for none",
-    "kubeconfig": "the cluster's kubeconfig, where it is not a file of the machine",
-    "accessKey": "id of an access key that reads the bucket; without it the stack makes a user for that",
-    "secretKey": "secret of accessKey",
-    "syncAccessKey": "id of an access key that fills the bucket; without it the stack makes a user for that",
-    "syncSecretKey": "secret of syncAccessKey",
-    "hubToken": "the model hub's token, for repositories that ask for one",
-}
-# Keys that are useless alone.
-_PAIRS = (("accessKey", "secretKey"), ("syncAccessKey", "syncSecretKey"))
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_PLACEHOLDER = re.compile(r"<[^<>]+>")
+DNS_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
+PLACEHOLDER = r"<[^<>]+>"
+
+
+def name_limit(replicas: int) -> int:
+    """The longest name of a service with so many replicas, in characters."""
+    group = len(str(max(replicas - 1, 0)))
+    return (
+        fact("engines", "leaderWorkerSet", "nameLimit")
+        - fact("engines", "leaderWorkerSet", "revisionHashLength")
+        - len("-")
+        - group
+        - len("-")
+    )
+
+
+_Names = InSchema({"propertyNames": {"pattern": f"^{DNS_1035}$", "maxLength": name_limit(1)}})
+_Price = Annotated[float, InSchema({"minimum": 0})]
 
 
 class Prices(Strict):
     """What things cost, and when that was read. Nothing is guessed: what is absent is unknown."""
 
     currency: str | None = Field(None, min_length=1, description="the currency of every price, such as CNY")
-    per_gpu_hour: float | None = Field(None, description="the price of one GPU for an hour")
-    per_cache_worker_hour: float | None = Field(None, description="the price of one cache worker for an hour")
-    per_gib_month: float | None = Field(None, description="the price of one GiB of weights kept for a month")
+    per_gpu_hour: _Price | None = Field(None, description="the price of one GPU for an hour")
+    per_cache_worker_hour: _Price | None = Field(None, description="the price of one cache worker for an hour")
+    per_gib_month: _Price | None = Field(None, description="the price of one GiB of weights kept for a month")
     as_of: Day | None = Field(None, description="the day the prices were read, such as 2026-11-01")
 
 
@@ -81,41 +87,28 @@ class StackConfig(Strict):
     weights: Weights = Field(description="a map with source")
     cache: Cache = Field(Cache.model_construct(), description="a map with engine")
     addons: Addons = Field(Addons.model_construct(), description="a map with lws, fluid and aibrix")
-    services: dict[str, Service] = Field(min_length=1, description="a map of services: name to model, engine, layout")
+    services: Annotated[dict[str, Service], _Names] = Field(
+        min_length=1, description="a map of services: name to model, engine, layout"
+    )
     monitoring: Monitoring = Field(Monitoring.model_construct(), description="a map with enabled")
     catalog: Catalog = Field(Catalog.model_construct(), description="a map with models and gpus")
     prices: Prices = Field(Prices.model_construct(), description="a map with currency, perGpuHour and asOf")
 
 
 def parse(
-    raw: Mapping[str, Any], *, plain_secrets: Mapping[str, str] = {}, secrets: Collection[str] = ()
+    raw: Mapping[str, Any],
+    *,
+    plain_secrets: Collection[str] = (),
+    secrets: Collection[str] = (),
+    empty_secrets: Collection[str] = (),
 ) -> StackConfig:
     """The typed config of `raw` (top-level key without namespace -> decoded value, secrets left out).
 
-    `secrets` names the secret keys that the stack file has, encrypted; `plain_secrets` those that are not encrypted.
-    Raises ConfigError with every refusal.
+    `secrets` names the secret keys that the stack file has, encrypted; `plain_secrets` those that are not encrypted;
+    `empty_secrets` those that hold nothing. Raises ConfigError with every refusal.
     """
-    refusals = [
-        Problem(
-            key,
-            "(plain text)",
-            "a secret in plain text ends in the state file, the repository and logs",
-            f"run: pulumi config set --secret modelserve:{key}",
-        )
-        for key in plain_secrets
-    ]
-    present = frozenset((*secrets, *plain_secrets))
-    refusals += [
-        Problem(
-            alone,
-            "",
-            f"is missing, and {other} is useless without it",
-            f"run: pulumi config set --secret modelserve:{alone}",
-        )
-        for pair in _PAIRS
-        for alone, other in (pair, pair[::-1])
-        if other in present and alone not in present
-    ]
+    refusals = [*secret_keys.problems(plain_secrets, secrets, empty_secrets)]
+    present = frozenset((*secrets, *plain_secrets, *empty_secrets))
     refusals += [
         Problem(key, "(encrypted)", "only secrets are kept encrypted", "write it in plain, without --secret")
         for key in secrets
@@ -150,6 +143,14 @@ def own_bucket(config: StackConfig) -> Bucket | None:
     """The bucket of this stack's cloud that weights come from; None where there is none, or a foreign store's."""
     bucket = config.weights.bucket if isinstance(config.weights, (BucketWeights, NvmeWeights)) else None
     return bucket if bucket is not None and bucket.store not in FOREIGN else None
+
+
+def keeps_weights(config: StackConfig) -> bool:
+    """Whether a destroy leaves weights that this stack has put somewhere, which go on billing."""
+    if isinstance(config.weights, PvcWeights):
+        return config.weights.create is not None and config.weights.create.keep
+    bucket = own_bucket(config)
+    return bucket is not None and bucket.create and bucket.keep
 
 
 def _joined(config: StackConfig) -> list[Problem]:
@@ -282,8 +283,7 @@ def _nodes(config: StackConfig) -> list[Problem]:
 def _most_nodes(service: Service) -> tuple[int, int]:
     """Nodes that a service may hold, and those beyond it during an update."""
     nodes = service.layout.nodes if service.layout else 1
-    replicas = service.autoscaling.maximum if service.autoscaling else service.replicas
-    return nodes * replicas, nodes * service.rollout.max_surge
+    return nodes * service.most_replicas, nodes * service.rollout.max_surge
 
 
 def _addons(config: StackConfig) -> list[Problem]:
@@ -385,7 +385,7 @@ def _placeholders(value: object, path: tuple[object, ...] = ()) -> list[Problem]
         return [found for key, below in value.items() for found in _placeholders(below, (*path, key))]
     if isinstance(value, list):
         return [found for i, below in enumerate(value) for found in _placeholders(below, (*path, i))]
-    if isinstance(value, str) and _PLACEHOLDER.search(value):
+    if isinstance(value, str) and re.search(PLACEHOLDER, value):
         return [Problem(join(path), shown(value), "is a placeholder that was left in", "write your own value")]
     return []
 
@@ -402,7 +402,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
         groups = replicas if isinstance(replicas, int) else 1
         limit = fleet_limit() if fleet else name_limit(groups)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
-        if not _DNS_1035.fullmatch(text):
+        if not re.fullmatch(DNS_1035, text):
             refusals.append(
                 Problem(
                     path,
@@ -430,15 +430,3 @@ def _names(services: object, cloud: object) -> list[Problem]:
                 )
             )
     return refusals
-
-
-def name_limit(replicas: int) -> int:
-    """The longest name of a service with so many replicas, in characters."""
-    group = len(str(max(replicas - 1, 0)))
-    return (
-        fact("engines", "leaderWorkerSet", "nameLimit")
-        - fact("engines", "leaderWorkerSet", "revisionHashLength")
-        - len("-")
-        - group
-        - len("-")
-    )

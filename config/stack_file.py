@@ -12,11 +12,12 @@ import yaml
 from config import pulumi_yaml
 from config.errors import NAMESPACE, ConfigError, join
 from config.kubeconfig import check_context
-from config.stack import SECRETS, StackConfig, parse
+from config.secrets import SECRETS, is_empty, is_encrypted
+from config.stack import StackConfig, parse
 from planning.problems import Problem
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
-_FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
+FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
 
 
 class RequestError(Exception):
@@ -25,13 +26,21 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class StackFile:
-    """A stack file as it stands: plain values by key without namespace, and which secrets it has, encrypted or not."""
+    """A stack file as it stands: plain values by key without namespace, which secrets it has, encrypted, not encrypted,
+    or without a value, and what other programs' keys say in plain text."""
 
     name: str
     raw: dict[str, Any]
     encrypted: frozenset[str] = frozenset()
-    plain_secrets: dict[str, str] = field(default_factory=dict)
+    plain_secrets: frozenset[str] = frozenset()
+    empty_secrets: frozenset[str] = frozenset()
+    foreign: dict[str, Any] = field(default_factory=dict)
     refusals: tuple[Problem, ...] = ()
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Everything of the file's config that is not encrypted, by keys with their namespaces."""
+        return {f"{NAMESPACE}:{key}": value for key, value in self.raw.items()} | self.foreign
 
     def config(self, *, with_cluster: bool = True) -> StackConfig:
         """The typed config. Raises ConfigError with everything that is wrong in the file.
@@ -48,7 +57,12 @@ class StackFile:
         refusals = list(self.refusals)
         config = None
         try:
-            config = parse(self.raw, plain_secrets=self.plain_secrets, secrets=self.encrypted)
+            config = parse(
+                self.raw,
+                plain_secrets=self.plain_secrets,
+                secrets=self.encrypted,
+                empty_secrets=self.empty_secrets,
+            )
         except ConfigError as error:
             refusals += error.problems
         cluster = self.raw.get("cluster")
@@ -90,34 +104,45 @@ def read(path: Path) -> StackFile:
         replace(problem, key=join(part.removeprefix(f"{NAMESPACE}:") for part in place if part != "config"))
         for place, problem in found.problems
     ]
-    refusals += [_stray(key, _FILE_KEYS, key) for key in loaded if key not in _FILE_KEYS]
+    refusals += [_stray(key, FILE_KEYS, key) for key in loaded if key not in FILE_KEYS]
     raw: dict[str, Any] = {}
-    plain: dict[str, str] = {}
+    foreign: dict[str, Any] = {}
+    plain: set[str] = set()
     encrypted: set[str] = set()
+    empty: set[str] = set()
     for full, value in loaded.get("config", {}).items():
         namespace, _, key = full.rpartition(":")
         if namespace not in ("", NAMESPACE):
             if difflib.get_close_matches(namespace, [NAMESPACE], cutoff=0.8):
                 refusals.append(_stray(full, [f"{NAMESPACE}:{key}"], f"config.{full}"))
-        elif key in (*raw, *plain, *encrypted):
+            else:
+                foreign[full] = _without_encrypted(value)
+        elif key in (*raw, *plain, *encrypted, *empty):
             refusals.append(Problem(key, "", f"is given twice, with {NAMESPACE}: and without", "keep one"))
-        elif _is_encrypted(value):
-            encrypted.add(key)
-            if key not in SECRETS:
-                raw[key] = value
         elif key in SECRETS:
-            plain |= {key: str(value)} if value else {}
+            (empty if is_empty(value) else encrypted if is_encrypted(value) else plain).add(key)
         else:
             raw[key] = value
+            if _has_encrypted(value):
+                encrypted.add(key)
     name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
-    return StackFile(name, raw, frozenset(encrypted), plain, tuple(refusals))
+    secrets = frozenset(encrypted), frozenset(plain), frozenset(empty)
+    return StackFile(name, raw, *secrets, foreign, tuple(refusals))
 
 
-def _is_encrypted(value: Any) -> bool:
+def _has_encrypted(value: Any) -> bool:
     """Whether it is encrypted, or anything in it is."""
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    own = isinstance(value, dict) and set(value) == {"secure"} and isinstance(value["secure"], str)
-    return own or any(map(_is_encrypted, below))
+    return is_encrypted(value) or any(map(_has_encrypted, below))
+
+
+def _without_encrypted(value: Any) -> Any:
+    """What is left for everybody to read."""
+    if is_encrypted(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_encrypted(below) for key, below in value.items()}
+    return [*map(_without_encrypted, value)] if isinstance(value, list) else value
 
 
 def _stray(key: str, known: Any, path: str) -> Problem:

@@ -6,10 +6,13 @@ import contextlib
 import datetime
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
 
 from config.errors import rule
 from planning import images, kubernetes_names, origins
@@ -31,11 +34,47 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
 
 
-_DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+@dataclass(frozen=True, eq=False)
+class InSchema:
+    """What the JSON Schema says of a kind of value, beside what pydantic makes of its type: of its rule, what JSON
+    Schema can say. It never refuses what the rule accepts."""
+
+    says: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), **self.says}
+
+
+def pattern(regex: str, **more: Any) -> InSchema:
+    """The whole text is `regex`, which Python and JavaScript have to read alike: so neither `\\w` nor `\\d`."""
+    return InSchema({"pattern": f"^({regex})$", **more})
+
+
+def names(regex: str, *, never: str | None = None, **more: Any) -> InSchema:
+    """A map each of whose keys is `regex`, and none of which begins with `never`."""
+    other = {} if never is None else {"not": {"pattern": f"^({never})"}}
+    return InSchema({"propertyNames": {"pattern": f"^({regex})$", **other, **more}})
+
+
 INT32 = fact("kubernetes", "amounts", "int32")
 """The largest of Kubernetes' numbers."""
-# A tag of three numbers and what the makers add to it, without blanks or slashes.
-_RELEASE = r"\d+\.\d+\.\d+([.+-][0-9A-Za-z.+-]*)?"
+# A part of a path; which letters it has is left to the rule, as JavaScript knows ASCII's alone.
+_PART = r"(?!\.\.?(/|$))[^\s/]+"
+# As long as a number of Mi may be.
+_QUANTITY = r"[1-9][0-9]{0,12}(Mi|Gi|Ti)"
+_DNS_1123 = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+# Three numbers and what the makers add to them, without blanks or slashes.
+_RELEASE = r"[0-9]+\.[0-9]+\.[0-9]+([.+-][0-9A-Za-z.+-]*)?"
+_REGION = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
+MODEL = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+_ACL = r"acl-[a-z0-9]+"
+# What git takes for a branch or tag: https://git-scm.com/docs/git-check-ref-format
+_REVISION = r"(?![-/.])(?!.*([/.]|\.lock)$)(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+"
+_SERVED = r"[^\s-](.*\S)?"
+_SUBDOMAIN, LABEL = (fact("kubernetes", "names", kind)["pattern"] for kind in ("subdomain", "label"))
+VARIABLE = fact("kubernetes", "names", "variable")
+LABEL_KEY = f"({_SUBDOMAIN}/)?{LABEL}"
+ANNOTATION_KEY = f"([-A-Za-z0-9.]+/)?{LABEL}"
 
 
 def gibibytes(quantity: str) -> float:
@@ -44,11 +83,11 @@ def gibibytes(quantity: str) -> float:
 
 
 def _binary_quantity(value: str) -> str:
-    # As long as a number of Mi may be; Kubernetes cuts larger ones down without a word.
-    if re.fullmatch(r"[1-9][0-9]{0,12}(Mi|Gi|Ti)", value):
+    if re.fullmatch(_QUANTITY, value):
         most = fact("kubernetes", "amounts", "quantityBytes") // 1024**3
         if gibibytes(value) <= most:
             return value
+        # It would cut it down without a word.
         raise rule(value, f"is more than Kubernetes counts, {most}Gi", "write less")
     number = re.match(r"[1-9][0-9]{0,5}(?![0-9])", value)
     example = f"{number[0]}Gi" if number else "512Gi"
@@ -67,7 +106,7 @@ def _whole_gib(value: str) -> str:
 
 def _named(what: str, instead: str) -> AfterValidator:
     def check(value: str) -> str:
-        if len(value) <= 63 and _DNS_1123.fullmatch(value):
+        if len(value) <= 63 and re.fullmatch(_DNS_1123, value):
             return value
         raise rule(value, f"is not {what} (DNS-1123: lower-case letters, digits, '-', at most 63)", instead)
 
@@ -114,7 +153,7 @@ def _relative_path(value: str) -> str:
 
 
 def _model_name(value: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+    if re.fullmatch(MODEL, value):
         return value
     raise rule(
         value,
@@ -158,20 +197,19 @@ def _url(value: str) -> str:
 
 
 def _region(value: str) -> str:
-    if re.fullmatch(r"[a-z]+(-?[a-z0-9]+)*", value):
+    if re.fullmatch(_REGION, value):
         return value
     raise rule(value, "is not a region's id", "write one such as cn-hangzhou or ap-southeast-1")
 
 
 def _revision(value: str) -> str:
-    wrong = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$", value)
-    if wrong is None:
+    if re.fullmatch(_REVISION, value):
         return value
     raise rule(value, "is no branch, tag or commit that git could have", "write one such as main, or a commit's hash")
 
 
 def _served_name(value: str) -> str:
-    if re.fullmatch(r"[^\s-](.*\S)?", value):
+    if re.fullmatch(_SERVED, value):
         return value
     raise rule(value, "begins with a '-', which the engine takes for a flag, or has blanks at an end", "leave it out")
 
@@ -204,7 +242,7 @@ def _subdomain(what: str) -> AfterValidator:
 
 
 def _acl(value: str) -> str:
-    if re.fullmatch(r"acl-[a-z0-9]+", value):
+    if re.fullmatch(_ACL, value):
         return value
     raise rule(
         value, "is not the id of an access control list", "write one of the load balancer's, such as acl-bp1abcdefgh"
@@ -221,13 +259,14 @@ def _day(value: str) -> str:
 
 def auto_schema(schema: dict[str, Any]) -> None:
     """In the stack file what Python knows as None is written `auto`."""
-    schema["anyOf"] = [{"const": "auto"} if option == {"type": "null"} else option for option in schema["anyOf"]]
+    auto = {"enum": ["auto", None]}
+    schema["anyOf"] = [auto if option == {"type": "null"} else option for option in schema["anyOf"]]
     schema["default"] = "auto"
 
 
 AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
 """`auto` in the stack file is None in Python."""
-BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity)]
+BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity), pattern(_QUANTITY)]
 WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
 Positive = Annotated[int, Field(gt=0, le=INT32)]
 Count = Annotated[int, Field(ge=0, le=INT32)]
@@ -236,22 +275,30 @@ LONGEST = INT32 // 4
 Seconds = Annotated[int, Field(gt=0, le=LONGEST)]
 Gbit = Annotated[float, Field(ge=0.001, le=10**6)]
 """A speed. Times by a lower one are no numbers of Kubernetes any more."""
-Namespace = Annotated[str, _named("a namespace's name", "write the name of an existing namespace, such as default")]
-StackNamespace = Annotated[Namespace, AfterValidator(_stack_namespace)]
-ClaimName = Annotated[str, _subdomain("claim")]
-StorageClass = Annotated[str, _subdomain("storage class")]
-Image = Annotated[str, AfterValidator(_image)]
-PinnedImage = Annotated[str, AfterValidator(_pinned_image)]
-AddonRelease = Annotated[str, AfterValidator(_addon_release)]
-Release = Annotated[str, AfterValidator(_version)]
-RelativePath = Annotated[str, AfterValidator(_relative_path)]
-NodePath = Annotated[str, AfterValidator(_node_path)]
-Url = Annotated[str, AfterValidator(_url)]
-ChartRepository = Annotated[str, AfterValidator(_repository)]
-Registry = Annotated[str, AfterValidator(_registry)]
-Region = Annotated[str, AfterValidator(_region)]
-Revision = Annotated[str, AfterValidator(_revision)]
-ServedName = Annotated[str, AfterValidator(_served_name)]
-AclId = Annotated[str, AfterValidator(_acl)]
-ModelName = Annotated[str, AfterValidator(_model_name)]
-Day = Annotated[str, AfterValidator(_day)]
+Labels = Annotated[dict[str, Annotated[str, pattern(f"({LABEL})?", maxLength=63)]], names(LABEL_KEY)]
+"""Judged by `planning.kubernetes_names`, in a validator that has all of them."""
+_namespace = _named("a namespace's name", "write the name of an existing namespace, such as default")
+_systems = "|".join(fact("kubernetes", "names", "systemNamespaces"))
+Namespace = Annotated[str, _namespace, pattern(_DNS_1123, maxLength=63)]
+StackNamespace = Annotated[
+    str, _namespace, AfterValidator(_stack_namespace), pattern(f"(?!({_systems})$){_DNS_1123}", maxLength=63)
+]
+ClaimName = Annotated[str, _subdomain("claim"), pattern(_SUBDOMAIN, maxLength=253)]
+StorageClass = Annotated[str, _subdomain("storage class"), pattern(_SUBDOMAIN, maxLength=253)]
+Image = Annotated[str, AfterValidator(_image), pattern(images.GRAMMAR)]
+PinnedImage = Annotated[str, AfterValidator(_pinned_image), pattern(images.FIXED)]
+AddonRelease = Annotated[str, AfterValidator(_addon_release), pattern(f"v?{_RELEASE}")]
+Release = Annotated[str, AfterValidator(_version), pattern(_RELEASE)]
+RelativePath = Annotated[str, AfterValidator(_relative_path), pattern(f"{_PART}(/{_PART})*")]
+_system = "|".join(re.escape(folder) for folder in fact("weights", "node", "systemFolders"))
+NodePath = Annotated[str, AfterValidator(_node_path), pattern(rf"(?!({_system})(/|$))(/{_PART})+")]
+Url = Annotated[str, AfterValidator(_url), pattern(origins.URL)]
+ChartRepository = Annotated[str, AfterValidator(_repository), pattern(origins.URL)]
+Registry = Annotated[str, AfterValidator(_registry), pattern(f"({images.REGISTRY})/*")]
+Region = Annotated[str, AfterValidator(_region), pattern(_REGION)]
+Revision = Annotated[str, AfterValidator(_revision), pattern(_REVISION)]
+ServedName = Annotated[str, AfterValidator(_served_name), pattern(_SERVED)]
+AclId = Annotated[str, AfterValidator(_acl), pattern(_ACL)]
+ModelName = Annotated[str, AfterValidator(_model_name), pattern(MODEL)]
+# Unquoted it may be a time, and one digit may do.
+Day = Annotated[str, AfterValidator(_day), pattern(r"[0-9]{4}-(0?[1-9]|1[0-2])-(0?[1-9]|[12][0-9]|3[01])([Tt ].*)?")]

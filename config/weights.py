@@ -24,6 +24,7 @@ from config.types import (
     auto_schema,
     bucket_name,
     gibibytes,
+    pattern,
 )
 from planning import origins
 from planning.catalog import fact
@@ -33,19 +34,19 @@ _TEBI = 1024
 FOREIGN = ("s3", "gcs")
 """Stores of other clouds, whose buckets can be read."""
 # Which sources a cloud's builder can serve, and what its own buckets are called.
-_SOURCES = {"local": ("pvc",), "acs": ("pvc", "bucket"), "volcengine": ("bucket", "huggingface", "nvme", "pvc")}
-_STORES = {"acs": "oss", "volcengine": "tos"}
-_READS = {"acs": ("volume", "stream"), "volcengine": ("download", "stream")}
+SOURCES = {"local": ("pvc",), "acs": ("pvc", "bucket"), "volcengine": ("bucket", "huggingface", "nvme", "pvc")}
+STORES = {"acs": "oss", "volcengine": "tos"}
+READS = {"acs": ("volume", "stream"), "volcengine": ("download", "stream")}
 
 
 def _served_here(value: str, info: ValidationInfo) -> str:
     """A rule of every `source`."""
     cloud = surroundings(info).cloud
-    if cloud and value not in _SOURCES[cloud]:
+    if cloud and value not in SOURCES[cloud]:
         why = (
             "the rehearsal's local stack has no cloud with buckets" if cloud == "local" else f"{cloud} has no such way"
         )
-        others = "pvc, or another cloud.kind" if cloud == "local" else " or ".join(_SOURCES[cloud])
+        others = "pvc, or another cloud.kind" if cloud == "local" else " or ".join(SOURCES[cloud])
         raise rule(value, why, f"write {others}")
     return value
 
@@ -57,7 +58,7 @@ def _have_owners(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-Repositories = Annotated[dict[str, str], AfterValidator(_have_owners)]
+Repositories = Annotated[dict[str, Annotated[str, pattern(r"[^\s/]+/[^\s/]+")]], AfterValidator(_have_owners)]
 
 
 class ClaimToMake(Strict):
@@ -88,7 +89,7 @@ class Bucket(Strict):
     @field_validator("store")
     @classmethod
     def _the_cloud_reads_it(cls, value: str | None, info: ValidationInfo) -> str | None:
-        own = _STORES.get(surroundings(info).cloud or "")
+        own = STORES.get(surroundings(info).cloud or "")
         if value is None or own is None:
             return own
         if value != own and (surroundings(info).cloud != "volcengine" or value == "oss"):
@@ -106,7 +107,7 @@ class Bucket(Strict):
     @field_validator("region")
     @classmethod
     def _foreign_stores_have_theirs(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("store") == _STORES.get(surroundings(info).cloud or ""):
+        if value is not None and info.data.get("store") == STORES.get(surroundings(info).cloud or ""):
             raise rule(value, "the cloud's own bucket is in the cloud's region", "leave it out")
         return value
 
@@ -121,7 +122,7 @@ class Bucket(Strict):
 class Sync(Strict):
     """How the bucket is filled, once."""
 
-    from_: str = Field(
+    from_: Annotated[str, pattern(f"{'|'.join(origins.HUBS)}|{origins.URL}")] = Field(
         alias="from", description="modelscope, huggingface, or the https URL of a mirror that speaks Hugging Face's API"
     )
     revision: Revision | None = Field(None, description="branch, tag or commit; the hub's main branch if absent")
@@ -186,7 +187,7 @@ class Download(Strict):
     """How each pod copies its weights before the engine starts."""
 
     threads: Positive = Field(16, description="the number of parallel downloads of a pod")
-    suffixes: tuple[str, ...] = Field(
+    suffixes: tuple[Annotated[str, pattern(origins.SUFFIX)], ...] = Field(
         ("json", "safetensors", "py"), strict=False, min_length=1, description="a list of the file endings to copy"
     )
     node_path: NodePath | None = Field(
@@ -226,7 +227,7 @@ class BucketWeights(Strict):
     @field_validator("read")
     @classmethod
     def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
-        ways = _READS.get(surroundings(info).cloud or "")
+        ways = READS.get(surroundings(info).cloud or "")
         if value is None or ways is None:
             return value or (ways[0] if ways else None)
         if value not in ways:

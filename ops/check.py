@@ -8,7 +8,7 @@ import sys
 
 from config.errors import NAMESPACE, ConfigError
 from ops.arguments import add_stack, stack_file
-from stacks.service_plans import briefly, checked
+from stacks.service_plans import briefly, checked, summary, verdict, warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the file is accepted; 2 with one line a refusal when not."""
+    """0 when the file is accepted, whatever it is warned of, as a preview would; 2 with one line a refusal when not."""
     try:
-        config, plans = checked(stack_file(args))
+        file = stack_file(args)
+        config, plans = checked(file)
         if config.addons.charts:
             from stacks import addon_charts
 
@@ -41,10 +42,26 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(error, file=sys.stderr)
         return 2
-    gpus = sum(planned.layout.gpus * planned.service.replicas for planned in plans.values())
+    gpus, most = (
+        sum(planned.layout.gpus * getattr(planned.service, replicas) for planned in plans.values())
+        for replicas in ("first_replicas", "most_replicas")
+    )
+    said = warnings(plans, file.encrypted, file.plain)
     if args.json:
-        print(json.dumps({"ok": True, "services": list(plans), "gpus": gpus, "refusals": []}))
+        found = {
+            "ok": True,
+            "services": list(plans),
+            "gpus": gpus,
+            "mostGpus": most,
+            "refusals": [],
+            "fits": all(planned.plan.fits for planned in plans.values()),
+            "warnings": said,
+            "plans": {name: summary(planned) for name, planned in plans.items()},
+        }
+        print(json.dumps(found))
     else:
-        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {gpus} GPUs: fine")
+        counted = f"{gpus} to {most}" if most > gpus else str(gpus)
+        print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {counted} GPUs: {verdict(plans)}")
         print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
+        print("".join(f"warning: {line}\n" for line in said), end="")
     return 0

@@ -18,7 +18,7 @@ import yaml
 
 from components.weights import oss_bucket, tos_bucket
 from config.errors import NAMESPACE
-from config.stack import SECRETS
+from config.secrets import SECRETS
 from config.stack_file import StackFile
 from ops.arguments import add_stack, stack_file
 from stacks.program import build

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from config.errors import NAMESPACE
-from config.stack import SECRETS, StackConfig
+from config.json_schema import schema
 
 FILE = Path("stack.schema.json")
 
@@ -26,34 +24,3 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(text, end="")
     return 0
-
-
-def schema() -> dict[str, Any]:
-    """The schema of a whole stack file: our keys typed, secrets encrypted, other namespaces left to their owners."""
-    ours = StackConfig.model_json_schema()
-    definitions = ours.pop("$defs")
-    secret = {
-        "type": "object",
-        "properties": {"secure": {"type": "string"}},
-        "required": ["secure"],
-        "additionalProperties": False,
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A stack file of modelserve",
-        "type": "object",
-        "properties": {
-            "config": {
-                "type": "object",
-                "properties": {
-                    **{f"{NAMESPACE}:{key}": value for key, value in ours["properties"].items()},
-                    **{f"{NAMESPACE}:{key}": {**secret, "description": text} for key, text in SECRETS.items()},
-                },
-                "required": [f"{NAMESPACE}:{key}" for key in ours["required"]],
-                "patternProperties": {f"^(?!{NAMESPACE}:).*": {}},
-                "additionalProperties": False,
-            }
-        },
-        "required": ["config"],
-        "$defs": definitions,
-    }

@@ -7,12 +7,17 @@ from planning.catalog import fact
 
 def ray_port(port: int) -> tuple[str, str] | None:
     """Why an engine cannot listen on `port` beside Ray, and what to write instead."""
-    taken = {
+    taken = ray_ports()
+    return (f"Ray's {taken[port]} listens there in the same pod", "write 8000") if port in taken else None
+
+
+def ray_ports() -> dict[int, str]:
+    """Where Ray listens in the engine's pod, and what of it."""
+    return {
         number: name
         for facts in ("headPorts", "agentPorts")
         for name, number in fact("fleet", "kuberay", facts).items()
     }
-    return (f"Ray's {taken[port]} listens there in the same pod", "write 8000") if port in taken else None
 
 
 def name_limit() -> int:

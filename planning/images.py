@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 
 from planning.catalog import fact
 
+# `reference := [host "/"] path [":" tag] ["@" digest]`
+_HOST, _PATH, _TAG, _DIGEST = (fact("kubernetes", "image", part) for part in ("host", "path", "tag", "digest"))
+_NAME = f"(?:(?:{_HOST})/)?{_PATH}"
+GRAMMAR = f"{_NAME}(?::{_TAG})?(?:@(?:{_DIGEST}))?"
+"""Of any reference."""
+FIXED = f"{_NAME}(?:(?::{_TAG})?@(?:{_DIGEST})|:(?!latest$){_TAG})"
+"""Of one that has a tag of its own, or a digest."""
+REGISTRY = f"(?:{_HOST})(?:/{_PATH})?"
 _EXAMPLE = "write host/path:tag, such as registry.example.com/team/vllm:v0.8.5"
 
 
@@ -26,10 +33,7 @@ def fixed(reference: str) -> bool:
 
 def registry_problem(registry: str) -> tuple[str, str] | None:
     """Why images cannot be pulled from `host`, or from `host/folder`."""
-    host, slash, folder = registry.rstrip("/").partition("/")
-    if re.fullmatch(fact("kubernetes", "image", "host"), host) and (
-        not slash or re.fullmatch(fact("kubernetes", "image", "path"), folder)
-    ):
+    if re.fullmatch(REGISTRY, registry.rstrip("/")):
         return None
     return "is no registry's host, with or without a folder", "write one such as registry.example.com/mirror"
 
@@ -43,16 +47,9 @@ def _parts(reference: str) -> tuple[str, str | None, str | None]:
     return name[:colon], name[colon + 1 :], digest if at else None
 
 
-@cache
-def _grammar() -> re.Pattern[str]:
-    """`reference := [host "/"] path [":" tag] ["@" digest]`."""
-    host, path, tag, digest = (fact("kubernetes", "image", part) for part in ("host", "path", "tag", "digest"))
-    return re.compile(f"(?:(?:{host})/)?{path}(?::{tag})?(?:@(?:{digest}))?")
-
-
 def _reads(reference: str) -> bool:
     name = _parts(reference)[0]
-    return len(name) <= fact("kubernetes", "image", "nameLimit") and _grammar().fullmatch(reference) is not None
+    return len(name) <= fact("kubernetes", "image", "nameLimit") and re.fullmatch(GRAMMAR, reference) is not None
 
 
 def _reason(reference: str) -> tuple[str, str]:
@@ -66,12 +63,12 @@ def _reason(reference: str) -> tuple[str, str]:
         return "has blanks in it", reference.strip()
     if len(name) > (most := fact("kubernetes", "image", "nameLimit")):
         return f"has {len(name)} characters before its tag, and registries take {most}", ""
-    if digest is not None and not re.fullmatch(fact("kubernetes", "image", "digest"), digest):
+    if digest is not None and not re.fullmatch(_DIGEST, digest):
         return "has no whole digest: sha256 has 64 hexadecimal digits in small letters", ""
     host, slash, path = name.partition("/")
-    small = f"{host}/{path.lower()}" if re.fullmatch(fact("kubernetes", "image", "host"), host) else name.lower()
+    small = f"{host}/{path.lower()}" if re.fullmatch(_HOST, host) else name.lower()
     if slash and small != name or not slash and name != name.lower():
         return "has capitals in its path, which registries refuse", small + reference[len(name) :]
-    if tag is not None and not re.fullmatch(fact("kubernetes", "image", "tag"), tag):
+    if tag is not None and not re.fullmatch(_TAG, tag):
         return "has a tag that registries refuse (at most 128 letters, digits, '_', '.' and '-')", ""
     return "is no image's name as registries read it", ""

@@ -9,11 +9,14 @@ import re
 
 HUBS = ("modelscope", "huggingface")
 Reason = tuple[str, str]
+URL = r"https?://[^\s/@]+(/[^\s@]*)?"
+"""Without credentials."""
+SUFFIX = r"[A-Za-z0-9_][A-Za-z0-9_.]*"
 
 
 def url_problem(url: str) -> Reason | None:
     """Why pods should not be given this URL. Everybody who may read pods reads it, so it has no credentials."""
-    if re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", url):
+    if re.fullmatch(URL, url):
         return None
     return "is not an http or https URL without credentials", "write one such as https://hf-mirror.com"
 
@@ -34,6 +37,6 @@ def repository_problem(name: str) -> Reason | None:
 
 def suffix_problem(suffix: str) -> Reason | None:
     """Why AIBrix' downloader finds no file by this ending."""
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]*", suffix):
+    if re.fullmatch(SUFFIX, suffix):
         return None
     return "is not the end of a file's name", "write it without its dot, such as json"

@@ -22,7 +22,7 @@ class Ask:
     """What to plan, in words. `tensor` or `pipeline` None: the planner picks the layout; `nodes` None: their number.
 
     `max_model_len` None is the longest context that fits. `other_models`: what to give for a model that the
-    catalog does not know.
+    catalog does not know. `kept`: whether the weights stay, and bill, after a destroy.
     """
 
     model: str
@@ -46,6 +46,7 @@ class Ask:
     prices: cost.Prices = cost.Prices()
     replicas: int = 1
     most_replicas: int | None = None
+    kept: bool = True
     memory_gib: float | None = None
     cache_size: CacheSize = CacheSize()
     more_models: models.Facts | None = None
@@ -190,7 +191,7 @@ def plan(ask: Ask) -> Plan:
         replicas=ask.replicas,
         most_replicas=ask.most_replicas,
         cache_workers=cached.workers if cached else 0,
-        kept_bytes=files,
+        kept_bytes=files if ask.kept else 0,
         start_seconds=path.first_token_seconds,
     )
     node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)

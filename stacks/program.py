@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -14,23 +14,23 @@ from pulumi.runtime import config as engine_config
 from config.clouds import VolcengineCloud
 from config.errors import NAMESPACE
 from config.kubeconfig import check_context
-from config.stack import SECRETS, StackConfig, parse
+from config.secrets import SECRETS, is_empty
+from config.stack import StackConfig, parse
 from planning.names import model_object
 from planning.problems import Refused
-from stacks.service_plans import Planned, briefly, plan_services, summary
+from stacks.service_plans import Planned, briefly, plan_services, summary, warnings
 
 
 def run() -> dict[str, pulumi.Input[Any]]:
     """Build the stack that is selected and return its outputs. Raises RunError, without a traceback, on bad input."""
     try:
-        config = _load()
+        config, secrets, plain = _load()
         plans = plan_services(config)
         _look_around(config)
-        for name, planned in plans.items():
-            for line in briefly(name, planned):
-                pulumi.log.info(line)
-            for warning in planned.warnings:
-                pulumi.log.warn(f"{name}: {warning}")
+        for line in (line for name, planned in plans.items() for line in briefly(name, planned)):
+            pulumi.log.info(line)
+        for warning in warnings(plans, secrets, plain):
+            pulumi.log.warn(warning)
         return build(config, plans, _attempts(config, plans))
     except Refused as error:
         raise pulumi.RunError(f"Pulumi.{pulumi.get_stack()}.yaml is refused:\n{error}") from None
@@ -72,18 +72,23 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}
 
 
-def _load() -> StackConfig:
+def _load() -> tuple[StackConfig, Set[str], Mapping[str, Any]]:
+    """The stack's config, the keys of its secrets, and all that is not encrypted, other programs' too."""
     prefix = f"{NAMESPACE}:"
-    given = {
-        key.removeprefix(prefix): value for key, value in engine_config.CONFIG.get().items() if key.startswith(prefix)
-    }
-    values = {key: _decoded(value) for key, value in given.items() if key not in SECRETS}
-    given = {key: value for key, value in given.items() if value or key not in SECRETS}
-    secrets = {key for key in given if engine_config.is_config_secret(prefix + key)}
-    plain = {key: value for key, value in given.items() if key in SECRETS and key not in secrets}
-    config = parse(values, plain_secrets=plain, secrets=secrets)
+    given = engine_config.CONFIG.get()
+    encrypted = {key for key in given if engine_config.is_config_secret(key)}
+    values = {key: _decoded(value) for key, value in given.items() if key.removeprefix(prefix) not in SECRETS}
+    ours = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+    kept = {key.removeprefix(prefix) for key in encrypted if key.startswith(prefix)}
+    empty = {key for key in ours.keys() & SECRETS if is_empty(ours[key])}
+    config = parse(
+        {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
+        plain_secrets=(ours.keys() & SECRETS) - kept - empty,
+        secrets=kept - empty,
+        empty_secrets=empty,
+    )
     check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
-    return config
+    return config, kept, {key: value for key, value in values.items() if key not in encrypted}
 
 
 def _decoded(value: str) -> Any:

@@ -7,17 +7,18 @@ where the planner's findings get the keys they belong to.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal
 
+from config import secrets as secret_keys
 from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Layout, Service
-from config.stack import StackConfig, aibrix_release, own_bucket
+from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
@@ -135,6 +136,20 @@ def briefly(name: str, planned: Planned) -> list[str]:
     ]
 
 
+def verdict(plans: Mapping[str, Planned]) -> str:
+    """All services in one clause. A file that is accepted may hold one that will not work."""
+    unfit = [name for name, planned in plans.items() if not planned.plan.fits]
+    if not unfit:
+        return "fine"
+    return f"{', '.join(unfit)} {'does' if len(unfit) == 1 else 'do'} not fit, deployed unproven"
+
+
+def warnings(plans: Mapping[str, Planned], secrets: Collection[str], plain: Mapping[str, Any]) -> list[str]:
+    """What is deployed all the same, sentence by sentence. `secrets` and `plain` are those of `config.secrets`."""
+    of_services = [f"{name}: {each}" for name, planned in plans.items() for each in planned.warnings]
+    return [*secret_keys.warnings(plans, secrets, plain), *of_services]
+
+
 def summary(planned: Planned) -> dict[str, Any]:
     """The plan in few numbers, as a stack output. `python -m ops plan STACK --json` has them all."""
     found, layout = planned.plan, planned.layout
@@ -238,8 +253,7 @@ def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
     if money.per_hour is None:
         price = "at an unknown price: there is none in the stack file"
     else:
-        one = money.per_hour / scaling.minimum
-        price = f"{scaling.minimum * one:.2f} to {scaling.maximum * one:.2f} {money.currency} an hour"
+        price = f"{money.per_hour:.2f} to {money.most_per_hour:.2f} {money.currency} an hour"
     yield f"autoscaling between {scaling.minimum} and {scaling.maximum} replicas, {price}"
     yield from aibrix_features.scaler_cautions(release, minimum=scaling.minimum, maximum=scaling.maximum)
 
@@ -303,6 +317,8 @@ def _ask(config: StackConfig, service: Service) -> Ask:
             prices.as_of,
         ),
         replicas=service.first_replicas,
+        most_replicas=service.most_replicas,
+        kept=keeps_weights(config),
         more_models=_frozen(config.catalog.models),
         more_gpus=_frozen(config.catalog.gpus),
         other_models=f"give its facts in {NAMESPACE}:catalog.models",

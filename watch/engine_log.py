@@ -78,36 +78,44 @@ class Cause:
 
 def lines(log: str) -> list[Line]:
     """The log's lines that say anything."""
-    found = []
-    for raw in re.split(r"[\r\n]+", _COLOUR.sub("", log)):
-        process, name, rest = "", "", raw
-        while match := _PROCESS.match(rest):
-            process, rest = process + match[0], rest[match.end() :]
-            name = _PID.sub("", match[1] or match[2])
-        level, where = "", ""
-        if match := _LOGGER.match(rest):
-            level, where, rest = match["level"], match["where"], rest[match.end() :]
-        if rest.strip():
-            found.append(Line(process, name, level, where, _REPEATED.sub("", rest.rstrip())))
-    return found
+    return [line for raw in _split(log) if (line := _line(raw))]
+
+
+def _newest_first(log: str) -> Iterator[Line]:
+    return (line for raw in reversed(_split(log)) if (line := _line(raw)))
+
+
+def _split(log: str) -> list[str]:
+    return re.split(r"[\r\n]+", _COLOUR.sub("", log))
+
+
+def _line(raw: str) -> Line | None:
+    process, name, rest = "", "", raw
+    while match := _PROCESS.match(rest):
+        process, rest = process + match[0], rest[match.end() :]
+        name = _PID.sub("", match[1] or match[2])
+    level, where = "", ""
+    if match := _LOGGER.match(rest):
+        level, where, rest = match["level"], match["where"], rest[match.end() :]
+    return Line(process, name, level, where, _REPEATED.sub("", rest.rstrip())) if rest.strip() else None
 
 
 def stage(log: str) -> str:
     """How far a start is, by the newest line that tells; else the newest line itself, empty for an empty log."""
-    read = lines(log)
-    for line in reversed(read):
+    newest = ""
+    for line in _newest_first(log):
+        newest = newest or f"its newest line: {line.text.strip()[:_LONGEST_LINE]}"
         if _points(line.text):
             return FAILED
         for pattern, text in fact("vllm_log", "start", "stages"):
             if match := re.search(pattern, line.text):
                 return text.format(*match.groups())
-    return f"its newest line: {read[-1].text.strip()[:_LONGEST_LINE]}" if read else ""
+    return newest
 
 
 def last_words(log: str) -> str:
     """The last line that says anything, empty for an empty log."""
-    read = lines(log)
-    return read[-1].text.strip() if read else ""
+    return next((line.text.strip() for line in _newest_first(log)), "")
 
 
 def cause(log: str) -> Cause | None:

@@ -1,6 +1,6 @@
 """How far something has come that `pulumi up` waits for, and the reader that looks at the cluster for it.
 
-Not here: what the single kinds are waiting for (`standing_group`, `standing_job`, `standing_cache`) and when to look
+Not here: what the single kinds are waiting for (`rollout_group`, `rollout_job`, `rollout_cache`) and when to look
 (`progress`).
 """
 
@@ -69,14 +69,23 @@ def failures(pod: Mapping[str, Any], ends: Mapping[str, str], then: str) -> list
     """What is wrong with a pod's containers. `ends` are the logs of runs that ended, by pod's name; `then` says what
     follows when one has ended badly."""
     found = []
-    for status in pod["status"].get("containerStatuses") or []:
+    for what, status in _statuses(pod):
         held_up = (status.get("state") or {}).get("waiting") or {}
         if held_up.get("reason") not in {None, *_HEALTHY_WAITING}:
             found.append(f"{pod_name(pod)}: {held_up['reason']}: {held_up.get('message') or status['image']}")
         over = _terminated(status)
         if over and over.get("exitCode"):
-            found.append(f"{pod_name(pod)}: {_end(over, ends.get(pod_name(pod), ''), then)}")
+            found.append(f"{pod_name(pod)}: its {what} {_end(over, ends.get(pod_name(pod), ''), then)}")
     return found
+
+
+def _statuses(pod: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The states of a pod's containers with what each is called, in the order in which they run."""
+    status = pod["status"]
+    return [
+        *((f"init container {each['name']}", each) for each in status.get("initContainerStatuses") or []),
+        *(("container", each) for each in status.get("containerStatuses") or []),
+    ]
 
 
 def given_up(logs: Mapping[str, str | None]) -> list[str]:
@@ -106,7 +115,7 @@ def _end(over: Mapping[str, Any], log: str, then: str) -> str:
         why = f"when it was killed: {engine_log.stage(log)}"
     if not why and (last := engine_log.last_words(log)):
         why = f"its last words: {last}"
-    return f"its container ended with exit code {code}{how}, so {then}" + (f"; {why}" if why else "")
+    return f"ended with exit code {code}{how}, so {then}" + (f"; {why}" if why else "")
 
 
 def _main(pod: Mapping[str, Any]) -> str:
@@ -251,9 +260,9 @@ class Reader:
                 each.thread.join(_CLOSE_SECONDS)
 
     def end(self, pod: Mapping[str, Any]) -> str:
-        """The last lines of a pod's container that ended, "" where they cannot be read or none has."""
-        for status in pod["status"].get("containerStatuses") or []:
-            if over := _terminated(status):
+        """The last lines of a pod's first container that ended badly, "" where they cannot be read or none has."""
+        for _, status in _statuses(pod):
+            if (over := _terminated(status)) and over.get("exitCode"):
                 run = pod["metadata"]["uid"], over.get("startedAt") or ""
                 if run not in self._ends:
                     again = "running" in (status.get("state") or {})

@@ -456,7 +456,8 @@ def test_a_type_that_the_stand_in_lacks_is_named_and_every_other_is_in_the_rules
 @BOTH
 def test_a_plugin_starts_without_the_sdk(words: Words):
     code = "import importlib, sys; from standins.providers import grpc_server; grpc_server.skip_sdk(); "
-    code += f"importlib.import_module('{words.package.__name__}.{words.provider.name}_plugin'); print('pulumi.output' in sys.modules)"
+    code += f"importlib.import_module('{words.package.__name__}.{words.provider.name}_plugin'); "
+    code += "print('pulumi.output' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "False\n"
 

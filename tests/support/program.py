@@ -13,7 +13,8 @@ from typing import Any
 import pulumi
 from google.protobuf import json_format
 
-from config.stack import SECRETS, parse
+from config.secrets import SECRETS
+from config.stack import parse
 from stacks.program import build
 from stacks.service_plans import plan_services
 from tests.support.recorder import PROJECT, Recorder, inputs, is_secret, unmarked

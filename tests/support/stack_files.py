@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
 import yaml
 
 from config.errors import ConfigError
-from config.stack import SECRETS, parse
+from config.secrets import SECRETS
+from config.stack import parse
 from local.paths import ROOT
 from stacks.service_plans import plan_services
 
@@ -28,6 +29,12 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[st
         else:
             place[last] = value
     return made
+
+
+def whole_file(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> dict[str, Any]:
+    """A stack file as an editor has it, with these values and secrets of ours."""
+    ours = dict(raw) | {key: {"secure": "v1:nonce:secret"} for key in secrets}
+    return {"config": {f"modelserve:{key}": value for key, value in ours.items()}}
 
 
 class StackFile:

@@ -7,13 +7,15 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.weights import oss_bucket, tos_bucket
-from config.stack import SECRETS, StackConfig, parse
-from ops.schema import schema
+from config.json_schema import schema
+from config.secrets import SECRETS
+from config.stack import StackConfig, parse
 from planning.problems import Refused
 from stacks.program import build
 from stacks.service_plans import plan_services
@@ -21,7 +23,7 @@ from tests.support import volcengine
 from tests.support.kubernetes_rules import broken
 from tests.support.program import run_program
 from tests.support.recorder import Recorder
-from tests.support.stack_files import StackFile
+from tests.support.stack_files import StackFile, whole_file
 from tests.support.volcengine import GATEWAY, GATEWAY_TYPE, SERVICE
 from watch.cache_state import CacheLook
 
@@ -98,6 +100,7 @@ def _fields(node: dict[str, Any], whole: dict[str, Any], path: Path = ()) -> Ite
 
 
 _WHOLE = schema()
+_EDITOR = jsonschema.Draft202012Validator(_WHOLE)
 FIELDS = [(path, named) for path, named in _fields(_WHOLE["properties"]["config"], _WHOLE) if path[0] not in SECRETS]
 
 
@@ -142,7 +145,7 @@ def accepted(raw: dict[str, Any], secrets: tuple[str, ...]) -> StackConfig | Non
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.sampled_from(FILES), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
-def test_every_service_of_a_file_that_is_accepted_is_rendered_in_names_and_amounts_that_kubernetes_takes(
+def test_every_service_of_a_file_that_is_accepted_is_rendered_as_kubernetes_takes_it_and_editors_accept_it(
     monkeypatch, file, changes, keys
 ):
     secrets = ("apiKey", "accessKey", "secretKey") if keys else ()
@@ -150,6 +153,7 @@ def test_every_service_of_a_file_that_is_accepted_is_rendered_in_names_and_amoun
     config = accepted(raw, secrets)
     if config is None:
         return
+    assert [error.message for error in _EDITOR.iter_errors(whole_file(raw, secrets))] == []
     monkeypatch.setattr(CacheLook, "_read", lambda *_: None)
     engine = Recorder(preview=True)
     engine.found |= {GATEWAY_TYPE: GATEWAY, RELEASE: {"status": {}}, oss_bucket.BUCKET: {}, tos_bucket.BUCKET: {}}

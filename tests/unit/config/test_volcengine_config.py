@@ -162,6 +162,19 @@ def test_an_autoscalers_bounds_come_with_their_price():
     assert planned["deepseek-r1-671b"].warnings[0] == (
         "autoscaling between 1 and 2 replicas, 160.00 to 320.00 CNY an hour"
     )
+    money = planned["deepseek-r1-671b"].plan.cost
+    assert (money.per_hour, money.most_per_hour) == (160, 320)
+
+
+def test_only_weights_that_the_stack_has_put_somewhere_to_stay_bill_after_a_destroy():
+    prices = {"currency": "CNY", "perGibMonth": 0.12, "asOf": "2026-11-01"}
+
+    def kept(**changes: object) -> float | None:
+        return plan_services(parse(FILE.changed(prices=prices, **changes)))["deepseek-r1-671b"].plan.cost.kept_per_hour
+
+    assert kept() == pytest.approx(641.3 * 0.12 / 730, rel=0.01)
+    assert kept(weights__bucket__keep=False) == kept(weights={"source": "huggingface"}) == 0
+    assert kept(weights__bucket__create=False, weights__sync=...) == 0
 
 
 def test_weights_from_the_hub_or_a_disk_are_planned_as_copies_of_their_own():

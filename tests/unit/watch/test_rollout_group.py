@@ -207,3 +207,17 @@ def test_an_engine_whose_parent_has_given_up_is_told_as_failed_before_its_contai
 
 def test_a_container_that_ended_well_is_no_problem():
     assert describe(view(pod(0, container={"lastState": {"terminated": {"exitCode": 0}}}), pod(1))).problems == ()
+
+
+def test_an_init_container_that_failed_is_named_with_its_own_last_words():
+    state = {"terminated": {"exitCode": 1, "startedAt": "1"}}
+    copying = pod(0, phase="Pending", container={"state": {"waiting": {"reason": "PodInitializing"}}})
+    copying["status"]["initContainerStatuses"] = [
+        {"name": "look", "image": "img", "state": {"terminated": {"exitCode": 0}}},
+        {"name": "weights", "image": "img", "state": state},
+    ]
+    told = describe(view(copying, pod(1), ends={"ds-0": "copying\nno such bucket: weights"})).problems
+    assert told == (
+        "ds-0: its init container weights ended with exit code 1, so its group starts anew; "
+        "its last words: no such bucket: weights",
+    )

@@ -1,0 +1,85 @@
+"""What Pulumi runs: a preview refuses and warns as `check` does of the same file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pulumi
+import pytest
+from pulumi.runtime import config as engine_config
+
+from config.secrets import SECRETS
+from config.stack_file import StackFile, read
+from local.paths import ROOT
+from ops.__main__ import main
+from stacks import program
+
+SMALL = {"gpu: H20-96": "gpu: L20-48", "      replicas: 1": "      replicas: 1\n      unproven: true"}
+KEY = "  modelserve:apiKey:"
+
+
+@pytest.fixture
+def said(monkeypatch, tmp_path) -> list[str]:
+    """What the program logs; it registers nothing."""
+    found: list[str] = []
+    (tmp_path / "kubeconfig").write_text("contexts: [{name: rehearsal}]")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setattr(program, "build", lambda *_: {})
+    monkeypatch.setattr(pulumi.log, "info", found.append)
+    monkeypatch.setattr(pulumi.log, "warn", lambda line: found.append(f"warning: {line}"))
+    monkeypatch.setattr(engine_config, "CONFIG", engine_config.CONFIG)
+    return found
+
+
+@pytest.fixture
+def stack(tmp_path):
+    def made(changes: dict[str, str], more: str = "") -> Path:
+        text = (ROOT / "Pulumi.local.yaml").read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "Pulumi.dev.yaml"
+        path.write_text(text.replace("encryptionsalt", f"{more}\nencryptionsalt"))
+        return path
+
+    return made
+
+
+def preview(file: StackFile, **secrets: str) -> None:
+    """Runs the program with the config that the engine hands over."""
+    given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in file.plain.items()}
+    ours = {f"modelserve:{key}": secrets.get(key, "canary") for key in (*file.encrypted, *secrets)}
+    pulumi.runtime.set_all_config(given | ours, list(ours))
+    program.run()
+
+
+@pytest.mark.parametrize("more", ["", "  alicloud:secretKey: canary", "  alicloud:region: cn-beijing"])
+@pytest.mark.parametrize("changes", [{}, {KEY: "  any:apiKey:"}, SMALL])
+def test_check_says_what_the_preview_says(said, stack, capsys, changes, more):
+    path = stack(changes, more)
+    preview(read(path))
+    assert main(["check", "dev", "--config", str(path)]) == 0
+    verdict, *lines = capsys.readouterr().out.splitlines()
+    assert lines == said and "canary" not in "".join(said)
+    assert verdict.endswith("GPUs: ds does not fit, deployed unproven" if changes is SMALL else "GPUs: fine")
+    assert main(["check", "dev", "--config", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] and found["fits"] == found["plans"]["ds"]["fits"] == (changes is not SMALL)
+    assert [f"warning: {line}" for line in found["warnings"]] == [line for line in said if line.startswith("warning")]
+    assert found["plans"]["ds"]["startupSeconds"] > found["plans"]["ds"]["floorSeconds"] > 0
+
+
+@pytest.mark.parametrize("key", SECRETS)
+@pytest.mark.parametrize("value", ["", " \n"])
+def test_a_secret_that_the_engine_decrypts_to_nothing_is_refused(said, stack, key, value):
+    with pytest.raises(pulumi.RunError, match=rf"modelserve:{key}: \(empty\): a secret that holds nothing"):
+        preview(read(stack({})), **{key: value})
+
+
+def test_an_empty_text_in_place_of_a_secret_is_refused_by_the_program_too(said, stack):
+    file = read(stack({}))
+    given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in file.plain.items()}
+    pulumi.runtime.set_all_config(given | {"modelserve:apiKey": ""}, [])
+    with pytest.raises(pulumi.RunError, match=r"modelserve:apiKey: \(empty\)"):
+        program.run()
