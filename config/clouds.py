@@ -1,5 +1,6 @@
 """The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `config.weights`."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -10,7 +11,20 @@ from pydantic.alias_generators import to_camel
 from config.abilities import CLOUDS
 from config.errors import refuse, rule
 from config.strict import Judging, Strict
-from config.types import AddonRelease, InSchema, Namespace, Positive, Region, Registry, pattern
+from config.types import (
+    AddonRelease,
+    ChartRepository,
+    Image,
+    InSchema,
+    Labels,
+    Namespace,
+    Positive,
+    Region,
+    Registry,
+    Seconds,
+    StackNamespace,
+    pattern,
+)
 from planning import addons, aibrix_features
 from planning.catalog import fact
 
@@ -18,9 +32,10 @@ from planning.catalog import fact
 @dataclass(frozen=True)
 class Surroundings(Judging):
     """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
-    wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series
-    (`planning/catalog/clouds.json`), None where none are known; `notice` is how many seconds a pod has that the cloud
-    evicts, None where it does not.
+    wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series, or what a node
+    of the instance type has (`planning/catalog/clouds.json`), None where none are known; `notice` is how many seconds a
+    pod has that the cloud evicts, None where it does not. `more_pods` and `more_regions` are names that the stack file
+    adds.
     """
 
     cloud: str | None = None
@@ -28,7 +43,8 @@ class Surroundings(Judging):
     pods: Mapping[str, Any] | None = None
     secrets: frozenset[str] = frozenset()
     lws: str | None = None
-    more_pods: Mapping[str, Any] | None = None
+    more_pods: frozenset[str] = frozenset()
+    more_regions: tuple[str, ...] = ()
     aibrix: str | None = None
     weights: Mapping[str, Any] = field(default_factory=dict)
     notice: int | None = None
@@ -38,6 +54,17 @@ def surroundings(info: ValidationInfo) -> Surroundings:
     """What a validator's section has around it."""
     assert isinstance(info.context, Surroundings)
     return info.context
+
+
+def _known_region(value: str, info: ValidationInfo) -> str:
+    """A rule of the clouds' regions: what is not known has no bucket, and the cluster's pods would look for it."""
+    cloud = info.data.get("kind", "")
+    known = [*fact({"acs": "oss", "volcengine": "tos"}[cloud], "regions", "known"), *surroundings(info).more_regions]
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=3, cutoff=0.6) or known
+        instead = f"write one such as {', '.join(near[:3])}, or add it to modelserve:catalog.regions where it is new"
+        raise rule(value, f"is a region of {cloud} that the catalog does not know", instead)
+    return value
 
 
 class LocalCloud(Strict):
@@ -80,6 +107,8 @@ class AcsCloud(Strict):
         """The GPU as the planner looks it up: a series is an alias of one."""
         return self.gpu or self.gpu_series
 
+    _region = field_validator("region")(_known_region)
+
     @field_validator("compute_qos")
     @classmethod
     def _reserved_nodes_are_not_evicted(cls, value: str, info: ValidationInfo) -> str:
@@ -90,7 +119,7 @@ class AcsCloud(Strict):
     @field_validator("gpu_series")
     @classmethod
     def _series_is_known(cls, value: str, info: ValidationInfo) -> str:
-        known = {**fact("clouds", "acs", "gpuPods"), **(surroundings(info).more_pods or {})}
+        known = [*fact("clouds", "acs", "gpuPods"), *sorted(surroundings(info).more_pods)]
         if value not in known:
             raise rule(
                 value,
@@ -137,6 +166,8 @@ class VolcengineCloud(Strict):
         known = gpu_node(self.instance_type)
         return self.gpu or (known["gpu"] if known else self.instance_type)
 
+    _region = field_validator("region")(_known_region)
+
     @field_validator("gpu")
     @classmethod
     def _gpu_is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -170,7 +201,9 @@ class Cluster(Strict):
     """The Kubernetes cluster, which is there before the stack and stays after it."""
 
     context: str = Field(min_length=1, description="the kubeconfig's context, by name")
-    namespace: Namespace = Field("default", description="an existing namespace that takes every object of the stack")
+    namespace: StackNamespace = Field(
+        "default", description="an existing namespace that takes every object of the stack"
+    )
 
 
 class AddonChoice(Strict):
@@ -183,11 +216,11 @@ class AddonChoice(Strict):
     version: AddonRelease | None = Field(
         None, description="the add-on's release, in quotes: the one to install, or the one that is there"
     )
-    chart_version: str | None = Field(
-        None, min_length=1, description="the chart's version, in quotes, where it is not the release's"
+    chart_version: AddonRelease | None = Field(
+        None, description="the chart's version, in quotes, where it is not the release's"
     )
     chart: str | None = Field(None, min_length=1, description="the chart: an oci:// or https:// URL, or a name in repo")
-    repo: str | None = Field(None, min_length=1, validate_default=True, description="the URL of the chart's repository")
+    repo: ChartRepository | None = Field(None, validate_default=True, description="the URL of the chart's repository")
     namespace: Namespace | None = Field(None, description="the namespace of the release")
     values: dict[str, Any] = Field({}, description="a map of further values of the chart")
 
@@ -235,7 +268,7 @@ class AibrixChoice(Strict):
     registry: Registry | None = Field(
         None, description="the registry that its images are pulled from, where it is not the stack's"
     )
-    images: dict[str, str] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
+    images: dict[str, Image] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
     manifests: Manifests = Field(Manifests.model_construct(), description="a map with core, crds and dependency")
     kuberay: Literal["aibrix", "none"] = Field(
         "aibrix", description="aibrix installs its patched KubeRay; none where another KubeRay runs"
@@ -343,16 +376,16 @@ class Monitoring(Strict):
     """What lets Prometheus and Grafana see the engines."""
 
     enabled: bool = Field(False, description="true makes a ServiceMonitor for each service")
-    labels: dict[str, str] = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
+    labels: Labels = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
     prometheus_namespace: Namespace | None = Field(
         None, description="the namespace that your Prometheus runs in, so that it may reach engines behind a gateway"
     )
-    interval_seconds: Positive = Field(30, description="seconds between two scrapes")
+    interval_seconds: Seconds = Field(30, description="seconds between two scrapes")
     dashboard: bool = Field(True, description="true makes a ConfigMap with a dashboard for Grafana")
     dashboard_namespace: Namespace | None = Field(
         None, description="the namespace in which Grafana looks for dashboards; the stack's if absent"
     )
-    dashboard_labels: dict[str, str] = Field(
+    dashboard_labels: Labels = Field(
         {"grafana_dashboard": "1"}, description="a map of labels by which Grafana finds dashboards"
     )
 

@@ -194,6 +194,8 @@ _WANTED = {
     "float_type": "write a number",
     "bool_type": "write true or false",
     "greater_than": "write a larger one",
+    "greater_than_equal": "write a larger one",
+    "less_than_equal": "write a smaller one",
 }
 
 

@@ -13,7 +13,7 @@ from config.abilities import CLOUDS
 from config.clouds import surroundings
 from config.errors import rule
 from config.strict import Strict
-from config.types import AclId, Namespace, Positive
+from config.types import INT32, AclId, Count, Labels, Namespace, Seconds
 from planning import aibrix_features
 from planning.catalog import fact
 
@@ -72,14 +72,15 @@ class Client(Strict):
     """Pods, or addresses outside the cluster, that reach a service's port."""
 
     namespace: Namespace | None = Field(None, description="the pods' namespace; the service's own if absent")
-    namespace_labels: dict[str, str] = Field({}, description="a map of labels of the pods' namespaces, text to text")
-    pod_labels: dict[str, str] = Field({}, description="a map of labels of the pods, text to text; all pods if absent")
+    namespace_labels: Labels = Field({}, description="a map of labels of the pods' namespaces, text to text")
+    pod_labels: Labels = Field({}, description="a map of labels of the pods, text to text; all pods if absent")
     cidr: str | None = Field(None, validate_default=True, description="addresses outside the cluster, as 10.0.0.0/8")
 
     @field_validator("cidr")
     @classmethod
     def _either_pods_or_addresses(cls, value: str | None, info: ValidationInfo) -> str | None:
-        pods = any(info.data.get(key) for key in ("namespace", "namespace_labels", "pod_labels"))
+        told = [info.data.get(key, ...) for key in ("namespace", "namespace_labels", "pod_labels")]
+        pods = any(told)
         if value is None and not pods:
             raise rule("", "is missing, and nothing else says who it is", "write namespace, podLabels or cidr")
         if value is not None and pods:
@@ -128,8 +129,10 @@ class Routing(Strict):
 class Autoscaling(Strict):
     """Replicas by the load, between two bounds. It then owns their number."""
 
-    minimum: int = Field(1, description="the fewest replicas", json_schema_extra={"minimum": 1})
-    maximum: int = Field(
+    minimum: Annotated[int, Field(le=INT32)] = Field(
+        1, description="the fewest replicas", json_schema_extra={"minimum": 1}
+    )
+    maximum: Annotated[int, Field(le=INT32)] = Field(
         description="the most replicas; each bills its GPUs from the moment it is asked for",
         json_schema_extra={"minimum": 1},
     )
@@ -141,7 +144,7 @@ class Autoscaling(Strict):
         description="the share of the KV cache in use, between 0 and 1, that is aimed at",
         json_schema_extra={"exclusiveMinimum": 0, "exclusiveMaximum": 1},
     )
-    cooldown_seconds: Positive | None = Field(
+    cooldown_seconds: Seconds | None = Field(
         None, description="seconds without need before a replica goes; the cold start if absent"
     )
     schedules: tuple[dict[str, Any], ...] = Field(
@@ -170,7 +173,7 @@ class Rollout(Strict):
     strategy: Literal["Recreate", "RollingUpdate"] = Field(
         "Recreate", description="Recreate ends all replicas first, RollingUpdate one after another"
     )
-    max_surge: Annotated[int, Field(ge=0)] = Field(
+    max_surge: Count = Field(
         0, description="replicas beyond the wanted number during an update; each needs GPUs of its own"
     )
 

@@ -1,15 +1,71 @@
-"""The stack file's section on facts that the program's own catalog lacks or has wrong, in the shape it has them.
+"""Entries of the catalog as types: of the program's own data files (`planning/catalog`) and of the stack file's section
+on what they lack or have wrong. The planner reads both as plain data, so that it needs no types of this room.
 
 Every fact may be left out: a description overrules the catalog's, fact by fact, and the planner says what is missing.
 """
 
+import contextlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
+from config.errors import refuse, rule
 from config.strict import Strict
-from config.types import Positive
-from planning.models import FORMATS
+from config.types import LABEL, MODEL, InSchema, ModelName, Region, names
+from planning.catalog import fact
+from planning.kubernetes_names import label_problems
+from planning.models import CONFIG_WORDS, FORMATS, METHODS
+from planning.problems import Unjudged
+
+# No model, GPU or pod comes near any of these; the planner looks at layers one by one.
+Layers = Annotated[int, Field(gt=0, le=10**3)]
+LayersOrNone = Annotated[int, Field(ge=0, le=10**3)]
+Number = Annotated[int, Field(gt=0, le=10**9)]
+Size = Annotated[int, Field(gt=0, le=10**18)]
+
+
+def _format(value: str) -> str:
+    if value in FORMATS:
+        return value
+    instead = METHODS.get(value.lower().replace("-", "_")) or f"one of {', '.join(FORMATS)}"
+    raise rule(value, "is no format of weights", f"write {instead}")
+
+
+def _gpu_name(value: str) -> str:
+    if value.strip() and ":" not in value:
+        return value
+    raise rule(value, "is no GPU's name", "write one such as H20-96, and its memory as usableGib")
+
+
+def _series(value: str) -> str:
+    if not value or any(label_problems({"series": value})):
+        raise rule(value, "is no GPU series: pods ask for it by a label", "write one such as GU8TF")
+    return value
+
+
+def _vcpu(value: str) -> str:
+    if value.isascii() and value.isdecimal() and not value.startswith("0"):
+        return value
+    raise rule(value, "is no number of vCPU", "write whole vCPU, such as 64, before each list of sizes")
+
+
+def _sizes(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value:
+        return value
+    raise rule(value, "is no list of sizes", "write whole GiB, such as [128, 256]")
+
+
+def _each_once(value: dict[str, Any]) -> dict[str, Any]:
+    """The planner looks names up in any case."""
+    seen: dict[str, str] = {}
+    twice = [(name, seen.setdefault(name.lower(), name)) for name in value]
+    refuse(*[(f".{name}", "", f"is also given as {other}", "keep one") for name, other in twice if other != name])
+    return value
+
+
+GpuName = Annotated[str, AfterValidator(_gpu_name)]
+Sizes = Annotated[tuple[Number, ...], Field(strict=False), BeforeValidator(_sizes), InSchema({"minItems": 1})]
 
 
 class _Facts(Strict):
@@ -21,89 +77,131 @@ class _Facts(Strict):
 class MlaFacts(_Facts):
     """Latent attention."""
 
-    query_rank: Positive | None = Field(None, description="the rank of queries; null where they are not compressed")
-    kv_rank: Positive | None = Field(None, description="the rank of keys and values")
-    nope: Positive | None = Field(None, description="elements of a head without position")
-    rope: Positive | None = Field(None, description="elements of a head with position")
-    value: Positive | None = Field(None, description="elements of a head's value")
+    query_rank: Number | None = Field(None, description="the rank of queries; null where they are not compressed")
+    kv_rank: Number | None = Field(None, description="the rank of keys and values")
+    nope: Number | None = Field(None, description="elements of a head without position")
+    rope: Number | None = Field(None, description="elements of a head with position")
+    value: Number | None = Field(None, description="elements of a head's value")
 
 
 class MoeFacts(_Facts):
     """Mixture of experts."""
 
-    experts: Positive | None = Field(None, description="the number of routed experts")
-    per_token: Positive | None = Field(None, description="experts of each token")
-    intermediate: Positive | None = Field(None, description="the width of an expert")
-    shared: int = Field(0, ge=0, description="experts that are always on")
-    dense_layers: int = Field(0, ge=0, description="layers without experts")
+    experts: Number | None = Field(None, description="the number of routed experts")
+    per_token: Number | None = Field(None, description="experts of each token")
+    intermediate: Number | None = Field(None, description="the width of an expert")
+    shared: Annotated[int, Field(ge=0, le=10**9)] = Field(0, description="experts that are always on")
+    dense_layers: LayersOrNone = Field(0, description="layers without experts")
     expert_bias: bool = Field(False, description="true where experts have biases")
 
 
 class IndexerFacts(_Facts):
     """Sparse attention's indexer."""
 
-    heads: Positive = Field(description="the number of its heads")
-    dim: Positive = Field(description="the width of a head")
-    cache_bytes_per_token: Positive = Field(description="bytes of its own cache for one token of one layer")
+    heads: Number | None = Field(None, description="the number of its heads")
+    dim: Number | None = Field(None, description="the width of a head")
+    cache_bytes_per_token: Number | None = Field(None, description="bytes of its own cache for one token of one layer")
 
 
 class WindowFacts(_Facts):
     """Layers whose attention has a window."""
 
-    tokens: Positive = Field(description="tokens of the window")
-    layers: Positive = Field(description="the number of such layers")
+    tokens: Number | None = Field(None, description="tokens of the window")
+    layers: Layers | None = Field(None, description="the number of such layers")
 
 
 class ModelFacts(_Facts):
     """A model, sizes in elements."""
 
-    layers: Positive | None = Field(None, description="the number of layers")
-    hidden: Positive | None = Field(None, description="the hidden size")
-    heads: Positive | None = Field(None, description="the number of attention heads")
-    vocab: Positive | None = Field(None, description="the number of words")
-    max_context: Positive | None = Field(None, description="the longest context in tokens")
-    kv_heads: Positive | None = Field(None, description="the number of heads of keys and values")
-    head_dim: Positive | None = Field(None, description="the width of a head")
-    intermediate: Positive | None = Field(None, description="the width of the MLP")
+    also_named: tuple[ModelName, ...] = Field(
+        (), strict=False, description="a list of other repositories that hold the same"
+    )
+    layers: Layers | None = Field(None, description="the number of layers")
+    hidden: Number | None = Field(None, description="the hidden size")
+    heads: Number | None = Field(None, description="the number of attention heads")
+    vocab: Number | None = Field(None, description="the number of words")
+    max_context: Number | None = Field(None, description="the longest context in tokens")
+    kv_heads: Number | None = Field(None, description="the number of heads of keys and values")
+    head_dim: Number | None = Field(None, description="the width of a head")
+    intermediate: Number | None = Field(None, description="the width of the MLP")
     tied_embeddings: bool = Field(False, description="true where input and output share their embedding")
     qkv_bias: bool = Field(False, description="true where the projections of attention have biases")
     mla: MlaFacts | None = Field(None, description="a map for latent attention")
     moe: MoeFacts | None = Field(None, description="a map for a mixture of experts")
     indexer: IndexerFacts | None = Field(None, description="a map for sparse attention's indexer")
     sliding_window: WindowFacts | None = Field(None, description="a map for layers with a window")
-    mtp_layers: int = Field(0, ge=0, description="layers that predict further tokens")
-    quantisation: str = Field("none", description=f"the weights' format: {', '.join(FORMATS)}")
-    other_bytes: int = Field(0, ge=0, description="bytes of further weights")
-    file_bytes: Positive | None = Field(None, description="bytes of the published files")
-    parameters: Positive | None = Field(None, description="the number of parameters")
+    mtp_layers: LayersOrNone = Field(0, description="layers that predict further tokens")
+    quantisation: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] = Field(
+        "none", description=f"the weights' format: {', '.join(FORMATS)}"
+    )
+    other_bytes: Annotated[int, Field(ge=0, le=10**18)] = Field(0, description="bytes of further weights")
+    file_bytes: Size | None = Field(None, description="bytes of the published files")
+    parameters: Size | None = Field(None, description="the number of parameters")
+
+    @classmethod
+    def _elsewhere(cls, key: str) -> str | None:
+        return CONFIG_WORDS.get(key)
 
 
 class GpuFacts(_Facts):
     """A GPU."""
 
-    usable_gib: float | None = Field(None, gt=0, le=10**6, description="the memory that the driver reports, in GiB")
-    link: Literal["nvlink", "pcie"] | None = Field(None, description="what joins the GPUs of a node")
-    host_gib_per_second: float = Field(25.0, gt=0, description="what a GPU takes from its host, in GiB/s")
+    also_named: tuple[GpuName, ...] = Field(
+        (), strict=False, description="a list of its other names, such as a cloud's series"
+    )
+    usable_gib: float | None = Field(
+        None, gt=0, le=10**6, description="the memory that the driver reports, in GiB and without a unit"
+    )
+    link: Literal["nvlink", "pcie"] | None = Field(None, description="nvlink or pcie: what joins the GPUs of a node")
+    host_gib_per_second: float = Field(25.0, ge=0.01, le=10**6, description="what a GPU takes from its host, in GiB/s")
 
 
 class GpuPods(_Facts):
     """The pods of a GPU series."""
 
-    gpus: tuple[Positive, ...] | None = Field(
-        None, strict=False, min_length=1, description="a list of how many GPUs a pod may have"
+    gpus: Annotated[tuple[Number, ...], Field(strict=False, min_length=1)] | None = Field(
+        None, description="a list of how many GPUs a pod may have, such as [1, 2, 4, 8]"
     )
-    memory_gib: dict[str, Annotated[tuple[Positive, ...], Field(strict=False)]] | None = Field(
-        None, description="a map of vCPU to a list of sizes in GiB"
-    )
-    ephemeral_gib: Positive | None = Field(None, description="the largest scratch disk of a pod, in GiB")
+    memory_gib: (
+        Annotated[dict[Annotated[str, AfterValidator(_vcpu)], Sizes], Field(min_length=1), names("[1-9][0-9]*")] | None
+    ) = Field(None, description="a map of vCPU to a list of sizes in GiB")
+    ephemeral_gib: Number | None = Field(None, description="the largest scratch disk of a pod, in GiB")
     rdma: bool | None = Field(None, description="whether they have RDMA")
 
 
 class Catalog(Strict):
     """Facts that the program's own catalog lacks or has wrong, under the names and in the shape it has them."""
 
-    models: dict[str, ModelFacts] = Field({}, description="a map of models: name to facts")
-    gpus: dict[str, GpuFacts] = Field({}, description="a map of GPUs: name to usableGib and link")
-    gpu_pods: dict[str, GpuPods] = Field(
+    models: Annotated[dict[ModelName, ModelFacts], AfterValidator(_each_once), names(MODEL)] = Field(
+        {}, description="a map of models: name to facts"
+    )
+    gpus: Annotated[dict[GpuName, GpuFacts], AfterValidator(_each_once), names(r"[^:]*[^\s:][^:]*")] = Field(
+        {}, description="a map of GPUs: name to usableGib and link"
+    )
+    gpu_pods: Annotated[dict[Annotated[str, AfterValidator(_series)], GpuPods], names(LABEL, maxLength=63)] = Field(
         {}, description="a map of GPU series: name to gpus, memoryGib by vCPU, ephemeralGib and rdma of their pods"
     )
+    regions: tuple[Region, ...] = Field((), strict=False, description="a list of regions that the cloud has since")
+
+    @field_validator("gpu_pods")
+    @classmethod
+    def _a_new_series_has_pods(cls, value: dict[str, GpuPods]) -> dict[str, GpuPods]:
+        lacking = []
+        for name, pods in value.items():
+            with contextlib.suppress(Unjudged):
+                lacking += [name] if name not in _known_pods() and pods.gpus is None else []
+        refuse(
+            *[(f".{name}.gpus", "", "is missing", "write a list of how many GPUs a pod may have") for name in lacking]
+        )
+        return value
+
+
+def gpu_pods(series: str, more: Mapping[str, GpuPods]) -> dict[str, Any] | None:
+    """What is known of the pods of an ACS series, the stack file's facts first; None where nothing is."""
+    given = more[series].given() if series in more else None
+    listed = _known_pods().get(series)
+    return None if given is None and listed is None else {**(listed or {}), **(given or {})}
+
+
+def _known_pods() -> Mapping[str, Any]:
+    return fact("clouds", "acs", "gpuPods")

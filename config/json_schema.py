@@ -115,9 +115,14 @@ def _all(*schemas: Schema) -> Schema:
     return {"allOf": list(schemas)}
 
 
+def _whole(regex: str) -> Schema:
+    return {"pattern": f"^({regex})$"}
+
+
 def _rules_of_parts() -> dict[str, list[Schema]]:
     """What joins the keys of one part, by the part's name."""
     given: Schema = {"not": _NULL}
+    foreign = fact("weights", "foreign", "names")
     prices = ({"required": [name], "properties": {name: given}} for name in _prices())
     return {
         "AcsCloud": [_if(_has(computeClass="gpu-hpn"), _at("computeQos", value={"const": "default"}))],
@@ -131,7 +136,13 @@ def _rules_of_parts() -> dict[str, list[Schema]]:
                 ),
             )
         ],
-        "Bucket": [_if(_has(store={"enum": list(FOREIGN)}), _at("create", value={"const": False}))],
+        "Bucket": [
+            _if(_has(store={"enum": list(FOREIGN)}), _at("create", value={"const": False})),
+            *(_if(_has(store=store), _at("name", value=_whole(name))) for store, name in foreign.items()),
+            _unless(
+                _has(store={"enum": list(FOREIGN)}), _at("name", value=_whole(fact("oss", "bucket", "namePattern")))
+            ),
+        ],
         "PvcWeights": [_if(_has(create=given), _has(sync=given))],
         "NvmeWeights": [_if(_has(sync=given), _has(bucket=given))],
         "Prices": [_if({"anyOf": list(prices)}, _has(asOf=given, currency=given))],
@@ -256,6 +267,7 @@ def _of_volcengine() -> Iterator[Schema]:
     yield _at(cloud, value=_unless(_has(instanceType={"enum": list(known)}), _has(gpu={"type": "string"})))
     for called, node in known.items():
         rules = [_at(services, "*", "layout", "gpusPerNode", value={"maximum": node["gpus"]})]
+        rules.append(_at(services, "*", "resources", "cpu", value={"maximum": node["vcpu"]}))
         if not node["rdmaGbitPerSecond"]:
             rules.append(_at(cloud, "rdma", value={"const": False}))
         yield _if(_has(**{cloud: _has(instanceType=called)}), _all(*rules))

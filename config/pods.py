@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Field,
     GetCoreSchemaHandler,
@@ -28,7 +27,7 @@ from config.abilities import CLOUDS
 from config.clouds import surroundings
 from config.errors import refuse
 from config.strict import Judging, Strict, refusals
-from config.types import ObjectName, no_such_names
+from config.types import Labels, PodAnnotations, PodLabels, PriorityClass, ServiceAccount
 from planning import pods
 from planning.pods import Owned
 from planning.units import quantity
@@ -36,18 +35,6 @@ from planning.units import quantity
 KUBERNETES = "x-kubernetes"
 """What stands in the JSON Schema for one of Kubernetes' types, by its name (`json_schemas`)."""
 Found = tuple[str, object, str, str]
-# Who sets labels and annotations of pods and Services beside the stack file.
-_OWNERS = (
-    "leaderworkerset.sigs.k8s.io/",
-    "pulumi.com/",
-    "modelserve.dev/",
-    "app.kubernetes.io/",
-    "alibabacloud.com/",
-    "k8s.volcengine.com/",
-    "vke.volcengine.com/",
-    "model.aibrix.ai/",
-    "ray.io/",
-)
 _PLAIN: dict[str, Any] = {"string": str, "integer": int, "boolean": bool, "any": Any, "Quantity": str | int | float}
 # As Kubernetes writes a size: another spelling would be a change at every run.
 _SIZE = re.compile(r"[1-9]\d*(Mi|Gi|Ti)")
@@ -139,22 +126,6 @@ _PodSecurity = Annotated[dict[str, Any], _Kubernetes("PodSecurityContext")]
 _Security = Annotated[dict[str, Any], _Kubernetes("SecurityContext")]
 
 
-def owned_metadata(value: dict[str, str]) -> dict[str, str]:
-    """A rule of labels and annotations."""
-    refuse(
-        *[
-            (f".{key}", given, "is set by the program or its controllers", "leave it out")
-            for key, given in value.items()
-            if key.startswith(_OWNERS)
-        ]
-    )
-    return value
-
-
-Marks = Annotated[dict[str, str], AfterValidator(owned_metadata), no_such_names("|".join(_OWNERS).replace(".", "[.]"))]
-"""Labels or annotations, text to text, of which none is ours or our controllers'."""
-
-
 class _Placed(Strict):
     """What every kind of pod takes."""
 
@@ -162,7 +133,7 @@ class _Placed(Strict):
         (), strict=False, description="a list of the Secrets that images are pulled with, each a map with name"
     )
     tolerations: tuple[_Toleration, ...] = Field((), strict=False, description="a list of Kubernetes tolerations")
-    node_selector: dict[str, str] = Field({}, description="a map of labels that the pods' nodes have")
+    node_selector: Labels = Field({}, description="a map of labels that the pods' nodes have")
 
     @field_validator("image_pull_secrets")
     @classmethod
@@ -189,8 +160,8 @@ def _node_labels(info: ValidationInfo) -> tuple[str, ...]:
 class _Marked(_Placed):
     """Pods whose section alone says their labels and annotations."""
 
-    labels: Marks = Field({}, description="a map of further labels, text to text")
-    annotations: Marks = Field({}, description="a map of further annotations, text to text")
+    labels: PodLabels = Field({}, description="a map of further labels, text to text")
+    annotations: PodAnnotations = Field({}, description="a map of further annotations, text to text")
 
 
 class CachePod(_Marked):
@@ -203,8 +174,8 @@ class _Whole(_Placed):
     owned: ClassVar[Owned]
     """What of them is there without the file."""
     affinity: _Affinity | None = Field(None, description="a Kubernetes affinity")
-    priority_class_name: ObjectName | None = Field(None, description="the name of a PriorityClass")
-    service_account_name: ObjectName | None = Field(None, description="the name of a ServiceAccount")
+    priority_class_name: PriorityClass | None = Field(None, description="the name of a PriorityClass")
+    service_account_name: ServiceAccount | None = Field(None, description="the name of a ServiceAccount")
     scheduler_name: str | None = Field(None, min_length=1, description="the scheduler's name")
     security_context: _PodSecurity | None = Field(None, description="a Kubernetes PodSecurityContext")
     volumes: tuple[_Volume, ...] = Field(

@@ -13,25 +13,32 @@ from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import surroundings
 from config.errors import plain, refuse, rule
 from config.exposure import Autoscaling, Client, Exposure, Rollout, Routing, balancer_annotations
-from config.pods import EnginePod, Marks
+from config.pods import EnginePod
 from config.strict import Strict
 from config.types import (
     AUTO,
+    VARIABLE,
     BinaryQuantity,
+    Count,
     InSchema,
     ModelName,
     PinnedImage,
+    PodAnnotations,
+    PodLabels,
     Positive,
     Release,
+    Seconds,
+    ServedName,
     auto_schema,
     gibibytes,
-    no_such_names,
+    names,
 )
-from planning import addons, aibrix_features, flags, fleet, routes, timeouts
+from planning import addons, aibrix_features, flags, fleet, kubernetes_names, routes, timeouts
 from planning.catalog import fact
 from planning.problems import Unjudged
 
 _GPUS_DEFAULT = 8
+_NONE = "none"
 # Arguments that the program derives from other keys, and which key that is.
 _OWNED_FLAGS = {
     "--served-model-name": "servedModelName",
@@ -61,6 +68,7 @@ _OWNED_FLAGS = {
 }
 _flags = re.sub(r"(?<=\w)-", "[-_]", "|".join(_OWNED_FLAGS))
 _Argument = Annotated[str, InSchema({"not": {"pattern": f"^({_flags})([=.].*)?$"}})]
+_FLAG_FIRST = InSchema({"allOf": [{"prefixItems": [{"pattern": r"^-(?![0-9]+([.][0-9]+)?$)[\s\S]"}]}]})
 _OUR_VARIABLES = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
 
 
@@ -94,13 +102,15 @@ class Engine(_OfVllm):
     gpu_memory_utilization: float | None = Field(
         None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1"
     )
+    extra_args: Annotated[tuple[_Argument, ...], _FLAG_FIRST] = Field(
+        (), strict=False, description="a list of further arguments of vllm serve"
+    )
     reasoning_parser: Annotated[str | None, AUTO] = Field(
         None,
         description="what splits reasoning from answers: a parser of vLLM, none, or auto for the model's own",
         json_schema_extra=auto_schema,
     )
-    extra_args: tuple[_Argument, ...] = Field((), strict=False, description="a list of further arguments of vllm serve")
-    env: Annotated[dict[str, str], no_such_names("|".join(_OUR_VARIABLES))] = Field(
+    env: Annotated[dict[str, str], names(VARIABLE, never="|".join(_OUR_VARIABLES))] = Field(
         {}, description="a map of further environment variables, text to text"
     )
 
@@ -127,6 +137,15 @@ class Engine(_OfVllm):
             for given in flags.parse(value)
             if given.spelling in _OWNED_FLAGS
         ]
+        found += [
+            (
+                f"[{i}]",
+                word,
+                "stands before the first flag, and the engine takes no such word",
+                "write its flag before it",
+            )
+            for i, word in enumerate(value[: flags.first(value)])
+        ]
         said = {index for index, *_ in found}
         if "version" in info.data:
             judged = flags.problems(value, info.data["version"], info.data.get("launcher"))
@@ -134,15 +153,29 @@ class Engine(_OfVllm):
         refuse(*found)
         return value
 
+    @field_validator("reasoning_parser")
+    @classmethod
+    def _the_release_has_the_parser(cls, value: str | None, info: ValidationInfo) -> str | None:
+        version, flag = info.data.get("version"), "--reasoning-parser"
+        # Without its arguments it is not known whether a plugin brings a parser along.
+        if value in (None, _NONE) or version is None or "extra_args" not in info.data:
+            return value
+        if not flags.has(flag, version):
+            raise rule(value, f"vLLM {version} splits no reasoning", "write none, or take a newer engine")
+        if wrong := flags.value_problem(flag, str(value), version, info.data["extra_args"]):
+            raise rule(value, *wrong)
+        return value
+
     @field_validator("env")
     @classmethod
-    def _sets_no_variable_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
+    def _sets_variables_that_are_none_of_ours(cls, value: dict[str, str]) -> dict[str, str]:
         refuse(
             *[
                 (f".{name}", "", "is set by the program or LeaderWorkerSet", "leave it out")
                 for name in value
                 if name.startswith(_OUR_VARIABLES)
-            ]
+            ],
+            *[(f".{name}", "", *wrong) for name in value if (wrong := kubernetes_names.variable_problem(name))],
         )
         return value
 
@@ -223,6 +256,17 @@ class Resources(_OfVllm):
             )
         return value
 
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _a_node_has_so_much(cls, value: Any, info: ValidationInfo) -> Any:
+        node = (surroundings(info).pods or {}).get("node")
+        if node and info.field_name == "cpu" and value > node["vcpu"]:
+            raise rule(value, f"a node of {node['type']} has {node['vcpu']}", f"write at most {node['vcpu']}")
+        if node and info.field_name == "memory" and gibibytes(value) > node["memoryGib"]:
+            most = f"{node['memoryGib']}Gi"
+            raise rule(value, f"a node of {node['type']} has {most}", f"write at most {most}")
+        return value
+
     @field_validator("memory")
     @classmethod
     def _the_series_has_such_pods(cls, value: str, info: ValidationInfo) -> str:
@@ -272,8 +316,8 @@ class Service(_OfVllm):
     """One model under one name."""
 
     model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
-    served_model_name: str | None = Field(
-        None, min_length=1, description="the model's name in requests; the service's name if absent"
+    served_model_name: ServedName | None = Field(
+        None, description="the model's name in requests; the service's name if absent"
     )
     engine: Engine = Field(description="a map with image and version")
     layout: Annotated[Layout | None, AUTO] = Field(
@@ -282,7 +326,7 @@ class Service(_OfVllm):
         json_schema_extra=auto_schema,
     )
     resources: Resources = Field(description="a map with cpu and memory")
-    startup_seconds: Positive | None = Field(
+    startup_seconds: Seconds | None = Field(
         None, description="seconds of a cold start, from pod to first answer, where you know better than the plan"
     )
     max_model_len: Annotated[Positive | None, AUTO] = Field(
@@ -291,7 +335,7 @@ class Service(_OfVllm):
         json_schema_extra=auto_schema,
     )
     unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
-    replicas: Annotated[int, Field(ge=0)] = Field(1, description="the number of copies of the model, 0 or more")
+    replicas: Count = Field(1, description="the number of copies of the model, 0 or more")
     workload: Annotated[Literal["lws", "fleet"] | None, AUTO] = Field(
         None,
         validate_default=True,
@@ -311,7 +355,7 @@ class Service(_OfVllm):
     paths: tuple[str, ...] = Field(
         (), strict=False, description="a list of further paths of vLLM that clients may ask, such as /tokenize"
     )
-    drain_seconds: Positive | None = Field(
+    drain_seconds: Seconds | None = Field(
         None,
         description="seconds that a pod that ends waits for its answers; the plan's longest if absent",
     )
@@ -328,9 +372,9 @@ class Service(_OfVllm):
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"] = Field(
         "RecreateGroupOnPodRestart", description="what the death of one pod does to its group"
     )
-    pod_labels: Marks = Field({}, description="a map of further labels of every pod, text to text")
-    pod_annotations: Marks = Field({}, description="a map of further annotations of every pod, text to text")
-    service_annotations: Marks = Field(
+    pod_labels: PodLabels = Field({}, description="a map of further labels of every pod, text to text")
+    pod_annotations: PodAnnotations = Field({}, description="a map of further annotations of every pod, text to text")
+    service_annotations: PodAnnotations = Field(
         {}, description="a map of further annotations of the Kubernetes Service, text to text"
     )
     pod: EnginePod | None = Field(None, description="a map of what your cluster asks of the pods")

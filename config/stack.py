@@ -28,7 +28,7 @@ from config.clouds import (
     gpu_node,
 )
 from config.errors import ConfigError, join, shown, unknown_key
-from config.facts import Catalog, GpuPods
+from config.facts import Catalog, GpuFacts, GpuPods, ModelFacts, gpu_pods
 from config.secrets import PAIRS, SECRETS
 from config.services import Service
 from config.strict import Strict, refusals
@@ -45,7 +45,7 @@ from config.weights import (
     Weights,
 )
 from planning import addons, aibrix_features, aibrix_install, flags
-from planning.catalog import fact
+from planning.catalog import fact, overruled
 from planning.fleet import name_limit as fleet_limit
 from planning.images import registry_of
 from planning.names import API_KEY, model_object, service_object
@@ -197,7 +197,7 @@ def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     yield from (rule(config) for rule in (_unused_registry, _unused_mirror, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
     yield from (_unused_addon(config, name) for name in _USES)
-    of_service = (_fluid_name, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure)
+    of_service = (_object_names, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure)
     for name in _services(config):
         yield from (rule(config, name) for rule in of_service)
 
@@ -240,12 +240,20 @@ def _same_objects(config: StackConfig) -> Iterator[Problem]:
                 yield Problem(f"services.{name}.model", service.model, why, "put one of them into another stack")
 
 
-def _fluid_name(config: StackConfig, name: str) -> Iterator[Problem]:
-    most, model = fact("fluid", "fluid", "nameLimit"), config.services[name].model
-    called = model_object(model)
-    if config.cache.engine == "fluid" and len(called) > most:
-        why = f"{called} has {len(called)} characters, Fluid's workers take {most}"
-        yield Problem(f"services.{name}.model", model, why, "write cache.engine: none")
+def _object_names(config: StackConfig, name: str) -> Iterator[Problem]:
+    """What the objects that belong to a model make of its name: they carry it, shortened to small letters."""
+    path, model = f"services.{name}.model", config.services[name].model
+    called, fluid = model_object(model), config.cache.engine == "fluid"
+    # A Job's pods carry its whole name in a label.
+    most = (
+        fact("fluid", "fluid", "nameLimit") if fluid else fact("kubernetes", "names", "label")["limit"] - len("-sync")
+    )
+    instead = "write cache.engine: none" if fluid else "publish it under a shorter name"
+    if len(called) > most:
+        whose = "Fluid's workers take" if fluid else "the labels of what belongs to it take"
+        yield Problem(path, model, f"{called} has {len(called)} characters, {whose} {most}", instead)
+    if fluid and not re.fullmatch(fact("fluid", "fluid", "namePattern"), called):
+        yield Problem(path, model, f"{called} begins with a digit, which Fluid refuses", instead)
 
 
 def _weights_of(config: StackConfig, name: str) -> Iterator[Problem]:
@@ -404,17 +412,29 @@ def _secure(config: StackConfig, name: str) -> Iterator[Problem]:
 def _facts_of_others(config: StackConfig) -> Iterator[Problem]:
     """Facts under a name that nothing of the stack has: misspelt, they would be missed in silence."""
     cloud, known = config.cloud, config.catalog
+    models = sorted({service.model for service in config.services.values()})
     series = [cloud.gpu_series] if isinstance(cloud, AcsCloud) else []
-    named: list[tuple[str, Collection[str], list[str]]] = [
-        ("models", known.models, sorted({service.model for service in config.services.values()})),
-        ("gpus", known.gpus, [cloud.gpu_name.partition(":")[0]]),
-        ("gpuPods", known.gpu_pods, series),
+    regions = [] if isinstance(cloud, LocalCloud) else [cloud.region]
+    others = [
+        *_of_others("models", known.models, models),
+        *_of_others("gpus", known.gpus, [cloud.gpu_name.partition(":")[0]]),
+        *((f"gpuPods.{name}", series) for name in known.gpu_pods if name not in series),
+        *((f"regions[{i}]", regions) for i, each in enumerate(known.regions) if each not in regions),
     ]
-    for section, given, there in named:
+    for path, there in others:
         instead = "leave it out" + (f", or write {' or '.join(there)}" if there else "")
-        for name in given:
-            if name.lower() not in [each.lower() for each in there]:
-                yield Problem(f"catalog.{section}.{name}", "", "nothing of this stack has that name", instead)
+        yield Problem(f"catalog.{path}", "", "nothing of this stack has that name", instead)
+
+
+def _of_others(
+    section: str, known: Mapping[str, ModelFacts] | Mapping[str, GpuFacts], there: list[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """Entries that are about nothing that there is, under any of their names."""
+    for name, facts in known.items():
+        with contextlib.suppress(Unjudged):
+            said = {name: facts.given()}
+            if not any(overruled(section, each, said) for each in there):
+                yield f"{section}.{name}", there
 
 
 def _unused_secrets(config: StackConfig, present: frozenset[str], spoilt: set[str]) -> Iterator[Problem]:
@@ -464,24 +484,26 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
     if not isinstance(kind, str) or kind not in _CLOUDS:
         return Surroundings(secrets=secrets, weights=weights)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
+    given = _map(raw, "catalog").get("regions")
+    regions = tuple(each for each in given if isinstance(each, str)) if isinstance(given, list) else ()
     if kind == "volcengine":
         given = _map(raw, "addons", "aibrix").get("version")
         installed = given if isinstance(given, str) else fact("clouds", "volcengine", "aibrix")
         known = gpu_node(str(cloud.get("instanceType")))
-        pods = {"gpus": list(range(1, known["gpus"] + 1))} if known else None
+        node = {**known, "type": cloud["instanceType"]} if known else None
+        pods = {"gpus": list(range(1, known["gpus"] + 1)), "node": node} if known else None
         release = None if aibrix_features.version_problem(installed) else installed
-        return Surroundings(kind, None, pods, secrets, lws, aibrix=release, weights=weights)
+        return Surroundings(kind, None, pods, secrets, lws, more_regions=regions, aibrix=release, weights=weights)
     if kind == "local":
         return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws, weights=weights)
-    more: dict[str, Any] = {}
-    for name, facts in _map(raw, "catalog", "gpuPods").items():
-        more[name] = {}
+    series, described = cloud.get("gpuSeries"), _map(raw, "catalog", "gpuPods")
+    pods = None
+    if isinstance(series, str):
         with contextlib.suppress(ValidationError):  # said where it stands
-            more[name] = GpuPods.model_validate(facts).given()
-    series = cloud.get("gpuSeries")
-    pods = {**fact("clouds", kind, "gpuPods"), **more}.get(series) if isinstance(series, str) else None
+            more = {series: GpuPods.model_validate(described[series])} if series in described else {}
+            pods = gpu_pods(series, more)
     notice = fact("clouds", kind, "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
-    return Surroundings(kind, series, pods, secrets, lws, more, weights=weights, notice=notice)
+    return Surroundings(kind, series, pods, secrets, lws, frozenset(described), regions, weights=weights, notice=notice)
 
 
 def lws_release(config: StackConfig) -> str:

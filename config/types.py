@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
@@ -14,12 +14,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from config.errors import rule
-from planning import origins
+from config.errors import refuse, rule
+from planning import images, kubernetes_names, origins
 from planning.catalog import fact
 from planning.disks import folder_problem
-
-_LONGEST_QUANTITY = 12  # characters; more is more than all memory there is
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,19 +36,44 @@ def pattern(regex: str, **more: Any) -> InSchema:
     return InSchema({"pattern": f"^({regex})$", **more})
 
 
-def no_such_names(regex: str) -> InSchema:
-    """A map none of whose keys begins with `regex`."""
-    return InSchema({"propertyNames": {"not": {"pattern": f"^({regex})"}}})
+def names(regex: str, *, never: str | None = None, **more: Any) -> InSchema:
+    """A map each of whose keys is `regex`, and none of which begins with `never`."""
+    other = {} if never is None else {"not": {"pattern": f"^({never})"}}
+    return InSchema({"propertyNames": {"pattern": f"^({regex})$", **other, **more}})
 
 
+INT32 = fact("kubernetes", "amounts", "int32")
+"""The largest of Kubernetes' numbers."""
 # A part of a path; which letters it has is left to the rule, as JavaScript knows ASCII's alone.
-_PART = r"(?!\.\.(/|$))[^\s/]+"
-_QUANTITY = r"[1-9][0-9]*(Mi|Gi|Ti)"
+_PART = r"(?!\.\.?(/|$))[^\s/]+"
+# As long as a number of Mi may be.
+_QUANTITY = r"[1-9][0-9]{0,12}(Mi|Gi|Ti)"
 _DNS_1123 = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_RELEASE = r"[0-9]+\.[0-9]+\.[0-9]+([.+-].*)?"
-_REGION = r"[a-z]{2}-[a-z]+(-[a-z]+)*(-[0-9]+)?"
+# Three numbers and what the makers add to them, without blanks or slashes.
+_RELEASE = r"[0-9]+\.[0-9]+\.[0-9]+([.+-][0-9A-Za-z.+-]*)?"
+_REGION = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
+MODEL = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+# Who sets labels and annotations of pods and Services beside the stack file.
+_OWNERS = (
+    "leaderworkerset.sigs.k8s.io/",
+    "pulumi.com/",
+    "modelserve.dev/",
+    "app.kubernetes.io/",
+    "alibabacloud.com/",
+    "k8s.volcengine.com/",
+    "vke.volcengine.com/",
+    "model.aibrix.ai/",
+    "ray.io/",
+)
+_owned = "|".join(_OWNERS).replace(".", "[.]")
 _ACL = r"acl-[a-z0-9]+"
-_FOLDER = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
+# What git takes for a branch or tag: https://git-scm.com/docs/git-check-ref-format
+_REVISION = r"(?![-/.])(?!.*([/.]|\.lock)$)(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+"
+_SERVED = r"[^\s-](.*\S)?"
+_SUBDOMAIN, LABEL = (fact("kubernetes", "names", kind)["pattern"] for kind in ("subdomain", "label"))
+VARIABLE = fact("kubernetes", "names", "variable")
+LABEL_KEY = f"({_SUBDOMAIN}/)?{LABEL}"
+ANNOTATION_KEY = f"([-A-Za-z0-9.]+/)?{LABEL}"
 
 
 def gibibytes(quantity: str) -> float:
@@ -59,8 +82,12 @@ def gibibytes(quantity: str) -> float:
 
 
 def _binary_quantity(value: str) -> str:
-    if re.fullmatch(_QUANTITY, value) and len(value) <= _LONGEST_QUANTITY:
-        return value
+    if re.fullmatch(_QUANTITY, value):
+        most = fact("kubernetes", "amounts", "quantityBytes") // 1024**3
+        if gibibytes(value) <= most:
+            return value
+        # It would cut it down without a word.
+        raise rule(value, f"is more than Kubernetes counts, {most}Gi", "write less")
     better = _nearest_quantity(value)
     why = "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)"
     raise rule(value, why, f"write {better}", better)
@@ -100,27 +127,14 @@ def _named(what: str, instead: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _object_name(value: str) -> str:
-    if len(value) <= 253 and all(re.fullmatch(_DNS_1123, part) for part in value.split(".")):
-        return value
-    raise rule(value, "is no name of a Kubernetes object", "write lower-case letters, digits, '-' and '.'")
-
-
-def _registry(value: str) -> str:
-    host, *folders = value.split("/")
-    named = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?", host)
-    if (
-        named
-        and (set(host) & {".", ":"} or host == "localhost")
-        and all(re.fullmatch(_FOLDER, each) for each in folders)
-    ):
-        return value
-    raise rule(value, "is no registry", "write its host and folder, without https://, such as registry.example.com/llm")
+def _image(value: str) -> str:
+    if wrong := images.problem(value):
+        raise rule("" if "@" in value and "://" in value else value, *wrong)
+    return value
 
 
 def _pinned_image(value: str) -> str:
-    name, _, tag = value.rpartition(":")
-    if "@sha256:" in value or (name and "/" not in tag and tag and tag != "latest"):
+    if images.fixed(_image(value)):
         return value
     raise rule(
         value,
@@ -147,13 +161,13 @@ def _addon_release(value: str) -> str:
 
 
 def _relative_path(value: str) -> str:
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value) and ".." not in value.split("/"):
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value) and not {".", ".."} & set(value.split("/")):
         return value
     raise rule(value, "is not a relative path of plain names", "write a path such as models, without a leading /")
 
 
 def _model_name(value: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+    if re.fullmatch(MODEL, value):
         return value
     raise rule(
         value,
@@ -162,7 +176,8 @@ def _model_name(value: str) -> str:
     )
 
 
-def _bucket_name(value: str) -> str:
+def bucket_name(value: str, store: str | None) -> str:
+    """A bucket's name by the rules of its store, of the strictest where that is not known."""
     scheme, separator, name = value.partition("://")
     if separator:
         named = {"gs": "gcs", "s3": "s3", "tos": "tos", "oss": "oss"}.get(scheme)
@@ -170,11 +185,16 @@ def _bucket_name(value: str) -> str:
         why = "is an address, not a name" + ("; buckets of Google are read by their S3 endpoint" * (scheme == "gs"))
         own = name.partition("/")[0] or "my-bucket"
         raise rule(value, why, f"write name: {own}{how}", own)
-    if re.fullmatch(fact("oss", "bucket", "namePattern"), value):
+    foreign = fact("weights", "foreign", "names")
+    own = fact("tos" if store == "tos" else "oss", "bucket", "namePattern")
+    if re.fullmatch(foreign.get(store, own), value):
         return value
+    signs = "lower-case letters, digits and '-'"
     raise rule(
         value,
-        "is not a bucket's name (3 to 63 lower-case letters, digits and '-', no '-' at an end)",
+        f"is not a name of {store}"
+        if store in foreign
+        else f"is not a bucket's name (3 to 63 {signs}, no '-' at an end)",
         "write a name that nobody else in the cloud has, such as my-team-llm-weights",
     )
 
@@ -195,6 +215,61 @@ def _region(value: str) -> str:
     if re.fullmatch(_REGION, value):
         return value
     raise rule(value, "is not a region's id", "write one such as cn-hangzhou or ap-southeast-1")
+
+
+def _revision(value: str) -> str:
+    if re.fullmatch(_REVISION, value):
+        return value
+    raise rule(value, "is no branch, tag or commit that git could have", "write one such as main, or a commit's hash")
+
+
+def _served_name(value: str) -> str:
+    if re.fullmatch(_SERVED, value):
+        return value
+    raise rule(value, "begins with a '-', which the engine takes for a flag, or has blanks at an end", "leave it out")
+
+
+def _repository(value: str) -> str:
+    if wrong := origins.url_problem(value):
+        raise rule("" if "@" in value else value, wrong[0], "write the chart repository's, such as https://host/charts")
+    return value
+
+
+def _registry(value: str) -> str:
+    if wrong := images.registry_problem(value):
+        raise rule("" if "@" in value else value, *wrong)
+    return value
+
+
+def _stack_namespace(value: str) -> str:
+    if value in fact("kubernetes", "names", "systemNamespaces"):
+        raise rule(value, "is Kubernetes' own", "write the name of an existing namespace of yours, such as default")
+    return value
+
+
+def _subdomain(what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if wrong := kubernetes_names.subdomain_problem(value, what):
+            raise rule(value, *wrong)
+        return value
+
+    return AfterValidator(check)
+
+
+def _marks(
+    judge: Callable[[Mapping[str, str]], Iterable[tuple[str, str, str, str]]], owners: tuple[str, ...] = ()
+) -> AfterValidator:
+    """Labels or annotations that Kubernetes takes, and that `owners` leave to the stack file."""
+
+    def check(value: dict[str, str]) -> dict[str, str]:
+        owned = [key for key in value if key.startswith(owners)] if owners else []
+        refuse(
+            *((f".{key}", value[key], "is set by the program or its controllers", "leave it out") for key in owned),
+            *((f".{key}", given, why, instead) for key, given, why, instead in judge(value) if key not in owned),
+        )
+        return value
+
+    return AfterValidator(check)
 
 
 def _acl(value: str) -> str:
@@ -224,26 +299,47 @@ AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
 """`auto` in the stack file is None in Python."""
 BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity), pattern(_QUANTITY)]
 WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
-Positive = Annotated[int, Field(gt=0)]
-_name = pattern(_DNS_1123, maxLength=63)
-Namespace = Annotated[
-    str, _named("a namespace's name", "write the name of an existing namespace, such as default"), _name
+Positive = Annotated[int, Field(gt=0, le=INT32)]
+Count = Annotated[int, Field(ge=0, le=INT32)]
+LONGEST = INT32 // 4
+"""Seconds. Limits are derived from a start's time that are twice as long, beside another such time."""
+Seconds = Annotated[int, Field(gt=0, le=LONGEST)]
+Gbit = Annotated[float, Field(ge=0.001, le=10**6)]
+"""A speed. Times by a lower one are no numbers of Kubernetes any more."""
+_namespace = _named("a namespace's name", "write the name of an existing namespace, such as default")
+_systems = "|".join(fact("kubernetes", "names", "systemNamespaces"))
+Namespace = Annotated[str, _namespace, pattern(_DNS_1123, maxLength=63)]
+StackNamespace = Annotated[
+    str, _namespace, AfterValidator(_stack_namespace), pattern(f"(?!({_systems})$){_DNS_1123}", maxLength=63)
 ]
-ClaimName = Annotated[str, _named("a claim's name", "write the name of an existing PersistentVolumeClaim"), _name]
-ObjectName = Annotated[str, AfterValidator(_object_name), pattern(rf"{_DNS_1123}([.]{_DNS_1123})*", maxLength=253)]
-Registry = Annotated[str, AfterValidator(_registry), pattern(r"[^\s/]+(/[^\s/]+)*")]
-PinnedImage = Annotated[
-    str, AfterValidator(_pinned_image), pattern(r"[\s\S]*@sha256:[\s\S]*|[\s\S]+:(?!latest$)[^:/]+")
+_object = pattern(_SUBDOMAIN, maxLength=253)
+ClaimName = Annotated[str, _subdomain("claim"), _object]
+StorageClass = Annotated[str, _subdomain("storage class"), _object]
+PriorityClass = Annotated[str, _subdomain("PriorityClass"), _object]
+ServiceAccount = Annotated[str, _subdomain("ServiceAccount"), _object]
+_label = Annotated[str, pattern(f"({LABEL})?", maxLength=63)]
+Labels = Annotated[dict[str, _label], _marks(kubernetes_names.label_problems), names(LABEL_KEY)]
+PodLabels = Annotated[
+    dict[str, _label], _marks(kubernetes_names.label_problems, _OWNERS), names(LABEL_KEY, never=_owned)
 ]
+PodAnnotations = Annotated[
+    dict[str, str], _marks(kubernetes_names.annotation_problems, _OWNERS), names(ANNOTATION_KEY, never=_owned)
+]
+"""Of pods and Services, none of which is ours or our controllers'."""
+Image = Annotated[str, AfterValidator(_image), pattern(images.GRAMMAR)]
+PinnedImage = Annotated[str, AfterValidator(_pinned_image), pattern(images.FIXED)]
 AddonRelease = Annotated[str, AfterValidator(_addon_release), pattern(f"v?{_RELEASE}")]
 Release = Annotated[str, AfterValidator(_version), pattern(_RELEASE)]
 RelativePath = Annotated[str, AfterValidator(_relative_path), pattern(f"{_PART}(/{_PART})*")]
-BucketName = Annotated[str, AfterValidator(_bucket_name), pattern(fact("oss", "bucket", "namePattern"))]
 _system = "|".join(re.escape(folder) for folder in fact("weights", "node", "systemFolders"))
-NodePath = Annotated[str, AfterValidator(_node_path), pattern(rf"(?!({_system})(/|$))(/(?!\.(/|$)){_PART})+")]
+NodePath = Annotated[str, AfterValidator(_node_path), pattern(rf"(?!({_system})(/|$))(/{_PART})+")]
 Url = Annotated[str, AfterValidator(_url), pattern(origins.URL)]
+ChartRepository = Annotated[str, AfterValidator(_repository), pattern(origins.URL)]
+Registry = Annotated[str, AfterValidator(_registry), pattern(images.REGISTRY)]
 Region = Annotated[str, AfterValidator(_region), pattern(_REGION)]
+Revision = Annotated[str, AfterValidator(_revision), pattern(_REVISION)]
+ServedName = Annotated[str, AfterValidator(_served_name), pattern(_SERVED)]
 AclId = Annotated[str, AfterValidator(_acl), pattern(_ACL)]
-ModelName = Annotated[str, AfterValidator(_model_name), pattern(r"[A-Za-z0-9][^\s/]*")]
+ModelName = Annotated[str, AfterValidator(_model_name), pattern(MODEL)]
 # Unquoted it may be a time, and one digit may do.
 Day = Annotated[str, AfterValidator(_day), pattern(r"[0-9]{4}-(0?[1-9]|1[0-2])-(0?[1-9]|[12][0-9]|3[01])([Tt ].*)?")]

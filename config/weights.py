@@ -12,15 +12,19 @@ from config.strict import Strict
 from config.types import (
     AUTO,
     BinaryQuantity,
-    BucketName,
     ClaimName,
+    Gbit,
+    Image,
     NodePath,
     Positive,
     Region,
     RelativePath,
+    Revision,
+    StorageClass,
     Url,
     WholeGib,
     auto_schema,
+    bucket_name,
     gibibytes,
     pattern,
 )
@@ -63,7 +67,7 @@ Repositories = Annotated[dict[str, Annotated[str, pattern(r"[^\s/]+/[^\s/]+")]],
 class ClaimToMake(Strict):
     """A claim that the stack makes."""
 
-    storage_class: ClaimName = Field(description="the storage class, one whose volumes many nodes can mount")
+    storage_class: StorageClass = Field(description="the storage class, one whose volumes many nodes can mount")
     size: WholeGib = Field(description="the volume's size, such as 2Ti; it holds every model of the stack")
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = Field(
         "ReadWriteMany", description="how nodes may mount it; ReadWriteOnce is for one node"
@@ -74,10 +78,10 @@ class ClaimToMake(Strict):
 class Bucket(Strict):
     """The bucket with the weights."""
 
-    name: BucketName = Field(description="the bucket's name, of which the whole cloud has only one")
     store: Literal["oss", "tos", "s3", "gcs"] | None = Field(
         None, validate_default=True, description="whose bucket it is; the cloud's own if absent"
     )
+    name: str = Field(description="the bucket's name, of which the whole cloud has only one")
     region: Region | None = Field(None, description="the bucket's region, where it is not the cloud's")
     endpoint: Url | None = Field(None, description="the https URL of an S3 store, where it is not the usual one")
     create: bool = Field(True, description="true where this stack makes the bucket, false where it is there")
@@ -96,6 +100,13 @@ class Bucket(Strict):
             why = "no identity can be made there, and there is no key"
             raise rule(value, why, "run: pulumi config set --secret modelserve:accessKey, and secretKey")
         return value
+
+    @field_validator("name")
+    @classmethod
+    def _the_store_takes_it(cls, value: str, info: ValidationInfo) -> str:
+        # Whose rules a name keeps is not known where the store is refused; an address is none's.
+        judged = "store" in info.data or "://" in value
+        return bucket_name(value, info.data.get("store")) if judged else value
 
     @field_validator("region")
     @classmethod
@@ -132,17 +143,15 @@ class Sync(Strict):
     from_: Annotated[str, pattern(f"{'|'.join(origins.HUBS)}|{origins.URL}")] = Field(
         alias="from", description="modelscope, huggingface, or the https URL of a mirror that speaks Hugging Face's API"
     )
-    revision: str | None = Field(
-        None, min_length=1, description="branch, tag or commit; the hub's main branch if absent"
-    )
+    revision: Revision | None = Field(None, description="branch, tag or commit; the hub's main branch if absent")
     repositories: Repositories = Field(
         {}, description="a map of model to repository with owner, for models whose owner the catalog does not know"
     )
-    gbit_per_second: float | None = Field(
-        None, gt=0, description="what the way from the hub into the bucket carries, in Gbit/s"
+    gbit_per_second: Gbit | None = Field(
+        None, description="what the way from the hub into the bucket carries, in Gbit/s"
     )
-    tool_image: str | None = Field(None, min_length=1, description="an image with rclone, such as your mirror of it")
-    python_image: str | None = Field(None, min_length=1, description="an image with Python, such as your mirror of it")
+    tool_image: Image | None = Field(None, description="an image with rclone, such as your mirror of it")
+    python_image: Image | None = Field(None, description="an image with Python, such as your mirror of it")
     pod: SyncPod | None = Field(None, description="a map of what your cluster asks of the Job's pods")
 
     @field_validator("from_")
@@ -157,16 +166,16 @@ class PvcWeights(Strict):
     """Weights on a volume."""
 
     source: Literal["pvc"] = Field(description="where weights come from: pvc is a claim")
-    claim: ClaimName = Field(description="the name of the PersistentVolumeClaim that holds the weights")
-    prefix: RelativePath = Field("models", description="the folder that holds one folder a model")
     create: ClaimToMake | None = Field(
         None, description="a map with storageClass and size; the claim is there if absent"
     )
+    claim: ClaimName = Field(description="the name of the PersistentVolumeClaim that holds the weights")
+    prefix: RelativePath = Field("models", description="the folder that holds one folder a model")
     sync: Sync | None = Field(
         None, validate_default=True, description="a map with from: what fills the volume; it is full without it"
     )
-    gbit_per_second: float | None = Field(
-        None, gt=0, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
+    gbit_per_second: Gbit | None = Field(
+        None, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
     )
 
     _source = field_validator("source")(_served_here)
@@ -178,6 +187,18 @@ class PvcWeights(Strict):
         if value is not None and can and "pvc" not in can.made:
             why = f"a stack on {surroundings(info).cloud} makes no claim"
             raise rule("", why, "leave it out, and make the claim yourself")
+        return value
+
+    @field_validator("claim")
+    @classmethod
+    def _a_label_holds_it(cls, value: str, info: ValidationInfo) -> str:
+        most = fact("kubernetes", "names", "label")["limit"]
+        if info.data.get("create") is not None and len(value) > most:
+            raise rule(
+                value,
+                f"has {len(value)} characters, and what the stack makes has labels with it",
+                f"write at most {most}",
+            )
         return value
 
     @field_validator("sync")
@@ -202,7 +223,7 @@ class Download(Strict):
     node_path: NodePath | None = Field(
         None, description="a folder on a mounted disk of the node that keeps the files; scratch of the pod if absent"
     )
-    image: str | None = Field(None, min_length=1, description="the downloader's image, such as your mirror of it")
+    image: Image | None = Field(None, description="the downloader's image, such as your mirror of it")
 
     @field_validator("suffixes")
     @classmethod
@@ -227,8 +248,8 @@ class BucketWeights(Strict):
     )
     download: Download = Field(Download.model_construct(), description="a map for read: download")
     sync: Sync | None = Field(None, description="a map with from; without it the bucket is taken as filled")
-    gbit_per_second: float | None = Field(
-        None, gt=0, description="what all nodes together may read, in Gbit/s; the region's quota if absent"
+    gbit_per_second: Gbit | None = Field(
+        None, description="what all nodes together may read, in Gbit/s; the region's quota if absent"
     )
 
     _source = field_validator("source")(_served_here)
@@ -258,13 +279,11 @@ class HuggingfaceWeights(Strict):
 
     source: Literal["huggingface"] = Field(description="where weights come from: huggingface is the hub itself")
     endpoint: Url = Field("https://huggingface.co", description="the hub's https URL, or a mirror's")
-    revision: str | None = Field(
-        None, min_length=1, description="branch, tag or commit; the hub's main branch if absent"
-    )
+    revision: Revision | None = Field(None, description="branch, tag or commit; the hub's main branch if absent")
     repositories: Repositories = Field(
         {}, description="a map of model to repository with owner, for models whose owner the catalog does not know"
     )
-    gbit_per_second: float | None = Field(None, gt=0, description="what all nodes together get from the hub, in Gbit/s")
+    gbit_per_second: Gbit | None = Field(None, description="what all nodes together get from the hub, in Gbit/s")
 
     _source = field_validator("source")(_served_here)
 
@@ -277,8 +296,8 @@ class NvmeWeights(Strict):
     bucket: Bucket | None = Field(None, description="a map with name: what fills the disks; they are full without it")
     prefix: RelativePath = Field("models", description="the key prefix in the bucket that holds one folder a model")
     sync: Sync | None = Field(None, description="a map with from: what fills the bucket")
-    gbit_per_second: float | None = Field(
-        None, gt=0, description="what all nodes together may read from the bucket, in Gbit/s; the quota if absent"
+    gbit_per_second: Gbit | None = Field(
+        None, description="what all nodes together may read from the bucket, in Gbit/s; the quota if absent"
     )
 
     _source = field_validator("source")(_served_here)

@@ -54,7 +54,7 @@ def fit(request: Request, max_model_len: int | None) -> Fit:
     # Where a step's size does not depend on the context, what the cache holds is the answer; before 0.8 a longer
     # context takes larger steps, and more can be held at a shorter one.
     held = judge(request, max(SHORTEST_CONTEXT, min(whole.kv_tokens, limit)))
-    if held.kv_tokens == held.max_model_len:
+    if held.kv_tokens == held.max_model_len or (not held.kv_fits and held.max_model_len == SHORTEST_CONTEXT):
         return held
     low, high = (held.max_model_len if held.kv_fits else SHORTEST_CONTEXT), limit
     while high - low > 16:

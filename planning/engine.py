@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from planning.catalog import fact
@@ -11,6 +12,7 @@ from planning.gpus import Gpu
 from planning.problems import PlanError, Problem
 
 
+@cache
 def release_key(version: str) -> tuple[int, ...]:
     """The numbers at the head of a release, at most three, to order releases by; () where there are none.
 

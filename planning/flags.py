@@ -1,7 +1,8 @@
 """Which arguments of `vllm serve` a release takes, and with which values. Facts of its own parser, condensed.
 
 A release between two known ones is judged as the older. One newer than the catalog is not judged at all: what it knows
-is unknown, and that is no reason to refuse. Knows no types of values: a number that is none, vLLM refuses itself.
+is unknown, and that is no reason to refuse. Of values it knows lists and kinds of numbers; what is inside JSON, vLLM
+judges itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from planning.catalog import entries, fact
 from planning.engine import release_key
 
 _LEAVE_OUT = "leave it out"
+_NUMBERS = {
+    "int": (re.compile(r"[+-]?\d[\d_]*"), "a whole number", "8"),
+    "float": (re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"), "a number", "0.5"),
+    "human": (re.compile(r"\d[\d_]*|\d+(\.\d+)?([kmgt]|[KMGT]i?)"), "a whole number", "8192"),
+}
+# Releases differ in what M, G and T are: the larger is taken.
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass
@@ -133,6 +141,24 @@ def parse(arguments: Sequence[str]) -> list[Given]:
     return given
 
 
+def first(arguments: Sequence[str]) -> int:
+    """The index of the first flag, the list's length where there is none."""
+    return next((index for index, word in enumerate(arguments) if _is_flag(word)), len(arguments))
+
+
+def number(text: str | None) -> int | None:
+    """The whole number that vLLM reads in a value such as 8192 or 8k; None for what is none."""
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kmgt]?|[KMGT]i?)", text or "")
+    return int(float(found[1]) * _UNITS[found[2].removesuffix("i")]) if found else None
+
+
+def value_problem(flag: str, value: str, version: str, arguments: Sequence[str] = ()) -> tuple[str, str] | None:
+    """Why that release takes no such value for the flag, given beside `arguments`, and what to write instead."""
+    given = Given(0, flag, [value], [0])
+    wrong = _wrong_values(given, parse(arguments), version)
+    return wrong[0][1:] if wrong else None
+
+
 def _wrong_values(given: Given, others: Iterable[Given], version: str) -> list[tuple[int, str, str]]:
     release = _release(version)
     name = release and _flag(given.spelling, release)
@@ -149,7 +175,17 @@ def _wrong_values(given: Given, others: Iterable[Given], version: str) -> list[t
         because = f"{name} takes one value"
     if surplus:
         return [(index, because, _LEAVE_OUT) for index in surplus]
-    if given.key or "values" not in entry:
+    if given.key:
+        return []
+    kind = next((kind for kind, span in entry.get("number", {}).items() if within(release, span)), None)
+    if kind is not None:
+        pattern, words, example = _NUMBERS[kind]
+        return [
+            (index, f"vLLM {version} takes {words} for {name}", f"write one such as {example}")
+            for index, value in zip(given.value_indexes, given.values, strict=True)
+            if value != "None" and not pattern.fullmatch(value)
+        ]
+    if "values" not in entry:
         return []
     plugin = entries("vllm_flags")["plugins"].get(name)
     open_to_all = plugin is None or any(other.spelling == plugin for other in others)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from planning.catalog import entries
+from planning.catalog import entries, overruled
 from planning.problems import PlanError, Problem
 
 
@@ -40,12 +40,10 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     catalog = {
         alias.lower(): key
         for key, entry in entries("gpus")["gpus"].items()
-        for alias in (key, *entry["value"]["aliases"])
+        for alias in (key, *entry["value"]["alsoNamed"])
     }
-    for own, given in (more or {}).items():
-        if own.lower() == product.lower() and not colon:
-            ours = entries("gpus")["gpus"][catalog[own.lower()]]["value"] if own.lower() in catalog else {}
-            return _from_facts(own, {**ours, **given})
+    if not colon and (said := overruled("gpus", product, more or {})):
+        return _from_facts(said[0], said[1])
     key = catalog.get(product.lower())
     if colon:
         usable = _gib(name, memory)
@@ -74,7 +72,7 @@ def _from_facts(name: str, facts: Mapping[str, Any]) -> Gpu:
     """A GPU of the stack file. Raises PlanError with the facts that are missing."""
     if missing := [key for key in ("usableGib", "link") if facts.get(key) is None]:
         why = f"facts missing to plan it: {', '.join(missing)}"
-        raise PlanError(Problem("GPU", name, why, "add them in the stack file"))
+        raise PlanError(Problem(f"catalog.gpus.{name}", "", why, "add them"))
     return Gpu(name, facts["usableGib"], facts["link"], "the stack file", facts.get("hostGibPerSecond", 25.0))
 
 

@@ -1,18 +1,75 @@
-"""Where images are pulled from: one registry for all of a stack, or where their names say.
+"""References of images as registries and container runtimes read them, and which registry they are pulled from.
 
-Pure.
+Pure: no registry is asked.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from planning.catalog import fact
 from planning.problems import PlanError, Problem
 
 _FILE = "aibrix_install"
 _OWN = "aibrix"
+# `reference := [host "/"] path [":" tag] ["@" digest]`
+_HOST, _PATH, _TAG, _DIGEST = (fact("kubernetes", "image", part) for part in ("host", "path", "tag", "digest"))
+_NAME = f"(?:(?:{_HOST})/)?{_PATH}"
+GRAMMAR = f"{_NAME}(?::{_TAG})?(?:@(?:{_DIGEST}))?"
+"""Of any reference."""
+FIXED = f"{_NAME}(?:(?::{_TAG})?@(?:{_DIGEST})|:(?!latest$){_TAG})"
+"""Of one that has a tag of its own, or a digest."""
+REGISTRY = f"(?:{_HOST})(?:/{_PATH})?"
+"""Of a host, with or without a folder."""
+_EXAMPLE = "write host/path:tag, such as registry.example.com/team/vllm:v0.8.5"
+
+
+class _Parts(NamedTuple):
+    """Of a reference, whatever is in them. `host` is empty where Docker Hub is meant without being named."""
+
+    host: str
+    path: str
+    tag: str | None
+    digest: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.host}/{self.path}" if self.host else self.path
+
+
+def _parts(reference: str) -> _Parts:
+    name, at, digest = reference.partition("@")
+    tag: str | None = None
+    if (colon := name.rfind(":")) > name.rfind("/"):
+        name, tag = name[:colon], name[colon + 1 :]
+    host, slash, path = name.partition("/")
+    if not slash or not re.fullmatch(_HOST, host):
+        host, path = "", name
+    return _Parts(host, path, tag, digest if at else None)
+
+
+def problem(reference: str) -> tuple[str, str] | None:
+    """Why no registry has an image of this name, and what to write instead; None where one may."""
+    if _reads(reference):
+        return None
+    why, better = _reason(reference)
+    return why, f"write {better}" if better != reference and _reads(better) and fixed(better) else _EXAMPLE
+
+
+def fixed(reference: str) -> bool:
+    """Whether it names the same image tomorrow, as far as its maker does not move a tag."""
+    parts = _parts(reference)
+    return bool(parts.digest) or parts.tag not in (None, "latest")
+
+
+def registry_problem(registry: str) -> tuple[str, str] | None:
+    """Why images cannot be pulled from `host`, or from `host/folder`."""
+    if re.fullmatch(REGISTRY, registry):
+        return None
+    return "is no registry", "write its host and folder, without https://, such as registry.example.com/llm"
 
 
 def pulled(image: str, registry: str | None) -> str:
@@ -22,18 +79,12 @@ def pulled(image: str, registry: str | None) -> str:
 
 def registry_of(image: str) -> str:
     """The registry that a reference names, empty where Docker Hub is meant without being named."""
-    host, slash, _ = image.partition("/")
-    return host if slash and ("." in host or ":" in host or host == "localhost") else ""
+    return _parts(image).host
 
 
 def image_name(image: str) -> str:
     """What an image is called without registry, tag and digest: `redis`, `aibrix/controller-manager`."""
-    name = image.partition("@")[0]
-    if name.rfind(":") > name.rfind("/"):
-        name = name[: name.rfind(":")]
-    if host := registry_of(name):
-        name = name.removeprefix(f"{host}/")
-    return name.removeprefix("library/")
+    return _parts(image).path.removeprefix("library/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +100,18 @@ class Images:
 
     def of(self, image: str) -> str:
         """The reference to pull instead of `image`."""
-        name = image_name(image)
+        name, whole = image_name(image), _parts(image).name
         if name in self.overrides:
             return self.overrides[name]
         mirrors = fact(_FILE, "images", "mirrors")
         host = (self.registry or "").partition("/")[0]
         pins = mirrors["pins"] if host in mirrors["hosts"] else fact(_FILE, "images", "pins")
-        suffix = f":{pins[name]}" if name in pins else _suffix(image)
+        version = f":{pins[name]}" if name in pins else image[len(whole) :]
         if not self.registry:
-            return image.removesuffix(_suffix(image)) + suffix
+            return whole + version
         if self.registry in mirrors["hosts"] and not name.startswith(f"{_OWN}/"):
             name = f"{mirrors['folder']}/{name.rpartition('/')[2]}"
-        return f"{self.registry.rstrip('/')}/{name}{suffix}"
+        return f"{self.registry.rstrip('/')}/{name}{version}"
 
     def require_known(self, images: Iterable[str]) -> None:
         """Raises PlanError for an override of none of these images."""
@@ -70,8 +121,27 @@ class Images:
             raise PlanError(*(Problem("image", name, "AIBrix has no such image", instead) for name in unknown))
 
 
-def _suffix(image: str) -> str:
-    """Tag and digest, with their marks."""
-    start = image.rfind("/") + 1
-    marks = [at for at in (image.find(":", start), image.find("@", start)) if at >= 0]
-    return image[min(marks) :] if marks else ""
+def _reads(reference: str) -> bool:
+    name = _parts(reference).name
+    return len(name) <= fact("kubernetes", "image", "nameLimit") and re.fullmatch(GRAMMAR, reference) is not None
+
+
+def _reason(reference: str) -> tuple[str, str]:
+    """What is wrong, and what may have been meant."""
+    parts = _parts(reference)
+    if "://" in reference:
+        return "is an address, and an image's name has no scheme", reference.partition("://")[2]
+    if "$" in reference or "{" in reference:
+        return "has a variable in it, which nobody fills in", ""
+    if re.search(r"\s", reference):
+        return "has blanks in it", reference.strip()
+    if len(parts.name) > (most := fact("kubernetes", "image", "nameLimit")):
+        return f"has {len(parts.name)} characters before its tag, and registries take {most}", ""
+    if parts.digest is not None and not re.fullmatch(_DIGEST, parts.digest):
+        return "has no whole digest: sha256 has 64 hexadecimal digits in small letters", ""
+    if parts.path != parts.path.lower():
+        small = parts._replace(path=parts.path.lower()).name
+        return "has capitals in its path, which registries refuse", small + reference[len(parts.name) :]
+    if parts.tag is not None and not re.fullmatch(_TAG, parts.tag):
+        return "has a tag that registries refuse (at most 128 letters, digits, '_', '.' and '-')", ""
+    return "is no image's name as registries read it", ""

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from planning.catalog import entries, fact
+from planning.catalog import entries, fact, overruled
 from planning.problems import PlanError, Problem
 
 Facts = Mapping[str, Mapping[str, Any]]
@@ -36,6 +36,43 @@ FORMATS = {
     "nvfp4": 0.5 + 1 / 16,
     "mxfp4": 0.5 + 1 / 32,
     "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
+}
+# What `quant_method` in a config.json may say, and which format that is where it says nothing else.
+METHODS = {"fbgemm_fp8": "fp8-mlp", "mxfp4": "mxfp4", "awq": "int4", "gptq": "int4", "bitsandbytes": "nf4"}
+# The words of a config.json for the facts that the catalog has under names of its own.
+CONFIG_WORDS = {
+    "num_hidden_layers": "layers",
+    "hidden_size": "hidden",
+    "num_attention_heads": "heads",
+    "vocab_size": "vocab",
+    "max_position_embeddings": "maxContext",
+    "num_key_value_heads": "kvHeads",
+    "head_dim": "headDim",
+    "intermediate_size": "intermediate",
+    "tie_word_embeddings": "tiedEmbeddings",
+    "attention_bias": "qkvBias",
+    "num_nextn_predict_layers": "mtpLayers",
+    "sliding_window": "slidingWindow.tokens",
+    "q_lora_rank": "mla.queryRank",
+    "kv_lora_rank": "mla.kvRank",
+    "qk_nope_head_dim": "mla.nope",
+    "qk_rope_head_dim": "mla.rope",
+    "v_head_dim": "mla.value",
+    "n_routed_experts": "moe.experts",
+    "num_experts": "moe.experts",
+    "num_local_experts": "moe.experts",
+    "num_experts_per_tok": "moe.perToken",
+    "moe_intermediate_size": "moe.intermediate",
+    "n_shared_experts": "moe.shared",
+    "first_k_dense_replace": "moe.denseLayers",
+    "index_n_heads": "indexer.heads",
+    "index_head_dim": "indexer.dim",
+    "quantization_config": "quantisation",
+    "quant_method": "quantisation",
+    "quantization": "quantisation",
+    "quantize": "quantisation",
+    "text_config": "its facts themselves",
+    "layer_types": "slidingWindow",
 }
 # Published repositories name a quantised variant by these endings.
 _SUFFIXES = {
@@ -131,10 +168,8 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
         return from_config(_read(path), path.parent.resolve().name or str(path))
     key = name.rpartition("/")[2].lower()
     catalog = _names()
-    for own, given in (more or {}).items():
-        if own.lower() == key:
-            listed = _facts(catalog[key].name if key in catalog else None)
-            return from_facts(own, {**listed, **given}, "the stack file" + (", over the catalog" if listed else ""))
+    if said := overruled("models", key, more or {}):
+        return _of_the_stack_file(*said)
     if key in catalog:
         return catalog[key]
     for suffix, kind in _SUFFIXES.items():
@@ -152,15 +187,12 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
     raise PlanError(Problem("model", name, "unknown to the catalog", instead))
 
 
-def _facts(alias: str | None) -> Mapping[str, Any]:
-    """The catalog's facts under one of a model's names."""
-    if alias is None:
-        return {}
-    return next(
-        entry["value"]
-        for name, entry in entries("models")["models"].items()
-        if alias in (name, *entry["value"].get("alsoNamed", ()))
-    )
+def _of_the_stack_file(name: str, facts: Mapping[str, Any], listed: bool) -> Model:
+    try:
+        return from_facts(name, facts, "the stack file" + (", over the catalog" if listed else ""))
+    except PlanError as error:
+        key = f"catalog.models.{name}"
+        raise PlanError(*(replace(problem, key=key, value="") for problem in error.problems)) from None
 
 
 @cache
@@ -183,6 +215,9 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     missing = [key for key in needed if facts.get(key) is None]
     missing += [f"mla.{key}" for key in ("kvRank", "nope", "rope", "value") if mla and mla.get(key) is None]
     missing += [f"moe.{key}" for key in ("experts", "perToken", "intermediate") if moe and moe.get(key) is None]
+    sparse = ("heads", "dim", "cacheBytesPerToken")
+    missing += [f"indexer.{key}" for key in sparse if indexer and indexer.get(key) is None]
+    missing += [f"slidingWindow.{key}" for key in ("tokens", "layers") if window and window.get(key) is None]
     if missing:
         why = f"facts missing to plan it: {', '.join(missing)}"
         raise PlanError(Problem("model", name, why, "add them to the catalog entry"))
@@ -190,6 +225,8 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     if quantisation not in FORMATS:
         why = f"storage format {quantisation} is unknown"
         raise PlanError(Problem("model", name, why, f"write as its quantisation one of {', '.join(FORMATS)}"))
+    if wrong := _impossible(facts):
+        raise PlanError(*(Problem("model", name, why, "correct one of them") for why in wrong))
     return Model(
         name=name,
         source=source,
@@ -224,6 +261,20 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         parameters=facts.get("parameters"),
         architecture=facts.get("architecture") or fact("models", "architectures", "byModel").get(name, ""),
     )
+
+
+def _impossible(facts: Mapping[str, Any]) -> list[str]:
+    """Facts that no model has together."""
+    moe, window, layers = facts.get("moe") or {}, facts.get("slidingWindow") or {}, facts["layers"]
+    pairs = [
+        ("kvHeads", facts.get("kvHeads"), "heads", facts["heads"]),
+        ("moe.perToken", moe.get("perToken"), "moe.experts", moe.get("experts")),
+        ("moe.denseLayers", moe.get("denseLayers"), "layers", layers),
+        ("slidingWindow.layers", window.get("layers"), "layers", layers),
+    ]
+    return [
+        f"{name} {less} is more than {whole} {most}" for name, less, whole, most in pairs if (less or 0) > (most or 0)
+    ]
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Model:
@@ -283,11 +334,10 @@ def _format(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> st
     groups = json.dumps(quant.get("config_groups", {}))
     if method == "fp8":
         return "fp8-block" if quant.get("weight_block_size") else "fp8"
-    known = {"fbgemm_fp8": "fp8-mlp", "mxfp4": "mxfp4", "awq": "int4", "bitsandbytes": "nf4"}
-    if method in known:
-        return known[method]
     if method == "gptq":
         return ("int4-symmetric" if quant.get("sym", True) else "int4") if bits == 4 else "w8a8"
+    if method in METHODS:
+        return METHODS[method]
     if method in ("compressed-tensors", "modelopt"):
         algorithm = str(quant.get("quant_algo", "")).upper()
         if "FP4" in algorithm or '"num_bits": 4, "type": "float"' in groups:

@@ -18,17 +18,18 @@ from typing import Any, Literal
 from config import secrets as secret_keys
 from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
-from config.facts import GpuFacts, ModelFacts
+from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Layout, Service
 from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
 from config.stack_file import StackFile
-from config.types import gibibytes
+from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 from planning import aibrix_features, answers, timeouts
 from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
+from planning.flags import number
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.startup import TO_NODES, Supply
@@ -52,10 +53,7 @@ _KEYS = {
     "max-num-batched-tokens": "engine.extraArgs",
 }
 _FILE_KEYS = {"GPU": "cloud.gpu"}
-_SECTIONS = ("prices.", "cache.")
-
-
-_LONGEST_NUMBER = 19  # digits of 64 bits; Python refuses to read thousands of them
+_SECTIONS = ("prices.", "cache.", "catalog.")
 
 
 @dataclass(frozen=True)
@@ -203,10 +201,13 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
     )
     seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
+    if seconds > LONGEST:
+        why = f"a start takes {seconds} s by the facts of model, GPU and links, more than Kubernetes waits"
+        raise _MisfitError(Problem("startupSeconds", "", why, f"correct them, or write at most {LONGEST}"))
     release = aibrix_release(config)
     if wrong := _scaled(service, release, seconds):
         raise _MisfitError(*wrong)
-    warnings += _doubts(config.cloud, service, shape.nodes, seconds)
+    warnings += _doubts(config, service, shape.nodes, seconds)
     warnings += _scratch(config, found)
     warnings += found.cache.doubts if found.cache else ()
     if config.monitoring.enabled and not config.monitoring.prometheus_namespace:
@@ -303,10 +304,9 @@ def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
     yield from aibrix_features.scaler_cautions(release, minimum=scaling.minimum, maximum=scaling.maximum)
 
 
-def _doubts(
-    cloud: LocalCloud | AcsCloud | VolcengineCloud, service: Service, nodes: int, seconds: int
-) -> Iterator[str]:
+def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> Iterator[str]:
     """What the cloud may make of a service that keeps every rule."""
+    cloud = config.cloud
     if not isinstance(cloud, AcsCloud):
         return
     notice = fact("clouds", "acs", "evictionNoticeSeconds")
@@ -315,8 +315,8 @@ def _doubts(
             f"best-effort pods are evicted with {notice} s of notice, "
             f"and this model takes {_minutes(seconds)} to start again"
         )
-    pods = fact("clouds", "acs", "gpuPods").get(cloud.gpu_series)
-    if cloud.rdma and pods and pods["rdma"] is None:
+    pods = gpu_pods(cloud.gpu_series, config.catalog.gpu_pods)
+    if cloud.rdma and pods and pods.get("rdma") is None:
         yield (
             f"whether series {cloud.gpu_series} has RDMA is known by ticket only; "
             "without it the pods are not scheduled, or fall back to sockets"
@@ -394,10 +394,10 @@ _ASKED: Mapping[str, Callable[[StackConfig, Service], Any]] = {
     "eager": lambda config, service: _has(service, "--enforce-eager"),
     "kv_dtype": lambda config, service: _flag(service, "--kv-cache-dtype") or "auto",
     "expert_parallel": lambda config, service: _has(service, "--enable-expert-parallel"),
-    "context": lambda config, service: _number(_flag(service, "--decode-context-parallel-size")) or 1,
+    "context": lambda config, service: number(_flag(service, "--decode-context-parallel-size")) or 1,
     "speculative": lambda config, service: _has(service, "--speculative-config"),
-    "batched_tokens": lambda config, service: _number(_flag(service, "--max-num-batched-tokens")),
-    "sequences": lambda config, service: _number(_flag(service, "--max-num-seqs")),
+    "batched_tokens": lambda config, service: number(_flag(service, "--max-num-batched-tokens")),
+    "sequences": lambda config, service: number(_flag(service, "--max-num-seqs")),
     "supply": lambda config, service: _supply(config, service.model),
     "cache_size": lambda config, service: _cache_size(config),
     "memory_gib": lambda config, service: gibibytes(service.resources.memory),
@@ -426,9 +426,7 @@ def _pod_sizes(config: StackConfig) -> list[int]:
         node = gpu_node(cloud.instance_type)
         # Whole nodes: half a node's RDMA devices are of no use to anybody else.
         return [node["gpus"] if node else 8]
-    own = config.catalog.gpu_pods.get(cloud.gpu_series)
-    pods = own.given() if own else fact("clouds", "acs", "gpuPods")[cloud.gpu_series]
-    return pods.get("gpus") or [8]
+    return (gpu_pods(cloud.gpu_series, config.catalog.gpu_pods) or {}).get("gpus") or [8]
 
 
 def _supply(config: StackConfig, model: str) -> Supply:
@@ -485,11 +483,6 @@ def _flags(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
             flag, equals, value = argument.partition("=")
             own = value if equals else after if after and not after.startswith("--") else None
             yield flag.replace("_", "-"), own
-
-
-def _number(text: str | None) -> int | None:
-    """What the engine would refuse is no number of the plan's."""
-    return int(text) if text and text.isdecimal() and len(text) < _LONGEST_NUMBER else None
 
 
 def _frozen(facts: Mapping[str, ModelFacts] | Mapping[str, GpuFacts]) -> Mapping[str, Any] | None:

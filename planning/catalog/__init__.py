@@ -7,6 +7,7 @@ the program never guesses one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,3 +24,40 @@ def entries(file: str) -> dict[str, Any]:
 def fact(file: str, section: str, name: str) -> Any:
     """The value of one entry. Raises KeyError when the catalog has none."""
     return entries(file)[section][name]["value"]
+
+
+def overruled(
+    section: str, name: str, more: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, dict[str, Any], bool] | None:
+    """What a stack file says in `more` of the model or GPU called `name`, over what the catalog says of it.
+
+    Its name there, the facts of both, and whether the catalog has any. An entry speaks of everything that it, or the
+    catalog's of its name, is also named; one of that very name comes first. None where no entry speaks of it.
+    """
+    found: list[tuple[str, dict[str, Any], bool]] = []
+    for own, given in more.items():
+        listed = next((each for each in _called(section, own)), None)
+        facts = _over(listed[1] if listed else {}, given)
+        names = {own, *facts.get("alsoNamed", ()), *([listed[0], *listed[1].get("alsoNamed", ())] if listed else ())}
+        if name.lower() in {each.lower() for each in names}:
+            found.insert(0 if own.lower() == name.lower() else len(found), (own, facts, listed is not None))
+    return found[0] if found else None
+
+
+def _called(section: str, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The catalog's entries that are called so."""
+    return [
+        (key, entry["value"])
+        for key, entry in entries(section)[section].items()
+        if name.lower() in {each.lower() for each in (key, *entry["value"].get("alsoNamed", ()))}
+    ]
+
+
+def _over(listed: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fact by fact, also inside a map of facts."""
+    both = {key: {**listed[key], **value} for key, value in given.items() if _maps(value, listed.get(key))}
+    return {**listed, **given, **both}
+
+
+def _maps(*values: object) -> bool:
+    return all(isinstance(value, Mapping) for value in values)

@@ -20,6 +20,7 @@ from planning.problems import Refused
 from stacks.program import build
 from stacks.service_plans import plan_services
 from tests.support import volcengine, ways
+from tests.support.kubernetes_rules import broken
 from tests.support.program import run_program
 from tests.support.recorder import Recorder
 from tests.support.stack_files import StackFile, whole_file
@@ -39,10 +40,11 @@ TEXTS = (
     *("json", ".json", "../x", "a/./b", "/mnt/./x", "/mnt/nvme1", "./x", "lws", "default", "image:v1", "rdma"),
     *("https://u:secret@h.example/x", "https://h.example/@x", "https://h.example", "oci://h.example/c"),
     *("2026-11-01", "2026-02-30", "2026-11-01 00:00:00 +0000 UTC", "owner/name", "modelscope"),
+    *("Up/x:1", "https://h.example/x:1", "a b", "-", "kube-system", "cn-beijing", "a/b"),
     *("0.9.0", "v0.9.0", "0.5.0", "0.19.0", "0.11.1", "1.0"),
 )
 NUMBERS = (0, 1, 2, 3, 4, 8, 16, 64, -1, 128, 8265, 52365, 65535, 10**9, 10**30, 0.0, 0.5, 0.95, 1.0, 1e300)
-OTHERS = (True, False, None, [], {}, ["a"], [1], ["--flag"], {"a": "b"}, {"a": 1}, {"secure": "v1:x"})
+OTHERS = (True, False, None, [], {}, ["a"], [1], ["--flag"], {"a": "b"}, {"a b": "c d"}, {"a": 1}, {"secure": "v1:x"})
 # Judged with AIBrix's manifests at hand, which a check of the file has not.
 _APART = ("images", "manifests")
 
@@ -115,7 +117,9 @@ def accepted(raw: dict[str, Any], secrets: tuple[str, ...]) -> StackConfig | Non
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.sampled_from(sorted(ways.WAYS)), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
-def test_every_service_of_a_file_that_is_accepted_is_rendered_and_editors_accept_it(monkeypatch, way, changes, keys):
+def test_every_service_of_a_file_that_is_accepted_is_rendered_as_kubernetes_takes_it_and_editors_accept_it(
+    monkeypatch, way, changes, keys
+):
     secrets = ways.secrets(way) if keys else ()
     raw = mutated(ways.WAYS[way], changes)
     config = accepted(raw, secrets)
@@ -129,6 +133,23 @@ def test_every_service_of_a_file_that_is_accepted_is_rendered_and_editors_accept
         run_program(engine, raw, secrets=secrets, made={})
     workloads = [name for kind, name in engine.names() if kind in ("LeaderWorkerSet", "RayClusterFleet")]
     assert len(workloads) == len(config.services)
+    assert [wrong for made in engine.objects() for wrong in broken(made)] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metadata": {"name": "a_b"}},
+        {"metadata": {"labels": {"a": "b c"}}},
+        {"spec": {"selector": {"matchLabels": {"a b": "c"}}}},
+        {"metadata": {"annotations": {"a b": "c"}}},
+        {"spec": {"containers": [{"image": "A:1"}]}},
+        {"spec": {"containers": [{"env": [{"name": "1A", "value": "x"}]}]}},
+        {"spec": {"replicas": 2**31}},
+    ],
+)
+def test_what_kubernetes_refuses_is_seen_in_an_object(wrong):
+    assert len(list(broken(wrong))) == 1
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_the_catalogs_types_are_those_of_the_pinned_kubernetes():
         ({"nodeSelector": {"a": 1}}, "nodeSelector.a: 1: is a number, not text"),
         ({"nodeSelector": {SERIES: "x"}}, f"nodeSelector.{SERIES}: x: is what the program chooses nodes by; leave"),
         ({"affinity": {"nodeAffinty": {}}}, "affinity.nodeAffinty: {}: unknown key; did you mean nodeAffinity?"),
-        ({"priorityClassName": "High"}, "priorityClassName: High: is no name of a Kubernetes object; write lower-case"),
+        ({"priorityClassName": "High"}, "priorityClassName: High: is not a PriorityClass's name (DNS-1123: lower-case"),
         ({"securityContext": {"runAsUser": "0"}}, "securityContext.runAsUser: 0: is not a whole number"),
         ({"hostNetwork": True}, "hostNetwork: true: unknown key; known here: affinity"),
         (

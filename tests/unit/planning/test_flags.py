@@ -176,6 +176,21 @@ def test_choices_are_those_that_the_release_names():
     assert all("runai_streamer" in choices("--load-format", version) for version in KNOWN)
 
 
+@pytest.mark.parametrize(
+    ("flag", "version", "taken", "refused"),
+    [
+        ("--max-num-seqs", "0.9.0", ("8", "1_024", "+8"), ("eight", "8.5", "8k", "")),
+        ("--max-num-batched-tokens", "0.9.0", ("8192",), ("8k",)),
+        ("--max-num-batched-tokens", "0.9.1", ("8192", "8k", "25.6k", "8K", "8Ki"), ("8kb", "k", "8.5")),
+        ("--swap-space", "0.9.0", ("4", "0.5", ".5", "1e1"), ("4GiB", ".")),
+        ("--seed", "0.9.0", ("-1", "None"), ("x",)),
+        ("--max-num-seqs", "0.99.0", ("eight",), ()),  # newer than what was read: unknown
+    ],
+)
+def test_a_value_is_the_kind_of_number_that_the_release_reads(flag, version, taken, refused):
+    assert [value for value in (*taken, *refused) if problems([flag, value], version)] == list(refused)
+
+
 def test_where_the_parser_itself_takes_no_other_value():
     assert [enforced("--reasoning-parser", version) for version in ("0.7.3", "0.8.0", "0.11.0", "0.11.1")] == [
         False,
@@ -200,7 +215,7 @@ def test_every_span_of_the_catalog_is_made_of_releases_that_were_read():
         entry[key] for entry in table["flags"].values() for key in ("in", "no", "listed", "enforced") if key in entry
     ]
     for entry in table["flags"].values():
-        spans += [*entry.get("aliases", {}).values(), *entry.get("values", {})]
+        spans += [*entry.get("aliases", {}).values(), *entry.get("values", {}), *entry.get("number", {}).values()]
     spans += [span for *_, span in (*table["requires"], *table["excludes"])]
     assert {release for span in spans for part in span.split() for release in part.split("-")} <= read
 
