@@ -137,6 +137,7 @@ class ModelFacts(_Facts):
     other_bytes: Annotated[int, Field(ge=0, le=10**18)] = Field(0, description="bytes of further weights")
     file_bytes: Size | None = Field(None, description="bytes of the published files")
     parameters: Size | None = Field(None, description="the number of parameters")
+    architecture: str = Field("", description="the class that the model's config.json names")
 
     @classmethod
     def _elsewhere(cls, key: str) -> str | None:

@@ -38,7 +38,7 @@ FORMATS = {
     "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
 }
 # What `quant_method` in a config.json may say, and which format that is where it says nothing else.
-METHODS = {"fbgemm_fp8": "fp8-mlp", "mxfp4": "mxfp4", "awq": "int4", "gptq": "int4", "bitsandbytes": "nf4"}
+METHODS = {"fbgemm_fp8": "fp8-mlp", "mxfp4": "mxfp4", "awq": "int4", "gptq": "int4-symmetric", "bitsandbytes": "nf4"}
 # The words of a config.json for the facts that the catalog has under names of its own.
 CONFIG_WORDS = {
     "num_hidden_layers": "layers",
