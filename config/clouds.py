@@ -27,6 +27,7 @@ from config.types import (
 )
 from planning import addons, aibrix_features
 from planning.catalog import fact
+from planning.names import API_KEY
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,11 @@ class AcsCloud(Strict):
         """The GPU as the planner looks it up: a series is an alias of one."""
         return self.gpu or self.gpu_series
 
+    @property
+    def eviction_notice(self) -> int | None:
+        """Seconds that a pod has which the cloud evicts, None where it evicts none."""
+        return fact("clouds", "acs", "evictionNoticeSeconds") if self.compute_qos == "best-effort" else None
+
     _region = field_validator("region")(_known_region)
 
     @field_validator("compute_qos")
@@ -135,6 +141,13 @@ class AcsCloud(Strict):
         if value and pods and pods.get("rdma") is False:
             raise rule(value, f"series {info.data.get('gpu_series')} has no RDMA network", "write false")
         return value
+
+
+def require_key(value: str, info: ValidationInfo) -> None:
+    """Refuse a way into the stack from outside the cluster, unless clients are asked for a key."""
+    if API_KEY not in surroundings(info).secrets:
+        why = "whoever reaches the address could use the GPUs: there is no API key"
+        raise rule(value, why, f"run: pulumi config set --secret modelserve:{API_KEY}")
 
 
 def gpu_node(instance_type: str) -> Mapping[str, Any] | None:
@@ -306,12 +319,8 @@ class AibrixChoice(Strict):
     @field_validator("address")
     @classmethod
     def _public_asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
-        if value == "public" and "apiKey" not in surroundings(info).secrets:
-            raise rule(
-                value,
-                "whoever reaches the address could use the GPUs: there is no API key",
-                "run: pulumi config set --secret modelserve:apiKey",
-            )
+        if value == "public":
+            require_key(value, info)
         return value
 
 

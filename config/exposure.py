@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
 from config.abilities import CLOUDS
-from config.clouds import surroundings
+from config.clouds import require_key, surroundings
 from config.errors import rule
 from config.strict import Strict
 from config.types import INT32, AclId, Count, Labels, Namespace, Seconds
@@ -45,12 +45,8 @@ class Exposure(Strict):
         can = CLOUDS.get(surroundings(info).cloud or "")
         if can and value not in can.exposes:
             raise rule(value, "the rehearsal has no load balancer of a cloud", "write cluster")
-        if value != "cluster" and "apiKey" not in surroundings(info).secrets:
-            raise rule(
-                value,
-                "whoever reaches the address could use the GPUs: there is no API key",
-                "run: pulumi config set --secret modelserve:apiKey",
-            )
+        if value != "cluster":
+            require_key(value, info)
         return value
 
     @field_validator("allow_list")

@@ -526,16 +526,6 @@ def aibrix_registry(config: StackConfig) -> str | None:
     return aibrix_choice(config).registry or config.registry
 
 
-def uses_aibrix(config: StackConfig) -> bool:
-    """Whether a service is a fleet, or behind AIBrix's gateway."""
-    return any(service.workload == "fleet" or service.gateway == "aibrix" for service in config.services.values())
-
-
-def behind_gateway(config: StackConfig) -> bool:
-    """Whether a service is reached through AIBrix's gateway."""
-    return any(service.gateway == "aibrix" for service in config.services.values())
-
-
 def used_addons(config: StackConfig) -> list[str]:
     """The add-ons that are part of the stack: those that it needs, and those that its file names."""
     known = CLOUDS[config.cloud.kind].installs
@@ -548,9 +538,12 @@ def installs_aibrix(config: StackConfig) -> bool:
 
 
 def _needs(config: StackConfig, addon: str) -> bool:
+    services = config.services.values()
     if addon == "lws":
-        return any(service.workload == "lws" for service in config.services.values())
-    return config.cache.engine == "fluid" if addon == "fluid" else uses_aibrix(config)
+        return any(service.workload == "lws" for service in services)
+    if addon == "fluid":
+        return config.cache.engine == "fluid"
+    return any(service.workload == "fleet" or service.gateway == "aibrix" for service in services)
 
 
 def _lws_release(given: object, cloud: str) -> str:

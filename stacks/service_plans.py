@@ -227,8 +227,8 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
 
 def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
     """How long the cloud lets a pod wait that it evicts."""
-    if isinstance(cloud, AcsCloud) and cloud.compute_qos == "best-effort":
-        return timeouts.longest_drain(fact("clouds", "acs", "evictionNoticeSeconds"))
+    if isinstance(cloud, AcsCloud) and (notice := cloud.eviction_notice) is not None:
+        return timeouts.longest_drain(notice)
     return answers.LONGEST_WAIT_SECONDS
 
 
@@ -309,8 +309,8 @@ def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> 
     cloud = config.cloud
     if not isinstance(cloud, AcsCloud):
         return
-    notice = fact("clouds", "acs", "evictionNoticeSeconds")
-    if cloud.compute_qos == "best-effort" and seconds > notice:
+    notice = cloud.eviction_notice
+    if notice is not None and seconds > notice:
         yield (
             f"best-effort pods are evicted with {notice} s of notice, "
             f"and this model takes {_minutes(seconds)} to start again"
