@@ -14,8 +14,9 @@ import pytest
 import requests
 
 from local.paths import ROOT
-from standins.vllm import Engine, Simulator, newest_release, release_of
+from standins.vllm import Engine, newest_release, release_of
 from standins.vllm_arguments import Arguments, refusal
+from tests.support.simulator import Simulator
 
 Serve = Callable[..., str]
 QUESTION = {"messages": [{"role": "user", "content": "Who are you?"}]}

@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ops.__main__ import main as ops
-from standins.vllm import Arguments, Engine, Simulator
+from standins.vllm import Arguments, Engine
+from tests.support.simulator import Simulator
 
 Capture = pytest.CaptureFixture[str]
 
