@@ -1,7 +1,7 @@
 """What a release of AIBrix can do, and what it really reads: routing strategies, metrics, annotation keys, conditions.
 
-Rules of the configuration are answered as (why, what to write instead), for whoever names the key. Knows no cluster. A
-release between two known ones is judged as the older, one newer than the catalog as the newest.
+Rules return (why, what to write instead); the caller adds the key. Knows no cluster. A release between two known ones
+is judged as the older one, a release newer than the catalog as the newest known.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from planning.engine import release_key
 from planning.problems import PlanError, Problem
 
 Reason = tuple[str, str]
-"""Why something cannot be, and what to write instead."""
+"""Why something is refused, and what to write instead."""
 
 ROUTING_HEADER = "routing-strategy"
-"""The request header by which a client chooses a strategy for one request."""
+"""The request header with which a client chooses the strategy of one request."""
 MODEL_LABEL = "model.aibrix.ai/name"
-"""The label with the model's name, by which AIBrix finds what serves it."""
+"""The label with the model's name; AIBrix finds the pods that serve the model by it."""
 _PORT_LABEL = "model.aibrix.ai/port"
 _CONFIG_ANNOTATION = "model.aibrix.ai/config"
 _GAUGES = ("kv_cache_usage_perc", "gpu_cache_usage_perc")
@@ -30,80 +30,83 @@ _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
 def has(version: str, feature: str) -> bool:
-    """Whether the release has a feature of the catalog's table. Raises KeyError for a feature that it does not list."""
+    """Whether the release has a feature. Raises KeyError if the catalog does not list the feature."""
     since = fact("aibrix", "features", "since")[feature]
     return since is not None and release_key(since) <= release_key(version)
 
 
 def version_problem(version: str) -> Reason | None:
-    """What is wrong with a release of AIBrix, such as `0.7.0`, for any of our uses."""
+    """Why a release of AIBrix, such as `0.7.0`, cannot be used for anything here."""
     oldest, newest = (fact("aibrix", "releases", name) for name in ("oldest", "newest"))
     if not re.fullmatch(r"\d+\.\d+\.\d+([.+-]?\w.*)?", version):
-        return "is no release of AIBrix", f"write three numbers, such as {newest}"
+        return "is not a release of AIBrix", f"write three numbers, such as {newest}"
     if release_key(version) < release_key(oldest):
-        return f"AIBrix before {oldest} routes to no RayClusterFleet", f"write {oldest} or {newest}"
+        return f"AIBrix before {oldest} cannot route to a RayClusterFleet", f"write {oldest} or {newest}"
     broken = fact("aibrix", "releases", "broken")
     for release, why in broken.items():
         if release_key(version) == release_key(release):
-            return f"the release of AIBrix is broken: {why}", f"write {newest}"
+            return f"this release of AIBrix is broken: {why}", f"write {newest}"
     return None
 
 
 def model_name_problem(name: str) -> Reason | None:
-    """What is wrong with a model's name behind the gateway: it is a label, a Kubernetes Service and an HTTPRoute."""
+    """Why a model cannot have this name behind the gateway, which uses it as a label and as the name of a Service and
+    an HTTPRoute."""
     if len(name) > _LABEL_LENGTH:
-        return f"has {len(name)} characters, and a Service's name at most {_LABEL_LENGTH}", "write a shorter name"
+        return f"has {len(name)} characters; a Service's name has at most {_LABEL_LENGTH}", "write a shorter name"
     if not _DNS_1035.fullmatch(name):
         return (
-            "AIBrix finds a model by the Service of that name, which has small letters, digits and dashes only and "
-            "begins with a letter",
+            "AIBrix finds a model by the Service of the same name, and a Service's name has only lower-case letters, "
+            "digits and dashes and begins with a letter",
             "write such a name, for example deepseek-r1",
         )
     return None
 
 
 def lws_problem(version: str) -> Reason | None:
-    """Why the release cannot be the gateway of a LeaderWorkerSet."""
+    """Why this release cannot be the gateway in front of a LeaderWorkerSet."""
     if has(version, "lwsRouting"):
         return None
     newest = fact("aibrix", "releases", "newest")
-    return f"AIBrix {version} routes to no LeaderWorkerSet", f"write version {newest}, or another gateway"
+    return f"AIBrix {version} cannot route to a LeaderWorkerSet", f"write version {newest}, or another gateway"
 
 
 def port_problem(version: str, port: int) -> Reason | None:
-    """Why the release cannot send requests to the engine on `port`."""
+    """Why this release cannot send requests to the engine on `port`."""
     if port == 8000 or has(version, "modelPort"):
         return None
-    return f"AIBrix {version} sends requests with a routing strategy to port 8000 whatever is said", "write 8000"
+    return f"AIBrix {version} always sends requests with a routing strategy to port 8000", "write 8000"
 
 
 # --- routing
 
 
 def strategies(version: str) -> tuple[str, ...]:
-    """The routing strategies of the release that our workloads can be routed by, sorted."""
-    known, unfit = (fact("aibrix", "routing", name) for name in ("strategies", "unfit"))
-    return tuple(name for name in sorted(known) if name not in unfit and _came(known[name], version))
+    """The release's routing strategies that work with our workloads, sorted."""
+    first_releases, unfit = (fact("aibrix", "routing", name) for name in ("strategies", "unfit"))
+    return tuple(
+        name for name, first in sorted(first_releases.items()) if name not in unfit and _is_since(first, version)
+    )
 
 
 def strategy_problem(version: str, strategy: str) -> Reason | None:
-    """Why requests cannot be routed by `strategy`."""
+    """Why the release cannot route requests by `strategy`."""
     if strategy in strategies(version):
         return None
     instead = f"write one of {', '.join(strategies(version))}"
-    known, unfit = (fact("aibrix", "routing", name) for name in ("strategies", "unfit"))
-    if strategy not in known:
+    first_releases, unfit = (fact("aibrix", "routing", name) for name in ("strategies", "unfit"))
+    if strategy not in first_releases:
         return f"AIBrix {version} has no such strategy", instead
-    if not _came(known[strategy], version):
-        return f"AIBrix {version} does not know it yet: it came by {known[strategy]}", instead
+    if not _is_since(first_releases[strategy], version):
+        return f"AIBrix {version} does not have it yet: it came with {first_releases[strategy]}", instead
     return f"it needs {unfit[strategy]}", instead
 
 
 def strategy_annotations(version: str, strategy: str | None) -> dict[str, str]:
-    """Annotations of a model's serving pods that make `strategy` the default of requests to that model.
+    """Annotations of a model's serving pods that make `strategy` the default for requests to that model.
 
-    Empty without a strategy, and for a release that knows a default for all models alone, in a variable of the
-    gateway's plugins.
+    Empty without a strategy, and for a release that knows only one default for all models (an environment variable of
+    the gateway's plugins).
     """
     if strategy is None or not has(version, "configProfiles"):
         return {}
@@ -112,12 +115,12 @@ def strategy_annotations(version: str, strategy: str | None) -> dict[str, str]:
 
 
 def model_labels(model: str, port: int) -> dict[str, str]:
-    """Labels of the pods that serve `model`, and of no other pod: AIBrix sends requests to each that has them."""
+    """Labels for the pods that serve `model`, and only for them: AIBrix sends requests to every pod that has them."""
     return {MODEL_LABEL: model, _PORT_LABEL: str(port)}
 
 
 def route_paths(version: str) -> tuple[str, ...]:
-    """The paths of the engine that the release's gateway takes requests for."""
+    """The engine's paths that the release's gateway forwards."""
     return tuple(_at("gateway", "paths", version))
 
 
@@ -125,52 +128,53 @@ def route_paths(version: str) -> tuple[str, ...]:
 
 
 def metric(version: str, engine_version: str) -> str:
-    """The KV cache's use (0 to 1) by the name that this vLLM exports and this AIBrix reads.
+    """The metric of KV cache usage (0 to 1), by the name that this vLLM exports and this AIBrix reads.
 
-    Raises PlanError where there is none: a metric that AIBrix does not find counts as 0, and it scales to the minimum.
+    Raises PlanError if there is none: AIBrix counts a metric that it does not find as 0, and scales to the minimum.
     """
     problem = metric_problem(version, engine_version)
     if problem:
         raise PlanError(Problem("autoscaler", "", *problem))
-    read = _at("autoscaling", "metrics", version)
-    return next(name for name in read if _exports(engine_version, name))
+    read_names = _at("autoscaling", "metrics", version)
+    return next(name for name in read_names if _exports(engine_version, name))
 
 
 def metric_problem(version: str, engine_version: str) -> Reason | None:
-    """Why this AIBrix cannot scale this vLLM by the use of its KV cache."""
-    read = _at("autoscaling", "metrics", version)
-    if any(_exports(engine_version, name) for name in read):
+    """Why this AIBrix cannot scale this vLLM by its KV cache usage."""
+    read_names = _at("autoscaling", "metrics", version)
+    if any(_exports(engine_version, name) for name in read_names):
         return None
-    told = [name for name in _GAUGES if _exports(engine_version, name)]
-    exported = " and ".join(told) or "no use of its KV cache"
+    exported_names = [name for name in _GAUGES if _exports(engine_version, name)]
+    exported = " and ".join(exported_names) or "no KV cache usage"
     newest = fact("aibrix", "releases", "newest")
     return (
-        f"vLLM {engine_version} exports {exported}, and AIBrix {version} reads {' and '.join(read)} alone",
+        f"vLLM {engine_version} exports {exported}, but AIBrix {version} reads only {' and '.join(read_names)}",
         f"take AIBrix {newest} and a vLLM that exports it, or leave the autoscaler out",
     )
 
 
 def scalers(version: str) -> tuple[str, ...]:
-    """The scaling strategies that can act on a gauge of 0 to 1, the one to take first."""
+    """The scaling strategies that can act on a gauge from 0 to 1, best first."""
     return tuple(_at("autoscaling", "strategies", version))
 
 
 def cooldown_annotation(version: str, strategy: str) -> str | None:
-    """The annotation by which the release's strategy reads how long it waits before it scales down; None without."""
+    """The annotation that tells the strategy how long to wait before it scales down; None if it reads none."""
     return _at("autoscaling", "annotations", version).get(strategy, {}).get("cooldown")
 
 
 def scaler_conditions(version: str) -> tuple[str, ...]:
-    """The conditions of a PodAutoscaler that works, whether or not it is scaling."""
+    """The conditions of a working PodAutoscaler, whether or not it is scaling."""
     return tuple(_at("autoscaling", "conditions", version))
 
 
 def target_problem(version: str, kind: str) -> Reason | None:
     """Why the release cannot scale a workload of `kind`."""
-    known = fact("aibrix", "autoscaling", "targets")
-    if kind in known:
+    scalable = fact("aibrix", "autoscaling", "targets")
+    if kind in scalable:
         return None
-    return f"AIBrix {version} may not write a {kind}", f"scale a {' or '.join(known)}, or leave the autoscaler out"
+    instead = f"scale a {' or '.join(scalable)}, or leave the autoscaler out"
+    return f"AIBrix {version} has no permission to change a {kind}", instead
 
 
 def scaler_problems(
@@ -185,32 +189,32 @@ def scaler_problems(
     strategy: str | None = None,
     schedules: Sequence[Any] = (),
 ) -> list[tuple[str, str, str]]:
-    """Everything wrong with an autoscaler, as (field, why, what to write instead), fields by the names of arguments.
+    """Everything wrong with an autoscaler, as (field, why, what to write instead). A field is the argument's name.
 
-    `cold_start_seconds` None judges no cooldown by it. Raises nothing.
+    Where `cold_start_seconds` is None, the cooldown is not compared with it. Raises nothing.
     """
-    found = [("strategy", *wrong) for wrong in [_scaler_problem(version, strategy)] if wrong]
+    problems = [("strategy", *wrong) for wrong in [_scaler_problem(version, strategy)] if wrong]
     if not 0 < target < 1:
-        why = "is outside the metric, which is the used part of the KV cache, 0 to 1"
-        found.append(("target", why, "write a fraction such as 0.5"))
+        why = "is out of range: the metric is the used part of the KV cache, 0 to 1"
+        problems.append(("target", why, "write a fraction such as 0.5"))
     if minimum < 1:
-        why = "a replica less than one leaves no metric that could scale it up again"
-        found.append(("minimum", why, "write 1 or more"))
+        why = "without a replica there is no metric that could scale it up again"
+        problems.append(("minimum", why, "write 1 or more"))
     if maximum < minimum:
-        found.append(("maximum", f"is below the minimum of {minimum}", f"write {minimum} or more"))
-    found += _cooldown_problems(version, strategy, cold_start_seconds, cooldown_seconds)
+        problems.append(("maximum", f"is below the minimum of {minimum}", f"write {minimum} or more"))
+    problems += _cooldown_problems(version, strategy, cold_start_seconds, cooldown_seconds)
     if schedules and not has(version, "schedules"):
-        why = f"AIBrix {version} has no bounds by time of day; no release has"
-        found.append(("schedules", why, "leave it out"))
-    return found + [("aibrix_version", *wrong) for wrong in [metric_problem(version, engine_version)] if wrong]
+        why = f"AIBrix {version} cannot change its bounds by time of day; no release can"
+        problems.append(("schedules", why, "leave it out"))
+    return problems + [("aibrix_version", *wrong) for wrong in [metric_problem(version, engine_version)] if wrong]
 
 
 def scaler_cautions(version: str, *, minimum: int, maximum: int) -> tuple[str, ...]:
-    """What a person should know of the release's autoscaler before paying for `maximum` replicas, one sentence each.
+    """What a person should know about the release's autoscaler before paying for `maximum` replicas, one sentence each.
 
-    From 0.5.0 its average over three minutes is multiplied by the replicas that were asked for, also those that only
-    start; and of the recommendations inside the cooldown it takes the smallest where it scales down
-    (`stabilizeRecommendation`), so that a cooldown delays nothing. Seen with the controllers of 0.7.0, 1 to 4 replicas,
+    Since 0.5.0 AIBrix multiplies its three-minute average by the number of desired replicas, including those that are
+    still starting. When it scales down, it takes the smallest recommendation within the cooldown
+    (`stabilizeRecommendation`), so a cooldown delays nothing. Seen with the controllers of 0.7.0, 1 to 4 replicas,
     target 0.5, cooldown 1900 s: a gauge of 0.9 asks for 4 within a second, one of 0.05 for 1 within two minutes.
     """
     if not has(version, "unifiedScaler") or maximum <= minimum:
@@ -218,8 +222,8 @@ def scaler_cautions(version: str, *, minimum: int, maximum: int) -> tuple[str, .
     if maximum - minimum == 1:
         return (f"AIBrix {version} scales down at once, whatever the cooldown",)
     return (
-        f"AIBrix {version} scales down at once, whatever the cooldown, to the fewest replicas that it wished inside it",
-        f"AIBrix {version} counts replicas that still start: one burst may ask for all {maximum} at once",
+        f"AIBrix {version} scales down at once, whatever the cooldown, to the fewest replicas that it wanted within it",
+        f"AIBrix {version} counts replicas that are still starting: one burst may ask for all {maximum} at once",
     )
 
 
@@ -229,9 +233,9 @@ def _scaler_problem(version: str, strategy: str | None) -> Reason | None:
         return None
     instead = f"write {' or '.join(known)}"
     if strategy == "HPA":
-        return f"AIBrix {version} cuts its target to a whole number, which makes 0 of a fraction", instead
+        return f"with it AIBrix {version} rounds the target down to a whole number, and a fraction becomes 0", instead
     if strategy == "KPA":
-        return f"AIBrix {version} divides the average by the target with it, which stops at 1/target replicas", instead
+        return f"with it AIBrix {version} divides the average by the target, which stops at 1/target replicas", instead
     return "is not one of AIBrix's scaling strategies", instead
 
 
@@ -245,22 +249,22 @@ def _cooldown_problems(
         why = f"strategy {chosen} of AIBrix {version} has no cooldown"
         return [("cooldown_seconds", why, f"leave it out, or write strategy {scalers(version)[0]}")]
     if cold_start_seconds is not None and cooldown_seconds < cold_start_seconds:
-        why = f"a replica needs {cold_start_seconds} s to start, and would be taken away before it answers"
+        why = f"a replica needs {cold_start_seconds} s to start, and would be removed before it answers"
         return [("cooldown_seconds", why, f"write {cold_start_seconds} or more, or leave it out")]
     return []
 
 
 def _exports(engine_version: str, name: str) -> bool:
     entry = entries("vllm_metrics")["metrics"][f"vllm:{name}"]
-    at = release_key(engine_version)
-    return release_key(entry["first"]) <= at and ("last" not in entry or at <= release_key(entry["last"]))
+    release = release_key(engine_version)
+    return release_key(entry["first"]) <= release and ("last" not in entry or release <= release_key(entry["last"]))
 
 
-def _came(first: str, version: str) -> bool:
+def _is_since(first: str, version: str) -> bool:
     return release_key(first) <= release_key(version)
 
 
 def _at(section: str, name: str, version: str) -> Any:
-    """The value of a fact that changed with releases, at this one."""
+    """The value that a fact has at this release, for facts that change between releases."""
     steps = fact("aibrix", section, name)
-    return [step["is"] for step in steps if _came(step["since"], version)][-1]
+    return [step["is"] for step in steps if _is_since(step["since"], version)][-1]

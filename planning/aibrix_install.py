@@ -1,7 +1,7 @@
-"""What installing a release of AIBrix takes: its manifests and its Envoy Gateway.
+"""What it takes to install a release of AIBrix: its manifests and its Envoy Gateway.
 
-Pure. Not here: what a release can do once it runs (`aibrix_features`), its objects (`components.cluster.aibrix`), and
-where their images are pulled from (`images`).
+Pure. Elsewhere: what a release can do once it runs (`aibrix_features`), its objects (`components.cluster.aibrix`), and
+the registries of their images (`images`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _FILE = "aibrix_install"
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One release that can be installed. `manifests` maps `core`, and where there are any `crds` and `dependency`, to
-    URLs. `envoy_gateway` is pinned by the release: its patches name Envoy's own routes and filters, by their position.
+    """One release that can be installed. `manifests` maps `core`, and `crds` and `dependency` if the release has them,
+    to URLs. The release fixes `envoy_gateway`, because its patches name Envoy's routes and filters by position.
 
-    `envoy_image` is what its gateway runs where its manifests name none; `gateway_timeout_variable` is None where its
-    controllers read no such variable.
+    `envoy_image` is the image that its gateway runs where its manifests name none. `gateway_timeout_variable` is None
+    where its controllers read no such variable.
     """
 
     envoy_gateway: str
@@ -31,13 +31,13 @@ class Release:
 
 
 def release(version: str) -> Release:
-    """The release, such as `0.7.0`. Raises PlanError for one that is broken, and for one that is not in the catalog:
-    Envoy Gateway's version cannot be guessed."""
+    """The release, such as `0.7.0`. Raises PlanError if it is broken, or not in the catalog: the version of Envoy
+    Gateway that it needs cannot be guessed."""
     known = entries(_FILE)["releases"]
     if version not in known:
         broken = entries(_FILE)["broken"].get(version)
         why = broken["value"] if broken else "the catalog does not know which Envoy Gateway it needs"
-        instead = f"write {' or '.join(known)}, or install: false where it is there"
+        instead = f"write {' or '.join(known)}, or install: false if it is installed already"
         raise PlanError(Problem("AIBrix", version, why, instead))
     value = known[version]["value"]
     return Release(

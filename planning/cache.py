@@ -1,4 +1,4 @@
-"""How large a weight cache must be, and what a node's memory and disk must hold. Bytes in, whole workers out."""
+"""How large a weight cache must be, and what a node's memory and disk must hold. Takes bytes, gives whole workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planning.units import GIB
 
 @dataclass(frozen=True)
 class CacheSize:
-    """What the user says of a cache; None is left to the plan. `high` and `low` are shares of the quota."""
+    """What the user sets of a cache; the plan decides what is None. `high` and `low` are shares of the quota."""
 
     workers: int | None = None
     limit_gib: int | None = None
@@ -24,8 +24,8 @@ class CacheSize:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Workers of a distributed cache. `quota_gib` is what one may hold, `usable_gib` what all do before evicting, which
-    they start at `high` of the quota and end at `low`. `doubts` are what only an estimate says against it."""
+    """Workers of a distributed cache. One worker may hold `quota_gib`; all together hold `usable_gib` before they
+    evict. They start to evict at `high` of the quota and stop at `low`. `doubts` are objections that rest on an estimate."""
 
     workers: int
     quota_gib: int
@@ -41,7 +41,8 @@ class CachePlan:
 
 @dataclass(frozen=True)
 class HostPlan:
-    """One node's memory and disk, in GiB. `page_cache_holds` is None where the node's memory is not known."""
+    """One node's memory and disk, in GiB. `page_cache_holds`: whether the page cache holds all that the node reads;
+    None where the node's memory is unknown."""
 
     read_gib: float
     shm_gib: int
@@ -58,9 +59,9 @@ def cache(
     read_gbit_per_second: float = 0,
     estimated: bool = False,
 ) -> CachePlan:
-    """Workers that hold `file_bytes` `replicas` times and read at the wanted rate, one more so that losing one loses
-    nothing. What `size` gives is checked instead. Raises PlanError where it is too small, unless `file_bytes` are an
-    estimate, which may be too much.
+    """Enough workers to hold `file_bytes` `replicas` times and to read at the wanted rate, and one more, so that
+    nothing is lost with one worker. Values in `size` are checked, not chosen. Raises PlanError if they are too small, unless
+    `file_bytes` is an estimate (`estimated`), which may be too high.
     """
     (limit, quota), vcpu = _memory(size), size.vcpu or fact("clouds", "acs", "cacheWorker")["vcpu"]
     high = size.high or fact("startup", "cache", "highWatermark")
@@ -76,67 +77,67 @@ def cache(
     if size.workers is not None and size.workers < least:
         why = (
             f"{size.workers} x {quota} GiB x {high:g} = {size.workers * quota * high:.0f} GiB, "
-            f"but {needed:.0f} GiB are to be held"
+            f"but the cache must hold {needed:.0f} GiB"
         )
         if not estimated:
             raise PlanError(Problem("cache.workers", str(size.workers), why, f"write {least + 1}, or auto"))
         doubts = (f"cache.workers {size.workers}: {why}, by an estimate",)
     count = size.workers or least + 1
     reasons = (
-        f"{needed:.0f} GiB / ({quota} GiB x {high:g}) = {for_bytes} workers, one more to lose",
+        f"{needed:.0f} GiB / ({quota} GiB x {high:g}) = {for_bytes} workers, and one to spare",
         f"{count} workers x {rate:g} Gbit/s = {count * rate:g} Gbit/s",
     )
     return CachePlan(count, quota, limit, count * quota * high, count * rate, vcpu, high, low, reasons, doubts)
 
 
 def cache_problems(size: CacheSize) -> list[Problem]:
-    """What is wrong with a worker's memory, whatever it is to hold."""
+    """What is wrong with a worker's memory, whatever the worker has to hold."""
     limit, quota = _memory(size)
     wrong = quota_problem(quota, limit)
     if wrong is None:
         return []
-    key, given = ("cache.memory", limit) if size.quota_gib is None else ("cache.quota", quota)
-    return [Problem(key, f"{given}Gi", f"a quota of {quota} GiB {wrong[0]}", "write another number of Gi")]
+    key, gib = ("cache.memory", limit) if size.quota_gib is None else ("cache.quota", quota)
+    return [Problem(key, f"{gib}Gi", f"a quota of {quota} GiB {wrong[0]}", "write another number of Gi")]
 
 
 def _memory(size: CacheSize) -> tuple[int, int]:
-    """What a worker has and what it may hold of weights, in GiB."""
+    """A worker's memory, and how much of it weights may take, in GiB."""
     limit = size.limit_gib or fact("clouds", "acs", "cacheWorker")["memoryGib"]
     return limit, size.quota_gib or int(limit * fact("startup", "cache", "quotaOfLimit"))
 
 
 def quota_problem(quota_gib: int, limit_gib: int) -> tuple[str, str] | None:
-    """Why JindoCache cannot hold so much in a worker of so much memory, and what to give instead."""
+    """Why JindoCache refuses this quota in a worker with this much memory, and what to write instead."""
     if quota_gib < 1:
         return "holds nothing", "give 1 GiB or more"
     if quota_gib > limit_gib:
-        # It checks the quota against the limit, and its controller writes requests that are below it anew.
+        # JindoCache checks the quota against the limit; its controller rewrites a request that is below the quota.
         return f"is over the limit of {limit_gib} GiB", "give less, or more memory"
     if quota_gib % 1024 == 0:
-        return "JindoCache reads whole TiB, as Kubernetes writes them, as bytes", "give another number of GiB"
+        return "JindoCache reads a whole number of TiB (`1Ti`) as bytes", "give another number of GiB"
     return None
 
 
 def _gbit_per_second(vcpu: int) -> float:
-    """What the network gives a pod of so many vCPU: a pod between two known sizes has what the smaller one has, and one
-    below the smallest its share of that."""
-    known = {int(size): rate for size, rate in fact("clouds", "acs", "networkGbitPerSecond").items()}
-    below = [size for size in known if size <= vcpu]
-    smallest = min(known)
-    return known[max(below)] if below else known[smallest] * vcpu / smallest
+    """Network rate of a pod with so many vCPU. A pod between two known sizes gets the rate of the smaller one; a pod
+    below the smallest gets a proportional share."""
+    rates = {int(size): rate for size, rate in fact("clouds", "acs", "networkGbitPerSecond").items()}
+    below = [size for size in rates if size <= vcpu]
+    smallest = min(rates)
+    return rates[max(below)] if below else rates[smallest] * vcpu / smallest
 
 
 def host(
     read_bytes: float, *, memory_gib: float | None = None, image_gib: float = 0, downloads: bool = False
 ) -> HostPlan:
-    """What a node that reads `read_bytes` of weights needs. `downloads`: the files land on its own disk first."""
+    """What a node needs that reads `read_bytes` of weights. `downloads`: it copies the files to its own disk first."""
     read, shm = read_bytes / GIB, fact("startup", "host", "shmGib")
     reasons, holds = [], None
     if memory_gib is not None:
         room = (memory_gib - shm) * fact("startup", "host", "prefetchShareOfMemory")
         holds = read <= room
         reasons.append(
-            f"the node reads {read:.0f} GiB; {memory_gib:g} GiB of memory less {shm} of /dev/shm leave "
+            f"the node reads {read:.0f} GiB; {memory_gib:g} GiB of memory minus {shm} for /dev/shm leave "
             f"{room:.0f} GiB of page cache" + ("" if holds else ": ranks will read files again")
         )
     ephemeral = image_gib + (read if downloads else 0)
