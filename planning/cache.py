@@ -25,7 +25,7 @@ class CacheSize:
 @dataclass(frozen=True)
 class CachePlan:
     """Workers of a distributed cache. One worker may hold `quota_gib`; all together hold `usable_gib` before they
-    evict. They start to evict at `high` of the quota and stop at `low`. `doubts` are objections that rest on an estimate."""
+    evict. They start to evict at `high` of the quota and stop at `low`. `doubts` rest on an estimate."""
 
     workers: int
     quota_gib: int
@@ -60,8 +60,8 @@ def cache(
     estimated: bool = False,
 ) -> CachePlan:
     """Enough workers to hold `file_bytes` `replicas` times and to read at the wanted rate, and one more, so that
-    nothing is lost with one worker. Values in `size` are checked, not chosen. Raises PlanError if they are too small, unless
-    `file_bytes` is an estimate (`estimated`), which may be too high.
+    nothing is lost with one worker. Values in `size` are checked, not chosen. Raises PlanError if they are too small,
+    unless `file_bytes` is an estimate (`estimated`), which may be too high.
     """
     (limit, quota), vcpu = _memory(size), size.vcpu or fact("clouds", "acs", "cacheWorker")["vcpu"]
     high = size.high or fact("startup", "cache", "highWatermark")

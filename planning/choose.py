@@ -1,4 +1,4 @@
-"""The longest context of a layout, the cheapest layout that fits, and the nearest ones when the asked one does not."""
+"""The longest context of a layout, the cheapest layout that fits, and the nearest if the requested one does not."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from planning.memory import Fit, Request, judge
 from planning.models import Model
 from planning.problems import NoLayoutError, Problem
 
-# A layout that holds less than this is no service: answers of reasoning models alone are longer (it is also the
-# smallest context that published deployments of DeepSeek-R1 set).
+# A layout that holds less cannot serve: the answers of reasoning models alone are longer. It is also the smallest
+# context that published deployments of DeepSeek-R1 set.
 SHORTEST_CONTEXT = 2048
-# What a layout must hold to be *proposed*: an answer may have 8192 tokens (the default limit of DeepSeek's own API when
-# R1 came out), and so has to fit with its question.
+# What a layout must hold to be *proposed*. The default limit of DeepSeek's own API was 8192 tokens an answer when R1
+# came out.
 PROPOSED_CONTEXT = 8192
 MOST_NODES = 16
 SHOWN = 3
@@ -51,8 +51,8 @@ def fit(request: Request, max_model_len: int | None) -> Fit:
     whole = judge(request, limit)
     if whole.kv_fits:
         return whole
-    # Where a step's size does not depend on the context, what the cache holds is the answer; before 0.8 a longer
-    # context takes larger steps, and more can be held at a shorter one.
+    # If a step's size does not depend on the context, the longest context is what the cache holds. Before vLLM 0.8 a
+    # longer context means larger steps, so the cache holds more at a shorter context: search for it.
     held = judge(request, max(SHORTEST_CONTEXT, min(whole.kv_tokens, limit)))
     if held.kv_tokens == held.max_model_len or (not held.kv_fits and held.max_model_len == SHORTEST_CONTEXT):
         return held
@@ -66,10 +66,10 @@ def fit(request: Request, max_model_len: int | None) -> Fit:
 
 
 def wrong_share(utilization: float | None, engine: Engine) -> list[Problem]:
-    """What is wrong with the part of a GPU's memory that the engine may use, by default the release's own."""
+    """What is wrong with the share of a GPU's memory that the engine may use; None is the release's default."""
     if utilization is None or 0 < utilization < 1:
         return []
-    instead = f"write the part of a GPU's memory that the engine may use, such as {engine['gpuMemoryUtilization']}"
+    instead = f"write the share of a GPU's memory that the engine may use, such as {engine['gpuMemoryUtilization']}"
     return [Problem("utilization", f"{utilization:g}", "is not between 0 and 1", instead)]
 
 
@@ -82,9 +82,9 @@ def wrong_context(model: Model, max_model_len: int | None) -> list[Problem]:
 
 
 def cheapest(request: Request, max_model_len: int | None, nodes: int | None = None) -> Choice:
-    """The layout with the fewest GPUs that fits; of those the one that is quickest to answer (`_preference`).
+    """The layout that fits on the fewest GPUs; among equals, the one that answers fastest (`_preference`).
 
-    `nodes` fixes their number. Raises NoLayoutError where none does up to MOST_NODES.
+    `nodes` fixes the number of nodes. Raises NoLayoutError if nothing up to MOST_NODES fits.
     """
     least = min(PROPOSED_CONTEXT, request.model.max_context) if max_model_len is None else max_model_len
     for choices in _by_nodes(request, max_model_len, nodes):
@@ -101,13 +101,13 @@ def cheapest(request: Request, max_model_len: int | None, nodes: int | None = No
 
 
 def alternatives(request: Request, max_model_len: int | None) -> list[Choice]:
-    """The nearest layouts that fit: by the difference in GPUs, then as `cheapest` prefers."""
-    found: list[Choice] = []
+    """The nearest layouts that fit: by difference in GPUs, then in the order of `cheapest`."""
+    fitting: list[Choice] = []
     for choices in _by_nodes(request, max_model_len, None):
-        found += [choice for choice in choices if choice.layout != request.layout]
-        if len(found) >= SHOWN and choices and choices[0].layout.nodes > request.layout.nodes:
+        fitting += [choice for choice in choices if choice.layout != request.layout]
+        if len(fitting) >= SHOWN and choices and choices[0].layout.nodes > request.layout.nodes:
             break
-    nearest = sorted(found, key=lambda c: (abs(c.layout.gpus - request.layout.gpus), *(-x for x in _preference(c))))
+    nearest = sorted(fitting, key=lambda c: (abs(c.layout.gpus - request.layout.gpus), *(-x for x in _preference(c))))
     return nearest[:SHOWN]
 
 
@@ -121,15 +121,15 @@ def _by_nodes(request: Request, max_model_len: int | None, nodes: int | None) ->
     for count in [nodes] if nodes else range(1, MOST_NODES + 1):
         choices = []
         for layout in _candidates(replace(request.layout, nodes=count), request.model.layers):
-            asked = replace(request, layout=layout)
-            if not broken_rules(asked.model, layout) and (held := fit(asked, max_model_len)).fits:
-                choices.append(Choice(layout, held))
+            candidate = replace(request, layout=layout)
+            if not broken_rules(request.model, layout) and (memory := fit(candidate, max_model_len)).fits:
+                choices.append(Choice(layout, memory))
         yield choices
 
 
 def _candidates(layout: Layout, layers: int) -> Iterator[Layout]:
-    ranks, rest = divmod(layout.gpus, layout.data)
-    if rest:
+    ranks, left_over = divmod(layout.gpus, layout.data)
+    if left_over:
         return
     for tensor in range(1, ranks + 1):
         if ranks % tensor == 0 and ranks // tensor <= layers:

@@ -1,4 +1,4 @@
-"""What a stack costs, from prices that the user gives. No price is known here: what is not given stays None."""
+"""What a stack costs, from the user's prices. The program knows no price: what the user leaves out stays None."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOURS_A_MONTH = 730
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices of the stack file: `currency` (any name), of one GPU an hour, of one GiB of bucket a month."""
+    """The stack file's prices in `currency` (any name): one GPU for an hour, one GiB of bucket for a month."""
 
     currency: str | None = None
     per_gpu_hour: float | None = None
@@ -25,7 +25,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs in `currency`; None is unknown. `kept_per_hour` goes on after a destroy: the weights in the bucket."""
+    """Costs in `currency`; None is unknown. `kept_per_hour` is for the weights, which stay and bill after a destroy."""
 
     per_hour: float | None
     most_per_hour: float | None
@@ -36,29 +36,29 @@ class Cost:
 
 
 def problems(prices: Prices) -> list[Problem]:
-    """Why prices cannot be used: one without a date or currency, one below zero."""
-    found: list[Problem] = []
-    given = {
+    """Why prices cannot be used: no date, no currency, or a price below zero."""
+    wrong: list[Problem] = []
+    prices_by_key = {
         "perGpuHour": prices.per_gpu_hour,
         "perCacheWorkerHour": prices.per_cache_worker_hour,
         "perGibMonth": prices.per_gib_month,
     }
-    stated = {name: value for name, value in given.items() if value is not None}
+    stated = {key: price for key, price in prices_by_key.items() if price is not None}
     for name, value in stated.items():
         if not 0 <= value < math.inf:
-            why = "is below zero" if value < 0 else "is no price"
-            found.append(Problem(f"prices.{name}", f"{value:g}", why, "write what it costs, or leave it out"))
+            why = "is below zero" if value < 0 else "is not a price"
+            wrong.append(Problem(f"prices.{name}", f"{value:g}", why, "write what it costs, or leave it out"))
     if stated and not prices.as_of:
-        why = "is missing, and a price without its date cannot be judged"
-        found.append(Problem("prices.asOf", "", why, "write the day it was read, such as 2026-11-01"))
+        why = "is missing; prices change, so they need a date"
+        wrong.append(Problem("prices.asOf", "", why, "write the day you read them, such as 2026-11-01"))
     if stated and not prices.currency:
-        found.append(Problem("prices.currency", "", "is missing", "write one such as CNY"))
+        wrong.append(Problem("prices.currency", "", "is missing", "write one such as CNY"))
     if prices.as_of:
         try:
             datetime.date.fromisoformat(prices.as_of)
         except ValueError:
-            found.append(Problem("prices.asOf", prices.as_of, "is not a day", "write it as 2026-11-01"))
-    return found
+            wrong.append(Problem("prices.asOf", prices.as_of, "is not a day", "write it as 2026-11-01"))
+    return wrong
 
 
 def cost(
@@ -71,7 +71,7 @@ def cost(
     kept_bytes: int | None = None,
     start_seconds: float = 0,
 ) -> Cost:
-    """The cost of `replicas` of `gpus` GPUs each, with a cache beside them that does not scale."""
+    """The cost of `replicas` with `gpus` GPUs each, and of a cache, whose size does not depend on the replicas."""
     workers = 0.0 if not cache_workers else _times(prices.per_cache_worker_hour, cache_workers)
 
     def hourly(copies: int) -> float | None:

@@ -1,4 +1,4 @@
-"""What a vLLM release does with memory, as facts of its own source. Knows no model."""
+"""What a vLLM release does with memory, as its source says. Knows no model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from planning.problems import PlanError, Problem
 
 @cache
 def release_key(version: str) -> tuple[int, ...]:
-    """The numbers at the head of a release, at most three, to order releases by; () where there are none.
+    """The leading numbers of a release, at most three, to sort releases by; () if there are none.
 
-    A candidate, a nightly and a repackaging (`0.9.0rc1`, `0.9.0.dev7+g1a2b`, `0.9.0.post1`) count as the release whose
-    numbers they carry: they are cut from its branch, and no catalog has them.
+    A candidate, a nightly build and a repackaging (`0.9.0rc1`, `0.9.0.dev7+g1a2b`, `0.9.0.post1`) count as the release
+    with the same numbers: they are built from its branch, and no catalog lists them.
     """
     head = re.match(r"v?(\d+(?:\.\d+){0,2})", version)
     return tuple(int(part) for part in head[1].split(".")) if head else ()
@@ -30,20 +30,20 @@ def newest() -> str:
 
 @dataclass(frozen=True)
 class Engine:
-    """One release. Anything between two known releases behaves as the older one."""
+    """One release. A release between two known ones behaves like the older one."""
 
     version: str
 
     def __getitem__(self, name: str) -> Any:
-        """The fact `name` of the catalog's `memory` section, at this release."""
-        holds = None
+        """The fact `name` of the catalog's `memory` section, as of this release."""
+        value = None
         for step in fact("vllm", "memory", name):
             if release_key(step["since"]) <= release_key(self.version):
-                holds = step["is"]
-        return holds
+                value = step["is"]
+        return value
 
     def batch(self, gpu: Gpu, max_model_len: int, mla: bool) -> tuple[int, int]:
-        """(max_num_batched_tokens, max_num_seqs) that `vllm serve` picks when nothing is asked for."""
+        """(max_num_batched_tokens, max_num_seqs) that `vllm serve` picks by default."""
         name = gpu.name.upper()  # vLLM looks for these words in the device's name
         rule = next(
             rule
@@ -58,20 +58,20 @@ class Engine:
         return (2048 if chunked else max(max_model_len, 2048)), rule["sequences"]
 
     def largest_graph(self, sequences: int, architecture: str = "") -> int:
-        """The largest batch that is captured as a CUDA graph, in tokens."""
+        """The largest batch that vLLM captures as a CUDA graph, in tokens."""
         rule = self["graphSizes"]
         return rule["limits"].get(architecture) or min(rule["limit"], 2 * sequences)
 
     def graph_sizes(self, sequences: int, architecture: str = "") -> int:
-        """How many batch sizes are captured as CUDA graphs."""
+        """How many batch sizes vLLM captures as CUDA graphs."""
         limit = self.largest_graph(sequences, architecture)
         sizes = [1, 2, 4, *range(8, 256, 8), *range(256, limit + 1, 8 if self["graphSizes"]["fine"] else 16)]
         return sum(size <= limit for size in sizes)
 
     def runners(self, architecture: str, moe: bool, quantised: bool, family: str) -> tuple[str, ...]:
-        """The model runner that the release takes by itself, `V1` or `V2`.
+        """The model runner that the release chooses by default, `V1` or `V2`.
 
-        Both where the architecture is unknown, or where nobody has seen V2 on such a GPU (`Gpu.family`).
+        Both if the architecture is unknown, or if V2 has not been seen on such a GPU (`Gpu.family`).
         """
         rule = self["modelRunnerV2"]
         if rule is None or (quantised and not rule["quantised"]):
@@ -84,13 +84,13 @@ class Engine:
 
 
 def find(version: str | None) -> Engine:
-    """The release `version`, by default the newest known. Raises PlanError for one older than the catalog."""
+    """The release `version`, by default the newest known. Raises PlanError if it is older than the catalog."""
     if version is None:
         return Engine(newest())
     if not re.fullmatch(r"v?\d+\.\d+(\.\d+)?([.+-]?\w.*)?", version):
         raise PlanError(Problem("engine version", version, "is not a release", f"write one such as {newest()}"))
     first = fact("vllm", "releases", "known")[0]
     if release_key(version) < release_key(first):
-        why = "older than anything the catalog knows"
+        why = "is older than every release in the catalog"
         raise PlanError(Problem("engine version", version, why, f"write {first} or later"))
     return Engine(version.removeprefix("v"))

@@ -1,6 +1,6 @@
-"""Which of a repository's files an engine reads, out of the catalog: a model is often held there several times.
+"""Which of a repository's files an engine reads, by the catalog: a repository often holds a model several times.
 
-The bucket, its manifest and the cache hold one copy in each format that some engine reads, and the plan counts those.
+The bucket, its manifest and the cache hold one copy in each format that an engine reads, and the plan counts these.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from planning.catalog import fact
 
 @dataclass(frozen=True)
 class Needed:
-    """Files of the patterns `leaves` are not needed where the repository's root has one of each of `weights`. What is
-    needed holds the model `copies` times."""
+    """Files that match `leaves` are not needed if the repository's root has a file for each pattern in `weights`. The
+    files that remain hold the model `copies` times."""
 
     weights: tuple[str, ...] = ()
     leaves: tuple[str, ...] = ()
@@ -22,20 +22,20 @@ class Needed:
 
 
 def needed(engines: Iterable[Mapping[str, str | None]]) -> Needed:
-    """The files that engines with these arguments (`--flag` to value) read of their model. Whoever asks for a format
-    that the catalog does not know gets every file."""
+    """The files that engines with these arguments (`--flag` to value) read of their model. If one asks for a format
+    that the catalog does not know, every file is needed."""
     known = fact("sync", "files", "formats")
-    formats = {_format(given) for given in engines}
+    formats = {_format(arguments) for arguments in engines}
     if not formats <= known.keys():
         return Needed()
-    shared = set.intersection(*(set(known[each]["leaves"]) for each in formats))
-    return Needed(tuple(sorted(known[each]["weights"] for each in formats)), tuple(sorted(shared)), copies=len(formats))
+    shared = set.intersection(*(set(known[name]["leaves"]) for name in formats))
+    return Needed(tuple(sorted(known[name]["weights"] for name in formats)), tuple(sorted(shared)), copies=len(formats))
 
 
-def _format(given: Mapping[str, str | None]) -> str:
-    """The format in the catalog that an engine reads; what it asks for where that is none of them."""
-    asked = given.get("--load-format") or "auto"
-    if asked == "auto" and given.get("--config-format") == "mistral":
+def _format(arguments: Mapping[str, str | None]) -> str:
+    """The catalog's name of the format that an engine reads; the engine's own word for it if the catalog has none."""
+    asked = arguments.get("--load-format") or "auto"
+    if asked == "auto" and arguments.get("--config-format") == "mistral":
         asked = "mistral"
-    listed = fact("sync", "files", "formats").items()
-    return next((name for name, each in listed if asked in each["loadFormats"]), asked)
+    formats = fact("sync", "files", "formats").items()
+    return next((name for name, facts in formats if asked in facts["loadFormats"]), asked)

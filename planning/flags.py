@@ -1,8 +1,7 @@
-"""Which arguments of `vllm serve` a release takes, and with which values. Facts of its own parser, condensed.
+"""Which arguments of `vllm serve` a release takes, and with which values. Condensed from vLLM's own parser.
 
-A release between two known ones is judged as the older. One newer than the catalog is not judged at all: what it knows
-is unknown, and that is no reason to refuse. Of values it knows lists and kinds of numbers; what is inside JSON, vLLM
-judges itself.
+A release between two known ones is judged as the older one. A release newer than the catalog is not judged: unknown is
+no reason to refuse. Values are checked against lists and kinds of numbers; the inside of JSON is left to vLLM.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ _NUMBERS = {
     "float": (re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"), "a number", "0.5"),
     "human": (re.compile(r"\d[\d_]*|\d+(\.\d+)?([kmgt]|[KMGT]i?)"), "a whole number", "8192"),
 }
-# Releases differ in what M, G and T are: the larger is taken.
+# Releases differ in what M, G and T mean: take the larger.
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass
 class Given:
-    """One flag of an argument list, as it was written: `word` is the element at `index`, `values` those behind it."""
+    """One flag of an argument list, as written: `word` is the element at `index`, `values` are those after it."""
 
     index: int
     word: str
@@ -39,21 +38,21 @@ class Given:
 
     @property
     def spelling(self) -> str:
-        """The flag without value and key, with dashes."""
-        if re.fullmatch(r"-O\d+", self.word):  # vLLM's parser takes a level glued on
+        """The flag without its value and key, spelt with dashes."""
+        if re.fullmatch(r"-O\d+", self.word):  # vLLM's parser takes the level without a space
             return "-O"
         return re.split(r"[=.]", self.word, maxsplit=1)[0].replace("_", "-")
 
     @property
     def key(self) -> str:
-        """The dotted key of `--flag.key`, empty where the flag is whole."""
+        """The key in `--flag.key`, empty if there is none."""
         return self.word.partition("=")[0].partition(".")[2]
 
 
 def problem(argument: str, version: str) -> tuple[str, str] | None:
-    """What is wrong with one element of an argument list for that release, and what to write instead; None if nothing.
+    """What that release finds wrong with one element of an argument list, and what to write instead; None if nothing.
 
-    Elements that are no flags (values) are never wrong. `--flag=value`, `--flag.key`, underscores and aliases count as
+    Elements that are not flags (values) are never wrong. `--flag=value`, `--flag.key`, underscores and aliases count as
     the flag.
     """
     release = _release(version)
@@ -69,34 +68,34 @@ def problem(argument: str, version: str) -> tuple[str, str] | None:
     firsts = [first for span in spans for first, _ in _ends(span)]
     first = min(firsts, key=release_key)
     if release_key(release) < release_key(first):
-        return f"vLLM {version} does not know it yet: it came by {first}", "leave it out, or take a newer engine"
+        return f"vLLM {version} does not know it yet: it came with {first}", "leave it out, or take a newer engine"
     lasts = [last for span in spans for _, last in _ends(span) if last]
     gone = max((last for last in lasts if release_key(last) < release_key(release)), key=release_key)
-    return f"vLLM {version} dropped it: {gone} was the last with it, and the engine would end at once", _LEAVE_OUT
+    return f"vLLM {version} dropped it: {gone} was the last with it, and the engine would exit at once", _LEAVE_OUT
 
 
 def problems(arguments: Sequence[str], version: str, launcher: str | None = None) -> list[tuple[int, str, str]]:
-    """Everything wrong with an argument list for that release, as (index of the element, what, what to write instead).
+    """Everything wrong with an argument list for that release, as (index of the element, why, what to write instead).
 
-    The model's name or path may come first. Beside each flag: values that the release does not take, a flag twice,
-    flags that exclude or need each other, and those that the program's launcher gives itself. `launcher` (`ray` or
-    `native`) adds what its workers refuse.
+    The model's name or path may come first. Besides unknown flags it finds values that the release does not take,
+    repeated flags, flags that exclude or need each other, and flags that the program's launcher sets. `launcher` (`ray`
+    or `native`) adds what its workers refuse.
     """
-    given = parse(arguments)
-    found = []
-    for each in given:
-        wrong = _launchers(each, launcher) or problem(each.word, version)
-        if wrong:
-            found.append((each.index, *wrong))
+    given_flags = parse(arguments)
+    wrong = []
+    for flag in given_flags:
+        reason = _launchers(flag, launcher) or problem(flag.word, version)
+        if reason:
+            wrong.append((flag.index, *reason))
         else:
-            found += _wrong_values(each, given, version)
-    found += _twice(given, version)
-    found += _joint(given, version)
-    return sorted(found)
+            wrong += _wrong_values(flag, given_flags, version)
+    wrong += _twice(given_flags, version)
+    wrong += _joint(given_flags, version)
+    return sorted(wrong)
 
 
 def has(flag: str, version: str) -> bool:
-    """Whether the release knows the flag. One newer than the catalog counts as the newest in it, an older one not."""
+    """Whether the release knows the flag. One newer than the catalog counts as its newest; an older one knows none."""
     release = _release(version, newest=True)
     return release is not None and _flag(flag, release) is not None
 
@@ -107,9 +106,9 @@ def is_known(flag: str) -> bool:
 
 
 def choices(flag: str, version: str) -> tuple[str, ...] | None:
-    """The values that the release itself names for the flag, sorted; None where it names none or lacks the flag.
+    """The values that the release lists for the flag, sorted; None if it lists none or lacks the flag.
 
-    Plugins may add to them unless `enforced`.
+    Plugins may add values unless they are `enforced`.
     """
     release = _release(version, newest=True)
     name = release and _flag(flag, release)
@@ -122,38 +121,38 @@ def choices(flag: str, version: str) -> tuple[str, ...] | None:
 
 
 def enforced(flag: str, version: str) -> bool:
-    """Whether the parser of the release takes no value but its `choices`."""
+    """Whether the release's parser takes only the values of `choices`."""
     release = _release(version, newest=True)
     name = release and _flag(flag, release)
     return bool(release and name and within(release, _entry(name).get("enforced", "")))
 
 
 def parse(arguments: Sequence[str]) -> list[Given]:
-    """The flags of an argument list with their values, in order; words before the first flag are left out."""
-    given: list[Given] = []
+    """The flags of an argument list with their values, in order. Words before the first flag are skipped."""
+    parsed: list[Given] = []
     for index, word in enumerate(arguments):
         if _is_flag(word):
             _, equals, value = word.partition("=")
-            given.append(Given(index, word, [value] if equals else [], [index] if equals else []))
-        elif given:
-            given[-1].values.append(word)
-            given[-1].value_indexes.append(index)
-    return given
+            parsed.append(Given(index, word, [value] if equals else [], [index] if equals else []))
+        elif parsed:
+            parsed[-1].values.append(word)
+            parsed[-1].value_indexes.append(index)
+    return parsed
 
 
 def first(arguments: Sequence[str]) -> int:
-    """The index of the first flag, the list's length where there is none."""
+    """The index of the first flag; the list's length if there is none."""
     return next((index for index, word in enumerate(arguments) if _is_flag(word)), len(arguments))
 
 
 def number(text: str | None) -> int | None:
-    """The whole number that vLLM reads in a value such as 8192 or 8k; None for what is none."""
-    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kmgt]?|[KMGT]i?)", text or "")
-    return int(float(found[1]) * _UNITS[found[2].removesuffix("i")]) if found else None
+    """The whole number that vLLM reads in a value such as 8192 or 8k; None if it is not one."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kmgt]?|[KMGT]i?)", text or "")
+    return int(float(match[1]) * _UNITS[match[2].removesuffix("i")]) if match else None
 
 
 def value_problem(flag: str, value: str, version: str, arguments: Sequence[str] = ()) -> tuple[str, str] | None:
-    """Why that release takes no such value for the flag, given beside `arguments`, and what to write instead."""
+    """Why that release refuses this value of the flag beside `arguments`, and what to write instead."""
     given = Given(0, flag, [value], [0])
     wrong = _wrong_values(given, parse(arguments), version)
     return wrong[0][1:] if wrong else None
@@ -193,7 +192,7 @@ def _wrong_values(given: Given, others: Iterable[Given], version: str) -> list[t
         (index, _wrong_value(name, value, version, open_to_all))
         for index, value in zip(given.value_indexes, given.values, strict=True)
     ]
-    return [(index, *said) for index, said in wrong if said]
+    return [(index, *reason) for index, reason in wrong if reason]
 
 
 def _wrong_value(name: str, value: str, version: str, open_to_all: bool) -> tuple[str, str] | None:
@@ -204,33 +203,33 @@ def _wrong_value(name: str, value: str, version: str, open_to_all: bool) -> tupl
     firsts = [span.partition("-")[0] for span, some in _entry(name)["values"].items() if value in some]
     later = [first for first in firsts if release_key(first) > release_key(version)]
     if later:
-        return f"vLLM {version} does not know {value} yet: it came by {later[0]}", instead
+        return f"vLLM {version} does not know {value} yet: it came with {later[0]}", instead
     if open_to_all and not enforced(name, version):
-        return None  # a plugin's, or a built-in that moved into one
-    return f"vLLM {version} has no {value} for {name}", instead
+        return None  # a plugin may bring it, or it is a built-in that moved into a plugin
+    return f"vLLM {version} has no value {value} for {name}", instead
 
 
 def _twice(given: Iterable[Given], version: str) -> list[tuple[int, str, str]]:
-    """A flag that is said again, under whatever spelling: the last would win, which nobody sees."""
+    """Flags given twice, in any spelling: vLLM would silently take the last one."""
     release = _release(version)
     seen: dict[tuple[str, str], Given] = {}
-    found = []
-    for each in given:
-        name = (release and _flag(each.spelling, release)) or each.spelling
-        before = seen.setdefault((name, each.key), each)
-        if before is not each:
-            found.append((each.index, f"says again what {before.word.partition('=')[0]} says", "leave one out"))
-    return found
+    repeated = []
+    for flag in given:
+        name = (release and _flag(flag.spelling, release)) or flag.spelling
+        earlier = seen.setdefault((name, flag.key), flag)
+        if earlier is not flag:
+            repeated.append((flag.index, f"repeats {earlier.word.partition('=')[0]}", "leave one out"))
+    return repeated
 
 
 def _joint(given: Sequence[Given], version: str) -> list[tuple[int, str, str]]:
     release = _release(version)
     if release is None:
         return []
-    on = {_flag(each.spelling, release): each for each in reversed(given) if not each.spelling.startswith("--no-")}
+    on = {_flag(flag.spelling, release): flag for flag in reversed(given) if not flag.spelling.startswith("--no-")}
     table = entries("vllm_flags")
     return [
-        (on[flag].index, f"vLLM {version} wants {needed} with it", f"add {needed}")
+        (on[flag].index, f"vLLM {version} needs {needed} with it", f"add {needed}")
         for flag, needed, span in table["requires"]
         if flag in on and needed not in on and within(release, span)
     ] + [
@@ -244,7 +243,7 @@ def _launchers(given: Given, launcher: str | None) -> tuple[str, str] | None:
     if given.spelling in fact("engines", "launchers", "flags"):
         return "is set by the launcher", _LEAVE_OUT
     if launcher == "native" and given.spelling in fact("engines", "launchers", "headlessRefuses"):
-        return "the workers of launcher native, which serve no HTTP, refuse it", _LEAVE_OUT
+        return "launcher native refuses it: its workers serve no HTTP", _LEAVE_OUT
     return None
 
 
@@ -253,9 +252,9 @@ def _is_flag(word: str) -> bool:
 
 
 def _release(version: str, *, newest: bool = False) -> str | None:
-    """The newest known release not newer than `version`, or None where the catalog begins after it.
+    """The newest known release that is not newer than `version`; None if the catalog begins later.
 
-    None also where it ends before it, unless `newest`.
+    Also None if the catalog ends earlier, unless `newest`.
     """
     wanted, known = release_key(version), fact("vllm", "releases", "known")
     if wanted[:2] > release_key(known[-1])[:2] and not newest:
@@ -264,7 +263,7 @@ def _release(version: str, *, newest: bool = False) -> str | None:
 
 
 def known_release(version: str) -> str:
-    """The release of the catalog by which this one is judged, where something has to be: the nearest not newer."""
+    """The catalog's release that stands for this one: the newest that is not newer, else the oldest."""
     return _release(version, newest=True) or fact("vllm", "releases", "known")[0]
 
 
@@ -274,7 +273,7 @@ def _ends(span: str) -> list[tuple[str, str | None]]:
 
 
 def within(release: str, span: str) -> bool:
-    """Whether a known release is in `span`: `first` or `first-last`, several apart by blanks."""
+    """Whether a known release is in `span`: `first` or `first-last`; spaces separate several."""
     at = release_key(release)
     return any(release_key(first) <= at and (last is None or at <= release_key(last)) for first, last in _ends(span))
 
@@ -284,19 +283,19 @@ def _entry(name: str) -> Mapping[str, Any]:
 
 
 def _flag(spelling: str, release: str) -> str | None:
-    """The flag that the spelling means in that release, or None."""
-    found = _spellings().get(spelling.replace("_", "-"), ())
-    return next((name for name, span in found if within(release, span)), None)
+    """The flag that this spelling means in that release, or None."""
+    meanings = _spellings().get(spelling.replace("_", "-"), ())
+    return next((name for name, span in meanings if within(release, span)), None)
 
 
 @cache
 def _spellings() -> Mapping[str, list[tuple[str, str]]]:
-    """Every spelling of a flag, with the flags that it has meant and the releases in which it did."""
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    """Every spelling of a flag, with the flags that it has meant and the releases in which it meant them."""
+    meanings: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, entry in entries("vllm_flags")["flags"].items():
-        found[name.replace("_", "-")].append((name, entry["in"]))
+        meanings[name.replace("_", "-")].append((name, entry["in"]))
         if "no" in entry:
-            found[f"--no-{name[2:]}".replace("_", "-")].append((name, entry["no"]))
+            meanings[f"--no-{name[2:]}".replace("_", "-")].append((name, entry["no"]))
         for alias, span in entry.get("aliases", {}).items():
-            found[alias.replace("_", "-")].append((name, span))
-    return dict(found)
+            meanings[alias.replace("_", "-")].append((name, span))
+    return dict(meanings)

@@ -1,4 +1,4 @@
-"""What AIBrix and KubeRay make of a fleet's name and port. Pure, for rules that are checked before anything runs."""
+"""What AIBrix and KubeRay derive from a fleet's name and port. Pure: rules use it before anything runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def ray_port(port: int) -> tuple[str, str] | None:
 
 
 def ray_ports() -> dict[int, str]:
-    """Where Ray listens in the engine's pod, and what of it."""
+    """The ports on which Ray listens in the engine's pod, each with the part of Ray that does."""
     return {
         number: name
         for facts in ("headPorts", "agentPorts")
@@ -21,10 +21,10 @@ def ray_ports() -> dict[int, str]:
 
 
 def name_limit() -> int:
-    """The most characters that a fleet's name may have.
+    """The longest name of a fleet, in characters.
 
-    Its RayClusters are called `<fleet>-<hash>-<random>`, and what KubeRay derives from that name it clips on the left,
-    where two fleets differ.
+    Its RayClusters are called `<fleet>-<hash>-<random>`. KubeRay clips the names that it derives from that on the left,
+    which is where two fleets differ.
     """
     room = fact("fleet", "kuberay", "nameClippedAt") - len(fact("fleet", "kuberay", "longestSuffix"))
     return room - fact("fleet", "aibrix", "hashLength") - fact("fleet", "kuberay", "randomLength") - len("--")

@@ -1,4 +1,4 @@
-"""GPUs as the driver reports them: the memory that CUDA can give, which is less than the label says."""
+"""GPUs as the driver reports them: the memory that CUDA can use, which is less than the label says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from planning.problems import PlanError, Problem
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. `usable_gib` is CUDA's total; `link` joins the GPUs of a node (nvlink, pcie)."""
+    """One GPU. `usable_gib` is the total that CUDA reports; `link` (nvlink, pcie) joins the GPUs of a node."""
 
     name: str
     usable_gib: float
@@ -25,16 +25,17 @@ class Gpu:
 
     @property
     def family(self) -> str:
-        """`hopper`, `blackwell` or `other`, which kernels tell apart, read off the name; empty where unknown."""
+        """`hopper`, `blackwell` or `other`, which kernels distinguish, read from the name; empty if unknown."""
         words = re.split(r"[^A-Z0-9]+", self.name.upper())
         families = entries("vllm")["gpuFamilies"]
-        return next((key for key, entry in families.items() if any(_names(each, words) for each in entry["value"])), "")
+        named = (key for key, entry in families.items() if any(_names(name, words) for name in entry["value"]))
+        return next(named, "")
 
 
 def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
-    """`H20-96` of the catalog, an alias of one, or `NAME:GIB` with the usable memory.
+    """The GPU called `name`: a name or an alias of the catalog (`H20-96`), or `NAME:GIB` with the usable memory.
 
-    `more` adds GPUs or overrules facts of the catalog's, by its keys. Raises PlanError.
+    `more` adds GPUs to the catalog or overrides its facts, under the catalog's keys. Raises PlanError.
     """
     product, colon, memory = name.partition(":")
     catalog = {
@@ -42,25 +43,25 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
         for key, entry in entries("gpus")["gpus"].items()
         for alias in (key, *entry["value"]["alsoNamed"])
     }
-    if not colon and (said := overruled("gpus", product, more or {})):
-        return _from_facts(said[0], said[1])
+    if not colon and (described := overruled("gpus", product, more or {})):
+        return _from_facts(described[0], described[1])
     key = catalog.get(product.lower())
     if colon:
         usable = _gib(name, memory)
-        # With its memory given, the name only tells how GPUs are joined, which no two sizes of a product differ in. A
-        # product that nobody has described is taken as NVLink, whose communicators need more memory.
+        # Once the memory is given, the name only tells the link, which is the same for all sizes of a product. An
+        # unknown product counts as NVLink, whose communicators need more memory.
         same = key or next((k for k in catalog.values() if _product(k) == _product(product)), None)
         usual: dict[str, Any] = {"link": "nvlink", "hostGibPerSecond": 25.0}
         like = entries("gpus")["gpus"][same]["value"] if same else usual
         return Gpu(product, usable, like["link"], "usable memory as given", like["hostGibPerSecond"])
     facts = entries("gpus")["gpus"][key]["value"] if key else None
     if key is None or facts is None:
-        listed = {name: each["value"]["usableGib"] is not None for name, each in entries("gpus")["gpus"].items()}
+        plannable = {name: entry["value"]["usableGib"] is not None for name, entry in entries("gpus")["gpus"].items()}
         near = difflib.get_close_matches(product.lower(), catalog, n=3, cutoff=0.5)
-        names = [name for name in dict.fromkeys(catalog[n] for n in near) if listed[name]]
-        known = ", ".join(names or [name for name, whole in listed.items() if whole])
+        names = [name for name in dict.fromkeys(catalog[n] for n in near) if plannable[name]]
+        known = ", ".join(names or [name for name, has_memory in plannable.items() if has_memory])
         instead = f"write one of {known}, or NAME:GIB with the usable memory that the driver reports"
-        raise PlanError(Problem("GPU", name, "unknown to the catalog", instead))
+        raise PlanError(Problem("GPU", name, "is not in the catalog", instead))
     source = entries("gpus")["gpus"][key]["source"]
     if facts["usableGib"] is None:
         why = f"its usable memory is not in the catalog ({source})"
@@ -71,13 +72,13 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
 def _from_facts(name: str, facts: Mapping[str, Any]) -> Gpu:
     """A GPU of the stack file. Raises PlanError with the facts that are missing."""
     if missing := [key for key in ("usableGib", "link") if facts.get(key) is None]:
-        why = f"facts missing to plan it: {', '.join(missing)}"
+        why = f"the plan also needs {', '.join(missing)}"
         raise PlanError(Problem(f"catalog.gpus.{name}", "", why, "add them"))
     return Gpu(name, facts["usableGib"], facts["link"], "the stack file", facts.get("hostGibPerSecond", 25.0))
 
 
 def _names(product: str, words: Iterable[str]) -> bool:
-    """Whether a device's name has the product in it, its variants too: RTX4090, L40S, H20-3E, but not H200 for H20."""
+    """Whether a device's name contains the product or a variant of it: RTX4090, L40S, H20-3E, but not H200 for H20."""
     return any(re.fullmatch(rf"{product}(?:[A-Z].*)?" if product[-1].isdigit() else f"{product}.*", w) for w in words)
 
 

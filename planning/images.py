@@ -1,6 +1,6 @@
-"""References of images as registries and container runtimes read them, and which registry they are pulled from.
+"""Image references as registries and container runtimes read them, and the registries that images come from.
 
-Pure: no registry is asked.
+Pure: asks no registry.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _OWN = "aibrix"
 _HOST, _PATH, _TAG, _DIGEST = (fact("kubernetes", "image", part) for part in ("host", "path", "tag", "digest"))
 _NAME = f"(?:(?:{_HOST})/)?{_PATH}"
 GRAMMAR = f"{_NAME}(?::{_TAG})?(?:@(?:{_DIGEST}))?"
-"""Of any reference."""
+"""Matches any reference."""
 FIXED = f"{_NAME}(?:(?::{_TAG})?@(?:{_DIGEST})|:(?!latest$){_TAG})"
-"""Of one that has a tag of its own, or a digest."""
+"""Matches a reference with a digest, or with a tag that is not `latest`."""
 REGISTRY = f"(?:{_HOST})(?:/{_PATH})?"
-"""Of a host, with or without a folder."""
+"""Matches a host, with or without a folder."""
 _EXAMPLE = "write host/path:tag, such as registry.example.com/team/vllm:v0.8.5"
 
 
 class _Parts(NamedTuple):
-    """Of a reference, whatever is in them. `host` is empty where Docker Hub is meant without being named."""
+    """The parts of a reference, unchecked. `host` is empty if the reference names none and so means Docker Hub."""
 
     host: str
     path: str
@@ -52,7 +52,7 @@ def _parts(reference: str) -> _Parts:
 
 
 def problem(reference: str) -> tuple[str, str] | None:
-    """Why no registry has an image of this name, and what to write instead; None where one may."""
+    """Why no registry can have an image of this name, and what to write instead; None if one can."""
     if _reads(reference):
         return None
     why, better = _reason(reference)
@@ -60,7 +60,7 @@ def problem(reference: str) -> tuple[str, str] | None:
 
 
 def fixed(reference: str) -> bool:
-    """Whether it names the same image tomorrow, as far as its maker does not move a tag."""
+    """Whether the reference will name the same image tomorrow, as long as nobody moves the tag."""
     parts = _parts(reference)
     return bool(parts.digest) or parts.tag not in (None, "latest")
 
@@ -69,30 +69,31 @@ def registry_problem(registry: str) -> tuple[str, str] | None:
     """Why images cannot be pulled from `host`, or from `host/folder`."""
     if re.fullmatch(REGISTRY, registry):
         return None
-    return "is no registry", "write its host and folder, without https://, such as registry.example.com/llm"
+    return "is not a registry", "write its host and folder, without https://, such as registry.example.com/llm"
 
 
 def pulled(image: str, registry: str | None) -> str:
-    """An image whose name may stand alone, as `registry` has it. One that names a registry stays there."""
+    """The reference to pull: from `registry`, unless the image already names its own registry."""
     return image if registry is None or registry_of(image) else f"{registry}/{image}"
 
 
 def registry_of(image: str) -> str:
-    """The registry that a reference names, empty where Docker Hub is meant without being named."""
+    """The registry that a reference names; empty if it names none and so means Docker Hub."""
     return _parts(image).host
 
 
 def image_name(image: str) -> str:
-    """What an image is called without registry, tag and digest: `redis`, `aibrix/controller-manager`."""
+    """An image's name without registry, tag and digest: `redis`, `aibrix/controller-manager`."""
     return _parts(image).path.removeprefix("library/")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Where images are pulled from: from `registry`, if there is one, under the names they have, but for those in
-    `overrides`, which maps names (as `image_name` has them) to whole references.
+    """Where images are pulled from: from `registry`, if there is one, under their own names. `overrides` replaces
+    single images: it maps names (as `image_name` gives them) to full references.
 
-    AIBrix's own mirrors have the images of others in one folder. What a release leaves without a version gets one.
+    AIBrix's own mirrors keep other projects' images in one folder. An image that a release leaves without a version
+    gets one from the catalog.
     """
 
     registry: str | None = None
@@ -114,7 +115,7 @@ class Images:
         return f"{self.registry.rstrip('/')}/{name}{version}"
 
     def require_known(self, images: Iterable[str]) -> None:
-        """Raises PlanError for an override of none of these images."""
+        """Raises PlanError if an override names none of these images."""
         known = sorted({image_name(image) for image in images})
         if unknown := sorted(self.overrides.keys() - set(known)):
             instead = f"write one of {', '.join(known)}"
@@ -127,21 +128,21 @@ def _reads(reference: str) -> bool:
 
 
 def _reason(reference: str) -> tuple[str, str]:
-    """What is wrong, and what may have been meant."""
+    """What is wrong, and what the user may have meant."""
     parts = _parts(reference)
     if "://" in reference:
-        return "is an address, and an image's name has no scheme", reference.partition("://")[2]
+        return "is a URL, and an image reference has no scheme", reference.partition("://")[2]
     if "$" in reference or "{" in reference:
-        return "has a variable in it, which nobody fills in", ""
+        return "contains a variable, which nothing fills in", ""
     if re.search(r"\s", reference):
-        return "has blanks in it", reference.strip()
+        return "contains spaces", reference.strip()
     if len(parts.name) > (most := fact("kubernetes", "image", "nameLimit")):
-        return f"has {len(parts.name)} characters before its tag, and registries take {most}", ""
+        return f"has {len(parts.name)} characters before its tag, and registries take at most {most}", ""
     if parts.digest is not None and not re.fullmatch(_DIGEST, parts.digest):
-        return "has no whole digest: sha256 has 64 hexadecimal digits in small letters", ""
+        return "has an incomplete digest: sha256 has 64 lower-case hexadecimal digits", ""
     if parts.path != parts.path.lower():
         small = parts._replace(path=parts.path.lower()).name
         return "has capitals in its path, which registries refuse", small + reference[len(parts.name) :]
     if parts.tag is not None and not re.fullmatch(_TAG, parts.tag):
         return "has a tag that registries refuse (at most 128 letters, digits, '_', '.' and '-')", ""
-    return "is no image's name as registries read it", ""
+    return "is not an image reference", ""

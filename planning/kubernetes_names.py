@@ -1,4 +1,4 @@
-"""Names and values that Kubernetes' API checks when an object is made: why it would refuse one, and what to write."""
+"""Names and values that the Kubernetes API checks when it creates an object: why it refuses one, and what to write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Reason = tuple[str, str]
 
 
 def subdomain_problem(name: str, what: str) -> Reason | None:
-    """Why no object of the kind `what` has this name."""
+    """Why no object of kind `what` can have this name."""
     if _fits(fact("kubernetes", "names", "subdomain"), name):
         return None
     why = f"is not a {what}'s name (DNS-1123: lower-case letters, digits, '-' and '.')"
@@ -19,10 +19,10 @@ def subdomain_problem(name: str, what: str) -> Reason | None:
 
 
 def variable_problem(name: str) -> Reason | None:
-    """Why Kubernetes takes no environment variable of this name."""
+    """Why Kubernetes refuses an environment variable of this name."""
     if re.fullmatch(fact("kubernetes", "names", "variable"), name):
         return None
-    return "is no variable's name", "write letters, digits, '_', '-' and '.', not a digit first"
+    return "is not a variable's name", "write letters, digits, '_', '-' and '.', and begin with no digit"
 
 
 def label_problems(labels: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
@@ -31,8 +31,8 @@ def label_problems(labels: Mapping[str, str]) -> Iterator[tuple[str, str, str, s
         if wrong := _key_problem(key):
             yield (key, value, *wrong)
         elif value and not _fits(fact("kubernetes", "names", "label"), value):
-            why = "is no label's value (at most 63 letters, digits, '-', '_' and '.', none of the signs at an end)"
-            yield key, value, why, "write a shorter or simpler one, or an annotation where it is one"
+            why = "is not a label's value (at most 63 letters, digits, '-', '_' and '.', not '-', '_' or '.' at an end)"
+            yield key, value, why, "write a shorter or simpler one, or use an annotation"
 
 
 def annotation_problems(annotations: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
@@ -44,7 +44,7 @@ def annotation_problems(annotations: Mapping[str, str]) -> Iterator[tuple[str, s
     for key, value in annotations.items():
         size += len(key.encode()) + len(value.encode(errors="replace"))
         if size > most:
-            yield key, value, f"with it annotations have {size} bytes, Kubernetes takes {most}", "write less"
+            yield key, value, f"brings the annotations to {size} bytes, and Kubernetes takes {most}", "write less"
             return
 
 

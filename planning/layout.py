@@ -1,4 +1,4 @@
-"""How one replica is cut over GPUs, and the rules that a cut must keep. Knows shapes, not memory."""
+"""How one replica is split over GPUs, and the rules that a layout must keep. Knows shapes, not memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from planning.problems import Problem
 class Layout:
     """`tensor` GPUs split every layer, `pipeline` stages split the layers, `data` copies split the requests.
 
-    tensor x pipeline x data = nodes x gpus_per_node. With `expert_parallel` whole experts lie on the tensor x data
-    ranks of a stage; `context` (decode context parallel) spreads one sequence's KV over that many tensor ranks.
+    tensor x pipeline x data = nodes x gpus_per_node. With `expert_parallel`, each of a stage's tensor x data ranks
+    holds whole experts. `context` (decode context parallel) spreads one sequence's KV over that many tensor ranks.
     """
 
     nodes: int
@@ -37,19 +37,19 @@ class Layout:
 
 
 def split(layers: int, stages: int, engine: Engine) -> list[int]:
-    """Layers of each pipeline stage, first to last, as this release deals them out."""
-    base, rest = divmod(layers, stages)
+    """Layers of each pipeline stage, first to last, as this release distributes them."""
+    base, remainder = divmod(layers, stages)
     counts = [base] * stages
     if engine["pipelineRemainder"] == "last":
-        counts[-1] += rest
+        counts[-1] += remainder
     else:
-        for stage in range(stages - 2, stages - 2 - rest, -1):
+        for stage in range(stages - 2, stages - 2 - remainder, -1):
             counts[stage] += 1
     return counts
 
 
 def broken_rules(model: Model, layout: Layout) -> list[Problem]:
-    """Every rule of the engine that the layout breaks, each with its arithmetic. Empty when it may start."""
+    """Every rule of the engine that the layout breaks, each with its arithmetic. Empty if the engine may start."""
     numbers = {
         "nodes": layout.nodes,
         "gpus-per-node": layout.gpus_per_node,
@@ -77,24 +77,24 @@ def broken_rules(model: Model, layout: Layout) -> list[Problem]:
 
 
 def below_one(name: str, value: int) -> Problem:
-    """The refusal of a number that has to be 1 or more."""
+    """The refusal of a number that must be 1 or more."""
     return Problem(name, str(value), "is not 1 or more")
 
 
 def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
     tensor, broken = layout.tensor, []
     if model.heads % tensor:
-        broken.append(f"{model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not whole")
+        broken.append(f"{model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not a whole number")
     kv = model.kv_heads
     if model.mla is None and max(kv, tensor) % min(kv, tensor):
-        broken.append(f"{kv} KV heads and {tensor} ranks, neither divides the other")
+        broken.append(f"{kv} KV heads and {tensor} ranks: neither divides the other")
     padded = padded_vocab(model)
     if padded % tensor:
-        broken.append(f"vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not whole")
+        broken.append(f"vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not a whole number")
     unit, why = _unit(model)
     for name, width, ranks in _widths(model, layout):
         if width % ranks:
-            broken.append(f"{name} {width} / {ranks} = {width / ranks:g}, not whole")
+            broken.append(f"{name} {width} / {ranks} = {width / ranks:g}, not a whole number")
         elif ranks > 1 and width // ranks % unit:
             broken.append(f"{name} {width} / {ranks} = {width // ranks}, not a multiple of {unit} ({why})")
     return [Problem("tensor", str(tensor), why) for why in broken]
@@ -105,7 +105,7 @@ def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
     widths = []
     if model.moe is None or model.moe.dense_layers:
         widths.append(("MLP width", model.intermediate, layout.tensor))
-    # Whole experts on every rank are split by nobody. mxfp4 pads a rank's part instead of asking for a multiple.
+    # Expert parallelism does not split experts. mxfp4 pads a rank's part instead of requiring a multiple.
     if model.moe and not layout.expert_parallel and model.quantisation != "mxfp4":
         widths.append(("expert width", model.moe.intermediate, layout.tensor * layout.data))
     if model.moe and model.moe.shared:
@@ -126,12 +126,12 @@ def _unit(model: Model) -> tuple[int, str]:
 def _context_rules(model: Model, layout: Layout) -> list[Problem]:
     context, copies = layout.context, layout.tensor // (1 if model.mla else min(model.kv_heads, layout.tensor))
     if layout.tensor % context:
-        return [Problem("context", str(context), f"tensor {layout.tensor} / {context} is not whole")]
+        return [Problem("context", str(context), f"tensor {layout.tensor} / {context} is not a whole number")]
     if context > copies:
         return [Problem("context", str(context), f"only {copies} tensor ranks hold the same KV heads")]
     return []
 
 
 def padded_vocab(model: Model) -> int:
-    """Rows of the embedding as vLLM allocates it: the vocabulary in steps of 64."""
+    """Rows of the embedding as vLLM allocates it: the vocabulary, rounded up to a multiple of 64."""
     return -(-model.vocab // 64) * 64

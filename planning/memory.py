@@ -1,8 +1,8 @@
 """Whether a layout fits: weights, overhead and KV cache of every pipeline stage against the GPU's budget.
 
-Two verdicts: `kv_fits` (vLLM's own check: one request of the full length fits into the cache) and `starts` (what it
-takes after the cache, graphs or the sampler's warm-up, still finds memory). Overheads are estimates and say so; where
-equal starts of an engine differ, they are planned on the side that promises less.
+Two verdicts: `kv_fits` (vLLM's own check: the cache holds one request of the full length) and `starts` (memory is left
+for what vLLM takes after the cache: graphs or the sampler's warm-up). Overheads are estimates and say so. Where equal
+starts of an engine differ, the plan takes the one that leaves less for the cache.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Request:
 
     @property
     def runners(self) -> tuple[str, ...]:
-        """The model runners of the engine that may run this model on this GPU; the worst of them is planned."""
+        """The model runners that may run this model on this GPU; the plan takes the worst of them."""
         model, quantised = self.model, self.model.quantisation != "none"
         return self.engine.runners(model.architecture, model.moe is not None, quantised, self.gpu.family)
 
     @property
     def share(self) -> float:
-        """The part of a GPU's memory that the engine may use."""
+        """The share of a GPU's memory that the engine may use."""
         return self.engine["gpuMemoryUtilization"] if self.utilization is None else self.utilization
 
 
@@ -51,7 +51,7 @@ class Request:
 class Stage:
     """One pipeline stage's memory, in GiB per GPU.
 
-    `outside` lies beyond the budget. `late` comes once the cache is taken, beyond what profiling has kept free for it.
+    `outside` does not count against the budget. `late` is taken after the cache, beyond what profiling left free.
     """
 
     layers: int
@@ -71,30 +71,30 @@ class Stage:
 
     @property
     def overhead(self) -> float:
-        """What the budget loses besides weights."""
+        """What the budget loses in addition to the weights."""
         return self.non_torch + self.activation + (self.graphs if self.graphs_in_budget else 0)
 
     @property
     def kv(self) -> float:
-        """What is left for the KV cache; negative where the weights alone are too much."""
+        """What is left for the KV cache; negative if weights and overhead alone exceed the budget."""
         return self.budget - self.weights_gib - self.overhead
 
     @property
     def peak(self) -> float:
-        """The most the GPU holds while starting, once the cache is taken."""
+        """The most that the GPU holds during the start, after the cache is taken."""
         graphs = 0 if self.graphs_in_budget else self.graphs
         planned = max(self.budget, self.weights_gib + self.overhead)
         return planned + self.outside + graphs + self.late
 
     @property
     def spare(self) -> float:
-        """What must stay free beside `peak`: capturing graphs takes a little more than is planned for it."""
+        """What must stay free on top of `peak`: capturing graphs takes a little more than planned."""
         return fact("vllm", "overhead", "safetyMib") / 1024 if self.graphs else 0.0
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The memory of a layout at one context length. `kv_tokens` is of one engine (one data rank)."""
+    """The memory of a layout at one context length. `kv_tokens` counts one engine (one data rank)."""
 
     stages: tuple[Stage, ...]
     kv_tokens: int
@@ -129,7 +129,7 @@ def _dense_layers(model: Model) -> int:
 
 
 def _worst(stages: list[Stage]) -> Stage:
-    """Of one stage's plans for several model runners: the smallest cache and the highest peak."""
+    """One stage, planned for several model runners: takes the smallest cache and the highest peak."""
     least = min(stages, key=lambda stage: stage.kv)
     return replace(least, late=least.late + max(stage.peak for stage in stages) - least.peak)
 
@@ -142,7 +142,7 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     last, experts = first + layers == model.layers, first + layers > _dense_layers(model)
     buffers = _expert_buffers(request, tokens) if experts and engine["moeWorkspaceStays"] else 0.0
     index = engine["indexerRows"] * max_model_len * model.indexer.cache_bytes if model.indexer else 0
-    workspace = max(buffers, index)  # one for all, which grows to the largest use
+    workspace = max(buffers, index)  # shared: it grows to the largest use
     context = _context(request, max_model_len, sequences)
     rows = min(tokens, sequences) if last else 0
     sampler = engine["samplerBytesV2" if runner == "V2" else "samplerBytes"]
@@ -153,8 +153,8 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     graphs, counted = (0.0, 0.0) if request.eager else _graphs(request, runner, layers, sequences, context)
     late = _after(request, runner, last, rows, sequences) + workspace
     if engine["contextInCapture"] and last and context:
-        # The last dummy run makes the context anew. What profiling took is in pieces by then, of which little is given
-        # back (6.0 of 6.5 and 9.9 of 7.4 GiB stayed in two logged starts), unless no graph was captured in between.
+        # The last dummy run allocates the context again. By then the memory of the profiling run is fragmented, and
+        # little of it is reused (6.0 of 6.5 and 9.9 of 7.4 GiB stayed in two logged starts), unless no graph was captured.
         late = late + context if request.eager else profiled + context
     return Stage(
         layers,
@@ -170,25 +170,25 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
 
 
 def _after(request: Request, runner: str, last: bool, rows: int, sequences: int) -> float:
-    """Bytes of the sampler's run once the cache is taken, with the runner's state that nobody has counted."""
+    """Bytes of the sampler's run after the cache is taken, and of the runner's state, which vLLM does not count."""
     model, engine = request.model, request.engine
     state = sequences * model.vocab * engine["runnerStateV2"]["perLogit"] if runner == "V2" and last else 0.0
     return state + rows * (model.vocab * engine["samplerWarmUpBytes"][runner] + model.hidden * 2)
 
 
 def _margin(request: Request, runner: str, tokens: int, experts: bool) -> float:
-    """Bytes by which equal starts differ in what profiling takes."""
+    """Bytes by which profiling differs between equal starts."""
     if request.engine["engine"] == "V0":
         return 0.0
     margin = fact("vllm", "overhead", "profileMarginGib")
-    # Without compiling there is less to differ: as little as where V1 compiles.
+    # Without compilation less can differ: as little as with V1.
     least = margin["V1" if request.eager else runner] * GIB * max(1.0, tokens / margin["tokens"])
-    own = tokens / request.layout.data  # what other data ranks send is the same in every start
-    return max(least, _expert_buffers(request, own) if experts and request.engine["moeWorkspaceStays"] else 0.0)
+    own_tokens = tokens / request.layout.data  # what other data ranks send is the same in every start
+    return max(least, _expert_buffers(request, own_tokens) if experts and request.engine["moeWorkspaceStays"] else 0.0)
 
 
 def _graphs(request: Request, runner: str, layers: int, sequences: int, context: float) -> tuple[float, float | None]:
-    """Bytes that capturing takes, and the part of them that the budget holds; None where it holds none."""
+    """Bytes that capturing takes, and how many of them the budget counts; None if it counts none."""
     model, engine, mib = request.model, request.engine, 1024**2
     sizes = engine.graph_sizes(sequences, model.architecture)
     of, counts = fact("vllm", "overhead", "graphMib"), engine["graphsInBudget"][runner]
@@ -196,19 +196,19 @@ def _graphs(request: Request, runner: str, layers: int, sequences: int, context:
     nodes = of["fullFirst"] + of["fullEach"] * layers * sizes if full else of["first"] + of["each"] * layers * sizes
     context = context if engine["contextInCapture"] else 0.0
     split = _split(request, sequences)
-    taken = nodes * mib + context + 2 * split  # the split's output once before capturing full graphs, and once in them
+    taken = nodes * mib + context + 2 * split  # the split's output: once before full graphs, and once in them
     if counts != "largest":
         return taken, taken if counts == "all" else None
-    each = fact("vllm", "overhead", "countedGraphMib")
-    further = each["block"] * math.ceil(layers / each["layersEachMib"] / each["block"]) + each["full"]
+    counted = fact("vllm", "overhead", "countedGraphMib")
+    further = counted["block"] * math.ceil(layers / counted["layersEachMib"] / counted["block"]) + counted["full"]
     return taken, (of["countedFirst"] + (sizes - 1) * further) * mib + max(context, split)
 
 
 def _split(request: Request, sequences: int) -> float:
-    """Bytes of the output that the attention kernel splits a latent cache's reading over, at the largest graph."""
+    """Bytes of the split outputs with which the attention kernel reads a latent cache, at the largest graph."""
     model, layout, engine = request.model, request.layout, request.engine
     splits = engine["mlaSplits"]
-    count = splits.get(request.gpu.family or "hopper", 0)  # of an unknown GPU the most
+    count = splits.get(request.gpu.family or "hopper", 0)  # an unknown GPU counts as the worst
     if model.mla is None or model.indexer or request.kv_dtype.startswith("fp8"):
         return 0.0
     heads = model.heads / layout.tensor * layout.context
@@ -216,7 +216,7 @@ def _split(request: Request, sequences: int) -> float:
 
 
 def _context(request: Request, max_model_len: int, sequences: int) -> float:
-    """Bytes of the keys and values that chunked prefill projects a latent cache up to, at most."""
+    """Upper limit, in bytes, of the keys and values that chunked prefill projects up from a latent cache."""
     model, engine = request.model, request.engine
     if model.mla is None:
         return 0.0
@@ -234,21 +234,21 @@ def _block(request: Request) -> int:
 
 
 def batch(request: Request, max_model_len: int) -> tuple[int, int]:
-    """Tokens of one step and requests in it: as asked for, else the release's defaults for this GPU."""
+    """Tokens and requests of one step: as requested, else the release's defaults for this GPU."""
     tokens, sequences = request.engine.batch(request.gpu, max_model_len, request.model.mla is not None)
     return request.batched_tokens or tokens, request.sequences or sequences
 
 
 @lru_cache(maxsize=1024)
 def _non_torch(request: Request) -> tuple[float, float]:
-    """GiB that torch does not hold: (counted in the budget, beside it)."""
+    """GiB held outside torch: (counted in the budget, not counted)."""
     layout, engine, link = request.layout, request.engine, request.gpu.link
     inside, outside = engine["kernelsGib"][link], 0.0
     context = fact("vllm", "overhead", "cudaContextGib")[link]
     inside, outside = (inside + context, outside) if engine["startCountsAgainstBudget"] else (inside, outside + context)
     if layout.gpus > 1:
         base, per_rank = fact("vllm", "overhead", "collectivesGib")[engine["engine"]][link]
-        inside += base + per_rank * min(layout.tensor, layout.gpus_per_node)  # between nodes it grows no more
+        inside += base + per_rank * min(layout.tensor, layout.gpus_per_node)  # it does not grow across nodes
         groups = fact("vllm", "overhead", "communicatorsGib")[link]
         further = (layout.pipeline > 1 and layout.tensor > 1) + (layout.data > 1)
         further += engine["expertGroup"] and request.model.moe is not None and layout.tensor * layout.data > 1
@@ -260,15 +260,15 @@ def _non_torch(request: Request) -> tuple[float, float]:
 def _body(request: Request, tokens: int, has_experts: bool) -> float:
     """Bytes alive at the widest point of one layer when `tokens` tokens pass through it (16-bit activations).
 
-    Without what outlives the layer: the experts' workspace where it stays, and MLA's context.
+    Excludes what outlives the layer: the experts' workspace where it stays, and MLA's context.
     """
     model, layout, engine = request.model, request.layout, request.engine
     hidden = fact("vllm", "overhead", "hiddenCopies") * model.hidden * tokens
     if model.mla:
         mla, heads = model.mla, model.heads / layout.tensor
-        # V1 profiles without attention: keys and values are not made.
-        made = 2 if engine["engine"] == "V0" else 1
-        attention = tokens * (made * heads * (mla.nope + mla.rope + mla.value) + mla.kv_rank + mla.rope)
+        # V1 profiles without attention: it makes no keys and values.
+        tensors = 2 if engine["engine"] == "V0" else 1
+        attention = tokens * (tensors * heads * (mla.nope + mla.rope + mla.value) + mla.kv_rank + mla.rope)
         attention += tokens * (mla.query_rank or 0)
     else:
         kv = max(model.kv_heads / layout.tensor, 1)
@@ -277,7 +277,7 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
     if model.moe and has_experts:
         routed: float = tokens * layout.data * model.hidden
         routed += 0 if engine["moeWorkspaceStays"] else _expert_buffers(request, tokens) / 2
-        # The shared experts' result waits for the routed ones'.
+        # The result of the shared experts waits for that of the routed ones.
         routed += tokens * model.hidden if model.moe.shared else 0
         widest = max(widest, routed)
     quantised_input = tokens * model.hidden if model.quantisation in ("fp8-block", "fp8", "w8a8") else 0
@@ -293,23 +293,23 @@ def _expert_buffers(request: Request, tokens: float) -> float:
     width = moe.intermediate / (1 if layout.expert_parallel else ranks)
     rows: float = min(tokens * layout.data, engine["moeChunkTokens"] or math.inf) * moe.per_token
     if not engine["moeWorkspaceStays"]:
-        # The first product and the last share a buffer; the activation between them has its own.
+        # The first and the last product share a buffer; the activation between them has its own.
         return 2 * rows * (max(2 * width, model.hidden) + width)
     deep = model.quantisation == "fp8-block" and request.gpu.family in engine["deepGemm"]
     if deep and (layout.expert_parallel or request.gpu.family != "hopper"):
-        # DeepGEMM fills each expert's rows up to 128; for tensor ranks of Hopper Triton's kernel comes first.
+        # DeepGEMM pads each expert's rows to 128. For tensor ranks on Hopper, vLLM prefers Triton's kernel.
         rows += 127 * math.ceil(moe.experts / (ranks if layout.expert_parallel else 1))
     return 2 * rows * (max(width, model.hidden) + max(2 * width, model.hidden))
 
 
 def kv_bytes(request: Request) -> float:
-    """Bytes of KV cache of one token in one layer on one GPU."""
+    """Bytes of KV cache for one token in one layer on one GPU."""
     model, layout, engine = request.model, request.layout, request.engine
     byte = 1 if request.kv_dtype.startswith("fp8") else 2
     if model.mla is None:
         return 2 * max(model.kv_heads / layout.tensor, 1) * model.head_dim * byte / layout.context
     kind, row = engine["mlaCache"], (model.mla.kv_rank + model.mla.rope) * byte
-    if kind == "per-head":  # before vLLM knew MLA: keys and values of every head, padded to 256
+    if kind == "per-head":  # before vLLM supported MLA: keys and values of every head, padded to 256
         return 2 * max(model.heads / layout.tensor, 1) * 256 * byte
     if kind == "latent-padded":
         row = -(-row // 256) * 256
@@ -320,13 +320,13 @@ def kv_bytes(request: Request) -> float:
 
 
 def _tokens(request: Request, stage: Stage, max_model_len: int) -> int:
-    """Tokens that the stage's cache holds, in whole blocks, when requests are `max_model_len` long."""
+    """Tokens that the stage's cache holds, in whole blocks, if requests are `max_model_len` long."""
     model = request.model
     if stage.kv <= 0:
         return 0
     block = _block(request)
     windowed = stage.layers * model.window_layers / model.layers
     window = min(max_model_len, model.window + batch(request, max_model_len)[0]) if windowed else 0
-    # A layer with a sliding window keeps the window and the step in flight, whatever the length.
+    # A layer with a sliding window keeps only the window and the current step, whatever the length.
     equal_layers = stage.layers - windowed + windowed * window / max_model_len
     return int(stage.kv * GIB / (kv_bytes(request) * equal_layers) / block) * block

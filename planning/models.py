@@ -1,7 +1,7 @@
 """What a model is made of, as far as memory goes: shapes, expert counts, storage format of its weights.
 
-Owns the look-up by name (catalog, or a quantised variant of a catalogued model by its suffix) and the reading of a
-local config.json. Does not know GPUs or engines. A fact that is missing is named in a PlanError, never guessed.
+Looks models up by name (in the catalog, or as a quantised variant of a catalogued model by its suffix) and reads a
+local config.json. Does not know GPUs or engines. A PlanError names missing facts; none is guessed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from planning.problems import PlanError, Problem
 Facts = Mapping[str, Mapping[str, Any]]
 CONFIG = "the path of the model's config.json"
 
-# Bytes of one weight in a linear layer, by storage format; embeddings, norms and routers stay in 16 bits in all.
-# Scales: one fp32 a 128 x 128 block; fp16 scale and 4-bit zero a group of 128 (int4, as AWQ has it), the scale alone
-# (int4-symmetric, as GPTQ and compressed-tensors do); fp8 a group of 16 (nvfp4), 8 bits a group of 32 (mxfp4);
-# bitsandbytes' nf4 an 8-bit constant a block of 64, and an fp32 for 256 of those.
+# Bytes of one weight in a linear layer, by storage format. Embeddings, norms and routers have 16 bits in every format.
+# Scales: one fp32 per 128 x 128 block (fp8-block); an fp16 scale and a 4-bit zero per group of 128 (int4, as in AWQ);
+# only the scale (int4-symmetric, as in GPTQ and compressed-tensors); fp8 per group of 16 (nvfp4); 8 bits per group of
+# 32 (mxfp4); for bitsandbytes' nf4 an 8-bit constant per block of 64, and an fp32 per 256 of those.
 FORMATS = {
     "none": 2.0,
     "fp8-block": 1 + 4 / 128**2,
@@ -37,9 +37,9 @@ FORMATS = {
     "mxfp4": 0.5 + 1 / 32,
     "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
 }
-# What `quant_method` in a config.json may say, and which format that is where it says nothing else.
+# Values of `quant_method` in a config.json, and the format that each means by default.
 METHODS = {"fbgemm_fp8": "fp8-mlp", "mxfp4": "mxfp4", "awq": "int4", "gptq": "int4-symmetric", "bitsandbytes": "nf4"}
-# The words of a config.json for the facts that the catalog has under names of its own.
+# Keys of a config.json, and the catalog's names for the same facts.
 CONFIG_WORDS = {
     "num_hidden_layers": "layers",
     "hidden_size": "hidden",
@@ -74,10 +74,10 @@ CONFIG_WORDS = {
     "text_config": "its facts themselves",
     "layer_types": "slidingWindow",
 }
-# Published repositories name a quantised variant by these endings.
+# Repositories of quantised variants end in these.
 _SUFFIXES = {
     r"-fp8-dynamic$": "fp8",
-    r"-fp8$": None,  # the maker's own: blocks of 128 where the maker is Qwen or DeepSeek
+    r"-fp8$": None,  # published by the maker: blocks of 128 if that is Qwen or DeepSeek
     r"-nvfp4(a16)?$": "nvfp4",
     r"-fp4$": "nvfp4",
     r"-(awq|awq-int4|int4-awq|int4)$": "int4",
@@ -113,7 +113,7 @@ class Moe:
 
 @dataclass(frozen=True)
 class Indexer:
-    """Sparse attention's indexer: heads of width `dim`, and the bytes of its own cache for one token of one layer."""
+    """Sparse attention's indexer: heads of width `dim`, and the bytes that its own cache takes per token and layer."""
 
     heads: int
     dim: int
@@ -122,9 +122,9 @@ class Indexer:
 
 @dataclass(frozen=True)
 class Model:
-    """A model's shape. Sizes in elements; `file_bytes` are of the published files, None where unknown.
+    """A model's shape, in elements. `file_bytes` counts the published files; None if unknown.
 
-    `architecture` is the class that its config.json names, empty where unknown.
+    `architecture` is the class that its config.json names; empty if unknown.
     """
 
     name: str
@@ -160,31 +160,31 @@ class Model:
 def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model:
     """The model called `name`: a public repository name in any case (owner optional), or the path of a config.json.
 
-    `more` adds models to the catalog or overrules facts of its own, by the catalog's keys. Raises PlanError where there
-    is no such model, `otherwise` saying what to give in place of a known name, or where its facts do not suffice.
+    `more` adds models to the catalog or overrides its facts, under the catalog's keys. Raises PlanError if there is no
+    such model, or if facts are missing. `otherwise` says what to give instead of a known name.
     """
     if name.endswith(".json") or ("/" in name and Path(name).exists()):
         path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
         return from_config(_read(path), path.parent.resolve().name or str(path))
     key = name.rpartition("/")[2].lower()
     catalog = _names()
-    if said := overruled("models", key, more or {}):
-        return _of_the_stack_file(*said)
+    if described := overruled("models", key, more or {}):
+        return _of_the_stack_file(*described)
     if key in catalog:
         return catalog[key]
     for suffix, kind in _SUFFIXES.items():
         base = re.sub(suffix, "", key)
         if base != key and base in catalog:
             model = catalog[base]
-            own = "fp8" if base.startswith(("llama", "meta-", "mistral")) else "fp8-block"
+            makers_format = "fp8" if base.startswith(("llama", "meta-", "mistral")) else "fp8-block"
             source = f"{model.source}; storage format read from the name's ending"
             return replace(
-                model, name=name.rpartition("/")[2], quantisation=kind or own, file_bytes=None, source=source
+                model, name=name.rpartition("/")[2], quantisation=kind or makers_format, file_bytes=None, source=source
             )
     near = difflib.get_close_matches(key, catalog, n=3, cutoff=0.5)
     known = ", ".join(catalog[n].name for n in near) or "DeepSeek-R1, Qwen3-32B, Llama-3.3-70B-Instruct"
     instead = f"write one of its names (such as {known}) or {otherwise}"
-    raise PlanError(Problem("model", name, "unknown to the catalog", instead))
+    raise PlanError(Problem("model", name, "is not in the catalog", instead))
 
 
 def _of_the_stack_file(name: str, facts: Mapping[str, Any], listed: bool) -> Model:
@@ -197,16 +197,16 @@ def _of_the_stack_file(name: str, facts: Mapping[str, Any], listed: bool) -> Mod
 
 @cache
 def _names() -> dict[str, Model]:
-    found: dict[str, Model] = {}
+    models: dict[str, Model] = {}
     for name, entry in entries("models")["models"].items():
         model = from_facts(name, entry["value"], entry["source"])
         for alias in (name, *entry["value"].get("alsoNamed", ())):
-            found[alias.lower()] = replace(model, name=alias)
-    return found
+            models[alias.lower()] = replace(model, name=alias)
+    return models
 
 
 def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
-    """A model from the catalog's own keys (camelCase). Raises PlanError with the facts that are missing."""
+    """A model from the catalog's keys (camelCase). Raises PlanError with the missing facts."""
     mla, moe, indexer, window = (facts.get(key) for key in ("mla", "moe", "indexer", "slidingWindow"))
     window = window or {}
     needed = ["layers", "hidden", "heads", "vocab", "maxContext"]
@@ -219,12 +219,12 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     missing += [f"indexer.{key}" for key in sparse if indexer and indexer.get(key) is None]
     missing += [f"slidingWindow.{key}" for key in ("tokens", "layers") if window and window.get(key) is None]
     if missing:
-        why = f"facts missing to plan it: {', '.join(missing)}"
+        why = f"the plan also needs {', '.join(missing)}"
         raise PlanError(Problem("model", name, why, "add them to the catalog entry"))
     quantisation = facts.get("quantisation", "none")
     if quantisation not in FORMATS:
         why = f"storage format {quantisation} is unknown"
-        raise PlanError(Problem("model", name, why, f"write as its quantisation one of {', '.join(FORMATS)}"))
+        raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)} as its quantisation"))
     if wrong := _impossible(facts):
         raise PlanError(*(Problem("model", name, why, "correct one of them") for why in wrong))
     return Model(
@@ -264,7 +264,7 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
 
 
 def _impossible(facts: Mapping[str, Any]) -> list[str]:
-    """Facts that no model has together."""
+    """Facts that contradict each other."""
     moe, window, layers = facts.get("moe") or {}, facts.get("slidingWindow") or {}, facts["layers"]
     pairs = [
         ("kvHeads", facts.get("kvHeads"), "heads", facts["heads"]),
@@ -278,12 +278,12 @@ def _impossible(facts: Mapping[str, Any]) -> list[str]:
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Model:
-    """A model from the keys of its published config.json. Raises PlanError with the keys that are missing."""
+    """A model from its published config.json. Raises PlanError with the missing facts."""
     text = config.get("text_config", config)
     kinds = set(text.get("layer_types") or ())
     if strange := sorted(kinds - {"full_attention", "sliding_attention"}):
-        why = f"layers of kind {', '.join(strange)} are not planned yet"
-        raise PlanError(Problem("model", name, why, "only full and sliding attention are"))
+        why = f"the planner does not know layers of kind {', '.join(strange)}"
+        raise PlanError(Problem("model", name, why, "it knows full and sliding attention"))
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
     sliding = list(text.get("layer_types") or ()).count("sliding_attention")
     facts: dict[str, Any] = {

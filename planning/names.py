@@ -1,4 +1,4 @@
-"""Names that two parties need before either object exists. Pure, for commands that import no Pulumi too."""
+"""Names that two objects share before either exists. Pure, so that commands without Pulumi can use them."""
 
 import re
 
@@ -7,13 +7,13 @@ API_KEY = "apiKey"
 
 
 def service_object(name: str) -> str:
-    """The Kubernetes Service of a service. LeaderWorkerSet takes the bare name for its own headless one."""
+    """The Kubernetes Service of a service. LeaderWorkerSet gives the plain name to its own headless Service."""
     return f"{name}-leader"
 
 
 def group_object(name: str) -> str:
-    """The LeaderWorkerSet of a service whose bare name a gateway wants for its Service: LeaderWorkerSet gives its own
-    headless one the group's name."""
+    """The LeaderWorkerSet of a service behind a gateway. The gateway needs the plain name for its Service, but
+    LeaderWorkerSet gives the group's name to its own headless Service."""
     return f"{name}-group"
 
 
@@ -23,5 +23,5 @@ def api_key_secret(name: str) -> str:
 
 
 def model_object(model: str) -> str:
-    """What belongs to a model rather than to a service (volume, cache, sync) is named by it, as DNS-1035 allows."""
+    """The name of the objects of a model rather than of a service (volume, cache, sync), as DNS-1035 allows."""
     return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")

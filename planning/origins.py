@@ -1,6 +1,6 @@
-"""Where weights come from, by what it is called: what is wrong with a name or an address, and what to write instead.
+"""Where weights come from: what is wrong with the name or URL of a source, and what to write instead.
 
-Pure, for rules that are checked before anything runs.
+Pure: rules use it before anything runs.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ import re
 HUBS = ("modelscope", "huggingface")
 Reason = tuple[str, str]
 URL = r"https?://[^\s/@]+(/[^\s@]*)?"
-"""Without credentials."""
+"""An http or https URL without credentials."""
 SUFFIX = r"[A-Za-z0-9_][A-Za-z0-9_.]*"
 
 
 def url_problem(url: str) -> Reason | None:
-    """Why pods should not be given this URL. Everybody who may read pods reads it, so it has no credentials."""
+    """Why a pod must not get this URL. Whoever may read pods can read it, so it must not contain credentials."""
     if re.fullmatch(URL, url):
         return None
     return "is not an http or https URL without credentials", "write one such as https://hf-mirror.com"
 
 
 def hub_problem(source: str) -> Reason | None:
-    """Why `source` is no hub: a known one by its name, or a mirror that speaks Hugging Face's protocol by its URL."""
+    """Why `source` is not a hub. A hub is a known name, or the URL of a mirror that speaks Hugging Face's protocol."""
     if source in HUBS or not url_problem(source):
         return None
     if "@" in source:
-        return "has credentials in it, which everybody may read", "leave them out, and give the hub's token apart"
-    return "is no hub", f"write {', '.join(HUBS)} or a mirror's URL"
+        return "contains credentials, which everybody may read", "leave them out, and set the hub's token as a secret"
+    return "is not a hub", f"write {', '.join(HUBS)} or a mirror's URL"
 
 
 def repository_problem(name: str) -> Reason | None:
-    """Why a hub has no repository of this name."""
+    """Why a hub cannot have a repository of this name."""
     return None if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ("is not owner/name", "write one such as Qwen/Qwen3-32B")
 
 
 def suffix_problem(suffix: str) -> Reason | None:
-    """Why AIBrix' downloader finds no file by this ending."""
+    """Why AIBrix's downloader finds no file with this suffix."""
     if re.fullmatch(SUFFIX, suffix):
         return None
-    return "is not the end of a file's name", "write it without its dot, such as json"
+    return "is not a file name's suffix", "write it without its dot, such as json"

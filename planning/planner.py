@@ -1,6 +1,6 @@
 """One plan from one request: layout, memory, start-up, cost, and the reasons, as data and as JSON.
 
-The JSON's names are an interface: scripts read them. Adding a name is fine, renaming one is not.
+Scripts read the JSON, so its names are an interface: names may be added but not renamed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from planning.units import GIB
 
 @dataclass(frozen=True)
 class Ask:
-    """What to plan, in words. `tensor` or `pipeline` None: the planner picks the layout; `nodes` None: their number.
+    """What to plan, by names. If `tensor` or `pipeline` is None, the planner chooses the layout; if `nodes` is None, it
+    chooses the number of nodes.
 
-    `max_model_len` None is the longest context that fits. `other_models`: what to give for a model that the
-    catalog does not know. `kept`: whether the weights stay, and bill, after a destroy.
+    `max_model_len` None is the longest context that fits. `other_models` tells the user what to give for a model that
+    the catalog does not know. `kept`: whether the weights stay, and bill, after a destroy.
     """
 
     model: str
@@ -57,7 +58,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Plan:
-    """The answer. `fits` is both verdicts of `fit`; `alternatives` are the nearest layouts that fit."""
+    """The answer. `fits` combines both verdicts of `fit`; `alternatives` are the nearest layouts that fit."""
 
     request: Request
     fit: Fit
@@ -76,7 +77,7 @@ class Plan:
 
     @property
     def misfit(self) -> str:
-        """Of a plan that does not fit: why, with its arithmetic."""
+        """Why a plan does not fit, with the arithmetic."""
         return _start_line(self.request, self.fit) if self.fit.kv_fits else _kv_line(self.request, self.fit)
 
     def to_json(self) -> dict[str, Any]:
@@ -164,9 +165,9 @@ def _step(step: startup.Step) -> dict[str, Any]:
 
 
 def plan(ask: Ask) -> Plan:
-    """The plan of `ask`. Raises PlanError with every rule that it breaks, and the nearest layouts that break none."""
+    """The plan for `ask`. Raises PlanError with every rule that it breaks, and the nearest layouts that break none."""
     if wrong := problems(ask):
-        # What is wrong whatever the layout must not be reported as «no layout fits».
+        # A mistake that does not depend on the layout must not be reported as «no layout fits».
         others = () if set(wrong) - set(_judged(_layout_rules, ask)) else _alternatives(ask)
         raise PlanError(*wrong, alternatives=others)
     request = _request(ask)
@@ -199,9 +200,9 @@ def plan(ask: Ask) -> Plan:
 
 
 def problems(ask: Ask) -> list[Problem]:
-    """Every rule that a request breaks; whether it fits is not judged.
+    """Every rule that a request breaks. Does not judge whether it fits.
 
-    A rule that meets `Unjudged` while it reads `ask` is left out: so what is right of a request can be judged alone.
+    A rule that meets `Unjudged` while it reads `ask` is skipped, so that the valid part of a request can be judged.
     """
     return list(dict.fromkeys(problem for rule in _RULES for problem in _judged(rule, ask)))
 
@@ -219,8 +220,8 @@ def _layout_rules(ask: Ask) -> list[Problem]:
     if ask.tensor is None or ask.pipeline is None:
         return []
     numbers = (ask.gpus_per_node, ask.nodes, ask.data)
-    if any(each is not None and each < 1 for each in numbers):
-        return []  # said by their own rules
+    if any(number is not None and number < 1 for number in numbers):
+        return []  # their own rules report them
     return broken_rules(_model(ask), _layout(ask))
 
 
@@ -233,7 +234,7 @@ def _model(ask: Ask) -> models.Model:
 
 
 def _names(look_up: Callable[[Ask], object]) -> Callable[[Ask], list[Problem]]:
-    """The rule that a name has to be known."""
+    """The rule that a name must be known."""
 
     def judged(ask: Ask) -> list[Problem]:
         look_up(ask)
@@ -288,7 +289,7 @@ def _layout(ask: Ask) -> Layout:
 
 
 def _request(ask: Ask) -> Request:
-    """The request with every name looked up."""
+    """The request, with every name looked up."""
     return Request(
         _model(ask),
         gpus.find(ask.gpu, ask.more_gpus),
@@ -330,11 +331,11 @@ def _start_line(request: Request, fit: Fit) -> str:
 
 
 def _lower(request: Request, fit: Fit, wanted: float) -> float | None:
-    """The utilization in hundredths at which this layout holds the same context and starts, None where none does."""
+    """The utilization, in hundredths, at which this layout holds the same context and starts; None if there is none."""
     usable = request.gpu.usable_gib
     lower = math.floor((request.share - (wanted - usable) / usable) * 100) / 100
-    found = lower > 0 and choose.fit(replace(request, utilization=lower), fit.max_model_len).fits
-    return lower if found else None
+    starts = lower > 0 and choose.fit(replace(request, utilization=lower), fit.max_model_len).fits
+    return lower if starts else None
 
 
 def _reasons(request: Request, fit: Fit) -> list[str]:
@@ -347,9 +348,11 @@ def _reasons(request: Request, fit: Fit) -> list[str]:
     ]
     lines += [_kv_line(request, fit), _start_line(request, fit)]
     if model.mla and layout.tensor > 1:
-        lines.append("the latent KV cache is the same on every tensor rank: more tensor ranks do not hold more tokens")
+        lines.append("every tensor rank holds the same latent KV cache: more tensor ranks do not hold more tokens")
     elif model.mla is None and layout.tensor > model.kv_heads:
-        lines.append(f"{model.kv_heads} KV heads over {layout.tensor} ranks: each keeps one, so it shrinks no more")
+        lines.append(
+            f"{model.kv_heads} KV heads over {layout.tensor} ranks: each keeps one, so more ranks save no memory"
+        )
     if layout.tensor > layout.gpus_per_node:
         lines.append(f"tensor {layout.tensor} spans nodes of {layout.gpus_per_node}: every layer waits for the network")
     lines += _notes(request, fit.stages)
@@ -361,11 +364,11 @@ def _reasons(request: Request, fit: Fit) -> list[str]:
 def _notes(request: Request, stages: Sequence[Any]) -> list[str]:
     notes, release = [], request.engine
     if not request.eager and not stages[0].graphs_in_budget:
-        notes.append(f"vLLM {release.version} takes CUDA graphs ({stages[0].graphs:.2f} GiB) beside the budget")
+        notes.append(f"vLLM {release.version} takes CUDA graphs ({stages[0].graphs:.2f} GiB) on top of the budget")
     if request.model.mla and release["mlaCache"] == "latent-padded":
         notes.append(f"vLLM {release.version} pads a row of the latent cache to a multiple of 256 bytes")
     if request.model.mla and release["mlaCache"] == "per-head":
-        notes.append(f"vLLM {release.version} knows no latent cache: keys and values of every head are kept")
+        notes.append(f"vLLM {release.version} has no latent cache: it keeps the keys and values of every head")
     if request.model.mtp_layers and not request.speculative:
-        notes.append("the multi-token prediction layer is not loaded without speculative decoding")
+        notes.append("without speculative decoding vLLM does not load the multi-token prediction layer")
     return notes

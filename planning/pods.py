@@ -1,4 +1,4 @@
-"""Pods as Kubernetes describes them, and what of ours and our controllers' is in them already. Pure."""
+"""Pods as Kubernetes describes them, and what the program already puts into them. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from planning.catalog import fact
 
 @dataclass(frozen=True)
 class Owned:
-    """What the program itself puts into a kind of pod: volumes by name, folders, fields of the security context."""
+    """What the program puts into a kind of pod: volumes by name, folders, fields of the security context."""
 
     volumes: tuple[str, ...]
     folders: tuple[str, ...]
@@ -25,23 +25,23 @@ ENGINE = Owned(
 SYNC = Owned(
     volumes=("program", "tools", "scratch", "weights"),
     folders=("/etc/modelserve", "/scratch", "/tools", "/weights"),
-    # Who writes decides who may read the bucket's files, or a share that belongs to root.
+    # The user that writes files decides who can read them, and a shared volume may belong to root.
     security=("runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup"),
 )
 
 
 def types() -> Mapping[str, Mapping[str, str]]:
-    """Kubernetes' types that a pod's fields are made of: field to type, `[X]` a list, `{X}` a map of text to it. A
-    field that ends in `!` is required."""
+    """The Kubernetes types that make up a pod's fields: field → type. `[X]` is a list of X, `{X}` a map from text to
+    X. A field that ends in `!` is required."""
     return fact("kubernetes", "pods", "types")
 
 
 def values() -> Mapping[str, list[str]]:
-    """The values that `Type.field` takes, where they are few."""
+    """The values that `Type.field` takes, for fields with a fixed list."""
     return fact("kubernetes", "pods", "values")
 
 
 def hidden(folder: str, by: str) -> bool:
-    """Whether a mount at `by` would hide `folder`, or be in it."""
+    """Whether a mount at `by` would hide `folder`, or lie inside it."""
     one, other = PurePosixPath(folder), PurePosixPath(by)
     return one.is_relative_to(other) or other.is_relative_to(one)

@@ -1,4 +1,4 @@
-"""What is wrong with a request, as data from where it is found to where it is printed: nothing reads the text back."""
+"""What is wrong with a request, as data from the rule that finds it to the line that prints it. No code parses text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong: what it is about, in the words of whoever was asked; what stands there, empty for
-    nothing; why that cannot be; what to write instead, empty where nobody knows."""
+    """One mistake. `key` names its place in the terms of whoever asked. `value` is what was written, empty if nothing
+    was. `why` is the reason. `instead` is what to write, empty if unknown."""
 
     key: str
     value: str
@@ -23,12 +23,12 @@ class Problem:
 
 
 def printable(text: str) -> str:
-    """Text on one line: what would move a terminal's cursor is named instead."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    """The text on one line: characters that would move a terminal's cursor are escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class Refused(Exception):
-    """What was asked for cannot be, for at least one reason: a refusal that says nothing would be lost."""
+    """The request is refused, for at least one reason: without a problem to print, a refusal would be lost."""
 
     def __init__(self, *problems: Problem) -> None:
         assert problems, "a refusal without a problem"
@@ -37,7 +37,7 @@ class Refused(Exception):
 
     @property
     def lines(self) -> list[str]:
-        """One finding each, ready to print."""
+        """One line per problem, ready to print."""
         return [printable(str(problem)) for problem in self.problems]
 
     def __str__(self) -> str:
@@ -45,17 +45,17 @@ class Refused(Exception):
 
 
 class Unjudged(ValueError):
-    """A rule reads what is refused already: it cannot be judged, and has nothing to say."""
+    """A rule reads a value that is already refused: it cannot judge, and reports nothing."""
 
 
 class Alternative(Protocol):
-    """Another way to ask (`planning.choose.Choice` is one)."""
+    """Another request that would work (`planning.choose.Choice` is one)."""
 
     def to_json(self) -> dict[str, Any]:
-        """It as plain data."""
+        """The alternative as plain data."""
 
     def __str__(self) -> str:
-        """It in one clause, such as «1 x 8, TP8 fits and holds 400000 KV tokens»."""
+        """The alternative in one clause, such as «1 x 8, TP8 fits and holds 400000 KV tokens»."""
 
 
 class PlanError(Refused):
@@ -67,14 +67,14 @@ class PlanError(Refused):
 
     @property
     def lines(self) -> list[str]:
-        """The findings, and the alternatives after them."""
+        """The problems, then the alternatives."""
         return [
             *super().lines,
-            *(f"instead, {each}" for each in self.alternatives),
+            *(f"instead, {alternative}" for alternative in self.alternatives),
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """A plan's JSON, under its names, of what has no plan."""
+        """The JSON of a request that has no plan, under the same names as a plan's."""
         return {
             "fits": False,
             "stages": [],
@@ -82,7 +82,7 @@ class PlanError(Refused):
             "max_model_len": 0,
             "max_concurrency": 0.0,
             "reasons": self.lines,
-            "alternatives": [each.to_json() for each in self.alternatives],
+            "alternatives": [alternative.to_json() for alternative in self.alternatives],
             "startup": None,
             "cost": None,
             "refusals": self.lines,

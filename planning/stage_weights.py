@@ -1,6 +1,6 @@
 """Weights that one GPU of a pipeline stage holds, in bytes, part by part, as vLLM lays them out.
 
-Counts from the architecture; published logs of "model loading took" agree to within 3 %, measured starts to within
+Computed from the architecture. Published logs of "model loading took" agree to within 3 %, measured starts to within
 0.5 % (tests/unit/planning/test_truth.py, test_measured.py).
 """
 
@@ -14,18 +14,18 @@ from planning.engine import Engine
 from planning.layout import Layout, padded_vocab
 from planning.models import FORMATS, Model
 
-# Norms, routers, embeddings and caches of positions are kept in 16 bits.
+# Norms, routers, embeddings and position caches have 16 bits.
 _HALF = 2.0
-# Of a group's zero in 16 bits rather than in 4, for each weight of the group.
+# Extra bytes of each weight if its group of 128 has a 16-bit zero instead of a 4-bit one.
 _WIDE_ZERO = 1.5 / 128
-# torch gives tensors from 10 MiB on whole blocks of 2 MiB, and hands on only a rest of more than 1 MiB
+# For tensors of 10 MiB and more, torch allocates whole blocks of 2 MiB, and reuses a remainder only if it is over 1 MiB
 # (c10/cuda/CUDACachingAllocator: kMinLargeAlloc, kRoundLarge, should_split).
 _MIB = 1024**2
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of one GPU, by part. `replicated` is what every tensor rank holds whole."""
+    """Bytes on one GPU, by part. `replicated` is what every tensor rank holds in full."""
 
     attention: float = 0.0
     absorbed: float = 0.0
@@ -58,7 +58,7 @@ def stage_weights(
     speculative: bool = False,
     family: str = "",
 ) -> Weights:
-    """Bytes on one GPU of that family (`Gpu.family`) of the stage that holds `layers` layers from `first_layer` on."""
+    """Bytes on one GPU of that family (`Gpu.family`) in the stage that holds `layers` layers from `first_layer` on."""
     first, last = first_layer == 0, first_layer + layers == model.layers
     routed = 0 if model.moe is None else max(0, first_layer + layers - max(first_layer, model.moe.dense_layers))
     wide = model.quantisation == "int4" and family in engine["awqZerosInHalf"]
@@ -76,14 +76,14 @@ def stage_weights(
     if last and not (model.tied_embeddings and first):
         total += Weights(head=table)
     if last and speculative and model.mtp_layers:
-        # The draft layer, its projection of two hidden states, and its own tables.
+        # The draft layer, its projection of two hidden states, and its own embedding tables.
         draft = (attention + experts).total + 2 * model.hidden**2 * _HALF + 2 * table
         total += Weights(speculative=draft * model.mtp_layers)
     return total + Weights(replicated=_positions(model))
 
 
 def _positions(model: Model) -> float:
-    """The table of rotary cosines and sines, shared by a stage's layers."""
+    """The table of rotary cosines and sines, which a stage's layers share."""
     return model.max_context * (model.mla.rope if model.mla else model.head_dim) * _HALF
 
 
@@ -95,10 +95,10 @@ def _linear(model: Model, of_experts: bool = False, wide_zeros: bool = False) ->
 
 
 def _taken(elements: float, byte: float) -> float:
-    """Bytes that a tensor of weights and its scales take, as torch deals memory out."""
+    """Bytes that a tensor of weights and its scales take in torch's allocator."""
     packed = elements * (_HALF if byte >= _HALF else 1 if byte >= 1 else 0.5)
-    rest = -packed % (2 * _MIB) if packed >= 10 * _MIB else 0.0
-    return elements * byte + (rest if rest <= _MIB else 0.0)
+    padding = -packed % (2 * _MIB) if packed >= 10 * _MIB else 0.0
+    return elements * byte + (padding if padding <= _MIB else 0.0)
 
 
 @lru_cache(maxsize=256)
@@ -107,7 +107,7 @@ def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = F
     byte, norms = _linear(model, wide_zeros=wide_zeros), 2 * model.hidden * _HALF
     if model.mla is None:
         query = model.heads * model.head_dim / tensor
-        kv = max(model.kv_heads / tensor, 1) * model.head_dim  # a rank holds one KV head at least
+        kv = max(model.kv_heads / tensor, 1) * model.head_dim  # a rank holds at least one KV head
         bias = (query + 2 * kv) * _HALF if model.qkv_bias else 0
         joined = _taken((query + 2 * kv) * model.hidden, byte) + _taken(query * model.hidden, byte)
         return Weights(attention=joined + bias, replicated=norms)

@@ -1,6 +1,6 @@
-"""The seconds from an empty cluster to the first token, as named steps on a critical path, each with its source.
+"""The seconds from an empty cluster to the first token: named steps on a critical path, each with its source.
 
-Owns what each node reads: a stage's files or all of them. `planning.timeouts` turns the sum into limits.
+Also computes what each node reads: its stages' files, or all. `planning.timeouts` turns the sum into limits.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ TO_NODES = "weights to nodes"
 
 @dataclass(frozen=True)
 class Supply:
-    """Where weights come from. `cache`: warmed once, read from its workers; `mount`: nodes read the bucket itself;
-    `copy`: each node downloads every file first. `link_gbit` is the account's way out of the bucket, Gbit/s. The files
-    hold the model `copies` times, of which an engine reads one."""
+    """Where weights come from. `cache`: warmed once, then nodes read from its workers. `mount`: nodes read the bucket.
+    `copy`: each node downloads every file first. `link_gbit` is the account's bandwidth out of the bucket, in Gbit/s.
+    The files hold the model `copies` times; an engine reads one copy."""
 
     storage: Storage = "mount"
     link_gbit: float | None = None
     cache_gbit: float | None = None
-    fill_gbit: float | None = None  # the way into an empty bucket; None where the files are there already
-    node_ready: bool = False  # nodes and image are there already
-    warm_first: bool = False  # nodes are asked for when the cache is warm, so that no GPU is paid for meanwhile
+    fill_gbit: float | None = None  # bandwidth into an empty bucket; None if the files are already there
+    node_ready: bool = False  # nodes and image are already there
+    warm_first: bool = False  # request nodes only when the cache is warm, so that no GPU waits and bills
     copies: int = 1
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step. It begins `start` seconds after the beginning and cannot be quicker than `floor` seconds."""
+    """One step. It begins `start` seconds after the beginning and cannot take less than `floor` seconds."""
 
     name: str
     start: float
@@ -53,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Startup:
-    """The steps in order of their begin. `floor_seconds` is the same path at the speed of the links."""
+    """The steps in order of their start. `floor_seconds` is the same path at the links' full speed."""
 
     steps: tuple[Step, ...]
     first_token_seconds: float
@@ -65,19 +65,19 @@ class Startup:
         return self.first_token_seconds - next((s.start for s in self.steps if s.name == NODE), 0)
 
     def seconds(self, name: str) -> float:
-        """How long the step of that name takes, 0 where there is none."""
+        """How long the step of that name takes; 0 if there is none."""
         return sum(step.seconds for step in self.steps if step.name == name)
 
 
 def file_bytes(request: Request, fit: Fit) -> int:
-    """Bytes of the files in one format; where unknown, the weights of all stages as one GPU would hold them."""
+    """Bytes of the files in one format; if unknown, the weights of all stages, not split."""
     return request.model.file_bytes or round(sum(_whole(stage, request.layout) for stage in fit.stages))
 
 
 def node_bytes(request: Request, fit: Fit) -> list[int]:
-    """Bytes that each node reads when the loader skips other stages' tensors (vLLM's safetensors loaders do).
+    """Bytes that each node reads if the loader skips other stages' tensors (vLLM's safetensors loaders do).
 
-    Ranks are dealt to nodes in order, tensor ranks first. A node whose ranks hold a stage reads all of that stage.
+    Nodes get ranks in order, tensor ranks first. A node with a rank of a stage reads the whole stage.
     """
     layout = request.layout
     shares = [_whole(stage, layout) for stage in fit.stages]
@@ -91,7 +91,7 @@ def node_bytes(request: Request, fit: Fit) -> list[int]:
 
 
 def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
-    """The path for one replica with this memory plan."""
+    """The critical path of one replica with this memory plan."""
     total = file_bytes(request, fit) * supply.copies
     link = supply.link_gbit or fact("startup", "cold", "defaultLinkGbitPerSecond")
     steps: list[Step] = []
@@ -162,7 +162,7 @@ def _to_gpu(steps: list[Step], begin: tuple[float, float], request: Request, fit
 
 
 def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit: Fit) -> tuple[float, float]:
-    """What the engine does beside loading weights, until it answers."""
+    """What the engine does after the weights are loaded, until it answers."""
     model, engine, runner = request.model, request.engine, request.runners[-1]
     at, v0 = begin, engine["engine"] == "V0"
     if v0:
@@ -181,14 +181,14 @@ def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit
             at = _ranged(steps, at, "DeepGEMM kernels", "deepGemmSeconds")
     if not request.eager:
         sizes = engine.graph_sizes(batch(request, fit.max_model_len)[1], model.architecture)
-        each = fact("startup", "cold", "captureSecondsPerSize")["moe" if model.moe and not v0 else "dense"]
+        per_size = fact("startup", "cold", "captureSecondsPerSize")["moe" if model.moe and not v0 else "dense"]
         source = f"{sizes} batch sizes: {_source('captureSecondsPerSize')}"
-        at = _add(steps, at, "CUDA graphs", sizes * each, sizes * each, 0, source)
+        at = _add(steps, at, "CUDA graphs", sizes * per_size, sizes * per_size, 0, source)
     return at if v0 else _fixed(steps, at, "warm-up", "warmUpSeconds", runner)
 
 
 def _whole(stage: Stage, layout: Layout) -> float:
-    """Bytes of a stage's tensors in the files: what ranks split times the ranks, what they copy once."""
+    """Bytes of a stage's tensors in the files: each rank's share times the ranks, and what is replicated once."""
     weights = stage.weights
     split = weights.total - weights.replicated - weights.absorbed - weights.experts
     return split * layout.tensor + weights.experts * layout.tensor * layout.data + weights.replicated

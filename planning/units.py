@@ -7,7 +7,8 @@ GIB = 1024**3
 def quantity(written: str) -> str:
     """A binary quantity (`1024Gi`) as Kubernetes writes it (`1Ti`).
 
-    An operator's webhook that passes an object on rewrites it so, which would else be a change at every run.
+    An operator's webhook that reserialises an object writes it this way. Any other spelling would show a diff on every
+    run.
     """
     amount, unit = int(written[:-2]), written[-2:]
     while unit in ("Mi", "Gi") and amount % 1024 == 0:
