@@ -1,1 +1,1 @@
-"""The stack file: its types and rules, what is wrong in it, and how it is read. Needs neither Pulumi nor a cluster."""
+"""The stack file: types, rules, errors, reading. Needs neither Pulumi nor a cluster."""

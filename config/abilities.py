@@ -1,7 +1,7 @@
-"""What each cloud's builder can do: the one table that the rules of every section go by.
+"""What each cloud's builder can do: the one table that the rules of every section use.
 
-What clouds themselves are like (sizes, prices, labels) is in `planning/catalog`. A key that a cloud, or the way that a
-stack file chooses on it, makes nothing of is refused where the key is: accepted, it would mean nothing.
+Facts about the clouds (sizes, prices, labels) are in `planning/catalog`. A key that has no effect on a cloud, or with
+the other choices of the stack file, is refused at that key: accepted, it would silently do nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Abilities:
-    """Of several values the first is the usual one.
+    """What one cloud's builder can do. The first of several values is the default.
 
-    `sources` are those of weights, `filled` those that a sync fills, `made` those whose claim the stack makes; `reads`
-    and `stores` are of buckets, the cloud's own store first. `autoscales`: something changes the number of replicas.
-    `installs` are the add-ons that the stack brings along. `exposes` is how far a service is reached. `shapes` says
-    that pods come in the shapes of a series. `node_labels` are the labels by which the program chooses nodes.
+    `sources` of weights; of these a sync can fill `filled`, and the stack can create the claim of `made`. `reads` and
+    `stores` apply to buckets, the cloud's own store first. `exposes` is from where a service can be reached. `installs`
+    are the add-ons that the stack installs. `autoscales`: something changes the number of replicas. `shapes`: a GPU
+    series fixes the shapes of its pods. `node_labels` are the labels by which the program chooses nodes.
     """
 
     workloads: tuple[str, ...]
@@ -63,7 +63,7 @@ CLOUDS = {
         node_labels=("node.kubernetes.io/instance-type",),
     ),
 }
-# What only one kind of workload has.
+# Keys that only one kind of workload has.
 WORKLOADS = {
     "lws": ("startup_policy", "restart_policy"),
     "fleet": ("rollout",),

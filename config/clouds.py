@@ -1,4 +1,4 @@
-"""The stack file's sections on the place: cloud, cluster, add-ons, monitoring. Weights: `config.weights`."""
+"""The stack file's sections on cloud, cluster, add-ons and monitoring. Weights are in `config.weights`."""
 
 import difflib
 from collections.abc import Mapping
@@ -32,11 +32,12 @@ from planning.names import API_KEY
 
 @dataclass(frozen=True)
 class Surroundings(Judging):
-    """What rules of one section need of others, read leniently from the raw file, so that they run whatever else is
-    wrong. `cloud` is None where the file names no known one. `pods` are the shapes of the GPU series, or what a node
-    of the instance type has (`planning/catalog/clouds.json`), None where none are known; `notice` is how many seconds a
-    pod has that the cloud evicts, None where it does not. `more_pods` and `more_regions` are names that the stack file
-    adds.
+    """What rules of one section need from other sections. It is read leniently from the raw file, so that rules run
+    whatever else is wrong.
+
+    `cloud` is None if the file names no known one. `pods` are the shapes of the GPU series, or what a node of the
+    instance type has (`planning/catalog/clouds.json`); None if unknown. `notice` is how many seconds an evicted pod
+    has; None if the cloud does not evict pods. `more_pods` and `more_regions` are names that the stack file adds.
     """
 
     cloud: str | None = None
@@ -52,18 +53,18 @@ class Surroundings(Judging):
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:
-    """What a validator's section has around it."""
+    """The validation context: what a validator may read of other sections."""
     assert isinstance(info.context, Surroundings)
     return info.context
 
 
 def _known_region(value: str, info: ValidationInfo) -> str:
-    """A rule of the clouds' regions: what is not known has no bucket, and the cluster's pods would look for it."""
+    """A rule of the clouds' regions: a misspelt region has no bucket, and the pods would look for one there."""
     cloud = info.data.get("kind", "")
     known = [*fact({"acs": "oss", "volcengine": "tos"}[cloud], "regions", "known"), *surroundings(info).more_regions]
     if value not in known:
         near = difflib.get_close_matches(value, known, n=3, cutoff=0.6) or known
-        instead = f"write one such as {', '.join(near[:3])}, or add it to modelserve:catalog.regions where it is new"
+        instead = f"write one such as {', '.join(near[:3])}, or add it to modelserve:catalog.regions if it is new"
         raise rule(value, f"is a region of {cloud} that the catalog does not know", instead)
     return value
 
@@ -105,12 +106,12 @@ class AcsCloud(Strict):
 
     @property
     def gpu_name(self) -> str:
-        """The GPU as the planner looks it up: a series is an alias of one."""
+        """The GPU as the planner looks it up: the catalog lists a series as an alias."""
         return self.gpu or self.gpu_series
 
     @property
     def eviction_notice(self) -> int | None:
-        """Seconds that a pod has which the cloud evicts, None where it evicts none."""
+        """Seconds that an evicted pod has; None if the cloud does not evict pods of this quality of service."""
         return fact("clouds", "acs", "evictionNoticeSeconds") if self.compute_qos == "best-effort" else None
 
     _region = field_validator("region")(_known_region)
@@ -119,7 +120,7 @@ class AcsCloud(Strict):
     @classmethod
     def _reserved_nodes_are_not_evicted(cls, value: str, info: ValidationInfo) -> str:
         if value == "best-effort" and info.data.get("compute_class") == "gpu-hpn":
-            raise rule(value, "gpu-hpn pods run on reserved nodes and have no other than default", "write default")
+            raise rule(value, "gpu-hpn pods run on reserved nodes, which have only default", "write default")
         return value
 
     @field_validator("gpu_series")
@@ -144,14 +145,14 @@ class AcsCloud(Strict):
 
 
 def require_key(value: str, info: ValidationInfo) -> None:
-    """Refuse a way into the stack from outside the cluster, unless clients are asked for a key."""
+    """Refuse access from outside the cluster unless clients need a key."""
     if API_KEY not in surroundings(info).secrets:
-        why = "whoever reaches the address could use the GPUs: there is no API key"
+        why = "there is no API key, so whoever reaches the address could use the GPUs"
         raise rule(value, why, f"run: pulumi config set --secret modelserve:{API_KEY}")
 
 
 def gpu_node(instance_type: str) -> Mapping[str, Any] | None:
-    """What the catalog knows of Volcengine's GPU nodes of that type; None for nothing."""
+    """What the catalog knows about Volcengine's GPU nodes of that type; None if nothing."""
     return fact("clouds", "volcengine", "gpuNodes").get(instance_type)
 
 
@@ -167,7 +168,7 @@ class VolcengineCloud(Strict):
         validate_default=True,
         description="the GPU by its catalog name or NAME:GIB, where the catalog does not know the instance type",
     )
-    nodes: Positive | None = Field(None, description="the number of GPU nodes that there are; not judged if absent")
+    nodes: Positive | None = Field(None, description="the number of GPU nodes in the cluster; not checked if absent")
     rdma: bool = Field(False, description="true for the RDMA network between the pods of a replica")
     rdma_devices: Positive | None = Field(
         None, description="the number of RDMA devices of each pod; one for each GPU if absent"
@@ -184,10 +185,10 @@ class VolcengineCloud(Strict):
     @field_validator("gpu")
     @classmethod
     def _gpu_is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
-        given = info.data.get("instance_type")
-        if value is None and given is not None and gpu_node(given) is None:
+        instance_type = info.data.get("instance_type")
+        if value is None and instance_type is not None and gpu_node(instance_type) is None:
             known = ", ".join(fact("clouds", "volcengine", "gpuNodes"))
-            why = f"is missing: which GPUs {given} has is not in the catalog"
+            why = f"is missing: the catalog does not say which GPUs {instance_type} has"
             raise rule("", why, f"write the GPU's name, such as H20-96, or instanceType: one of {known}")
         return value
 
@@ -211,7 +212,7 @@ Cloud = Annotated[LocalCloud | AcsCloud | VolcengineCloud, Field(discriminator="
 
 
 class Cluster(Strict):
-    """The Kubernetes cluster, which is there before the stack and stays after it."""
+    """The Kubernetes cluster, which exists before the stack and stays after it."""
 
     context: str = Field(min_length=1, description="the kubeconfig's context, by name")
     namespace: StackNamespace = Field(
@@ -224,10 +225,10 @@ class AddonChoice(Strict):
 
     install: bool | Literal["adopt"] = Field(
         True,
-        description="true installs its chart, false takes it as there, adopt takes over a release that is there",
+        description="true installs its chart, false expects it to be installed, adopt takes over an installed release",
     )
     version: AddonRelease | None = Field(
-        None, description="the add-on's release, in quotes: the one to install, or the one that is there"
+        None, description="the add-on's release, in quotes: the one to install, or the installed one"
     )
     chart_version: AddonRelease | None = Field(
         None, description="the chart's version, in quotes, where it is not the release's"
@@ -241,11 +242,11 @@ class AddonChoice(Strict):
     @classmethod
     def _something_is_installed(cls, value: Any, info: ValidationInfo) -> Any:
         install = info.data.get("install")
-        # Which release is adopted, its namespace says, and which version is expected of it, its chart's.
+        # An adopted release is found by its namespace; chartVersion is the version that it must have.
         says = info.field_name in ("namespace", "chart_version") if install == "adopt" else install is not False
         if value is not None and not says:
             shown = "" if isinstance(value, dict) else value
-            raise rule(shown, "what is there already is left as it is", "leave it out, or write install: true")
+            raise rule(shown, "the stack does not change an installed add-on", "leave it out, or write install: true")
         return value
 
     @field_validator("repo")
@@ -255,39 +256,37 @@ class AddonChoice(Strict):
         if info.data.get("install") is not True or (chart is None and value is None):
             return value
         if chart is None:
-            raise rule(value, "the catalog's chart has an address of its own", "write chart too, or leave repo out")
+            raise rule(value, "the catalog's chart has its own repository", "write chart too, or leave repo out")
         if wrong := addons.chart_problem(chart, value):
             raise rule(value or "", f"{chart} {wrong[0]}", wrong[1])
         return value
 
 
 class Manifests(Strict):
-    """Where AIBrix's own manifests are read: https URLs or paths of files."""
+    """Where AIBrix's own manifests are read from: https URLs or file paths."""
 
     core: str | None = Field(None, min_length=1, description="the URL or path of the core manifest")
-    crds: str | None = Field(None, min_length=1, description="the URL or path of the CRDs, where they are apart")
+    crds: str | None = Field(None, min_length=1, description="the URL or path of the CRDs, if they are separate")
     dependency: str | None = Field(None, min_length=1, description="the URL or path of the dependency manifest")
 
 
 class AibrixChoice(Strict):
     """AIBrix, which runs fleets and routes to them."""
 
-    install: bool = Field(True, description="true installs it, false takes it as there")
+    install: bool = Field(True, description="true installs it, false expects it to be installed")
     version: AddonRelease | None = Field(
         None,
         validate_default=True,
-        description="AIBrix's release, in quotes: the one to install, or the one that is there",
+        description="AIBrix's release, in quotes: the one to install, or the installed one",
     )
-    registry: Registry | None = Field(
-        None, description="the registry that its images are pulled from, where it is not the stack's"
-    )
-    images: dict[str, Image] = Field({}, description="a map of image name, such as redis, to a whole image of your own")
+    registry: Registry | None = Field(None, description="the registry of its images, if it is not the stack's")
+    images: dict[str, Image] = Field({}, description="a map of image name, such as redis, to your own full image")
     manifests: Manifests = Field(Manifests.model_construct(), description="a map with core, crds and dependency")
     kuberay: Literal["aibrix", "none"] = Field(
-        "aibrix", description="aibrix installs its patched KubeRay; none where another KubeRay runs"
+        "aibrix", description="aibrix installs its patched KubeRay; none if another KubeRay runs"
     )
     address: Literal["private", "public"] = Field(
-        "private", description="where the gateway's load balancer is reached: private is the cloud's network"
+        "private", description="where the gateway's load balancer is reached from: private is the cloud's network"
     )
     gateway_chart: Annotated[str, InSchema({"pattern": "://"})] | None = Field(
         None, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
@@ -306,14 +305,14 @@ class AibrixChoice(Strict):
     def _it_is_installed(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("install") is False:
             shown = value if isinstance(value, str) else ""
-            raise rule(shown, "an AIBrix that is there is left as it is", "leave it out, or write install: true")
+            raise rule(shown, "the stack does not change an installed AIBrix", "leave it out, or write install: true")
         return value
 
     @field_validator("gateway_chart")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
         if value is not None and "://" not in value:
-            raise rule(value, "is no whole address", "write an oci:// or https:// URL")
+            raise rule(value, "is not a full URL", "write an oci:// or https:// URL")
         return value
 
     @field_validator("address")
@@ -329,7 +328,7 @@ class Addons(Strict):
 
     charts: Annotated[str, pattern(r"(oci|https)://[^\s/@?#][^\s@?#]*|(?!~)[^\s:]+")] | None = Field(
         None,
-        description="where the add-ons' charts are, instead of at their makers: a folder of NAME-VERSION.tgz files, "
+        description="where the add-ons' charts are, if not at their makers': a folder of NAME-VERSION.tgz files, "
         "an oci:// URL or an https:// repository",
     )
     lws: AddonChoice | None = Field(None, description="a map for LeaderWorkerSet")
@@ -338,22 +337,22 @@ class Addons(Strict):
 
     @field_validator("lws", "fluid", "aibrix")
     @classmethod
-    def _the_cloud_has_it(cls, value: Any, info: ValidationInfo) -> Any:
+    def _the_cloud_has_it(cls, choice: Any, info: ValidationInfo) -> Any:
         cloud, name = surroundings(info).cloud, str(info.field_name)
         can = CLOUDS.get(cloud or "")
-        if value is None or can is None or name in can.installs:
-            return value
+        if choice is None or can is None or name in can.installs:
+            return choice
         if name != "lws":
             raise rule("", f"nothing on {cloud} uses it", "leave it out")
-        # It is there, and its release decides what a group can do.
-        told = {key: getattr(value, key) for key in value.model_fields_set - {"version"} if getattr(value, key)}
+        # LeaderWorkerSet is installed, and its release decides what a group can do.
+        settings = {key: getattr(choice, key) for key in choice.model_fields_set - {"version"} if getattr(choice, key)}
         refuse(
             *[
-                (f".{to_camel(key)}", given, f"a stack on {cloud} installs nothing", "leave it out, or install: false")
-                for key, given in sorted(told.items())
+                (f".{to_camel(key)}", value, f"a stack on {cloud} installs nothing", "leave it out, or install: false")
+                for key, value in sorted(settings.items())
             ]
         )
-        return value
+        return choice
 
     @field_validator("charts")
     @classmethod
@@ -364,25 +363,25 @@ class Addons(Strict):
         cloud = surroundings(info).cloud
         if cloud in CLOUDS and not CLOUDS[cloud].installs:
             raise rule(value, f"a stack on {cloud} installs nothing", "leave it out")
-        if not value.strip() or value != value.strip() or any(each.isspace() for each in value):
-            raise rule(value, "has blanks in it, or nothing else", instead)
+        if not value.strip() or value != value.strip() or any(sign.isspace() for sign in value):
+            raise rule(value, "is empty or contains spaces", instead)
         if value.startswith("~"):
             raise rule(value, "is a home folder, which differs from machine to machine", instead)
-        scheme, there, rest = value.partition("://")
-        if not there:
+        scheme, separator, address = value.partition("://")
+        if not separator:
             if ":" in value:
-                raise rule(value, "is neither a folder nor an address", instead)
+                raise rule(value, "is neither a folder nor a URL", instead)
         elif scheme not in ("oci", "https"):
-            raise rule(value, f"is an address by {scheme}, which charts are not had by", instead)
-        elif not rest.strip("/") or rest.startswith("/"):
-            raise rule(value, "is an address without a host", instead)
-        elif "@" in rest or "?" in rest or "#" in rest:
-            raise rule(value, "has credentials or a query in it, which would be stored in plain text", instead)
+            raise rule(value, f"uses {scheme}, and charts cannot be fetched by it", instead)
+        elif not address.strip("/") or address.startswith("/"):
+            raise rule(value, "is a URL without a host", instead)
+        elif "@" in address or "?" in address or "#" in address:
+            raise rule(value, "contains credentials or a query, which would be stored in plain text", instead)
         return value
 
 
 class Monitoring(Strict):
-    """What lets Prometheus and Grafana see the engines."""
+    """The objects through which Prometheus and Grafana see the engines."""
 
     enabled: bool = Field(False, description="true makes a ServiceMonitor for each service")
     labels: Labels = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
@@ -403,7 +402,7 @@ class Monitoring(Strict):
     def _is_enabled(cls, value: Any, info: ValidationInfo) -> Any:
         shown, name = ("" if isinstance(value, dict) else value), str(info.field_name)
         if name != "enabled" and info.data.get("enabled") is False:
-            raise rule(shown, "there is no monitoring", "write enabled: true, or leave it out")
+            raise rule(shown, "monitoring is not enabled", "write enabled: true, or leave it out")
         if name.startswith("dashboard_") and info.data.get("dashboard") is False:
             raise rule(shown, "there is no dashboard", "write dashboard: true, or leave it out")
         return value

@@ -1,7 +1,7 @@
-"""How bad input is said: one line each, with key, value, why, and what to write instead.
+"""How mistakes are reported: one line each, with key, value, why, and what to write instead.
 
-Owns the wording of pydantic's own findings (unknown key, wrong type, missing key); rules of the field are worded where
-they are checked, in `config.stack`. Knows nothing of Pulumi.
+Owns the wording of pydantic's own errors (unknown key, wrong type, missing key). Our own rules are worded where they
+are checked. Knows nothing of Pulumi.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SHOWN = 60  # characters of a value; a longer one is cut
 
 
 class ConfigError(Refused):
-    """The stack file is wrong. Keys are without `modelserve:`, as written there.
+    """The stack file has mistakes. Keys have no `modelserve:`.
 
-    `roots` are about keys of the file itself, or of no section; they come first, as they may be the cause of others.
+    `roots` concern keys of the file itself, outside any section. They come first, because they may cause the others.
     """
 
     def __init__(self, problems: Iterable[Problem], roots: Iterable[Problem] = ()) -> None:
@@ -37,24 +37,24 @@ class ConfigError(Refused):
 
     @property
     def keyed(self) -> list[tuple[str, Problem]]:
-        """The problems, each with its key as the stack file has it."""
+        """The problems, each with its key as the stack file spells it."""
         return [
-            (each.key if index < self._roots else f"{NAMESPACE}:{each.key}", each)
-            for index, each in enumerate(self.problems)
+            (problem.key if index < self._roots else f"{NAMESPACE}:{problem.key}", problem)
+            for index, problem in enumerate(self.problems)
         ]
 
     @property
     def lines(self) -> list[str]:
         """One refusal each, ready to print."""
         return [
-            printable(f"{key}: {each.value}{': ' if each.value else ''}{each.why}; {each.instead}")
-            for key, each in self.keyed
+            printable(f"{key}: {problem.value}{': ' if problem.value else ''}{problem.why}; {problem.instead}")
+            for key, problem in self.keyed
         ]
 
 
 def shown(value: object, name: object = "") -> str:
-    """A value as the stack file has it, on one line and not longer than needed to recognise it; what is, or by its
-    `name` may be, somebody's key is not repeated."""
+    """A value as the stack file spells it, on one line, cut to what is needed to recognise it. Empty for a value that
+    is a key, or whose `name` says that it may be one."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(map(str, value)) + "}" if value else "{}"
     else:
@@ -66,7 +66,7 @@ def shown(value: object, name: object = "") -> str:
 
 
 def as_written(value: object) -> str:
-    """A scalar as YAML has it."""
+    """A scalar as YAML spells it."""
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
@@ -77,14 +77,14 @@ Found = tuple[str, object, str, str] | tuple[str, object, str, str, object]
 
 
 def refuse(*found: Found) -> None:
-    """Raise, inside a field's validator, all that is wrong below it."""
+    """Raise, inside a field's validator, everything that is wrong below it."""
     if found:
         raise PydanticCustomError("refused", "refused", {"found": list(found)})
 
 
 def rule(value: object, why: str, instead: str, better: object = None) -> PydanticCustomError:
-    """The error a field's own validator raises. Where the field's other rules would refuse `better`, which `instead`
-    names, their remedy is given in its place."""
+    """The error that a field's validator raises. `better` is the value that `instead` names: if the field's other rules
+    would refuse it, the message gives their remedy."""
     return PydanticCustomError("refused", "refused", {"found": [("", value, why, instead, better)]})
 
 
@@ -98,7 +98,7 @@ def join(path: Iterable[object]) -> str:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What is wrong with a part of the stack file, at a path inside it. `better` are values that `instead` names."""
+    """A mistake in a part of the stack file, at a path inside it. `better` are the values that `instead` names."""
 
     path: tuple[object, ...]
     value: object
@@ -110,7 +110,7 @@ class Refusal:
 def of_field(
     path: tuple[object, ...], detail: ErrorDetails, field: FieldInfo | None, *, union: bool = False
 ) -> Iterator[Refusal]:
-    """Pydantic's finding on a field, in words. `union`: of one of several kinds that it may have."""
+    """Pydantic's error on a field, in words. `union`: the field may have several types; this is the error of one."""
     value = detail["input"]
     if detail["type"] == "refused":
         for below, wrong, why, instead, *named in detail["ctx"]["found"]:
@@ -133,7 +133,7 @@ def of_field(
         else:
             yield Refusal(path, value, why, f"write {_described(field)}")
     elif len(path) > 1:
-        # What stands inside a list or map is described nowhere.
+        # The elements of a list or map have no description.
         yield Refusal(path, value, _reason(detail), _WANTED.get(detail["type"], "write another value"))
     else:
         why = "is not one of the known values" if union else _reason(detail)
@@ -141,14 +141,14 @@ def of_field(
 
 
 def _parts(below: str) -> tuple[object, ...]:
-    """A path inside a field, `.key` or `[index]` and what follows it: a key may have dots of its own."""
+    """A path inside a field, split: `.key`, or `[index]` and what follows. A key may itself contain dots."""
     if index := re.match(r"\[(\d+)\]", below):
         return (int(index[1]), *_parts(below[index.end() :]))
     return (below[1:],) if below else ()
 
 
 def without_inner_keys(given: Any, key: str, rest: Iterable[object]) -> Iterator[object]:
-    """Pydantic's path below the field `key` as far as the file has it: behind that come names of Python's types."""
+    """Pydantic's path below the field `key`, as far as it exists in the file; names of Python types follow."""
     value = given.get(key) if isinstance(given, Mapping) else None
     for part in rest:
         inside = part in value if isinstance(value, Mapping) else isinstance(value, list) and isinstance(part, int)
@@ -159,22 +159,22 @@ def without_inner_keys(given: Any, key: str, rest: Iterable[object]) -> Iterator
 
 
 def nearest(key: str, known: Iterable[str]) -> tuple[str | None, bool]:
-    """The known key that `key` means, and whether it is the same but for its spelling (`max_model_len`)."""
+    """The known key that `key` means, and whether only the spelling differs (`max_model_len`)."""
     known = sorted(known)
-    same = [each for each in known if plain(each) == plain(key)]
+    same = [name for name in known if plain(name) == plain(key)]
     near = same or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     return (near[0] if near else None), bool(same)
 
 
 def plain(key: str) -> str:
-    """A key without what spellings differ in."""
+    """A key without capitals, dashes and underscores."""
     return re.sub(r"[^a-z0-9]", "", key.lower())
 
 
 def unknown_key(key: str, known: Iterable[str], elsewhere: str | None = None) -> tuple[str, str, str | None]:
-    """Why a key is refused that no part has, what to write instead, and the key of this part that is meant by it.
+    """Why an unknown key is refused, what to write instead, and the key of this part that is meant, if any.
 
-    `elsewhere` is what it is called here, in this part or another.
+    `elsewhere` is the stack file's name for the same thing, in this part or another.
     """
     known = sorted(known)
     near, same = nearest(key, known)
@@ -221,19 +221,19 @@ def _described(field: FieldInfo | None) -> str:
         return "what docs/config.md says"
     if words := _words(field.annotation):
         return " or ".join(map(as_written, words))
-    said = (field.description or "a value").rstrip(".")
-    return said[0].lower() + said[1:]
+    description = (field.description or "a value").rstrip(".")
+    return description[0].lower() + description[1:]
 
 
 def _words(annotation: Any) -> list[object]:
-    """All that a field may say, where it is one of a few words."""
+    """Everything that a field may say, if it takes only a few words; else empty."""
     if annotation is bool:
         return [True, False]
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
-    kinds = [each for each in get_args(annotation) if each is not NoneType]
-    found = [_words(each) for each in kinds] if get_origin(annotation) in (Union, UnionType, Annotated) else []
-    return [word for each in found for word in each] if all(found) else []
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    words = [_words(kind) for kind in kinds] if get_origin(annotation) in (Union, UnionType, Annotated) else []
+    return [word for of_kind in words for word in of_kind] if all(words) else []
 
 
 def _by_alias(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -244,7 +244,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models inside `Model`, `Model | None`, `dict[str, Model]` or a union of models."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for arg in get_args(annotation) for found in _models_in(arg)]
+    return [model for arg in get_args(annotation) for model in _models_in(arg)]
 
 
 def _literals(field: FieldInfo) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
-"""The stack file's ways to a service: who reaches it, how requests are spread, and how many replicas there are when.
+"""Access to a service and its scale: who reaches it, how requests are routed, how many replicas run when.
 
-Which of them a cloud, a gateway and a workload have together is judged in `config.services`.
+`config.services` checks what a cloud, a gateway and a workload allow together.
 """
 
 import ipaddress
@@ -22,7 +22,7 @@ _LONGEST_REQUEST = fact("aibrix", "gateway", "requestSecondsMax")
 
 
 def balancer_annotations(cloud: str | None) -> set[str]:
-    """Annotations by which the program says what a load balancer of that cloud is to be."""
+    """The annotations with which the program configures a load balancer of that cloud."""
     if cloud not in CLOUDS or len(CLOUDS[cloud].exposes) == 1:
         return set()
     known = fact("clouds", cloud, "loadBalancer")
@@ -30,13 +30,13 @@ def balancer_annotations(cloud: str | None) -> set[str]:
 
 
 class Exposure(Strict):
-    """Who reaches a service from outside the cluster, by a load balancer."""
+    """Who reaches a service from outside the cluster, through a load balancer."""
 
     to: Literal["cluster", "private", "public"] = Field(
-        description="cluster for pods alone, private for the cloud's network, public for the internet"
+        description="cluster for pods only, private for the cloud's network, public for the internet"
     )
     allow_list: AclId | None = Field(
-        None, validate_default=True, description="the id of the access control list whose addresses alone get through"
+        None, validate_default=True, description="the id of the access control list; only its addresses get through"
     )
 
     @field_validator("to")
@@ -53,12 +53,12 @@ class Exposure(Strict):
     @classmethod
     def _public_is_for_some(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("to") == "cluster":
-            why = "pods of the cluster alone reach the service, by no load balancer"
+            why = "only pods of the cluster reach the service, and there is no load balancer"
             raise rule(value, why, "leave it out, or write to: private or public")
         if value is None and info.data.get("to") == "public":
             raise rule(
                 "",
-                "is missing, and a public address is for everybody without it",
+                "is missing, and without it everybody reaches a public address",
                 "write the id of an access control list",
             )
         return value
@@ -75,26 +75,25 @@ class Client(Strict):
     @field_validator("cidr")
     @classmethod
     def _either_pods_or_addresses(cls, value: str | None, info: ValidationInfo) -> str | None:
-        told = [info.data.get(key, ...) for key in ("namespace", "namespace_labels", "pod_labels")]
-        pods = any(told)
+        pods = any(info.data.get(key, ...) for key in ("namespace", "namespace_labels", "pod_labels"))
         if value is None and not pods:
-            raise rule("", "is missing, and nothing else says who it is", "write namespace, podLabels or cidr")
+            raise rule("", "is missing, and nothing else says who the client is", "write namespace, podLabels or cidr")
         if value is not None and pods:
-            raise rule(value, "pods and addresses are two clients", "write one entry for each")
+            raise rule(value, "pods and addresses are two separate clients", "write one entry for each")
         try:
             ipaddress.ip_network(value or "10.0.0.0/8")
         except ValueError:
-            raise rule(value, "is no range of addresses", "write one such as 10.0.0.0/8") from None
+            raise rule(value, "is not a range of addresses", "write one such as 10.0.0.0/8") from None
         return value
 
     def peer(self) -> dict[str, Any]:
-        """It as a NetworkPolicy names it."""
+        """The client as a peer of a NetworkPolicy."""
         if self.cidr:
             return {"ipBlock": {"cidr": self.cidr}}
         labels = {**self.namespace_labels, **({_NAMESPACE_LABEL: self.namespace} if self.namespace else {})}
-        apart = {"namespaceSelector": {"matchLabels": labels}} if labels else {}
-        # Without a namespace an empty selector is every pod of the service's own.
-        return {**apart, "podSelector": {"matchLabels": dict(self.pod_labels)}}
+        namespaces = {"namespaceSelector": {"matchLabels": labels}} if labels else {}
+        # Without a namespaceSelector, an empty podSelector selects every pod of the service's own namespace.
+        return {**namespaces, "podSelector": {"matchLabels": dict(self.pod_labels)}}
 
 
 class Routing(Strict):
@@ -104,7 +103,7 @@ class Routing(Strict):
         3600, description="seconds that a whole request may take; reasoning answers take minutes"
     )
     strategy: str | None = Field(
-        None, min_length=1, description="how the gateway picks a replica; Kubernetes picks any if absent"
+        None, min_length=1, description="how the gateway picks a replica; if absent, Kubernetes picks any"
     )
 
     @field_validator("strategy")
@@ -117,13 +116,13 @@ class Routing(Strict):
             raise rule(value, *problem)
         if not aibrix_features.strategy_annotations(version, value):
             header = aibrix_features.ROUTING_HEADER
-            why = f"AIBrix {version} takes a strategy from each request only, in its header {header}"
+            why = f"AIBrix {version} takes a strategy only from each request, in its header {header}"
             raise rule(value, why, "leave it out, and let clients send it")
         return value
 
 
 class Autoscaling(Strict):
-    """Replicas by the load, between two bounds. It then owns their number."""
+    """The autoscaler, which sets the number of replicas by the load, between two bounds."""
 
     minimum: Annotated[int, Field(le=INT32)] = Field(
         1, description="the fewest replicas", json_schema_extra={"minimum": 1}
@@ -137,19 +136,19 @@ class Autoscaling(Strict):
     )
     target: float = Field(
         0.5,
-        description="the share of the KV cache in use, between 0 and 1, that is aimed at",
+        description="the share of the KV cache in use, between 0 and 1, at which the autoscaler aims",
         json_schema_extra={"exclusiveMinimum": 0, "exclusiveMaximum": 1},
     )
     cooldown_seconds: Seconds | None = Field(
-        None, description="seconds without need before a replica goes; the cold start if absent"
+        None, description="seconds without need before a replica is removed; the cold start if absent"
     )
     schedules: tuple[dict[str, Any], ...] = Field(
-        (), strict=False, description="a list of bounds by time of day, where the release has them"
+        (), strict=False, description="a list of bounds by time of day, if the release has them"
     )
 
     def problems(self, version: str, engine_version: str, seconds: int | None) -> list[tuple[str, object, str, str]]:
         """What is wrong for these releases and a cold start of `seconds`: field, value, why, what to write instead."""
-        found = aibrix_features.scaler_problems(
+        problems = aibrix_features.scaler_problems(
             version,
             engine_version,
             minimum=self.minimum,
@@ -160,22 +159,20 @@ class Autoscaling(Strict):
             strategy=self.strategy,
             schedules=self.schedules,
         )
-        return [(to_camel(field), getattr(self, field, ""), why, instead) for field, why, instead in found]
+        return [(to_camel(field), getattr(self, field, ""), why, instead) for field, why, instead in problems]
 
 
 class Rollout(Strict):
-    """How a new version takes a fleet's place."""
+    """How a new version replaces a fleet's replicas."""
 
     strategy: Literal["Recreate", "RollingUpdate"] = Field(
-        "Recreate", description="Recreate ends all replicas first, RollingUpdate one after another"
+        "Recreate", description="Recreate stops all replicas first, RollingUpdate replaces them one by one"
     )
-    max_surge: Count = Field(
-        0, description="replicas beyond the wanted number during an update; each needs GPUs of its own"
-    )
+    max_surge: Count = Field(0, description="additional replicas during an update; each needs its own GPUs")
 
     @field_validator("max_surge")
     @classmethod
     def _only_rolling_surges(cls, value: int, info: ValidationInfo) -> int:
         if value and info.data.get("strategy") == "Recreate":
-            raise rule(value, "Recreate starts nothing beside what runs", "write 0, or strategy: RollingUpdate")
+            raise rule(value, "Recreate starts nothing before the old ones end", "write 0, or strategy: RollingUpdate")
         return value

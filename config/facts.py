@@ -1,7 +1,7 @@
-"""Entries of the catalog as types: of the program's own data files (`planning/catalog`) and of the stack file's section
-on what they lack or have wrong. The planner reads both as plain data, so that it needs no types of this room.
+"""Catalog entries as types: for the program's own data files (`planning/catalog`), and for the stack file's section
+that adds to them or corrects them. The planner reads both as plain data, so that it does not depend on this room.
 
-Every fact may be left out: a description overrules the catalog's, fact by fact, and the planner says what is missing.
+Every fact is optional: an entry overrides the catalog's fact by fact, and the planner names what is missing.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from planning.kubernetes_names import label_problems
 from planning.models import CONFIG_WORDS, FORMATS, METHODS
 from planning.problems import Unjudged
 
-# No model, GPU or pod comes near any of these; the planner looks at layers one by one.
+# Far above any real model, GPU or pod. The limit on layers is lower, because the planner goes through them one by one.
 Layers = Annotated[int, Field(gt=0, le=10**3)]
 LayersOrNone = Annotated[int, Field(ge=0, le=10**3)]
 Number = Annotated[int, Field(gt=0, le=10**9)]
@@ -29,35 +29,35 @@ def _format(value: str) -> str:
     if value in FORMATS:
         return value
     instead = METHODS.get(value.lower().replace("-", "_")) or f"one of {', '.join(FORMATS)}"
-    raise rule(value, "is no format of weights", f"write {instead}")
+    raise rule(value, "is not a format of weights", f"write {instead}")
 
 
 def _gpu_name(value: str) -> str:
     if value.strip() and ":" not in value:
         return value
-    raise rule(value, "is no GPU's name", "write one such as H20-96, and its memory as usableGib")
+    raise rule(value, "is not a GPU's name", "write one such as H20-96, and its memory as usableGib")
 
 
 def _series(value: str) -> str:
     if not value or any(label_problems({"series": value})):
-        raise rule(value, "is no GPU series: pods ask for it by a label", "write one such as GU8TF")
+        raise rule(value, "is not a GPU series: pods request it by a label", "write one such as GU8TF")
     return value
 
 
 def _vcpu(value: str) -> str:
     if value.isascii() and value.isdecimal() and not value.startswith("0"):
         return value
-    raise rule(value, "is no number of vCPU", "write whole vCPU, such as 64, before each list of sizes")
+    raise rule(value, "is not a number of vCPU", "write whole vCPU, such as 64, before each list of sizes")
 
 
 def _sizes(value: Any) -> Any:
     if isinstance(value, list | tuple) and value:
         return value
-    raise rule(value, "is no list of sizes", "write whole GiB, such as [128, 256]")
+    raise rule(value, "is not a list of sizes", "write whole GiB, such as [128, 256]")
 
 
 def _each_once(value: dict[str, Any]) -> dict[str, Any]:
-    """The planner looks names up in any case."""
+    """The planner ignores case when it looks names up, so names must differ by more than case."""
     seen: dict[str, str] = {}
     twice = [(name, seen.setdefault(name.lower(), name)) for name in value]
     refuse(*[(f".{name}", "", f"is also given as {other}", "keep one") for name, other in twice if other != name])
@@ -70,14 +70,14 @@ Sizes = Annotated[tuple[Number, ...], Field(strict=False), BeforeValidator(_size
 
 class _Facts(Strict):
     def given(self) -> dict[str, Any]:
-        """What is said, under the catalog's keys."""
+        """The facts that the stack file gives, under the catalog's keys."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 class MlaFacts(_Facts):
     """Latent attention."""
 
-    query_rank: Number | None = Field(None, description="the rank of queries; null where they are not compressed")
+    query_rank: Number | None = Field(None, description="the rank of queries; null if they are not compressed")
     kv_rank: Number | None = Field(None, description="the rank of keys and values")
     nope: Number | None = Field(None, description="elements of a head without position")
     rope: Number | None = Field(None, description="elements of a head with position")
@@ -92,7 +92,7 @@ class MoeFacts(_Facts):
     intermediate: Number | None = Field(None, description="the width of an expert")
     shared: Annotated[int, Field(ge=0, le=10**9)] = Field(0, description="experts that are always on")
     dense_layers: LayersOrNone = Field(0, description="layers without experts")
-    expert_bias: bool = Field(False, description="true where experts have biases")
+    expert_bias: bool = Field(False, description="true if experts have biases")
 
 
 class IndexerFacts(_Facts):
@@ -114,18 +114,18 @@ class ModelFacts(_Facts):
     """A model, sizes in elements."""
 
     also_named: tuple[ModelName, ...] = Field(
-        (), strict=False, description="a list of other repositories that hold the same"
+        (), strict=False, description="a list of other repositories with the same model"
     )
     layers: Layers | None = Field(None, description="the number of layers")
     hidden: Number | None = Field(None, description="the hidden size")
     heads: Number | None = Field(None, description="the number of attention heads")
-    vocab: Number | None = Field(None, description="the number of words")
+    vocab: Number | None = Field(None, description="the size of the vocabulary")
     max_context: Number | None = Field(None, description="the longest context in tokens")
     kv_heads: Number | None = Field(None, description="the number of heads of keys and values")
     head_dim: Number | None = Field(None, description="the width of a head")
     intermediate: Number | None = Field(None, description="the width of the MLP")
-    tied_embeddings: bool = Field(False, description="true where input and output share their embedding")
-    qkv_bias: bool = Field(False, description="true where the projections of attention have biases")
+    tied_embeddings: bool = Field(False, description="true if input and output share one embedding")
+    qkv_bias: bool = Field(False, description="true if the attention projections have biases")
     mla: MlaFacts | None = Field(None, description="a map for latent attention")
     moe: MoeFacts | None = Field(None, description="a map for a mixture of experts")
     indexer: IndexerFacts | None = Field(None, description="a map for sparse attention's indexer")
@@ -154,7 +154,7 @@ class GpuFacts(_Facts):
         None, gt=0, le=10**6, description="the memory that the driver reports, in GiB and without a unit"
     )
     link: Literal["nvlink", "pcie"] | None = Field(None, description="nvlink or pcie: what joins the GPUs of a node")
-    host_gib_per_second: float = Field(25.0, ge=0.01, le=10**6, description="what a GPU takes from its host, in GiB/s")
+    host_gib_per_second: float = Field(25.0, ge=0.01, le=10**6, description="GiB/s that a GPU reads from its host")
 
 
 class GpuPods(_Facts):
@@ -171,7 +171,7 @@ class GpuPods(_Facts):
 
 
 class Catalog(Strict):
-    """Facts that the program's own catalog lacks or has wrong, under the names and in the shape it has them."""
+    """Facts that the program's own catalog lacks or has wrong, under the catalog's names and in its shape."""
 
     models: Annotated[dict[ModelName, ModelFacts], AfterValidator(_each_once), names(MODEL)] = Field(
         {}, description="a map of models: name to facts"
@@ -182,7 +182,7 @@ class Catalog(Strict):
     gpu_pods: Annotated[dict[Annotated[str, AfterValidator(_series)], GpuPods], names(LABEL, maxLength=63)] = Field(
         {}, description="a map of GPU series: name to gpus, memoryGib by vCPU, ephemeralGib and rdma of their pods"
     )
-    regions: tuple[Region, ...] = Field((), strict=False, description="a list of regions that the cloud has since")
+    regions: tuple[Region, ...] = Field((), strict=False, description="a list of regions newer than the catalog")
 
     @field_validator("gpu_pods")
     @classmethod
@@ -198,10 +198,10 @@ class Catalog(Strict):
 
 
 def gpu_pods(series: str, more: Mapping[str, GpuPods]) -> dict[str, Any] | None:
-    """What is known of the pods of an ACS series, the stack file's facts first; None where nothing is."""
-    given = more[series].given() if series in more else None
+    """What is known about the pods of an ACS series, the stack file's facts first; None if nothing is."""
+    described = more[series].given() if series in more else None
     listed = _known_pods().get(series)
-    return None if given is None and listed is None else {**(listed or {}), **(given or {})}
+    return None if described is None and listed is None else {**(listed or {}), **(described or {})}
 
 
 def _known_pods() -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
-"""The JSON Schema of stack files, which lets editors complete and check: the types, and of the rules what it can say.
+"""The JSON Schema of stack files, with which editors complete and check: the types, and those rules that a schema can
+say.
 
-It refuses nothing that a check accepts. Rules of one value are said where the value's type is (`config.types`), those
-that join values here.
+It refuses nothing that `check` accepts. A rule on one value stands beside the value's type (`config.types`); rules that
+join values stand here.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ _FOREIGN = f"^(?!{NAMESPACE}:)[^:]+:"
 
 
 def schema() -> Schema:
-    """The schema of a whole stack file: our keys typed, secrets encrypted, other namespaces left to their owners."""
+    """The schema of a whole stack file: our keys typed, our secrets encrypted, other programs' keys unchecked."""
     ours = _with_references(StackConfig.model_json_schema())
     definitions = ours.pop("$defs")
     definitions |= {f"{_KUBERNETES}{name}": _with_references(each) for name, each in json_schemas().items()}
     for name, rules in _rules_of_parts().items():
         definitions[name]["allOf"] = rules
     definitions["Filled"] = {
-        "description": "No placeholder was left in, at any depth.",
+        "description": "No placeholder is left, at any depth.",
         "not": {"type": "string", "pattern": PLACEHOLDER},
         "additionalProperties": {"$ref": "#/$defs/Filled"},
         "items": {"$ref": "#/$defs/Filled"},
@@ -52,7 +53,7 @@ def schema() -> Schema:
     config = {
         "type": "object",
         "properties": {_full(key): value for key, value in (keys | secrets).items()},
-        # A key without a namespace is ours too; another program's has its own.
+        # A key without a namespace is also ours; another program's key has its own.
         "patternProperties": {f"^{key}$": {"$ref": _IN_CONFIG + _full(key)} for key in keys | secrets} | {_FOREIGN: {}},
         "additionalProperties": False,
         "allOf": [
@@ -74,7 +75,7 @@ def schema() -> Schema:
 
 
 def _with_references(value: Any) -> Any:
-    """With a reference wherever one of Kubernetes' types is named."""
+    """`value`, with a reference wherever it names a Kubernetes type."""
     if isinstance(value, dict):
         if name := value.get(KUBERNETES):
             return {"$ref": f"#/$defs/{_KUBERNETES}{name}"}
@@ -91,9 +92,9 @@ def _there(key: str) -> Schema:
 
 
 def _has(**properties: object) -> Schema:
-    """A map that has these keys, each as its schema says, or with just that value."""
-    said = {key: value if isinstance(value, dict) else {"const": value} for key, value in properties.items()}
-    return {"properties": said, "required": list(said)}
+    """A map that has these keys, each by its schema or with exactly that value."""
+    schemas = {key: value if isinstance(value, dict) else {"const": value} for key, value in properties.items()}
+    return {"properties": schemas, "required": list(schemas)}
 
 
 def _if(condition: Schema, then: Schema) -> Schema:
@@ -105,7 +106,7 @@ def _unless(condition: Schema, then: Schema) -> Schema:
 
 
 def _at(*path: str, value: Schema) -> Schema:
-    """`value` holds at a path, where there is anything; `*` is every key of a map."""
+    """`value` holds at a path, if anything is there; `*` is every key of a map."""
     for key in reversed(path):
         value = {"additionalProperties": value} if key == "*" else {"properties": {key: value}}
     return value
@@ -120,7 +121,7 @@ def _whole(regex: str) -> Schema:
 
 
 def _rules_of_parts() -> dict[str, list[Schema]]:
-    """What joins the keys of one part, by the part's name."""
+    """Rules that join the keys of one part, by the part's name."""
     given: Schema = {"not": _NULL}
     foreign = fact("weights", "foreign", "names")
     prices = ({"required": [name], "properties": {name: given}} for name in _prices())
@@ -165,7 +166,7 @@ def _prices() -> list[str]:
 
 
 def _ports() -> Iterator[Schema]:
-    """What else listens in the same pod."""
+    """A service's port must differ from what else listens in the same pod."""
     ray, native = (_at("port", value=_none_of(fact("engines", kind, "ports"))) for kind in ("ray", "native"))
     yield {"if": _has(engine=_has(launcher="native")), "then": native, "else": ray}
 
@@ -175,7 +176,7 @@ def _none_of(ports: Iterable[int | str]) -> Schema:
 
 
 def _joined() -> Iterator[Schema]:
-    """What joins sections."""
+    """Rules that join sections."""
     services, weights, cloud, cache = map(_full, ("services", "weights", "cloud", "cache"))
     inside = _at(services, "*", "expose", "to", value={"const": "cluster"})
     public = _has(**{_full("addons"): _has(aibrix=_has(address="public"))})
@@ -193,7 +194,7 @@ def _joined() -> Iterator[Schema]:
 
 
 def _of_cloud(kind: str) -> Iterator[Schema]:
-    """What a cloud has, and what it has not."""
+    """Rules for one cloud: what it has, and what it does not have."""
     services, weights, cloud = map(_full, ("services", "weights", "cloud"))
     can = CLOUDS[kind]
     yield _at(weights, "source", value={"enum": list(can.sources)})
@@ -226,7 +227,7 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
     if kind == "local":
         yield _at(services, "*", "layout", "gpusPerNode", value={"enum": fact("clouds", "local", "gpusPerPod")})
     yield _at(services, "*", "port", value=_none_of(fact("clouds", kind, "reservedPorts")))
-    # The stack file may know more than the catalog.
+    # A catalog section may add to the catalog's lists: check them only without it.
     alone = [*_of_acs()] if kind == "acs" else [*_of_volcengine()] if kind == "volcengine" else []
     if can.stores:
         alone.append(_at(cloud, "region", value={"enum": fact(can.stores[0], "regions", "known")}))
@@ -243,7 +244,7 @@ def _of_acs() -> Iterator[Schema]:
         if pods["rdma"] is False:
             rules.append(_at(cloud, "rdma", value={"const": False}))
         if pods["gpus"]:
-            # Eight if absent.
+            # A missing gpusPerNode is 8.
             value = {"properties": {"gpusPerNode": {"enum": pods["gpus"]}}}
             rules.append(_at(services, "*", "layout", value=value))
         if shapes := pods["memoryGib"]:
@@ -265,9 +266,9 @@ def _of_volcengine() -> Iterator[Schema]:
     known: Mapping[str, Mapping[str, Any]] = fact("clouds", "volcengine", "gpuNodes")
     services, cloud = _full("services"), _full("cloud")
     yield _at(cloud, value=_unless(_has(instanceType={"enum": list(known)}), _has(gpu={"type": "string"})))
-    for called, node in known.items():
+    for instance_type, node in known.items():
         rules = [_at(services, "*", "layout", "gpusPerNode", value={"maximum": node["gpus"]})]
         rules.append(_at(services, "*", "resources", "cpu", value={"maximum": node["vcpu"]}))
         if not node["rdmaGbitPerSecond"]:
             rules.append(_at(cloud, "rdma", value={"const": False}))
-        yield _if(_has(**{cloud: _has(instanceType=called)}), _all(*rules))
+        yield _if(_has(**{cloud: _has(instanceType=instance_type)}), _all(*rules))

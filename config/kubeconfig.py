@@ -1,4 +1,4 @@
-"""The kubeconfig a stack names: is its context there? Asks no cluster."""
+"""The kubeconfig that a stack uses, and whether it has the stack's context. Asks no cluster."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def kubeconfig_files() -> list[Path]:
 
 
 def parsed(text: str, where: str) -> Mapping[str, Any]:
-    """A kubeconfig's content, as kubectl reads YAML; `where` it is from. Raises ConfigError where it is none."""
+    """A kubeconfig's content, as kubectl reads YAML. `where` is its origin. Raises ConfigError if it is malformed."""
     _contexts(where, text)
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
 def _contexts(where: str, kubeconfig: str | Path) -> set[str]:
-    """Names of the contexts of a kubeconfig, a file or its content. Raises ConfigError where it is none."""
+    """Names of the contexts of a kubeconfig, a file or its content. Raises ConfigError if it is malformed."""
     try:
-        found = pulumi_yaml.read_file(kubeconfig) if isinstance(kubeconfig, Path) else pulumi_yaml.read(kubeconfig)
+        document = pulumi_yaml.read_file(kubeconfig) if isinstance(kubeconfig, Path) else pulumi_yaml.read(kubeconfig)
     except pulumi_yaml.UnreadableError as error:
         raise _malformed(f"{where}: {error}") from None
-    given = {} if found.value is None else found.value
-    if not isinstance(given, dict):
+    content = {} if document.value is None else document.value
+    if not isinstance(content, dict):
         raise _malformed(f"{where} is not a map")
     for key in ("contexts", "clusters", "users"):
-        listed = given.get(key) or []
-        if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        entries = content.get(key) or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise _malformed(f"{where} has {key} that are not a list of maps")
-    return {each["name"] for each in given.get("contexts") or [] if isinstance(each.get("name"), str)}
+    return {entry["name"] for entry in content.get("contexts") or [] if isinstance(entry.get("name"), str)}
 
 
 def _malformed(why: str) -> ConfigError:
-    return ConfigError([Problem("cluster.context", "", why, "give a kubeconfig that kubectl takes")])
+    return ConfigError([Problem("cluster.context", "", why, "give a kubeconfig that kubectl accepts")])

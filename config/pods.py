@@ -1,7 +1,7 @@
-"""The stack file's sections on pods: what a company's cluster asks of them, in Kubernetes' own spelling.
+"""The stack file's sections on pods: what a company's cluster requires of them, in Kubernetes' own spelling.
 
-Types come from Kubernetes' OpenAPI document, by way of the catalog: pydantic builds a model of one when a file first
-has it, so that a mistake in it is said like any other, by a check that imports no SDK. What the program itself puts
+The types come from Kubernetes' OpenAPI document, through the catalog. Pydantic builds a model of a type when a file
+first uses it, so mistakes in it are reported like any other, without importing an SDK. What the program itself puts
 into pods (`planning.pods`) is refused here.
 """
 
@@ -33,15 +33,15 @@ from planning.pods import Owned
 from planning.units import quantity
 
 KUBERNETES = "x-kubernetes"
-"""What stands in the JSON Schema for one of Kubernetes' types, by its name (`json_schemas`)."""
+"""The keyword that stands in the JSON Schema for a Kubernetes type, with the type's name (`json_schemas`)."""
 Found = tuple[str, object, str, str]
 _PLAIN: dict[str, Any] = {"string": str, "integer": int, "boolean": bool, "any": Any, "Quantity": str | int | float}
-# As Kubernetes writes a size: another spelling would be a change at every run.
+# As Kubernetes writes a size: any other spelling would show a diff on every run.
 _SIZE = re.compile(r"[1-9]\d*(Mi|Gi|Ti)")
 
 
 class _Kubernetes:
-    """A value of one of Kubernetes' types, kept as it stands."""
+    """A value of a Kubernetes type, kept as written."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,8 +53,8 @@ class _Kubernetes:
         return {KUBERNETES: self.name}
 
     def _checked(self, value: object) -> object:
-        found = refusals(_model(self.name).model_validate(value, context=Judging()))
-        refuse(*((_below(each.key), each.value, each.why, each.instead) for each in found))
+        problems = refusals(_model(self.name).model_validate(value, context=Judging()))
+        refuse(*((_below(problem.key), problem.value, problem.why, problem.instead) for problem in problems))
         return value
 
 
@@ -64,7 +64,7 @@ def _below(key: str) -> str:
 
 @functools.cache
 def _model(name: str) -> type[BaseModel]:
-    """A type of Kubernetes as a model whose attributes are of no use: the file's own map is what is rendered."""
+    """A Kubernetes type as a model that only validates: the program renders the file's own map, not the attributes."""
     fields: dict[str, Any] = {}
     for key, spelt in pods.types()[name].items():
         alias = key.removesuffix("!")
@@ -76,9 +76,9 @@ def _model(name: str) -> type[BaseModel]:
             if key.endswith("!")
             else (kind | None, Field(None, alias=alias, description=what))
         )
-    made = create_model(name, __base__=Strict, **fields)
-    made.model_rebuild()
-    return made
+    model = create_model(name, __base__=Strict, **fields)
+    model.model_rebuild()
+    return model
 
 
 def _kind(spelt: str) -> Any:
@@ -90,7 +90,7 @@ def _kind(spelt: str) -> Any:
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schema of each of Kubernetes' types, others named in it under `KUBERNETES`."""
+    """The JSON Schema of each Kubernetes type; it names other types under `KUBERNETES`."""
     return {
         name: {
             "type": "object",
@@ -127,10 +127,10 @@ _Security = Annotated[dict[str, Any], _Kubernetes("SecurityContext")]
 
 
 class _Placed(Strict):
-    """What every kind of pod takes."""
+    """Settings of every kind of pod."""
 
     image_pull_secrets: tuple[_Secret, ...] = Field(
-        (), strict=False, description="a list of the Secrets that images are pulled with, each a map with name"
+        (), strict=False, description="a list of the Secrets for pulling images, each a map with name"
     )
     tolerations: tuple[_Toleration, ...] = Field((), strict=False, description="a list of Kubernetes tolerations")
     node_selector: Labels = Field({}, description="a map of labels that the pods' nodes have")
@@ -138,7 +138,7 @@ class _Placed(Strict):
     @field_validator("image_pull_secrets")
     @classmethod
     def _have_names(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-        nameless = [i for i, each in enumerate(value) if not each.get("name")]
+        nameless = [i for i, secret in enumerate(value) if not secret.get("name")]
         refuse(*((f"[{i}].name", "", "is missing", "write a Secret's name") for i in nameless))
         return value
 
@@ -149,7 +149,7 @@ class _Placed(Strict):
         return value
 
 
-_NODES_ARE_OURS = ("is what the program chooses nodes by", "leave it out, and write the cloud section's own key")
+_NODES_ARE_OURS = ("is a label by which the program chooses nodes", "leave it out, and use the cloud section's keys")
 
 
 def _node_labels(info: ValidationInfo) -> tuple[str, ...]:
@@ -158,21 +158,21 @@ def _node_labels(info: ValidationInfo) -> tuple[str, ...]:
 
 
 class _Marked(_Placed):
-    """Pods whose section alone says their labels and annotations."""
+    """Pods whose labels and annotations are set in this section."""
 
     labels: PodLabels = Field({}, description="a map of further labels, text to text")
     annotations: PodAnnotations = Field({}, description="a map of further annotations, text to text")
 
 
 class CachePod(_Marked):
-    """What master and workers of a cache take; Fluid makes the pods, and knows no more of them."""
+    """Settings of a cache's master and workers. Fluid creates these pods and supports no other settings."""
 
 
 class _Whole(_Placed):
-    """Pods of the program's own making."""
+    """Pods that the program creates itself."""
 
     owned: ClassVar[Owned]
-    """What of them is there without the file."""
+    """What the program puts into these pods whatever the file says."""
     affinity: _Affinity | None = Field(None, description="a Kubernetes affinity")
     priority_class_name: PriorityClass | None = Field(None, description="the name of a PriorityClass")
     service_account_name: ServiceAccount | None = Field(None, description="the name of a ServiceAccount")
@@ -191,22 +191,23 @@ class _Whole(_Placed):
     @field_validator("affinity")
     @classmethod
     def _leaves_our_nodes(cls, value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
-        told = _expressions((value or {}).get("nodeAffinity"), ".nodeAffinity")
-        refuse(*((f"{at}.key", key, *_NODES_ARE_OURS) for at, key in told if key in _node_labels(info)))
+        expressions = _expressions((value or {}).get("nodeAffinity"), ".nodeAffinity")
+        refuse(*((f"{at}.key", key, *_NODES_ARE_OURS) for at, key in expressions if key in _node_labels(info)))
         return value
 
     @field_validator("security_context")
     @classmethod
     def _leaves_ours(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        ours = {key: given for key, given in (value or {}).items() if key in cls.owned.security}
-        why = "is the program's: its files belong to the user that it runs as"
-        refuse(*((f".{key}", given, why, "leave it out") for key, given in ours.items()))
+        ours = {key: setting for key, setting in (value or {}).items() if key in cls.owned.security}
+        why = "is set by the program: its files belong to the user that it runs as"
+        refuse(*((f".{key}", setting, why, "leave it out") for key, setting in ours.items()))
         return value
 
     @field_validator("volumes")
     @classmethod
     def _are_no_volumes_of_ours(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-        refuse(*(found for i, each in enumerate(value) for found in _of_volume(f"[{i}]", each, value[:i], cls.owned)))
+        wrong = (_of_volume(f"[{i}]", volume, value[:i], cls.owned) for i, volume in enumerate(value))
+        refuse(*(found for of_one in wrong for found in of_one))
         return value
 
     @field_validator("volume_mounts")
@@ -237,14 +238,14 @@ class SyncPod(_Marked, _Whole):
 def _of_volume(at: str, volume: dict[str, Any], others: Iterable[dict[str, Any]], owned: Owned) -> Iterator[Found]:
     name, sources = volume["name"], [key for key in volume if key != "name"]
     if name in owned.volumes:
-        yield f"{at}.name", name, "is a volume of the program's", "write another name"
+        yield f"{at}.name", name, "is the name of one of the program's volumes", "write another name"
     if name in [other["name"] for other in others]:
         yield f"{at}.name", name, "is given twice", "write another name"
     if len(sources) != 1:
         yield at, name, f"has {len(sources)} sources", "write one, such as configMap or persistentVolumeClaim"
     size = (volume.get("emptyDir") or {}).get("sizeLimit")
     if size is not None and _canonical(str(size)) != size:
-        yield f"{at}.emptyDir.sizeLimit", size, "Kubernetes writes it otherwise", f"write {_canonical(str(size))}"
+        yield f"{at}.emptyDir.sizeLimit", size, "Kubernetes spells it differently", f"write {_canonical(str(size))}"
 
 
 def _canonical(size: str) -> str:
@@ -258,23 +259,23 @@ def _of_mounts(mounts: tuple[dict[str, Any], ...], names: list[str], owned: Owne
             yield (
                 f"[{i}].name",
                 name,
-                "is none of this section's volumes",
+                "is not one of this section's volumes",
                 f"write {' or '.join(names) or 'volumes too'}",
             )
         if not path.startswith("/"):
-            yield f"[{i}].mountPath", path, "is no absolute path", "write one such as /etc/company"
+            yield f"[{i}].mountPath", path, "is not an absolute path", "write one such as /etc/company"
         for folder in owned.folders:
             if path.startswith("/") and pods.hidden(folder, path):
-                yield f"[{i}].mountPath", path, f"{folder} is the program's", "write another path"
+                yield f"[{i}].mountPath", path, f"the program uses {folder}", "write another path"
         if path in [other["mountPath"] for other in mounts[:i]]:
             yield f"[{i}].mountPath", path, "is given twice", "write another path"
     for name in names:
         if name not in [mount["name"] for mount in mounts]:
-            yield "", "", f"volume {name} is mounted nowhere", f"add a map with name: {name} and mountPath"
+            yield "", "", f"volume {name} is not mounted", f"add a map with name: {name} and mountPath"
 
 
 def _expressions(value: Any, at: str) -> Iterator[tuple[str, Any]]:
-    """Places and keys of all that nodes have to match."""
+    """The path and the key of every expression that nodes must match."""
     if isinstance(value, Mapping):
         if "key" in value:
             yield at, value["key"]

@@ -1,7 +1,7 @@
-"""YAML as Pulumi's engine reads a stack file and hands it to the program, which is not as Python's YAML reads it.
+"""Reads YAML as Pulumi's engine reads a stack file and hands it to the program, which differs from Python's YAML.
 
-The engine reads it by gopkg.in/yaml.v3 (v3.0.1, `resolve.go`), writes and reads it once more (sdk v3.250.0,
-`workspace/loaders.go`, LoadProjectStackBytes), makes text of keys and times (`resource/config/object.go`,
+The engine reads the file with gopkg.in/yaml.v3 (v3.0.1, `resolve.go`), writes and reads it once more (sdk v3.250.0,
+`workspace/loaders.go`, LoadProjectStackBytes), turns keys and times into text (`resource/config/object.go`,
 unmarshalObject), and hands it over as JSON. tests/rehearsal/test_pulumi_yaml.py compares with the engine itself.
 """
 
@@ -33,7 +33,7 @@ _WORDS: dict[str, bool | float | None] = {
     **dict.fromkeys((f"{sign}.{word}" for sign in ("", "+") for word in ("inf", "Inf", "INF")), math.inf),
     **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
 }
-# Go takes a sign before the prefix (strconv.ParseInt, base 0); yaml.v3 takes one behind 0b and 0o as well.
+# Go accepts a sign before the prefix (strconv.ParseInt, base 0); yaml.v3 also accepts one after 0b and 0o.
 _WHOLE = [
     (re.compile(r"([+-]?)0[xX]([0-9a-fA-F]+)"), 16),
     (re.compile(r"([+-]?)0[bB]([01]+)"), 2),
@@ -47,14 +47,14 @@ _CLOCK = r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:[.,]([0-9]+))?"
 _TIME = re.compile(
     rf"([0-9]{{4}})-([0-9]{{1,2}})-([0-9]{{1,2}})(?:[Tt]{_CLOCK}(Z|[+-][0-9]{{2}}:[0-9]{{2}})| {_CLOCK})?"
 )
-# Of encoding/json: from here on it writes exponents, and Python reads what has one as no whole number.
+# From here on encoding/json writes exponents, and Python reads a number with an exponent as a float.
 _EXPONENTS_FROM = 1e21
-# More than any stack file or kubeconfig has; what is larger is a mistake, or was made to keep a reader busy.
+# More than any stack file or kubeconfig needs. A larger one is a mistake, or an attack on the reader.
 _MOST_BYTES, _MOST_VALUES, _DEEPEST = 2**20, 20_000, 60
 
 
 class UnreadableError(Exception):
-    """It cannot be read at all: no file, no text, no YAML. `str()` is one line, without the file's name."""
+    """The file cannot be read at all: no file, no text, no YAML. `str()` is one line, without the file's name."""
 
     def __init__(self, why: str, line: int | None = None) -> None:
         super().__init__(f"line {line}: {why}" if line else why)
@@ -62,17 +62,17 @@ class UnreadableError(Exception):
 
 @dataclass
 class Document:
-    """What the program would get, and what the engine would refuse or lose on the way: keys are paths in the file."""
+    """What the program would get, and what the engine would refuse or lose on the way, by path in the file."""
 
     value: Any = None
     problems: list[tuple[Place, Problem]] = field(default_factory=list)
     _values: int = 0
 
     def count(self, node: yaml.Node, depth: int, values: int = 1) -> None:
-        """More values. Aliases let few lines stand for any number of them."""
+        """Count values against the limits: with aliases, a few lines can stand for any number of values."""
         self._values += values
         if self._values > _MOST_VALUES:
-            raise UnreadableError(f"has more than {_MOST_VALUES} values, those included that aliases repeat")
+            raise UnreadableError(f"has more than {_MOST_VALUES} values, including those that aliases repeat")
         if depth > _DEEPEST:
             raise UnreadableError(f"nests deeper than {_DEEPEST} maps and lists", node.start_mark.line + 1)
 
@@ -83,19 +83,19 @@ def read_file(path: Path) -> Document:
         if not path.is_file():
             raise UnreadableError("is not a file" if path.exists() else "no such file")
         with path.open("rb") as file:
-            given = file.read(_MOST_BYTES + 1)
+            content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror})") from None
     except ValueError:  # a NUL in its name
         raise UnreadableError("no such file") from None
-    if len(given) > _MOST_BYTES:
+    if len(content) > _MOST_BYTES:
         raise UnreadableError(f"is larger than {_MOST_BYTES >> 20} MiB")
-    if given.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UnreadableError("is UTF-16 text; save it as UTF-8")
     try:
-        return read(given.decode("utf-8"))
+        return read(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise UnreadableError("is not UTF-8 text; save it as UTF-8", given.count(b"\n", 0, error.start) + 1) from None
+        raise UnreadableError("is not UTF-8 text; save it as UTF-8", content.count(b"\n", 0, error.start) + 1) from None
 
 
 def read(text: str) -> Document:
@@ -109,19 +109,19 @@ def read(text: str) -> Document:
             loader.dispose()
     except yaml.reader.ReaderError as error:
         character, line = chr(int(error.character)), text.count("\n", 0, int(error.position)) + 1
-        why = f"has the control character {character.encode('unicode_escape').decode()} in it; leave that out"
+        why = f"has the control character {character.encode('unicode_escape').decode()} in it; remove it"
         raise UnreadableError(why, line) from None
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         raise UnreadableError(f"is not YAML: {' '.join(problem.split())}", mark.line + 1 if mark else None) from None
-    found = Document()
+    document = Document()
     if root is not None:
-        found.value = _value(root, (), found, frozenset())
-    return found
+        document.value = _value(root, (), document, frozenset())
+    return document
 
 
 def _require_small(text: str) -> None:
-    """Before nodes are made of it, which recurses in C."""
+    """Refuse deep nesting before the loader builds nodes, which recurses in C."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -134,7 +134,7 @@ def _require_small(text: str) -> None:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Leaves it to us what an unquoted text means."""
+    """Leaves unquoted text uninterpreted, so that `plain` decides what it means."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode:
@@ -142,34 +142,34 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return _MAP if kind is yaml.MappingNode else _LIST
 
 
-def _value(node: yaml.Node, path: Place, found: Document, above: frozenset[int]) -> Any:
+def _value(node: yaml.Node, path: Place, document: Document, above: frozenset[int]) -> Any:
     def refuse(value: str, why: str, instead: str) -> None:
-        found.problems.append((path, Problem("", value, why, instead)))
+        document.problems.append((path, Problem("", value, why, instead)))
 
-    found.count(node, len(above))
+    document.count(node, len(above))
     if id(node) in above:
         refuse("", "contains itself", "write it out")
         return None
     above |= {id(node)}
     if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
-        return {key: _value(below, (*path, key), found, above) for key, below in _pairs(node, path, found, above)}
+        return {key: _value(below, (*path, key), document, above) for key, below in _pairs(node, path, document, above)}
     if isinstance(node, yaml.SequenceNode) and node.tag == _LIST:
-        return [_value(below, path, found, above) for below in node.value]
+        return [_value(below, path, document, above) for below in node.value]
     if not isinstance(node, yaml.ScalarNode) or node.tag not in (_PLAIN, _TEXT):
         refuse("", f"has the YAML tag {node.tag.removeprefix('tag:yaml.org,2002:')}", "leave it out")
         return None
     value = plain(node.value) if node.tag == _PLAIN else node.value
     if isinstance(value, float) and not math.isfinite(value):
-        refuse(node.value, "is no number that the engine can hand over", "write another")
+        refuse(node.value, "is not a number that the engine can hand over", "write another")
         return None
     return _handed_over(value) if isinstance(value, float) else value
 
 
 def _pairs(
-    node: yaml.MappingNode, path: Place, found: Document, above: frozenset[int]
+    node: yaml.MappingNode, path: Place, document: Document, above: frozenset[int]
 ) -> Iterator[tuple[str, yaml.Node]]:
-    """Keys as text, each once; those of a merge (`<<`) where the map has none of its own."""
-    own: dict[str, tuple[int, yaml.Node]] = {}
+    """Keys as text, each once. A map's own keys come before those of a merge (`<<`)."""
+    entries: dict[str, tuple[int, yaml.Node]] = {}
     merged: list[yaml.Node] = []
     for key, below in node.value:
         line = key.start_mark.line + 1
@@ -177,29 +177,31 @@ def _pairs(
             merged += below.value if isinstance(below, yaml.SequenceNode) else [below]
             continue
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (_PLAIN, _TEXT):
-            found.problems.append((path, Problem("", "", f"has a key at line {line} that is no text", "write a name")))
+            why = f"has a key at line {line} that is not text"
+            document.problems.append((path, Problem("", "", why, "write a name")))
             continue
         name = plain(key.value) if key.tag == _PLAIN else key.value
-        # Below the sections the engine makes text of a whole number.
+        # Below the sections, the engine turns a whole number into text.
         text = str(name) if type(name) is int and len(path) > 1 else key.value
         if (text != name and type(name) is not int) or (len(path) < 2 and not isinstance(name, str)):
-            found.problems.append(((*path, text), Problem("", "", "is no text", "put it in quotes")))
-        if text in own:
-            why = f"is given twice, at lines {own[text][0]} and {line}"
-            found.problems.append(((*path, text), Problem("", "", why, "keep one")))
-        own[text] = (line, below)
-    for each in merged:
-        found.count(each, len(above), 1 + len(each.value))
-        if not isinstance(each, yaml.MappingNode) or id(each) in above:
-            found.problems.append((path, Problem("", "", "merges what is no map", "name a map after <<")))
+            document.problems.append(((*path, text), Problem("", "", "is not text", "put it in quotes")))
+        if text in entries:
+            why = f"is given twice, at lines {entries[text][0]} and {line}"
+            document.problems.append(((*path, text), Problem("", "", why, "keep one")))
+        entries[text] = (line, below)
+    for merge in merged:
+        document.count(merge, len(above), 1 + len(merge.value))
+        if not isinstance(merge, yaml.MappingNode) or id(merge) in above:
+            why = "merges something that is not a map"
+            document.problems.append((path, Problem("", "", why, "name a map after <<")))
             continue
-        for text, below in _pairs(each, path, found, above | {id(each)}):
-            own.setdefault(text, (0, below))
-    yield from ((text, below) for text, (_, below) in own.items())
+        for text, below in _pairs(merge, path, document, above | {id(merge)}):
+            entries.setdefault(text, (0, below))
+    yield from ((text, below) for text, (_, below) in entries.items())
 
 
 def plain(text: str) -> Any:
-    """What an unquoted text means to yaml.v3; a time is already the text that the engine makes of it."""
+    """What unquoted text means to yaml.v3. A time is already turned into the engine's text."""
     if text in _WORDS:
         return _WORDS[text]
     if text.startswith("."):
@@ -210,28 +212,28 @@ def plain(text: str) -> Any:
         return time
     digits = text.replace("_", "")
     for pattern, base in _WHOLE:
-        # More digits than 64 bits may have are no whole number to Go, and an error to Python.
+        # To Go, more digits than 64 bits can have are not a whole number; to Python they are an error.
         if (match := pattern.fullmatch(digits)) and len(match[2].lstrip("0")) <= 64:
             value = int(match[1] + match[2], base)
             if -(2**63) <= value < (2**63 if match[1] else 2**64):
-                # On its way through JSON the engine knows signed numbers alone, or floats.
+                # On the way through JSON, the engine has only signed numbers or floats.
                 return value if value < 2**63 else float(value)
     return _float(digits, text)
 
 
 def _float(digits: str, text: str) -> float | str:
-    """Too large a number is text to Go."""
+    """The number, or the text itself: to Go, a number that is too large is text."""
     value = float(digits) if _FLOAT.fullmatch(digits) else math.inf
     return text if math.isinf(value) else value
 
 
 def _handed_over(value: float) -> float | int:
-    """JSON has no other kind of number: `8.0` comes as 8, with the digits that Go writes."""
+    """The number as it arrives through JSON: `8.0` arrives as 8, with the digits that Go writes."""
     return int(Decimal(repr(value))) if value.is_integer() and abs(value) < _EXPONENTS_FROM else value
 
 
 def _time(text: str) -> str | None:
-    """A time as Go prints it, with the machine's own zone by its name; None for what is none."""
+    """A time as Go prints it, with the machine's own zone by name; None if the text is not a time."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None

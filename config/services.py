@@ -1,6 +1,6 @@
 """The stack file's services: engine, layout, resources, and the rules of each.
 
-A service's name and what joins services are judged in `config.stack`, whether it fits in `stacks.service_plans`.
+`config.stack` checks a service's name and rules across services; `stacks.service_plans` checks whether it fits.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from planning.problems import Unjudged
 
 _GPUS_DEFAULT = 8
 _NONE = "none"
-# Arguments that the program derives from other keys, and which key that is.
+# Arguments that the program derives from other keys, and those keys.
 _OWNED_FLAGS = {
     "--served-model-name": "servedModelName",
     "--port": "port",
@@ -73,17 +73,17 @@ _OUR_VARIABLES = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LW
 
 
 class _OfVllm(Strict):
-    """A part of a service, where people write keys as vLLM calls its arguments."""
+    """A part of a service. People often write vLLM's argument names as its keys, so such a key gets a hint."""
 
     @classmethod
     def _elsewhere(cls, key: str) -> str | None:
         name = next((flag for flag in _OWNED_FLAGS if flag.startswith("--") and plain(flag) == plain(key)), None)
         if name is not None:
-            section, _, own = _OWNED_FLAGS[name].rpartition(".")
-            if " " in own:
+            section, _, key_here = _OWNED_FLAGS[name].rpartition(".")
+            if " " in key_here:
                 return None
             here = section == ("" if cls is Service else cls.__name__.lower())
-            return own if here else f"the service's {_OWNED_FLAGS[name]}"
+            return key_here if here else f"the service's {_OWNED_FLAGS[name]}"
         flag = "--" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", "-", key).lower().strip("-")
         return f"{flag} into engine.extraArgs" if flags.is_known(flag) else None
 
@@ -97,10 +97,10 @@ class Engine(_OfVllm):
         "ray", description="what joins the nodes of one replica: ray, or vLLM itself (native)"
     )
     image_has_ray: bool = Field(
-        False, description="true where you put Ray into an image of a release that ships without it"
+        False, description="true if you added Ray to an image of a release that ships without it"
     )
     gpu_memory_utilization: float | None = Field(
-        None, gt=0, lt=1, description="the part of a GPU's memory that vLLM may use, between 0 and 1"
+        None, gt=0, lt=1, description="the share of a GPU's memory that vLLM may use, between 0 and 1"
     )
     extra_args: Annotated[tuple[_Argument, ...], _FLAG_FIRST] = Field(
         (), strict=False, description="a list of further arguments of vllm serve"
@@ -127,41 +127,41 @@ class Engine(_OfVllm):
     def _engine_knows_them_and_no_key_of_ours_says_them(
         cls, value: tuple[str, ...], info: ValidationInfo
     ) -> tuple[str, ...]:
-        found: list[tuple[str, object, str, str]] = [
+        wrong: list[tuple[str, object, str, str]] = [
             (
-                f"[{given.index}]",
-                given.spelling,
+                f"[{flag.index}]",
+                flag.spelling,
                 "is set by the program from another key",
-                f"use {_OWNED_FLAGS[given.spelling]}",
+                f"use {_OWNED_FLAGS[flag.spelling]}",
             )
-            for given in flags.parse(value)
-            if given.spelling in _OWNED_FLAGS
+            for flag in flags.parse(value)
+            if flag.spelling in _OWNED_FLAGS
         ]
-        found += [
+        wrong += [
             (
                 f"[{i}]",
                 word,
-                "stands before the first flag, and the engine takes no such word",
+                "comes before the first flag, and the engine takes no positional argument",
                 "write its flag before it",
             )
             for i, word in enumerate(value[: flags.first(value)])
         ]
-        said = {index for index, *_ in found}
+        refused = {index for index, *_ in wrong}
         if "version" in info.data:
             judged = flags.problems(value, info.data["version"], info.data.get("launcher"))
-            found += [(f"[{i}]", value[i], why, instead) for i, why, instead in judged if f"[{i}]" not in said]
-        refuse(*found)
+            wrong += [(f"[{i}]", value[i], why, instead) for i, why, instead in judged if f"[{i}]" not in refused]
+        refuse(*wrong)
         return value
 
     @field_validator("reasoning_parser")
     @classmethod
     def _the_release_has_the_parser(cls, value: str | None, info: ValidationInfo) -> str | None:
         version, flag = info.data.get("version"), "--reasoning-parser"
-        # Without its arguments it is not known whether a plugin brings a parser along.
+        # If the arguments are refused, it is unknown whether a plugin adds a parser.
         if value in (None, _NONE) or version is None or "extra_args" not in info.data:
             return value
         if not flags.has(flag, version):
-            raise rule(value, f"vLLM {version} splits no reasoning", "write none, or take a newer engine")
+            raise rule(value, f"vLLM {version} has no reasoning parser", "write none, or take a newer engine")
         if wrong := flags.value_problem(flag, str(value), version, info.data["extra_args"]):
             raise rule(value, *wrong)
         return value
@@ -181,7 +181,7 @@ class Engine(_OfVllm):
 
 
 class Layout(_OfVllm):
-    """How one replica is cut over GPUs. tensor x pipeline = nodes x gpusPerNode."""
+    """How one replica is split over GPUs. tensor x pipeline = nodes x gpusPerNode."""
 
     nodes: Positive = Field(description="the number of nodes (pods) of one replica")
     gpus_per_node: Positive = Field(_GPUS_DEFAULT, description="the number of GPUs of each node")
@@ -211,8 +211,8 @@ class Layout(_OfVllm):
         nodes, per_node, pipeline = (info.data[key] for key in ("nodes", "gpus_per_node", "pipeline"))
         ranks, gpus = tensor * pipeline, nodes * per_node
         if ranks != gpus:
-            stages, rest = divmod(gpus, tensor)
-            instead = f"write pipeline: {stages}" if not rest else f"write tensor: {per_node}, pipeline: {nodes}"
+            stages, remainder = divmod(gpus, tensor)
+            instead = f"write pipeline: {stages}" if not remainder else f"write tensor: {per_node}, pipeline: {nodes}"
             raise rule(
                 tensor,
                 f"tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but nodes {nodes} x "
@@ -223,7 +223,7 @@ class Layout(_OfVllm):
 
 
 class Resources(_OfVllm):
-    """What each pod of a replica requests, which is also its limit."""
+    """What each pod of a replica requests; its limits are the same."""
 
     cpu: Positive = Field(description="whole CPUs of each pod, such as 64")
     memory: BinaryQuantity = Field(description="memory of each pod, such as 512Gi")
@@ -238,7 +238,7 @@ class Resources(_OfVllm):
         if isinstance(given, dict) and {"requests", "limits"} & given.keys():
             raise rule(
                 given,
-                "requests and limits are one here: pods with GPUs are Guaranteed, a cloud would raise the lower one",
+                "requests equal limits: pods with GPUs are Guaranteed, and a cloud would raise the lower one",
                 "write cpu and memory",
             )
         return given
@@ -273,9 +273,9 @@ class Resources(_OfVllm):
         shapes, cpu = (surroundings(info).pods or {}).get("memoryGib"), info.data.get("cpu")
         if not shapes:
             return value
-        # Where the CPUs are refused, what no pod has at all.
+        # If the CPUs are refused, check against the pods of every CPU size.
         which = [str(cpu)] if cpu else list(shapes)
-        sizes = list(dict.fromkeys(gib for each in which for gib in shapes[each]))
+        sizes = list(dict.fromkeys(gib for vcpu in which for gib in shapes[vcpu]))
         if gibibytes(value) not in sizes:
             what = f"of {cpu} vCPU with" if cpu else "with"
             raise rule(
@@ -301,19 +301,19 @@ class Resources(_OfVllm):
     def _shm_is_part_of_memory(cls, value: str, info: ValidationInfo) -> str:
         memory = info.data.get("memory")
         if memory and gibibytes(value) >= gibibytes(memory):
-            raise rule(value, f"/dev/shm is counted in the pod's memory of {memory}", "write less than memory")
+            raise rule(value, f"/dev/shm counts towards the pod's memory of {memory}", "write less than memory")
         return value
 
 
 def _launcher(info: ValidationInfo) -> str | None:
-    """The launcher of a service's engine, None where that is refused."""
+    """The launcher of a service's engine; None if the engine is refused."""
     with contextlib.suppress(Unjudged, KeyError):
         return info.data["engine"].launcher
     return None
 
 
 class Service(_OfVllm):
-    """One model under one name."""
+    """One model, served under one name."""
 
     model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
     served_model_name: ServedName | None = Field(
@@ -327,7 +327,7 @@ class Service(_OfVllm):
     )
     resources: Resources = Field(description="a map with cpu and memory")
     startup_seconds: Seconds | None = Field(
-        None, description="seconds of a cold start, from pod to first answer, where you know better than the plan"
+        None, description="seconds of a cold start, from pod to first answer, if you know better than the plan"
     )
     max_model_len: Annotated[Positive | None, AUTO] = Field(
         None,
@@ -345,7 +345,7 @@ class Service(_OfVllm):
     gateway: Annotated[Literal["aibrix", "none"] | None, AUTO] = Field(
         None,
         validate_default=True,
-        description="aibrix routes through its gateway, none serves by a Service alone; auto for aibrix before fleets",
+        description="aibrix routes through its gateway, none serves by a Service alone; auto is aibrix for fleets",
         json_schema_extra=auto_schema,
     )
     routing: Routing = Field(Routing.model_construct(), description="a map with requestSeconds")
@@ -353,17 +353,17 @@ class Service(_OfVllm):
     rollout: Rollout = Field(Rollout.model_construct(), description="a map with strategy")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
     paths: tuple[str, ...] = Field(
-        (), strict=False, description="a list of further paths of vLLM that clients may ask, such as /tokenize"
+        (), strict=False, description="a list of further vLLM paths that clients may call, such as /tokenize"
     )
     drain_seconds: Seconds | None = Field(
         None,
-        description="seconds that a pod that ends waits for its answers; the plan's longest if absent",
+        description="seconds that a stopping pod waits for its answers; the plan's longest if absent",
     )
     expose: Exposure = Field(Exposure.model_construct(to="cluster", allow_list=None), description="a map with to")
     clients: tuple[Client, ...] | None = Field(
         None,
         strict=False,
-        description="who reaches the port beside gateway and Prometheus, a list; the namespace if absent",
+        description="a list of who reaches the port besides gateway and Prometheus; the namespace if absent",
     )
     readiness_probe: bool = Field(True, description="true, unless something else decides when the leader is ready")
     startup_policy: Literal["LeaderCreated", "LeaderReady"] = Field(
@@ -377,16 +377,16 @@ class Service(_OfVllm):
     service_annotations: PodAnnotations = Field(
         {}, description="a map of further annotations of the Kubernetes Service, text to text"
     )
-    pod: EnginePod | None = Field(None, description="a map of what your cluster asks of the pods")
+    pod: EnginePod | None = Field(None, description="a map of what your cluster requires of the pods")
 
     @property
     def first_replicas(self) -> int:
-        """How many replicas there are at first, and always where nothing scales them."""
+        """The number of replicas at the start, and always if nothing scales them."""
         return self.autoscaling.minimum if self.autoscaling else self.replicas
 
     @property
     def most_replicas(self) -> int:
-        """How many replicas there may be, an update's surge aside."""
+        """The largest number of replicas, not counting an update's surge."""
         return self.autoscaling.maximum if self.autoscaling else self.replicas
 
     @field_validator("workload")
@@ -421,7 +421,7 @@ class Service(_OfVllm):
         if info.data.get("gateway") == "none":
             can = CLOUDS.get(surroundings(info).cloud or "")
             instead = "leave it out" + (", or write gateway: aibrix" if can and "aibrix" in can.gateways else "")
-            raise rule("", "nothing routes this service's requests but its Kubernetes Service", instead)
+            raise rule("", "only a Kubernetes Service routes this service's requests", instead)
         return value
 
     @field_validator("rollout", "startup_policy", "restart_policy")
@@ -430,7 +430,7 @@ class Service(_OfVllm):
         workload = info.data.get("workload")
         if workload and info.field_name not in WORKLOADS[workload]:
             called = "a LeaderWorkerSet" if workload == "lws" else "a fleet"
-            raise rule("" if isinstance(value, Rollout) else value, f"{called} has no such thing", "leave it out")
+            raise rule("" if isinstance(value, Rollout) else value, f"{called} has no such setting", "leave it out")
         return value
 
     @field_validator("autoscaling")
@@ -450,12 +450,12 @@ class Service(_OfVllm):
         if info.data.get("replicas", 1) != 1:
             raise rule(
                 "",
-                "the number of replicas is the autoscaler's alone",
+                "the autoscaler sets the number of replicas",
                 "write autoscaling.minimum, and leave replicas out",
             )
         if around.aibrix and engine:
-            found = value.problems(around.aibrix, engine.version, None)
-            refuse(*[(f".{key}", had, why, instead) for key, had, why, instead in found])
+            wrong = value.problems(around.aibrix, engine.version, None)
+            refuse(*[(f".{key}", setting, why, instead) for key, setting, why, instead in wrong])
         return value
 
     @field_validator("port")
@@ -490,10 +490,10 @@ class Service(_OfVllm):
     @classmethod
     def _somebody_reaches_it(cls, value: tuple[Client, ...] | None, info: ValidationInfo) -> tuple[Client, ...] | None:
         if value is not None and not value:
-            raise rule("[]", "names nobody", "write one client, or leave it out")
+            raise rule("[]", "names no client", "write one client, or leave it out")
         exposed = "expose" in info.data and info.data["expose"].to != "cluster"
-        if value is not None and exposed and not any(each.cidr for each in value):
-            raise rule("", "whoever comes by the load balancer has an address outside the cluster", "add one with cidr")
+        if value is not None and exposed and not any(client.cidr for client in value):
+            raise rule("", "clients of the load balancer have addresses outside the cluster", "add one with cidr")
         return value
 
     @field_validator("drain_seconds")
@@ -501,7 +501,7 @@ class Service(_OfVllm):
     def _the_platform_waits_so_long(cls, value: int | None, info: ValidationInfo) -> int | None:
         notice = surroundings(info).notice
         if value and notice and value > (most := timeouts.longest_drain(notice)):
-            raise rule(value, f"a pod that the cloud evicts has {notice} s in all", f"write at most {most}")
+            raise rule(value, f"an evicted pod has {notice} s in all", f"write at most {most}")
         return value
 
     @field_validator("startup_policy")
@@ -521,7 +521,7 @@ class Service(_OfVllm):
     def _lws_has_it(cls, value: str, info: ValidationInfo) -> str:
         lws = surroundings(info).lws
         if value == "RecreateGroupAfterStart" and lws and not addons.has("lws", lws, value):
-            raise rule(value, f"LeaderWorkerSet {lws} does not know it", "write RecreateGroupOnPodRestart")
+            raise rule(value, f"LeaderWorkerSet {lws} does not have it", "write RecreateGroupOnPodRestart")
         return value
 
     @field_validator("service_annotations")
@@ -530,8 +530,8 @@ class Service(_OfVllm):
         ours = balancer_annotations(surroundings(info).cloud)
         refuse(
             *(
-                (f".{key}", given, "is set by the program from expose", "write expose")
-                for key, given in value.items()
+                (f".{key}", text, "is set by the program from expose", "write expose")
+                for key, text in value.items()
                 if key in ours
             )
         )

@@ -1,7 +1,7 @@
-"""The stack file as types, and its rules. The one place for defaults.
+"""The stack file as one type, and the rules between its sections.
 
 `StackConfig` is plain and frozen; secrets are separate keys (`config.secrets`) that never enter it. Nothing here
-imports Pulumi, so that a check of a stack file costs a fraction of a second.
+imports Pulumi, so that checking a stack file takes a fraction of a second.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ from planning.problems import PlanError, Problem, Unjudged, printable
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-# When an add-on is of use.
+# Why an add-on is unused.
 _USES = {
     "lws": "no service is a LeaderWorkerSet",
     "fluid": "cache.engine is none",
@@ -66,7 +66,7 @@ PLACEHOLDER = r"<[^<>]+>"
 
 
 def name_limit(replicas: int) -> int:
-    """The longest name of a service with so many replicas, in characters."""
+    """The longest name of a service with this many replicas, in characters."""
     group = len(str(max(replicas - 1, 0)))
     return (
         fact("engines", "leaderWorkerSet", "nameLimit")
@@ -82,7 +82,7 @@ _Price = Annotated[float, InSchema({"minimum": 0})]
 
 
 class Prices(Strict):
-    """What things cost, and when that was read. Nothing is guessed: what is absent is unknown."""
+    """Prices, and when they were read. Nothing is guessed: a missing price is unknown."""
 
     currency: str | None = Field(None, min_length=1, description="the currency of every price, such as CNY")
     per_gpu_hour: _Price | None = Field(None, description="the price of one GPU for an hour")
@@ -99,9 +99,7 @@ class StackConfig(Strict):
     weights: Weights = Field(description="a map with source")
     cache: Cache = Field(Cache.model_construct(), description="a map with engine")
     addons: Addons = Field(Addons.model_construct(), description="a map with lws, fluid and aibrix")
-    registry: Registry | None = Field(
-        None, description="the registry that all images are pulled from whose names say no other"
-    )
+    registry: Registry | None = Field(None, description="the registry of all images whose names do not include one")
     services: Annotated[dict[str, Service], _Names] = Field(
         min_length=1, description="a map of services: name to model, engine, layout"
     )
@@ -111,7 +109,7 @@ class StackConfig(Strict):
 
 
 SECTIONS = tuple(info.alias or name for name, info in StackConfig.model_fields.items())
-"""Keys of the stack file that are no secrets."""
+"""Keys of the stack file that are not secrets."""
 
 
 def parse(
@@ -121,7 +119,7 @@ def parse(
     secrets: Collection[str] = (),
     empty_secrets: Collection[str] = (),
 ) -> StackConfig:
-    """The typed config, of what `judge` takes. Raises ConfigError with every refusal."""
+    """The typed config; arguments as of `judge`. Raises ConfigError with every refusal."""
     config, problems = judge(raw, plain_secrets=plain_secrets, secrets=secrets, empty_secrets=empty_secrets)
     if problems:
         raise ConfigError(sorted(problems))
@@ -137,54 +135,55 @@ def judge(
 ) -> tuple[StackConfig, list[Problem]]:
     """The config of `raw` (top-level key without namespace -> decoded value, secrets left out), and all refusals.
 
-    `secrets` names the secret keys that the stack file has, encrypted; `plain_secrets` those that are not encrypted;
-    `empty_secrets` those that hold nothing. Of a config with refusals only what is right can be read (`config.strict`).
+    `secrets` names the stack file's encrypted secrets, `plain_secrets` those in plain text, `empty_secrets` those that
+    hold nothing. If there are refusals, only the valid part of the config can be read (`config.strict`).
     """
-    found = [*secret_keys.problems(plain_secrets, secrets, empty_secrets)]
+    problems = [*secret_keys.problems(plain_secrets, secrets, empty_secrets)]
     present = frozenset((*secrets, *plain_secrets, *empty_secrets))
-    found += [
-        Problem(key, "(encrypted)", "only secrets are kept encrypted", "write it in plain, without --secret")
+    problems += [
+        Problem(key, "(encrypted)", "only secrets are encrypted", "write it in plain text, without --secret")
         for key in secrets
         if key in SECTIONS
     ]
     meant = set()
     for key in raw.keys() - set(SECTIONS):
         why, instead, near = unknown_key(key, [*SECTIONS, *SECRETS])
-        found.append(Problem(printable(key), shown(raw[key], key), why, instead))
+        problems.append(Problem(printable(key), shown(raw[key], key), why, instead))
         meant.add(near)
-    found += _left_in(raw)
-    found += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
-    said = {problem.key for problem in found} | {each for each in meant if each not in raw}
-    given = {key: value for key, value in raw.items() if key in SECTIONS}
-    config = StackConfig.model_validate(given, context=_surroundings(raw, present))
-    found += [problem for problem in refusals(config) if problem.key not in said]
-    # A rule that reads what is refused already has nothing to say, nor has any of a key that is refused, or below which
-    # something is.
-    spoilt = {problem.key for problem in found}
-    for each in (
+    problems += _left_in(raw)
+    problems += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
+    reported = {problem.key for problem in problems} | {key for key in meant if key not in raw}
+    sections = {key: value for key, value in raw.items() if key in SECTIONS}
+    config = StackConfig.model_validate(sections, context=_surroundings(raw, present))
+    problems += [problem for problem in refusals(config) if problem.key not in reported]
+    # Skip a rule that reads a refused value, and a problem whose key is refused itself or has a refused key below it.
+    refused = {problem.key for problem in problems}
+    for of_rule in (
         *_joined(config),
-        _unused_secrets(config, present, spoilt),
+        _unused_secrets(config, present, refused),
         _unused_prometheus(config, present),
     ):
         with contextlib.suppress(Unjudged):
-            found += [problem for problem in each if not any(f"{key}.".startswith(f"{problem.key}.") for key in spoilt)]
-    return config, found
+            problems += [
+                problem for problem in of_rule if not any(f"{key}.".startswith(f"{problem.key}.") for key in refused)
+            ]
+    return config, problems
 
 
-def repository(given: Mapping[str, str], model: str) -> str | None:
-    """The hub's repository of `model`, with its owner, out of those `given` or the catalog; None where neither says."""
+def repository(repositories: Mapping[str, str], model: str) -> str | None:
+    """The hub's repository of `model`, with its owner, from `repositories` or the catalog; None if neither has it."""
     owner = fact("models", "owners", "byModel").get(model)
-    return given.get(model) or (f"{owner}/{model}" if owner else None)
+    return repositories.get(model) or (f"{owner}/{model}" if owner else None)
 
 
 def own_bucket(config: StackConfig) -> Bucket | None:
-    """The bucket of this stack's cloud that weights come from; None where there is none, or a foreign store's."""
+    """The bucket of this stack's cloud that weights come from; None if there is none, or it is in another cloud."""
     bucket = config.weights.bucket if isinstance(config.weights, (BucketWeights, NvmeWeights)) else None
     return bucket if bucket is not None and bucket.store not in FOREIGN else None
 
 
 def keeps_weights(config: StackConfig) -> bool:
-    """Whether a destroy leaves weights that this stack has put somewhere, which go on billing."""
+    """Whether a destroy leaves weights that this stack has stored, which keep billing."""
     if isinstance(config.weights, PvcWeights):
         return config.weights.create is not None and config.weights.create.keep
     bucket = own_bucket(config)
@@ -192,7 +191,7 @@ def keeps_weights(config: StackConfig) -> bool:
 
 
 def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
-    """Rules that join sections, each on its own: what one cannot judge keeps no other from being judged."""
+    """Rules that join sections, each apart: if one cannot judge, the others still can."""
     yield from (rule(config) for rule in (_fills, _single_node, _same_objects, _enough_nodes, _aibrix))
     yield from (rule(config) for rule in (_unused_registry, _unused_mirror, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
@@ -223,14 +222,16 @@ def _fills(config: StackConfig) -> Iterator[Problem]:
 def _single_node(config: StackConfig) -> Iterator[Problem]:
     weights, services = config.weights, config.services.values()
     single = isinstance(weights, PvcWeights) and weights.create and weights.create.access_mode == "ReadWriteOnce"
-    if single and (any(each.layout is None for each in services) or sum(_most_nodes(each)[0] for each in services) > 1):
+    if single and (
+        any(service.layout is None for service in services) or sum(_most_nodes(each)[0] for each in services) > 1
+    ):
         who = " and ".join(f"services.{name}" for name in config.services)
         why = f"{who} may run on more than one node, which cannot mount it"
         yield Problem("weights.create.accessMode", "ReadWriteOnce", why, "write ReadWriteMany")
 
 
 def _same_objects(config: StackConfig) -> Iterator[Problem]:
-    """Models of one stack whose volume and cache would have one name."""
+    """Two models of a stack must not share the name of their volume and cache."""
     objects: dict[str, str] = {}
     for name, service in config.services.items():
         with contextlib.suppress(Unjudged):
@@ -241,7 +242,7 @@ def _same_objects(config: StackConfig) -> Iterator[Problem]:
 
 
 def _object_names(config: StackConfig, name: str) -> Iterator[Problem]:
-    """What the objects that belong to a model make of its name: they carry it, shortened to small letters."""
+    """Limits on a model's name from the objects that belong to the model: they carry it in lower case."""
     path, model = f"services.{name}.model", config.services[name].model
     called, fluid = model_object(model), config.cache.engine == "fluid"
     # A Job's pods carry its whole name in a label.
@@ -250,43 +251,43 @@ def _object_names(config: StackConfig, name: str) -> Iterator[Problem]:
     )
     instead = "write cache.engine: none" if fluid else "publish it under a shorter name"
     if len(called) > most:
-        whose = "Fluid's workers take" if fluid else "the labels of what belongs to it take"
+        whose = "Fluid's workers take" if fluid else "the labels of its objects take"
         yield Problem(path, model, f"{called} has {len(called)} characters, {whose} {most}", instead)
     if fluid and not re.fullmatch(fact("fluid", "fluid", "namePattern"), called):
         yield Problem(path, model, f"{called} begins with a digit, which Fluid refuses", instead)
 
 
 def _weights_of(config: StackConfig, name: str) -> Iterator[Problem]:
-    """What a service asks of the place where its weights are."""
+    """A service's model must have a repository that weights can come from."""
     weights, model = config.weights, config.services[name].model
     sync: Sync | None = getattr(weights, "sync", None)
     named = {"weights.sync.repositories": sync.repositories} if sync else {}
     if isinstance(weights, HuggingfaceWeights):
         named["weights.repositories"] = weights.repositories
-    for path, given in named.items():
-        if repository(given, model) is None:
-            why = f"is missing: who publishes {model} is not known"
+    for path, repositories in named.items():
+        if repository(repositories, model) is None:
+            why = f"is missing: the catalog does not know who publishes {model}"
             yield Problem(f"{path}.{model}", "", why, f"write owner/{model}")
 
 
 def _streamed(config: StackConfig, name: str) -> Iterator[Problem]:
-    """What keeps an engine from streaming its weights."""
+    """Reasons why an engine cannot stream its weights."""
     if not _streams(config):
         return
     engine = config.services[name].engine
     if "runai_streamer" not in (flags.choices("--load-format", engine.version) or ["runai_streamer"]):
         why = f"vLLM {engine.version} of services.{name} has no runai_streamer"
         yield Problem("weights.read", "stream", why, "write volume or download, or take a newer engine")
-    if "--load-format" in [given.spelling for given in flags.parse(engine.extra_args)]:
-        why = "weights.read: stream says it"
+    if "--load-format" in [flag.spelling for flag in flags.parse(engine.extra_args)]:
+        why = "weights.read: stream sets it"
         yield Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out")
 
 
 def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
-    """A model behind the gateway has one name for everything: label, Kubernetes Service, and the requests' «model»."""
+    """Behind the gateway a model has one name everywhere: label, Kubernetes Service and «model» in requests."""
     service = config.services[name]
     if service.autoscaling and service.expose.to != "cluster":
-        why = "AIBrix reads the engine's metrics without a key, which a load balancer would pass on to anybody"
+        why = "AIBrix reads the engine's metrics without a key, so a load balancer would give them to anybody"
         yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write cluster")
     if service.gateway != "aibrix":
         return
@@ -296,7 +297,7 @@ def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
         path = f"services.{name}.servedModelName"
         yield Problem(path, called, why, "leave it out, and name the service so")
     if service.expose.to != "cluster":
-        why = "the gateway's load balancer is in front of it already"
+        why = "the gateway's load balancer is already in front of it"
         yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address")
 
 
@@ -305,7 +306,7 @@ def _rdma_devices(config: StackConfig, name: str) -> Iterator[Problem]:
     devices = config.cloud.rdma_devices if isinstance(config.cloud, VolcengineCloud) else None
     if devices and layout and devices != layout.gpus_per_node:
         gpus = layout.gpus_per_node
-        why = f"the pods of services.{name} have {gpus} GPUs, and each talks through a device of its own"
+        why = f"the pods of services.{name} have {gpus} GPUs, and each needs its own device"
         yield Problem("cloud.rdmaDevices", str(devices), why, f"write {gpus}, or leave it out")
 
 
@@ -318,7 +319,7 @@ def _surges(config: StackConfig, name: str) -> Iterator[Problem]:
 
 
 def _enough_nodes(config: StackConfig) -> Iterator[Problem]:
-    """What services ask of Volcengine's nodes."""
+    """Volcengine must have enough nodes for all services."""
     cloud = config.cloud
     if not isinstance(cloud, VolcengineCloud) or cloud.nodes is None:
         return
@@ -335,26 +336,26 @@ def _enough_nodes(config: StackConfig) -> Iterator[Problem]:
 
 
 def _most_nodes(service: Service) -> tuple[int, int]:
-    """Nodes that a service may hold, and those beyond it during an update."""
+    """The most nodes that a service may hold, and the additional ones during an update."""
     nodes = service.layout.nodes if service.layout else 1
     return nodes * service.most_replicas, nodes * service.rollout.max_surge
 
 
 def _unused_addon(config: StackConfig, name: str) -> Iterator[Problem]:
     choice: AddonChoice | AibrixChoice | None = getattr(config.addons, name)
-    idle = choice is not None and choice.install is False and name in CLOUDS[config.cloud.kind].installs
-    if idle and not _needs(config, name):
-        yield Problem(f"addons.{name}", "", f"nothing of this stack uses it: {_USES[name]}", "leave it out")
+    unused = choice is not None and choice.install is False and name in CLOUDS[config.cloud.kind].installs
+    if unused and not _needs(config, name):
+        yield Problem(f"addons.{name}", "", f"nothing in this stack uses it: {_USES[name]}", "leave it out")
 
 
 def _unused_registry(config: StackConfig) -> Iterator[Problem]:
     if config.registry and not _comes_from_registry(config):
-        why = "every image of this stack comes from a registry of its own"
+        why = "every image of this stack names its own registry"
         yield Problem("registry", config.registry, why, "leave it out")
 
 
 def _comes_from_registry(config: StackConfig) -> bool:
-    """Whether the stack has an image that comes from its registry."""
+    """Whether any image of the stack comes from the stack's registry."""
     weights, lws = config.weights, config.addons.lws
     sync: Sync | None = getattr(weights, "sync", None)
     images = [service.engine.image for service in config.services.values()]
@@ -371,7 +372,7 @@ def _comes_from_registry(config: StackConfig) -> bool:
 def _unused_mirror(config: StackConfig) -> Iterator[Problem]:
     registry = config.addons.aibrix and config.addons.aibrix.registry
     if registry and not installs_aibrix(config) and getattr(config.weights, "read", None) != "download":
-        why = "no image of AIBrix's is pulled by this stack"
+        why = "this stack pulls no AIBrix image"
         yield Problem("addons.aibrix.registry", registry, why, "leave it out")
 
 
@@ -382,7 +383,7 @@ def _unused_prometheus(config: StackConfig, present: frozenset[str]) -> Iterator
         for service in config.services.values()
     )
     if namespace and not restricted:
-        why = "everybody in the cluster reaches the engines, Prometheus too"
+        why = "everybody in the cluster reaches the engines, including Prometheus"
         yield Problem("monitoring.prometheusNamespace", namespace, why, "leave it out")
 
 
@@ -393,24 +394,24 @@ def _unused_price(config: StackConfig) -> Iterator[Problem]:
 
 
 def _secure(config: StackConfig, name: str) -> Iterator[Problem]:
-    """What a service asks of its pods' security that would keep these from starting."""
+    """Security settings of a service's pods that would keep them from starting."""
     weights, cloud, pod = config.weights, config.cloud, config.services[name].pod
     disk = isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.download.node_path)
     needed = fact("clouds", "volcengine", "rdma")["capabilities"]
     pinned = needed if isinstance(cloud, VolcengineCloud) and cloud.rdma else []
     if pod and disk and (pod.security_context or {}).get("runAsNonRoot"):
         path = f"services.{name}.pod.securityContext.runAsNonRoot"
-        why = "root looks at a node's disk, and fills it, in the same pod"
+        why = "in the same pod, root checks and fills the node's disk"
         yield Problem(path, "true", why, "leave it out, or write runAsUser alone")
     dropped = ((pod and pod.container_security_context) or {}).get("capabilities", {}).get("drop") or []
-    for each in dropped:
-        if each in pinned:
+    for capability in dropped:
+        if capability in pinned:
             path = f"services.{name}.pod.containerSecurityContext.capabilities.drop"
-            yield Problem(path, each, "RDMA needs it", "leave it out")
+            yield Problem(path, capability, "RDMA needs it", "leave it out")
 
 
 def _facts_of_others(config: StackConfig) -> Iterator[Problem]:
-    """Facts under a name that nothing of the stack has: misspelt, they would be missed in silence."""
+    """Refuses facts under a name that nothing in the stack has: a misspelt name would have no effect, silently."""
     cloud, known = config.cloud, config.catalog
     models = sorted({service.model for service in config.services.values()})
     series = [cloud.gpu_series] if isinstance(cloud, AcsCloud) else []
@@ -423,22 +424,22 @@ def _facts_of_others(config: StackConfig) -> Iterator[Problem]:
     ]
     for path, there in others:
         instead = "leave it out" + (f", or write {' or '.join(there)}" if there else "")
-        yield Problem(f"catalog.{path}", "", "nothing of this stack has that name", instead)
+        yield Problem(f"catalog.{path}", "", "nothing in this stack has that name", instead)
 
 
 def _of_others(
     section: str, known: Mapping[str, ModelFacts] | Mapping[str, GpuFacts], there: list[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Entries that are about nothing that there is, under any of their names."""
+    """Entries none of whose names is in `there`."""
     for name, facts in known.items():
         with contextlib.suppress(Unjudged):
-            said = {name: facts.given()}
-            if not any(overruled(section, each, said) for each in there):
+            described = {name: facts.given()}
+            if not any(overruled(section, name_in_use, described) for name_in_use in there):
                 yield f"{section}.{name}", there
 
 
-def _unused_secrets(config: StackConfig, present: frozenset[str], spoilt: set[str]) -> Iterator[Problem]:
-    """Secrets that nothing of the stack reads. Of a pair with a mistake in it nothing is said."""
+def _unused_secrets(config: StackConfig, present: frozenset[str], refused: set[str]) -> Iterator[Problem]:
+    """Secrets that nothing in the stack reads. Skips a pair that already has a mistake."""
     weights = config.weights
     bucket = isinstance(weights, (BucketWeights, NvmeWeights)) and weights.bucket is not None
     sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
@@ -448,7 +449,7 @@ def _unused_secrets(config: StackConfig, present: frozenset[str], spoilt: set[st
         "hubToken": (sync is not None or isinstance(weights, HuggingfaceWeights), "no hub is asked"),
     }
     read |= {"secretKey": read["accessKey"], "syncSecretKey": read["syncAccessKey"]}
-    mistaken = {key for pair in PAIRS if not spoilt.isdisjoint(pair) for key in pair} | set(spoilt)
+    mistaken = {key for pair in PAIRS if not refused.isdisjoint(pair) for key in pair} | set(refused)
     for key in present - mistaken:
         is_read, why = read.get(key, (True, ""))
         if not is_read:
@@ -456,7 +457,7 @@ def _unused_secrets(config: StackConfig, present: frozenset[str], spoilt: set[st
 
 
 def _aibrix(config: StackConfig) -> Iterator[Problem]:
-    """A release that cannot be installed."""
+    """Refuses an AIBrix release that cannot be installed."""
     if installs_aibrix(config):
         try:
             aibrix_install.release(aibrix_release(config))
@@ -465,7 +466,7 @@ def _aibrix(config: StackConfig) -> Iterator[Problem]:
 
 
 def _addon(config: StackConfig, name: Literal["lws", "fluid"]) -> Iterator[Problem]:
-    """Releases of an add-on that would harm the cluster, or not work on this cloud."""
+    """Refuses a release of an add-on that would harm the cluster or does not work on this cloud."""
     choice: AddonChoice | None = getattr(config.addons, name)
     if choice is None or choice.version is None:
         return
@@ -478,17 +479,17 @@ def _addon(config: StackConfig, name: Literal["lws", "fluid"]) -> Iterator[Probl
 
 
 def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundings:
-    """What rules read of other sections."""
+    """The validation context: what rules read of other sections, whatever is wrong there."""
     cloud = _map(raw, "cloud")
     kind, weights = cloud.get("kind"), _map(raw, "weights")
     if not isinstance(kind, str) or kind not in _CLOUDS:
         return Surroundings(secrets=secrets, weights=weights)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
-    given = _map(raw, "catalog").get("regions")
-    regions = tuple(each for each in given if isinstance(each, str)) if isinstance(given, list) else ()
+    listed = _map(raw, "catalog").get("regions")
+    regions = tuple(region for region in listed if isinstance(region, str)) if isinstance(listed, list) else ()
     if kind == "volcengine":
-        given = _map(raw, "addons", "aibrix").get("version")
-        installed = given if isinstance(given, str) else fact("clouds", "volcengine", "aibrix")
+        version = _map(raw, "addons", "aibrix").get("version")
+        installed = version if isinstance(version, str) else fact("clouds", "volcengine", "aibrix")
         known = gpu_node(str(cloud.get("instanceType")))
         node = {**known, "type": cloud["instanceType"]} if known else None
         pods = {"gpus": list(range(1, known["gpus"] + 1)), "node": node} if known else None
@@ -499,7 +500,7 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
     series, described = cloud.get("gpuSeries"), _map(raw, "catalog", "gpuPods")
     pods = None
     if isinstance(series, str):
-        with contextlib.suppress(ValidationError):  # said where it stands
+        with contextlib.suppress(ValidationError):  # reported at its own key
             more = {series: GpuPods.model_validate(described[series])} if series in described else {}
             pods = gpu_pods(series, more)
     notice = fact("clouds", kind, "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
@@ -507,17 +508,17 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
 
 
 def lws_release(config: StackConfig) -> str:
-    """The LeaderWorkerSet release of the cluster: what the stack file says, else what is there or gets installed."""
+    """The cluster's LeaderWorkerSet release: from the stack file, else the installed one or the one to install."""
     return _lws_release(config.addons.lws.version if config.addons.lws else None, config.cloud.kind)
 
 
 def aibrix_choice(config: StackConfig) -> AibrixChoice:
-    """What the stack file says of AIBrix, with the defaults of what it does not say."""
+    """The stack file's AIBrix section, with defaults for what it leaves out."""
     return config.addons.aibrix or AibrixChoice.model_construct()
 
 
 def aibrix_release(config: StackConfig) -> str:
-    """The AIBrix release of the cluster: what the stack file says, else the one that gets installed."""
+    """The cluster's AIBrix release: from the stack file, else the one to install."""
     return aibrix_choice(config).version or fact("clouds", "volcengine", "aibrix")
 
 
@@ -527,13 +528,13 @@ def aibrix_registry(config: StackConfig) -> str | None:
 
 
 def used_addons(config: StackConfig) -> list[str]:
-    """The add-ons that are part of the stack: those that it needs, and those that its file names."""
+    """The add-ons of the stack: those that it needs, and those that its file names."""
     known = CLOUDS[config.cloud.kind].installs
     return [name for name in known if _needs(config, name) or getattr(config.addons, name) is not None]
 
 
 def installs_aibrix(config: StackConfig) -> bool:
-    """Whether the stack brings AIBrix along."""
+    """Whether the stack installs AIBrix."""
     return "aibrix" in used_addons(config) and aibrix_choice(config).install
 
 
@@ -555,7 +556,7 @@ def _lws_release(given: object, cloud: str) -> str:
 
 
 def _map(raw: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """The map below `path`, empty where something else is there."""
+    """The map at `path`; empty if there is no map."""
     value: Any = raw
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -563,7 +564,7 @@ def _map(raw: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _left_in(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
-    """Texts that nobody means, wherever they stand."""
+    """Placeholders and control characters that were left in, at any depth."""
     if isinstance(value, Mapping):
         return [found for key, below in value.items() for found in _left_in(below, (*path, key))]
     if isinstance(value, list):
@@ -571,13 +572,13 @@ def _left_in(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
     if isinstance(value, str) and re.search(PLACEHOLDER, value):
         return [Problem(join(path), shown(value), "is a placeholder that was left in", "write your own value")]
     if isinstance(value, str) and (control := _CONTROL.search(value)):
-        why = f"has the control character {printable(control[0])} in it"
-        return [Problem(join(path), shown(value), why, "leave that out")]
+        why = f"contains the control character {printable(control[0])}"
+        return [Problem(join(path), shown(value), why, "remove it")]
     return []
 
 
 def _names(services: object, cloud: object) -> list[Problem]:
-    """Rules of the services' names. They run on raw input, so that other mistakes in a service do not hide them."""
+    """Rules on services' names. They run on the raw input, so that other mistakes in a service do not hide them."""
     if not isinstance(services, Mapping):
         return []
     found = []

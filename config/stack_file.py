@@ -1,4 +1,4 @@
-"""Reads a `Pulumi.<stack>.yaml` as Pulumi would, without Pulumi: for checks that must be quick and need no engine."""
+"""Reads a `Pulumi.<stack>.yaml` as Pulumi would, but without Pulumi, for checks that must be fast."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from planning.problems import Problem, printable
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
 FILE_KEYS = {"config", "encryptionsalt", "secretsprovider", "encryptedkey", "environment"}
-_ALIKE = 0.8  # modelserv and model-serving are, modelscope is not
+_ALIKE = 0.8  # modelserv and model-serving count as ours, modelscope does not
 
 
 class RequestError(Exception):
-    """What was asked for cannot be read at all: no such stack, no YAML. `str()` is one line."""
+    """The stack file cannot be read at all: no such stack, no YAML. `str()` is one line."""
 
 
 @dataclass(frozen=True)
 class StackFile:
-    """A stack file as it stands: plain values by key without namespace, which secrets it has, encrypted, not encrypted,
-    or without a value, and what other programs' keys say in plain text."""
+    """A stack file as written. `raw` maps our keys without namespace to plain values. Secrets are listed by key:
+    encrypted, in plain text, or empty. `foreign` has the plain values of other programs' keys."""
 
     name: str
     raw: dict[str, Any]
@@ -42,20 +42,20 @@ class StackFile:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """Everything of the file's config that is not encrypted, by keys with their namespaces."""
+        """All unencrypted config of the file, by keys with their namespaces."""
         return {f"{NAMESPACE}:{key}": value for key, value in self.raw.items()} | self.foreign
 
     def config(self, *, with_cluster: bool = True) -> StackConfig:
         """The typed config. Raises ConfigError with everything that is wrong in the file.
 
-        `with_cluster` also asks for its context on this machine, which a pure reader of the file does without.
+        `with_cluster` also checks that this machine has the context; who only reads the file does without.
         """
         config, problems = self.judged(with_cluster=with_cluster)
         self.require_none(problems)
         return config
 
     def judged(self, *, with_cluster: bool = True) -> tuple[StackConfig, list[Problem]]:
-        """What is right in the file (`config.stack.judge`), and all refusals: for a caller who has some of his own."""
+        """The valid part of the file (`config.stack.judge`) and all refusals, for a caller that adds its own."""
         config, problems = judge(
             self.raw,
             plain_secrets=self.plain_secrets,
@@ -63,13 +63,13 @@ class StackFile:
             empty_secrets=self.empty_secrets,
         )
         if self.roots and not self.raw:
-            problems = []  # nothing is there because of what stands at the root
-        unread = {problem.key for problem in self.problems}
-        problems = [problem for problem in problems if problem.key not in unread]
+            problems = []  # everything is missing because of the mistake at the root
+        unreadable = {problem.key for problem in self.problems}
+        problems = [problem for problem in problems if problem.key not in unreadable]
         cluster = self.raw.get("cluster")
         context = cluster.get("context") if isinstance(cluster, dict) else None
-        said = any(problem.key == "cluster.context" for problem in problems)
-        if with_cluster and isinstance(context, str) and not said and "kubeconfig" not in self.encrypted:
+        refused = any(problem.key == "cluster.context" for problem in problems)
+        if with_cluster and isinstance(context, str) and not refused and "kubeconfig" not in self.encrypted:
             try:
                 check_context(context)
             except ConfigError as error:
@@ -77,39 +77,39 @@ class StackFile:
         return config, [*self.problems, *problems]
 
     def require_none(self, problems: Iterable[Problem]) -> None:
-        """Raise ConfigError with these problems, those of the file's root first: they may be the cause of others."""
-        found = sorted(set(problems))
-        if found or self.roots:
-            raise ConfigError(found, self.roots)
+        """Raise ConfigError with these problems, those of the file's root first, because they may cause others."""
+        distinct = sorted(set(problems))
+        if distinct or self.roots:
+            raise ConfigError(distinct, self.roots)
 
 
 def path_of(stack: str, folder: Path = Path()) -> Path:
-    """The file of `stack`. Raises RequestError, naming the stacks that there are, where it is missing."""
+    """The file of `stack`. Raises RequestError with the existing stacks if it is missing."""
     path = folder / f"Pulumi.{stack}.yaml"
     if path.is_file():
         return path
     known = sorted(file.name.split(".")[1] for file in folder.glob("Pulumi.*.yaml"))
-    raise RequestError(f"stack {stack}: {path} is not there; stacks here: {', '.join(known) or 'none'}")
+    raise RequestError(f"stack {stack}: {path} does not exist; stacks here: {', '.join(known) or 'none'}")
 
 
 def read(path: Path) -> StackFile:
-    """The stack file at `path`. Raises RequestError where it is no YAML map; `config` says the rest."""
+    """The stack file at `path`. Raises RequestError if it is not a YAML map; `config` reports everything else."""
     try:
-        found = pulumi_yaml.read_file(path)
+        document = pulumi_yaml.read_file(path)
     except pulumi_yaml.UnreadableError as error:
         raise RequestError(printable(f"{path}: {error}")) from None
-    loaded = {} if found.value is None else found.value
-    if found.problems and not loaded:
-        raise RequestError(f"{path}: {found.problems[0][1].why}; {found.problems[0][1].instead}")
+    loaded = {} if document.value is None else document.value
+    if document.problems and not loaded:
+        raise RequestError(f"{path}: {document.problems[0][1].why}; {document.problems[0][1].instead}")
     if not isinstance(loaded, dict):
         raise RequestError(printable(f"{path}: is not a stack file: its top level is a map with `config:`"))
     roots, config = _root(loaded)
     problems: list[Problem] = []
-    for place, problem in found.problems:
+    for place, problem in document.problems:
         above, *below = place or ("config",)
         if above != "config" or not below or not _is_ours(below[0].rpartition(":")[0] or NAMESPACE):
             key = join(place) or "the file"
-            roots += [replace(problem, key=key)] if key not in [each.key for each in roots] else []
+            roots += [replace(problem, key=key)] if key not in [root.key for root in roots] else []
             config = {} if not below else config
         else:
             key = join((below[0].rpartition(":")[2], *below[1:]))
@@ -146,13 +146,13 @@ def read(path: Path) -> StackFile:
 
 
 def _root(loaded: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
-    """What is wrong with the keys of the whole file, and what stands in its config, or was meant to."""
+    """What is wrong with the file's top-level keys, and its config, including keys that are misplaced outside it."""
     roots: list[Problem] = []
     config: dict[str, Any] = {}
     outside = {key: value for key, value in loaded.items() if ":" in key or key in SECTIONS or key in SECRETS}
     if outside:
         which = ", ".join(map(printable, outside))
-        where = "stand outside it" if "config" in loaded else "stand alone"
+        where = "stand outside it" if "config" in loaded else "stand outside config"
         roots.append(Problem("config", "", f"{which} {where}", "write them below `config:`, indented"))
         config |= outside
     for key, value in loaded.items():
@@ -175,18 +175,18 @@ def _root(loaded: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
 
 
 def _is_ours(namespace: str) -> bool:
-    """Whether a namespace is this program's, or is meant to be."""
+    """Whether a namespace is this program's, or a misspelling of it."""
     return bool(difflib.get_close_matches(spelt(namespace), [NAMESPACE], cutoff=_ALIKE))
 
 
 def _has_encrypted(value: Any) -> bool:
-    """Whether it is encrypted, or anything in it is."""
+    """Whether the value, or anything in it, is encrypted."""
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return is_encrypted(value) or any(map(_has_encrypted, below))
 
 
 def _without_encrypted(value: Any) -> Any:
-    """What is left for everybody to read."""
+    """The value without its encrypted parts."""
     if is_encrypted(value):
         return None
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""The base of every part of the stack file, and how one wrong field hides no other.
+"""The base of every part of the stack file. It reports every wrong field, not only the first.
 
-Pydantic ends at a model that has one wrong field. Here such a part is built all the same, of the fields that are right,
-and keeps what is wrong with the others: whatever surrounds it goes on. Who reads a field that is refused already gets
-`Unjudged`, which a rule may let pass: it is then not judged, and everything else is.
+Pydantic gives up on a model that has a wrong field. Here such a part is still built from its valid fields, and keeps
+the refusals of the others, so that validation goes on around it. Reading a refused field raises `Unjudged`. A rule may
+let it through: that rule is then skipped, and all others run.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ from pydantic_core import ErrorDetails
 from config.errors import Refusal, as_written, join, of_field, shown, unknown_key, without_inner_keys
 from planning.problems import Problem, Unjudged
 
-# No plugin checks stack files, and looking for one reads the metadata of every installed package.
+# Pydantic looks for plugins in the metadata of every installed package, and stack files need none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 _Part = TypeVar("_Part", bound="Strict")
-_MOST_STEPS = 3  # from a remedy to one that the field's other rules take too
+_MOST_STEPS = 3  # from a remedy to one that the field's other rules accept too
 
 
 @dataclass(frozen=True)
 class Judging:
-    """The context in which parts are built whatever is wrong in them. `_work`: the parts that are being built."""
+    """The validation context in which parts are built whatever is wrong in them. `_work`: the parts being built."""
 
     _work: list[_Work] = field(default_factory=list, kw_only=True, repr=False, compare=False)
 
     @property
     def above(self) -> Mapping[str, Any]:
-        """Of the part around the one that is being judged: what is right of the fields before it."""
+        """The valid fields of the surrounding part, as far as they come before the one being judged."""
         return self._work[-2].right if len(self._work) > 1 else {}
 
 
 @dataclass
 class _Work:
-    """Of one part its right fields, and what it has below, before rules that join fields had a look at it."""
+    """One part's valid fields (`right`), and its values (`below`) before rules that join fields have run."""
 
     right: Mapping[str, Any] = field(default_factory=dict)
     below: dict[str, Any] = field(default_factory=dict)
 
 
 class Strict(BaseModel):
-    """Base of every part of the stack file: no unknown key, no silent conversion, no change afterwards.
+    """Base of every part of the stack file: no unknown keys, no silent conversion, no later change.
 
-    Rules that join fields are validators of the last field, reading `info.data`: they still run, and are said, when
-    another field is wrong. Rules that reach across sections read what surrounds them by `config.clouds.surroundings`.
+    A rule that joins fields is a validator of the last one and reads `info.data`, so it also runs if another field is
+    wrong. A rule across sections reads the others through `config.clouds.surroundings`.
     """
 
-    # Built at the first file that has it: few files have all.
+    # Defer building: few files use every part.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
 
     _refusals: tuple[Refusal, ...] = PrivateAttr(())
 
-    if not TYPE_CHECKING:  # else every misspelt attribute would be right
+    if not TYPE_CHECKING:  # otherwise the type checker would accept every misspelt attribute
 
         def __getattr__(self, name: str) -> Any:
             if name in type(self).model_fields:
@@ -75,20 +75,20 @@ class Strict(BaseModel):
             return super().__getattr__(name)
 
     def model_dump(self, **how: Any) -> dict[str, Any]:
-        """The part as plain data. Raises Unjudged where anything in it is refused."""
+        """The part as plain data. Raises Unjudged if anything in it is refused."""
         if refusals(self):
             raise Unjudged
         return super().model_dump(**how)
 
     @classmethod
     def _elsewhere(cls, key: str) -> str | None:
-        """What a key of others, which this part does not have, is called here."""
+        """The stack file's name for a key that this part does not have but other programs do; None if there is none."""
         return None
 
     @field_validator("*")
     @classmethod
     def _right_so_far(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic fills the `info.data` of a part while it goes through its fields."""
+        """Record the valid fields: pydantic fills `info.data` as it goes through a part's fields."""
         if isinstance(info.context, Judging) and info.field_name:
             info.context._work[-1].right = info.data
             info.context._work[-1].below[info.field_name] = value
@@ -121,55 +121,56 @@ class Strict(BaseModel):
     ) -> _Part:
         fields = {info.alias or name: info for name, info in cls.model_fields.items()}
         aliases = {name: info.alias or name for name, info in cls.model_fields.items()}
-        found: list[Refusal] = []
+        problems: list[Refusal] = []
         meant: set[str] = set()
         details = list(details)
-        for detail in (each for each in details if each["type"] == "extra_forbidden"):
+        for detail in (detail for detail in details if detail["type"] == "extra_forbidden"):
             key = str(detail["loc"][0])
             why, instead, near = unknown_key(key, fields, cls._elsewhere(key))
             meant |= {near} if near and near not in given else set()
-            found.append(Refusal((key,), detail["input"], why, instead))
-        said: set[tuple[object, ...]] = set()
+            problems.append(Refusal((key,), detail["input"], why, instead))
+        reported: set[tuple[object, ...]] = set()
         for detail in details:
-            # A default that is refused is reported under the field's own name.
+            # Pydantic reports a refused default under the field's Python name.
             first, *rest = detail["loc"] or ("",)
             key = aliases.get(str(first), str(first))
             path = (key, *without_inner_keys(given, key, rest)) if detail["loc"] else ()
             caused = detail["type"] == "extra_forbidden" or (detail["type"] == "missing" and key in meant)
             unjudged = isinstance(detail.get("ctx", {}).get("error"), Unjudged)
-            # The members of a union say each that they are not meant.
-            if caused or unjudged or path in said:
+            # Each member of a union reports an error of its own: keep the first.
+            if caused or unjudged or path in reported:
                 continue
-            said.add(path)
+            reported.add(path)
             if not path and detail["type"] != "refused":
-                wanted = [alias for alias, each in fields.items() if each.is_required()] or list(fields)[:1]
-                found.append(Refusal((), detail["input"], "is not a map", f"write a map with {' and '.join(wanted)}"))
+                wanted = [alias for alias, info in fields.items() if info.is_required()] or list(fields)[:1]
+                instead = f"write a map with {' and '.join(wanted)}"
+                problems.append(Refusal((), detail["input"], "is not a map", instead))
                 continue
             union = len(path) <= len(rest) and rest[-1:] != ["[key]"]
             for refusal in of_field(path, detail, fields.get(key), union=union):
-                found.append(_followed(refusal, given, handler))
+                problems.append(_followed(refusal, given, handler))
         wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} | meant
         lost = [(name, value) for name, value in done.below.items() if {name, aliases[name]} & wrong]
-        found += [refusal for name, value in lost for refusal in _below(value, (aliases[name],))]
-        made = cls.__new__(cls)
+        problems += [refusal for name, value in lost for refusal in _below(value, (aliases[name],))]
+        partial = cls.__new__(cls)
         kept = {name: value for name, value in done.right.items() if not {name, aliases[name]} & wrong}
         for name, value in {
             "__dict__": kept,
             "__pydantic_fields_set__": set(kept),
             "__pydantic_extra__": None,
-            "__pydantic_private__": {"_refusals": tuple(found)},
+            "__pydantic_private__": {"_refusals": tuple(problems)},
         }.items():
-            object.__setattr__(made, name, value)
-        return made
+            object.__setattr__(partial, name, value)
+        return partial
 
 
 def refusals(part: object) -> list[Problem]:
     """Everything that is wrong in a part of the stack file and below it."""
-    found = []
-    for each in _below(part, ()):
-        name = each.path[-1] if each.path else ""
-        found.append(Problem(join(each.path), shown(each.value, name), each.why, each.instead))
-    return found
+    problems = []
+    for refusal in _below(part, ()):
+        name = refusal.path[-1] if refusal.path else ""
+        problems.append(Problem(join(refusal.path), shown(refusal.value, name), refusal.why, refusal.instead))
+    return problems
 
 
 def _below(part: object, path: tuple[object, ...]) -> Iterator[Refusal]:
@@ -186,18 +187,18 @@ def _below(part: object, path: tuple[object, ...]) -> Iterator[Refusal]:
 
 
 def _followed(refusal: Refusal, given: Any, handler: ModelWrapValidatorHandler[Any]) -> Refusal:
-    """The refusal with a remedy that the field's other rules take too."""
+    """The refusal, with a remedy that the field's other rules accept too."""
     better, instead = refusal.better, refusal.instead
     for _ in range(_MOST_STEPS):
         judged = {value: _again(refusal.path, value, given, handler) for value in better}
         good = [value for value, again in judged.items() if again is None]
         if good or not judged:
-            # Of several words those that can be written here.
+            # Of several words, name those that the other rules accept.
             some = f"write {' or '.join(map(as_written, good))}" if 0 < len(good) < len(judged) else instead
             return replace(refusal, instead=some)
         last = next(again for again in judged.values() if again is not None)
         if last.path != refusal.path:
-            break  # a rule of what is around it, which has a line of its own once this is right
+            break  # a rule of the surrounding part: it gets its own line once this one is right
         better, instead = last.better, last.instead
     return replace(refusal, instead=instead)
 
@@ -205,15 +206,15 @@ def _followed(refusal: Refusal, given: Any, handler: ModelWrapValidatorHandler[A
 def _again(
     path: tuple[object, ...], value: object, given: Any, handler: ModelWrapValidatorHandler[Any]
 ) -> Refusal | None:
-    """What is wrong with `value` in the place of what stands at `path`."""
+    """What would be wrong with `value` at `path`."""
     try:
         handler(_with(given, path, value))
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             if detail["loc"][:1] == path[:1] and not isinstance(detail.get("ctx", {}).get("error"), Unjudged):
                 inner = (path[0], *without_inner_keys(given, str(path[0]), detail["loc"][1:]))
-                found = [each for each in of_field(inner, detail, None) if each.path in (path, path[:1])]
-                return found[0] if found else None
+                here = [refusal for refusal in of_field(inner, detail, None) if refusal.path in (path, path[:1])]
+                return here[0] if here else None
     return None
 
 
@@ -223,4 +224,4 @@ def _with(given: Any, path: tuple[object, ...], value: object) -> Any:
     first, *rest = path
     if isinstance(given, Mapping):
         return {**given, first: _with(given.get(first), tuple(rest), value)}
-    return [_with(each, tuple(rest), value) if index == first else each for index, each in enumerate(given)]
+    return [_with(item, tuple(rest), value) if index == first else item for index, item in enumerate(given)]

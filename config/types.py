@@ -1,4 +1,4 @@
-"""Kinds of values that a stack file holds, each with its own rule and the words of its refusal."""
+"""The types of values in a stack file, each with its rule and the wording of its refusal."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from planning.disks import folder_problem
 
 @dataclass(frozen=True, eq=False)
 class InSchema:
-    """What the JSON Schema says of a kind of value, beside what pydantic makes of its type: of its rule, what JSON
-    Schema can say. It never refuses what the rule accepts."""
+    """What the JSON Schema adds to pydantic's schema of a type: as much of the type's rule as JSON Schema can express.
+    It never refuses what the rule accepts."""
 
     says: Mapping[str, Any]
 
@@ -32,28 +32,28 @@ class InSchema:
 
 
 def pattern(regex: str, **more: Any) -> InSchema:
-    """The whole text is `regex`, which Python and JavaScript have to read alike: so neither `\\w` nor `\\d`."""
+    """The whole text matches `regex`. Python and JavaScript must read it alike, so it uses neither `\\w` nor `\\d`."""
     return InSchema({"pattern": f"^({regex})$", **more})
 
 
 def names(regex: str, *, never: str | None = None, **more: Any) -> InSchema:
-    """A map each of whose keys is `regex`, and none of which begins with `never`."""
+    """A map whose keys all match `regex` and do not begin with `never`."""
     other = {} if never is None else {"not": {"pattern": f"^({never})"}}
     return InSchema({"propertyNames": {"pattern": f"^({regex})$", **other, **more}})
 
 
 INT32 = fact("kubernetes", "amounts", "int32")
-"""The largest of Kubernetes' numbers."""
-# A part of a path; which letters it has is left to the rule, as JavaScript knows ASCII's alone.
+"""The largest 32-bit number in Kubernetes' API."""
+# A part of a path. The rule checks its letters, because JavaScript's `\\w` knows only ASCII.
 _PART = r"(?!\.\.?(/|$))[^\s/]+"
-# As long as a number of Mi may be.
+# 13 digits are enough for the largest quantity in Mi.
 _QUANTITY = r"[1-9][0-9]{0,12}(Mi|Gi|Ti)"
 _DNS_1123 = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-# Three numbers and what the makers add to them, without blanks or slashes.
+# Three numbers and any suffix of the makers', without spaces or slashes.
 _RELEASE = r"[0-9]+\.[0-9]+\.[0-9]+([.+-][0-9A-Za-z.+-]*)?"
 _REGION = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 MODEL = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-# Who sets labels and annotations of pods and Services beside the stack file.
+# Prefixes of labels and annotations that the program or a controller sets on pods and Services.
 _OWNERS = (
     "leaderworkerset.sigs.k8s.io/",
     "pulumi.com/",
@@ -67,7 +67,7 @@ _OWNERS = (
 )
 _owned = "|".join(_OWNERS).replace(".", "[.]")
 _ACL = r"acl-[a-z0-9]+"
-# What git takes for a branch or tag: https://git-scm.com/docs/git-check-ref-format
+# What git accepts as a branch or tag: https://git-scm.com/docs/git-check-ref-format
 _REVISION = r"(?![-/.])(?!.*([/.]|\.lock)$)(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+"
 _SERVED = r"[^\s-](.*\S)?"
 _SUBDOMAIN, LABEL = (fact("kubernetes", "names", kind)["pattern"] for kind in ("subdomain", "label"))
@@ -86,15 +86,15 @@ def _binary_quantity(value: str) -> str:
         most = fact("kubernetes", "amounts", "quantityBytes") // 1024**3
         if gibibytes(value) <= most:
             return value
-        # It would cut it down without a word.
-        raise rule(value, f"is more than Kubernetes counts, {most}Gi", "write less")
+        # Kubernetes would silently cap it.
+        raise rule(value, f"is more than Kubernetes can count, {most}Gi", "write less")
     better = _nearest_quantity(value)
     why = "is not a whole number of Mi, Gi or Ti (decimal units bill and schedule as another size)"
     raise rule(value, why, f"write {better}", better)
 
 
 def _nearest_quantity(text: str) -> str:
-    """A binary quantity for one that is none: the same number of binary units, rounded up to a whole one."""
+    """The binary quantity nearest to a text that is not one: the same number, in binary units, rounded up."""
     meant = re.fullmatch(r" *([0-9]{1,9}(?:\.[0-9]{1,9})?) *([kKMGTPmgtp]?)i?[bB]? *", text)
     number = Decimal(meant[1]) if meant else Decimal(0)
     if meant is None or not number:
@@ -105,7 +105,7 @@ def _nearest_quantity(text: str) -> str:
     mebi = number * Decimal({"K": 1 / 1024, "M": 1, "": 1024, "G": 1024, "T": 1024**2, "P": 1024**3}[unit])
     size = math.ceil(mebi)
     for name, mebis in (("Ti", 1024**2), ("Gi", 1024)):
-        # As it was written, where that is whole.
+        # Keep the unit as written if the number is whole.
         if size % mebis == 0 and (unit or "G") + "i" in (name, "Pi"):
             return f"{size // mebis}{name}"
     return f"{size // 1024}Gi" if size % 1024 == 0 else f"{size}Mi"
@@ -150,7 +150,7 @@ def _version(value: str) -> str:
 
 
 def is_release(value: object) -> bool:
-    """Whether it is an add-on's release, such as 0.9.0 or v0.9.0."""
+    """Whether `value` is an add-on's release, such as 0.9.0 or v0.9.0."""
     return isinstance(value, str) and re.fullmatch(f"v?{_RELEASE}", value) is not None
 
 
@@ -177,17 +177,17 @@ def _model_name(value: str) -> str:
 
 
 def bucket_name(value: str, store: str | None) -> str:
-    """A bucket's name by the rules of its store, of the strictest where that is not known."""
+    """A bucket's name by the rules of its store; by the strictest rules if the store is unknown."""
     scheme, separator, name = value.partition("://")
     if separator:
         named = {"gs": "gcs", "s3": "s3", "tos": "tos", "oss": "oss"}.get(scheme)
         how = f" and store: {named}" if named else ""
-        why = "is an address, not a name" + ("; buckets of Google are read by their S3 endpoint" * (scheme == "gs"))
-        own = name.partition("/")[0] or "my-bucket"
-        raise rule(value, why, f"write name: {own}{how}", own)
+        why = "is a URL, not a name" + ("; Google's buckets are read through their S3 endpoint" * (scheme == "gs"))
+        bare = name.partition("/")[0] or "my-bucket"
+        raise rule(value, why, f"write name: {bare}{how}", bare)
     foreign = fact("weights", "foreign", "names")
-    own = fact("tos" if store == "tos" else "oss", "bucket", "namePattern")
-    if re.fullmatch(foreign.get(store, own), value):
+    usual = fact("tos" if store == "tos" else "oss", "bucket", "namePattern")
+    if re.fullmatch(foreign.get(store, usual), value):
         return value
     signs = "lower-case letters, digits and '-'"
     raise rule(
@@ -220,18 +220,20 @@ def _region(value: str) -> str:
 def _revision(value: str) -> str:
     if re.fullmatch(_REVISION, value):
         return value
-    raise rule(value, "is no branch, tag or commit that git could have", "write one such as main, or a commit's hash")
+    raise rule(value, "is not a branch, tag or commit in git", "write one such as main, or a commit's hash")
 
 
 def _served_name(value: str) -> str:
     if re.fullmatch(_SERVED, value):
         return value
-    raise rule(value, "begins with a '-', which the engine takes for a flag, or has blanks at an end", "leave it out")
+    raise rule(
+        value, "begins with '-', and so looks like a flag to the engine, or has spaces at an end", "leave it out"
+    )
 
 
 def _repository(value: str) -> str:
     if wrong := origins.url_problem(value):
-        raise rule("" if "@" in value else value, wrong[0], "write the chart repository's, such as https://host/charts")
+        raise rule("" if "@" in value else value, wrong[0], "write the repository's URL, such as https://host/charts")
     return value
 
 
@@ -259,13 +261,13 @@ def _subdomain(what: str) -> AfterValidator:
 def _marks(
     judge: Callable[[Mapping[str, str]], Iterable[tuple[str, str, str, str]]], owners: tuple[str, ...] = ()
 ) -> AfterValidator:
-    """Labels or annotations that Kubernetes takes, and that `owners` leave to the stack file."""
+    """Labels or annotations that Kubernetes accepts and that do not begin with a prefix in `owners`."""
 
     def check(value: dict[str, str]) -> dict[str, str]:
         owned = [key for key in value if key.startswith(owners)] if owners else []
         refuse(
             *((f".{key}", value[key], "is set by the program or its controllers", "leave it out") for key in owned),
-            *((f".{key}", given, why, instead) for key, given, why, instead in judge(value) if key not in owned),
+            *((f".{key}", text, why, instead) for key, text, why, instead in judge(value) if key not in owned),
         )
         return value
 
@@ -281,7 +283,7 @@ def _acl(value: str) -> str:
 
 
 def _day(value: str) -> str:
-    """An unquoted 2026-11-01 is a time in YAML, which the engine hands over as Go prints it."""
+    """A day. An unquoted 2026-11-01 is a time in YAML, and the engine hands it over as Go prints times."""
     day = re.fullmatch(r"(\d{4}-\d{2}-\d{2})( [\d:.]+ [+-]\d{4} \S+)?", value)
     with contextlib.suppress(ValueError):
         return datetime.date.fromisoformat(day[1] if day else "").isoformat()
@@ -289,7 +291,7 @@ def _day(value: str) -> str:
 
 
 def auto_schema(schema: dict[str, Any]) -> None:
-    """In the stack file what Python knows as None is written `auto`."""
+    """Write `auto` in the schema for what is None in Python."""
     auto = {"enum": ["auto", None]}
     schema["anyOf"] = [auto if option == {"type": "null"} else option for option in schema["anyOf"]]
     schema["default"] = "auto"
@@ -302,10 +304,10 @@ WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
 Positive = Annotated[int, Field(gt=0, le=INT32)]
 Count = Annotated[int, Field(ge=0, le=INT32)]
 LONGEST = INT32 // 4
-"""Seconds. Limits are derived from a start's time that are twice as long, beside another such time."""
+"""Seconds. A quarter of INT32, because derived limits are up to twice the sum of two such times."""
 Seconds = Annotated[int, Field(gt=0, le=LONGEST)]
 Gbit = Annotated[float, Field(ge=0.001, le=10**6)]
-"""A speed. Times by a lower one are no numbers of Kubernetes any more."""
+"""A rate. At a lower one, times would exceed Kubernetes' numbers."""
 _namespace = _named("a namespace's name", "write the name of an existing namespace, such as default")
 _systems = "|".join(fact("kubernetes", "names", "systemNamespaces"))
 Namespace = Annotated[str, _namespace, pattern(_DNS_1123, maxLength=63)]
@@ -325,7 +327,7 @@ PodLabels = Annotated[
 PodAnnotations = Annotated[
     dict[str, str], _marks(kubernetes_names.annotation_problems, _OWNERS), names(ANNOTATION_KEY, never=_owned)
 ]
-"""Of pods and Services, none of which is ours or our controllers'."""
+"""Annotations of pods and Services, except those that the program or its controllers set."""
 Image = Annotated[str, AfterValidator(_image), pattern(images.GRAMMAR)]
 PinnedImage = Annotated[str, AfterValidator(_pinned_image), pattern(images.FIXED)]
 AddonRelease = Annotated[str, AfterValidator(_addon_release), pattern(f"v?{_RELEASE}")]
@@ -341,5 +343,5 @@ Revision = Annotated[str, AfterValidator(_revision), pattern(_REVISION)]
 ServedName = Annotated[str, AfterValidator(_served_name), pattern(_SERVED)]
 AclId = Annotated[str, AfterValidator(_acl), pattern(_ACL)]
 ModelName = Annotated[str, AfterValidator(_model_name), pattern(MODEL)]
-# Unquoted it may be a time, and one digit may do.
+# An unquoted day may be a time, and month and day may have one digit.
 Day = Annotated[str, AfterValidator(_day), pattern(r"[0-9]{4}-(0?[1-9]|1[0-2])-(0?[1-9]|[12][0-9]|3[01])([Tt ].*)?")]

@@ -31,23 +31,25 @@ from config.types import (
 from planning import origins
 from planning.catalog import fact
 
-# Kubernetes writes 1024Gi as 1Ti, which Fluid does not convert for Jindo.
+# Kubernetes writes 1024Gi as 1Ti, and Fluid does not convert Ti for Jindo.
 _TEBI = 1024
 FOREIGN = ("s3", "gcs")
-"""Stores of other clouds, whose buckets can be read."""
+"""Stores of other clouds: their buckets can be read but not created or filled."""
 
 
 def _can(info: ValidationInfo) -> Abilities | None:
-    """What the file's cloud can do; None where it names no known one."""
+    """What the file's cloud can do; None if the file names no known cloud."""
     return CLOUDS.get(surroundings(info).cloud or "")
 
 
 def _served_here(value: str, info: ValidationInfo) -> str:
-    """A rule of every `source`."""
+    """The rule of every `source`: the cloud must have it."""
     can, cloud = _can(info), surroundings(info).cloud
     if can and value not in can.sources:
         why = (
-            "the rehearsal's local stack has no cloud with buckets" if cloud == "local" else f"{cloud} has no such way"
+            "the rehearsal's local stack has no cloud with buckets"
+            if cloud == "local"
+            else f"{cloud} has no such source"
         )
         others = "pvc, or another cloud.kind" if cloud == "local" else " or ".join(can.sources)
         raise rule(value, why, f"write {others}")
@@ -65,7 +67,7 @@ Repositories = Annotated[dict[str, Annotated[str, pattern(r"[^\s/]+/[^\s/]+")]],
 
 
 class ClaimToMake(Strict):
-    """A claim that the stack makes."""
+    """A claim that the stack creates."""
 
     storage_class: StorageClass = Field(description="the storage class, one whose volumes many nodes can mount")
     size: WholeGib = Field(description="the volume's size, such as 2Ti; it holds every model of the stack")
@@ -81,30 +83,32 @@ class Bucket(Strict):
     store: Literal["oss", "tos", "s3", "gcs"] | None = Field(
         None, validate_default=True, description="whose bucket it is; the cloud's own if absent"
     )
-    name: str = Field(description="the bucket's name, of which the whole cloud has only one")
-    region: Region | None = Field(None, description="the bucket's region, where it is not the cloud's")
-    endpoint: Url | None = Field(None, description="the https URL of an S3 store, where it is not the usual one")
-    create: bool = Field(True, description="true where this stack makes the bucket, false where it is there")
+    name: str = Field(description="the bucket's name, unique in the whole cloud")
+    region: Region | None = Field(None, description="the bucket's region, if it is not the cloud section's")
+    endpoint: Url | None = Field(None, description="the https URL of an S3 store, if it is not the usual one")
+    create: bool = Field(True, description="true if this stack creates the bucket, false if it exists")
     keep: bool = Field(True, description="true protects the bucket: a destroy leaves it, and its weights, in place")
 
     @field_validator("store")
     @classmethod
     def _the_cloud_reads_it(cls, value: str | None, info: ValidationInfo) -> str | None:
         stores = can.stores if (can := _can(info)) else ()
-        own = stores[0] if stores else None
-        if value is None or own is None:
-            return own
+        clouds_own = stores[0] if stores else None
+        if value is None or clouds_own is None:
+            return clouds_own
         if value not in stores:
-            raise rule(value, f"{surroundings(info).cloud} reads its own buckets", f"write {own}, or leave it out")
-        if value != own and "accessKey" not in surroundings(info).secrets:
-            why = "no identity can be made there, and there is no key"
+            raise rule(
+                value, f"{surroundings(info).cloud} reads only its own buckets", f"write {clouds_own}, or leave it out"
+            )
+        if value != clouds_own and "accessKey" not in surroundings(info).secrets:
+            why = "the stack cannot create a user there, and there is no access key"
             raise rule(value, why, "run: pulumi config set --secret modelserve:accessKey, and secretKey")
         return value
 
     @field_validator("name")
     @classmethod
     def _the_store_takes_it(cls, value: str, info: ValidationInfo) -> str:
-        # Whose rules a name keeps is not known where the store is refused; an address is none's.
+        # If the store is refused, its rules for names are unknown; but no store takes a URL.
         judged = "store" in info.data or "://" in value
         return bucket_name(value, info.data.get("store")) if judged else value
 
@@ -119,21 +123,21 @@ class Bucket(Strict):
     @classmethod
     def _own_stores_have_the_clouds(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("store", FOREIGN[0]) not in FOREIGN:
-            raise rule(value, "the cloud's own bucket is read by the cloud's endpoint", "leave it out")
+            raise rule(value, "the cloud's own bucket has the cloud's endpoint", "leave it out")
         return value
 
     @field_validator("create")
     @classmethod
     def _only_its_own_are_made(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("store") in FOREIGN:
-            raise rule(value, f"this cloud cannot make a bucket of {info.data['store']}", "write false")
+            raise rule(value, f"this cloud cannot create a bucket in {info.data['store']}", "write false")
         return value
 
     @field_validator("keep")
     @classmethod
     def _only_what_is_made_goes(cls, value: bool, info: ValidationInfo) -> bool:
         if not value and info.data.get("create") is False:
-            raise rule(value, "create is false, and a bucket that was there stays", "leave it out")
+            raise rule(value, "create is false, so the bucket stays anyway", "leave it out")
         return value
 
 
@@ -147,12 +151,10 @@ class Sync(Strict):
     repositories: Repositories = Field(
         {}, description="a map of model to repository with owner, for models whose owner the catalog does not know"
     )
-    gbit_per_second: Gbit | None = Field(
-        None, description="what the way from the hub into the bucket carries, in Gbit/s"
-    )
+    gbit_per_second: Gbit | None = Field(None, description="the rate from the hub into the bucket, in Gbit/s")
     tool_image: Image | None = Field(None, description="an image with rclone, such as your mirror of it")
     python_image: Image | None = Field(None, description="an image with Python, such as your mirror of it")
-    pod: SyncPod | None = Field(None, description="a map of what your cluster asks of the Job's pods")
+    pod: SyncPod | None = Field(None, description="a map of what your cluster requires of the Job's pods")
 
     @field_validator("from_")
     @classmethod
@@ -167,12 +169,12 @@ class PvcWeights(Strict):
 
     source: Literal["pvc"] = Field(description="where weights come from: pvc is a claim")
     create: ClaimToMake | None = Field(
-        None, description="a map with storageClass and size; the claim is there if absent"
+        None, description="a map with storageClass and size; if absent, the claim exists"
     )
     claim: ClaimName = Field(description="the name of the PersistentVolumeClaim that holds the weights")
-    prefix: RelativePath = Field("models", description="the folder that holds one folder a model")
+    prefix: RelativePath = Field("models", description="the folder that holds one folder per model")
     sync: Sync | None = Field(
-        None, validate_default=True, description="a map with from: what fills the volume; it is full without it"
+        None, validate_default=True, description="a map with from: what fills the volume; if absent, it is full"
     )
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
@@ -185,8 +187,8 @@ class PvcWeights(Strict):
     def _the_cloud_makes_it(cls, value: ClaimToMake | None, info: ValidationInfo) -> ClaimToMake | None:
         can = _can(info)
         if value is not None and can and "pvc" not in can.made:
-            why = f"a stack on {surroundings(info).cloud} makes no claim"
-            raise rule("", why, "leave it out, and make the claim yourself")
+            why = f"a stack on {surroundings(info).cloud} creates no claim"
+            raise rule("", why, "leave it out, and create the claim yourself")
         return value
 
     @field_validator("claim")
@@ -196,7 +198,7 @@ class PvcWeights(Strict):
         if info.data.get("create") is not None and len(value) > most:
             raise rule(
                 value,
-                f"has {len(value)} characters, and what the stack makes has labels with it",
+                f"has {len(value)} characters, and the stack puts it into labels",
                 f"write at most {most}",
             )
         return value
@@ -209,7 +211,7 @@ class PvcWeights(Strict):
             instead = "leave it out, or write source: bucket" if can.filled else "leave it out"
             raise rule("", f"{surroundings(info).cloud} fills {'buckets only' if can.filled else 'nothing'}", instead)
         if value is None and info.data.get("create") is not None:
-            raise rule("", "is missing, and a claim that the stack makes is empty", "write a map with from")
+            raise rule("", "is missing, and a claim that the stack creates is empty", "write a map with from")
         return value
 
 
@@ -221,7 +223,7 @@ class Download(Strict):
         ("json", "safetensors", "py"), strict=False, min_length=1, description="a list of the file endings to copy"
     )
     node_path: NodePath | None = Field(
-        None, description="a folder on a mounted disk of the node that keeps the files; scratch of the pod if absent"
+        None, description="a folder on a mounted disk of the node that keeps the files; the pod's scratch if absent"
     )
     image: Image | None = Field(None, description="the downloader's image, such as your mirror of it")
 
@@ -238,7 +240,7 @@ class BucketWeights(Strict):
 
     source: Literal["bucket"] = Field(description="where weights come from: bucket is one of the cloud")
     bucket: Bucket = Field(description="a map with name")
-    prefix: RelativePath = Field("models", description="the key prefix that holds one folder a model")
+    prefix: RelativePath = Field("models", description="the key prefix that holds one folder per model")
     read: Annotated[Literal["volume", "stream", "download"] | None, AUTO] = Field(
         None,
         validate_default=True,
@@ -247,7 +249,7 @@ class BucketWeights(Strict):
         json_schema_extra=auto_schema,
     )
     download: Download = Field(Download.model_construct(), description="a map for read: download")
-    sync: Sync | None = Field(None, description="a map with from; without it the bucket is taken as filled")
+    sync: Sync | None = Field(None, description="a map with from; if absent, the bucket must already be filled")
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read, in Gbit/s; the region's quota if absent"
     )
@@ -261,7 +263,7 @@ class BucketWeights(Strict):
         if value is None or not ways:
             return value or (ways[0] if ways else None)
         if value not in ways:
-            raise rule(value, f"{surroundings(info).cloud} has no such way", f"write {' or '.join(ways)}")
+            raise rule(value, f"{surroundings(info).cloud} cannot read so", f"write {' or '.join(ways)}")
         return value
 
     @field_validator("download")
@@ -293,8 +295,8 @@ class NvmeWeights(Strict):
 
     source: Literal["nvme"] = Field(description="where weights come from: nvme is a disk of each node")
     path: NodePath = Field(description="a folder on the mounted disk, such as /mnt/nvme0/models")
-    bucket: Bucket | None = Field(None, description="a map with name: what fills the disks; they are full without it")
-    prefix: RelativePath = Field("models", description="the key prefix in the bucket that holds one folder a model")
+    bucket: Bucket | None = Field(None, description="a map with name: what fills the disks; if absent, they are full")
+    prefix: RelativePath = Field("models", description="the key prefix in the bucket that holds one folder per model")
     sync: Sync | None = Field(None, description="a map with from: what fills the bucket")
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read from the bucket, in Gbit/s; the quota if absent"
@@ -315,7 +317,7 @@ Weights = Annotated[PvcWeights | BucketWeights | HuggingfaceWeights | NvmeWeight
 
 
 class Cache(Strict):
-    """What keeps weights near the nodes while the stack is up."""
+    """The cache that keeps weights near the nodes while the stack is up."""
 
     engine: Literal["fluid", "none"] = Field(
         "none", description="fluid keeps them in worker pods; none mounts the bucket"
@@ -329,17 +331,17 @@ class Cache(Strict):
         None, description="whole CPUs of each worker; the largest pod without a ticket if absent"
     )
     memory: WholeGib | None = Field(None, description="memory of each worker, such as 128Gi")
-    quota: BinaryQuantity | None = Field(None, description="what each worker may hold, such as 120Gi")
-    high: float | None = Field(None, gt=0, le=1, description="the filling at which a worker evicts, between 0 and 1")
-    low: float | None = Field(None, gt=0, le=1, description="the filling down to which it evicts, below high")
-    pod: CachePod | None = Field(None, description="a map of what your cluster asks of the cache's pods")
+    quota: BinaryQuantity | None = Field(None, description="what each worker may hold of the weights, such as 120Gi")
+    high: float | None = Field(None, gt=0, le=1, description="the fill level at which eviction starts, between 0 and 1")
+    low: float | None = Field(None, gt=0, le=1, description="the fill level at which eviction stops, below high")
+    pod: CachePod | None = Field(None, description="a map of what your cluster requires of the cache's pods")
 
     @field_validator("engine")
     @classmethod
     def _the_cloud_has_it(cls, value: str, info: ValidationInfo) -> str:
         can, cloud = _can(info), surroundings(info).cloud
         if can and value not in can.caches:
-            here = "the rehearsal's local stack reads a volume that is there" if cloud == "local" else "it is ACS's"
+            here = "the rehearsal's local stack reads an existing volume" if cloud == "local" else "only ACS has it"
             raise rule(value, here, "write none")
         weights = surroundings(info).weights
         if value == "fluid" and (
@@ -357,7 +359,7 @@ class Cache(Strict):
     @field_validator("*")
     @classmethod
     def _there_is_a_cache(cls, value: Any, info: ValidationInfo) -> Any:
-        # `auto` says no more than its absence.
+        # `auto` means the same as no key.
         if info.field_name != "engine" and value is not None and info.data.get("engine") == "none":
             can = _can(info)
             instead = "leave it out" + (", or write engine: fluid" if can and "fluid" in can.caches else "")
@@ -376,7 +378,7 @@ class Cache(Strict):
             raise rule(
                 value,
                 "Kubernetes would write it as Ti, and Fluid converts only Gi for Jindo",
-                f"write whole Gi that are no multiple of {_TEBI}, such as {most}Gi",
+                f"write whole Gi that are not a multiple of {_TEBI}, such as {most}Gi",
                 f"{most}Gi",
             )
         if "memory" not in info.data:

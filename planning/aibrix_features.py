@@ -98,7 +98,7 @@ def strategy_problem(version: str, strategy: str) -> Reason | None:
     if strategy not in first_releases:
         return f"AIBrix {version} has no such strategy", instead
     if not _is_since(first_releases[strategy], version):
-        return f"AIBrix {version} does not have it yet: it came with {first_releases[strategy]}", instead
+        return f"AIBrix {version} does not know it yet: it came with {first_releases[strategy]}", instead
     return f"it needs {unfit[strategy]}", instead
 
 

@@ -154,7 +154,7 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     late = _after(request, runner, last, rows, sequences) + workspace
     if engine["contextInCapture"] and last and context:
         # The last dummy run allocates the context again. By then the memory of the profiling run is fragmented, and
-        # little of it is reused (6.0 of 6.5 and 9.9 of 7.4 GiB stayed in two logged starts), unless no graph was captured.
+        # little is reused (6.0 of 6.5 and 9.9 of 7.4 GiB stayed in two logged starts), unless no graph was captured.
         late = late + context if request.eager else profiled + context
     return Stage(
         layers,

@@ -350,9 +350,7 @@ def _reasons(request: Request, fit: Fit) -> list[str]:
     if model.mla and layout.tensor > 1:
         lines.append("every tensor rank holds the same latent KV cache: more tensor ranks do not hold more tokens")
     elif model.mla is None and layout.tensor > model.kv_heads:
-        lines.append(
-            f"{model.kv_heads} KV heads over {layout.tensor} ranks: each keeps one, so more ranks save no memory"
-        )
+        lines.append(f"{model.kv_heads} KV heads over {layout.tensor} ranks: each keeps one, so more save no memory")
     if layout.tensor > layout.gpus_per_node:
         lines.append(f"tensor {layout.tensor} spans nodes of {layout.gpus_per_node}: every layer waits for the network")
     lines += _notes(request, fit.stages)

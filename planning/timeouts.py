@@ -40,7 +40,7 @@ CACHE_READY_SECONDS = 900
 
 
 def of_step(seconds: float) -> int:
-    """The limit, in seconds, for a step before the pods (fill the bucket, warm the cache) that should take `seconds`."""
+    """The limit, in seconds, for a step before the pods (fill the bucket, warm the cache) that is to take `seconds`."""
     return max(STEP_FLOOR_SECONDS, math.ceil(seconds * STEP_SLACK))
 
 

@@ -91,10 +91,10 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({"cache__quota": "128Gi"}, "the rest for itself and the pod's overhead; write at most 120Gi"),
         ({"cache__quota": "1024Gi", "cache__memory": "2Ti"}, "cache.quota: 1024Gi: Kubernetes would write it as Ti"),
         ({"cache__low": 0.99}, "cache.low: 0.99: eviction starts at 0.95 and must end below it; write less than 0.95"),
-        ({"cache__workers": 5}, "cache.workers: 5: 5 x 120 GiB x 0.95 = 570 GiB, but 673 GiB are to be held"),
+        ({"cache__workers": 5}, "cache.workers: 5: 5 x 120 GiB x 0.95 = 570 GiB, but the cache must hold 673 GiB"),
         (
             {"cloud__computeQos": "best-effort", "services__ds__drainSeconds": 300},
-            "services.ds.drainSeconds: 300: a pod that the cloud evicts has 300 s in all; write at most 265",
+            "services.ds.drainSeconds: 300: an evicted pod has 300 s in all; write at most 265",
         ),
         ({"weights": {"source": "pvc", "claim": "c"}}, "cache.engine: fluid: it caches a bucket, and"),
         ({"weights__read": "stream"}, "cache.engine: fluid: vLLM streams weights from the bucket"),
@@ -113,7 +113,7 @@ def test_a_cache_that_only_an_estimate_calls_too_small_is_warned_of_and_not_refu
     (said,) = plan_services(parse(changed(**small)))["ds"].warnings
     assert said.startswith("cache.workers 1: 1 x 67 GiB") and said.endswith("by an estimate")
     known = {"catalog": {"models": {"gpt-oss-120b": {"fileBytes": 65 * 1024**3}}}}
-    assert "are to be held; write 3, or auto" in only(changed(**small) | known)
+    assert "GiB; write 3, or auto" in only(changed(**small) | known)
 
 
 def test_bucket_cache_and_times_are_planned_for_every_format_that_services_of_a_model_read():

@@ -142,7 +142,7 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
         (_ACS, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on acs changes the"),
         (_LOCAL, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on local changes"),
         (_LOCAL, {"services/ds/rollout": {"strategy": "Recreate"}}, (), "services.ds.rollout: a LeaderWorkerSet has n"),
-        (_VKE, {f"{SERVICE}/restartPolicy": "None"}, (), f"{_AT}.restartPolicy: None: a fleet has no such thing; leav"),
+        (_VKE, {f"{SERVICE}/restartPolicy": "None"}, (), f"{_AT}.restartPolicy: None: a fleet has no such setting; lea"),
         (_VKE, {f"{SERVICE}/startupPolicy": "LeaderReady"}, (), f"{_AT}.startupPolicy: LeaderReady: a fleet has no su"),
         (_ACS, {"services/ds/routing": {"requestSeconds": 60}}, (), "services.ds.routing: nothing routes this service"),
         (
@@ -171,7 +171,7 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
             _LOCAL,
             {"weights/create": {"storageClass": "nas", "size": "1Ti"}},
             (),
-            "weights.create: a stack on local makes no claim; leave it out, and make the claim yourself",
+            "weights.create: a stack on local creates no claim; leave it out, and make the claim yourself",
         ),
         (_VKE, {"weights": {"source": "nvme", "path": "/mnt/a", "prefix": "b"}}, (), "weights.prefix: b: there is no"),
         (_LOCAL, {"monitoring": {"labels": {"a": "b"}}}, (), "monitoring.labels: there is no monitoring; write enable"),

@@ -74,8 +74,8 @@ def test_what_a_foreign_word_is_called_here_is_a_key_of_ours(kind: Any, facts: A
         (of_model(layers=10**9), "catalog.models.R9.layers: 1000000000: input should be less than or equal to 1000"),
         (of_model(kvHeads=0), "catalog.models.R9.kvHeads: 0: input should be greater than 0"),
         (of_model(kvHeads=32), "catalog.models.R9: kvHeads 32 is more than heads 16; correct one of them"),
-        (of_model(kvHeads=...), "catalog.models.R9: facts missing to plan it: kvHeads; add them"),
-        (of_model(slidingWindow={"tokens": 128}), "catalog.models.R9: facts missing to plan it: slidingWindow.layers"),
+        (of_model(kvHeads=...), "catalog.models.R9: the plan also needs kvHeads; add them"),
+        (of_model(slidingWindow={"tokens": 128}), "catalog.models.R9: the plan also needs slidingWindow.layers"),
         (of_model(moe={"experts": 4, "perToken": 8, "intermediate": 8}), "catalog.models.R9: moe.perToken 8 is more"),
         (
             of_model(quantization="fp8"),
@@ -98,7 +98,7 @@ def test_what_a_foreign_word_is_called_here_is_a_key_of_ours(kind: Any, facts: A
         ),
         (LOCAL.changed(catalog={"models": {"R9": SHAPE, "r9": SHAPE}}), "catalog.models.r9: is also given as R9"),
         (of_gpu(usableGib="118GiB"), "catalog.gpus.Own.usableGib: 118GiB: is not a number; write the memory that"),
-        (of_gpu(usableGib=...), "catalog.gpus.Own: facts missing to plan it: usableGib; add them"),
+        (of_gpu(usableGib=...), "catalog.gpus.Own: the plan also needs usableGib; add them"),
         (of_gpu(link="nvlnk"), "catalog.gpus.Own.link: nvlnk: is not one of the known values; write nvlink or pcie"),
         (of_gpu(name="Own:95"), "catalog.gpus.Own:95: Own:95: is no GPU's name; write one such as H20-96, and its"),
         (of_pods(gpus=...), "catalog.gpuPods.GU9.gpus: is missing; write a list of how many GPUs a pod may have"),
@@ -115,7 +115,7 @@ def test_a_wrong_fact_is_one_line_at_its_key(raw: dict[str, Any], said: str):
     (line,) = [line for line in found if line.startswith("modelserve:catalog.")]
     assert line.removeprefix("modelserve:").startswith(said)
     # Only names that nothing is known by may be missed elsewhere for it.
-    assert all("unknown to the catalog" in each or "does not know" in each for each in found if each != line)
+    assert all("is not in the catalog" in each or "does not know" in each for each in found if each != line)
 
 
 def test_a_described_model_is_planned_by_what_is_said_of_it():

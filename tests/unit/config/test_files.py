@@ -48,11 +48,11 @@ UNREADABLE = {
     "gbk": (GOOD.replace("here", "集群").encode("gbk"), "line 4: is not UTF-8 text; save it as UTF-8"),
     "latin-1": (GOOD.replace("here", "é").encode("latin-1"), "line 4: is not UTF-8 text; save it as UTF-8"),
     "utf-16": (GOOD.encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
-    "utf-16-be": (GOOD.encode("utf-16-be"), "line 1: has the control character \\x00 in it; leave that out"),
-    "nul": (GOOD.replace("here", "he\0re"), "line 4: has the control character \\x00 in it; leave that out"),
-    "escape": (GOOD.replace("here", "he\x1b[31mre"), "line 4: has the control character \\x1b in it; leave that out"),
-    "aliases": (bomb("[x,x,x,x,x,x,x,x,x]", "[*]"), "has more than 20000 values, those included that aliases repeat"),
-    "merges": (bomb("{x: 1}", "{<<: [*]}"), "has more than 20000 values, those included that aliases repeat"),
+    "utf-16-be": (GOOD.encode("utf-16-be"), "line 1: has the control character \\x00 in it; remove it"),
+    "nul": (GOOD.replace("here", "he\0re"), "line 4: has the control character \\x00 in it; remove it"),
+    "escape": (GOOD.replace("here", "he\x1b[31mre"), "line 4: has the control character \\x1b in it; remove it"),
+    "aliases": (bomb("[x,x,x,x,x,x,x,x,x]", "[*]"), "has more than 20000 values, including those that aliases repeat"),
+    "merges": (bomb("{x: 1}", "{<<: [*]}"), "has more than 20000 values, including those that aliases repeat"),
     "lists": (f"{GOOD}  modelserve:catalog: {'[' * 2000}{']' * 2000}\n", "line 12: nests deeper than 60 maps and"),
     "maps": (f"{GOOD}  modelserve:catalog: {'{a: ' * 2000}{'}' * 2000}\n", "line 12: nests deeper than 60 maps and"),
     "dashes": ("- " * 500_000, "line 1: nests deeper than 60 maps and lists"),
@@ -112,11 +112,11 @@ REFUSED = {
     ),
     "a tab in a name": (
         GOOD.replace("H20-96", r'"H20\t96"'),
-        r"modelserve:cloud.gpu: H20\t96: unknown to the catalog; write one of H20-96, H200-141, H20-141, or",
+        r"modelserve:cloud.gpu: H20\t96: is not in the catalog; write one of H20-96, H200-141, H20-141, or",
     ),
     "escaped": (
         GOOD.replace("here", r'"a\e[31mb\0"'),
-        r"modelserve:cluster.context: a\x1b[31mb\x00: has the control character \x1b in it; leave that out",
+        r"modelserve:cluster.context: a\x1b[31mb\x00: has the control character \x1b in it; remove it",
     ),
 }
 

@@ -86,11 +86,11 @@ def test_the_catalogs_types_are_those_of_the_pinned_kubernetes():
                 "volumes": [{"name": "a", "emptyDir": {"sizeLimit": "1024Mi"}}],
                 "volumeMounts": [{"name": "a", "mountPath": "/x"}],
             },
-            "volumes[0].emptyDir.sizeLimit: 1024Mi: Kubernetes writes it otherwise; write 1Gi",
+            "volumes[0].emptyDir.sizeLimit: 1024Mi: Kubernetes spells it differently; write 1Gi",
         ),
         (
             {"volumes": [{"name": "a", "emptyDir": {}}]},
-            "volumeMounts: volume a is mounted nowhere; add a map with name",
+            "volumeMounts: volume a is not mounted; add a map with name",
         ),
         *(
             (

@@ -115,7 +115,7 @@ LONG = "M" * 59
         (
             LOCAL,
             {f"{DS}/engine": {"image": "a:1", "version": "0.6.6", "reasoningParser": "deepseek_r1"}},
-            "services.ds.engine.reasoningParser: deepseek_r1: vLLM 0.6.6 splits no reasoning; write none",
+            "services.ds.engine.reasoningParser: deepseek_r1: vLLM 0.6.6 has no reasoning parser; write none",
         ),
         (
             LOCAL,

@@ -41,7 +41,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {"cloud__nodes": 2, f"{NAME}__rollout": {"strategy": "RollingUpdate", "maxSurge": 1}},
             "rollout.maxSurge: 1: an update needs 4 nodes, and there are 2; write 0",
         ),
-        ({f"{NAME}__rollout": {"maxSurge": 1}}, "rollout.maxSurge: 1: Recreate starts nothing beside what runs"),
+        ({f"{NAME}__rollout": {"maxSurge": 1}}, "rollout.maxSurge: 1: Recreate starts nothing before the old ones end"),
         ({"services__deepseek-r1-671b-by-the-team": FILE.whole["services"]["deepseek-r1-671b"]}, "has 28 characters"),
         ({"services__Deep_Seek": FILE.whole["services"]["deepseek-r1-671b"]}, "is not a DNS-1035 name, which AIBrix"),
         (
@@ -51,8 +51,14 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ({f"{NAME}__engine__launcher": "native"}, "launcher"),
         ({f"{NAME}__layout__gpusPerNode": 16}, "layout.gpusPerNode: 16: volcengine has no pod of 16 GPUs"),
         ({f"{NAME}__expose": {"to": "private"}}, "there is no API key"),
-        ({f"{NAME}__workload": "lws", "addons__aibrix__version": "0.2.1"}, "AIBrix 0.2.1 routes to no LeaderWorkerSet"),
-        ({f"{NAME}__workload": "lws", f"{NAME}__autoscaling": SCALED}, "AIBrix 0.7.0 may not write a LeaderWorkerSet"),
+        (
+            {f"{NAME}__workload": "lws", "addons__aibrix__version": "0.2.1"},
+            "AIBrix 0.2.1 cannot route to a LeaderWorkerSet",
+        ),
+        (
+            {f"{NAME}__workload": "lws", f"{NAME}__autoscaling": SCALED},
+            "AIBrix 0.7.0 has no permission to change a LeaderWorkerSet",
+        ),
         ({f"{NAME}__autoscaling": {"maximum": 2, "target": 50.0}}, "autoscaling.target: 50"),
         ({f"{NAME}__autoscaling": {"maximum": 2, "strategy": "KPA"}}, "autoscaling.strategy: KPA"),
         ({f"{NAME}__autoscaling": {"minimum": 3, "maximum": 2}}, "autoscaling.maximum: 2: is below the minimum of 3"),
@@ -73,7 +79,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ),
         (
             {f"{NAME}__routing__strategy": "least-request", "addons__aibrix__version": "0.2.1"},
-            "takes a strategy from each request only, in its header routing-strategy",
+            "takes a strategy only from each request, in its header routing-strategy",
         ),
         (
             {
@@ -87,13 +93,16 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ({"addons__aibrix__address": "public"}, "addons.aibrix.address: public: whoever reaches the address"),
         (
             {"weights__bucket__name": "gs://my-bucket/x"},
-            "buckets of Google are read by their S3 endpoint; write name",
+            "Google's buckets are read through their S3 endpoint; write name",
         ),
         (
             {"weights__bucket": {"name": "my-bucket", "store": "gcs", "create": False}, "weights__sync": ...},
             "weights.bucket.store: gcs: no identity can be made there, and there is no key; run: pulumi config",
         ),
-        ({"weights__bucket__store": "oss"}, "weights.bucket.store: oss: volcengine reads its own buckets; write tos"),
+        (
+            {"weights__bucket__store": "oss"},
+            "weights.bucket.store: oss: volcengine reads only its own buckets; write tos",
+        ),
         ({"weights__read": "volume"}, "weights.read: volume: volcengine has no such way; write download or stream"),
         (
             {

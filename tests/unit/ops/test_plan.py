@@ -65,8 +65,8 @@ def test_the_table_says_verdict_stages_start_up_and_cost(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "DeepSeek-R9", "--gpu", "H20-96"], "model DeepSeek-R9: unknown to the catalog"),
-        (["--model", "DeepSeek-R1", "--gpu", "H30-96"], "GPU H30-96: unknown to the catalog"),
+        (["--model", "DeepSeek-R9", "--gpu", "H20-96"], "model DeepSeek-R9: is not in the catalog"),
+        (["--model", "DeepSeek-R1", "--gpu", "H30-96"], "GPU H30-96: is not in the catalog"),
         (["--model", "DeepSeek-R1", "--gpu", "L40S:much"], "much is not a memory size"),
         (["--model", "DeepSeek-R1", "--gpu", "B200"], "its usable memory is not in the catalog"),
         (

@@ -36,7 +36,7 @@ def test_a_feature_is_there_from_its_release_on(version, missing):
 
 @pytest.mark.parametrize("version", ["", "latest", "0.9"])
 def test_a_version_that_is_none_is_refused_in_one_line(version):
-    with pytest.raises(PlanError, match="is no release; write three numbers") as refusal:
+    with pytest.raises(PlanError, match="is not a release; write three numbers") as refusal:
         addons.has("lws", version, "partition")
     assert len(refusal.value.lines) == 1
 

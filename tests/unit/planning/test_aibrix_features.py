@@ -27,13 +27,13 @@ def test_a_release_that_works_is_not_refused(version):
 @pytest.mark.parametrize(
     ("version", "why", "instead"),
     [
-        ("0.2.0", "AIBrix before 0.2.1 routes to no RayClusterFleet", "write 0.2.1 or 0.7.0"),
+        ("0.2.0", "AIBrix before 0.2.1 cannot route to a RayClusterFleet", "write 0.2.1 or 0.7.0"),
         ("0.1.1", "AIBrix before 0.2.1", "write 0.2.1 or 0.7.0"),
-        ("0.6.0", "the release of AIBrix is broken: its manifests pin the images of 0.5.0", "write 0.7.0"),
-        ("latest", "is no release", "write three numbers, such as 0.7.0"),
-        ("0.7", "is no release", "write three numbers"),
-        ("v0.7.0", "is no release", "write three numbers"),
-        ("", "is no release", "write three numbers"),
+        ("0.6.0", "this release of AIBrix is broken: its manifests pin the images of 0.5.0", "write 0.7.0"),
+        ("latest", "is not a release", "write three numbers, such as 0.7.0"),
+        ("0.7", "is not a release", "write three numbers"),
+        ("v0.7.0", "is not a release", "write three numbers"),
+        ("", "is not a release", "write three numbers"),
     ],
 )
 def test_a_release_that_cannot_work_is_refused_with_one_that_can(version, why, instead):
@@ -78,7 +78,7 @@ def test_a_name_that_cannot_be_a_service_is_refused(name):
 def test_a_leader_worker_set_needs_a_release_that_routes_to_it():
     assert aibrix_features.lws_problem("0.7.0") is None
     why, instead = aibrix_features.lws_problem("0.5.0")
-    assert why == "AIBrix 0.5.0 routes to no LeaderWorkerSet" and "0.7.0" in instead
+    assert why == "AIBrix 0.5.0 cannot route to a LeaderWorkerSet" and "0.7.0" in instead
 
 
 def test_another_port_needs_a_release_that_asks_for_it():
@@ -105,7 +105,7 @@ def test_the_first_release_knows_its_seven_strategies_and_later_ones_more():
 @pytest.mark.parametrize(
     ("version", "strategy", "why"),
     [
-        ("0.2.1", "power-of-two", "AIBrix 0.2.1 does not know it yet: it came by 0.7.0"),
+        ("0.2.1", "power-of-two", "AIBrix 0.2.1 does not know it yet: it came with 0.7.0"),
         ("0.7.0", "fastest", "AIBrix 0.7.0 has no such strategy"),
         ("0.7.0", "pd", "it needs prefill and decode pods of their own"),
         ("0.7.0", "not-set", "AIBrix 0.7.0 has no such strategy"),

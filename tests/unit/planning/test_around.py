@@ -35,7 +35,7 @@ def test_the_cache_holds_the_model_and_survives_one_lost_worker() -> None:
 
 
 def test_a_cache_too_small_for_the_model_is_refused_with_its_arithmetic() -> None:
-    with pytest.raises(PlanError, match="5 x 120 GiB x 0.95 = 570 GiB, but 673 GiB are to be held"):
+    with pytest.raises(PlanError, match="5 x 120 GiB x 0.95 = 570 GiB, but the cache must hold 673 GiB"):
         cache(R1, CacheSize(workers=5))
 
 

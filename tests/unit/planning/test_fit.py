@@ -190,7 +190,7 @@ def test_a_model_from_a_config_file_weighs_what_the_catalogued_one_does(tmp_path
     local, known = fit(_request(str(path)), 8192), fit(_request(), 8192)
     assert [s.weights for s in local.stages] == [s.weights for s in known.stages]
     path.write_text(json.dumps({key: config[key] for key in config if key not in ("v_head_dim", "vocab_size")}))
-    with pytest.raises(PlanError, match="facts missing to plan it: vocab, mla.value"):
+    with pytest.raises(PlanError, match="the plan also needs vocab, mla.value"):
         models.find(str(path))
 
 
@@ -306,7 +306,7 @@ def test_a_stack_file_may_add_models_and_gpus_or_overrule_the_catalog() -> None:
     assert models.find("deepseek-r1", {"DeepSeek-R1": {"maxContext": 8192}}).max_context == 8192
     assert gpus.find("H20-96", {"H20-96": {"usableGib": 94.5}}).usable_gib == 94.5
     assert gpus.find("mine", {"Mine": {"usableGib": 40.0, "link": "pcie"}}).link == "pcie"
-    with pytest.raises(PlanError, match="facts missing to plan it: hidden"):
+    with pytest.raises(PlanError, match="the plan also needs hidden"):
         models.find("My-Model", {"my-model": {key: facts[key] for key in facts if key != "hidden"}})
     with pytest.raises(PlanError, match="link"):
         gpus.find("mine", {"Mine": {"usableGib": 40.0}})

@@ -36,18 +36,21 @@ def test_what_registries_take_is_taken(reference: str):
         ("docker://a:1", "no scheme", "a:1"),
         ("a:${TAG}", "a variable", None),
         ("a/{name}:1", "a variable", None),
-        ("a b:1", "blanks", None),
-        (" a:1\n", "blanks", "a:1"),
+        ("a b:1", "spaces", None),
+        (" a:1\n", "spaces", "a:1"),
         ("Vllm/vllm:1", "capitals", "vllm/vllm:1"),
         ("r.example.com/Team/Vllm:V1", "capitals", "r.example.com/team/vllm:V1"),
-        ("a@sha256:0a0a", "no whole digest", None),
-        (f"a@{_DIGEST.upper()}", "no whole digest", None),
-        ("a:1@", "no whole digest", None),
+        ("a@sha256:0a0a", "an incomplete digest", None),
+        (f"a@{_DIGEST.upper()}", "an incomplete digest", None),
+        ("a:1@", "an incomplete digest", None),
         ("a:" + "t" * 129, "a tag", None),
         ("a:-1", "a tag", None),
         ("a" * 256 + ":1", "256 characters", None),
         ("a/" + "b-" * 5000, "characters", None),
-        *((bad, "no image's name", None) for bad in ("", ":1", "a//b:1", "/a:1", "a/:1", "a-:1", "a:1:2", "a..b:1")),
+        *(
+            (bad, "not an image reference", None)
+            for bad in ("", ":1", "a//b:1", "/a:1", "a/:1", "a-:1", "a:1:2", "a..b:1")
+        ),
     ],
 )
 def test_what_registries_refuse_is_refused_and_a_remedy_with_a_name_is_taken(reference, why, instead):

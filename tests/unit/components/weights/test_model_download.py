@@ -262,7 +262,7 @@ def test_without_a_bucket_the_disk_is_only_looked_at():
 
 @pytest.mark.parametrize("path", ["/usr/models", "/etc", "/var/lib/kubelet/models", "/tmp", "/root/models"])
 def test_a_path_of_the_system_disk_is_refused_by_its_name(path):
-    with pytest.raises(Refused, match="is on the system disk, which weights would fill"):
+    with pytest.raises(Refused, match="is on the system disk, and weights would fill it"):
         check_host_path(path)
 
 
