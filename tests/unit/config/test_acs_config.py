@@ -67,7 +67,7 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({"weights__bucket__name": "<your-bucket-name>"}, "weights.bucket.name: <your-bucket-name>: is a placeholder"),
         ({"weights__bucket__nam": "x"}, "weights.bucket.nam: x: unknown key; did you mean name?"),
         ({"weights__source": "nfs"}, "weights.source: nfs: is not one of the known values; write pvc or bucket"),
-        ({"weights__sync__from": "ftp://x"}, "weights.sync.from: ftp://x: is no hub; write modelscope"),
+        ({"weights__sync__from": "ftp://x"}, "weights.sync.from: ftp://x: is not a hub; write modelscope"),
         ({"weights__sync__repositories": {"x": "y"}}, "weights.sync.repositories.x: y: is not owner/name"),
         ({"services__ds__layout__gpusPerNode": 4}, "layout.gpusPerNode: 4: series GU8TF of acs has no pod of 4 GPUs"),
         ({"services__ds__resources__cpu": 60}, "resources.cpu: 60: series GU8TF has no pod of 60 vCPU"),
@@ -77,7 +77,7 @@ def test_the_committed_stack_file_is_accepted_and_fits():
             "the next larger; write one of 64Gi, 128Gi, 256Gi, 512Gi",
         ),
         ({"services__ds__resources__memory": "512G"}, "resources.memory: 512G: is not a whole number of Mi, Gi or Ti"),
-        ({"services__ds__resources__limits": {"cpu": 64}}, "requests and limits are one here"),
+        ({"services__ds__resources__limits": {"cpu": 64}}, "requests equal limits"),
         ({"services__ds__resources__ephemeralStorage": "3000Gi"}, "a pod of series GU8TF has at most 2048Gi"),
         ({"services__ds__port": 111}, "services.ds.port: 111: acs reserves it for its own agents; write 8000"),
         ({"services__ds__podLabels": {"alibabacloud.com/compute-class": "x"}}, "set by the program or its controllers"),
@@ -143,15 +143,13 @@ def test_nothing_is_reached_from_outside_without_a_key(to: str):
 
 def test_clients_of_an_exposed_service_are_not_pods_alone():
     exposed = {"services__ds__expose": {"to": "private"}, "services__ds__clients": [{"namespace": "team"}]}
-    why = (
-        "services.ds.clients: whoever comes by the load balancer has an address outside the cluster; add one with cidr"
-    )
+    why = "services.ds.clients: clients of the load balancer have addresses outside the cluster; add one with cidr"
     assert why in only(changed(**exposed), secrets=["apiKey"])
 
 
 def test_the_public_needs_an_allow_list():
     raw = changed(services__ds__expose={"to": "public"})
-    assert "expose.allowList: is missing, and a public address is for everybody without it" in only(raw, **KEY)
+    assert "expose.allowList: is missing, and without it everybody reaches a public address" in only(raw, **KEY)
     assert parse(changed(services__ds__expose={"to": "private"}), **KEY).services["ds"].expose.allow_list is None
 
 
@@ -189,7 +187,7 @@ def test_weights_are_streamed_where_the_engine_can(monkeypatch: pytest.MonkeyPat
         cache={"engine": "none"},
         services__ds__engine=NATIVE | {"extraArgs": ["--load-format", "auto"]},
     )
-    assert "services.ds.engine.extraArgs: --load-format: weights.read: stream says it" in only(twice)
+    assert "services.ds.engine.extraArgs: --load-format: weights.read: stream sets it" in only(twice)
     monkeypatch.setattr("planning.flags.choices", lambda flag, version: ("auto",))
     assert "weights.read: stream: vLLM 0.19.0 of services.ds has no runai_streamer" in only(raw)
 

@@ -70,7 +70,7 @@ REFUSED = {
     "config twice": (f"{GOOD}config: {{}}\n", "config: is given twice, at lines 2 and 12; keep one"),
     "keys without config": (
         re.sub("(?m)^  ", "", GOOD.replace("config:\n", "")),
-        "config: modelserve:cloud, modelserve:cluster, modelserve:weights, modelserve:services stand alone; write them "
+        "config: modelserve:cloud, modelserve:cluster, modelserve:weights, modelserve:services stand outside config; write them "
         "below `config:`, indented",
     ),
     "a key beside config": (
@@ -103,8 +103,8 @@ REFUSED = {
         "modelserve:catalog.models: contains itself; write it out",
     ),
     "a tag": (f"{GOOD}  modelserve:catalog: !!int abc\n", "modelserve:catalog: has the YAML tag int; leave it out"),
-    "a key of a list": (f"{GOOD}  ? [a, b]\n  : c\n", "config: has a key at line 12 that is no text; write a name"),
-    "a root of a list": (f"? [a, b]\n: c\n{GOOD}", "the file: has a key at line 1 that is no text; write a name"),
+    "a key of a list": (f"{GOOD}  ? [a, b]\n  : c\n", "config: has a key at line 12 that is not text; write a name"),
+    "a root of a list": (f"? [a, b]\n: c\n{GOOD}", "the file: has a key at line 1 that is not text; write a name"),
     "a key of a number": (f"1: 2\n{GOOD}", "1: unknown key; known: config, encryptedkey, encryptionsalt,"),
     "impossible day": (
         f"{GOOD}  modelserve:prices: {{asOf: 2026-02-30}}\n",

@@ -155,14 +155,18 @@ def test_what_kubernetes_refuses_is_seen_in_an_object(wrong):
 @pytest.mark.parametrize(
     ("file", "values", "said"),
     [
-        (_ACS, {"addons/lws/chart": "lws"}, "addons.lws.repo: lws is no address; write its repository's as repo"),
+        (
+            _ACS,
+            {"addons/lws/chart": "lws"},
+            "addons.lws.repo: lws is neither a URL nor a path; write its repository's URL as repo",
+        ),
         (_ACS, {"addons/lws/repo": "https://h.example"}, "addons.lws.repo: https://h.example: the catalog's chart"),
         (
             _ACS,
             {"addons/fluid": {"chart": "oci://h.example/c", "repo": "https://h.example"}},
-            "addons.fluid.repo: https://h.example: oci://h.example/c is a whole address; leave repo out",
+            "addons.fluid.repo: https://h.example: oci://h.example/c is a full URL; leave repo out",
         ),
-        (_ACS, {"weights/sync/from": "https://u:canary@h.example"}, "weights.sync.from: has credentials in it"),
+        (_ACS, {"weights/sync/from": "https://u:canary@h.example"}, "weights.sync.from: contains credentials"),
         (_ACS, {"cache/memory": "100Mi"}, "cache.memory: 100Mi: is not a whole number of Gi; write 1Gi"),
         (_ACS, {"cache/memory": "1Gi"}, "cache.memory: 1Gi: a quota of 0 GiB holds nothing"),
         (

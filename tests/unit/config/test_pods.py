@@ -68,7 +68,10 @@ def test_the_catalogs_types_are_those_of_the_pinned_kubernetes():
         ),
         ({"tolerations": [{"tolerationSeconds": "5"}]}, "tolerations[0].tolerationSeconds: 5: is not a whole number"),
         ({"nodeSelector": {"a": 1}}, "nodeSelector.a: 1: is a number, not text"),
-        ({"nodeSelector": {SERIES: "x"}}, f"nodeSelector.{SERIES}: x: is what the program chooses nodes by; leave"),
+        (
+            {"nodeSelector": {SERIES: "x"}},
+            f"nodeSelector.{SERIES}: x: is a label by which the program chooses nodes; leave",
+        ),
         ({"affinity": {"nodeAffinty": {}}}, "affinity.nodeAffinty: {}: unknown key; did you mean nodeAffinity?"),
         ({"priorityClassName": "High"}, "priorityClassName: High: is not a PriorityClass's name (DNS-1123: lower-case"),
         ({"securityContext": {"runAsUser": "0"}}, "securityContext.runAsUser: 0: is not a whole number"),
@@ -98,12 +101,12 @@ def test_the_catalogs_types_are_those_of_the_pinned_kubernetes():
                 f"volumeMounts[0].mountPath: {path}: {said}",
             )
             for path, said in (
-                ("/weights/x", "/weights is the program's; write another path"),
-                ("/dev", "/dev/shm is the program's; write another path"),
-                ("x", "is no absolute path; write one such as /etc/company"),
+                ("/weights/x", "the program uses /weights;  write another path"),
+                ("/dev", "the program uses /dev/shm;  write another path"),
+                ("x", "is not an absolute path; write one such as /etc/company"),
             )
         ),
-        ({"volumeMounts": [{"name": "b", "mountPath": "/x"}]}, "volumeMounts[0].name: b: is none of this section's"),
+        ({"volumeMounts": [{"name": "b", "mountPath": "/x"}]}, "volumeMounts[0].name: b: is not one of this section's"),
     ],
 )
 def test_a_mistake_in_a_pod_is_one_line_with_its_remedy(pod: dict[str, Any], said: str):
@@ -144,7 +147,7 @@ def test_a_mistake_in_a_pod_is_one_line_with_its_remedy(pod: dict[str, Any], sai
         (
             volcengine.FILE,
             {f"{SERVICE}/pod": {"securityContext": {"runAsNonRoot": True}}},
-            "services.deepseek-r1-671b.pod.securityContext.runAsNonRoot: true: root looks at a node's disk",
+            "services.deepseek-r1-671b.pod.securityContext.runAsNonRoot: true: in the same pod, root checks",
         ),
         (
             volcengine.FILE,

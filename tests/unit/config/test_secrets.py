@@ -78,7 +78,7 @@ def test_an_empty_key_opens_no_address_to_everybody():
 
 def test_whoever_asks_nobody_for_a_key_is_told_so(file):
     (line,) = said(file(""))
-    assert line.startswith("modelserve:apiKey: is not there: ds will answer anyone, without a key; run: pulumi")
+    assert line.startswith("modelserve:apiKey: is missing: ds will answer anyone, without a key; run: pulumi")
     assert said(file("  modelserve:apiKey: {secure: v1:x:y}\n")) == []
 
 

@@ -136,10 +136,10 @@ def test_what_is_no_day_is_refused(stack, day):
         ("yes", "modelserve:services.ds.unproven: yes: is neither true nor false"),
         ("1:30", "modelserve:services.ds.unproven: 1:30: is neither true nor false"),
         ("9" * 5000, f"modelserve:services.ds.unproven: {'9' * 59}…: is neither true nor false"),
-        (".nan", "modelserve:services.ds.unproven: .nan: is no number that the engine can hand over; write another"),
+        (".nan", "modelserve:services.ds.unproven: .nan: is not a number that the engine can hand over; write another"),
         ("!!bool yes", "modelserve:services.ds.unproven: has the YAML tag bool; leave it out"),
         ("{a: 1, 0x1: 2, 1: 3}", "modelserve:services.ds.unproven.1: is given twice, at lines 12 and 12; keep one"),
-        ("{1.5: 2}", "modelserve:services.ds.unproven.1.5: is no text; put it in quotes"),
+        ("{1.5: 2}", "modelserve:services.ds.unproven.1.5: is not text; put it in quotes"),
         ("&x [*x]", "modelserve:services.ds.unproven: contains itself; write it out"),
     ],
 )
@@ -166,7 +166,7 @@ def test_what_is_no_secret_is_refused_where_it_is_encrypted(stack, key):
     text = refused(
         stack(GOOD.replace("  modelserve:cluster: {context: here}\n", "").replace("config:", f"config:\n  {key}"))
     )
-    assert f"modelserve:{name}: (encrypted): only secrets are kept encrypted" in text
+    assert f"modelserve:{name}: (encrypted): only secrets are encrypted" in text
 
 
 def test_a_section_with_and_without_its_namespace_is_refused(stack):

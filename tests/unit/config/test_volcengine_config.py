@@ -33,7 +33,10 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"cloud__instanceType": "ecs.none"}, "cloud.gpu: is missing: which GPUs ecs.none has is not in the catalog"),
+        (
+            {"cloud__instanceType": "ecs.none"},
+            "cloud.gpu: is missing: the catalog does not say which GPUs ecs.none has",
+        ),
         ({"cloud__rdmaDevices": 4}, "cloud.rdmaDevices: 4: the pods of services.deepseek-r1-671b have 8 GPUs"),
         ({"cloud__rdma": False, "cloud__rdmaDevices": 8}, "cloud.rdmaDevices: 8: rdma is false"),
         ({"cloud__nodes": 1}, "cloud.nodes: 1: the services need 2 nodes at most"),
@@ -64,7 +67,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ({f"{NAME}__autoscaling": {"minimum": 3, "maximum": 2}}, "autoscaling.maximum: 2: is below the minimum of 3"),
         ({f"{NAME}__autoscaling": {**SCALED, "cooldownSeconds": 60}}, "cooldownSeconds: 60: a replica needs 17"),
         ({f"{NAME}__autoscaling": {**SCALED, "schedules": [{"at": "8"}]}}, "autoscaling.schedules"),
-        ({f"{NAME}__autoscaling": SCALED, f"{NAME}__replicas": 2}, "the number of replicas is the autoscaler's alone"),
+        ({f"{NAME}__autoscaling": SCALED, f"{NAME}__replicas": 2}, "the autoscaler sets the number of replicas"),
         ({f"{NAME}__podLabels": {"model.aibrix.ai/name": "x"}}, "is set by the program or its controllers"),
         ({"addons__aibrix__version": "0.6.0"}, "addons.aibrix.version: 0.6.0"),
         ({"addons__aibrix__version": "0.1.0"}, "addons.aibrix.version: 0.1.0"),
@@ -87,30 +90,30 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
                 f"{NAME}__routing__strategy": "random",
                 "monitoring__prometheusNamespace": ...,
             },
-            "nothing routes this service's requests",
+            "only a Kubernetes Service routes",
         ),
-        ({"addons__aibrix__gatewayChart": "gateway-helm"}, "gatewayChart: gateway-helm: is no whole address; write"),
-        ({"addons__aibrix__address": "public"}, "addons.aibrix.address: public: whoever reaches the address"),
+        ({"addons__aibrix__gatewayChart": "gateway-helm"}, "gatewayChart: gateway-helm: is not a full URL; write"),
+        ({"addons__aibrix__address": "public"}, "addons.aibrix.address: public: there is no API key"),
         (
             {"weights__bucket__name": "gs://my-bucket/x"},
             "Google's buckets are read through their S3 endpoint; write name",
         ),
         (
             {"weights__bucket": {"name": "my-bucket", "store": "gcs", "create": False}, "weights__sync": ...},
-            "weights.bucket.store: gcs: no identity can be made there, and there is no key; run: pulumi config",
+            "weights.bucket.store: gcs: the stack cannot create a user there, and there is no access key; run: pulumi config",
         ),
         (
             {"weights__bucket__store": "oss"},
             "weights.bucket.store: oss: volcengine reads only its own buckets; write tos",
         ),
-        ({"weights__read": "volume"}, "weights.read: volume: volcengine has no such way; write download or stream"),
+        ({"weights__read": "volume"}, "weights.read: volume: volcengine cannot read so; write download or stream"),
         (
             {
                 "weights__read": "stream",
                 "weights__download": ...,
                 f"{NAME}__engine__extraArgs": ["--load-format", "auto"],
             },
-            "engine.extraArgs: --load-format: weights.read: stream says it; leave it out",
+            "engine.extraArgs: --load-format: weights.read: stream sets it; leave it out",
         ),
         ({"weights__download__nodePath": "/usr/models"}, "download.nodePath: /usr/models: /usr is on the system disk"),
         ({"weights": {"source": "nvme", "path": "/root/models"}}, "weights.path: /root/models: /root is on the system"),
@@ -121,7 +124,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ),
         (
             {"weights": {"source": "pvc", "claim": "c", "create": {"storageClass": "nas", "size": "2Ti"}}},
-            "weights.sync: is missing, and a claim that the stack makes is empty",
+            "weights.sync: is missing, and a claim that the stack creates is empty",
         ),
         (
             {
@@ -134,7 +137,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             },
             "weights.create.accessMode: ReadWriteOnce: services.deepseek-r1-671b may run on more than one node",
         ),
-        ({"cache": {"engine": "fluid"}}, "cache.engine: fluid: it is ACS's; write none"),
+        ({"cache": {"engine": "fluid"}}, "cache.engine: fluid: only ACS has it; write none"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said: str):
@@ -145,7 +148,7 @@ def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said
 def test_a_foreign_bucket_is_read_with_a_key_and_neither_made_nor_filled():
     keys = {"secrets": ["accessKey", "secretKey"]}
     made = FILE.changed(weights__bucket__store="s3", weights__sync=...)
-    assert "weights.bucket.create: true: this cloud cannot make a bucket of s3" in FILE.lines(made, **keys)[0]
+    assert "weights.bucket.create: true: this cloud cannot create a bucket in s3" in FILE.lines(made, **keys)[0]
     filled = FILE.changed(weights__bucket={"name": "my-bucket", "store": "s3", "create": False})
     assert "weights.sync: a stack fills buckets of its own cloud only" in FILE.lines(filled, **keys)[0]
     read = FILE.changed(weights__bucket={"name": "my-bucket", "store": "s3", "create": False}, weights__sync=...)

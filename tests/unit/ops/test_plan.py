@@ -77,7 +77,7 @@ def test_the_table_says_verdict_stages_start_up_and_cost(capsys: pytest.CaptureF
         (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--max-model-len", "200000"], "has a context of 163840 tokens"),
         (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--max-model-len", "long"], "is no whole number"),
         (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--utilization", "1.0"], "is not between 0 and 1"),
-        (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--engine-version", "0.5.0"], "older than anything"),
+        (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--engine-version", "0.5.0"], "is older than every"),
         (["--model", "DeepSeek-R1", "--gpu", "H20-96", "--price-per-gpu-hour", "9"], "prices.asOf: is missing"),
         (["--model", "nowhere/config.json", "--gpu", "H20-96"], "cannot be read"),
     ],

@@ -67,14 +67,14 @@ def test_what_a_folder_lacks_is_refused_with_how_to_get_it(tmp_path: Path):
 @pytest.mark.parametrize(
     ("charts", "why"),
     [
-        ("", "has blanks in it, or nothing else"),
-        ("my charts", "has blanks in it, or nothing else"),
+        ("", "is empty or contains spaces"),
+        ("my charts", "is empty or contains spaces"),
         ("~/charts", "is a home folder"),
-        ("oci:/host/path", "is neither a folder nor an address"),
-        ("ftp://a.example", "is an address by ftp"),
-        ("OCI://a.example", "is an address by OCI"),
-        ("https://", "is an address without a host"),
-        ("https://user:word@a.example", "has credentials or a query in it"),
+        ("oci:/host/path", "is neither a folder nor a URL"),
+        ("ftp://a.example", "uses ftp"),
+        ("OCI://a.example", "uses OCI"),
+        ("https://", "is a URL without a host"),
+        ("https://user:word@a.example", "contains credentials or a query"),
     ],
 )
 def test_what_is_no_place_for_charts_is_refused_in_one_line(charts: str, why: str):

@@ -66,4 +66,4 @@ def test_aibrix_may_have_a_mirror_of_its_own():
 def test_what_is_no_registry_is_refused(name: str):
     file = StackFile("local")
     (line,) = file.lines(file.changed(registry=name))
-    assert line.startswith(f"modelserve:registry: {name}: is no registry; write its host and folder")
+    assert line.startswith(f"modelserve:registry: {name}: is not a registry; write its host and folder")

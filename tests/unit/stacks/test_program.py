@@ -75,7 +75,7 @@ def test_check_says_what_the_preview_says(said, stack, capsys, changes, more):
 @pytest.mark.parametrize("key", SECRETS)
 @pytest.mark.parametrize("value", ["", " \n"])
 def test_a_secret_that_the_engine_decrypts_to_nothing_is_refused(said, stack, key, value):
-    with pytest.raises(pulumi.RunError, match=rf"modelserve:{key}: \(empty\): a secret that holds nothing"):
+    with pytest.raises(pulumi.RunError, match=rf"modelserve:{key}: \(empty\): an empty secret"):
         preview(read(stack({})), **{key: value})
 
 

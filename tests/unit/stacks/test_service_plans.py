@@ -65,7 +65,7 @@ def test_a_context_that_the_layout_does_not_hold_is_refused_with_the_longest_tha
             "give its facts in modelserve:catalog.models",
         ),
         (on("H20-96", maxModelLen=500000), "services.ds.maxModelLen: 500000", "a context of 163840 tokens"),
-        (changed("prices", {"perGpuHour": 1.0, "currency": "CNY"}), "prices.asOf", "a price without its date"),
+        (changed("prices", {"perGpuHour": 1.0, "currency": "CNY"}), "prices.asOf", "so they need a date"),
         (changed("prices", {"perGpuHour": 1.0, "asOf": "2026-11-01"}), "prices.currency", "write one such as CNY"),
         (changed("catalog", {"gpus": {"H20-96": {"usableGib": None}}}), "catalog.gpus.H20-96", "usableGib"),
     ],

@@ -74,9 +74,9 @@ def test_a_chart_that_would_take_its_crds_along_is_refused_unless_somebody_else_
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"chart": "lws"}, "lws lws: is no address; write its repository's as repo"),
-        ({"chart": "charts/lws"}, "lws charts/lws: is no address; write its repository's as repo"),
-        ({"repo": "https://a.example"}, "is a whole address; leave repo out"),
+        ({"chart": "lws"}, "lws lws: is neither a URL nor a path; write its repository's URL as repo"),
+        ({"chart": "charts/lws"}, "lws charts/lws: is neither a URL nor a path; write its repository's URL as repo"),
+        ({"repo": "https://a.example"}, "is a full URL; leave repo out"),
     ],
 )
 def test_a_chart_that_cannot_be_found_is_refused(changes: dict[str, Any], says: str):

@@ -205,7 +205,7 @@ def test_any_of_several_grants_is_enough_for_each_model_because_envoy_gateway_lo
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_name": "DeepSeek-R1"}, "model_name DeepSeek-R1: AIBrix finds a model by the Service of that name"),
+        ({"model_name": "DeepSeek-R1"}, "model_name DeepSeek-R1: AIBrix finds a model by the Service of the same name"),
         ({"model_name": "1b"}, "begins with a letter"),
         ({"model_name": "m" * 64}, "has 64 characters"),
         ({"request_seconds": 0}, "request_seconds 0: is no time of a route; give 1 to 99999"),

@@ -137,7 +137,7 @@ def test_only_a_second_attempt_is_written_down_and_other_workers_are_another_loa
     ("change", "why"),
     [
         ({"quota_gib": 129}, "quota 129 GiB: is over the limit of 128 GiB"),
-        ({"quota_gib": 1024, "limit_gib": 1100}, "JindoCache reads whole TiB"),
+        ({"quota_gib": 1024, "limit_gib": 1100}, "JindoCache reads a whole number of TiB"),
         ({"low": 0.95}, "0 < low < high <= 1"),
         ({"high": 1.1}, "0 < low < high <= 1"),
         ({"workers": 0}, "a cache without workers"),

@@ -160,8 +160,8 @@ def test_a_source_is_a_protocol_an_address_and_a_branch(source, revision, kind, 
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("civitai", "is no hub; write modelscope, huggingface or a mirror's URL"),
-        ("https://me:canary@mirror", "has credentials in it"),
+        ("civitai", "is not a hub; write modelscope, huggingface or a mirror's URL"),
+        ("https://me:canary@mirror", "contains credentials"),
     ],
 )
 def test_what_is_no_source_is_refused_without_showing_a_password(source, said):
