@@ -142,7 +142,7 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
         (_ACS, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on acs changes the"),
         (_LOCAL, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on local changes"),
         (_LOCAL, {"services/ds/rollout": {"strategy": "Recreate"}}, (), "services.ds.rollout: a LeaderWorkerSet has n"),
-        (_VKE, {f"{SERVICE}/restartPolicy": "None"}, (), f"{_AT}.restartPolicy: None: a fleet has no such setting; lea"),
+        (_VKE, {f"{SERVICE}/restartPolicy": "None"}, (), f"{_AT}.restartPolicy: None: a fleet has no such setting; l"),
         (_VKE, {f"{SERVICE}/startupPolicy": "LeaderReady"}, (), f"{_AT}.startupPolicy: LeaderReady: a fleet has no su"),
         (_ACS, {"services/ds/routing": {"requestSeconds": 60}}, (), "services.ds.routing: only a Kubernetes Service"),
         (
@@ -155,7 +155,7 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
         (_LOCAL, {"addons": {"fluid": {}}}, (), "addons.fluid: nothing on local uses it; leave it out"),
         (_LOCAL, {"addons": {"lws": {"chart": "oci://a/b"}}}, (), "addons.lws.chart: oci://a/b: a stack on local inst"),
         (_LOCAL, {"addons": {"charts": "charts"}}, (), "addons.charts: charts: a stack on local installs nothing"),
-        (_ACS, {"addons/lws": {"install": False, "values": {"a": 1}}}, (), "addons.lws.values: the stack does not change"),
+        (_ACS, {"addons/lws": {"install": False, "values": {"a": 1}}}, (), "addons.lws.values: the stack does not"),
         (_VKE, {"addons/aibrix": {"install": False, "address": "private"}}, (), "addons.aibrix.address: private: an A"),
         (
             _VKE,
@@ -174,7 +174,7 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
             "weights.create: a stack on local creates no claim; leave it out, and create the claim yourself",
         ),
         (_VKE, {"weights": {"source": "nvme", "path": "/mnt/a", "prefix": "b"}}, (), "weights.prefix: b: there is no"),
-        (_LOCAL, {"monitoring": {"labels": {"a": "b"}}}, (), "monitoring.labels: monitoring is not enabled; write enable"),
+        (_LOCAL, {"monitoring": {"labels": {"a": "b"}}}, (), "monitoring.labels: monitoring is not enabled; write"),
         (
             _LOCAL,
             {"prices": {"perCacheWorkerHour": 1.0, "currency": "CNY", "asOf": "2026-11-01"}},

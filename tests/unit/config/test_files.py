@@ -70,7 +70,8 @@ REFUSED = {
     "config twice": (f"{GOOD}config: {{}}\n", "config: is given twice, at lines 2 and 12; keep one"),
     "keys without config": (
         re.sub("(?m)^  ", "", GOOD.replace("config:\n", "")),
-        "config: modelserve:cloud, modelserve:cluster, modelserve:weights, modelserve:services stand outside config; write them "
+        "config: modelserve:cloud, modelserve:cluster, modelserve:weights, modelserve:services stand outside config; "
+        "write them "
         "below `config:`, indented",
     ),
     "a key beside config": (

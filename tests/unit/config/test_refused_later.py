@@ -111,7 +111,7 @@ LONG = "M" * 59
             "catalog.regions[0]: nothing in this stack has that name; leave it out",
         ),
         # of the engine
-        (VKE, {f"{FLEET}/engine": ENGINE | {"reasoningParser": "glm46"}}, "glm46: vLLM 0.25.0 has no glm46 for"),
+        (VKE, {f"{FLEET}/engine": ENGINE | {"reasoningParser": "glm46"}}, "glm46: vLLM 0.25.0 has no value glm46 for"),
         (
             LOCAL,
             {f"{DS}/engine": {"image": "a:1", "version": "0.6.6", "reasoningParser": "deepseek_r1"}},

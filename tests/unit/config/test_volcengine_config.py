@@ -100,7 +100,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ),
         (
             {"weights__bucket": {"name": "my-bucket", "store": "gcs", "create": False}, "weights__sync": ...},
-            "weights.bucket.store: gcs: the stack cannot create a user there, and there is no access key; run: pulumi config",
+            "weights.bucket.store: gcs: the stack cannot create a user there, and there is no access key; run",
         ),
         (
             {"weights__bucket__store": "oss"},
