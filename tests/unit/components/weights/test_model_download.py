@@ -11,20 +11,11 @@ import pytest
 from components.cluster.credentials import KeyPair, SecretKey
 from components.cluster.kubernetes import Manifest
 from components.weights import model_download, model_sync
-from components.weights.model_download import (
-    BucketWeightsArgs,
-    DiskOrigin,
-    DiskWeightsArgs,
-    HubWeightsArgs,
-    ModelDownload,
-    ModelDownloadArgs,
-    PodWeights,
-    check_host_path,
-    check_scheme,
-    from_bucket,
-    from_hub,
-    from_node_disk,
-)
+from components.weights.bucket_weights import BucketWeightsArgs, check_scheme, from_bucket
+from components.weights.disk_weights import DiskOrigin, DiskWeightsArgs, check_host_path, from_node_disk
+from components.weights.hub_weights import HubWeightsArgs, from_hub
+from components.weights.model_download import ModelDownload, ModelDownloadArgs
+from components.weights.pod_weights import PodWeights
 from planning.problems import Refused
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 from tests.support.schemas import problems
