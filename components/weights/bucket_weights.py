@@ -20,13 +20,13 @@ from planning.problems import Problem, Refused
 
 @dataclass(frozen=True, kw_only=True)
 class BucketWeightsArgs:
-    """AIBrix' downloader, release `version` (without v), copies `bucket`/`prefix` into a folder called `model`.
+    """AIBrix's downloader, release `version` (without v), copies `bucket`/`prefix` into a folder called `model`.
 
-    `scheme` is tos or s3; `endpoint` the URL or host that serves S3's protocol, `region` the bucket's. `key_secret` is
-    a Secret as `ModelDownload` makes it. Only files whose names end in one of `suffixes` (without a dot) are copied.
-    `objects` is how many lie under the prefix, None where unknown. `registry` takes the place of Docker Hub, `image` of
-    the whole name. The copy goes to a temporary disk of the pod, or to the folder `host_path` of its node, looked at
-    first with `python_image`. Raises Refused for what this downloader cannot do.
+    `scheme` is tos or s3; `endpoint` is the URL or host that speaks S3's protocol, `region` the bucket's. `key_secret`
+    is a Secret that `ModelDownload` creates. Only files whose names end in one of `suffixes` (without a dot) are
+    copied. `objects` is the number of objects under the prefix, None if unknown. `registry` replaces Docker Hub,
+    `image` the whole image name. The copy goes to a temporary disk of the pod, or to the folder `host_path` of its
+    node, which a container of `python_image` checks first. Raises Refused for what this downloader cannot do.
     """
 
     version: str
@@ -58,18 +58,18 @@ class BucketWeightsArgs:
                 raise Refused(Problem("suffix", suffix, *wrong))
         page = fact("weights", "aibrix", "page")
         if (self.objects or 0) > page and not self.pages:
-            why = f"copies the first {page} objects of a prefix and no more, {self.objects} lie there"
+            why = f"copies only the first {page} objects of a prefix, and there are {self.objects}"
             instead = f"take {fact('weights', 'aibrix', 'pagesSince')} or later, or another source of weights"
             raise Refused(Problem("AIBrix", self.version, why, instead))
         if self.host_path is not None:
             check_host_path(self.host_path)
             if self.python_image is None or self.program is None:
                 instead = "give python_image and program too"
-                raise Refused(Problem("host_path", self.host_path, "the disk is looked at first", instead))
+                raise Refused(Problem("host_path", self.host_path, "the disk has to be checked first", instead))
 
     @property
     def pages(self) -> bool:
-        """Whether this release copies all that lies under a prefix, sub-folders too."""
+        """Whether this release copies everything under a prefix, sub-folders too."""
         return release_key(self.version) >= release_key(fact("weights", "aibrix", "pagesSince"))
 
     @property
@@ -79,15 +79,15 @@ class BucketWeightsArgs:
 
 
 def check_scheme(scheme: str) -> None:
-    """Raises Refused for a scheme that AIBrix' downloader takes for something else."""
+    """Raises Refused for a scheme that AIBrix's downloader does not know."""
     known = fact("weights", "aibrix", "schemes")
     if scheme in ("gs", "gcs"):
-        why = "AIBrix' downloader does not know it, but Cloud Storage speaks S3's protocol"
+        why = "AIBrix's downloader does not know it, but Cloud Storage speaks S3's protocol"
         instead = f"write s3://, endpoint {fact('weights', 'aibrix', 'googleEndpoint')}, and an HMAC key"
         raise Refused(Problem("scheme", scheme, why, instead))
     if scheme not in known:
-        instead = f"write {' or '.join(f'{each}://' for each in known)}"
-        raise Refused(Problem("scheme", scheme, "AIBrix' downloader does not know it", instead))
+        instead = f"write {' or '.join(f'{name}://' for name in known)}"
+        raise Refused(Problem("scheme", scheme, "AIBrix's downloader does not know it", instead))
 
 
 def from_bucket(args: BucketWeightsArgs) -> PodWeights:
@@ -130,11 +130,11 @@ def _downloader(args: BucketWeightsArgs) -> Manifest:
         "command": [
             "aibrix_download",
             "--model-uri",
-            # With the slash: releases before 0.5.0 find nothing without, and later ones ask for one key more.
+            # Keep the slash: without it, releases before 0.5.0 find nothing, and later ones request one extra key.
             _joined(f"{args.scheme}://", args.bucket, f"/{args.prefix}/"),
             "--local-dir",
             MOUNT,
-            # By argument: the variable DOWNLOADER_MODEL_NAME is read by no release.
+            # As an argument: no release reads the variable DOWNLOADER_MODEL_NAME.
             "--model-name",
             args.model,
         ],
@@ -146,7 +146,7 @@ def _downloader(args: BucketWeightsArgs) -> Manifest:
             ),
         ],
         "resources": {"requests": amounts, "limits": dict(amounts)},
-        # Its log goes to a file below /tmp as well, so its own file system has to take writes.
+        # It also logs to a file below /tmp, so its root file system has to be writable.
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

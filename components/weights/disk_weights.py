@@ -1,4 +1,4 @@
-"""Weights on a disk of the node: they are there already, or the node's first pod fills the disk from a bucket.
+"""Weights on a disk of the node: they are there already, or the first pod on the node copies them from a bucket.
 
 Not here: the program that checks and fills the disk (`sync/`, shipped by `model_sync`).
 """
@@ -23,8 +23,8 @@ _PROGRAM, _TOOLS, _SYSTEM = "weights-program", "weights-tools", "weights-node"
 
 @dataclass(frozen=True, kw_only=True)
 class DiskOrigin:
-    """The bucket that fills a node's disk: `bucket`/`prefix` at `endpoint`, with the key in `key_secret` as
-    `ModelDownload` makes it. `manifest` false takes a bucket that no sync of ours has filled, as it is."""
+    """The bucket that a node's disk is filled from: `bucket`/`prefix` at `endpoint`, with the key in `key_secret`, a
+    Secret that `ModelDownload` creates. `manifest` false takes the bucket as it is: no sync of ours has filled it."""
 
     bucket: pulumi.Input[str]
     prefix: str
@@ -38,8 +38,9 @@ class DiskOrigin:
 class DiskWeightsArgs:
     """Weights in the folder `model` (a relative path) of `host_path`, a folder on a disk of every node.
 
-    `python_image` may be the engine's own: any with python3, 3.10 or later. `program` is the ConfigMap that
-    `ModelDownload` makes. Without `origin` the model has to be there. Raises Refused for a path of the system disk.
+    `python_image` is any image with Python 3.10 or later, such as the engine's own. `program` is the ConfigMap that
+    `ModelDownload` creates. Without `origin` the model has to be there already. Raises Refused for a path on the system
+    disk.
     """
 
     host_path: str
@@ -53,13 +54,13 @@ class DiskWeightsArgs:
 
 
 def check_host_path(path: str) -> None:
-    """Raises Refused for a path that is none, or is on the system disk by its name alone."""
+    """Raises Refused for an invalid path, and for one whose name says that it is on the system disk."""
     if wrong := folder_problem(path):
         raise Refused(Problem("host_path", path, *wrong))
 
 
 def from_node_disk(args: DiskWeightsArgs) -> PodWeights:
-    """Weights on a disk of the node. With an origin the first pod of a node brings them, and the others wait."""
+    """Weights on a disk of the node. With an origin, the first pod on a node copies them, and the others wait."""
     folder = f"{MOUNT}/{args.model}"
     volumes = node_volumes(args.host_path, args.program)
     if args.origin is None:
@@ -80,12 +81,12 @@ def from_node_disk(args: DiskWeightsArgs) -> PodWeights:
 
 
 def look_container(image: str, host_path: str, folder: str, *, brought: bool = False) -> Manifest:
-    """Looks whether the disk is one, and, unless the model is `brought` afterwards, whether the model is there."""
+    """Checks that the path is on a disk of its own, and, unless the model is `brought` later, that the model is there."""
     values = _disk_settings(host_path, folder) | {"FROM": "elsewhere" if brought else "nowhere"}
-    made = model_sync.program_container(
+    container = model_sync.program_container(
         "weights-disk", image, model_sync.variables(values, {}), program=_PROGRAM, tools=None
     )
-    return _on_disk(made, read_only=True)
+    return _on_disk(container, read_only=True)
 
 
 def _fill_container(args: DiskWeightsArgs, origin: DiskOrigin, folder: str) -> Manifest:
@@ -100,8 +101,8 @@ def _fill_container(args: DiskWeightsArgs, origin: DiskOrigin, folder: str) -> M
         "PARALLEL": str(fact("weights", "node", "parallel")),
     }
     env = model_sync.variables(values, {"KEY_ID": ID, "KEY_SECRET": SECRET}, origin.key_secret)
-    made = model_sync.program_container("weights", args.python_image, env, program=_PROGRAM, tools=_TOOLS)
-    return _on_disk(made, read_only=False)
+    container = model_sync.program_container("weights", args.python_image, env, program=_PROGRAM, tools=_TOOLS)
+    return _on_disk(container, read_only=False)
 
 
 def _disk_settings(host_path: str, folder: str) -> dict[str, str]:
@@ -109,7 +110,7 @@ def _disk_settings(host_path: str, folder: str) -> dict[str, str]:
 
 
 def _on_disk(container: Manifest, *, read_only: bool) -> Manifest:
-    """The container with disk and system disk. As root, to whom folders of nodes belong, without a root's powers."""
+    """Mounts the disk and the system disk. Runs as root, who owns the nodes' folders, but without root's capabilities."""
     container["securityContext"] |= {"runAsUser": 0, "seccompProfile": {"type": "RuntimeDefault"}}
     container["volumeMounts"] += [
         {"name": VOLUME, "mountPath": MOUNT, **({"readOnly": True} if read_only else {})},
@@ -120,7 +121,7 @@ def _on_disk(container: Manifest, *, read_only: bool) -> Manifest:
 
 def node_volumes(host_path: str, program: pulumi.Input[str]) -> list[Manifest]:
     return [
-        # Never made: a folder that is missing is a disk that is not mounted.
+        # Never create it: a missing folder means that the disk is not mounted.
         {"name": VOLUME, "hostPath": {"path": host_path, "type": "Directory"}},
         {"name": _SYSTEM, "hostPath": {"path": fact("weights", "node", "systemFolder"), "type": "Directory"}},
         {"name": _PROGRAM, "configMap": {"name": program}},

@@ -13,10 +13,10 @@ from planning.problems import Problem, Refused
 
 @dataclass(frozen=True, kw_only=True)
 class HubWeightsArgs:
-    """The engine loads `repository` (owner/name) at `revision` (empty: the hub's own) from `endpoint`, by itself.
+    """The engine itself downloads `repository` (owner/name) at `revision` (empty: the hub's default) from `endpoint`.
 
-    `endpoint` is empty for Hugging Face, or the URL of a mirror. `token` is where the hub's token is, for private and
-    gated repositories. Raises Refused for a repository without owner and for an endpoint that is no URL.
+    `endpoint` is empty for Hugging Face, or the URL of a mirror. `token` says where the hub's token is, for private and
+    gated repositories. Raises Refused for a repository without an owner and for an endpoint that is not a URL.
     """
 
     repository: str
@@ -33,7 +33,7 @@ class HubWeightsArgs:
 
 
 def from_hub(args: HubWeightsArgs) -> PodWeights:
-    """Weights that each pod loads for itself onto a temporary disk."""
+    """Weights that each pod downloads onto a temporary disk of its own."""
     names = fact("weights", "huggingface", "variables")
     endpoint = args.endpoint.rstrip("/") or fact("weights", "huggingface", "endpoint")
     mirrored = endpoint != fact("weights", "huggingface", "endpoint")

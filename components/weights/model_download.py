@@ -20,7 +20,7 @@ ID, SECRET, TOKEN = "id", "secret", "token"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDownloadArgs:
-    """`key` is the bucket's, for reading; `token` the hub's; `program` true where a node's disk is looked at."""
+    """`key` reads the bucket; `token` is the hub's; `program` ships the program that checks and fills a node's disk."""
 
     stack: str
     namespace: str
@@ -30,17 +30,17 @@ class ModelDownloadArgs:
 
 
 def secret_name(name: str) -> str:
-    """The Secret that the pods read."""
+    """Name of the Secret that the pods read."""
     return f"{name}-download-keys"
 
 
 def program_name(name: str) -> str:
-    """The ConfigMap that the pods read: named by content."""
+    """Name of the ConfigMap that the pods read; it includes a digest of the content."""
     return model_sync.program_config_name(f"{name}-download")
 
 
 def secret(name: str, args: ModelDownloadArgs) -> Manifest:
-    """The Secret, empty where there is nothing to keep."""
+    """The Secret; its data is empty without key and token."""
     values = {} if args.key is None else {ID: args.key.id, SECRET: args.key.secret}
     if args.token is not None:
         values[TOKEN] = args.token
@@ -48,25 +48,25 @@ def secret(name: str, args: ModelDownloadArgs) -> Manifest:
 
 
 class ModelDownload(pulumi.ComponentResource):
-    """Secret and program of one model's pods. `secret_name` and `program_name` are known when the objects are there,
-    None where nothing was asked for."""
+    """Secret and program of one model's pods. `secret_name` and `program_name` are known when the objects exist, and
+    None for an object that is not needed."""
 
     secret_name: pulumi.Output[str] | None = None
     program_name: pulumi.Output[str] | None = None
 
     def __init__(self, name: str, args: ModelDownloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:weights:ModelDownload", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
+        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
         keys = secret(name, args)
         if keys["data"]:
-            made = kubernetes_object(f"{name}-download-keys", keys, child)
-            self.secret_name = made.id.apply(_bare)
+            created = kubernetes_object(f"{name}-download-keys", keys, child)
+            self.secret_name = created.id.apply(_object_name)
         if args.program:
             config = model_sync.program_object(f"{name}-download", args.stack, args.namespace)
-            made = kubernetes_object(f"{name}-download-program", config, child)
-            self.program_name = made.id.apply(_bare)
+            created = kubernetes_object(f"{name}-download-program", config, child)
+            self.program_name = created.id.apply(_object_name)
         self.register_outputs({"secretName": self.secret_name, "programName": self.program_name})
 
 
-def _bare(at: str) -> str:
-    return at.rpartition("/")[2]
+def _object_name(id: str) -> str:
+    return id.rpartition("/")[2]

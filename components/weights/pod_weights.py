@@ -27,9 +27,10 @@ _GIB = 1 << 30
 class PodWeights:
     """What every pod of a replica needs for its weights.
 
-    `argument` names them to the engine, `args` go after it. `mounts` are the engine's; `init_containers` have their
-    own. `ephemeral_gib` is what the pod's temporary disk has to hold beside what else is written there. `copies` says
-    how often all files cross the network: for each pod, for each node (once, as long as its disk lives), or never.
+    `argument` is the engine's model argument; `args` follow it. `mounts` are the engine container's; `init_containers`
+    bring their own. `ephemeral_gib` is the room for weights on the pod's temporary disk, without what else is written
+    there. `copies` says how often all files cross the network: once per pod, once per node (as long as its disk lives),
+    or never.
     """
 
     argument: str
@@ -44,7 +45,7 @@ class PodWeights:
 
 
 def needed_gib(file_bytes: int) -> int:
-    """The temporary disk, in GiB, for a copy of the files."""
+    """Size in GiB of the temporary disk that holds a copy of the files."""
     return math.ceil(file_bytes / _GIB) + fact("weights", "sizes", "marginGib")
 
 
