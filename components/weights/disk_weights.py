@@ -81,7 +81,7 @@ def from_node_disk(args: DiskWeightsArgs) -> PodWeights:
 
 
 def look_container(image: str, host_path: str, folder: str, *, brought: bool = False) -> Manifest:
-    """Checks that the path is on a disk of its own, and, unless the model is `brought` later, that the model is there."""
+    """Checks that the path is on a disk of its own and, unless the model is `brought` later, that it is there."""
     values = _disk_settings(host_path, folder) | {"FROM": "elsewhere" if brought else "nowhere"}
     container = model_sync.program_container(
         "weights-disk", image, model_sync.variables(values, {}), program=_PROGRAM, tools=None
@@ -110,7 +110,7 @@ def _disk_settings(host_path: str, folder: str) -> dict[str, str]:
 
 
 def _on_disk(container: Manifest, *, read_only: bool) -> Manifest:
-    """Mounts the disk and the system disk. Runs as root, who owns the nodes' folders, but without root's capabilities."""
+    """Mounts disk and system disk. Runs as root, who owns the nodes' folders, but without root's capabilities."""
     container["securityContext"] |= {"runAsUser": 0, "seccompProfile": {"type": "RuntimeDefault"}}
     container["volumeMounts"] += [
         {"name": VOLUME, "mountPath": MOUNT, **({"readOnly": True} if read_only else {})},

@@ -85,5 +85,5 @@ class ModelClaim(pulumi.ComponentResource):
             # Old and new claim have the same name, so they cannot exist side by side.
             pulumi.ResourceOptions(parent=self, protect=args.keep, delete_before_replace=True),
         )
-        self.claim = created.id.apply(lambda at: at.rpartition("/")[2])
+        self.claim = created.id.apply(lambda id: id.rpartition("/")[2])
         self.register_outputs({"claim": self.claim})
