@@ -2,7 +2,7 @@
 client or other credentials.
 
 Looks buckets, users, policies and keys up in lists: what a list lacks does not exist. Reading a resource, by contrast,
-fails in the same way for one that is gone and for one that the key may not see. The functions and their results are from
+fails in the same way for one that is gone and for one that the key may not see. Functions and results are from
 aliyun/terraform-provider-alicloud v1.285.0 (data_source_alicloud_*.go) and volcengine/terraform-provider-volcengine
 v0.0.194 (data_source_volcengine_*.go); the ids are those of the resources there.
 """
@@ -165,7 +165,7 @@ class Item:
     since: str | None = None
 
     def is_since(self, time: datetime) -> bool:
-        """Whether it was created at or after this time, by what the cloud says: one cloud gives only the day, in UTC."""
+        """Whether the cloud says that it was created at or after this time. One cloud gives only the day, in UTC."""
         if self.since is None:
             return False
         if "T" not in self.since:
@@ -248,7 +248,7 @@ class Clouds:
         self._answers = find(asked, regions)
 
     def look(self, resource: Resource) -> Found | None:
-        """What exists of a resource. Raises UnreadError if the cloud does not say, or if its type has no lookup here."""
+        """What exists of a resource. Raises UnreadError if the cloud does not say, or if its type has no lookup."""
         kind, urn, id = KINDS.get(resource["type"]), resource["urn"], resource.get("id")
         if kind is None:
             raise UnreadError(f"this program cannot look up a {resource['type']}")

@@ -71,7 +71,7 @@ class Releases:
         return Release(namespace, newest["metadata"]["name"], read(newest))
 
     def fail(self, release: Release) -> None:
-        """Marks the release as failed, as Helm does when it is told to stop: Helm can then install or remove it again."""
+        """Marks the release as failed, as Helm does when told to stop: Helm can then install or remove it again."""
         record = release.record | {"info": release.record["info"] | {"status": "failed"}}
         packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(record).encode()))).decode()
         change = {"metadata": {"labels": {"status": "failed"}}, "data": {"release": packed}}
