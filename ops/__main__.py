@@ -63,10 +63,10 @@ def main(argv: list[str]) -> int:
 def refused(error: Refused | RequestError) -> dict[str, Any]:
     """What a command with --json prints for a request that it refuses. `fits` is for readers of plans."""
     keyed: list[tuple[str, Problem]] = [("", Problem("", "", str(error)))]
-    if isinstance(error, Refused):
-        keyed = (
-            error.keyed if isinstance(error, ConfigError) else [(problem.key, problem) for problem in error.problems]
-        )
+    if isinstance(error, ConfigError):
+        keyed = error.keyed
+    elif isinstance(error, Refused):
+        keyed = [(problem.key, problem) for problem in error.problems]
     refusals = [
         {"key": key, "value": problem.value, "why": problem.why, "instead": problem.instead} for key, problem in keyed
     ]

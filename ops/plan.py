@@ -149,10 +149,10 @@ def _ask(args: argparse.Namespace) -> Ask:
     )
 
 
-def table(found: Plan) -> str:
+def table(planned: Plan) -> str:
     """The plan for a terminal, at most 120 columns wide unless a source is longer."""
-    request, fit = found.request, found.fit
-    verdict = "fits" if found.fits else "does not fit" if not fit.kv_fits else "does not start"
+    request, fit = planned.request, planned.fit
+    verdict = "fits" if planned.fits else "does not fit" if not fit.kv_fits else "does not start"
     what = f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}"
     lines = [f"{what}: {verdict}", "", _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
     lines += [
@@ -171,21 +171,21 @@ def table(found: Plan) -> str:
         "",
         f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests "
         "of that length at once",
-        *(f"  {reason}" for reason in found.reasons),
+        *(f"  {reason}" for reason in planned.reasons),
     ]
-    if found.alternatives:
+    if planned.alternatives:
         lines += [
             "",
             "nearest that fit",
-            *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens" for choice in found.alternatives),
+            *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens" for choice in planned.alternatives),
         ]
-    path = found.startup
+    path = planned.startup
     lines += ["", f"first token after {_time(path.first_token_seconds)}, at best {_time(path.floor_seconds)}"]
     lines += [
         f"  {_time(step.start):>8} {step.name:18}{_time(step.seconds):>8}  {_size(step.bytes):>9}  {step.source}"
         for step in path.steps
     ]
-    lines += ["", _money(found)]
+    lines += ["", _money(planned)]
     return "\n".join(lines)
 
 
@@ -201,8 +201,8 @@ def _size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size else ""
 
 
-def _money(found: Plan) -> str:
-    cost = found.cost
+def _money(planned: Plan) -> str:
+    cost = planned.cost
     if cost.per_hour is None:
         return "cost unknown: no price given"
     start = "" if cost.cold_start is None else f", one cold start {cost.cold_start:.2f}"

@@ -200,7 +200,7 @@ def test_a_disk_of_the_node_is_looked_at_before_the_downloader_writes_there():
         ({"scheme": "oss"}, "^scheme oss: .*; write tos:// or s3://$"),
         ({"endpoint": "tos-cn-beijing.ivolces.com"}, "write tos-s3-cn-beijing.ivolces.com$"),
         ({"suffixes": (".json",)}, "without its dot, such as json"),
-        ({"objects": 1001}, "^AIBrix 0.2.1: copies the first 1000 objects .*; take 0.5.0 or later"),
+        ({"objects": 1001}, "^AIBrix 0.2.1: copies only the first 1000 objects .*; take 0.5.0 or later"),
         ({"host_path": "/mnt/nvme0"}, "give python_image and program too"),
         ({"host_path": "/usr/models", "python_image": "p", "program": "c"}, "system disk"),
     ],
