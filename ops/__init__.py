@@ -1,1 +1,2 @@
-"""`python -m ops …`: what people and scripts ask about a stack. Exit 0 fine, 1 the thing is wrong, 2 the request is."""
+"""`python -m ops …`: commands about a stack, for people and scripts. Exit code 0: fine; 1: the stack is not; 2: the
+request is wrong."""

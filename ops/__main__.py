@@ -1,4 +1,4 @@
-"""The command line: one module a command, loaded only when it is the one asked for (a check must be quick)."""
+"""The command line: one module per command, imported only when that command runs, to keep `check` quick."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command, without all that would be right."""
+    """Says in one line what is wrong with a command, without printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{self.prog}: {message}; {self.prog} --help says what it takes")
 
 
 def main(argv: list[str]) -> int:
-    """Run one command and return its exit code."""
+    """Runs one command and returns its exit code."""
     parser = _Parser(prog="python -m ops", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((word for word in argv if not word.startswith("-")), None)
@@ -55,18 +55,22 @@ def main(argv: list[str]) -> int:
     except ModuleNotFoundError as missing:
         print(_NO_PACKAGES.format(python=sys.executable, name=missing.name), file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def refused(error: Refused | RequestError) -> dict[str, Any]:
-    """What a command with --json prints of a request that it refuses. `fits` is for readers of plans."""
-    found: list[tuple[str, Problem]] = [("", Problem("", "", str(error)))]
-    if isinstance(error, Refused):
-        found = error.keyed if isinstance(error, ConfigError) else [(each.key, each) for each in error.problems]
-    listed = [{"key": key, "value": each.value, "why": each.why, "instead": each.instead} for key, each in found]
-    return {"ok": False, "fits": False, "refusals": listed}
+    """What a command with --json prints for a request that it refuses. `fits` is for readers of plans."""
+    keyed: list[tuple[str, Problem]] = [("", Problem("", "", str(error)))]
+    if isinstance(error, ConfigError):
+        keyed = error.keyed
+    elif isinstance(error, Refused):
+        keyed = [(problem.key, problem) for problem in error.problems]
+    refusals = [
+        {"key": key, "value": problem.value, "why": problem.why, "instead": problem.instead} for key, problem in keyed
+    ]
+    return {"ok": False, "fits": False, "refusals": refusals}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from config.stack_file import RequestError, StackFile, path_of, read
 
 
 def add_stack(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """STACK, or --config FILE, or both: a file of another name for that stack."""
+    """STACK, or --config FILE, or both: that file for that stack."""
     parser.add_argument("stack", metavar="STACK", nargs="?", help=f"names Pulumi.<STACK>.yaml{more}")
     parser.add_argument("--config", metavar="FILE", type=Path, help="read this stack file instead")
 
 
 def stack_file(args: argparse.Namespace) -> StackFile:
-    """The stack file that was asked for; `args.stack` is then the stack's name. Raises RequestError where there is
+    """Reads the requested stack file and sets `args.stack` to the stack's name. Raises RequestError if there is
     none."""
     if args.stack is None and args.config is None:
         raise RequestError("write a STACK, or --config FILE")
@@ -26,7 +26,7 @@ def stack_file(args: argparse.Namespace) -> StackFile:
 
 
 def positive(text: str) -> float:
-    """A number above 0, as an argument's type."""
+    """Argument type: a number above 0."""
     number = _number(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: is not a number above 0")
@@ -34,15 +34,15 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """A number from 0 on, as an argument's type."""
+    """Argument type: a number of at least 0."""
     number = _number(text)
     if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: is not a number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text}: is not a number of at least 0")
     return number
 
 
 def count(text: str) -> int:
-    """A whole number of things, as an argument's type."""
+    """Argument type: a whole number above 0."""
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise argparse.ArgumentTypeError(f"{text}: is not a whole number above 0")
     return int(text)

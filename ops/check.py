@@ -1,4 +1,4 @@
-"""`check STACK`: everything that is wrong in a stack file. Starts no engine and imports no Pulumi."""
+"""`check STACK`: reports everything that is wrong in a stack file. Does not import Pulumi."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the file is accepted, whatever it is warned of. Raises ConfigError with all that is wrong in it."""
+    """Returns 0 if the file is accepted, even with warnings. Raises ConfigError with everything that is wrong."""
     file = stack_file(args)
     config, plans = checked(file)
     if config.addons.charts:
@@ -27,22 +27,22 @@ def run(args: argparse.Namespace) -> int:
         sum(planned.layout.gpus * getattr(planned.service, replicas) for planned in plans.values())
         for replicas in ("first_replicas", "most_replicas")
     )
-    said = warnings(plans, file.encrypted, file.plain)
+    warned = warnings(plans, file.encrypted, file.plain)
     if args.json:
-        found = {
+        result = {
             "ok": True,
             "services": list(plans),
             "gpus": gpus,
             "mostGpus": most,
             "refusals": [],
             "fits": all(planned.plan.fits for planned in plans.values()),
-            "warnings": said,
+            "warnings": warned,
             "plans": {name: summary(planned) for name, planned in plans.items()},
         }
-        print(json.dumps(found))
+        print(json.dumps(result))
     else:
         counted = f"{gpus} to {most}" if most > gpus else str(gpus)
         print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {counted} GPUs: {verdict(plans)}")
         print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
-        print("".join(f"warning: {line}\n" for line in said), end="")
+        print("".join(f"warning: {line}\n" for line in warned), end="")
     return 0

@@ -1,4 +1,4 @@
-"""The plugins of a run that was killed: they outlive their engine by minutes, and finish what they were at."""
+"""Pulumi's plugins of a killed run: they outlive Pulumi by minutes, and finish the operations that they began."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _END_SECONDS = 5.0
 
 
 def plugins(folder: Path) -> list[psutil.Process]:
-    """Plugins on this machine that were started for the program in `folder`, and whose engine is no more.
+    """Plugins on this machine that were started for the program in `folder` and whose Pulumi process is gone.
 
-    A plugin's first argument is its engine's address (pulumi/pulumi, sdk/go/common/resource/plugin).
+    A plugin's first argument is the address of its Pulumi process (pulumi/pulumi, sdk/go/common/resource/plugin).
     """
-    found = []
+    orphans = []
     for process in psutil.process_iter():
         try:
             command = process.cmdline()
@@ -26,20 +26,20 @@ def plugins(folder: Path) -> list[psutil.Process]:
             if at is None or Path(process.cwd()) != folder.resolve():
                 continue
         except psutil.Error:
-            continue  # it ended meanwhile, or is somebody else's
+            continue  # it has ended, or belongs to somebody else
         engine = next((word for word in command[at + 1 :] if not word.startswith("-")), "")
         if not _answers(engine):
-            found.append(process)
-    return found
+            orphans.append(process)
+    return orphans
 
 
 def alive(processes: list[psutil.Process]) -> bool:
-    """Whether one of them is still there."""
+    """Whether one of them still runs."""
     return any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
 def end(processes: list[psutil.Process]) -> None:
-    """End them, so that nothing is done behind the back of whoever reads the cluster now."""
+    """Ends them, so that they change nothing while the cluster is read."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()

@@ -1,7 +1,7 @@
-"""The plans of a stack as one HTML page: no network, no script, readable on a phone and in the dark.
+"""The plans of a stack as one HTML page: no network, no script, readable on a phone and in dark mode.
 
-Owns how a plan looks. Knows no numbers of its own: everything shown is read from `planning.planner.Plan.to_json()`, or
-is a sum or a quotient of what stands there. The style lives in `page.css` beside this file.
+Owns how a plan looks. Has no numbers of its own: everything shown is read from `planning.planner.Plan.to_json()`, or is
+a sum or a quotient of numbers there. The style is in `page.css`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ops import svg
 
 Json = Mapping[str, Any]
 
-# Shape and word say it too: colour alone would not reach everyone.
+# Shape and word repeat the verdict: not everyone sees the colours.
 ICONS = {
     "good": '<circle cx="12" cy="12" r="10"/><path d="M7.5 12.5l3 3 6-6.5"/>',
     "bad": '<rect x="2" y="2" width="20" height="20" rx="3"/><path d="M8 8l8 8M16 8l-8 8"/>',
@@ -28,13 +28,13 @@ PARTS = (
     ("graphs", "CUDA graphs", "graphs_gib"),
     ("kv", "KV cache", "kv_gib"),
 )
-# Patterns are referred to by id, once for all charts.
+# All charts refer to these patterns by id.
 DEFS = (
     '<svg id="defs" aria-hidden="true"><defs>'
     '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse"><path d="M-1 7L7-1"/></pattern>'
     "</defs></svg>"
 )
-LEFT, RIGHT, TOP, BOTTOM = 13.0, 86.0, 16, 196  # of the KV chart: per cent of its width, pixels of its height
+LEFT, RIGHT, TOP, BOTTOM = 13.0, 86.0, 16, 196  # edges of the KV chart: per cent of the width, pixels of the height
 
 
 def page(title: str, plans: Mapping[str, Json]) -> str:
@@ -46,7 +46,7 @@ def page(title: str, plans: Mapping[str, Json]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        # The browser itself holds the page to «no network».
+        # Makes the browser enforce «no network».
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{svg.text(summary)} · {svg.text(title)}</title><style>{css}</style></head><body>{DEFS}"
         f"<header><h1>{svg.text(title)}</h1>{_contents(plans)}</header>"
@@ -123,12 +123,12 @@ def _gib(value: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes} min {remainder} s" if minutes else f"{remainder} s"
 
 
 def _requests(count: float) -> str:
-    """Whole requests where there are many; two places below ten, as vLLM's own log prints it."""
+    """Whole requests from ten on; below that two decimals, as in vLLM's log."""
     return f"{count:.2f}" if count < 10 else f"{math.floor(count):,}"
 
 
@@ -139,7 +139,7 @@ def _money(value: float | None, currency: str | None) -> str:
 
 
 def _lead(plan: Json) -> str:
-    """What decides the verdict, in one or two sentences."""
+    """The reason for the verdict, in one or two sentences."""
     stages, length, tokens = plan["stages"], plan["max_model_len"], plan["kv_tokens"]
     if plan["fits"]:
         return (
@@ -205,7 +205,7 @@ def _alternatives(plan: Json) -> str:
 
 def _table(caption: str, heads: Sequence[str], rows: Iterable[str], kind: str = "") -> str:
     columns = "".join(f'<th scope="col">{svg.text(head)}</th>' for head in heads)
-    # Many stages are wider than a phone: that table scrolls by itself, also by keyboard, not with the whole page.
+    # A table of many stages is wider than a phone: it scrolls separately from the page, also by keyboard.
     scrolls = _if(kind == "memory" and len(heads) > 3, f' tabindex="0" role="region" aria-label="{svg.text(caption)}"')
     return (
         f'<div class="scroll"{scrolls}><table class="{kind}"><caption>{svg.text(caption)}</caption>'
@@ -219,12 +219,12 @@ def _row(head: str, cells: Iterable[str], kind: str = "", mark: str = "") -> str
 
 
 def _planned(stage: Json) -> float:
-    """GiB before what comes beside the budget."""
+    """GiB of the budget, or of weights and overhead if they exceed it."""
     return max(stage["budget_gib"], stage["weights_gib"] + stage["overhead_gib"])
 
 
 def _beside(stage: Json) -> float:
-    """GiB beside the budget that are no graphs."""
+    """GiB outside of the budget, without CUDA graphs."""
     graphs = 0 if stage["graphs_in_budget"] else stage["graphs_gib"]
     return max(0.0, stage["peak_gib"] - _planned(stage) - graphs)
 
@@ -232,8 +232,8 @@ def _beside(stage: Json) -> float:
 def _memory(ref: str, plan: Json) -> str:
     stages, usable, layout = plan["stages"], plan["usable_gib"], plan["layout"]
     scale = max(usable, *(max(_planned(stage), stage["peak_gib"]) for stage in stages))
-    each = layout["tensor"] * layout["data"]
-    bars = "".join(_bar(f"{ref}-m{number}", number, stage, usable, scale, each) for number, stage in enumerate(stages))
+    gpus = layout["tensor"] * layout["data"]
+    bars = "".join(_bar(f"{ref}-m{number}", number, stage, usable, scale, gpus) for number, stage in enumerate(stages))
     return (
         '<h3>Memory of each GPU</h3><p class="muted">In GiB. The budget is '
         f"{plan['utilization']:g} of the usable memory; what starting takes beside it must find room as well."
@@ -330,7 +330,7 @@ def _startup(ref: str, start: Json) -> str:
         svg.label(first / scale * 100, 12, f"first token {_duration(first)}", anchor="end")
         + svg.label(at, 29, f"physical floor {_duration(floor)}", anchor=side),
     )
-    # A last tick close to the end would run into the page's edge.
+    # Leave out a last tick close to the end: it would run into the page's edge.
     axis = "".join(
         svg.label(
             tick / scale * 100, 14, f"{tick // 60:g} min" if tick else "0", "quiet", "middle" if tick else "start"
@@ -349,7 +349,7 @@ def _startup(ref: str, start: Json) -> str:
 
 
 def _minutes(scale: float) -> list[int]:
-    """Ticks at whole minutes, at most six after zero."""
+    """Ticks in seconds, at whole minutes, at most six after zero."""
     step = next(
         size
         for size in (1, 2, 5, 10, 15, 30, 60, 120, 240, *(10**power for power in range(3, 300)))
@@ -415,7 +415,7 @@ def _tokens(ref: str, plan: Json) -> str:
 
 
 def _chart(ref: str, points: Sequence[tuple[int, float]], tokens: int, length: int) -> str:
-    """Both axes are logarithmic, so «tokens / length» is a straight line."""
+    """The chart of requests over their length. Both axes are logarithmic, so «tokens / length» is a straight line."""
     low, high = points[0][0], max(length, points[-1][0])
     decades = max(1, math.ceil(math.log10(points[0][1])))
 
@@ -426,7 +426,7 @@ def _chart(ref: str, points: Sequence[tuple[int, float]], tokens: int, length: i
         return round(BOTTOM - (BOTTOM - TOP) * math.log10(max(count, 1)) / decades, 1)
 
     (x1, y1), (x2, y2) = ((x(size), y(count)) for size, count in (points[0], points[-1]))
-    # Only a nested drawing that stretches lets a polygon follow a width in per cent.
+    # A polygon can follow a width in per cent only in a nested drawing that stretches.
     area = (
         f'<svg aria-hidden="true" x="{x1:.3f}%" y="0" width="{x2 - x1:.3f}%" height="{BOTTOM}" '
         f'viewBox="0 0 1 {BOTTOM}" preserveAspectRatio="none">'
@@ -440,7 +440,7 @@ def _chart(ref: str, points: Sequence[tuple[int, float]], tokens: int, length: i
         ]
     for size, _ in points[:-1]:
         drawn.append(svg.line("grid", x(size), TOP, x(size), BOTTOM))
-        if size < points[-1][0] / 2.4:  # closer ones would touch the last
+        if size < points[-1][0] / 2.4:  # a closer label would touch the last one
             drawn.append(svg.label(x(size), 214, _short(size), "quiet", "middle"))
     drawn += [svg.line("curve", x1, y1, x2, y2), svg.label(x2, 214, _short(points[-1][0]), anchor="middle")]
     drawn += [

@@ -1,4 +1,4 @@
-"""`plan STACK` or `plan --model M --gpu G …`: does it fit, when does it answer, what does it cost; needs no cloud."""
+"""`plan STACK` or `plan --model M --gpu G …`: does it fit, when does it answer, what does it cost? Needs no cloud."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stack(parser, "; every service of it")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write one self-contained page with pictures")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    # Without defaults here, so that it is known what was asked for.
+    # No defaults here, so that `run` knows which options were given.
     request = parser.add_argument_group("request, where no stack is named")
     request.add_argument(
         "--model",
@@ -67,16 +67,16 @@ _OF_STACKS = ("command", "stack", "config", "html", "json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 where it fits, 1 where it does not, 2 where the request cannot be planned.
+    """Returns 0 if everything fits, 1 if not, 2 if the request cannot be planned.
 
-    Of a stack the JSON is `{"fits": …, "services": {name: plan}}`; without one it is the plan itself.
+    For a stack the JSON is `{"fits": …, "services": {name: plan}}`; without one it is the plan itself.
     """
     of_stack = args.stack is not None or args.config is not None
     if of_stack == (args.model is not None and args.gpu is not None):
         raise RequestError("plan: write a STACK, or --model M with --gpu G")
-    own = [name for name, value in vars(args).items() if value is not None and name not in _OF_STACKS]
-    if of_stack and own:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in own)
+    options = [name for name, value in vars(args).items() if value is not None and name not in _OF_STACKS]
+    if of_stack and options:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in options)
         raise RequestError(f"plan: {flags} and a stack do not go together: its file says it; leave one out")
     try:
         plans = _of_stack(args) if args.model is None else {args.model: plan(_ask(args))}
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(error.to_json()))
         print("\n".join(error.lines), file=sys.stderr)
         return 2
-    fits = all(found.fits for found in plans.values())
-    shown = {name: found.to_json() for name, found in plans.items()}
+    fits = all(planned.fits for planned in plans.values())
+    shown = {name: planned.to_json() for name, planned in plans.items()}
     if args.html:
         from ops.page import page
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(
             "\n\n".join(
-                f"{name}: {table(found)}" if args.model is None else table(found) for name, found in plans.items()
+                f"{name}: {table(planned)}" if args.model is None else table(planned) for name, planned in plans.items()
             )
         )
     return 0 if fits else 1
@@ -149,10 +149,10 @@ def _ask(args: argparse.Namespace) -> Ask:
     )
 
 
-def table(found: Plan) -> str:
-    """The plan for a terminal, at most 120 columns where the sources allow."""
-    request, fit = found.request, found.fit
-    verdict = "fits" if found.fits else "does not fit" if not fit.kv_fits else "does not start"
+def table(planned: Plan) -> str:
+    """The plan for a terminal, at most 120 columns wide unless a source is longer."""
+    request, fit = planned.request, planned.fit
+    verdict = "fits" if planned.fits else "does not fit" if not fit.kv_fits else "does not start"
     what = f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}"
     lines = [f"{what}: {verdict}", "", _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
     lines += [
@@ -171,21 +171,21 @@ def table(found: Plan) -> str:
         "",
         f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests "
         "of that length at once",
-        *(f"  {reason}" for reason in found.reasons),
+        *(f"  {reason}" for reason in planned.reasons),
     ]
-    if found.alternatives:
+    if planned.alternatives:
         lines += [
             "",
             "nearest that fit",
-            *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens" for choice in found.alternatives),
+            *(f"  {choice.layout}: {choice.fit.kv_tokens} KV tokens" for choice in planned.alternatives),
         ]
-    path = found.startup
+    path = planned.startup
     lines += ["", f"first token after {_time(path.first_token_seconds)}, at best {_time(path.floor_seconds)}"]
     lines += [
         f"  {_time(step.start):>8} {step.name:18}{_time(step.seconds):>8}  {_size(step.bytes):>9}  {step.source}"
         for step in path.steps
     ]
-    lines += ["", _money(found)]
+    lines += ["", _money(planned)]
     return "\n".join(lines)
 
 
@@ -201,8 +201,8 @@ def _size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size else ""
 
 
-def _money(found: Plan) -> str:
-    cost = found.cost
+def _money(planned: Plan) -> str:
+    cost = planned.cost
     if cost.per_hour is None:
         return "cost unknown: no price given"
     start = "" if cost.cold_start is None else f", one cold start {cost.cold_start:.2f}"

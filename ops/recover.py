@@ -1,12 +1,17 @@
-"""`recover STACK`: what a killed or interrupted `pulumi up` or `destroy` left, put right, so that the next one goes on.
+"""`recover STACK`: repairs what a killed or interrupted `pulumi up` or `destroy` left, so that the next run works.
 
-A run that dies leaves a lock, plugins that finish what they were at, operations marked pending, and objects that are in
-no state, or are gone and still in it. One that is interrupted leaves objects that it has written and does not remember.
-Here the lock of a dead process is removed, its plugins are ended once Helm has finished, and what each pending
-operation was about is looked up: in the cluster, or by the cloud's plugin. What was made, and is this stack's, is taken
-into the state: the next `up` updates it and waits, a `destroy` deletes it. What is gone leaves the state, what was
-written halfway is written again, and somebody else's is left alone and named. Then every object of the cluster that the
-state knows is compared with what the state says of it.
+A killed run leaves a lock, plugins that still finish their operations, pending operations, and objects that the state
+lacks, or has although they are gone. An interrupted run leaves objects that it wrote and did not record.
+
+`recover` removes the lock of a dead process, ends its plugins once Helm has finished, and looks up the resource of each
+pending operation in the cluster, or through the cloud's plugin:
+
+- created, and this stack's: it is added to the state; the next `up` updates it and waits, a `destroy` deletes it;
+- gone: it is removed from the state;
+- half-written: the next `up` writes it again;
+- somebody else's: it is left alone and named.
+
+Then it compares every object of the cluster that is in the state with what the state says.
 """
 
 from __future__ import annotations
@@ -43,19 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the stack can go on, 1 when something is in the way, or could not be looked up."""
+    """Returns 0 if the stack can go on, 1 if something is in the way or could not be looked up."""
     config = stack_file(args).config()
-    # Before the lock goes, whose time tells which of Helm's releases the run has made.
+    # Connect before the lock is removed: its time tells which Helm releases the run created, and is lost with it.
     cluster = _cluster(config, args.stack)
     if torn := drop_torn_attributes(json.loads(_pulumi("whoami", "--verbose", "--json"))["url"], args.stack):
-        print(f"{args.stack}: removed {torn.name}, which the kill had left empty: the state beside it is whole")
+        print(f"{args.stack}: removed {torn.name}, which the kill had left empty; the state itself is complete")
     exported = _pulumi("stack", "export", "-s", args.stack)
     state = json.loads(exported)
     cluster.since = _unlock(args.stack, state, force=args.force)
     pending = pending_operations(state)
     left = orphans.plugins(Path.cwd())
     if left:
-        cluster.await_helm([each["resource"] for each in pending], lambda: orphans.alive(left))
+        cluster.await_helm([operation["resource"] for operation in pending], lambda: orphans.alive(left))
         orphans.end(left)
         print(f"{args.stack}: ended {len(left)} plugin{'s'[: len(left) != 1]} that the run had left")
     cloud = Clouds(state, cluster.since)
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     outcomes = settle(state, look)
     if any(outcome.verdict is Verdict.UNREAD for outcome in outcomes):
-        # An import throws away every pending operation, so all of them wait for these.
+        # An import drops every pending operation, so import nothing until all of them can be looked up.
         print("\n".join(outcome.line for outcome in outcomes if outcome.verdict is Verdict.UNREAD))
         print(f"{args.stack}: nothing was changed; recover again when that can be looked up")
         return 1
@@ -83,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def drop_torn_attributes(backend: str, stack: str) -> Path | None:
-    """Remove, in a backend of files, the empty attributes of the stack's state; gives their file, None without.
+    """Removes an empty attributes file of the stack's state in a file backend; returns its path, None if there is none.
 
-    The backend writes a state beside the old one and renames it, but its attributes in place, and a state whose
-    attributes cannot be read is not read either (gocloud.dev/blob/fileblob, attrs.go). Without any, it is.
+    The backend writes a state to a new file and renames it, but writes the attributes in place. It refuses to read a
+    state whose attributes it cannot parse (gocloud.dev/blob/fileblob, attrs.go); without attributes it reads the state.
     """
     if not backend.startswith("file://"):
         return None
@@ -99,8 +104,8 @@ def drop_torn_attributes(backend: str, stack: str) -> Path | None:
 
 
 def _cluster(config: StackConfig, stack: str) -> StackObjects:
-    """The stack's cluster, through its kubeconfig if that is a secret of the stack. Raises RequestError where nobody
-    answers."""
+    """The stack's cluster, through the kubeconfig that is a secret of the stack, if there is one. Raises RequestError
+    if the cluster does not answer."""
     secret = subprocess.run(
         ["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack], capture_output=True, text=True
     )
@@ -113,25 +118,26 @@ def _cluster(config: StackConfig, stack: str) -> StackObjects:
 
 
 def _unlock(stack: str, state: Mapping[str, Any], *, force: bool) -> str | None:
-    """Remove the lock of a dead run; gives the time since which it held it. Raises RequestError where its owner lives,
-    or may live, elsewhere."""
+    """Removes the lock of a dead run; returns since when the run held it. Raises RequestError if its owner is alive, or
+    may be alive on another machine."""
     unprotected = (
-        each["urn"]
-        for each in state["deployment"].get("resources") or []
-        if not each.get("protect") and not each.get("delete")
+        resource["urn"]
+        for resource in state["deployment"].get("resources") or []
+        if not resource.get("protect") and not resource.get("delete")
     )
     urn = next(unprotected, None)
     if urn is None:
-        return None  # a run that has made no stack yet has made nothing
-    # It changes nothing, keeps what is pending, which an import throws away, and asks for the lock.
-    said = subprocess.run(
+        return None  # the state has no stack resource yet, so the run has created nothing
+    # Unprotecting an unprotected resource asks for the lock and changes nothing. Unlike an import it keeps the pending
+    # operations.
+    unprotect = subprocess.run(
         ["pulumi", "state", "unprotect", urn, "-s", stack, "--yes", "--non-interactive"], text=True, capture_output=True
     )
-    if said.returncode == 0:
+    if unprotect.returncode == 0:
         return None
-    lock = _LOCKED.search(said.stderr)
+    lock = _LOCKED.search(unprotect.stderr)
     if lock is None:
-        raise RequestError(f"pulumi state unprotect: {said.stderr.strip()}")
+        raise RequestError(f"pulumi state unprotect: {unprotect.stderr.strip()}")
     owner = f"{lock['user']}@{lock['host']} (pid {lock['pid']}), since {lock['at']}"
     if not force and (lock["host"] != socket.gethostname() or psutil.pid_exists(int(lock["pid"]))):
         raise RequestError(
@@ -144,7 +150,7 @@ def _unlock(stack: str, state: Mapping[str, Any], *, force: bool) -> str | None:
 
 
 def _pulumi(*args: str, given: str | None = None) -> str:
-    """What a pulumi command prints. Raises RequestError with its words where it fails or is not there."""
+    """What a pulumi command prints. Raises RequestError if it fails or is not installed."""
     try:
         done = subprocess.run(["pulumi", *args, "--non-interactive"], input=given, text=True, capture_output=True)
     except FileNotFoundError:

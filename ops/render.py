@@ -1,7 +1,7 @@
 """`render STACK`: every Kubernetes object that the program would register, as YAML documents.
 
-It runs the very program of `pulumi up` against a recorder in place of the engine: what is printed cannot differ from
-what would be applied, but for secrets, whose values this command never has.
+It runs the program of `pulumi up` with a recorder instead of Pulumi's engine, so the output is what would be applied,
+except for secrets: this command never has their values.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the objects; raises ConfigError where the stack file is refused."""
+    """Prints the objects. Raises ConfigError if the stack file is refused."""
     file = stack_file(args)
     objects = render(file, args.stack)
     if args.json:
         print(json.dumps(objects, indent=2))
     else:
-        # Else one dot that is not ASCII turns a whole script into a single quoted line.
+        # Otherwise one non-ASCII character turns a whole script into a single quoted line.
         unicode = (sys.stdout.encoding or "").lower().startswith("utf")
         yaml.dump_all(objects, sys.stdout, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=unicode)
     return 0
 
 
 def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
-    """The objects of a stack, custom resources after what they may refer to; the same order every time."""
+    """The objects of a stack in a fixed order, custom resources after the built-in objects that they may refer to."""
     config, plans = checked(file, with_cluster=False)
     recorder = _Recorder()
-    # The SDK wants a loop of its own to be the current one, which nothing has made in a plain command.
+    # The SDK needs a current event loop, and a plain command has none.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(recorder, project=NAMESPACE, stack=stack, preview=True)
@@ -73,13 +73,13 @@ def _order(manifest: dict[str, Any]) -> tuple[bool, str, str]:
     return not built_in, manifest["kind"], manifest["metadata"]["name"]
 
 
-# What each cloud calls a key's secret and a bucket's name.
+# Each cloud's name for a key's secret and for a bucket's name.
 _KEYS = {oss_bucket.ACCESS_KEY: "secret", tos_bucket.ACCESS_KEY: "secretAccessKey"}
 _BUCKETS = {oss_bucket.BUCKET: "bucket", tos_bucket.BUCKET: "bucketName"}
 
 
 class _Recorder(pulumi.runtime.Mocks):
-    """Keeps the inputs of Kubernetes objects, and answers as if each had been made."""
+    """Keeps the inputs of Kubernetes objects, and answers as if each had been created."""
 
     def __init__(self) -> None:
         self.objects: list[dict[str, Any]] = []
@@ -94,7 +94,7 @@ class _Recorder(pulumi.runtime.Mocks):
 
 
 def _id(args: pulumi.runtime.MockResourceArgs) -> str:
-    """What a resource is known by once it is made: objects refer to others by it."""
+    """The id of a created resource; objects refer to others by it."""
     if "kind" not in args.inputs:
         return "<access key id>" if args.typ in _KEYS else args.name
     metadata = args.inputs["metadata"]
@@ -102,7 +102,7 @@ def _id(args: pulumi.runtime.MockResourceArgs) -> str:
 
 
 def _made(args: pulumi.runtime.MockResourceArgs) -> dict[str, Any]:
-    """What only the cloud or the cluster knows, once the object is made, or looked up by its id."""
+    """Outputs that only the cloud or the cluster knows, for a resource that is created, or looked up by its id."""
     if args.typ in _KEYS:
         return {_KEYS[args.typ]: "<access key secret>"}
     if args.typ in _BUCKETS and args.resource_id:
@@ -115,7 +115,7 @@ def _made(args: pulumi.runtime.MockResourceArgs) -> dict[str, Any]:
 
 
 def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The manifest as a person writes it: identity first, whole numbers whole, secrets readable placeholders."""
+    """The manifest as a person writes it: identity first, whole numbers as integers, secrets as placeholders."""
     manifest = _unwrapped(inputs)
     if manifest["kind"] == "Secret":
         data = manifest.pop("data", {})
@@ -128,14 +128,14 @@ def _unwrapped(value: Any) -> Any:
     if isinstance(value, dict):
         if pulumi.runtime.rpc._special_sig_key in value:
             return _unwrapped(value["value"])
-        return {key: _unwrapped(below) for key, below in sorted(value.items())}
+        return {key: _unwrapped(child) for key, child in sorted(value.items())}
     if isinstance(value, list):
-        return [_unwrapped(below) for below in value]
+        return [_unwrapped(child) for child in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block text for scripts, and no anchors, which some readers of manifests do not follow."""
+    """Writes scripts as block text, and no anchors, which some readers of manifests do not support."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""`schema`: the JSON Schema of stack files, generated from the config's types, so that editors complete and check."""
+"""`schema`: the JSON Schema of stack files, generated from the config's types, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the schema, or write it to its file."""
+    """Prints the schema, or writes it to its file."""
     text = json.dumps(schema(), indent=2) + "\n"
     if args.write:
         try:

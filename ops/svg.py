@@ -1,4 +1,4 @@
-"""The few shapes that the plan's page is drawn with, as SVG text. Knows no plan."""
+"""The few shapes of the plan's page, as SVG text. Knows nothing about plans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def text(value: object) -> str:
 
 
 def svg(ref: str, title: str, desc: str, height: int, content: str) -> str:
-    """A drawing without a viewBox: lengths in per cent follow the page's width while text keeps its size."""
+    """A drawing without a viewBox: lengths in per cent follow the page's width, and text keeps its size."""
     return (
         f'<svg role="img" aria-labelledby="{ref}-t {ref}-d" height="{height}"><title id="{ref}-t">{text(title)}'
         f'</title><desc id="{ref}-d">{text(desc)}</desc>{content}</svg>'
@@ -30,5 +30,5 @@ def label(x: float, y: float, words: str, kind: str = "", anchor: str = "start",
 
 
 def mark(kind: str, x: float, y1: float, y2: float) -> str:
-    """An upright line that is seen on every colour: it stands in a gap of the page's own."""
+    """A vertical line with a halo in the page's colour, visible on every colour."""
     return line("halo", x, y1, x, y2) + line(f"mark {kind}".rstrip(), x, y1, x, y2)

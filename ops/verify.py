@@ -1,6 +1,6 @@
-"""`verify STACK | --url URL`: asks served models for a real chat completion, streamed, and says how fast it came.
+"""`verify STACK | --url URL`: asks served models for a real, streamed chat completion, and reports how fast it came.
 
-The API key comes from the cluster's Secret or from an environment variable, never from the command line, and is never
+The API key comes from the cluster's Secret or from an environment variable, never from the command line. It is never
 printed.
 """
 
@@ -23,7 +23,7 @@ from ops.arguments import add_stack, positive, stack_file
 from planning.names import API_KEY, api_key_secret, service_object
 
 _QUESTION = "Say in one sentence what you are."
-# Room for a sentence; a reasoning model is cut in its thoughts, which answers the question whether it serves.
+# Enough for a sentence. A reasoning model is cut off while it thinks, which still shows that it serves.
 _MAX_TOKENS = 64
 _SHOWN = 100  # characters of an answer
 _TIMEOUT_SECONDS = 60.0
@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one service said: an answer, or the reason why there is none."""
+    """The result for one service: an answer, or the reason why there is none."""
 
     service: str
     answer: Answer | None = None
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when every model answered, 1 when one did not. Raises RequestError or ConfigError on a wrong request."""
+    """Returns 0 if every model answered, else 1. Raises RequestError or ConfigError for a wrong request."""
     outcomes = [_outcome_of_url(args)] if args.url else list(_outcomes_of_stack(args))
     good = all(outcome.answer for outcome in outcomes)
     if args.json:
@@ -102,8 +102,8 @@ def ask(url: str, model: str | None, api_key: str | None, timeout: float) -> Ans
     except ConnectionRefusedError:
         raise NoAnswer(f"nobody listens at {endpoint.address}") from None
     except (OSError, HTTPException) as error:
-        said = str(error) or type(error).__name__
-        raise NoAnswer(f"the connection to {endpoint.address} broke: {said}") from None
+        why = str(error) or type(error).__name__
+        raise NoAnswer(f"the connection to {endpoint.address} broke: {why}") from None
 
 
 def _outcome_of_url(args: argparse.Namespace) -> Outcome:
@@ -123,7 +123,7 @@ def _is_http(url: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         return False
 
 
@@ -151,7 +151,7 @@ def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
 def _ask_service(cluster: Any, stack: StackConfig, name: str, timeout: float) -> Answer:
     key = cluster.secret(api_key_secret(name), API_KEY)
     service = stack.services[name]
-    # AIBrix wants a Service of the model's own name.
+    # AIBrix needs a Service with the model's name.
     front = name if service.gateway == "aibrix" else service_object(name)
     with cluster.forwarded(cluster.leader(front)) as url:
         return ask(url, service.served_model_name or name, key, timeout)
@@ -207,7 +207,7 @@ class _Endpoint:
             tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
             for choice in event.get("choices") or []:
                 delta = choice.get("delta") or {}
-                # What a reasoning parser takes out of the answer comes under its own name, which changed once.
+                # A reasoning parser puts thoughts into a field of their own; vLLM renamed that field once.
                 piece = delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
                 if piece:
                     last = time.monotonic()
@@ -235,7 +235,7 @@ class _Endpoint:
         raise NoAnswer("the stream ended before the answer did")
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> HTTPResponse:
-        """The response to one request on a connection of its own; raises NoAnswer unless its status is 200."""
+        """The response to one request, on a new connection. Raises NoAnswer unless its status is 200."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -249,13 +249,13 @@ class _Endpoint:
         return answer
 
     def _refusal(self, answer: HTTPResponse, model: str | None) -> str:
-        said = _message(self._document(answer))
+        message = _message(self._document(answer))
         if answer.status == 401:
             why = "the API key is wrong" if self._key else "the endpoint wants an API key and none was found"
             return f"401 {answer.reason}: {why}"
         if answer.status == 404 and model:
-            return f"404 {answer.reason}: {said or 'no chat completions there'}"
-        return f"{answer.status} {answer.reason}: {said or 'no reason given'}"
+            return f"404 {answer.reason}: {message or 'no chat completions there'}"
+        return f"{answer.status} {answer.reason}: {message or 'no reason given'}"
 
     def _document(self, answer: HTTPResponse) -> dict[str, Any]:
         return _parsed(answer.read().decode(errors="replace"))
@@ -270,7 +270,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _message(body: dict[str, Any]) -> str:
-    """What an error says, in either of vLLM's shapes or FastAPI's."""
+    """The message of an error, in one of vLLM's two formats or FastAPI's."""
     error = body.get("error", body)
     if isinstance(error, dict):
         return str(error.get("message") or error.get("detail") or "")

@@ -18,7 +18,7 @@ from planning.engine import release_key
 from stacks.service_plans import Planned
 
 if TYPE_CHECKING:
-    from components.weights.model_download import PodWeights
+    from components.weights.pod_weights import PodWeights
 
 _MOUNT = "/weights"
 _NONE = "none"

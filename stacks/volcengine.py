@@ -19,20 +19,11 @@ from components.cluster.cluster_addons import ClusterAddons, ClusterAddonsArgs
 from components.cluster.credentials import KeyPair, SecretKey
 from components.cluster.kubernetes import KubernetesObject, Manifest
 from components.cluster.volcengine_provider import volcengine_provider
+from components.weights.bucket_weights import BucketWeightsArgs, from_bucket
+from components.weights.disk_weights import DiskOrigin, DiskWeightsArgs, from_node_disk
+from components.weights.hub_weights import HubWeightsArgs, from_hub
 from components.weights.model_claim import ModelClaim, ModelClaimArgs
-from components.weights.model_download import (
-    TOKEN,
-    BucketWeightsArgs,
-    DiskOrigin,
-    DiskWeightsArgs,
-    HubWeightsArgs,
-    ModelDownload,
-    ModelDownloadArgs,
-    from_bucket,
-    from_hub,
-    from_node_disk,
-    secret_name,
-)
+from components.weights.model_download import TOKEN, ModelDownload, ModelDownloadArgs, secret_name
 from config.clouds import VolcengineCloud
 from config.errors import ConfigError
 from config.stack import (

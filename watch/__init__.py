@@ -1,1 +1,1 @@
-"""What the cluster shows, asked beside Pulumi: preflights, the cache's state, how rollouts go, and why they fail."""
+"""Reads the cluster besides Pulumi: preflights, the cache's state, the progress of rollouts, and why they fail."""

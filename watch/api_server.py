@@ -1,8 +1,8 @@
-"""An API server that is asked with GET alone, many questions side by side, without the Kubernetes library: loading that
-takes longer than the answers, and every preview asks.
+"""Sends parallel GET requests to an API server without the Kubernetes library: loading that takes longer than the
+answers, and every preview asks.
 
-Owns the plain ways into a cluster: a certificate or a token. A kubeconfig that wants more, such as a helper program or
-a proxy, is left to the library.
+Handles the simple credentials, a certificate or a token. The library handles a kubeconfig that needs more, such as a
+helper program or a proxy.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from config.kubeconfig import kubeconfig_files, parsed
 from watch.client import TIMEOUT_SECONDS
 
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-"""Asks for a list of objects without anything but their metadata."""
+"""Media type for a list of objects with only their metadata."""
 
 _SIDE_BY_SIDE = 4
-# What this file reads of a kubeconfig; `extensions` and `disable-compression` change nothing here.
+# The keys of a kubeconfig that this file handles; `extensions` and `disable-compression` change nothing here.
 _CLUSTER = {"server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify"}
 _USER = {"client-certificate", "client-certificate-data", "client-key", "client-key-data", "token", "tokenFile"}
 _IDLE = {"extensions", "disable-compression"}
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 
 Question = tuple[str, str]
-"""A path with its query, and the media type to answer in."""
+"""A path with its query, and the media type of the answer."""
 _Ask = Callable[[str, str], tuple[int, bytes]]
 
 
 class UnansweredError(Exception):
-    """No answer to a question; the text is why, in a few words. `status` is HTTP's, None where nobody answers."""
+    """A question has no answer; the text says why in a few words. `status` is HTTP's, None if the server is silent."""
 
     def __init__(self, why: str, status: int | None = None) -> None:
         super().__init__(why)
@@ -48,9 +48,9 @@ class UnansweredError(Exception):
 
 
 class ApiServer:
-    """The API server of `context` of `kubeconfig` (its content) or of this machine's files.
+    """The API server of `context` in `kubeconfig` (its content) or in this machine's kubeconfig files.
 
-    Raises UnansweredError, here and in what it answers, where that is of no use.
+    Raises UnansweredError for a kubeconfig that cannot be used. `answers` returns such errors instead.
     """
 
     def __init__(self, context: str, kubeconfig: str | None = None) -> None:
@@ -60,16 +60,16 @@ class ApiServer:
             raise UnansweredError(f"its kubeconfig is of no use: {type(error).__name__}") from None
 
     def answers(self, questions: Sequence[Question]) -> list[Mapping[str, Any] | UnansweredError]:
-        """The answer to each question, or why there is none, in their order."""
+        """The answer to each question, or why there is none, in the order of the questions."""
         silence: list[UnansweredError] = []
 
         def answer(question: Question) -> Mapping[str, Any] | UnansweredError:
-            if silence:  # whoever does not answer one question is not waited for again
+            if silence:  # a server that was silent once is not waited for again
                 return silence[0]
-            found = self._answer(question)
-            if isinstance(found, UnansweredError) and found.status is None:
-                silence.append(found)
-            return found
+            content = self._answer(question)
+            if isinstance(content, UnansweredError) and content.status is None:
+                silence.append(content)
+            return content
 
         with ThreadPoolExecutor(max(min(_SIDE_BY_SIDE, len(questions)), 1)) as threads:
             return list(threads.map(answer, questions))
@@ -87,7 +87,7 @@ class ApiServer:
 
 
 def _plainly(context: str, kubeconfig: str | None) -> _Ask | None:
-    """Asks with nothing but Python; None where the kubeconfig wants more."""
+    """Asks with Python's standard library; None if the kubeconfig needs more."""
     files = _contents(kubeconfig)
     chosen, _ = _entry(files, "context", context)
     cluster, place = _entry(files, "cluster", chosen["cluster"])
@@ -111,43 +111,46 @@ def _plainly(context: str, kubeconfig: str | None) -> _Ask | None:
 
 def _connected(host: str, port: int | None, trust: ssl.SSLContext | None) -> HTTPConnection:
     connect, read = TIMEOUT_SECONDS
-    made = HTTPSConnection(host, port, timeout=connect, context=trust) if trust else HTTPConnection(host, port, connect)
-    made.connect()
-    made.sock.settimeout(read)
-    return made
+    if trust:
+        connection: HTTPConnection = HTTPSConnection(host, port, timeout=connect, context=trust)
+    else:
+        connection = HTTPConnection(host, port, connect)
+    connection.connect()
+    connection.sock.settimeout(read)
+    return connection
 
 
 def _contents(kubeconfig: str | None) -> list[tuple[Mapping[str, Any], Path]]:
-    """The kubeconfigs, and the folder that each one's paths are relative to."""
+    """Each kubeconfig, and the folder that its paths are relative to."""
     if kubeconfig:
         return [(parsed(kubeconfig, "modelserve:kubeconfig"), Path())]
     return [(parsed(file.read_text(), str(file)), file.parent) for file in kubeconfig_files() if file.is_file()]
 
 
 def _entry(files: Sequence[tuple[Mapping[str, Any], Path]], kind: str, name: str) -> tuple[Mapping[str, Any], Path]:
-    """An entry and its file's folder; of two of one name the first counts. Raises LookupError."""
+    """The first entry of this name, and its file's folder. Raises LookupError."""
     for content, folder in files:
-        for each in content.get(f"{kind}s") or []:
-            if each["name"] == name:
-                return each[kind] or {}, folder
+        for entry in content.get(f"{kind}s") or []:
+            if entry["name"] == name:
+                return entry[kind] or {}, folder
     raise LookupError(name)
 
 
 def _trust(cluster: Mapping[str, Any], place: Path, user: Mapping[str, Any], users_place: Path) -> ssl.SSLContext:
     authority = _content(cluster, "certificate-authority", place)
-    made = ssl.create_default_context(cadata=authority.decode() if authority else None)
-    # Python 3.13 asks for more of an authority than kubectl does, and than older clusters' own have.
-    made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    trust = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    # Python 3.13 checks an authority more strictly than kubectl, and older clusters' authorities fail that check.
+    trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if cluster.get("insecure-skip-tls-verify"):
-        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
     certificate, key = (_content(user, name, users_place) for name in ("client-certificate", "client-key"))
     if certificate and key:
-        # Python takes them from files only; this one is readable for nobody else, and gone at once.
+        # Python loads them only from files; nobody else can read this one, and it is deleted at once.
         with tempfile.NamedTemporaryFile() as file:
             file.write(certificate + b"\n" + key)
             file.flush()
-            made.load_cert_chain(file.name)
-    return made
+            trust.load_cert_chain(file.name)
+    return trust
 
 
 def _content(entry: Mapping[str, Any], key: str, folder: Path) -> bytes | None:

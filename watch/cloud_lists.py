@@ -1,7 +1,8 @@
-"""What a cloud has of a stack's resources, asked through the cloud's own plugin: no second client, nor credentials.
+"""Which of a stack's resources exist in a cloud, asked through the cloud's own Pulumi plugin, so without a second
+client or other credentials.
 
-Buckets, users, policies and keys are looked for in lists: what is missing in one is not there, while a plugin's reading
-fails alike for what is gone and for what it may not see. The functions and what they give are those of
+Looks buckets, users, policies and keys up in lists: what a list lacks does not exist. Reading a resource, by contrast,
+fails in the same way for one that is gone and for one that the key may not see. Functions and results are from
 aliyun/terraform-provider-alicloud v1.285.0 (data_source_alicloud_*.go) and volcengine/terraform-provider-volcengine
 v0.0.194 (data_source_volcengine_*.go); the ids are those of the resources there.
 """
@@ -26,10 +27,10 @@ Properties = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class _Lookup:
-    """How to find a resource: `function` with `arguments` gives a list under `items`; its own item has `same`.
+    """How to find a resource: `function` with `arguments` returns a list in `items`; the resource's item has `same`.
 
-    Values are templates of the resource's arguments, `id` of the item's properties too. `since` is the item's time of
-    creation.
+    Values are templates over the resource's arguments, in `id` also over the item's properties. `since` names the
+    item's creation time.
     """
 
     function: str
@@ -42,11 +43,11 @@ class _Lookup:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A resource type: how to find it, and what to think of what is found.
+    """A resource type: how to find a resource, and what a found one means.
 
-    A `named` one has a name that no other stack gives; any other is ours if it was made during the run. One that is
-    `written_again` may be created twice: it is a setting, and creating it writes it. A `secret` one tells its creator
-    something once: who was cut off cannot use it.
+    `named`: its name is unique to the stack, so a found one is ours; any other is ours if it was created during the
+    run. `written_again`: it is a setting, and creating it again just writes it. `secret`: it shows its secret only when
+    it is created, so one whose creation was cut off is useless.
     """
 
     lookup: _Lookup | None
@@ -158,13 +159,13 @@ _PROVIDERS = {"alicloud": alicloud_provider, "volcengine": volcengine_provider}
 
 @dataclass(frozen=True)
 class Item:
-    """One entry of a list: the id of its resource, and when the cloud says that it was made."""
+    """One entry of a list: the id of its resource, and its creation time if the cloud gives it."""
 
     id: str
     since: str | None = None
 
     def is_since(self, time: datetime) -> bool:
-        """Whether it was made at or after this time, as far as the cloud says: one tells only the day, in UTC."""
+        """Whether the cloud says that it was created at or after this time. One cloud gives only the day, in UTC."""
         if self.since is None:
             return False
         if "T" not in self.since:
@@ -173,16 +174,16 @@ class Item:
 
 
 Answers = Mapping[str, "list[Item] | str"]
-"""What there is of each resource, by URN, or in one line why its cloud did not say."""
+"""By URN: what exists of each resource, or why its cloud did not say, in one line."""
 
 
 def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers:
-    """Ask for these resources of a state that have a lookup; `regions` by URN. Wants `pulumi` on PATH.
+    """Looks up those of a state's resources whose type has a lookup; `regions` is by URN. Needs `pulumi` on PATH.
 
-    The engine carries the questions in a preview of a stack that is kept nowhere: it starts the plugins, which take
-    their credentials from the environment as in any run.
+    Pulumi asks in a preview of a temporary stack: it starts the plugins, which take their credentials from the
+    environment as in any run.
     """
-    asked = [each for each in resources if KINDS[each["type"]].lookup]
+    asked = [resource for resource in resources if KINDS[resource["type"]].lookup]
     if not asked:
         return {}
     from pulumi import InvokeOptions, automation
@@ -201,11 +202,11 @@ def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers
             assert lookup is not None
             question = _filled(lookup.arguments, resource["inputs"])
             try:
-                given = invoke(lookup.function, question, InvokeOptions(provider=providers[place])).value
-            except Exception as error:  # the SDK raises no narrower one
+                result = invoke(lookup.function, question, InvokeOptions(provider=providers[place])).value
+            except Exception as error:  # the SDK raises nothing narrower
                 answers[urn] = str(error).strip().splitlines()[0]
                 continue
-            answers[urn] = _items(lookup, resource["inputs"], given)
+            answers[urn] = _items(lookup, resource["inputs"], result)
 
     with tempfile.TemporaryDirectory() as folder:
         place = f"file://{folder}"
@@ -219,11 +220,11 @@ def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers
     return answers
 
 
-def _items(lookup: _Lookup, inputs: Properties, given: Properties) -> list[Item]:
+def _items(lookup: _Lookup, inputs: Properties, result: Properties) -> list[Item]:
     same = _filled(lookup.same, inputs)
     return [
         Item(lookup.id.format(**{**inputs, **item}), item.get(lookup.since))
-        for item in given.get(lookup.items) or []
+        for item in result.get(lookup.items) or []
         if all(item.get(key) == value for key, value in same.items())
     ]
 
@@ -233,7 +234,7 @@ def _filled(templates: Properties, inputs: Properties) -> dict[str, Any]:
 
 
 class Clouds:
-    """The clouds of the stack's pending operations, asked once and only where there are some."""
+    """The clouds of the stack's pending operations, asked once, and only if there are any."""
 
     def __init__(self, state: dict[str, Any], since: str | None) -> None:
         self._since = moment(since) if since else None
@@ -247,17 +248,17 @@ class Clouds:
         self._answers = find(asked, regions)
 
     def look(self, resource: Resource) -> Found | None:
-        """What there is of a resource. Raises UnreadError where the cloud does not say, or nothing is known of it."""
+        """What exists of a resource. Raises UnreadError if the cloud does not say, or if its type has no lookup."""
         kind, urn, id = KINDS.get(resource["type"]), resource["urn"], resource.get("id")
         if kind is None:
-            raise UnreadError(f"nobody knows how to look up a {resource['type']}")
+            raise UnreadError(f"this program cannot look up a {resource['type']}")
         if kind.lookup is None:
             return Found(unlisted=True)
         answer = self._answers[urn]
         if isinstance(answer, str):
             raise UnreadError(answer)
-        # One that has an id was made before the run; of those without, the state's own are others.
-        items = [each for each in answer if (each.id == id if id else (urn, each.id) not in self._ids)]
+        # A resource with an id was created before the run. For one without, skip items that the state already has.
+        items = [item for item in answer if (item.id == id if id else (urn, item.id) not in self._ids)]
         if not items:
             return None
         item = items[0]

@@ -1,8 +1,8 @@
-"""What a container's log says of its start: how far it is, and why it failed. Pure text.
+"""Reads from a container's log how far a start is, and why it failed. Works on text only.
 
-vLLM is several processes, and the last one to speak is the parent, which only says that a child has failed. So a
-failure is read as what it is, Python's tracebacks by process: the cause is the innermost exception of the process that
-failed first. Which sentences of vLLM's mean what is the catalog's `vllm_log`. Any Python program's log can be read so.
+vLLM runs several processes, and the last line is the parent's, which only says that a child failed. So this file reads
+Python's tracebacks by process: the cause is the innermost exception of the process that failed first. The catalog's
+`vllm_log` says what vLLM's messages mean. It works for the log of any Python program.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _CHAINS = (
 )
 _FRAME = re.compile(r'\s+File ".*", line \d+, in (\S+)')
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*[a-z]\w*(?:\(\w+\))?(?:: .*|:?$)")
-# uvicorn's line for a request: what was thrown before it ended only a request.
+# uvicorn's line for a request: an exception before it ended only a request.
 _ANSWERED = re.compile(r'INFO: +\S+ - "[A-Z]+ \S+ HTTP/')
-# Not a failure, but being told to end.
+# Not failures: the process was told to end.
 _TOLD_TO_END = ("KeyboardInterrupt", "SystemExit")
 _SERIOUS = {"", "ERROR", "CRITICAL"}
-# Without a frame above it, by its name alone.
+# Without a frame above it, an exception is recognised by its name.
 _NAMED_SO = re.compile(r"[\w.]*(?:Error|Exception)\b")
-# Of an exception that says more in indented lines, as pydantic's do.
+# Lines kept of an exception that continues in indented lines, as pydantic's do.
 _DETAIL_LINES = 3
 _LONGEST_LINE = 160
 FAILED = "it has failed"
-"""The stage of a start whose parent process has given it up."""
+"""The stage of a start that the parent process has given up."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line without its prefixes: `process` as the log names it, the logger's `level` and place, empty without."""
+    """One line without its prefixes: `process` as the log names it, the logger's `level` and place; empty if absent."""
 
     process: str
     name: str
@@ -52,7 +52,7 @@ class Line:
 
 @dataclass
 class Failure:
-    """One traceback with those it is chained to: `exception` is the innermost, as Python prints it."""
+    """One traceback with its chained ones: `exception` is the innermost, as Python prints it."""
 
     process: str
     name: str
@@ -65,7 +65,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a start failed: what failed (a process, empty where the log names none), doing what, and how it is told."""
+    """Why a start failed: which process (empty if the log names none), in which phase, and its message."""
 
     process: str
     phase: str
@@ -73,11 +73,11 @@ class Cause:
     became: str = ""
     hints: tuple[str, ...] = ()
     complete: bool = True
-    """False where the log only points to a cause that is not in it."""
+    """False if the log only refers to a cause that it does not contain."""
 
 
 def lines(log: str) -> list[Line]:
-    """The log's lines that say anything."""
+    """The log's lines that are not blank."""
     return [line for raw in _split(log) if (line := _line(raw))]
 
 
@@ -90,18 +90,18 @@ def _split(log: str) -> list[str]:
 
 
 def _line(raw: str) -> Line | None:
-    process, name, rest = "", "", raw
-    while match := _PROCESS.match(rest):
-        process, rest = process + match[0], rest[match.end() :]
+    process, name, text = "", "", raw
+    while match := _PROCESS.match(text):
+        process, text = process + match[0], text[match.end() :]
         name = _PID.sub("", match[1] or match[2])
     level, where = "", ""
-    if match := _LOGGER.match(rest):
-        level, where, rest = match["level"], match["where"], rest[match.end() :]
-    return Line(process, name, level, where, _REPEATED.sub("", rest.rstrip())) if rest.strip() else None
+    if match := _LOGGER.match(text):
+        level, where, text = match["level"], match["where"], text[match.end() :]
+    return Line(process, name, level, where, _REPEATED.sub("", text.rstrip())) if text.strip() else None
 
 
 def stage(log: str) -> str:
-    """How far a start is, by the newest line that tells; else the newest line itself, empty for an empty log."""
+    """How far a start is, by the newest line that says so; otherwise the newest line. Empty for an empty log."""
     newest = ""
     for line in _newest_first(log):
         newest = newest or f"its newest line: {line.text.strip()[:_LONGEST_LINE]}"
@@ -114,28 +114,28 @@ def stage(log: str) -> str:
 
 
 def last_words(log: str) -> str:
-    """The last line that says anything, empty for an empty log."""
+    """The last line that is not blank; empty for an empty log."""
     return next((line.text.strip() for line in _newest_first(log)), "")
 
 
 def cause(log: str) -> Cause | None:
-    """Why what wrote the log failed; None where it holds no exception and tells of no death."""
+    """Why the program that wrote the log failed; None if the log has no exception and reports no death."""
     read = lines(log)
     lived_on = {line.process: at for at, line in enumerate(read) if _ANSWERED.match(line.text)}
     failures = [
-        each
-        for each in _failures(read)
-        if each.level in _SERIOUS
-        and not each.exception.startswith(_TOLD_TO_END)
-        and lived_on.get(each.process, -1) < each.at
+        failure
+        for failure in _failures(read)
+        if failure.level in _SERIOUS
+        and not failure.exception.startswith(_TOLD_TO_END)
+        and lived_on.get(failure.process, -1) < failure.at
     ]
-    pointing = [each for each in failures if _points(each.exception) or _points(each.became)]
-    telling = [each for each in failures if not _points(each.exception)]
+    pointing = [failure for failure in failures if _points(failure.exception) or _points(failure.became)]
+    telling = [failure for failure in failures if not _points(failure.exception)]
     if pointing:
-        parents = {each.process for each in pointing if each.process}
+        parents = {failure.process for failure in pointing if failure.process}
         # A parent may have survived other exceptions, such as those of requests.
-        telling = [each for each in telling if each.process not in parents] or telling
-    elif len({each.process for each in telling}) == 1:
+        telling = [failure for failure in telling if failure.process not in parents] or telling
+    elif len({failure.process for failure in telling}) == 1:
         telling = telling[-1:]
     if telling:
         return _cause(telling[0], read)
@@ -166,22 +166,22 @@ def _cause(failure: Failure, read: Sequence[Line]) -> Cause:
     phase = next((phases[name] for name in reversed(failure.functions) if name in phases), "")
     hints = []
     for about, says in fact("vllm_log", "failure", "hints"):
-        said = [match[0] for line in read[: failure.at] if (match := re.search(says, line.text))]
-        if said and re.search(about, failure.exception):
-            hints.append(said[-1])
-    # Many wrap what they were told in a type of their own.
+        matches = [match[0] for line in read[: failure.at] if (match := re.search(says, line.text))]
+        if matches and re.search(about, failure.exception):
+            hints.append(matches[-1])
+    # Many callers only wrap the same message in a type of their own.
     same = failure.became.partition(": ")[2] in failure.exception
     became = "" if same or _points(failure.became) else failure.became
     return Cause(failure.name, phase, failure.exception, became, tuple(hints))
 
 
 def _points(exception: str) -> bool:
-    """Whether an exception only says that the cause stands elsewhere."""
-    return any(re.search(each, exception) for each in fact("vllm_log", "failure", "pointers"))
+    """Whether an exception only says that the cause is elsewhere."""
+    return any(re.search(pattern, exception) for pattern in fact("vllm_log", "failure", "pointers"))
 
 
 class _Stream:
-    """What one call of one process's logger, or its plain output, prints: tracebacks of one do not mix."""
+    """The lines of one process from one logging call, or its plain output. Tracebacks within one stream do not mix."""
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
@@ -190,13 +190,13 @@ class _Stream:
         self.details = 0
 
     def take(self, line: Line, at: int) -> Failure | None:
-        """A failure that begins with this line, or None."""
-        # A log may begin with a line of source below a frame that is cut off.
+        """The failure that begins with this line, or None."""
+        # A log may begin with a source line whose frame is cut off.
         first, self.begun = not self.begun, self.begun or not line.text[0].isspace()
         if line.text.endswith(_TRACEBACK):
             return self._open(line, at)
         if frame := _FRAME.match(line.text):
-            # A log may begin inside a traceback; Ray prints the worker's below its own exception.
+            # A log may begin inside a traceback, and Ray prints the worker's traceback below its own exception.
             opened = None if self.in_frames else self._open(line, at)
             self.functions.append(frame[1])
             return opened
@@ -220,7 +220,7 @@ class _Stream:
         chained, self.chained, self.in_frames = self.chained, False, True
         if self.failure and (nested or chained):
             if nested:
-                # What is printed below an exception as its own traceback is what it carries.
+                # A traceback printed below an exception belongs to the exception that it carries.
                 if self.failure.became:
                     self.failure.became = ""
                 else:
@@ -249,9 +249,9 @@ class _Stream:
 
 def _failures(read: Sequence[Line]) -> Iterator[Failure]:
     streams: dict[tuple[str, str], _Stream] = {}
-    found = [
+    failures = [
         failure
         for at, line in enumerate(read)
         if (failure := streams.setdefault((line.process, line.where), _Stream()).take(line, at))
     ]
-    return (each for each in found if each.exception)
+    return (failure for failure in failures if failure.exception)

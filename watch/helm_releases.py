@@ -1,6 +1,6 @@
-"""Helm's own records of its releases, as far as a killed run leaves them wrong.
+"""Helm's records of its releases, and repairing those that a killed run leaves wrong.
 
-Helm keeps each revision in a Secret `sh.helm.release.v1.NAME.vN`: its JSON, zipped, twice in base64
+Helm keeps each revision in a Secret `sh.helm.release.v1.NAME.vN`: gzipped JSON in base64, twice
 (https://github.com/helm/helm/blob/v3.18.6/pkg/storage/driver/util.go, secrets.go).
 """
 
@@ -19,7 +19,7 @@ _PENDING = ("pending-install", "pending-upgrade", "pending-rollback", "uninstall
 
 @dataclass(frozen=True)
 class Release:
-    """The newest revision of a release. `record` is the whole of what Helm keeps of it."""
+    """The newest revision of a release. `record` is Helm's whole record of it."""
 
     namespace: str
     secret: str
@@ -27,13 +27,13 @@ class Release:
 
     @property
     def is_pending(self) -> bool:
-        """Whether Helm is at it, or was when it was cut off: then it refuses to touch it again."""
+        """Whether Helm is working on it, or was when it was killed. Helm then refuses to touch the release again."""
         return self.record["info"]["status"] in _PENDING
 
     def is_of(self, description: str, since: str | None) -> bool:
-        """Whether it is the release that was installed under `description`, or was first made after `since`.
+        """Whether it was installed with `description`, or was first deployed after `since`.
 
-        Only what came up has its description: a failed one has its error there.
+        Only a successful release has its description; a failed one has its error there.
         """
         info = self.record["info"]
         if info.get("description") == description:
@@ -41,7 +41,7 @@ class Release:
         return since is not None and moment(info["first_deployed"]) >= moment(since)
 
     def has(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether it was installed, to its end, with what a Release's inputs say."""
+        """Whether it was installed completely, with the values and version in a Release's inputs."""
         chart = self.record["chart"]["metadata"]
         version = inputs.get("version")
         return (
@@ -52,7 +52,7 @@ class Release:
 
 
 def read(secret: Mapping[str, Any]) -> dict[str, Any]:
-    """The record in a Secret of Helm's."""
+    """The record in one of Helm's Secrets."""
     return json.loads(gzip.decompress(base64.b64decode(base64.b64decode(secret["data"]["release"]))))
 
 
@@ -63,15 +63,15 @@ class Releases:
         self._client = client
 
     def newest(self, namespace: str, name: str) -> Release | None:
-        """The newest revision, None for a release that is not there."""
-        found = self._secrets.get(namespace=namespace, label_selector=f"owner=helm,name={name}").to_dict()["items"]
-        if not found:
+        """The newest revision; None if there is no such release."""
+        secrets = self._secrets.get(namespace=namespace, label_selector=f"owner=helm,name={name}").to_dict()["items"]
+        if not secrets:
             return None
-        newest = max(found, key=lambda secret: int(secret["metadata"]["labels"]["version"]))
+        newest = max(secrets, key=lambda secret: int(secret["metadata"]["labels"]["version"]))
         return Release(namespace, newest["metadata"]["name"], read(newest))
 
     def fail(self, release: Release) -> None:
-        """Write what Helm would have written had it been told to stop: then it installs, or removes, it again."""
+        """Marks the release as failed, as Helm does when told to stop: Helm can then install or remove it again."""
         record = release.record | {"info": release.record["info"] | {"status": "failed"}}
         packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(record).encode()))).decode()
         change = {"metadata": {"labels": {"status": "failed"}}, "data": {"release": packed}}
@@ -85,7 +85,7 @@ class Releases:
 
 
 def moment(written: str) -> datetime:
-    """A time in RFC 3339, which Python 3.10 reads without Z and with six digits of a second at most."""
+    """Parses a time in RFC 3339. Python 3.10 parses it only without Z and with at most six digits of a second."""
     whole, _, zone = written.replace("Z", "+00:00").partition(".")
     if not zone:
         return datetime.fromisoformat(whole)

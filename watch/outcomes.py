@@ -1,6 +1,6 @@
-"""What became of each operation that a killed run left pending, and the state that is true of it. Pure.
+"""Decides what became of each operation that a killed run left pending, and corrects the state accordingly. Pure.
 
-Not here: looking at the cluster (`stack_objects`) and at the clouds (`cloud_lists`).
+Not here: reading the cluster (`stack_objects`) and the clouds (`cloud_lists`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from components.cluster.kubernetes import RELEASE
 
 PROVIDER = "pulumi:providers:"
-# What the engine marks a secret with in a state (pulumi/pulumi, sdk/go/common/resource/sig).
+# Pulumi's mark of a secret in a state (pulumi/pulumi, sdk/go/common/resource/sig).
 _SECRET_MARK = "4dabf18193072939515e22adb298388d"
 
 
@@ -22,15 +22,15 @@ Resource = dict[str, Any]
 
 
 class UnreadError(Exception):
-    """A thing could not be looked up; the text is why, in one line."""
+    """A resource could not be looked up; the text says why, in one line."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of a resource.
+    """What exists of a resource.
 
-    `id` is what a state knows it by. A `setting` is written anew by creating it again. A `lost` one is of no use: what
-    only its maker was told is gone. Of an `unlisted` one nobody can say whether it is there.
+    `id` is its id in a state. `setting`: creating it again just writes it. `lost`: it is useless, because only the run
+    that created it was told its secret. `unlisted`: nobody can say whether it exists.
     """
 
     ours: bool = True
@@ -42,7 +42,7 @@ class Found:
 
 
 class Verdict(enum.Enum):
-    """What became of an operation that was cut off, as it is told."""
+    """What became of an operation that was cut off, in the words that `recover` prints."""
 
     NOT_MADE = "was not made; forgotten"
     MADE = "was made; taken into the state"
@@ -66,7 +66,7 @@ Look = Callable[[Resource], "Found | None"]
 
 
 def verdict(operation: str, found: Found | None) -> Verdict:
-    """What became of an operation, one of creating, updating and deleting, of which `found` is left."""
+    """What became of an `operation` (creating, updating or deleting) that left `found` behind."""
     if operation != "creating":
         if found is None:
             return Verdict.GONE
@@ -88,7 +88,7 @@ def verdict(operation: str, found: Found | None) -> Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one resource, and why if that is not plain."""
+    """What became of one resource, and why if that is not obvious."""
 
     resource: Resource
     verdict: Verdict
@@ -96,19 +96,19 @@ class Outcome:
 
     @property
     def line(self) -> str:
-        """As it is told."""
+        """The line that `recover` prints."""
         return f"{_what(self.resource)}: {self.verdict.value}{f' ({self.why})' if self.why else ''}"
 
     @property
     def is_reread(self) -> bool:
-        """Whether the state needs what only the cloud's plugin can tell."""
+        """Whether the state lacks values that only the cloud's plugin can read."""
         return self.verdict in (Verdict.MADE, Verdict.CHANGED) and not is_in_cluster(self.resource)
 
 
 def settle(state: dict[str, Any], look: Look) -> list[Outcome]:
-    """Bring `state` in line with what there is, in place; an outcome for each operation that was pending.
+    """Corrects `state` in place to match what exists; returns an outcome for each pending operation.
 
-    `look` says what there is of a resource, None for nothing, or raises UnreadError: then its operation stays pending.
+    `look` returns what exists of a resource, None for nothing. If it raises UnreadError, the operation stays pending.
     """
     deployment = state["deployment"]
     outcomes, kept = [], []
@@ -138,29 +138,33 @@ def settle(state: dict[str, Any], look: Look) -> list[Outcome]:
 
 
 def compare(state: dict[str, Any], shown: dict[str, Any], look: Callable[[Resource], Verdict | None]) -> list[Outcome]:
-    """Mark, in place, what the cluster has otherwise than `state` says, as an interrupted update leaves it.
+    """Marks in place every object that differs in the cluster from `state`, as an interrupted update leaves it.
 
-    `shown` is the same state with its secrets in plain. `look` gives GONE, DIFFERS or None.
+    `shown` is the same state with plain secrets. `look` returns GONE, DIFFERS or None.
     """
     deployment = state["deployment"]
-    # One that is still to be deleted has the URN of the one in its place.
-    told = {each["urn"]: each for each in shown["deployment"].get("resources") or [] if not each.get("delete")}
+    # A resource that waits for deletion has the same URN as its replacement.
+    shown_by_urn = {
+        resource["urn"]: resource
+        for resource in shown["deployment"].get("resources") or []
+        if not resource.get("delete")
+    }
     outcomes = []
     for resource in list(deployment.get("resources") or []):
         if not is_in_cluster(resource) or resource.get("delete") or resource.get("initErrors"):
             continue
-        plain = told.get(resource["urn"])
+        plain = shown_by_urn.get(resource["urn"])
         try:
-            found = look(_revealed(plain)) if plain else None
+            difference = look(_revealed(plain)) if plain else None
         except UnreadError as error:
             outcomes.append(Outcome(resource, Verdict.UNREAD, str(error)))
             continue
-        if found is Verdict.GONE:
+        if difference is Verdict.GONE:
             _drop(deployment, resource)
-        elif found is Verdict.DIFFERS:
+        elif difference is Verdict.DIFFERS:
             _mark(deployment, resource, "an update was interrupted")
-        if found:
-            outcomes.append(Outcome(resource, found))
+        if difference:
+            outcomes.append(Outcome(resource, difference))
     return outcomes
 
 
@@ -174,17 +178,17 @@ def _revealed(value: Any) -> Any:
 
 
 def _is_real(resource: Resource) -> bool:
-    """Whether there is anything of it outside of the state: of a component and a provider there is not."""
+    """Whether it exists outside of the state; components and providers do not."""
     return resource.get("custom", False) and not resource["type"].startswith(PROVIDER)
 
 
 def is_in_cluster(resource: Resource) -> bool:
-    """Whether it is an object of Kubernetes, or a release there."""
+    """Whether it is a Kubernetes object or a Helm release."""
     return resource["type"].startswith("kubernetes:")
 
 
 def pending_operations(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The operations that a state marks as begun."""
+    """The operations that a state records as begun and not finished."""
     return state["deployment"].get("pending_operations") or []
 
 
@@ -201,14 +205,14 @@ def _what(resource: Resource) -> str:
 
 
 def about(resource: Resource) -> dict[str, Any]:
-    """Where its name and namespace stand: a release has no metadata."""
+    """The inputs that hold its name and namespace: a Helm release has no metadata."""
     inputs = resource.get("inputs") or {}
     return inputs if resource["type"] == RELEASE else inputs.get("metadata") or {}
 
 
 def _enter(deployment: dict[str, Any], resource: Resource, id: str, *, delete: bool = False) -> None:
-    """Add what was made to the state, or as something to delete. An object of the cluster counts as not initialised:
-    the next `up` updates it and waits for it."""
+    """Adds a created resource to the state, or adds it as one to delete. An object of the cluster is marked as not
+    initialised, so that the next `up` updates it and waits for it."""
     entry = {key: value for key, value in resource.items() if key != "delete"}
     entry |= {"id": id, "outputs": resource["inputs"]}
     if delete:
@@ -224,21 +228,21 @@ def _enter(deployment: dict[str, Any], resource: Resource, id: str, *, delete: b
 
 
 def _drop(deployment: dict[str, Any], resource: Resource) -> None:
-    """Take it out of the state, which may name nothing that is not in it."""
+    """Removes it from the state, and every reference to it: Pulumi refuses references to missing resources."""
     left = [other for other in deployment.get("resources") or [] if not _is_same(other, resource)]
     urn = resource["urn"]
     if all(other["urn"] != urn for other in left):
         for other in left:
             lists = [other.get("dependencies"), *(other.get("propertyDependencies") or {}).values()]
-            for each in filter(None, lists):
-                each[:] = [named for named in each if named != urn]
+            for urns in filter(None, lists):
+                urns[:] = [referred for referred in urns if referred != urn]
             if other.get("deletedWith") == urn:
                 del other["deletedWith"]
     deployment["resources"] = left
 
 
 def _mark(deployment: dict[str, Any], resource: Resource, why: str) -> None:
-    """Let the next `up` write the object again, even where the program is what it was before the cut-off change."""
+    """Makes the next `up` write the object again, even if the program is as it was before the interrupted change."""
     for other in deployment.get("resources") or []:
         if _is_same(other, resource):
             other["initErrors"] = [why]

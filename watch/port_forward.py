@@ -1,6 +1,6 @@
-"""What `ops` asks of a cluster: the pod behind a Service, a key in a Secret, a port of a pod on this machine.
+"""What `ops` reads from a cluster: the pod behind a Service and a key in a Secret; forwards a pod's port.
 
-Owns the words for what is missing there. Does not own the stack file, nor the choice of the kubeconfig
+Owns the messages about what is missing there. Not here: the stack file, and the choice of the kubeconfig
 (`config.kubeconfig`). Importing it loads the Kubernetes library, which takes about a second.
 """
 
@@ -19,12 +19,12 @@ from kubernetes.stream import portforward
 
 from watch.client import api_client
 
-# What is on its way back when a client goes.
+# Time for the last bytes of an answer after the client has closed its side.
 _LAST_BYTES_SECONDS = 5
 
 
 class ClusterError(Exception):
-    """The cluster does not have it, or does not answer. `str()` is one line."""
+    """The cluster lacks something, or does not answer. `str()` is one line."""
 
 
 @dataclass(frozen=True)
@@ -39,31 +39,32 @@ class Cluster:
     """One namespace of the cluster that a kubeconfig context names."""
 
     def __init__(self, context: str, namespace: str, kubeconfig: str | None = None) -> None:
-        """`kubeconfig` is content, for a cluster that no file of this machine has. Raises ClusterError."""
+        """`kubeconfig` is content, for a cluster that is in no kubeconfig file of this machine. Raises ClusterError."""
         try:
             self._api = api_client(context, kubeconfig)
         except config.ConfigException as error:
             raise ClusterError(f"context {context}: {' '.join(str(error).split())}") from None
         self._context, self._namespace = context, namespace
         self._core = client.CoreV1Api(self._api)
-        # The library swaps the transport of a client while it opens a stream: one client of its own, one at a time.
+        # The library swaps a client's transport while it opens a stream. So streams have their own client, and open one
+        # at a time.
         self._streams = client.CoreV1Api(client.ApiClient(self._api.configuration))
         self._opening = threading.Lock()
 
     def leader(self, service: str) -> Leader:
-        """A ready pod behind the Service. Raises ClusterError, which says what is missing, where there is none."""
+        """A ready pod behind the Service. If there is none, raises ClusterError, which says what is missing."""
         with self._asking(f"Service {service}"):
-            found = self._core.read_namespaced_service(service, self._namespace)
-            selector = ",".join(f"{key}={value}" for key, value in sorted((found.spec.selector or {}).items()))
+            spec = self._core.read_namespaced_service(service, self._namespace).spec
+            selector = ",".join(f"{key}={value}" for key, value in sorted((spec.selector or {}).items()))
             pods = self._core.list_namespaced_pod(self._namespace, label_selector=selector)
         ready = sorted((pod for pod in pods.items if _ready(pod)), key=lambda pod: pod.metadata.name)
         if not ready:
-            standing = "; ".join(self._standing(pod) for pod in pods.items) or f"no pod has the labels {selector}"
-            raise ClusterError(f"no ready leader pod behind Service {service}: {standing}")
-        return Leader(ready[0].metadata.name, _target_port(found.spec.ports[0], ready[0]))
+            reasons = "; ".join(self._not_ready(pod) for pod in pods.items) or f"no pod has the labels {selector}"
+            raise ClusterError(f"no ready leader pod behind Service {service}: {reasons}")
+        return Leader(ready[0].metadata.name, _target_port(spec.ports[0], ready[0]))
 
     def secret(self, name: str, key: str) -> str | None:
-        """The value in a Secret, or None where there is no such Secret or key."""
+        """The value in a Secret; None if there is no such Secret or key."""
         with suppress(_Absent), self._asking(f"Secret {name}"):
             data = self._core.read_namespaced_secret(name, self._namespace).data or {}
             return base64.b64decode(data[key]).decode() if key in data else None
@@ -86,7 +87,7 @@ class Cluster:
             threading.Thread(target=self._bridge, args=(near, leader), daemon=True).start()
 
     def _bridge(self, near: socket.socket, leader: Leader) -> None:
-        """Carries one connection. Where the cluster does not take it, the client sees it closed at once."""
+        """Carries one connection. If the cluster refuses it, the client's connection is closed at once."""
         with near:
             try:
                 with self._opening:
@@ -97,14 +98,14 @@ class Cluster:
             far = forward.socket(leader.port)
             answers = threading.Thread(target=_return, args=(far, near), daemon=True)
             answers.start()
-            # Ends with the client: that the pod has closed its side, not every kubelet passes on.
+            # End with the client: not every kubelet passes on that the pod has closed its side.
             _pump(near, far)
-            # The library's own thread dies of what nobody takes from it any more, with a traceback.
+            # Keep reading: the library's thread fails with a traceback if nobody takes its bytes.
             answers.join(_LAST_BYTES_SECONDS)
             forward.close()
 
-    def _standing(self, pod: client.V1Pod) -> str:
-        """What keeps one pod from being ready."""
+    def _not_ready(self, pod: client.V1Pod) -> str:
+        """Why one pod is not ready."""
         name = pod.metadata.name
         for condition in pod.status.conditions or []:
             if condition.type == "PodScheduled" and condition.status == "False":
@@ -118,12 +119,12 @@ class Cluster:
         last = None
         with suppress(client.ApiException):
             last = self._core.read_namespaced_pod_log(name, self._namespace, tail_lines=1)
-        # The library gives None, not "", for a log without a line.
+        # The library returns None, not "", for an empty log.
         return f"{name} runs and is not ready" + (f"; its log ends: {last.strip()}" if last else "")
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
-        """Turns the library's errors about `what` into one line."""
+        """Turns the library's errors about `what` into a ClusterError of one line."""
         try:
             yield
         except client.ApiException as error:
@@ -145,7 +146,7 @@ class _Absent(ClusterError):
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
-    """Carries bytes until one side is done, then says so to the other."""
+    """Carries bytes until the source ends, then closes the sink for writing."""
     with suppress(OSError):
         while data := source.recv(65536):
             sink.sendall(data)
@@ -154,7 +155,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _return(far: socket.socket, near: socket.socket) -> None:
-    """Carries what comes back, and takes the rest where the client has gone."""
+    """Carries the answer back, and discards the rest if the client has gone."""
     _pump(far, near)
     with suppress(OSError):
         while far.recv(65536):
@@ -162,14 +163,15 @@ def _return(far: socket.socket, near: socket.socket) -> None:
 
 
 def _ready(pod: client.V1Pod) -> bool:
-    going = pod.metadata.deletion_timestamp is not None
-    return not going and any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])
+    if pod.metadata.deletion_timestamp is not None:
+        return False
+    return any(condition.type == "Ready" and condition.status == "True" for condition in pod.status.conditions or [])
 
 
 def _target_port(port: client.V1ServicePort, pod: client.V1Pod) -> int:
-    """The number of the port that the Service sends to, which may be given by name."""
+    """The number of the port that the Service sends to; the Service may give it by name."""
     target = port.target_port or port.port
     if isinstance(target, int):
         return target
-    named = (each for container in pod.spec.containers for each in container.ports or [] if each.name == target)
-    return next((each.container_port for each in named), port.port)
+    ports = (each for container in pod.spec.containers for each in container.ports or [])
+    return next((each.container_port for each in ports if each.name == target), port.port)

@@ -1,13 +1,13 @@
-"""What a stack is about to make and the cluster already has from somebody else: said before anything is registered.
+"""Refuses, before anything is registered, objects that the stack would create and somebody else already has.
 
-A preview of the plugin lets such a name through, and `up` then fails half-way. So the names that the program is about
-to register are looked for, one list for each kind and namespace, and what is there without this stack's labels is
-refused, with its owner and a way out. An add-on's release has no labels but Helm's record, which also tells whether an
-adopted one is what the stack takes it for. Another operator of KubeRay's is looked for as well: two would fight over
-every RayCluster.
+A preview by Pulumi's plugin accepts such a name, and `up` then fails half-way. So this file looks for the names that
+the program is about to register, with one list per kind and namespace. It refuses those that exist without this
+stack's labels, and says who owns them and what to do. An add-on's Helm release has no labels; Helm's record tells whose
+it is, and whether an adopted one is the version that the stack expects. Another KubeRay operator is refused too: two
+would fight over every RayCluster.
 
-`findings` asks, `problems` judges and is pure. Not here: how the program's names are come by (`stacks.registrations`),
-and names that only the run makes, such as a volume's, which has its stack's name in it.
+`findings` asks the cluster; `problems` judges and is pure. Not here: how the program's names are collected
+(`stacks.registrations`), and names that only the run knows, such as a volume's, which contains its stack's name.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from watch.api_server import METADATA, ApiServer, Question, UnansweredError
 if TYPE_CHECKING:
     from components.cluster.cluster_addons import Addon
 
-# What only some stacks, or only a refusal, need is imported there: every preview would pay.
+# Modules that only some stacks or only a refusal need are imported where they are used, to keep previews quick.
 
 _JSON = "application/json"
-_SHOWN = 3  # objects of one owner that are named; the rest is counted
+_SHOWN = 3  # objects of one owner that a message names; it counts the others
 _STATE_SECONDS = 60
 _STACK = "stack "
 
@@ -43,7 +43,7 @@ Answer = Object | UnansweredError
 
 @dataclass(frozen=True)
 class Wanted:
-    """An object that the stack is about to make; `part` is which part of the stack it belongs to, as its label says."""
+    """An object that the stack is about to create; `part` is the part of the stack that its label names."""
 
     api_version: str
     kind: str
@@ -53,7 +53,7 @@ class Wanted:
 
     @property
     def place(self) -> str:
-        """The path of all objects of its kind beside it."""
+        """The path that lists its kind in its namespace."""
         root = "/apis" if "/" in self.api_version else "/api"
         inside = f"/namespaces/{self.namespace}" if self.namespace else ""
         return f"{root}/{self.api_version}{inside}/{plural(self.kind)}"
@@ -64,9 +64,9 @@ class Wanted:
 
 @dataclass
 class Findings:
-    """What the cluster has: metadata of wanted objects, deployed releases' records by add-on's id, a foreign KubeRay.
+    """What the cluster has: metadata of wanted objects, deployed releases' records by add-on id, a foreign KubeRay.
 
-    `unread` says, in a line, what could not be looked up.
+    `unread` says in one line what could not be looked up.
     """
 
     objects: dict[Wanted, Object] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Findings:
 
 
 def plural(kind: str) -> str:
-    """The name of a kind in paths, by the rule that Kubernetes and its code generators make it by."""
+    """The name of a kind in paths, by the rule of Kubernetes' code generators."""
     name = kind.lower()
     if name.endswith("y"):
         return f"{name[:-1]}ies"
@@ -86,31 +86,33 @@ def plural(kind: str) -> str:
 def check(
     config: StackConfig, stack: str, kubeconfig: str | None, wanted: Sequence[Wanted], addons: Sequence[Addon]
 ) -> tuple[list[Problem], str]:
-    """What is in the way of making these, in the order of the stack file's keys; what could not be looked up, in a
-    line. Names that are free cost no look at the stack's state."""
-    found = findings(config, kubeconfig, wanted, addons)
-    refused = problems(config, stack, found, addons)
+    """What prevents creating these, in the order of the stack file's keys; and in one line what could not be looked up.
+
+    Reads the stack's state only if a name is taken.
+    """
+    cluster = findings(config, kubeconfig, wanted, addons)
+    refused = problems(config, stack, cluster, addons)
     if refused:
-        # What is in there may have lost its labels, or been imported without.
-        refused = problems(config, stack, found, addons, in_state(stack))
-    return sorted(refused), found.unread
+        # Objects in the state are this stack's, even if they lost their labels or were imported without.
+        refused = problems(config, stack, cluster, addons, in_state(stack))
+    return sorted(refused), cluster.unread
 
 
 def findings(
     config: StackConfig, kubeconfig: str | None, wanted: Sequence[Wanted], addons: Sequence[Addon]
 ) -> Findings:
-    """What the cluster has of them. What does not answer is no reason to refuse."""
+    """What the cluster has of them. A question without an answer is no reason to refuse."""
     found = Findings()
     places: dict[str, dict[str, Wanted]] = {}
-    for each in wanted:
-        places.setdefault(each.place, {})[each.name] = each
+    for one in wanted:
+        places.setdefault(one.place, {})[one.name] = one
     questions: dict[str, Question] = {place: _list(place, names) for place, names in places.items()}
     questions |= {addon.id: _release(addon) for addon in addons}
     if _brings_kuberay(config):
         questions["kuberay"] = "/apis/apps/v1/deployments", _JSON
     try:
-        given = ApiServer(config.cluster.context, kubeconfig).answers([*questions.values()])
-        answers: dict[str, Answer] = dict(zip(questions, given, strict=True))
+        in_order = ApiServer(config.cluster.context, kubeconfig).answers([*questions.values()])
+        answers: dict[str, Answer] = dict(zip(questions, in_order, strict=True))
     except UnansweredError as error:
         answers = dict.fromkeys(questions, error)
     found.unread = _unread(config.cluster.context, places, answers)
@@ -122,7 +124,7 @@ def findings(
             if item["metadata"]["name"] in names:
                 found.objects[names[item["metadata"]["name"]]] = item["metadata"]
     for addon in addons:
-        # Who keeps his releases in another way than Helm's usual one is not judged.
+        # Releases that are stored in another way than Helm's default are not judged.
         with contextlib.suppress(ValueError, LookupError, OSError, EOFError):
             found.records[addon.id] = _newest(lists[addon.id])
     if "kuberay" in lists:
@@ -135,19 +137,19 @@ def findings(
 def _newest(secrets: Sequence[Object]) -> Object | None:
     from watch import helm_releases
 
-    newest = max(secrets, key=lambda each: int(each["metadata"]["labels"]["version"]), default=None)
+    newest = max(secrets, key=lambda secret: int(secret["metadata"]["labels"]["version"]), default=None)
     return helm_releases.read(newest) if newest else None
 
 
 def problems(
     config: StackConfig, stack: str, found: Findings, addons: Sequence[Addon], known: Collection[str] = ()
 ) -> list[Problem]:
-    """What is in the way, one for all objects that one part of the stack would take from one owner. `known` are those
-    of the stack's state."""
+    """What is in the way: one problem for all objects that one part of the stack would take from one owner. `known` has
+    the objects in the stack's state."""
     taken: dict[tuple[str, str], list[Wanted]] = {}
-    for each, metadata in found.objects.items():
-        if stack_of(metadata.get("labels")) != stack and str(each) not in known:
-            taken.setdefault((each.part, owner(metadata)), []).append(each)
+    for wanted, metadata in found.objects.items():
+        if stack_of(metadata.get("labels")) != stack and str(wanted) not in known:
+            taken.setdefault((wanted.part, owner(metadata)), []).append(wanted)
     listed = [_of_objects(config, part, whose, there) for (part, whose), there in taken.items()]
     listed += [
         problem
@@ -163,7 +165,7 @@ def problems(
 
 
 def owner(metadata: Object) -> str:
-    """Whose an object is, by what tells it best."""
+    """Who owns an object, by the clearest sign of it."""
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     if stack := stack_of(labels):
         return f"{_STACK}{stack}"
@@ -178,13 +180,13 @@ def owner(metadata: Object) -> str:
 
 
 def in_state(stack: str) -> set[str]:
-    """`Kind namespace/name` of all that the stack's state has of the cluster; nothing where it cannot be read."""
+    """`Kind namespace/name` of every cluster object in the stack's state; empty if the state cannot be read."""
     from watch.outcomes import is_in_cluster
 
     command = ["pulumi", "stack", "export", "-s", stack, "--non-interactive"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=_STATE_SECONDS)
-        resources = json.loads(said.stdout)["deployment"].get("resources") or []
+        export = subprocess.run(command, capture_output=True, text=True, timeout=_STATE_SECONDS)
+        resources = json.loads(export.stdout)["deployment"].get("resources") or []
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
         return set()
     return {_told(resource) for resource in resources if is_in_cluster(resource)}
@@ -204,7 +206,7 @@ def _list(place: str, names: Mapping[str, Wanted]) -> Question:
 
 
 def _release(addon: Addon) -> Question:
-    """Its deployed revision. Of one that never was, Helm keeps an error in the place of the description."""
+    """The question for its deployed revision. A release that was never deployed has an error as its description."""
     selector = quote(f"owner=helm,name={addon.release or addon.name},status=deployed")
     return f"/api/v1/namespaces/{addon.namespace}/secrets?labelSelector={selector}", _JSON
 
@@ -214,7 +216,8 @@ def _brings_kuberay(config: StackConfig) -> bool:
 
 
 def _unread(context: str, places: Mapping[str, object], answers: Mapping[str, Answer]) -> str:
-    """A kind that the cluster does not know has no objects there."""
+    """What could not be looked up, in one line. A kind that the cluster does not know counts as answered: it has no
+    objects."""
     silent = {
         key: error
         for key, error in answers.items()
@@ -247,7 +250,7 @@ def _of_objects(config: StackConfig, part: str, whose: str, there: Sequence[Want
 
 
 def _key(config: StackConfig, part: str) -> tuple[str, str]:
-    """The stack file's key that a part of the stack is named by, and how to give it another name."""
+    """The stack file's key that names a part of the stack, and how to give the part another name."""
     from components.cluster.aibrix import INSTANCE
 
     if part in config.services:
@@ -257,7 +260,7 @@ def _key(config: StackConfig, part: str) -> tuple[str, str]:
     if isinstance(config.weights, PvcWeights) and part == config.weights.claim:
         return "weights.claim", "write another name"
     for name, service in config.services.items():
-        # What belongs to a model is named by it, with a hyphen and a word after it or without.
+        # Parts of a model have its name, or its name, a hyphen and a word.
         if f"{part}-".startswith(f"{model_object(service.model)}-"):
             return f"services.{name}.model", "write another cluster.namespace"
     return "cluster.namespace", "write another one"
@@ -274,9 +277,9 @@ def _of_release(stack: str, addon: Addon, record: Object | None) -> Problem | No
         return mismatch(addon, {key: about_chart.get(key) for key in ("version", "appVersion")})
     if record is None or record["info"].get("description") == release_description(stack):
         return None
-    said = record["info"].get("description") or ""
+    description = record["info"].get("description") or ""
     mark = release_description("")
-    whose = f"{_STACK}{said.removeprefix(mark)}" if said.startswith(mark) else "somebody else"
+    whose = f"{_STACK}{description.removeprefix(mark)}" if description.startswith(mark) else "somebody else"
     adoptable = addon.name in ("lws", "fluid")
     key = f"addons.{addon.name}" if adoptable else "addons.aibrix"
     instead = f"write install: {'adopt or false' if adoptable else 'false'} to use it, or remove it there"
@@ -284,7 +287,7 @@ def _of_release(stack: str, addon: Addon, record: Object | None) -> Problem | No
 
 
 def wanted_of(manifest: Mapping[str, Any]) -> Wanted | None:
-    """What a manifest names; None where a part of the name is yet to be made."""
+    """The object that a manifest describes; None if a part of its name is not known yet."""
     metadata = manifest["metadata"]
     namespace, name = metadata.get("namespace"), metadata.get("name")
     if not isinstance(name, str) or not isinstance(namespace, str | None):

@@ -1,9 +1,9 @@
-"""Says what `pulumi up` waits for, while it waits, and why a pod or a load fails, at once.
+"""Says what `pulumi up` waits for while it waits, and at once why a pod or a load fails.
 
-The Kubernetes provider is silent on custom resources and ends only by timeout. So hooks of an object's create and
-update start a watch beside it: a status line whenever the answer to «what is missing?» changes, a warning the first
-time something goes wrong, and, when the wait is lost, one error that says how it stood. It only looks: the wait itself
-stays the provider's. What each kind is waiting for stands in the `standing` modules.
+The Kubernetes provider says nothing about custom resources and ends only at its timeout. So hooks on an object's create
+and update start a watch. It logs a status line whenever the status changes, a warning for each new problem, and, if the
+wait fails, one error with the last status. It only reads; the provider still does the waiting. The `rollout` modules
+know what each kind waits for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pulumi.runtime.settings import get_engine
 
 from watch.rollout import Reader, Standing, lost
 
-# A start that is over sooner than this is not worth loading the Kubernetes library for.
+# For a shorter wait, loading the Kubernetes library is not worth it.
 _FIRST_LOOK_SECONDS = 3.0
 _PERIOD_SECONDS = 2.0
 
@@ -27,7 +27,7 @@ Look = Callable[[Reader, str], Standing | None]
 
 
 class Progress:
-    """Watches what one stack waits for in its cluster and namespace. Loads and asks nothing before a wait is long."""
+    """Watches what one stack waits for in its namespace. Loads and asks nothing until a wait takes a few seconds."""
 
     def __init__(self, context: str, namespace: str, kubeconfig: str | None) -> None:
         self._context, self._namespace, self._kubeconfig = context, namespace, kubeconfig
@@ -41,7 +41,7 @@ class Progress:
         self._bindings: dict[str, pulumi.ResourceHookBinding] = {}
 
     def group_hooks(self) -> pulumi.ResourceHookBinding | None:
-        """The hooks of a LeaderWorkerSet, the same for all; none in a preview, where nothing waits."""
+        """The hooks of all LeaderWorkerSets; None in a preview, where nothing waits."""
         return self._hooks("group", "rollout_lws:look")
 
     def fleet_hooks(self) -> pulumi.ResourceHookBinding | None:
@@ -57,11 +57,11 @@ class Progress:
         return self._hooks("runtime", "rollout_cache:look_at_runtime")
 
     def load_hooks(self) -> pulumi.ResourceHookBinding | None:
-        """The hooks of a DataLoad, whose wait is won by a failed load too: what went wrong is told at its end."""
+        """The hooks of a DataLoad. A failed load also ends its wait, so the hooks report at the end what went wrong."""
         return self._hooks("load", "rollout_cache:look_at_load")
 
     def _hooks(self, kind: str, looks: str) -> pulumi.ResourceHookBinding | None:
-        """`looks` names the function that looks, in `watch`: a preview, where nothing waits, does not import it."""
+        """`looks` names the function in `watch` that looks; a preview does not import it, because nothing waits."""
         if pulumi.runtime.is_dry_run():
             return None
         if kind not in self._bindings:
@@ -80,7 +80,7 @@ class Progress:
                 if isinstance(status, dict) and status.get("phase") == "Failed":
                     await self._tell(args.urn, look)
 
-            ignore = pulumi.ResourceHookOptions(ignore_errors=True)  # a lost look must not fail a good rollout
+            ignore = pulumi.ResourceHookOptions(ignore_errors=True)  # a failed look must not fail a good rollout
             begins = pulumi.ResourceHook(f"progress-{kind}-begin", begin, ignore)
             ends = pulumi.ResourceHook(f"progress-{kind}-end", end, ignore)
             self._bindings[kind] = pulumi.ResourceHookBinding(
@@ -98,7 +98,7 @@ class Progress:
         if standing:
             why = lost(standing, self._trouble.get(args.urn))
             _say(engine_pb2.ERROR, args.urn, f"{args.name} is not ready: {why}")
-        return False  # no retry by the engine: the next `up` waits again
+        return False  # Pulumi does not retry: the next `up` waits again
 
     async def _stop(self, urn: str) -> None:
         watch = self._watches.pop(urn, None)
@@ -133,12 +133,12 @@ class Progress:
 
 
 def _object_name(args: pulumi.ResourceHookArgs) -> str:
-    """The name of the object in the cluster; the resource's own may say more than one part of a model."""
+    """The object's name in the cluster; the resource's name may have a suffix for one of a model's parts."""
     return (args.new_inputs or {}).get("metadata", {}).get("name") or args.name
 
 
 def _say(severity: engine_pb2.LogSeverity, urn: str, text: str, *, ephemeral: bool = False) -> None:
-    """Log beside a resource known by its URN; `pulumi.log` takes only the resource object, which a hook has not."""
+    """Logs for the resource with this URN. `pulumi.log` needs the resource object, which a hook does not have."""
     log = get_engine()
     if log is not None:
         log.Log(engine_pb2.LogRequest(severity=severity, message=text, urn=urn, ephemeral=ephemeral))

@@ -1,7 +1,6 @@
-"""How far something has come that `pulumi up` waits for, and the reader that looks at the cluster for it.
+"""The status of something that `pulumi up` waits for, and the reader of the cluster that finds it out.
 
-Not here: what the single kinds are waiting for (`rollout_group`, `rollout_job`, `rollout_cache`) and when to look
-(`progress`).
+Not here: what each kind waits for (`rollout_group`, `rollout_job`, `rollout_cache`) and when to look (`progress`).
 """
 
 from __future__ import annotations
@@ -18,26 +17,25 @@ from watch import engine_log
 from watch.client import FOLLOWED_SECONDS, api_client, errors
 
 _LOG_LINES = 200
-# vLLM's processes print a traceback of up to a hundred lines each, twice, a blank line between any two: that of sixteen
-# workers and their parents must not push out the first.
+# Each of vLLM's processes prints a traceback of up to a hundred lines twice, with blank lines between them. The
+# tracebacks of sixteen workers and their parents must not push out the first one.
 _ENDED_LOG_LINES = 8000
 _CLOSE_SECONDS = 5
-# The exit code of who died of a signal is the signal's number above this; Linux has 64 of them.
+# A process killed by signal n exits with 128 + n; Linux has 64 signals.
 _SIGNALS = 128
 _HEALTHY_WAITING = {"ContainerCreating", "PodInitializing"}
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a start stands: `status` in one line, `problems` each in one line, worst first."""
+    """The state of a start: `status` in one line, and `problems` of one line each, worst first."""
 
     status: str
     problems: tuple[str, ...] = ()
 
 
 def lost(standing: Standing, trouble: str | None) -> str:
-    """Why a wait was lost. What failed may be in its next try by now, without a word of what ended the one before:
-    `trouble` is what went wrong last."""
+    """Why a wait failed. The current attempt may have no error yet, so `trouble`, the last error seen, is included."""
     return "; ".join(standing.problems) or standing.status + (f"; before that: {trouble}" if trouble else "")
 
 
@@ -55,7 +53,7 @@ def waiting(pod: Mapping[str, Any]) -> str | None:
 
 
 def running(log: str | None) -> str:
-    """What a container that runs is doing, by its log."""
+    """What a running container is doing, by its log."""
     if log is None:
         return "started, its log cannot be read"
     return engine_log.stage(log) or "started, nothing in its log yet"
@@ -66,21 +64,21 @@ def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def failures(pod: Mapping[str, Any], ends: Mapping[str, str], then: str) -> list[str]:
-    """What is wrong with a pod's containers. `ends` are the logs of runs that ended, by pod's name; `then` says what
-    follows when one has ended badly."""
-    found = []
+    """What is wrong with a pod's containers. `ends` has the logs of ended runs by pod name; `then` says what happens
+    after a failed run."""
+    problems = []
     for what, status in _statuses(pod):
         held_up = (status.get("state") or {}).get("waiting") or {}
         if held_up.get("reason") not in {None, *_HEALTHY_WAITING}:
-            found.append(f"{pod_name(pod)}: {held_up['reason']}: {held_up.get('message') or status['image']}")
+            problems.append(f"{pod_name(pod)}: {held_up['reason']}: {held_up.get('message') or status['image']}")
         over = _terminated(status)
         if over and over.get("exitCode"):
-            found.append(f"{pod_name(pod)}: its {what} {_end(over, ends.get(pod_name(pod), ''), then)}")
-    return found
+            problems.append(f"{pod_name(pod)}: its {what} {_end(over, ends.get(pod_name(pod), ''), then)}")
+    return problems
 
 
 def _statuses(pod: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The states of a pod's containers with what each is called, in the order in which they run."""
+    """The statuses of a pod's containers in the order in which they run, each with a name for messages."""
     status = pod["status"]
     return [
         *((f"init container {each['name']}", each) for each in status.get("initContainerStatuses") or []),
@@ -89,7 +87,7 @@ def _statuses(pod: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def given_up(logs: Mapping[str, str | None]) -> list[str]:
-    """What is wrong with pods whose container has not ended yet, but will."""
+    """What is wrong with pods whose engine has failed, but whose container has not ended yet."""
     return [
         f"{name}: it has failed; {engine_log.told(cause)}"
         for name, log in logs.items()
@@ -98,13 +96,13 @@ def given_up(logs: Mapping[str, str | None]) -> list[str]:
 
 
 def gone(ends: Mapping[str, str]) -> list[str]:
-    """What was wrong with pods that are gone, as far as they have said it, by pod's name."""
+    """What was wrong with deleted pods, as far as their logs say. `ends` has the logs by pod name."""
     causes = ((name, engine_log.cause(log)) for name, log in ends.items())
     return [f"{name}: it failed before; {engine_log.told(cause)}" for name, cause in causes if cause]
 
 
 def _end(over: Mapping[str, Any], log: str, then: str) -> str:
-    """How a container ended, and why as far as the log of that run has it."""
+    """How a container ended, and why, if that run's log says so."""
     code = over["exitCode"]
     killed = _SIGNALS < code <= _SIGNALS + 64
     memory = ", out of memory: it used more than its limit" if over.get("reason") == "OOMKilled" else ""
@@ -119,13 +117,13 @@ def _end(over: Mapping[str, Any], log: str, then: str) -> str:
 
 
 def _main(pod: Mapping[str, Any]) -> str:
-    """The container that a pod is for: others may have been put beside it, such as Fluid's."""
+    """The pod's main container: others may have been added, such as Fluid's."""
     containers = pod["spec"]["containers"]
     return next((each for each in containers if "/gpu" in str(each.get("resources"))), containers[0])["name"]
 
 
 def _run(pod: Mapping[str, Any]) -> tuple[str, str]:
-    """What tells the run of a pod's container that is from all others: the pod, and since when; "" where none is."""
+    """Identifies the current run of a pod's container: the pod's uid and the start time, "" if it does not run."""
     for status in pod["status"].get("containerStatuses") or []:
         if status["name"] == _main(pod):
             return pod["metadata"]["uid"], ((status.get("state") or {}).get("running") or {}).get("startedAt") or ""
@@ -133,17 +131,17 @@ def _run(pod: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def unplaced(pod: Mapping[str, Any]) -> str | None:
-    """What the scheduler says against a pod, or None."""
+    """Why the scheduler cannot place a pod, or None."""
     for condition in pod["status"].get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            # What follows «preemption» is about evicting other pods, which is not what the reader can change.
+            # Cut the part from «preemption» on: it is about evicting other pods, which the reader cannot change.
             return condition.get("message", "").partition(" no new claims")[0].partition(" preemption:")[0]
     return None
 
 
 @dataclass
 class _Followed:
-    """What one run of a pod's container has said, and by which selector the pod was found."""
+    """The log of one run of a pod's container, and the selector that found the pod."""
 
     selector: str
     pod: str
@@ -153,12 +151,12 @@ class _Followed:
     thread: threading.Thread | None = None
 
     def text(self) -> str:
-        """All that is kept of it."""
+        """All lines that are kept."""
         return "".join(self.lines.copy())
 
 
 class Reader:
-    """Reads one namespace. What cannot be read for a moment is None or empty: a lost look must not end a watch."""
+    """Reads one namespace. Returns None or an empty result if a read fails: that must not end a watch."""
 
     def __init__(self, context: str, namespace: str, kubeconfig: str | None) -> None:
         from kubernetes import client
@@ -166,7 +164,7 @@ class Reader:
         api = api_client(context, kubeconfig)
         self._namespace = namespace
         self._errors = errors()
-        # A log that is followed may also be closed beneath its reader.
+        # A followed log may also be closed while it is read.
         self._cut: tuple[type[Exception], ...] = (*self._errors, OSError, ValueError)
         self._core, self._batch, self._custom = (
             client.CoreV1Api(api),
@@ -174,7 +172,7 @@ class Reader:
             client.CustomObjectsApi(api),
         )
         self._plain = api.sanitize_for_serialization
-        # Of runs that are over: what they said does not change, and is long.
+        # Logs of ended runs, kept because they are long and do not change.
         self._ends: dict[tuple[str, str], str] = {}
         self._followed: dict[tuple[str, str], _Followed] = {}
         self._closed = False
@@ -203,7 +201,7 @@ class Reader:
             return None
 
     def room(self, others: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The nodes, and the pods of any namespace that `others` selects. Empty for who may not see them."""
+        """The nodes, and the pods of all namespaces that `others` selects. Empty without the right to list them."""
         try:
             pods = self._plain(self._core.list_pod_for_all_namespaces(label_selector=others).items)
             return self._plain(self._core.list_node().items), pods
@@ -211,18 +209,18 @@ class Reader:
             return [], []
 
     def log(self, pod: Mapping[str, Any]) -> str | None:
-        """The last lines of a pod that runs, None where they cannot be read."""
+        """The last lines of a running pod; None if they cannot be read."""
         followed = self._followed.get(_run(pod))
         return (
             followed.text() if followed and followed.lines else self._log(pod, _main(pod), _LOG_LINES, previous=False)
         )
 
     def follow(self, selector: str, pods: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """Keeps what the pods that a selector has found say while they run, from now on and to their end. Gives what
-        those have said that it finds no more, by name.
+        """Follows the logs of these pods, which the selector found, until they end. Returns by name the logs of pods
+        that it no longer finds.
 
-        LeaderWorkerSet deletes a pod as soon as its container has ended, within a second of vLLM's last words, and its
-        log goes with it: who only asks from time to time comes too late.
+        LeaderWorkerSet deletes a pod as soon as its container ends, within a second of vLLM's last line, and the log
+        with it: reading it only from time to time would come too late.
         """
         for pod in pods:
             run = _run(pod)
@@ -246,11 +244,11 @@ class Reader:
             for line in followed.answer if not self._closed else ():
                 followed.lines.append(line.decode(errors="replace"))
         except self._cut:
-            pass  # who runs still is followed anew
+            pass  # a pod that still runs is followed again
         followed.over = True
 
     def _close(self) -> None:
-        """Ends all reading: an interpreter that ends while a thread waits inside a read aborts."""
+        """Ends all reading: the interpreter aborts if it exits while a thread waits in a read."""
         self._closed = True
         for each in self._followed.values():
             if each.answer is not None and not each.over:
@@ -260,7 +258,7 @@ class Reader:
                 each.thread.join(_CLOSE_SECONDS)
 
     def end(self, pod: Mapping[str, Any]) -> str:
-        """The last lines of a pod's first container that ended badly, "" where they cannot be read or none has."""
+        """The last lines of a pod's first failed container; "" if none failed or they cannot be read."""
         for _, status in _statuses(pod):
             if (over := _terminated(status)) and over.get("exitCode"):
                 run = pod["metadata"]["uid"], over.get("startedAt") or ""
@@ -276,7 +274,7 @@ class Reader:
     def _log(self, pod: Mapping[str, Any], container: str, lines: int, *, previous: bool) -> str | None:
         name = pod_name(pod)
         try:
-            # The library gives None, not "", for a log without a line.
+            # The library returns None, not "", for an empty log.
             return (
                 self._core.read_namespaced_pod_log(
                     name, self._namespace, container=container, tail_lines=lines, previous=previous
@@ -289,10 +287,10 @@ class Reader:
     def warnings(self, uid: str) -> list[str]:
         """The warning events about an object, newest first, each `reason: message`."""
         try:
-            found = self._core.list_namespaced_event(
+            events = self._core.list_namespaced_event(
                 self._namespace, field_selector=f"involvedObject.uid={uid},type=Warning"
             ).items
         except self._errors:
             return []
-        newest = sorted(self._plain(found), key=lambda event: event.get("lastTimestamp") or "", reverse=True)
+        newest = sorted(self._plain(events), key=lambda event: event.get("lastTimestamp") or "", reverse=True)
         return [f"{event['reason']}: {event['message']}" for event in newest]

@@ -1,4 +1,4 @@
-"""Where a weight cache stands: JindoCache's workers, then the load into them, with what Fluid says against either."""
+"""The status of a weight cache: JindoCache's workers, then the load into them, with Fluid's warnings about both."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from components.weights.fluid_cache import API_VERSION, failure
 from watch.rollout import Reader, Standing, failures, pod_name, unplaced
 
-# Fluid says these while it only waits, as it must at every start.
+# Warnings that Fluid emits at every start, while it only waits.
 _PATIENT = ("RuntimeNotReady", "TargetDatasetNotFound")
 
 
 def describe_runtime(
     runtime: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], warnings: Sequence[str]
 ) -> Standing:
-    """What the cache's workers wait for. `pods` are the runtime's, `warnings` Fluid's events about it."""
+    """What the cache's workers wait for. `pods` are the runtime's, `warnings` are Fluid's events about it."""
     status, wanted = runtime.get("status") or {}, runtime["spec"].get("replicas", 1)
     problems = [text for pod in pods for text in failures(pod, {}, "it is started again")]
     refused = {why: pod_name(pod) for pod in reversed(pods) if (why := unplaced(pod))}
@@ -33,8 +33,8 @@ def describe_load(
     ends: Mapping[str, str],
     warnings: Sequence[str],
 ) -> Standing:
-    """How far a load is. `pods` are its loader's, `ends` the last lines of those that ended, `warnings` Fluid's events
-    about it."""
+    """How far a load is. `pods` are its loader's, `ends` has the last lines of those that ended, `warnings` are Fluid's
+    events about it."""
     phase, files = (load.get("status") or {}).get("phase"), (dataset or {}).get("status") or {}
     states = files.get("cacheStates") or {}
     problems = [text for pod in pods for text in failures(pod, ends, "Fluid tries once more")]
@@ -53,7 +53,7 @@ def _told(warnings: Sequence[str]) -> list[str]:
 
 
 def look_at_runtime(reader: Reader, name: str) -> Standing | None:
-    """The JindoRuntime called `name`, or None while it cannot be read."""
+    """The status of the JindoRuntime `name`; None while it cannot be read."""
     runtime, pods = reader.custom(API_VERSION, "jindoruntimes", name), reader.pods(f"release={name}")
     if runtime is None or pods is None:
         return None
@@ -61,7 +61,7 @@ def look_at_runtime(reader: Reader, name: str) -> Standing | None:
 
 
 def look_at_load(reader: Reader, name: str) -> Standing | None:
-    """The DataLoad called `name`, or None while it cannot be read."""
+    """The status of the DataLoad `name`; None while it cannot be read."""
     load, pods = reader.custom(API_VERSION, "dataloads", name), reader.pods(f"release={name}-loader")
     if load is None or pods is None:
         return None

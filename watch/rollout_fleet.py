@@ -1,4 +1,4 @@
-"""Where the rollout of a RayClusterFleet stands."""
+"""The status of a RayClusterFleet's rollout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEAD = (f"{_RAY}node-type", "head")
 
 
 def look(reader: Reader, name: str) -> Standing | None:
-    """The fleet called `name`, or None while it cannot be read."""
+    """The status of the fleet `name`; None while it cannot be read."""
     fleet = reader.custom("orchestration.aibrix.ai/v1alpha1", "rayclusterfleets", name)
     if fleet is None:
         return None

@@ -1,4 +1,4 @@
-"""Where the start of a group of pods stands, whoever made it: its pods, the GPUs they wait for, the leader's log."""
+"""The status of a starting group of pods, whatever created it: its pods, the GPUs they wait for, the leader's log."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from watch.rollout import Reader, Standing, failures, given_up, gone, pod_name, 
 
 @dataclass(frozen=True)
 class View:
-    """What the cluster shows of one workload: `replicas` of `size` pods each, the pods, the nodes' free GPUs, the
-    logs.
+    """What the cluster shows of one workload with `replicas` of `size` pods each.
 
-    Pods and nodes are the API's JSON. `logs` maps the names of leaders that start to their last lines, `ends` those of
-    pods whose container has ended to the last lines of that run, `gone` those of pods that are no more. `leader` is the
-    label of leaders.
+    Pods and nodes are the API's JSON. `logs`, `ends` and `gone` map pod names to last lines: of starting leaders, of
+    ended runs, and of deleted pods. `leader` is the label of leaders. `others` are the other workloads' pods.
     """
 
     size: int
@@ -59,7 +57,7 @@ def describe(view: View) -> Standing:
 
 
 def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
-    """One line for all pods that the scheduler cannot place, with the GPUs wanted and there."""
+    """One line for all pods that the scheduler cannot place, with the GPUs they need and the cluster has."""
     refused = [(pod, why) for pod in pods if (why := unplaced(pod)) is not None]
     if not refused:
         return []
@@ -79,7 +77,7 @@ def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
 
 
 def _gpus(pod: Mapping[str, Any]) -> tuple[str, int]:
-    """The extended GPU resource that a pod asks for, and how many; ("GPUs", 0) when none."""
+    """The extended GPU resource that a pod requests, and how many; ("GPUs", 0) for none."""
     for container in pod["spec"]["containers"]:
         for resource, amount in ((container.get("resources") or {}).get("limits") or {}).items():
             if resource.endswith("/gpu"):
@@ -97,7 +95,7 @@ def _ready(pod: Mapping[str, Any]) -> bool:
 def look_at_group(
     reader: Reader, selectors: tuple[str, str], size: int, replicas: int, leader: tuple[str, str]
 ) -> Standing | None:
-    """`selectors` find the workload's pods, and everybody else's."""
+    """The status of a workload; None while its pods cannot be read. `selectors` find its pods, and all others."""
     pods = reader.pods(selectors[0])
     if pods is None:
         return None

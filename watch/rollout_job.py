@@ -1,4 +1,4 @@
-"""Where a Job stands: its pods, and the newest word of progress in its log."""
+"""The status of a Job: its pods, and the newest line of progress in its log."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def describe(
     logs: Mapping[str, str | None],
     ends: Mapping[str, str],
 ) -> Standing:
-    """What a Job waits for, and what is wrong with it. Its pods are the API's JSON, `logs` their last lines, `ends`
-    those of runs that ended."""
+    """What a Job waits for, and what is wrong with it. Job and pods are the API's JSON, `logs` has the pods' last
+    lines, `ends` those of ended runs."""
     newest = sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
     problems = [
         f"Job {job['metadata']['name']} has failed: {condition.get('reason')}: {condition.get('message')}"
@@ -35,9 +35,9 @@ def _status(pod: Mapping[str, Any] | None, logs: Mapping[str, str | None]) -> st
     if pod is None:
         return "the Job's pod is not created"
     log = logs.get(pod_name(pod))
-    said = [line for line in (log or "").splitlines() if _SAYS in line]
-    if said:
-        return said[-1].partition(_SAYS)[2].strip()
+    progress = [line for line in (log or "").splitlines() if _SAYS in line]
+    if progress:
+        return progress[-1].partition(_SAYS)[2].strip()
     if not pod["spec"].get("nodeName"):
         return f"{pod_name(pod)}: not scheduled"
     phase = pod["status"].get("phase")
@@ -45,7 +45,7 @@ def _status(pod: Mapping[str, Any] | None, logs: Mapping[str, str | None]) -> st
 
 
 def look(reader: Reader, name: str) -> Standing | None:
-    """The Job called `name`, or None while it cannot be read."""
+    """The status of the Job `name`; None while it cannot be read."""
     job, pods = reader.job(name), reader.pods(f"batch.kubernetes.io/job-name={name}")
     if job is None or pods is None:
         return None

@@ -1,4 +1,4 @@
-"""Where the rollout of a LeaderWorkerSet stands."""
+"""The status of a LeaderWorkerSet's rollout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LEADER = (f"{_GROUP}worker-index", "0")
 
 
 def look(reader: Reader, name: str) -> Standing | None:
-    """The group called `name`, or None while it cannot be read."""
+    """The status of the group `name`; None while it cannot be read."""
     group = reader.custom("leaderworkerset.x-k8s.io/v1", "leaderworkersets", name)
     if group is None:
         return None

@@ -1,4 +1,4 @@
-"""What the cluster has of a stack's resources: is it there, is it ours, is it what the state says."""
+"""Compares a stack's resources with the cluster: does each exist, is it ours, is it what the state says."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from watch.outcomes import RELEASE, Found, Resource, UnreadError, Verdict, about
 if TYPE_CHECKING:
     from kubernetes.dynamic import DynamicClient
 
-# What was told to go may take as long as its pods are given to end.
+# An object that is being deleted may take as long as the grace period of its pods.
 _GONE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
-# What the API server itself changes at every writing, that of a dry run too.
+# Metadata that the API server changes at every write, also in a dry run.
 _COUNTED = ("generation", "managedFields", "resourceVersion")
 
 
 class StackObjects:
-    """The cluster of a stack, asked about what the stack's state has or had in the making."""
+    """The cluster of a stack, asked about resources in the stack's state and those that a run was creating."""
 
     since: str | None = None
     """When the run began."""
@@ -32,17 +32,17 @@ class StackObjects:
         self._stack = stack
 
     def await_helm(self, resources: list[Resource], go_on: Callable[[], bool]) -> None:
-        """Wait until Helm, in a plugin that is still there, has finished with these: cut off, it leaves a release that
-        it would not touch again."""
+        """Waits until Helm, in a plugin that still runs, has finished with these: a killed Helm leaves a release that
+        it refuses to touch again."""
         for resource in resources:
             if resource["type"] != RELEASE:
                 continue
             end = time.monotonic() + (resource["inputs"].get("timeout") or 0)
-            while go_on() and time.monotonic() < end and (found := self._release(resource)) and found.is_pending:
+            while go_on() and time.monotonic() < end and (release := self._release(resource)) and release.is_pending:
                 time.sleep(_POLL_SECONDS)
 
     def look(self, resource: Resource) -> Found | None:
-        """What there is of a resource. Raises UnreadError where the cluster does not say."""
+        """What exists of a resource. Raises UnreadError if the cluster does not say."""
         named = about(resource)
         namespace = named.get("namespace")
         id = f"{namespace}/{named['name']}" if namespace else named["name"]
@@ -62,9 +62,10 @@ class StackObjects:
         return Found(self._is_ours(live), id) if live else None
 
     def compare(self, resource: Resource) -> Verdict | None:
-        """GONE, DIFFERS, or None for what is as the resource, its secrets in plain, says.
+        """GONE, DIFFERS, or None if the object is as the resource says; the resource's secrets must be plain.
 
-        The API server says what it would make of the resource's inputs now: its defaults and its webhooks are in both.
+        A dry run asks the API server what the resource's inputs would become now, so defaults and webhooks are on both
+        sides of the comparison.
         """
         if resource["type"] == RELEASE:
             release = self._release(resource)
@@ -86,7 +87,7 @@ class StackObjects:
         return None if wanted is None or _content(wanted, ignored) == _content(live, ignored) else Verdict.DIFFERS
 
     def _as_written(self, manifest: dict[str, Any], manager: str | None) -> dict[str, Any] | None:
-        """The object that writing the manifest would make; None where the cluster refuses it."""
+        """The object that writing the manifest would create; None if the cluster refuses it."""
         from kubernetes.client import ApiException
 
         metadata = manifest["metadata"]
@@ -127,14 +128,14 @@ class StackObjects:
 
 
 def _content(live: dict[str, Any], ignored: Sequence[str]) -> dict[str, Any]:
-    """What somebody wrote, of an object: without what the API server counts, and `ignored` paths."""
+    """The parts of an object that somebody wrote: without the API server's counters, and without `ignored` paths."""
     metadata = {key: value for key, value in live["metadata"].items() if key not in _COUNTED}
     content = {key: value for key, value in live.items() if key != "status"} | {"metadata": metadata}
     for path in ignored:
         *parents, last = path.split(".")
-        place: Any = content
+        parent: Any = content
         for name in parents:
-            place = place.get(name) if isinstance(place, dict) else None
-        if isinstance(place, dict):
-            place.pop(last, None)
+            parent = parent.get(name) if isinstance(parent, dict) else None
+        if isinstance(parent, dict):
+            parent.pop(last, None)
     return content

@@ -1,1 +1,1 @@
-"""The operators a cluster needs, the providers, and what every Kubernetes object of a stack has in common."""
+"""The operators that a cluster needs, the providers, and what all Kubernetes objects of a stack share."""

@@ -1,8 +1,8 @@
-"""AIBrix in the cluster: the objects of its released manifests, rewritten, in an order that up and destroy survive.
+"""AIBrix in the cluster: the objects of its released manifests, rewritten, and ordered so that up and destroy work.
 
-Not here: where the manifests are from (`stacks.manifests`), what installing a release takes
-(`planning.aibrix_install`), models and their routes. Envoy Gateway is an add-on (`gateway_addon`) that must be there
-before, and go after.
+Not here: where the manifests come from (`stacks.manifests`), what a release needs to be installed
+(`planning.aibrix_install`), models and their routes. Envoy Gateway is an add-on (`gateway_addon`) that is created
+before AIBrix and deleted after it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _CRD, _SECRET, _CLIENT_POLICY = "CustomResourceDefinition", "Secret", "ClientTra
 _RAY_GROUP = "ray.io"
 _CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "GatewayClass"}
 _WEBHOOKS = {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
-# A patch may name routes, a route names the gateway, a gateway its class, a class its proxy; all else is before them.
+# A patch may refer to routes, a route to the gateway, a gateway to its class, a class to its proxy. Other kinds that
+# are in no layer come after the namespace and before the Deployments.
 _LAYERS = (
     {"Namespace"},
     {"Deployment"},
@@ -47,20 +48,20 @@ _READY = {
     "Gateway": "condition=Programmed",
     "EnvoyPatchPolicy": 'jsonpath={.status.ancestors[*].conditions[?(@.type=="Programmed")].status}=True',
 }
-# What AIBrix's certificate rotator fills in (pkg/cert).
+# Fields that AIBrix's certificate rotator fills in (pkg/cert).
 _FILLED = {_SECRET: ["data"], **{kind: ["webhooks[*].clientConfig.caBundle"] for kind in _WEBHOOKS}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AibrixArgs:
-    """One installation. `version` is AIBrix's, `documents` maps `core`, and where the release has them `crds` and
-    `dependency`, to the objects of its manifests; of the dependencies only Ray's kinds are taken.
+    """One installation of AIBrix `version`.
 
-    `registry` and `images` say where images are pulled from (`planning.images.Images`).
-    `service_annotations` are those of the gateway's load balancer. `request_seconds` is how long a request may take,
-    its streamed answer included. With `kuberay` none, somebody else runs the operator and owns Ray's kinds.
-    `seconds` is how long each Deployment may take to get ready, and the gateway to get its address.
-    Raises Refused for a release or an image that is not known, and for what is no number of seconds.
+    `documents` maps `core`, and `crds` and `dependency` if the release has them, to the objects of its manifests. Of
+    the dependencies only Ray's CRDs are used. `registry` and `images` say where images are pulled from
+    (`planning.images.Images`). `service_annotations` go on the gateway's load balancer. `request_seconds` limits a
+    request with its streamed answer. With `kuberay` none, somebody else runs the operator and owns Ray's CRDs.
+    `seconds` limits how long each Deployment takes to become ready, and the gateway to get its address.
+    Raises Refused for an unknown release or image, and for `request_seconds` below 1.
     """
 
     stack: str
@@ -75,7 +76,8 @@ class AibrixArgs:
 
     def __post_init__(self) -> None:
         if self.request_seconds < 1:
-            raise Refused(Problem("request_seconds", str(self.request_seconds), "is no time", "write at least 1"))
+            why = "is not a positive time"
+            raise Refused(Problem("request_seconds", str(self.request_seconds), why, "write at least 1"))
         missing = sorted(release(self.version).manifests.keys() - self.documents.keys())
         if missing:
             why = f"the manifest {missing[0]} is missing"
@@ -89,16 +91,16 @@ class AibrixArgs:
 
 
 def gateway_addon(version: str, sources: Images | None = None) -> Addon:
-    """Envoy Gateway as this release of AIBrix needs it. Its version is no choice: AIBrix patches what it generates by
-    the names and positions of that version, and a patch that does not fit leaves requests without a route.
+    """Envoy Gateway as this release of AIBrix needs it.
 
-    Raises PlanError for a release that is not known.
+    The version is fixed: AIBrix patches the generated configuration by names and positions of that version, and a patch
+    that does not match leaves requests without a route. Raises PlanError for an unknown release.
     """
     source = addons.source(_GATEWAY_ADDON, "upstream", "")
     pinned = release(version).envoy_gateway
     values = dict(source.values)
     if sources and (sources.registry or sources.overrides):
-        # Not its rate limiter's, which runs only where somebody asks for limits of Envoy's own.
+        # The rate limiter's image is left out: it runs only where somebody configures Envoy's own limits.
         values["global"] = {"images": {"envoyGateway": {"image": sources.of(_gateway_image(pinned))}}}
     return Addon(
         name=_GATEWAY_ADDON,
@@ -112,16 +114,16 @@ def gateway_addon(version: str, sources: Images | None = None) -> Addon:
 
 
 def kinds_addon(args: AibrixArgs, chart: str) -> Addon:
-    """AIBrix's and Ray's kinds as one release of the local `chart`, which has them in its `crds/`: Helm makes those
-    that are not there, leaves others' alone, and never deletes one, so that no destroy takes anybody's fleets along.
+    """AIBrix's and Ray's CRDs as one Helm release of the local `chart`, which has them in its `crds/`.
 
-    Not one resource each: their schemas have a hundred thousand values, which the engine would compare and log at
-    every preview, for minutes.
+    Helm creates the missing ones, leaves existing ones alone, and never deletes one, so a destroy deletes nobody's
+    fleets. They are not one Pulumi resource each: their schemas have a hundred thousand values, which Pulumi would
+    compare and log for minutes at every preview.
     """
     source = addons.source(_KINDS_ADDON, "upstream", "")
     return Addon(
         name=_KINDS_ADDON,
-        # Another release of AIBrix brings kinds that the one before had not, and Helm makes kinds only at an install.
+        # A new release of AIBrix may bring new CRDs, and Helm creates CRDs only at an install.
         release=f"{source.release}-{args.version.replace('.', '-')}",
         chart=chart,
         version=args.version,
@@ -141,30 +143,30 @@ def _gateway_image(version: str) -> str:
 
 
 def crds(args: AibrixArgs) -> list[Manifest]:
-    """The kinds. They carry nothing of this stack: others use them too, and they stay when it goes."""
+    """The CRDs, without labels of this stack: others use them too, and they stay when the stack is destroyed."""
     return [_bare(document) for document in _chosen(args) if document["kind"] == _CRD]
 
 
 def objects(args: AibrixArgs) -> list[Manifest]:
-    """Everything but the kinds, as it goes into the cluster."""
-    given = [document for document in _chosen(args) if document["kind"] != _CRD]
-    return [_rewritten(document, args) for document in (*given, *_missing_policies(given))]
+    """Everything but the CRDs, as it goes into the cluster."""
+    documents = [document for document in _chosen(args) if document["kind"] != _CRD]
+    return [_rewritten(document, args) for document in (*documents, *_missing_policies(documents))]
 
 
 def images(args: AibrixArgs) -> set[str]:
-    """Every image that an installation runs, Envoy Gateway's among them, as the manifests have it."""
-    known = release(args.version)
-    found = {known.envoy_image, _gateway_image(known.envoy_gateway)}
+    """Every image that an installation runs, with Envoy Gateway's, as the manifests name it."""
+    aibrix = release(args.version)
+    names = {aibrix.envoy_image, _gateway_image(aibrix.envoy_gateway)}
     for document in _chosen(args):
         if document["kind"] != _CRD:
-            found |= {holder["image"] for holder in _with_image(document)}
-    return found
+            names |= {holder["image"] for holder in _with_image(document)}
+    return names
 
 
 def other_kuberay(deployments: Sequence[Mapping[str, Any]], namespace: str = "aibrix-system") -> str | None:
-    """Namespace and name of a Deployment that runs a KubeRay operator and is not AIBrix's own; None without.
+    """`namespace/name` of a Deployment that runs another KubeRay operator than AIBrix's; None if there is none.
 
-    `deployments` are whole objects; AIBrix's is the one in `namespace`.
+    `deployments` are whole objects; AIBrix's operator is the one in `namespace`.
     """
     for deployment in deployments:
         metadata, spec = deployment["metadata"], deployment.get("spec") or {}
@@ -180,7 +182,7 @@ def _chosen(args: AibrixArgs) -> Iterator[Manifest]:
     for name, documents in args.documents.items():
         for document in documents:
             if name == "dependency" and not _is_ray_kind(document):
-                continue  # Envoy Gateway is an add-on of its own
+                continue  # Envoy Gateway is a separate add-on
             if args.kuberay == "aibrix" or not _is_kuberay(document):
                 yield document
 
@@ -190,7 +192,7 @@ def _is_ray_kind(document: Manifest) -> bool:
 
 
 def _is_kuberay(document: Manifest) -> bool:
-    """Whether it is of the operator: by its name, or as a role for nothing but Ray's kinds."""
+    """Whether it belongs to the KubeRay operator: by its name, or as a role for Ray's kinds only."""
     groups = {group for rule in document.get("rules") or [] for group in rule.get("apiGroups") or []}
     return _is_ray_kind(document) or groups == {_RAY_GROUP} or _is_operator(document)
 
@@ -200,7 +202,7 @@ def _is_operator(document: Manifest) -> bool:
 
 
 def _bare(document: Manifest) -> Manifest:
-    """Without what only the API server may write, and generators leave behind."""
+    """The document without fields that only the API server writes and that generators leave behind."""
     metadata = {key: value for key, value in document["metadata"].items() if key != "creationTimestamp"}
     return {**{key: value for key, value in document.items() if key != "status"}, "metadata": metadata}
 
@@ -210,11 +212,11 @@ def _rewritten(document: Manifest, args: AibrixArgs) -> Manifest:
     metadata, kind = document["metadata"], document["kind"]
     metadata["labels"] = {**(metadata.get("labels") or {}), **labels(args.stack, INSTANCE)}
     if kind in _CLUSTER_WIDE | _WEBHOOKS:
-        metadata.pop("namespace", None)  # one that the server drops would be put there again at every run
+        metadata.pop("namespace", None)  # the server drops it, so Pulumi would add it again at every run
     if kind in _READY:
         _annotate(metadata, "pulumi.com/waitFor", _READY[kind])
     if kind == "Service":
-        # The plugin would watch each for ten seconds; the Deployments behind them are waited for.
+        # Pulumi would watch each Service for ten seconds; it waits for the Deployments behind them anyway.
         _annotate(metadata, "pulumi.com/skipAwait", "true")
     if kind in _REWRITES:
         _REWRITES[kind](document, args)
@@ -228,7 +230,7 @@ def _annotate(metadata: dict[str, Any], key: str, value: str) -> None:
 
 
 def _missing_policies(documents: Sequence[Manifest]) -> Iterator[Manifest]:
-    """A ClientTrafficPolicy for each Gateway that has none: Envoy Gateway takes one for a target, the oldest."""
+    """A ClientTrafficPolicy for each Gateway without one: Envoy Gateway uses only the oldest policy of a target."""
     covered = {
         (document["metadata"].get("namespace"), target["name"])
         for document in documents
@@ -253,15 +255,15 @@ def _targets(policy: Manifest) -> list[dict[str, Any]]:
 
 
 def _with_image(value: Any) -> Iterator[dict[str, Any]]:
-    """Every part of an object that names an image: containers, also those of Envoy that a proxy's patch describes."""
+    """Every part of an object that names an image: containers, and Envoy's containers in a proxy's patch."""
     if isinstance(value, dict):
         if isinstance(value.get("image"), str):
             yield value
-        for below in value.values():
-            yield from _with_image(below)
+        for child in value.values():
+            yield from _with_image(child)
     elif isinstance(value, list):
-        for below in value:
-            yield from _with_image(below)
+        for child in value:
+            yield from _with_image(child)
 
 
 def _rewrite_deployment(document: Manifest, args: AibrixArgs) -> None:
@@ -292,7 +294,8 @@ def _with_gates(arguments: Sequence[str]) -> list[str]:
 
 
 def _rewrite_patches(document: Manifest, args: AibrixArgs) -> None:
-    """Envoy cuts off a whole answer after `timeout`, and one without a byte for `idle_timeout` (five minutes)."""
+    """Sets both timeouts: Envoy cuts off an answer after `timeout`, and one that sends no byte for `idle_timeout` (by
+    default five minutes)."""
     for patch in document["spec"]["jsonPatches"]:
         value = patch["operation"].get("value")
         if isinstance(value, dict) and "route" in value:
@@ -300,17 +303,18 @@ def _rewrite_patches(document: Manifest, args: AibrixArgs) -> None:
 
 
 def _rewrite_client_policy(document: Manifest, args: AibrixArgs) -> None:
-    """Envoy sends what asks for a strategy wherever `target-pod` says. The plugin sets it, and nobody else may."""
+    """Removes inner headers from clients' requests. Envoy routes a request with a routing strategy to the pod that the
+    header `target-pod` names; only AIBrix's gateway plugin may set it."""
     headers = document["spec"].setdefault("headers", {}).setdefault("earlyRequestHeaders", {})
     headers["remove"] = sorted({*(headers.get("remove") or []), *fact("aibrix_install", "gateway", "innerHeaders")})
 
 
 def _rewrite_extension(document: Manifest, args: AibrixArgs) -> None:
-    enough = fact("aibrix_install", "gateway", "messageSeconds")
+    seconds = fact("aibrix_install", "gateway", "messageSeconds")
     for processor in document["spec"].get("extProc") or []:
-        given = re.fullmatch(r"(\d+)s", processor.get("messageTimeout", ""))
-        if given and int(given[1]) < enough:
-            processor["messageTimeout"] = f"{enough}s"
+        timeout = re.fullmatch(r"(\d+)s", processor.get("messageTimeout", ""))
+        if timeout and int(timeout[1]) < seconds:
+            processor["messageTimeout"] = f"{seconds}s"
 
 
 def _rewrite_proxy(document: Manifest, args: AibrixArgs) -> None:
@@ -324,7 +328,7 @@ def _rewrite_proxy(document: Manifest, args: AibrixArgs) -> None:
 
 
 def _without_data(document: Manifest, args: AibrixArgs) -> None:
-    # A place-holder would be put back over the certificate, and a Secret's data even replaces the Secret.
+    # Pulumi would write the placeholder back over the certificate; changed data even makes it replace the Secret.
     document.pop("data", None)
 
 
@@ -345,35 +349,37 @@ _REWRITES = {
 
 
 class Aibrix(pulumi.ComponentResource):
-    """The installation, without its kinds: those are an add-on (`kinds_addon`) that must be there before.
+    """The installation without its CRDs, which are an add-on (`kinds_addon`) that must be there before.
 
-    What AIBrix's controllers work on depends on `controllers`, what needs its gateway on `parts`: then they outlive it.
+    Objects that AIBrix's controllers manage must depend on `controllers`, and users of its gateway on `parts`, so that
+    a destroy deletes AIBrix after them.
     """
 
     controllers: list[pulumi.Resource]
     parts: list[pulumi.Resource]
     gateway: KubernetesObject
-    """The Gateway, with its address in its status."""
+    """The Gateway; its status has the address."""
 
     def __init__(self, name: str, args: AibrixArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:cluster:Aibrix", name, {}, opts)
         self._name, self._args = name, args
-        left = objects(args)
-        namespaces = self._layer(left, {"Namespace"}, [])
-        basis = self._layer(left, {each["kind"] for each in left} - set().union(*_LAYERS) - _WEBHOOKS, namespaces)
-        deployments = self._layer(left, {"Deployment"}, basis)
-        # Before its controller answers, a webhook only makes requests slow.
-        webhooks = self._layer(left, _WEBHOOKS, deployments)
+        manifests = objects(args)
+        namespaces = self._layer(manifests, {"Namespace"}, [])
+        other_kinds = {manifest["kind"] for manifest in manifests} - set().union(*_LAYERS) - _WEBHOOKS
+        basis = self._layer(manifests, other_kinds, namespaces)
+        deployments = self._layer(manifests, {"Deployment"}, basis)
+        # Webhooks come after their controller: before it answers, they only slow requests down.
+        webhooks = self._layer(manifests, _WEBHOOKS, deployments)
         self.controllers = [*deployments, *webhooks]
         last = deployments
         for kinds in _GATEWAY_LAYERS:
-            last = self._layer(left, kinds, last) or last
+            last = self._layer(manifests, kinds, last) or last
         self.parts = [*last, *webhooks]
         self.register_outputs({})
 
     def _layer(self, manifests: list[Manifest], kinds: set[str], after: list[pulumi.Resource]) -> list[pulumi.Resource]:
-        """Those of these kinds, made after what is in `after` and gone before it."""
-        made: list[pulumi.Resource] = []
+        """Creates the manifests of these kinds after the resources `after`; a destroy deletes them before those."""
+        resources: list[pulumi.Resource] = []
         for manifest in manifests:
             if manifest["kind"] not in kinds:
                 continue
@@ -385,10 +391,10 @@ class Aibrix(pulumi.ComponentResource):
                 custom_timeouts=pulumi.CustomTimeouts(create=timeout, update=timeout),
             )
             resource = kubernetes_object(_logical(self._name, manifest), manifest, opts)
-            made.append(resource)
+            resources.append(resource)
             if manifest["kind"] == "Gateway":
                 self.gateway = resource
-        return made
+        return resources
 
 
 def _logical(name: str, manifest: Manifest) -> str:

@@ -1,9 +1,9 @@
-"""The operators that a stack's custom resources need, each as one Helm release.
+"""The operators that a stack's custom resources need, one Helm release each.
 
 Not here: where a chart comes from and what a release of an operator can do (`planning.addons`), and custom resources.
-Helm installs the CRDs in a chart's `crds/` with the first install, and neither upgrades nor deletes them ever after: a
-new version's CRDs are applied by hand (https://lws.sigs.k8s.io/docs/installation/#upgrade-by-helm), or by the chart's
-own job, as Fluid's does.
+Helm installs the CRDs in a chart's `crds/` with the first install, and never upgrades or deletes them afterwards. Apply
+a new version's CRDs by hand (https://lws.sigs.k8s.io/docs/installation/#upgrade-by-helm), unless the chart does it with
+a job of its own, as Fluid's does.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SECONDS = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Addon:
-    """One operator. `name` is what `planning.addons` calls it, `release` Helm's name, the same unless given.
+    """One operator. `name` is its name in `planning.addons`, `release` the Helm release's (default: `name`).
 
-    `version` is the chart's, `app_version` the operator's in it, the same unless given. `repo` is for a `chart`
-    that is neither a whole address nor a path. `adopt` is for a release that somebody else has installed: it is looked
-    at, never changed, and one of ours that becomes adopted stays where it is from then on. Without `install` nothing is
-    done. `seconds` is how long its pods may take to get ready.
-    Raises Refused for a chart that cannot be found, and for one whose CRDs would go with its release.
+    `version` is the chart's, `app_version` the operator's (default: `version`). `repo` is for a `chart` that is neither
+    a full address nor a path. `adopt` reads a release that somebody else has installed and never changes it; a release
+    of this stack that becomes adopted stays in the cluster. Without `install` nothing happens. `seconds` limits how
+    long its pods take to become ready.
+    Raises Refused for a chart that cannot be found, and for one whose CRDs would be deleted with its release.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Addon:
 
     @property
     def operator(self) -> str:
-        """The operator's own version, by which features are gated."""
+        """The operator's version, which decides what features it has."""
         return self.app_version or self.version
 
     @property
     def id(self) -> str:
-        """Helm's namespace and name of the release."""
+        """`namespace/name` of the Helm release."""
         return f"{self.namespace}/{self.release or self.name}"
 
 
@@ -72,9 +72,11 @@ class ClusterAddonsArgs:
 
 
 def release_inputs(stack: str, addon: Addon) -> dict[str, Any]:
-    """The release as the plugin installs it: it waits, because an operator's webhooks refuse what comes too early.
+    """The release as Pulumi's plugin installs it. It waits, because an operator's webhooks refuse objects before they
+    are ready.
 
-    Its description says whose it is: a release has no labels of ours, and nothing else tells after an interruption.
+    The description names the stack: a release has no labels of ours, and after an interrupted run nothing else tells
+    whose it is.
     """
     inputs: dict[str, Any] = {
         "name": addon.release or addon.name,
@@ -83,7 +85,7 @@ def release_inputs(stack: str, addon: Addon) -> dict[str, Any]:
         "chart": addon.chart,
         "version": addon.version,
         "values": dict(addon.values),
-        # Else Helm, given no values any more, goes on with those of the last time.
+        # Otherwise Helm keeps the last values when the stack passes none.
         "resetValues": True,
         "description": release_description(stack),
         "skipCrds": False,
@@ -96,13 +98,13 @@ def release_inputs(stack: str, addon: Addon) -> dict[str, Any]:
 
 
 def mismatch(addon: Addon, status: Mapping[str, Any] | None) -> Problem | None:
-    """Why an adopted release is not what the stack takes it for; None where it is, or cannot be told."""
-    found = (status or {}).get("appVersion") or ""
-    if status is None or status.get("version") == addon.version or len(release_key(found)) < 3:
+    """Why an adopted release is not the version that the stack expects; None if it is, or if nobody can tell."""
+    installed = (status or {}).get("appVersion") or ""
+    if status is None or status.get("version") == addon.version or len(release_key(installed)) < 3:
         return None
-    if release_key(found) == release_key(addon.operator):
+    if release_key(installed) == release_key(addon.operator):
         return None
-    why = f"the adopted release {addon.id} holds {found}, the stack says {addon.operator}"
+    why = f"the adopted release {addon.id} holds {installed}, the stack says {addon.operator}"
     return Problem(f"addons.{addon.name}.version", addon.operator, why, "write the version that is installed")
 
 
@@ -111,15 +113,15 @@ class HelmRelease(pulumi.CustomResource):
 
     addon: Addon
     status: pulumi.Output[Any]
-    """What Helm says of it: `version` of the chart, `appVersion`."""
+    """What Helm says about it: the chart's `version`, and `appVersion`."""
 
     def __init__(self, name: str, addon: Addon, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        self.addon = addon  # first: whoever looks at resources in the making looks at it
+        self.addon = addon  # before super().__init__: transforms that run during registration read it
         super().__init__(RELEASE, name, dict(inputs), opts)
 
 
 class ClusterAddons(pulumi.ComponentResource):
-    """The add-ons. Custom resources depend on `releases`, so that their operators outlive them at destroy."""
+    """The add-ons. Custom resources depend on `releases`, so that a destroy deletes them before their operators."""
 
     releases: list[pulumi.Resource]
 
@@ -134,14 +136,14 @@ class ClusterAddons(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _installed(self, name: str, stack: str, addon: Addon) -> pulumi.Resource:
-        # Two releases of one operator fight over its cluster-wide objects.
+        # Two releases of one operator would fight over its cluster-wide objects.
         opts = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
         return HelmRelease(name, addon, release_inputs(stack, addon), opts)
 
     def _adopted(self, name: str, addon: Addon) -> pulumi.Resource:
-        # Read, not imported: Helm does not keep where a chart came from, so that an import ends in an upgrade to the
-        # chart given here (https://github.com/pulumi/pulumi-kubernetes/issues/3502), and a destroy would take it away.
-        # Which of its values are secret, only its owner knows.
+        # Read it, do not import it. Helm does not record where a chart came from, so an import ends in an upgrade to
+        # the chart given here (https://github.com/pulumi/pulumi-kubernetes/issues/3502), and a destroy would delete it.
+        # All values are secret, because only its owner knows which of them are.
         opts = pulumi.ResourceOptions(parent=self, id=addon.id, additional_secret_outputs=["values"])
         release = HelmRelease(name, addon, {"status": None}, opts)
         release.status.apply(lambda status: _require(addon, status))
@@ -149,6 +151,6 @@ class ClusterAddons(pulumi.ComponentResource):
 
 
 def _require(addon: Addon, status: Mapping[str, Any] | None) -> None:
-    """For a run that could not ask the cluster before: an error inside of it, in the same words."""
+    """Fails a run whose preflight could not reach the cluster, with the preflight's words."""
     if problem := mismatch(addon, status):
         raise pulumi.RunError(str(problem))

@@ -1,5 +1,5 @@
-"""A bucket's access key, and the Secret objects that carry it into the cluster. Each reader wants other names for the
-same two values: they are given once, as a KeyPair."""
+"""A bucket's access key, and the Secret objects that carry it into the cluster. Each reader wants different field names
+for the same two values, so the values travel as one KeyPair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from components.cluster.kubernetes import Manifest, labels
 
 @dataclass(frozen=True)
 class KeyPair:
-    """An access key of the cloud. Both are secret Outputs: the id names an account's user, the secret signs for it."""
+    """A cloud access key. Both are secret Outputs: the id identifies an account's user, the secret signs requests."""
 
     id: pulumi.Output[str]
     secret: pulumi.Output[str]
@@ -31,7 +31,7 @@ class SecretKey:
 def key_secret(
     name: str, stack: str, namespace: str, instance: str, values: Mapping[str, pulumi.Output[str]]
 ) -> Manifest:
-    """The Secret called `name` of the part `instance` of the stack: field to secret value, such as `akId` to an id."""
+    """The Secret `name` of the stack's part `instance`. `values` maps a field, such as `akId`, to its secret value."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -1,6 +1,6 @@
-"""What a cluster's owner asks of pods beside what is ours: secrets for images, where they may run, more volumes.
+"""What a cluster's owner adds to our pods: secrets for pulling images, where they may run, more volumes.
 
-Not here: what of it would fight with ours (`config.pods` refuses that).
+Not here: additions that would conflict with ours (`config.pods` refuses them).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from components.cluster.kubernetes import Manifest
 
 @dataclass(frozen=True, kw_only=True)
 class PodExtras:
-    """Everything as Kubernetes spells it. `spec` are fields of the pod's, of which a map adds to ours; `mounts` and
-    `container_security` are of the pod's first container alone."""
+    """Additions in Kubernetes' own spelling. `spec` has fields of the pod's spec; a map is merged with ours. `mounts`
+    and `container_security` apply only to the pod's first container."""
 
     spec: Mapping[str, Any] = field(default_factory=dict)
     volumes: Sequence[Manifest] = ()
@@ -29,13 +29,13 @@ NOTHING = PodExtras()
 
 
 def dressed(template: Manifest, extras: PodExtras) -> Manifest:
-    """A pod template with the extras in it; what both say is ours."""
+    """The pod template with the extras in it. Where both set a value, ours wins."""
     spec, metadata = dict(template["spec"]), dict(template["metadata"])
     for key, value in extras.spec.items():
         spec[key] = {**value, **spec.get(key, {})} if isinstance(value, Mapping) else value
-    for key, given in (("labels", extras.labels), ("annotations", extras.annotations)):
-        if given:
-            metadata[key] = {**given, **metadata.get(key, {})}
+    for key, additions in (("labels", extras.labels), ("annotations", extras.annotations)):
+        if additions:
+            metadata[key] = {**additions, **metadata.get(key, {})}
     if extras.volumes:
         spec["volumes"] = [*spec["volumes"], *extras.volumes]
     first, *others = spec["containers"]
@@ -47,9 +47,9 @@ def dressed(template: Manifest, extras: PodExtras) -> Manifest:
 
 
 def _security(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Manifest:
-    """Both, also of what is added to the container's capabilities."""
-    made = {**theirs, **ours}
+    """Both security contexts merged, with the added capabilities of both."""
+    merged = {**theirs, **ours}
     if "capabilities" in ours and "capabilities" in theirs:
         added = [*ours["capabilities"].get("add", ()), *theirs["capabilities"].get("add", ())]
-        made["capabilities"] = {**theirs["capabilities"], **ours["capabilities"], "add": list(dict.fromkeys(added))}
-    return made
+        merged["capabilities"] = {**theirs["capabilities"], **ours["capabilities"], "add": list(dict.fromkeys(added))}
+    return merged

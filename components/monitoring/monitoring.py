@@ -1,7 +1,7 @@
-"""What Prometheus and Grafana need to watch engines: one ServiceMonitor a service, and the engines' dashboard.
+"""What Prometheus and Grafana need to watch engines: one ServiceMonitor per service, and the engines' dashboard.
 
-Works in front of any Service whose labels and port are known. Not here: Prometheus, its operator and Grafana, which
-the cluster or the cloud runs; alerts; and which release exports which metric (`planning.metrics`).
+Works for any Service whose labels and port are known. Not here: Prometheus, its operator and Grafana, which the cluster
+or the cloud runs; alerts; and which release exports which metric (`planning.metrics`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True, kw_only=True)
 class Scraped:
-    """A service to watch: `selector` are labels that its Kubernetes Service in `namespace` carries and no other does,
-    `port` is the name of that Service's port, `key` the API key where metrics ask for it. `engine_version` None stands
-    for the newest release known."""
+    """A service to watch. `selector` has labels that only its Kubernetes Service in `namespace` carries, `port` is the
+    name of that Service's port, `key` the API key if the metrics need it. `engine_version` None means the newest known
+    release."""
 
     engine_version: str | None
     selector: Mapping[str, str]
@@ -40,10 +40,10 @@ class Scraped:
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoringArgs:
-    """`services` by their name in the stack. `labels` and `annotations` are what the cluster's Prometheus picks its
-    monitors by, `dashboard_labels` what its Grafana picks dashboards by.
+    """`services` by their name in the stack. The cluster's Prometheus finds its monitors by `labels` and `annotations`,
+    its Grafana finds dashboards by `dashboard_labels`.
 
-    Raises Refused for what would watch nothing, or everything.
+    Raises Refused for arguments that would watch nothing, or everything.
     """
 
     stack: str
@@ -63,16 +63,16 @@ class MonitoringArgs:
             raise Refused(Problem("interval_seconds", str(self.interval_seconds), "is no interval", "give 1 or more"))
         for name, scraped in self.services.items():
             if not scraped.selector:
-                why = "an empty selector takes every Service of the namespace"
+                why = "an empty selector selects every Service of the namespace"
                 raise Refused(Problem("services", name, why, "give its labels"))
 
 
 def service_monitor(name: str, service: str, args: MonitoringArgs) -> Manifest:
-    """The scrape of one service's engines.
+    """The ServiceMonitor of one service's engines.
 
-    It selects the Service in front of the leaders, by labels that only that Service has. A selection of Ray heads takes
-    every model's of the namespace, by KubeRay's own Services, whose names become the `job` label and change with each
-    rollout. `model` and `stack` are set on the target, not on the samples, so that `up` has them too.
+    It selects the Service in front of the leaders, by labels that only that Service has. Selecting Ray heads would take
+    those of all models in the namespace, through KubeRay's own Services; their names become the `job` label and change
+    with each rollout. `model` and `stack` are set on the target, not on the samples, so that `up` has them too.
     """
     scraped = args.services[service]
     key = scraped.key
@@ -83,7 +83,7 @@ def service_monitor(name: str, service: str, args: MonitoringArgs) -> Manifest:
             "name": _object(service, name, args),
             "namespace": args.namespace,
             "labels": {**args.labels, **labels(args.stack, service)},
-            # Not an empty one: the API server drops it, which looks like a change.
+            # Leave out an empty map: the API server drops it, and Pulumi would show that as a change.
             **({"annotations": dict(args.annotations)} if args.annotations else {}),
         },
         "spec": {
@@ -107,7 +107,7 @@ def service_monitor(name: str, service: str, args: MonitoringArgs) -> Manifest:
 
 @dataclass(frozen=True)
 class _Query:
-    """One line of a panel. Of `choices` a release takes the first whose metrics it exports."""
+    """One line of a panel. A release uses the first of `choices` whose metrics it exports."""
 
     legend: str
     choices: tuple[str, ...]
@@ -121,7 +121,7 @@ class _Panel:
 
 
 def _gauge(legend: str, metric: str) -> _Query:
-    """Pod by pod: an average hides the engine that is full."""
+    """One line per pod: an average would hide an engine that is full."""
     return _Query(f"{{{{pod}}}} {legend}", (f"sum by (model, pod) ({metric})",))
 
 
@@ -139,7 +139,7 @@ def _quantiles(*histograms: str) -> tuple[_Query, ...]:
     )
 
 
-# A choice names metrics bare; the dashboard adds the selection.
+# The choices name metrics without a selector; the dashboard adds it.
 _PANELS = (
     _Panel(
         "Requests running and waiting",
@@ -152,7 +152,7 @@ _PANELS = (
         (
             _Query(
                 "{{pod}}",
-                # Of data-parallel engines in one pod the fullest.
+                # The fullest of the data-parallel engines in one pod.
                 tuple(
                     f"max by (model, pod) ({name})"
                     for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
@@ -185,7 +185,7 @@ _PANELS = (
                 (
                     f"{_rate('vllm:prefix_cache_hits_total')} / {_rate('vllm:prefix_cache_queries_total')}",
                     f"{_rate('vllm:gpu_prefix_cache_hits_total')} / {_rate('vllm:gpu_prefix_cache_queries_total')}",
-                    # -1 says that the prefix cache is off.
+                    # -1 means that the prefix cache is off.
                     "avg by (model) (vllm:gpu_prefix_cache_hit_rate >= 0)",
                 ),
             ),
@@ -203,16 +203,16 @@ _PANELS = (
 
 
 def dashboard(name: str, args: MonitoringArgs) -> Manifest:
-    """The engines' dashboard, as Grafana imports it: only series that the stack's engines export.
+    """The engines' dashboard for Grafana, one for the whole stack, with only series that its engines export.
 
-    One for the whole stack. Where its releases name a thing differently, the names are joined by `or`: a model is
-    absent from the side whose name its engines do not export, so each shows by its own.
+    Where the stack's releases use different names, `or` joins them: engines do not export the other names, so each
+    model shows under its own.
     """
     releases = [exported(scraped.engine_version) for scraped in args.services.values()]
     chosen = ((panel, _targets(panel, releases, args)) for panel in _PANELS)
     shown = [(panel, targets) for panel, targets in chosen if targets]
     return {
-        # Its own, so that links outlive a Grafana without a disk; Grafana takes at most 40 characters.
+        # A fixed uid, so that links work after a Grafana without a disk restarts. Grafana allows 40 characters.
         "uid": hashlib.blake2s(_object("engines", name, args).encode(), digest_size=10).hexdigest(),
         "title": f"vLLM engines: {args.stack} {name}",
         "tags": ["modelserve", "vllm"],
@@ -226,23 +226,24 @@ def dashboard(name: str, args: MonitoringArgs) -> Manifest:
 
 
 def dashboard_config(name: str, args: MonitoringArgs) -> Manifest:
-    """The dashboard as the ConfigMap that Grafana's sidecar looks for. Sidecars write all dashboards of a cluster into
-    one folder by their keys, so the key is as unlike others as the object's name."""
-    made = _object("engines", name, args)
+    """The ConfigMap with the dashboard, for Grafana's sidecar. A sidecar writes all dashboards of a cluster into one
+    folder, named by their keys, so the key has to be as unique as the object's name."""
+    object_name = _object("engines", name, args)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": made,
+            "name": object_name,
             "namespace": args.dashboard_namespace or args.namespace,
             "labels": {**args.dashboard_labels, **labels(args.stack, name)},
         },
-        "data": {f"{made}.json": json.dumps(dashboard(name, args), indent=1)},
+        "data": {f"{object_name}.json": json.dumps(dashboard(name, args), indent=1)},
     }
 
 
 def _object(what: str, name: str, args: MonitoringArgs) -> str:
-    """Name of an object that may lie in a namespace of all stacks. Dots part what hyphens may not."""
+    """Name of an object that may share a namespace with other stacks'. Its parts contain hyphens, so dots separate
+    them."""
     stack = re.sub(r"[^a-z0-9]+", "-", args.stack.lower()).strip("-")
     return f"{stack}.{name}.{what}"
 
@@ -250,8 +251,8 @@ def _object(what: str, name: str, args: MonitoringArgs) -> str:
 def _targets(panel: _Panel, releases: Sequence[Mapping[str, str]], args: MonitoringArgs) -> list[Manifest]:
     targets: list[Manifest] = []
     for query in panel.queries:
-        taken = {next((each for each in query.choices if _exports(release, each)), None) for release in releases}
-        choices = [each for each in query.choices if each in taken]  # in one order, whatever the stack file's
+        used = {next((choice for choice in query.choices if _exports(release, choice)), None) for release in releases}
+        choices = [choice for choice in query.choices if choice in used]  # a fixed order, whatever the stack file's
         if choices:
             targets.append(
                 {
@@ -259,7 +260,7 @@ def _targets(panel: _Panel, releases: Sequence[Mapping[str, str]], args: Monitor
                     "datasource": _DATASOURCE,
                     "expr": " or ".join(_selected(choice, args) for choice in choices),
                     "legendFormat": query.legend,
-                    # Grafana computes its rate interval from it, or else from a data source's that may not be ours.
+                    # Grafana derives its rate interval from this; else from the data source's, which may differ.
                     "interval": f"{args.interval_seconds}s",
                 }
             )
@@ -285,7 +286,7 @@ def _selected(expression: str, args: MonitoringArgs) -> str:
 
 
 def _variables(args: MonitoringArgs) -> list[Manifest]:
-    # A gauge that every release exports, from the engine's first scrape on.
+    # Every release exports this gauge from its first scrape on.
     series = "vllm:num_requests_running"
     models = f"label_values({series}{{{_stack_matcher(args)}}}, model)"
     pods = f'label_values({series}{{{_stack_matcher(args)}, model=~"$model"}}, pod)'
@@ -300,7 +301,7 @@ def _variable(label: str, query: str) -> Manifest:
         "type": "query",
         "datasource": _DATASOURCE,
         "query": {"query": query, "refId": label},
-        "refresh": 2,  # with the time range: a rollout brings other pods
+        "refresh": 2,  # whenever the time range changes, because a rollout brings new pods
         "sort": 1,
         "multi": True,
         "includeAll": True,
@@ -325,11 +326,11 @@ def _panel(number: int, panel: _Panel, targets: list[Manifest]) -> Manifest:
 
 
 class Monitoring(pulumi.ComponentResource):
-    """The stack's engines, watched."""
+    """Monitors and dashboard of the stack's engines."""
 
     def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:monitoring:Monitoring", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
+        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
         for service in args.services:
             kubernetes_object(f"{name}-{service}", service_monitor(name, service, args), child)
         if args.dashboard:

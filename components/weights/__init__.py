@@ -1,1 +1,1 @@
-"""Where weights are kept, how they get there, and how the engine's pods read them."""
+"""Storage of weights, copying weights into it, and how the engine's pods read them."""

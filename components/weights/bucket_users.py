@@ -1,4 +1,4 @@
-"""A cloud's user that may use a part of a bucket, and its key: what RAM and IAM, which are built alike, have in common.
+"""A cloud user with access to one part of a bucket, and its key: the common part of RAM and IAM, which work alike.
 
 Not here: what a policy allows, and the bucket (`oss_bucket`, `tos_bucket`).
 """
@@ -16,10 +16,11 @@ from components.cluster.credentials import KeyPair
 
 @dataclass(frozen=True, kw_only=True)
 class Accounts:
-    """A cloud's access management: `package`, as in `volcengine:iam`, and in what its resources differ.
+    """A cloud's access management: its `package`, such as `volcengine:iam`, and how its resources differ.
 
-    `name` is a user's argument, `secret` a key's output. `user_arguments` and `policy_arguments` are further ones; a
-    change of those that `policy_replaced` names makes a policy anew.
+    `name` is the user's argument for its name, `secret` the key's output for its secret. `user_arguments` and
+    `policy_arguments` are added to the user and the policy. A change of an argument in `policy_replaced` replaces the
+    policy.
     """
 
     package: str
@@ -44,26 +45,26 @@ def identity(
     accounts: Accounts,
     parent: pulumi.Resource,
     name: str,
-    own: str,
+    cloud_name: str,
     policy_document: str,
     after: pulumi.Resource,
     hooks: pulumi.ResourceHookBinding | None,
 ) -> KeyPair:
-    """A user called `own`, made after the bucket `after`, that is allowed what the document says; its key.
+    """Creates the user `cloud_name` after the bucket `after`, allows it what the document says, and returns its key.
 
-    Every resource has these hooks.
+    Every resource gets these hooks.
     """
     user = pulumi.CustomResource(
         f"{accounts.package}/user:User",
         name,
-        {accounts.name: own, **accounts.user_arguments},
-        # The cloud would rename the user in place, under the keys and policies that are made anew by name.
+        {accounts.name: cloud_name, **accounts.user_arguments},
+        # Replace it: renaming in place would pull the user away from keys and policies that refer to it by name.
         pulumi.ResourceOptions(parent=parent, replace_on_changes=[accounts.name], depends_on=[after], hooks=hooks),
     )
     policy = pulumi.CustomResource(
         f"{accounts.package}/policy:Policy",
         name,
-        {"policyName": own, "policyDocument": policy_document, **accounts.policy_arguments},
+        {"policyName": cloud_name, "policyDocument": policy_document, **accounts.policy_arguments},
         pulumi.ResourceOptions(
             parent=parent, replace_on_changes=list(accounts.policy_replaced), depends_on=[after], hooks=hooks
         ),

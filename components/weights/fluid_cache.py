@@ -1,8 +1,8 @@
-"""A model's files kept in the memory of cache workers by Fluid and JindoCache: Secret, Dataset, runtime, first load.
+"""A model's files in the memory of cache workers, by Fluid and JindoCache: Secret, Dataset, runtime and first load.
 
-Written for Fluid 1.0.8. Not here: Fluid's own installation (`cluster_addons`), how many workers a model needs
-(`planning.cache`), and looking at the cluster: whether a load that Fluid calls complete holds the whole model is asked
-of a callable that the stack's builder hands in.
+Written for Fluid 1.0.8. Not here: installing Fluid (`cluster_addons`), how many workers a model needs
+(`planning.cache`), and reading the cluster: the stack's builder passes in a callable that says whether a load that
+Fluid calls complete holds the whole model.
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ from planning.problems import Problem, Refused
 
 API_VERSION = "data.fluid.io/v1alpha1"
 ATTEMPT = "modelserve.dev/attempt"
-"""Annotation of a DataLoad: which try it is, absent at the first."""
+"""Annotation of a DataLoad: the number of the attempt; absent on the first."""
 LOADS = "modelserve.dev/loads"
-"""Annotation of a DataLoad: into how many workers it is to bring the model."""
+"""Annotation of a DataLoad: how many workers it loads the model into."""
 MOUNT = "modelserve.dev/mount"
-"""Annotation of the key's Secret: what the key opens."""
-# Foreground deletion lets the garbage collector take the runtime's parts away while its controller still shuts them
-# down (https://github.com/fluid-cloudnative/fluid/issues/775). Finalizers are waited for either way.
+"""Annotation of the key's Secret: the place that the key opens."""
+# With foreground deletion the garbage collector deletes the runtime's parts while its controller still shuts them down
+# (https://github.com/fluid-cloudnative/fluid/issues/775). Pulumi waits for finalizers in either case.
 _BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
-# Where pods may run, as Fluid's runtime and load have it alike.
+# Fields for pod placement that Fluid's runtime and DataLoad share.
 _PLACED = ("nodeSelector", "tolerations")
 _KEYS = ("fs.oss.accessKeyId", "fs.oss.accessKeySecret")
 
 Shortfall = Callable[[], Awaitable[str | None] | str | None]
-"""Says what a complete load lacks, or None when it lacks nothing."""
+"""Says what is missing from a complete load; None when nothing is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FluidCacheArgs:
-    """`quota_gib` of a worker's memory `limit_gib` hold files, up to the share `high`; `cpu` is one worker's. The
-    workers must be ready within `ready_seconds`, the model loaded within `load_seconds`. `attempt` above 1 loads
-    anew. `pod_labels` go on every pod of the cache, `worker_annotations` on the workers too. `extras` is what the
-    cluster's owner asks of master, workers and loader: of its `spec` Fluid knows what a JindoRuntime has.
+    """One cache. `cpu`, `limit_gib` (memory) and `quota_gib` are per worker: files may fill the share `high` of the
+    quota.
 
-    Raises Refused for sizes that JindoCache refuses or takes for something else.
+    The workers must be ready within `ready_seconds`, the model loaded within `load_seconds`. `attempt` above 1 loads
+    again. `pod_labels` go on every pod of the cache, `worker_annotations` on the workers only. `extras` is what the
+    cluster's owner wants on master, workers and loader; of its `spec`, only the fields that a JindoRuntime has.
+
+    Raises Refused for sizes that JindoCache refuses or misreads.
     """
 
     stack: str
@@ -83,15 +85,15 @@ class FluidCacheArgs:
 
 
 def secret_name(name: str) -> str:
-    """The Secret that the Dataset names."""
+    """Name of the Secret that the Dataset refers to."""
     return f"{name}-cache-key"
 
 
 def secret(name: str, args: FluidCacheArgs) -> Manifest:
-    """The key as JindoCache spells it. Both halves in one Secret, the only one that it takes."""
+    """The key under JindoCache's field names. JindoCache accepts only one Secret, so both halves are in it."""
     values = dict(zip(_KEYS, (args.key.id, args.key.secret), strict=True))
-    made = key_secret(secret_name(name), args.stack, args.namespace, name, values)
-    return made | {"metadata": made["metadata"] | {"annotations": {MOUNT: _mount_point(args)}}}
+    manifest = key_secret(secret_name(name), args.stack, args.namespace, name, values)
+    return manifest | {"metadata": manifest["metadata"] | {"annotations": {MOUNT: _mount_point(args)}}}
 
 
 def _mount_point(args: FluidCacheArgs) -> pulumi.Output[str]:
@@ -99,8 +101,8 @@ def _mount_point(args: FluidCacheArgs) -> pulumi.Output[str]:
 
 
 def dataset(name: str, args: FluidCacheArgs) -> Manifest:
-    """What is cached: the model's prefix alone, at the volume's root. The bucket's root would put the files one prefix
-    deeper than the workload looks, and cache what else lies there."""
+    """What is cached: only the model's prefix, at the volume's root. Mounting the bucket's root would put the files one
+    prefix deeper than the workload expects, and cache everything else in the bucket too."""
     encrypted = [{"name": key, "valueFrom": {"secretKeyRef": {"name": secret_name(name), "key": key}}} for key in _KEYS]
     return _fluid("Dataset", name, args) | {
         "spec": {
@@ -120,8 +122,11 @@ def dataset(name: str, args: FluidCacheArgs) -> Manifest:
 
 
 def jindo_runtime(name: str, args: FluidCacheArgs) -> Manifest:
-    """The cache's pods, ready when every worker is: Fluid calls the Dataset Bound at the first, and a load begun then
-    would overflow it. Both numbers, because Fluid's status does not say which generation it is about."""
+    """The cache's pods, ready when every worker is ready.
+
+    Fluid calls the Dataset Bound when the first worker is ready; a load that starts then would overflow that worker.
+    The wait checks the number and the phase, because Fluid's status does not say which generation it describes.
+    """
     ready = [f"jsonpath={{.status.workerNumberReady}}={args.workers}", "jsonpath={.status.workerPhase}=Ready"]
     master = fact("fluid", "fluid", "master")
     placed = {key: args.extras.spec[key] for key in _PLACED if key in args.extras.spec}
@@ -130,7 +135,7 @@ def jindo_runtime(name: str, args: FluidCacheArgs) -> Manifest:
         "spec": {
             **secrets,
             "replicas": args.workers,
-            "networkmode": "ContainerNetwork",  # Fluid's default is the node's own, which a serverless pod has not
+            "networkmode": "ContainerNetwork",  # Fluid's default is the host network, which a serverless pod lacks
             "master": {
                 **placed,
                 "podMetadata": _metadata(args),
@@ -141,7 +146,7 @@ def jindo_runtime(name: str, args: FluidCacheArgs) -> Manifest:
                 "podMetadata": _metadata(args, args.worker_annotations),
                 "resources": _resources(args.cpu, args.limit_gib),
             },
-            # No resources: Fluid puts this container into the model's pods, which are sold in steps.
+            # No resources: Fluid adds this container to the model's pods, whose sizes are sold in steps.
             "fuse": {"podMetadata": {"labels": dict(args.pod_labels)}},
             "tieredstore": {
                 "levels": [
@@ -160,7 +165,7 @@ def jindo_runtime(name: str, args: FluidCacheArgs) -> Manifest:
 
 
 def data_load(name: str, args: FluidCacheArgs) -> Manifest:
-    """The load of the whole model. It waits for either end; which of the two it was, the component looks at after."""
+    """Loads the whole model. Pulumi waits for either outcome; the component then checks which one it was."""
     annotations = {
         "pulumi.com/waitFor": "jsonpath={.status[?@ == 'Complete' || @ == 'Failed']}",
         LOADS: f"workers={args.workers}",
@@ -179,23 +184,26 @@ def data_load(name: str, args: FluidCacheArgs) -> Manifest:
 
 
 def _metadata(args: FluidCacheArgs, annotations: Mapping[str, str] = MappingProxyType({})) -> Manifest:
-    found: Manifest = {"labels": {**args.extras.labels, **args.pod_labels}}
-    if told := {**args.extras.annotations, **annotations}:
-        found["annotations"] = told
-    return found
+    metadata: Manifest = {"labels": {**args.extras.labels, **args.pod_labels}}
+    if all_annotations := {**args.extras.annotations, **annotations}:
+        metadata["annotations"] = all_annotations
+    return metadata
 
 
 def failure(status: Mapping[str, Any] | None) -> str | None:
-    """Why a DataLoad with that status is no success, in Fluid's own words; None for a complete one, and for no status,
-    as a program without an engine has it."""
+    """Why a DataLoad with this status did not succeed, in Fluid's own words.
+
+    None for a complete load, and without a status, as in a program that runs without Pulumi's engine.
+    """
     if not status or status.get("phase") == "Complete":
         return None
-    said = [
+    reasons = [
         ": ".join(text for text in (condition.get("reason"), condition.get("message")) if text)
         for condition in status.get("conditions") or []
         if condition.get("status") == "True"
     ]
-    return f"Fluid calls the load {status.get('phase') or 'not begun'}" + (f" ({'; '.join(said)})" if any(said) else "")
+    phase = status.get("phase") or "not begun"
+    return f"Fluid calls the load {phase}" + (f" ({'; '.join(reasons)})" if any(reasons) else "")
 
 
 def _fluid(kind: str, name: str, args: FluidCacheArgs, annotations: Mapping[str, str] | None = None) -> Manifest:
@@ -224,9 +232,10 @@ class FluidCache(pulumi.ComponentResource):
     """The model's files in the memory of cache workers, loaded once."""
 
     claim: pulumi.Output[str]
-    """Name of the claim that Fluid makes, the Dataset's. Known when the whole model is loaded."""
+    """Name of the claim that Fluid creates; it is the Dataset's name. Known when the whole model is loaded."""
     parts: tuple[pulumi.Resource, ...]
-    """Key, Dataset and runtime, for the `replace_with` of whatever mounts the claim: none goes while a pod does."""
+    """Key, Dataset and runtime. Whatever mounts the claim names them in `replace_with`: none of them can be deleted
+    while a pod mounts the claim."""
 
     def __init__(
         self,
@@ -238,15 +247,15 @@ class FluidCache(pulumi.ComponentResource):
         runtime_hooks: pulumi.ResourceHookBinding | None = None,
         shortfall: Shortfall | None = None,
     ) -> None:
-        """`hooks` are the DataLoad's. `shortfall` is asked once Fluid calls the load complete."""
+        """`hooks` are the DataLoad's. `shortfall` is called once Fluid calls the load complete."""
         super().__init__("modelserve:weights:FluidCache", name, {}, opts)
-        # Merging opts would hand our depends_on and ignore_changes down to the parts.
+        # Do not merge opts: the parts would inherit our depends_on and ignore_changes.
         key = kubernetes_object(
             f"{name}-cache-key",
             secret(name, args),
-            # Of what is replaced with one resource, the engine deletes in any order (it walks a map). The key goes
-            # first when the Dataset has to, and takes along what mounts the cache: then the Dataset has only its
-            # runtime to take, whose deletion Fluid holds up while anything mounts it.
+            # Pulumi deletes the resources that are replaced with one resource in random order (it walks a map), and
+            # Fluid holds up deleting the runtime while a pod mounts the cache. So when the Dataset has to go, the key
+            # goes first and takes along whatever mounts the cache; only the runtime is left to go with the Dataset.
             pulumi.ResourceOptions(
                 parent=self, replace_on_changes=[f'metadata.annotations["{MOUNT}"]'], delete_before_replace=True
             ),
@@ -257,7 +266,7 @@ class FluidCache(pulumi.ComponentResource):
             pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[key],
-                # The runtime mounts them once, when it is set up.
+                # The runtime mounts them only when it is set up.
                 replace_on_changes=["spec.mounts"],
                 delete_before_replace=True,
             ),
@@ -275,7 +284,7 @@ class FluidCache(pulumi.ComponentResource):
                 raise pulumi.RunError(f"{name}: {lacking}")
             return name
 
-        # In a preview the status is that of the load before.
+        # In a preview the status is that of the previous load.
         self.claim = load.id.apply(lambda _: name) if pulumi.runtime.is_dry_run() else load.status.apply(whole)
         self.register_outputs({"claim": self.claim})
 
@@ -295,7 +304,7 @@ class FluidCache(pulumi.ComponentResource):
                 depends_on=[files],
                 hooks=hooks,
                 custom_timeouts=pulumi.CustomTimeouts(create=ready_in, update=ready_in),
-                # Fluid carries replicas and resources over to running pods; of the rest it takes no notice.
+                # Fluid applies new replicas and resources to running pods, and ignores other changes.
                 replace_on_changes=[
                     "spec.networkmode",
                     "spec.tieredstore",
@@ -303,7 +312,7 @@ class FluidCache(pulumi.ComponentResource):
                     *(f"spec.{part}.{key}" for part in ("master", "worker") for key in _PLACED),
                     *(f"spec.{part}.podMetadata" for part in ("master", "worker", "fuse")),
                 ],
-                # A Dataset that goes takes its runtime along: Fluid makes it the owner.
+                # Deleting the Dataset deletes its runtime: Fluid makes the Dataset its owner.
                 replace_with=[files],
                 delete_before_replace=True,  # its name must be the Dataset's
             ),
@@ -318,7 +327,7 @@ class FluidCache(pulumi.ComponentResource):
         loaded_in = f"{args.load_seconds}s"
         return kubernetes_object(
             f"{name}-load",
-            # Named without a value, so that the live status comes back as an output.
+            # An input without a value makes Pulumi return the live status as an output.
             data_load(name, args) | {"status": None},
             pulumi.ResourceOptions(
                 parent=self,
@@ -327,7 +336,7 @@ class FluidCache(pulumi.ComponentResource):
                 custom_timeouts=pulumi.CustomTimeouts(create=loaded_in, update=loaded_in),
                 # A load runs once; Fluid ignores what changes after its end.
                 replace_on_changes=["spec", *(f'metadata.annotations["{key}"]' for key in (ATTEMPT, LOADS))],
-                replace_with=list(self.parts),  # whose cache begins empty
+                replace_with=list(self.parts),  # a new cache is empty
                 delete_before_replace=True,
             ),
         )

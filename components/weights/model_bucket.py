@@ -1,7 +1,7 @@
-"""The bucket that holds a model's weights, and the two identities that may use them: one reads, one also writes.
+"""The bucket that holds a model's weights, and the two identities that use them: one reads, the other also writes.
 
-Owns which of them there are and what they are called; what a cloud needs for it is in `oss_bucket` and `tos_bucket`.
-Not the objects in the bucket (`model_sync`), nor the Secrets that carry the keys into a cluster (`credentials`).
+Decides which of them exist and their names; `oss_bucket` and `tos_bucket` know what each cloud needs. Not here: the
+objects in the bucket (`model_sync`), and the Secrets that carry the keys into a cluster (`credentials`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from planning.problems import Problem, Refused
 
 # Each cloud's module has the same functions and NAME_PATTERN.
 _STORES = {"acs": oss_bucket, "volcengine": tos_bucket}
-# Of a bucket's name in a user's: what a person recognises it by. The digest tells users apart.
+# Characters of the bucket's name in a user's name, for people to recognise it. The digest makes the name unique.
 _NAME_LENGTH = 30
 
 
@@ -27,11 +27,10 @@ class ModelBucketArgs:
     """One bucket and the part of it that one model owns.
 
     `cloud` is acs (Alibaba Cloud's OSS) or volcengine (TOS). `prefix` is the key prefix of all models, without a slash
-    at either end. `create` false takes a bucket that is there and changes nothing of it. `keep` leaves bucket and
-    weights when the stack is destroyed. A key given as `reader` or `writer` is used as it is, else a user of the cloud
-    is made with a key of its own; `writes` false makes no writer. Uploads that nobody has completed after
-    `abort_upload_days` days are thrown away. Raises Refused for an unknown cloud, a name that is no bucket's and a
-    prefix with slashes at its ends.
+    at either end. `create` false uses an existing bucket and changes nothing in it. `keep` leaves bucket and weights
+    when the stack is destroyed. A key passed as `reader` or `writer` is used as it is; otherwise a cloud user with its
+    own key is created. `writes` false creates no writer. Uploads still incomplete after `abort_upload_days` days are
+    aborted. Raises Refused for an unknown cloud, an invalid bucket name, and a prefix with slashes at its ends.
     """
 
     stack: str
@@ -58,7 +57,7 @@ class ModelBucketArgs:
 
 
 def access_policy(args: ModelBucketArgs, *, write: bool) -> str:
-    """The cloud's policy, JSON, of who reads (and writes) below the prefix and sees nothing else of the bucket."""
+    """The cloud's policy, as JSON: read (and write) below the prefix, and see nothing else of the bucket."""
     return _STORES[args.cloud].access_policy(args.bucket, args.prefix, write=write)
 
 
@@ -69,10 +68,10 @@ def identity_name(args: ModelBucketArgs, role: str) -> str:
 
 
 class ModelBucket(pulumi.ComponentResource):
-    """The bucket, with one identity that reads and one that writes. Wants a provider of its cloud in `opts`.
+    """The bucket, with one identity that reads and one that writes. `opts` must carry a provider of its cloud.
 
-    `bucket` is its name once it exists and may be written to; `reader` and `writer` are keys that may be used then;
-    `endpoint` is the host that serves it over S3 inside its region.
+    `bucket` is its name, known once it exists and can be written to; `reader` and `writer` are keys that work from then
+    on; `endpoint` is the host that serves it over S3 inside its region.
     """
 
     def __init__(self, name: str, args: ModelBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -80,7 +79,7 @@ class ModelBucket(pulumi.ComponentResource):
         self._store = _STORES[args.cloud]
         self._hooks = refused_creation.named(name)
         self.endpoint: str = self._store.endpoint(args.region)
-        # A bucket that cannot be made, or not removed, leaves no identity behind.
+        # Create identities after the bucket, and delete them before it: no failure leaves an identity behind.
         self._after, self.bucket = self._find(name, args)
         self.reader = args.reader or self._identity(name, args, "reader")
         self.writer = args.writer or (self._identity(name, args, "writer") if args.writes else None)

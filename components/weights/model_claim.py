@@ -1,6 +1,6 @@
-"""A PersistentVolumeClaim for models, made by the stack out of a storage class: empty until a ModelSync fills it.
+"""A PersistentVolumeClaim for models, which the stack creates from a storage class: empty until a ModelSync fills it.
 
-Not here: a claim that is there already, and volumes over a bucket (`model_volume`).
+Not here: claims that exist already, and volumes over a bucket (`model_volume`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _READERS_ON_MANY_NODES = ("ReadWriteMany", "ReadOnlyMany")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelClaimArgs:
-    """A claim of `size_gib` from `storage_class` (None: the cluster's default one), read by pods on `readers` nodes.
+    """A claim of `size_gib` from `storage_class` (None: the cluster's default), read by pods on `readers` nodes.
 
-    `filled` says that something of this stack writes to it. `keep` protects it: a destroy leaves the claim, and with it
-    the weights. `awaited` false does not wait for a volume: for a class that takes longer than five minutes to make
-    one, which is the most that the Kubernetes plugin waits, whatever it is told; the first pod waits then.
+    `filled` says that this stack writes to it. `keep` protects it: a destroy leaves the claim, and with it the weights.
+    `awaited` false does not wait for a volume; the first pod waits instead. It is for a class that takes longer than
+    five minutes to create a volume: the Kubernetes plugin never waits longer, whatever timeout it is given.
     Raises Refused for an access mode with which the readers or the sync could never start.
     """
 
@@ -52,8 +52,8 @@ class ModelClaimArgs:
 def claim(name: str, args: ModelClaimArgs) -> Manifest:
     """The claim.
 
-    Its wait is the plugin's own: until it is bound, and not at all where the class makes a volume only for a pod that
-    asks for it (WaitForFirstConsumer), which would never come during the wait.
+    Pulumi's Kubernetes plugin waits until it is bound. It does not wait where the class creates a volume only for a pod
+    that uses it (WaitForFirstConsumer): no pod would come during the wait.
     """
     metadata: Manifest = {
         "name": name,
@@ -72,18 +72,18 @@ def claim(name: str, args: ModelClaimArgs) -> Manifest:
 
 
 class ModelClaim(pulumi.ComponentResource):
-    """A volume for models. Class and access mode cannot be changed in place; a kept claim refuses to be replaced."""
+    """A volume for models. Class and access mode cannot change in place, and a kept claim cannot be replaced."""
 
     claim: pulumi.Output[str]
-    """Name of the claim, known when it is bound, or waits for its first pod."""
+    """Name of the claim, known when it is bound or waits for its first pod."""
 
     def __init__(self, name: str, args: ModelClaimArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:weights:ModelClaim", name, {}, opts)
-        made = kubernetes_object(
+        created = kubernetes_object(
             f"{name}-models",
             claim(name, args),
-            # Two claims of one name cannot be side by side.
+            # Old and new claim have the same name, so they cannot exist side by side.
             pulumi.ResourceOptions(parent=self, protect=args.keep, delete_before_replace=True),
         )
-        self.claim = made.id.apply(lambda at: at.rpartition("/")[2])
+        self.claim = created.id.apply(lambda id: id.rpartition("/")[2])
         self.register_outputs({"claim": self.claim})

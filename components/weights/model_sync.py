@@ -1,6 +1,6 @@
-"""A Job that fills a bucket's prefix or a volume's folder once with a model's files out of a hub, and the wait for it.
+"""A Job that copies a model's files from a hub to a bucket's prefix or a volume's folder once, and the wait for it.
 
-Not here: bucket and volume, who may write to them, and the program in the Job (`sync/`, which this ships).
+Not here: bucket and volume, who may write to them, and the program that runs in the Job (`sync/`; this file ships it).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _PROGRAM = Path(__file__).with_name("sync")
 _PROGRAM_FOLDER = "/etc/modelserve"
 _SCRATCH, _TOOLS, _VOLUME = "/scratch", "/tools", "/weights"
 _GRACE_SECONDS = 10
-# The Job ends itself at its own limit, and says so; whoever waits for it has to wait a little longer to hear it.
+# The Job ends itself at its own limit and reports it; Pulumi has to wait a little longer to see that.
 _MARGIN_SECONDS = 60
 _NOBODY = 65534
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSyncArgs:
-    """Fills `bucket`/`prefix`, reached at `endpoint`, with `repository` at `revision` (empty: the hub's own branch).
+    """Copies `repository` at `revision` (empty: the hub's default branch) to `bucket`/`prefix` at `endpoint`.
 
     `source` is modelscope, huggingface or the URL of a mirror that speaks Hugging Face's protocol. `key` may list, read
     and write below the prefix. `token` is the hub's, for private or gated repositories. `seconds` limits the whole
-    sync, `scratch_gib` is the pod's temporary disk, which has to hold the model's largest file.
-    With `claim`, a PersistentVolumeClaim that can be written, the folder `prefix` of its volume is filled in place of a
-    bucket: no endpoint, key or scratch then. `user` is who writes: a fresh file share belongs to root (0).
-    Files of the patterns `leaves` are left out where the repository's root has one of each of `weights`
-    (`planning.files`). `extras` is what the cluster's owner asks of the pod.
-    Raises Refused for a source that is none of these, and unless exactly one place is to be filled.
+    sync. `scratch_gib` is the pod's temporary disk; it has to hold the model's largest file.
+    With `claim`, a writable PersistentVolumeClaim, the target is the folder `prefix` of its volume instead of a bucket,
+    without endpoint, key and scratch. `user` is the user id that writes: a new file share belongs to root (0).
+    Files that match the patterns `leaves` are left out if the repository's root has a file for each of `weights`
+    (`planning.files`). `extras` is what the cluster's owner wants on the pod.
+    Raises Refused for another source, and unless there is exactly one target.
     """
 
     stack: str
@@ -78,10 +78,10 @@ class ModelSyncArgs:
     def hub(self) -> dict[str, str]:
         """`kind`, `url` and `revision` of the source."""
         if self.source in HUBS:
-            known = fact("sync", "hubs", self.source)
+            hub = fact("sync", "hubs", self.source)
         else:
-            known = fact("sync", "hubs", "huggingface") | {"url": self.source}
-        return known | ({"revision": self.revision} if self.revision else {})
+            hub = fact("sync", "hubs", "huggingface") | {"url": self.source}
+        return hub | ({"revision": self.revision} if self.revision else {})
 
 
 def program() -> dict[str, str]:
@@ -90,13 +90,13 @@ def program() -> dict[str, str]:
 
 
 def program_config_name(name: str) -> str:
-    """Named by content: a Job that runs keeps the program that it was started with."""
+    """Named by a digest of its content, so that a running Job keeps the program that it was started with."""
     digest = hashlib.sha256("\0".join(program().values()).encode()).hexdigest()[:8]
     return f"{name}-program-{digest}"
 
 
 def secret_name(name: str) -> str:
-    """The Secret with the bucket's key and the hub's token."""
+    """Name of the Secret with the bucket's key and the hub's token."""
     return f"{name}-keys"
 
 
@@ -112,7 +112,7 @@ def program_object(name: str, stack: str, namespace: str) -> Manifest:
 
 
 def secret(name: str, args: ModelSyncArgs) -> Manifest:
-    """The Secret of the pod, empty where there is nothing to keep."""
+    """The Secret of the pod; its data is empty without key and token."""
     values = {} if args.key is None else {"id": args.key.id, "secret": args.key.secret}
     if args.token is not None:
         values["token"] = args.token
@@ -122,9 +122,9 @@ def secret(name: str, args: ModelSyncArgs) -> Manifest:
 def job(name: str, args: ModelSyncArgs) -> Manifest:
     """The Job.
 
-    One pod after another, each new (restartPolicy Never): a failed pod stays, and with it the log that says why, where
-    one restarted in place is deleted with its log at the last failure; scratch holds no more than the files under way.
-    It is not cleaned up by time: the next refresh would miss it, and the next `up` make it again.
+    Each attempt is a new pod (restartPolicy Never). So a failed pod stays, with the log that says why; a pod restarted
+    in place would be deleted with its log at the last failure. A new pod also starts with empty scratch.
+    The Job has no time to live: the next refresh would miss it, and the next `up` would create it again.
     """
     return {
         "apiVersion": "batch/v1",
@@ -133,15 +133,15 @@ def job(name: str, args: ModelSyncArgs) -> Manifest:
             "name": name,
             "namespace": args.namespace,
             "labels": labels(args.stack, name),
-            # A Job that has failed stays failed: only a new one can heal it.
+            # A failed Job stays failed: replace it.
             "annotations": {"pulumi.com/replaceUnready": "true"},
         },
         "spec": {
             "activeDeadlineSeconds": args.seconds,
             "backoffLimit": fact("sync", "pod", "retries"),
             "podFailurePolicy": {
-                # An eviction says nothing about the sync. No rule for what is hopeless: the Kubernetes plugin ends its
-                # wait at the limit of retries or of time, and would not at such a rule's failure.
+                # Do not count an eviction: it says nothing about the sync. There is no rule that fails the Job at once,
+                # because the Kubernetes plugin ends its wait at the limit of retries or time, but not at such a rule.
                 "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
             },
             "template": pod_template(name, args),
@@ -156,7 +156,7 @@ def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
         place = {"name": "scratch", "emptyDir": {"sizeLimit": f"{args.scratch_gib}Gi"}}
     else:
         place = {"name": "weights", "persistentVolumeClaim": {"claimName": args.claim}}
-    made = {
+    template = {
         "metadata": {
             "labels": {**args.pod_labels, **labels(args.stack, name), "app.kubernetes.io/component": COMPONENT}
         },
@@ -175,7 +175,7 @@ def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
             ],
         },
     }
-    return dressed(made, args.extras)
+    return dressed(template, args.extras)
 
 
 def tool_container(name: str, volume: str, image: str) -> Manifest:
@@ -193,7 +193,7 @@ def tool_container(name: str, volume: str, image: str) -> Manifest:
 def program_container(
     name: str, image: str, env: list[Manifest], *, program: str, tools: str | None, scratch: str | None = None
 ) -> Manifest:
-    """A container with the sync's program, out of the volumes `program` and `tools` (rclone's; None without it)."""
+    """A container that runs the sync's program from the volume `program`, with rclone from `tools` (None: without)."""
     mounts = [{"name": program, "mountPath": f"{_PROGRAM_FOLDER}/{_PROGRAM.name}", "readOnly": True}]
     if tools is not None:
         mounts.append({"name": tools, "mountPath": _TOOLS, "readOnly": True})
@@ -210,7 +210,7 @@ def program_container(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        # The provider quotes it when the Job fails.
+        # The Kubernetes plugin quotes it when the Job fails.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
@@ -219,7 +219,7 @@ def program_container(
 def variables(
     values: Mapping[str, pulumi.Input[str]], keys: Mapping[str, str], secret: pulumi.Input[str] | None = None
 ) -> list[Manifest]:
-    """The program's settings: plain `values`, and `keys`, name to field of the Secret called `secret`."""
+    """The program's settings: plain `values`, and `keys`, which map a name to a field of the Secret called `secret`."""
     return [
         *({"name": f"MODELSERVE_{name}", "value": value} for name, value in values.items()),
         *(
@@ -232,10 +232,10 @@ def variables(
 def _container(name: str, args: ModelSyncArgs) -> Manifest:
     scratch = None if args.claim is not None else f"{args.scratch_gib}Gi"
     env = _environment(name, args)
-    made = program_container("sync", args.python_image, env, program="program", tools="tools", scratch=scratch)
-    place = ("scratch", _SCRATCH) if args.claim is None else ("weights", _VOLUME)
-    made["volumeMounts"].append(dict(zip(("name", "mountPath"), place, strict=True)))
-    return made
+    container = program_container("sync", args.python_image, env, program="program", tools="tools", scratch=scratch)
+    name, path = ("scratch", _SCRATCH) if args.claim is None else ("weights", _VOLUME)
+    container["volumeMounts"].append({"name": name, "mountPath": path})
+    return container
 
 
 def _environment(name: str, args: ModelSyncArgs) -> list[Manifest]:
@@ -280,7 +280,7 @@ class ModelSync(pulumi.ComponentResource):
         hooks: pulumi.ResourceHookBinding | None = None,
     ) -> None:
         super().__init__("modelserve:storage:ModelSync", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
+        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
         needed = [kubernetes_object(f"{name}-program", program_config(name, args), child)]
         keys = secret(name, args)
         if keys["data"]:
@@ -294,7 +294,7 @@ class ModelSync(pulumi.ComponentResource):
                 depends_on=needed,
                 hooks=hooks,
                 custom_timeouts=pulumi.CustomTimeouts(create=limit, update=limit),
-                # A changed pod is another Job of the same name, and two would write to one prefix.
+                # A changed pod means a new Job of the same name; two at once would write to one prefix.
                 delete_before_replace=True,
             ),
         )

@@ -1,7 +1,7 @@
-"""A model's files in the bucket as a volume: Secret, PersistentVolume and claim of the OSS driver, without a cache.
+"""A model's files in a bucket, mounted without a cache: Secret, PersistentVolume and claim of the OSS driver.
 
-Owns no data: the volume is a mount of one prefix, and deleting it leaves the bucket as it is. Not here: the bucket, the
-files in it, and the cached way to them (`fluid_cache`).
+Owns no data: the volume mounts one prefix, and deleting it leaves the bucket as it is. Not here: the bucket, its files,
+and mounting them through a cache (`fluid_cache`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _VOLUME_LABEL = "modelserve.dev/volume"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVolumeArgs:
-    """`prefix` is the model's key prefix in `bucket`, without a slash at either end; `endpoint` the host of the object
-    store as pods reach it. `size_gib` is what lies there; the driver does not enforce it."""
+    """`prefix` is the model's key prefix in `bucket`, without a slash at either end; `endpoint` is the object store's
+    host as pods reach it. `size_gib` is the size of the files there; the driver does not enforce it."""
 
     stack: str
     namespace: str
@@ -36,58 +36,59 @@ class ModelVolumeArgs:
 
 
 def secret_name(name: str) -> str:
-    """The Secret that the driver mounts with."""
+    """Name of the Secret that the driver uses to mount."""
     return f"{name}-volume-key"
 
 
 def revision(args: ModelVolumeArgs, bucket: str) -> str:
-    """A digest of all that a volume cannot change after it was made.
+    """A digest of everything that cannot change in a volume once it exists.
 
-    It is part of the names: volume and claim of a new place are made beside the old ones, the workload moves over, and
-    only then do the old ones go. Under one name a replacement would wait for ever for the pods that mount the claim.
+    It is part of the names. So Pulumi creates volume and claim of a new place beside the old ones, moves the workload,
+    and only then deletes the old ones. With a fixed name, a replacement would wait forever for the pods that mount the
+    claim.
     """
     place = "\n".join((bucket, args.endpoint, args.prefix, str(args.size_gib)))
     return hashlib.sha256(place.encode()).hexdigest()[:8]
 
 
 def claim_name(name: str, args: ModelVolumeArgs, bucket: str) -> str:
-    """The claim in the namespace. Not `name` itself, which is that of a cache's claim: a stack that switches from one
-    to the other has both for a while."""
+    """Name of the claim. Not `name` itself, which a cache's claim has: a stack that switches from one to the other has
+    both for a while."""
     return f"{name}-volume-{revision(args, bucket)}"
 
 
 def volume_name(name: str, args: ModelVolumeArgs, bucket: str) -> str:
-    """The volume, which has no namespace. Dots part what hyphens may not: no two places share a name."""
+    """Name of the cluster-wide volume. Its parts contain hyphens, so dots separate them, and names stay unique."""
     stack = re.sub(r"[^a-z0-9]+", "-", args.stack.lower()).strip("-")
     return f"{args.namespace}.{stack}.{claim_name(name, args, bucket)}"
 
 
 def secret(name: str, args: ModelVolumeArgs) -> Manifest:
-    """The key as the driver spells it."""
+    """The key under the driver's field names."""
     values = {"akId": args.key.id, "akSecret": args.key.secret}
     return key_secret(secret_name(name), args.stack, args.namespace, name, values)
 
 
 def persistent_volume(name: str, args: ModelVolumeArgs) -> Manifest:
-    """The volume: one prefix of the bucket, read by many, left alone when its claim goes."""
-    made = _of(args, lambda bucket: volume_name(name, args, bucket))
+    """The volume: one prefix of the bucket, read by many pods, kept when its claim is deleted."""
+    unique_name = _of(args, lambda bucket: volume_name(name, args, bucket))
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": made, "labels": _volume_labels(name, args)},
+        "metadata": {"name": unique_name, "labels": _volume_labels(name, args)},
         "spec": {
             "capacity": {"storage": f"{args.size_gib}Gi"},
             "accessModes": ["ReadOnlyMany"],
             "persistentVolumeReclaimPolicy": "Retain",
-            # Without a class. An empty one, as in the claim, the API server drops, which looks like a change.
-            # Reserved: else any claim without a class that asks for no more could take it.
+            # No storageClassName: the API server drops an empty one, and Pulumi would show that as a change.
+            # Reserve it for our claim: otherwise any claim without a class that fits could bind it.
             "claimRef": {
                 "namespace": args.namespace,
                 "name": _of(args, lambda bucket: claim_name(name, args, bucket)),
             },
             "csi": {
                 "driver": fact("fluid", "csi", "driver"),
-                "volumeHandle": made,
+                "volumeHandle": unique_name,
                 "nodePublishSecretRef": {"name": secret_name(name), "namespace": args.namespace},
                 "volumeAttributes": {
                     "bucket": args.bucket,
@@ -101,7 +102,8 @@ def persistent_volume(name: str, args: ModelVolumeArgs) -> Manifest:
 
 
 def claim(name: str, args: ModelVolumeArgs) -> Manifest:
-    """The claim of that volume and of no other. Its empty class keeps a cluster's default one from making a disk."""
+    """The claim, which only that volume satisfies. The empty class stops the cluster's default class from creating a
+    disk for it."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -120,8 +122,8 @@ def claim(name: str, args: ModelVolumeArgs) -> Manifest:
 
 
 def _volume_labels(name: str, args: ModelVolumeArgs) -> dict[str, pulumi.Input[str]]:
-    found = _of(args, lambda bucket: revision(args, bucket))
-    return {**labels(args.stack, name), _NAMESPACE_LABEL: args.namespace, _VOLUME_LABEL: found}
+    digest = _of(args, lambda bucket: revision(args, bucket))
+    return {**labels(args.stack, name), _NAMESPACE_LABEL: args.namespace, _VOLUME_LABEL: digest}
 
 
 def _of(args: ModelVolumeArgs, make: Callable[[str], str]) -> pulumi.Output[str]:
@@ -129,14 +131,14 @@ def _of(args: ModelVolumeArgs, make: Callable[[str], str]) -> pulumi.Output[str]
 
 
 class ModelVolume(pulumi.ComponentResource):
-    """The model's files, mounted straight from the bucket."""
+    """The model's files, mounted directly from the bucket."""
 
     claim: pulumi.Output[str]
     """Name of the claim, known when it is bound."""
 
     def __init__(self, name: str, args: ModelVolumeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:weights:ModelVolume", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
+        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
         key = kubernetes_object(f"{name}-volume-key", secret(name, args), child)
         volume = kubernetes_object(
             f"{name}-volume", persistent_volume(name, args), pulumi.ResourceOptions(parent=self, depends_on=[key])
@@ -144,5 +146,5 @@ class ModelVolume(pulumi.ComponentResource):
         bound = kubernetes_object(
             f"{name}-volume-claim", claim(name, args), pulumi.ResourceOptions(parent=self, depends_on=[volume])
         )
-        self.claim = bound.id.apply(lambda at: at.rpartition("/")[2])
+        self.claim = bound.id.apply(lambda id: id.rpartition("/")[2])
         self.register_outputs({"claim": self.claim})

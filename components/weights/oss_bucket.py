@@ -1,4 +1,4 @@
-"""A bucket of Alibaba Cloud's OSS, and the RAM users that may use a part of it: what ModelBucket makes there."""
+"""What ModelBucket creates on Alibaba Cloud: an OSS bucket, and RAM users with access to a part of it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _ACCOUNTS = Accounts(
     package="alicloud:ram",
     name="name",
     secret="secret",
-    # A run that is killed while it makes a key leaves one that nobody knows, and no function lists them.
+    # A run killed while it creates a key leaves a key that no state knows and no function lists. Force deletes it with
+    # its user.
     user_arguments={"force": True},
-    # Each change makes a version, and the cloud keeps five: the oldest goes then, and all with the policy.
+    # Each change adds a version, and the cloud keeps five: delete the oldest then, and all of them with the policy.
     policy_arguments={"rotateStrategy": "DeleteOldestNonDefaultVersionWhenLimitExceeded", "force": True},
 )
 identity = partial(bucket_users.identity, _ACCOUNTS)
 ACCESS_KEY = _ACCOUNTS.access_key
 NAME_PATTERN = fact("oss", "bucket", "namePattern")
-# What a mount (ossfs), a cache (JindoFS) and a copy ask of a bucket before they ask for an object.
+# Requests about the bucket that a mount (ossfs), a cache (JindoFS) and a copy send before they read an object.
 _READ_BUCKET = ("oss:GetBucketInfo", "oss:GetBucketLocation", "oss:GetBucketStat")
 _READ_OBJECTS = ("oss:GetObject",)
 _WRITE_BUCKET = ("oss:ListMultipartUploads",)
@@ -35,12 +36,12 @@ _WRITE_OBJECTS = ("oss:PutObject", "oss:AbortMultipartUpload", "oss:ListParts", 
 
 
 def endpoint(region: str) -> str:
-    """The host that serves a region's buckets to its own network, without traffic fees; it speaks S3 as well."""
+    """The host that serves a region's buckets inside its network, without traffic fees; it also speaks S3."""
     return fact("oss", "endpoint", "internal").format(region=region)
 
 
 def bucket_settings(bucket: str, abort_upload_days: int) -> dict[str, Any]:
-    """The bucket's arguments. The access control list is a resource of its own."""
+    """The bucket's arguments. The access control list is a separate resource."""
     return {
         "bucket": bucket,
         "storageClass": "Standard",
@@ -48,7 +49,7 @@ def bucket_settings(bucket: str, abort_upload_days: int) -> dict[str, Any]:
         "serverSideEncryptionRule": {"sseAlgorithm": "AES256"},
         "lifecycleRules": [
             {
-                # Without an id of ours the cloud makes one up, which then differs from what is written here.
+                # Without an id the cloud generates one, and Pulumi would see a difference.
                 "id": "abort-stale-uploads",
                 "enabled": True,
                 "abortMultipartUploads": [{"days": abort_upload_days}],
@@ -58,15 +59,16 @@ def bucket_settings(bucket: str, abort_upload_days: int) -> dict[str, Any]:
 
 
 def access_policy(bucket: str, prefix: str, *, write: bool) -> str:
-    """The RAM policy, JSON, of who reads (and writes) below the prefix and sees nothing else of the bucket."""
+    """The RAM policy, as JSON: read (and write) below the prefix, and see nothing else of the bucket."""
     itself = f"acs:oss:*:*:{bucket}"
     below = f"{prefix}/*"
-    # The bare prefix as a key too: a client that looks whether it is one must be told «not there», not «not yours».
+    # Also allow the bare prefix as a key: a client that checks whether it is an object must get «not found», not
+    # «access denied».
     keys = [f"{itself}/{below}", f"{itself}/{prefix}"]
     statements = [
         allow(_READ_BUCKET + (_WRITE_BUCKET if write else ()), [itself]),
-        # Apart from the others: no other request carries a prefix, and a condition on what is absent never holds. The
-        # slash must be asked for: without it the list would show models whose name begins likewise.
+        # A separate statement: only list requests carry a prefix, and a condition on a missing value never holds.
+        # Require the slash: without it the list would show models whose names start with this one's.
         {**allow(["oss:ListObjects"], [itself]), "Condition": {"StringLike": {"oss:Prefix": [below]}}},
         allow(_READ_OBJECTS + (_WRITE_OBJECTS if write else ()), keys),
     ]
@@ -83,31 +85,31 @@ def create(
     hooks: pulumi.ResourceHookBinding | None,
 ) -> tuple[pulumi.Resource, pulumi.Output[str]]:
     """The bucket, and its name once it is closed to the public."""
-    made = pulumi.CustomResource(
+    resource = pulumi.CustomResource(
         BUCKET,
         name,
         bucket_settings(bucket, abort_upload_days),
-        # Both have resources of their own; the bucket would put back what those have set.
+        # Both are separate resources; without this the bucket would undo what they set.
         pulumi.ResourceOptions(parent=parent, protect=keep, ignore_changes=["acl", "policy"], hooks=hooks),
     )
-    named = pulumi.get(made, "bucket")
-    # A bucket that stays must stay closed.
+    name_in_cloud = pulumi.get(resource, "bucket")
+    # A bucket that is kept must stay closed.
     block = pulumi.CustomResource(
         PUBLIC_ACCESS_BLOCK,
         name,
-        {"bucket": named, "blockPublicAccess": True},
+        {"bucket": name_in_cloud, "blockPublicAccess": True},
         pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, hooks=hooks),
     )
     acl = pulumi.CustomResource(
         BUCKET_ACL,
         name,
-        {"bucket": named, "acl": "private"},
+        {"bucket": name_in_cloud, "acl": "private"},
         pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, depends_on=[block], hooks=hooks),
     )
-    return made, pulumi.get(acl, "bucket")
+    return resource, pulumi.get(acl, "bucket")
 
 
 def look_up(parent: pulumi.Resource, name: str, bucket: str) -> tuple[pulumi.Resource, pulumi.Output[str]]:
-    """A bucket that is there, and its name."""
-    found = pulumi.CustomResource(BUCKET, name, {"bucket": None}, pulumi.ResourceOptions(parent=parent, id=bucket))
-    return found, pulumi.get(found, "bucket")
+    """An existing bucket, and its name."""
+    resource = pulumi.CustomResource(BUCKET, name, {"bucket": None}, pulumi.ResourceOptions(parent=parent, id=bucket))
+    return resource, pulumi.get(resource, "bucket")

@@ -1,8 +1,7 @@
-"""A bucket of Volcengine's TOS, and the IAM users that may use a part of it: what ModelBucket makes there.
+"""What ModelBucket creates on Volcengine: a TOS bucket, and IAM users with access to a part of it.
 
-TOS has nothing that blocks public access for good, and no bucket policy is written here: a bucket is closed by its
-access control list, which the provider puts back, and a policy that denies by conditions which nobody could confirm
-might lock out its owner.
+TOS has no permanent block of public access. The access control list closes the bucket, and the provider restores it.
+There is no bucket policy: its deny conditions could not be confirmed, and a wrong one might lock out the owner.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ACCOUNTS = Accounts(
     package="volcengine:iam",
     name="userName",
     secret="secretAccessKey",
-    # It would be renamed in place, while the engine goes on knowing it by the old name, its id.
+    # The provider would rename it in place, while Pulumi keeps the old name as its id.
     policy_replaced=["policyName"],
 )
 identity = partial(bucket_users.identity, _ACCOUNTS)
@@ -34,24 +33,24 @@ NAME_PATTERN = fact("tos", "bucket", "namePattern")
 
 
 def endpoint(region: str) -> str:
-    """The host that serves a region's buckets over S3 to its own network. It takes a bucket in the host name only."""
+    """The host that serves a region's buckets over S3 inside its network. It takes the bucket only in the host name."""
     return fact("tos", "endpoint", "s3Internal").format(region=region)
 
 
 def bucket_settings(bucket: str) -> dict[str, Any]:
-    """The bucket's arguments. It has no switch that empties it when it is deleted: a full one stays."""
+    """The bucket's arguments. TOS has no option to empty a bucket on deletion: one with objects stays."""
     return {"bucketName": bucket, "publicAcl": "private", "storageClass": "STANDARD"}
 
 
 def encryption_rule() -> dict[str, Any]:
-    """What every object is encrypted with unless its writer says otherwise: a key that TOS keeps."""
+    """The default encryption of objects, with a key that TOS keeps; a writer may choose another."""
     return {"applyServerSideEncryptionByDefault": {"sseAlgorithm": "AES256"}}
 
 
 def lifecycle_rule(abort_upload_days: int) -> dict[str, Any]:
-    """The rule that throws away uploads which nobody has completed."""
+    """The rule that aborts incomplete uploads."""
     return {
-        # Without an id of ours the cloud makes one up, which then differs from what is written here.
+        # Without an id the cloud generates one, and Pulumi would see a difference.
         "id": "abort-stale-uploads",
         "status": "Enabled",
         "abortIncompleteMultipartUpload": {"daysAfterInitiation": abort_upload_days},
@@ -59,16 +58,17 @@ def lifecycle_rule(abort_upload_days: int) -> dict[str, Any]:
 
 
 def access_policy(bucket: str, prefix: str, *, write: bool) -> str:
-    """The IAM policy, JSON, of who reads (and writes) below the prefix and sees nothing else of the bucket."""
+    """The IAM policy, as JSON: read (and write) below the prefix, and see nothing else of the bucket."""
     itself = fact("tos", "policy", "resource").format(bucket=bucket)
-    # The bare prefix as a key too: a client that looks whether it is one must be told «not there», not «not yours».
+    # Also allow the bare prefix as a key: a client that checks whether it is an object must get «not found», not
+    # «access denied».
     keys = [f"{itself}/{prefix}/*", f"{itself}/{prefix}"]
-    # The slash must be asked for: without it the list would show models whose name begins likewise.
-    asked = {fact("tos", "policy", "prefixCondition"): [f"{prefix}/", f"{prefix}/*"]}
+    # Require the slash: without it the list would show models whose names start with this one's.
+    listed_prefix = {fact("tos", "policy", "prefixCondition"): [f"{prefix}/", f"{prefix}/*"]}
     statements = [
         allow([*_actions("readBucket"), *(_actions("writeBucket") if write else ())], [itself]),
-        # Apart from the others: no other request carries a prefix, and a condition on what is absent never holds.
-        {**allow(_actions("list"), [itself]), "Condition": {"StringLike": asked}},
+        # A separate statement: only list requests carry a prefix, and a condition on a missing value never holds.
+        {**allow(_actions("list"), [itself]), "Condition": {"StringLike": listed_prefix}},
         allow([*_actions("readObjects"), *(_actions("writeObjects") if write else ())], keys),
     ]
     return json.dumps({"Statement": statements})
@@ -87,20 +87,21 @@ def create(
     keep: bool,
     hooks: pulumi.ResourceHookBinding | None,
 ) -> tuple[pulumi.Resource, pulumi.Output[str]]:
-    """The bucket, and its name once what is written to it is encrypted. It is private from its first moment."""
-    made = pulumi.CustomResource(
+    """The bucket, and its name once it encrypts what is written to it. It is private from the start."""
+    resource = pulumi.CustomResource(
         BUCKET, name, bucket_settings(bucket), pulumi.ResourceOptions(parent=parent, protect=keep, hooks=hooks)
     )
-    named = pulumi.get(made, "bucketName")
-    # A bucket that stays keeps its settings.
+    name_in_cloud = pulumi.get(resource, "bucketName")
+    # A bucket that is kept keeps its settings.
     kept = pulumi.ResourceOptions(parent=parent, retain_on_delete=keep, hooks=hooks)
-    encryption = pulumi.CustomResource(ENCRYPTION, name, {"bucketName": named, "rule": encryption_rule()}, kept)
+    encryption = pulumi.CustomResource(ENCRYPTION, name, {"bucketName": name_in_cloud, "rule": encryption_rule()}, kept)
     rules = [lifecycle_rule(abort_upload_days)]
-    pulumi.CustomResource(LIFECYCLE, name, {"bucketName": named, "rules": rules}, kept)
-    return made, pulumi.get(encryption, "bucketName")
+    pulumi.CustomResource(LIFECYCLE, name, {"bucketName": name_in_cloud, "rules": rules}, kept)
+    return resource, pulumi.get(encryption, "bucketName")
 
 
 def look_up(parent: pulumi.Resource, name: str, bucket: str) -> tuple[pulumi.Resource, pulumi.Output[str]]:
-    """A bucket that is there, and its name."""
-    found = pulumi.CustomResource(BUCKET, name, {"bucketName": None}, pulumi.ResourceOptions(parent=parent, id=bucket))
-    return found, pulumi.get(found, "bucketName")
+    """An existing bucket, and its name."""
+    opts = pulumi.ResourceOptions(parent=parent, id=bucket)
+    resource = pulumi.CustomResource(BUCKET, name, {"bucketName": None}, opts)
+    return resource, pulumi.get(resource, "bucketName")

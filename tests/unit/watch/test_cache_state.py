@@ -1,4 +1,4 @@
-"""When a load counts as short, and when the next `up` loads anew."""
+"""When a load counts as short, and when the next `up` loads again."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def test_what_fluid_does_not_say_is_not_held_against_the_cache(cached, there):
 @pytest.mark.parametrize(
     ("dataset", "parts"),
     [
-        (files("320.65GiB"), ("320.65GiB of the bucket's 641.30GiB", "`kubectl describe dataset m`", "loads anew")),
+        (files("320.65GiB"), ("320.65GiB of the bucket's 641.30GiB", "`kubectl describe dataset m`", "loads again")),
         (files("641.28GiB"), ("641.28GiB of the bucket's 641.30GiB",)),
         (files("0.00B", there="0.00B"), ("held 0.00B there: look at what was synced, and at the prefix", "--replace")),
-        (files("0.00B", there=""), ("0.00B of the bucket's unknown bytes", "loads anew")),
+        (files("0.00B", there=""), ("0.00B of the bucket's unknown bytes", "loads again")),
         (files("500.00GiB", room="600.00GiB"), ("the workers hold 600.00GiB: write more cache.workers",)),
     ],
 )

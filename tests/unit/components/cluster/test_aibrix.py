@@ -185,7 +185,7 @@ def test_a_request_may_last_as_long_as_asked_for_on_every_way_through_the_gatewa
         {"name": "AIBRIX_GATEWAY_TIMEOUT_SECONDS", "value": "3600"},
     ]
     assert "env" not in container(OLD, "controller")
-    with pytest.raises(Refused, match="request_seconds 0: is no time"):
+    with pytest.raises(Refused, match="request_seconds 0: is not a positive time"):
         replace(NEW, request_seconds=0)
 
 

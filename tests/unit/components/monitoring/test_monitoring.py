@@ -300,7 +300,7 @@ def test_a_dashboard_of_every_release_at_once_fits_into_a_config_map_under_a_key
     [
         ({"services": {}}, "nothing would be scraped"),
         ({"interval_seconds": 0}, "interval_seconds 0: is no interval"),
-        ({"services": {"r1": scraped(selector={})}}, "services r1: an empty selector takes every Service"),
+        ({"services": {"r1": scraped(selector={})}}, "services r1: an empty selector selects every Service"),
     ],
 )
 def test_monitoring_of_nothing_or_of_everything_is_refused(change, why):

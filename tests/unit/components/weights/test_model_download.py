@@ -11,20 +11,11 @@ import pytest
 from components.cluster.credentials import KeyPair, SecretKey
 from components.cluster.kubernetes import Manifest
 from components.weights import model_download, model_sync
-from components.weights.model_download import (
-    BucketWeightsArgs,
-    DiskOrigin,
-    DiskWeightsArgs,
-    HubWeightsArgs,
-    ModelDownload,
-    ModelDownloadArgs,
-    PodWeights,
-    check_host_path,
-    check_scheme,
-    from_bucket,
-    from_hub,
-    from_node_disk,
-)
+from components.weights.bucket_weights import BucketWeightsArgs, check_scheme, from_bucket
+from components.weights.disk_weights import DiskOrigin, DiskWeightsArgs, check_host_path, from_node_disk
+from components.weights.hub_weights import HubWeightsArgs, from_hub
+from components.weights.model_download import ModelDownload, ModelDownloadArgs
+from components.weights.pod_weights import PodWeights
 from planning.problems import Refused
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 from tests.support.schemas import problems
@@ -209,7 +200,7 @@ def test_a_disk_of_the_node_is_looked_at_before_the_downloader_writes_there():
         ({"scheme": "oss"}, "^scheme oss: .*; write tos:// or s3://$"),
         ({"endpoint": "tos-cn-beijing.ivolces.com"}, "write tos-s3-cn-beijing.ivolces.com$"),
         ({"suffixes": (".json",)}, "without its dot, such as json"),
-        ({"objects": 1001}, "^AIBrix 0.2.1: copies the first 1000 objects .*; take 0.5.0 or later"),
+        ({"objects": 1001}, "^AIBrix 0.2.1: copies only the first 1000 objects .*; take 0.5.0 or later"),
         ({"host_path": "/mnt/nvme0"}, "give python_image and program too"),
         ({"host_path": "/usr/models", "python_image": "p", "program": "c"}, "system disk"),
     ],
