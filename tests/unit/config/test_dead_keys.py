@@ -156,7 +156,7 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
         (_LOCAL, {"addons": {"lws": {"chart": "oci://a/b"}}}, (), "addons.lws.chart: oci://a/b: a stack on local inst"),
         (_LOCAL, {"addons": {"charts": "charts"}}, (), "addons.charts: charts: a stack on local installs nothing"),
         (_ACS, {"addons/lws": {"install": False, "values": {"a": 1}}}, (), "addons.lws.values: the stack does not"),
-        (_VKE, {"addons/aibrix": {"install": False, "address": "private"}}, (), "addons.aibrix.address: private: an A"),
+        (_VKE, {"addons/aibrix": {"install": False, "address": "private"}}, (), "addons.aibrix.address: private: the"),
         (
             _VKE,
             {**_LWS, **_ALONE, "addons/aibrix": {"install": False}},

@@ -117,7 +117,7 @@ REFUSED = {
     ),
     "escaped": (
         GOOD.replace("here", r'"a\e[31mb\0"'),
-        r"modelserve:cluster.context: a\x1b[31mb\x00: has the control character \x1b in it; remove it",
+        r"modelserve:cluster.context: a\x1b[31mb\x00: contains the control character \x1b; remove it",
     ),
 }
 

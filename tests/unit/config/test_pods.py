@@ -78,7 +78,7 @@ def test_the_catalogs_types_are_those_of_the_pinned_kubernetes():
         ({"hostNetwork": True}, "hostNetwork: true: unknown key; known here: affinity"),
         (
             {"volumes": [{"name": "shm", "emptyDir": {}}], "volumeMounts": [{"name": "shm", "mountPath": "/x"}]},
-            "volumes[0].name: shm: is a volume of the program's; write another name",
+            "volumes[0].name: shm: is the name of one of the program's volumes; write another name",
         ),
         (
             {"volumes": [{"name": "a"}], "volumeMounts": [{"name": "a", "mountPath": "/x"}]},
@@ -101,8 +101,8 @@ def test_the_catalogs_types_are_those_of_the_pinned_kubernetes():
                 f"volumeMounts[0].mountPath: {path}: {said}",
             )
             for path, said in (
-                ("/weights/x", "the program uses /weights;  write another path"),
-                ("/dev", "the program uses /dev/shm;  write another path"),
+                ("/weights/x", "the program uses /weights; write another path"),
+                ("/dev", "the program uses /dev/shm; write another path"),
                 ("x", "is not an absolute path; write one such as /etc/company"),
             )
         ),
@@ -142,7 +142,7 @@ def test_a_mistake_in_a_pod_is_one_line_with_its_remedy(pod: dict[str, Any], sai
             volcengine.FILE,
             {f"{SERVICE}/pod": {"affinity": {"nodeAffinity": NODES}}},
             "services.deepseek-r1-671b.pod.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
-            ".nodeSelectorTerms[0].matchExpressions[0].key: node.kubernetes.io/instance-type: is what the program",
+            ".nodeSelectorTerms[0].matchExpressions[0].key: node.kubernetes.io/instance-type: is a label by",
         ),
         (
             volcengine.FILE,

@@ -108,7 +108,12 @@ def test_a_date_is_read_alike_whether_yaml_took_it_for_one_or_not():
         ("services/ds/layout/gpusPerNode", 6, "services.ds.layout.gpusPerNode", "no pod of 6 GPUs; write one of 1, 2"),
         ("services/ds/resources/memory", "512G", "services.ds.resources.memory", "write 512Gi"),
         ("services/ds/resources/memory", "0.5Ti", "services.ds.resources.memory", "not a whole number of Mi, Gi or Ti"),
-        ("services/ds/resources/shm", "512Gi", "services.ds.resources.shm", "counted in the pod's memory of 512Gi"),
+        (
+            "services/ds/resources/shm",
+            "512Gi",
+            "services.ds.resources.shm",
+            "counts towards the pod's memory of 512Gi",
+        ),
         ("services/ds/startupPolicy", "LeaderReady", "services.ds.startupPolicy", "a deadlock; write LeaderCreated"),
         ("services/ds/port", 10250, "services.ds.port", "local reserves it for the kubelet; write 8000"),
         ("services/ds/port", 6379, "services.ds.port", "the same pod uses it for Ray's GCS"),

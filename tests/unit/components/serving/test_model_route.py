@@ -210,7 +210,7 @@ def test_any_of_several_grants_is_enough_for_each_model_because_envoy_gateway_lo
         ({"model_name": "m" * 64}, "has 64 characters"),
         ({"request_seconds": 0}, "request_seconds 0: is no time of a route; give 1 to 99999"),
         ({"request_seconds": 100_000}, "request_seconds 100000"),
-        ({"port": 9000, "aibrix_version": "0.2.1"}, "port 9000: AIBrix 0.2.1 sends requests"),
+        ({"port": 9000, "aibrix_version": "0.2.1"}, "port 9000: AIBrix 0.2.1 always sends requests"),
     ],
 )
 def test_what_the_gateway_cannot_route_is_refused_in_one_line(change, said):
