@@ -29,7 +29,7 @@ from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.monitors import monitor
 from stacks.pod_extras import extras
 from stacks.service_plans import Planned
-from stacks.serving import Place
+from stacks.serving import Network, Place
 from watch.cache_state import CacheLook
 
 
@@ -98,7 +98,7 @@ class _Stack(CloudStack):
             lws_version=lws_release(self.config),
             pod_labels=self._pod_labels(),
             node_selector=self._node_selector(),
-            env=self._network(),
+            network=self._network(),
             service_annotations=self.load_balancer(planned),
             monitoring_namespace=self.config.monitoring.prometheus_namespace,
             after=(*weights.after, *self.addons.releases),
@@ -156,6 +156,6 @@ class _Stack(CloudStack):
         cloud = self.cloud
         return {fact("clouds", "acs", "labels")["series"]: cloud.gpu_series} if cloud.compute_class == "gpu-hpn" else {}
 
-    def _network(self) -> dict[str, str]:
+    def _network(self) -> Network:
         rdma = fact("clouds", "acs", "rdmaNetwork") if self.cloud.rdma else {}
-        return {**fact("clouds", "acs", "network"), **rdma}
+        return Network(env={**fact("clouds", "acs", "network"), **rdma})

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import pulumi
 
 from components.cluster.credentials import KeyPair
 from components.cluster.kubernetes import kubernetes_object, kubernetes_provider
 from components.weights.model_bucket import ModelBucket, ModelBucketArgs
-from components.weights.model_sync import ModelSync, ModelSyncArgs
+from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSync, ModelSyncArgs
 from config.clouds import AcsCloud, VolcengineCloud
 from config.errors import NAMESPACE
 from config.stack import StackConfig, own_bucket, repository
@@ -149,13 +148,8 @@ class CloudStack:
         sync = weights.sync if isinstance(weights, (BucketWeights, NvmeWeights)) else None
         if sync is None or bucket is None or bucket.writer is None:
             return []
-        place = {
-            "bucket": bucket.bucket,
-            "endpoint": bucket.endpoint,
-            "key": bucket.writer,
-            "scratch_gib": scratch_gib,
-        }
-        return [self.job(name, model, planned, sync, place, pod_labels)]
+        target = BucketTarget(bucket.bucket, bucket.endpoint, bucket.writer, scratch_gib)
+        return [self.job(name, model, planned, sync, target, pod_labels)]
 
     def job(
         self,
@@ -163,10 +157,10 @@ class CloudStack:
         model: str,
         planned: Planned,
         sync: Sync,
-        place: Mapping[str, Any],
+        target: BucketTarget | ClaimTarget,
         pod_labels: Mapping[str, str] = _NO_LABELS,
     ) -> ModelSync:
-        """The Job that fills `place`, a bucket or a volume as `ModelSyncArgs` takes them."""
+        """The Job that fills `target` with a model's files."""
         weights = self.config.weights
         assert not isinstance(weights, HuggingfaceWeights)  # the pods fetch those by themselves
         files = needed_files(self.config, model)
@@ -179,6 +173,7 @@ class CloudStack:
                 repository=repository(sync.repositories, model) or model,
                 source=sync.from_,
                 revision=sync.revision or "",
+                target=target,
                 prefix=engine_arguments.model_prefix(weights, model),
                 tool_image=self.pulled(sync.tool_image or fact("sync", "images", "rclone")),
                 python_image=self.pulled(sync.python_image or fact("sync", "images", "python")),
@@ -188,7 +183,6 @@ class CloudStack:
                 weights=files.weights,
                 leaves=files.leaves,
                 extras=extras(sync.pod),
-                **place,
             ),
             self.on_cluster,
             self.progress.sync_hooks(),

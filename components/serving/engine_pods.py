@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pulumi
 
 from components.cluster.credentials import SecretKey
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
-from components.cluster.pod_extras import NOTHING, PodExtras, dressed
+from components.cluster.pod_extras import PodExtras, dressed
 from planning import timeouts
 from planning.names import API_KEY
 from planning.problems import Problem, Refused
 from planning.units import quantity
 
 _CONTAINER = "vllm"
+_GPU_RESOURCE = "nvidia.com/gpu"
 _SCRIPT = Path(__file__).with_name("launch.sh")
 _GUARD = Path(__file__).with_name("modelserve_guard.py")
 _SCRIPT_FOLDER = "/etc/modelserve"
@@ -34,18 +35,20 @@ _LAYOUT = "modelserve.dev/layout"
 
 @dataclass(frozen=True, kw_only=True)
 class EnginePodsArgs:
-    """Plain fields shape the plan; `Input` fields may come from other resources.
+    """The pods of one replica. No field has a default: the stack file decides each, and the type checker finds one that
+    the builder forgot. Plain fields shape the plan; `Input` fields may come from other resources.
 
-    `engine_args` is the whole argument list of `vllm serve`, but for what a launcher says. `memory`, `shm` and
-    `ephemeral_storage` are binary quantities; `extra_resources` maps further resources of each pod, such as RDMA
-    devices, to amounts. `capabilities` are what the container may do beside the usual. `startup_seconds` is a cold
-    start and `drain_seconds` how long a pod that ends waits for its answers: from these two every time limit derives;
-    with `drains_itself` the engine is told the second too. `routes` are what the guard in the engine lets through, each
-    `METHOD /path`; metrics are among them without a key, unless `metrics_need_key`. `init_containers`, `volumes` and
-    `volume_mounts` are those of every pod; volumes may hold Outputs at their leaves: the pods are not asked for before
-    they are known, and never where one fails. `api_key_secret` is the name of a Secret in `namespace` with the key
-    `apiKey`; `api_key_revision` changes whenever its content does, which restarts the engine. `extras` is
-    what the cluster's owner asks of every pod.
+    `engine_args` is the whole argument list of `vllm serve`, except what the launcher and the guard add. `memory`,
+    `shm` and `ephemeral_storage` (None: no limit) are binary quantities. `extra_resources` maps further resources of
+    each pod, such as RDMA devices, to amounts. `capabilities` are added to the container's default ones.
+    Every time limit derives from three times: `startup_seconds`, a cold start without what `init_containers` take;
+    `weights_seconds`, what they may take before it; `drain_seconds`, how long a pod that ends waits for its answers.
+    `drains_itself`: the engine has a flag for the last, and gets it.
+    `routes` are what the guard lets through, each `METHOD /path`; /metrics is open to callers without a key unless
+    `metrics_need_key`. Every pod gets `init_containers`, `volumes` and `volume_mounts`. Volumes may hold Outputs at
+    their leaves: Pulumi asks for the pods once all are known, and never if one fails.
+    `api_key_secret` names a Secret in `namespace` with the field `apiKey`. `api_key_revision` changes whenever the key
+    does, which restarts the engine. `extras` is what the cluster's owner adds to every pod.
     Raises Refused when tensor x pipeline does not fill the GPUs.
     """
 
@@ -60,29 +63,28 @@ class EnginePodsArgs:
     cpu: int
     memory: str
     shm: str
+    ephemeral_storage: str | None
     startup_seconds: int
+    weights_seconds: int
     drain_seconds: int
+    drains_itself: bool
+    port: int
     routes: Sequence[str]
-    drains_itself: bool = False
-    metrics_need_key: bool = False
-    port: int = 8000
-    replicas: int = 1
-    ephemeral_storage: str | None = None
-    gpu_resource: str = "nvidia.com/gpu"
-    extra_resources: Mapping[str, str] = field(default_factory=dict)
-    capabilities: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
-    volumes: Sequence[Manifest] = ()
-    volume_mounts: Sequence[Manifest] = ()
-    init_containers: Sequence[Manifest] = ()
-    pod_labels: Mapping[str, str] = field(default_factory=dict)
-    pod_annotations: Mapping[str, str] = field(default_factory=dict)
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    api_key_secret: str | None = None
-    api_key_revision: pulumi.Input[str] | None = None
-    readiness_probe: bool = True
-    extras: PodExtras = NOTHING
+    metrics_need_key: bool
+    readiness_probe: bool
+    extra_resources: Mapping[str, str]
+    capabilities: Sequence[str]
+    env: Mapping[str, str]
+    secret_env: Mapping[str, SecretKey]
+    volumes: Sequence[Manifest]
+    volume_mounts: Sequence[Manifest]
+    init_containers: Sequence[Manifest]
+    pod_labels: Mapping[str, str]
+    pod_annotations: Mapping[str, str]
+    node_selector: Mapping[str, str]
+    api_key_secret: str | None
+    api_key_revision: pulumi.Input[str] | None
+    extras: PodExtras
 
     def __post_init__(self) -> None:
         if self.tensor * self.pipeline != self.nodes * self.gpus_per_node:
@@ -92,7 +94,7 @@ class EnginePodsArgs:
     @property
     def limits(self) -> timeouts.Timeouts:
         """Every time limit of one replica."""
-        return timeouts.from_startup(self.startup_seconds, self.drain_seconds)
+        return timeouts.from_startup(self.startup_seconds, self.drain_seconds, self.weights_seconds, self.nodes)
 
 
 def launch_files() -> dict[str, str]:
@@ -176,7 +178,7 @@ def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Mani
     Who leads ends when its answers are given, the others when their leader has ended: without their GPUs every answer
     would be cut.
     """
-    amounts = {"cpu": str(args.cpu), "memory": quantity(args.memory), args.gpu_resource: str(args.gpus_per_node)}
+    amounts = {"cpu": str(args.cpu), "memory": quantity(args.memory), _GPU_RESOURCE: str(args.gpus_per_node)}
     if args.ephemeral_storage:
         amounts["ephemeral-storage"] = quantity(args.ephemeral_storage)
     amounts |= args.extra_resources

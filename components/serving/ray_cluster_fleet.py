@@ -33,41 +33,36 @@ _NODE_TYPE = "ray.io/node-type"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayClusterFleetArgs(EnginePodsArgs):
+class RayClusterFleetArgs:
     """The engine's pods, and how AIBrix keeps the replicas.
 
-    `aibrix_version` is a release, `0.7.0`. `weights_seconds` is what `init_containers` may take before a cold start:
-    every time limit derives from the two. `autoscaled`: `replicas` is where a fleet begins, and an autoscaler's
-    afterwards.
-    Raises Refused when tensor x pipeline does not fill the GPUs, for a port that Ray has, for a label that is
-    KubeRay's, and for an autoscaled fleet that begins empty.
+    `aibrix_version` is a release, `0.7.0`. `autoscaled`: the fleet starts with `replicas`; from then on an autoscaler
+    sets the number.
+    Raises Refused for a port that Ray uses, for a label that is KubeRay's, and for an autoscaled fleet that starts
+    empty.
     """
 
+    pods: EnginePodsArgs
+    replicas: int
     aibrix_version: str
-    weights_seconds: int = 0
-    autoscaled: bool = False
-    strategy: Literal["Recreate", "RollingUpdate"] = "Recreate"
-    max_surge: int = 0
+    autoscaled: bool
+    strategy: Literal["Recreate", "RollingUpdate"]
+    max_surge: int
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        taken = ray_port(self.port)
-        theirs = sorted(self.pod_labels.keys() & set(fact("fleet", "kuberay", "headServiceLabels")))
+        port = self.pods.port
+        taken = ray_port(port)
+        theirs = sorted(self.pods.pod_labels.keys() & set(fact("fleet", "kuberay", "headServiceLabels")))
         wrong = [
             Problem("pod_labels", each, "KubeRay's Service finds its head by it", "leave it out") for each in theirs
         ]
         if taken:
-            wrong.append(Problem("port", str(self.port), *taken))
+            wrong.append(Problem("port", str(port), *taken))
         if self.autoscaled and self.replicas < 1:
             why = "nobody would be there for an autoscaler to measure"
             wrong.append(Problem("replicas", str(self.replicas), why, "begin with 1 or more"))
         if wrong:
             raise Refused(*wrong)
-
-    @property
-    def limits(self) -> timeouts.Timeouts:
-        """Every time limit of one replica."""
-        return timeouts.from_startup(self.startup_seconds, self.drain_seconds, self.weights_seconds, self.nodes)
 
 
 def head_selector(name: str) -> dict[str, str]:
@@ -96,9 +91,9 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
         "kind": "RayClusterFleet",
         "metadata": {
             "name": name,
-            "namespace": args.namespace,
+            "namespace": args.pods.namespace,
             # AIBrix makes the model's route by the fleet's own labels, and only when it first sees the fleet.
-            "labels": {**labels(args.stack, name), **model_labels(name, args.port)},
+            "labels": {**labels(args.pods.stack, name), **model_labels(name, args.pods.port)},
             "annotations": {
                 "pulumi.com/waitFor": _ready(args),
                 # So that the wait for a deletion ends when the GPUs are free. What has begun to be deleted stays
@@ -107,7 +102,7 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
                 "pulumi.com/deletionPropagationPolicy": "foreground",
                 # An autoscaler that is gone still owns the number of replicas, and every later change would be refused.
                 "pulumi.com/patchForce": "true",
-                **layout_annotation(args),
+                **layout_annotation(args.pods),
             },
         },
         "spec": {
@@ -116,7 +111,7 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
             "strategy": _strategy(args),
             "minReadySeconds": 0,
             "revisionHistoryLimit": 1,  # what to go back to, the stack file's history says
-            "progressDeadlineSeconds": args.limits.replace_seconds,
+            "progressDeadlineSeconds": args.pods.limits.replace_seconds,
             "paused": False,
             "template": {
                 # Without the annotation KubeRay appends its own start command to ours.
@@ -154,17 +149,17 @@ def _strategy(args: RayClusterFleetArgs) -> Manifest:
 
 
 def _ray_cluster(name: str, args: RayClusterFleetArgs) -> Manifest:
-    gpus = str(args.gpus_per_node)  # said, because KubeRay counts only resources whose name ends in gpu
+    gpus = str(args.pods.gpus_per_node)  # said, because KubeRay counts only resources whose name ends in gpu
     spec: Manifest = {
         "headGroupSpec": {
             "rayStartParams": {"dashboard-host": "0.0.0.0", "num-gpus": gpus},
             "template": pod_template(name, args, head=True),
         }
     }
-    version = fact("fleet", "ray", "versions").get(args.image.rpartition("/")[2])
+    version = fact("fleet", "ray", "versions").get(args.pods.image.rpartition("/")[2])
     if version:
         spec["rayVersion"] = version
-    others = args.nodes - 1
+    others = args.pods.nodes - 1
     if others:
         spec["workerGroupSpecs"] = [
             {
@@ -181,36 +176,37 @@ def _ray_cluster(name: str, args: RayClusterFleetArgs) -> Manifest:
 
 def pod_template(name: str, args: RayClusterFleetArgs, *, head: bool) -> Manifest:
     """The head's pod template, which has the ports and the engine, or the workers'."""
-    container = engine_pods.container(args, _environment(args, head=head), leads=head)
+    pods = args.pods
+    container = engine_pods.container(pods, _environment(pods, head=head), leads=head)
     if not head:
-        return engine_pods.pod_template(name, args, container | _worker_probes(), "worker", {})
-    ports = {**(fact("fleet", "kuberay", "headPorts") if args.nodes > 1 else {}), PORT_NAME: args.port}
-    container["args"] = engine_pods.serve_args(args)
+        return engine_pods.pod_template(name, pods, container | _worker_probes(), "worker", {})
+    ports = {**(fact("fleet", "kuberay", "headPorts") if pods.nodes > 1 else {}), PORT_NAME: pods.port}
+    container["args"] = engine_pods.serve_args(pods)
     container["ports"] = [{"name": port, "containerPort": number} for port, number in ports.items()]
-    return engine_pods.pod_template(name, args, container | _head_probes(args), "head", _routed(name, args))
+    return engine_pods.pod_template(name, pods, container | _head_probes(pods), "head", _routed(name, args))
 
 
 def _routed(name: str, args: RayClusterFleetArgs) -> dict[str, str]:
     """By what AIBrix's gateway and autoscaler find the pods that answer, with the selector of the fleet in it."""
-    found = model_labels(name, args.port)
+    found = model_labels(name, args.pods.port)
     if release_key(args.aibrix_version) >= release_key(fact("fleet", "aibrix", "engineLabelSince")):
         found[ENGINE_LABEL] = "vllm"
     return found
 
 
-def _environment(args: RayClusterFleetArgs, *, head: bool) -> list[Manifest]:
+def _environment(pods: EnginePodsArgs, *, head: bool) -> list[Manifest]:
     joining = {
         "MODELSERVE_LAUNCHER": "ray",
         "MODELSERVE_POD_INDEX": "0" if head else "1",  # workers need not be told apart
-        "MODELSERVE_JOIN_SECONDS": str(args.limits.join_seconds),
+        "MODELSERVE_JOIN_SECONDS": str(pods.limits.join_seconds),
         "MODELSERVE_JOIN_PORT": str(fact("fleet", "kuberay", "headPorts")["gcs-server"]),
     }
-    return engine_pods.environment(args, joining, {}, leads=head)
+    return engine_pods.environment(pods, joining, {}, leads=head)
 
 
-def _head_probes(args: RayClusterFleetArgs) -> Manifest:
-    probes = engine_pods.probes(args, PORT_NAME)
-    if args.readiness_probe:
+def _head_probes(pods: EnginePodsArgs) -> Manifest:
+    probes = engine_pods.probes(pods, PORT_NAME)
+    if pods.readiness_probe:
         # AIBrix puts a whole RayCluster beside one of which a pod is not ready any more, for which there are no GPUs,
         # and may then keep either of them (https://github.com/vllm-project/aibrix/issues/2435).
         probes["readinessProbe"]["failureThreshold"] = timeouts.STEADY_READINESS_FAILURES
@@ -246,7 +242,7 @@ class RayClusterFleet(pulumi.ComponentResource):
         self.ready = engine_pods.register(
             self,
             name,
-            args,
+            args.pods,
             fleet(name, args),
             hooks,
             mounts,
