@@ -13,13 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from config import secrets as secret_keys
 from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts, gpu_pods
-from config.services import Layout, Service
+from config.services import Service
 from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
@@ -30,6 +30,7 @@ from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
 from planning.flags import number
+from planning.layout import Layout
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.startup import TO_NODES, Supply
@@ -54,6 +55,8 @@ _KEYS = {
 }
 _FILE_KEYS = {"GPU": "cloud.gpu"}
 _SECTIONS = ("prices.", "cache.", "catalog.")
+_T = TypeVar("_T")
+_AskT = TypeVar("_AskT", bound=Ask)
 
 
 @dataclass(frozen=True)
@@ -62,18 +65,21 @@ class Planned:
 
     `startup_seconds` is a cold start from the pods' creation to the first answer; `copy_seconds` of them pass before
     the engine starts, where weights are copied to the pods. A pod that ends waits `drain_seconds` for its answers.
-    `warnings` are whole sentences on what is deployed all the
-    same.
+    `warnings` are whole sentences on what is deployed all the same.
     """
 
     service: Service
     plan: Plan
-    layout: Layout
     max_model_len: int
     startup_seconds: int
     drain_seconds: int
     copy_seconds: int = 0
     warnings: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """The layout as the planner judged or chose it."""
+        return self.plan.request.layout
 
     @property
     def empty_seconds(self) -> int:
@@ -191,15 +197,11 @@ class _MisfitError(Refused):
 
 
 def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
-    ask = _ask(config, service)
+    ask = _ask(config, service, _now, Ask)
     found = _shaped(config, service, ask)
     if unfit := list(_unfit(service, ask, found, refuse_misfits)):
         raise _MisfitError(*unfit)
     warnings = [] if found.fits else [f"deployed unproven: {found.misfit}"]
-    shape = found.request.layout
-    layout = service.layout or Layout.model_construct(
-        nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
-    )
     seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
     if seconds > LONGEST:
         why = f"a start takes {seconds} s by the facts of model, GPU and links, more than Kubernetes waits"
@@ -207,7 +209,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     release = aibrix_release(config)
     if wrong := _scaled(service, release, seconds):
         raise _MisfitError(*wrong)
-    warnings += _doubts(config, service, shape.nodes, seconds)
+    warnings += _doubts(config, service, found.request.layout.nodes, seconds)
     warnings += _scratch(config, found)
     warnings += found.cache.doubts if found.cache else ()
     if config.monitoring.enabled and not config.monitoring.prometheus_namespace:
@@ -222,7 +224,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
     if drain < longest:
         warnings.append(f"pods that end wait {drain} s for their answers, of which one may take {longest} s")
-    return Planned(service, found, layout, found.fit.max_model_len, seconds, drain, copied, tuple(warnings))
+    return Planned(service, found, found.fit.max_model_len, seconds, drain, copied, tuple(warnings))
 
 
 def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
@@ -331,39 +333,92 @@ def needed_files(config: StackConfig, model: str) -> Needed:
     return needed(dict(_flags(each.engine.extra_args)) for each in config.services.values() if each.model == model)
 
 
-def _ask(config: StackConfig, service: Service) -> Ask:
-    return Ask(**{name: read(config, service) for name, read in _ASKED.items()})
+class _Read(Protocol):
+    """How a part of a request is read. `neutral` stands for a refused part on which it does not depend whether the
+    model fits."""
+
+    def __call__(self, part: Callable[[], _T], neutral: _T = ...) -> _T: ...
+
+
+_REFUSED: Any = object()
+
+
+def _now(part: Callable[[], _T], neutral: _T = _REFUSED) -> _T:
+    return part()
+
+
+def _if_judged(part: Callable[[], _T], neutral: _T = _REFUSED) -> _T:
+    try:
+        return part()
+    except Unjudged:
+        return neutral
+
+
+class _Partial(Ask):
+    """A request of which parts are refused: rules that read one of those meet Unjudged."""
+
+    def __getattribute__(self, part: str) -> Any:
+        value = super().__getattribute__(part)
+        if value is _REFUSED:
+            raise Unjudged(part)
+        return value
 
 
 def _of_what_is_right(config: StackConfig, name: str, service: Service, refuse_misfits: bool) -> Iterator[Problem]:
     """What the planner finds in a service of which something is refused already."""
-    given: dict[str, Any] = {}
-    for part, read in _ASKED.items():
-        with contextlib.suppress(Unjudged):
-            given[part] = read(config, service)
-
-    class Partial(Ask):
-        def __getattribute__(self, part: str) -> Any:
-            if part in _ASKED and part not in given:
-                raise Unjudged(part)
-            return super().__getattribute__(part)
-
-    wrong = problems(Partial(**{"model": "", "gpu": ""} | given))
+    ask = _ask(config, service, _if_judged, _Partial)
+    wrong = problems(ask)
     yield from _of_the_planner(wrong, name)
-    if wrong or not _ASKED.keys() - given.keys() <= _BESIDE_MEMORY:
+    if wrong or _REFUSED in vars(ask).values():
         return
-    ask = Ask(**given)
     try:
-        found = _shaped(config, service, ask)
-        yield from (_under(name, problem) for problem in _unfit(service, ask, found, refuse_misfits))
+        shaped = _shaped(config, service, ask)
+        yield from (_under(name, problem) for problem in _unfit(service, ask, shaped, refuse_misfits))
     except PlanError as error:
         yield from _of_the_planner(error.problems, name, [str(each) for each in error.alternatives])
     except Unjudged:
         return
 
 
-# What a request says that decides nothing of whether the model fits.
-_BESIDE_MEMORY = {"supply", "cache_size", "memory_gib", "prices", "replicas", "most_replicas", "kept"}
+def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) -> _AskT:
+    """The request of a service. Each part is read on its own, so that one refused value leaves the others judged."""
+    return kind(
+        model=read(lambda: service.model),
+        gpu=read(lambda: config.cloud.gpu_name),
+        engine_version=read(lambda: service.engine.version),
+        gpus_per_node=read(lambda: service.layout.gpus_per_node if service.layout else max(_pod_sizes(config))),
+        nodes=read(lambda: service.layout.nodes if service.layout else None),
+        tensor=read(lambda: service.layout.tensor if service.layout else None),
+        pipeline=read(lambda: service.layout.pipeline if service.layout else None),
+        max_model_len=read(lambda: service.max_model_len),
+        utilization=read(lambda: service.engine.gpu_memory_utilization),
+        eager=read(lambda: _has(service, "--enforce-eager")),
+        kv_dtype=read(lambda: _flag(service, "--kv-cache-dtype") or "auto"),
+        expert_parallel=read(lambda: _has(service, "--enable-expert-parallel")),
+        context=read(lambda: number(_flag(service, "--decode-context-parallel-size")) or 1),
+        speculative=read(lambda: _has(service, "--speculative-config")),
+        batched_tokens=read(lambda: number(_flag(service, "--max-num-batched-tokens"))),
+        sequences=read(lambda: number(_flag(service, "--max-num-seqs"))),
+        supply=read(lambda: _supply(config, service.model), Supply()),
+        cache_size=read(lambda: _cache_size(config), CacheSize()),
+        memory_gib=read(lambda: gibibytes(service.resources.memory), None),
+        prices=read(
+            lambda: Prices(
+                config.prices.currency,
+                config.prices.per_gpu_hour,
+                config.prices.per_cache_worker_hour,
+                config.prices.per_gib_month,
+                config.prices.as_of,
+            ),
+            Prices(),
+        ),
+        replicas=read(lambda: service.first_replicas, 1),
+        most_replicas=read(lambda: service.most_replicas, None),
+        kept=read(lambda: keeps_weights(config), True),
+        more_models=read(lambda: _frozen(config.catalog.models)),
+        more_gpus=read(lambda: _frozen(config.catalog.gpus)),
+        other_models=read(lambda: f"give its facts in {NAMESPACE}:catalog.models"),
+    )
 
 
 def _under(name: str, problem: Problem) -> Problem:
@@ -376,45 +431,6 @@ def _flag(service: Service, name: str) -> str | None:
 
 def _has(service: Service, name: str) -> bool:
     return name in dict(_flags(service.engine.extra_args))
-
-
-# Each on its own, so that what is refused in a stack file keeps no other part of a request from being judged.
-_ASKED: Mapping[str, Callable[[StackConfig, Service], Any]] = {
-    "model": lambda config, service: service.model,
-    "gpu": lambda config, service: config.cloud.gpu_name,
-    "engine_version": lambda config, service: service.engine.version,
-    "gpus_per_node": lambda config, service: (
-        service.layout.gpus_per_node if service.layout else max(_pod_sizes(config))
-    ),
-    "nodes": lambda config, service: service.layout.nodes if service.layout else None,
-    "tensor": lambda config, service: service.layout.tensor if service.layout else None,
-    "pipeline": lambda config, service: service.layout.pipeline if service.layout else None,
-    "max_model_len": lambda config, service: service.max_model_len,
-    "utilization": lambda config, service: service.engine.gpu_memory_utilization,
-    "eager": lambda config, service: _has(service, "--enforce-eager"),
-    "kv_dtype": lambda config, service: _flag(service, "--kv-cache-dtype") or "auto",
-    "expert_parallel": lambda config, service: _has(service, "--enable-expert-parallel"),
-    "context": lambda config, service: number(_flag(service, "--decode-context-parallel-size")) or 1,
-    "speculative": lambda config, service: _has(service, "--speculative-config"),
-    "batched_tokens": lambda config, service: number(_flag(service, "--max-num-batched-tokens")),
-    "sequences": lambda config, service: number(_flag(service, "--max-num-seqs")),
-    "supply": lambda config, service: _supply(config, service.model),
-    "cache_size": lambda config, service: _cache_size(config),
-    "memory_gib": lambda config, service: gibibytes(service.resources.memory),
-    "prices": lambda config, service: Prices(
-        config.prices.currency,
-        config.prices.per_gpu_hour,
-        config.prices.per_cache_worker_hour,
-        config.prices.per_gib_month,
-        config.prices.as_of,
-    ),
-    "replicas": lambda config, service: service.first_replicas,
-    "most_replicas": lambda config, service: service.most_replicas,
-    "kept": lambda config, service: keeps_weights(config),
-    "more_models": lambda config, service: _frozen(config.catalog.models),
-    "more_gpus": lambda config, service: _frozen(config.catalog.gpus),
-    "other_models": lambda config, service: f"give its facts in {NAMESPACE}:catalog.models",
-}
 
 
 def _pod_sizes(config: StackConfig) -> list[int]:

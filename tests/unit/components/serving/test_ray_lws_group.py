@@ -261,9 +261,13 @@ def test_groups_and_endpoints_of_several_models_share_no_name_in_one_stack(engin
                     stack="test",
                     namespace="default",
                     service_name=f"{name}-leader",
-                    api_key=key,
                     leaders=leader_selector(name),
                     members=group_selector(name),
+                    port=8000,
+                    api_key=key,
+                    load_balancer=None,
+                    clients=None,
+                    annotations={},
                 ),
             )
 
