@@ -1,7 +1,7 @@
 """Plans every service of a stack file, and refuses those that cannot work.
 
-The planner knows nothing of stack files and the stack file nothing of memory: this is where one becomes the other, and
-where the planner's findings get the keys they belong to.
+The planner knows no stack files, and the stack file no memory. This file translates: a service into a request for the
+planner, and the planner's problems into those of the stack file's keys.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudg
 from planning.startup import TO_NODES, Supply
 from planning.units import GIB
 
-# Which key of a service, or of the whole file, the planner's words are about; some sections it calls as the file does.
+# The key of a service for each of the planner's names, or of the whole file. Some sections have the same name in both.
 _KEYS = {
     "tensor": "layout.tensor",
     "pipeline": "layout.pipeline",
@@ -63,9 +63,9 @@ _AskT = TypeVar("_AskT", bound=Ask)
 class Planned:
     """A service with everything decided: what was `auto` in the stack file is a number here.
 
-    `startup_seconds` is a cold start from the pods' creation to the first answer; `copy_seconds` of them pass before
-    the engine starts, where weights are copied to the pods. A pod that ends waits `drain_seconds` for its answers.
-    `warnings` are whole sentences on what is deployed all the same.
+    `startup_seconds` is a cold start, from the pods' creation to the first answer; `copy_seconds` of it is the copy of
+    the weights to the pods, before the engine starts. A pod that ends waits `drain_seconds` for its answers.
+    `warnings` are sentences about doubts that do not prevent the deployment.
     """
 
     service: Service
@@ -83,7 +83,7 @@ class Planned:
 
     @property
     def empty_seconds(self) -> int:
-        """Seconds from nothing, an empty bucket where it is filled, to the first answer."""
+        """Seconds from an empty start (an empty bucket, if the stack fills it) to the first answer."""
         path = self.plan.startup
         return self.startup_seconds + round(path.first_token_seconds - path.pod_seconds)
 
@@ -91,7 +91,7 @@ class Planned:
 def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[str, Planned]:
     """Every service, planned. Raises ConfigError with everything that cannot work, of all services at once.
 
-    Without `refuse_misfits` a layout that keeps the rules and does not fit is planned too, for those who want to see.
+    Without `refuse_misfits` it also plans a layout that keeps the rules but does not fit, for commands that show it.
     """
     planned, found = judge_services(config, refuse_misfits=refuse_misfits)
     if found:
@@ -102,7 +102,7 @@ def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[s
 def judge_services(config: StackConfig, *, refuse_misfits: bool = True) -> tuple[dict[str, Planned], set[Problem]]:
     """The services that can be planned, and everything that cannot work in any.
 
-    Something in `config` may be refused already: of the services that it touches the rest is judged, and not planned.
+    Parts of `config` may be refused already. Services that need them are judged as far as possible, but not planned.
     """
     planned: dict[str, Planned] = {}
     found: set[Problem] = set()
@@ -158,7 +158,7 @@ def briefly(name: str, planned: Planned) -> list[str]:
 
 
 def verdict(plans: Mapping[str, Planned]) -> str:
-    """All services in one clause. A file that is accepted may hold one that will not work."""
+    """All services in one clause. An accepted file may have a service that is deployed unproven."""
     unfit = [name for name, planned in plans.items() if not planned.plan.fits]
     if not unfit:
         return "fine"
@@ -166,7 +166,7 @@ def verdict(plans: Mapping[str, Planned]) -> str:
 
 
 def warnings(plans: Mapping[str, Planned], secrets: Collection[str], plain: Mapping[str, Any]) -> list[str]:
-    """What is deployed all the same, sentence by sentence. `secrets` and `plain` are those of `config.secrets`."""
+    """Doubts that do not prevent the deployment, a sentence each. `secrets` and `plain` are as in `config.secrets`."""
     of_services = [f"{name}: {each}" for name, planned in plans.items() for each in planned.warnings]
     return [*secret_keys.warnings(plans, secrets, plain), *of_services]
 
@@ -193,7 +193,7 @@ def _minutes(seconds: float) -> str:
 
 
 class _MisfitError(Refused):
-    """A service that keeps every rule of the stack file and still cannot work; keys are those of the service."""
+    """A service keeps every rule of the stack file and still cannot work. The keys are those of the service."""
 
 
 def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
@@ -228,14 +228,14 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
 
 
 def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
-    """How long the cloud lets a pod wait that it evicts."""
+    """The longest that a pod may wait for its answers when the cloud evicts it."""
     if isinstance(cloud, AcsCloud) and (notice := cloud.eviction_notice) is not None:
         return timeouts.longest_drain(notice)
     return answers.LONGEST_WAIT_SECONDS
 
 
 def _most_tokens(service: Service) -> int | None:
-    """The longest answer that the engine gives, where it is told so."""
+    """The longest answer in tokens, if the engine's arguments limit it."""
     given = dict(_flags(service.engine.extra_args)).get("--override-generation-config")
     with contextlib.suppress(ValueError):
         told = json.loads(given or "null")
@@ -249,7 +249,7 @@ def _shaped(config: StackConfig, service: Service, ask: Ask) -> Plan:
 
 
 def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Iterator[Problem]:
-    """Why a service cannot work that keeps the planner's rules, by the service's own keys."""
+    """Why a service that keeps the planner's rules still cannot work, under the service's keys."""
     if not found.fits and refuse_misfits and not service.unproven:
         yield _misfit(ask, found)
     nodes = found.request.layout.nodes
@@ -261,7 +261,7 @@ def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Ite
 
 
 def _copied_first(config: StackConfig) -> bool:
-    """Whether pods get their weights before the engine starts."""
+    """Whether the pods copy their weights before the engine starts."""
     weights = config.weights
     return isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.read == "download")
 
@@ -274,8 +274,8 @@ def _scaled(service: Service, release: str, seconds: int) -> list[Problem]:
 
 
 def _together(service: Service, copied: int) -> Iterator[str]:
-    """What more replicas make of their copies' time. It is no part of a pod's limits: else each change of the number
-    would restart the replicas that run."""
+    """How several replicas slow down each other's copies. A pod's limits do not include it: otherwise a change of the
+    number would restart the running replicas."""
     if copied and service.first_replicas > 1:
         yield (
             f"{service.first_replicas} replicas copy their weights at the same time over one link, which takes up to "
@@ -284,7 +284,7 @@ def _together(service: Service, copied: int) -> Iterator[str]:
 
 
 def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
-    """What weights take of a node's own disk, where each pod keeps a copy there."""
+    """How much of a node's own disk the weights take, if each pod keeps a copy there."""
     weights = config.weights
     own = isinstance(weights, BucketWeights) and weights.read == "download" and weights.download.node_path is None
     if own or isinstance(weights, HuggingfaceWeights):
@@ -294,7 +294,7 @@ def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
 
 
 def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
-    """What an autoscaler's bounds cost, and what it is known to do."""
+    """What an autoscaler's bounds cost, and its known faults."""
     scaling, money = service.autoscaling, found.cost
     if scaling is None:
         return
@@ -307,7 +307,7 @@ def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
 
 
 def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> Iterator[str]:
-    """What the cloud may make of a service that keeps every rule."""
+    """What the cloud may do to a service that keeps every rule."""
     cloud = config.cloud
     if not isinstance(cloud, AcsCloud):
         return
@@ -329,13 +329,12 @@ def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> 
 
 
 def needed_files(config: StackConfig, model: str) -> Needed:
-    """The files of a model that the services which serve it read; they share bucket and cache."""
+    """The files of a model that its services read; they share bucket and cache."""
     return needed(dict(_flags(each.engine.extra_args)) for each in config.services.values() if each.model == model)
 
 
 class _Read(Protocol):
-    """How a part of a request is read. `neutral` stands for a refused part on which it does not depend whether the
-    model fits."""
+    """Reads a part of a request. `neutral` replaces a refused part that does not affect whether the model fits."""
 
     def __call__(self, part: Callable[[], _T], neutral: _T = ...) -> _T: ...
 
@@ -355,7 +354,7 @@ def _if_judged(part: Callable[[], _T], neutral: _T = _REFUSED) -> _T:
 
 
 class _Partial(Ask):
-    """A request of which parts are refused: rules that read one of those meet Unjudged."""
+    """A request with refused parts: a rule that reads one gets Unjudged."""
 
     def __getattribute__(self, part: str) -> Any:
         value = super().__getattribute__(part)
@@ -365,7 +364,7 @@ class _Partial(Ask):
 
 
 def _of_what_is_right(config: StackConfig, name: str, service: Service, refuse_misfits: bool) -> Iterator[Problem]:
-    """What the planner finds in a service of which something is refused already."""
+    """The planner's problems with a service that has refused parts already."""
     ask = _ask(config, service, _if_judged, _Partial)
     wrong = problems(ask)
     yield from _of_the_planner(wrong, name)
@@ -434,21 +433,21 @@ def _has(service: Service, name: str) -> bool:
 
 
 def _pod_sizes(config: StackConfig) -> list[int]:
-    """How many GPUs one pod may have; eight where the cloud's series is not described."""
+    """How many GPUs one pod may have; eight if the catalog does not describe the cloud's series."""
     cloud = config.cloud
     if isinstance(cloud, LocalCloud):
         return fact("clouds", "local", "gpusPerPod")
     if isinstance(cloud, VolcengineCloud):
         node = gpu_node(cloud.instance_type)
-        # Whole nodes: half a node's RDMA devices are of no use to anybody else.
+        # Whole nodes: nobody else could use half a node's RDMA devices.
         return [node["gpus"] if node else 8]
     return (gpu_pods(cloud.gpu_series, config.catalog.gpu_pods) or {}).get("gpus") or [8]
 
 
 def _supply(config: StackConfig, model: str) -> Supply:
-    """How weights come to the nodes: what is warm or full before the pods come is so by the order of the resources."""
+    """How weights reach the nodes. Pulumi fills buckets and caches before it creates the pods."""
     supply = _supply_of_one(config)
-    # From a hub each engine gets what it reads itself.
+    # From a hub each engine downloads only what it reads.
     copies = 1 if isinstance(config.weights, HuggingfaceWeights) else needed_files(config, model).copies
     return replace(supply, copies=copies)
 
@@ -470,7 +469,7 @@ def _supply_of_one(config: StackConfig) -> Supply:
 
 
 def _quota(config: StackConfig) -> float | None:
-    """What the cloud lets one account read from its buckets, Gbit/s; None for a foreign store."""
+    """How fast one account may read from the cloud's buckets, in Gbit/s; None for a foreign store."""
     cloud = config.cloud
     if own_bucket(config) is None or isinstance(cloud, LocalCloud):
         return None
@@ -506,7 +505,7 @@ def _frozen(facts: Mapping[str, ModelFacts] | Mapping[str, GpuFacts]) -> Mapping
 
 
 def _plan(ask: Ask) -> Plan:
-    """The plan, computed once for services that ask the same: a stack of two hundred copies plans one."""
+    """The plan, computed once for equal requests: a stack of two hundred equal services plans one."""
     return plan(ask) if ask.more_models or ask.more_gpus else _remembered(ask)
 
 
@@ -514,7 +513,7 @@ _remembered = cache(plan)
 
 
 def _auto(ask: Ask, sizes: Sequence[int]) -> Plan:
-    """The cheapest layout that fits: the smallest pod that holds the model, else as few of the largest as do."""
+    """The cheapest layout that fits: the smallest pod that holds the model, else as few of the largest as possible."""
     for size in sorted(sizes):
         try:
             return _plan(replace(ask, gpus_per_node=size, nodes=1))
@@ -535,7 +534,7 @@ def _misfit(ask: Ask, found: Plan) -> Problem:
 
 
 def _of_the_planner(found: Iterable[Problem], name: str, fitting: Sequence[str] = ()) -> Iterator[Problem]:
-    """The planner's problems under the keys of the stack file. What fits instead is the remedy of each broken rule."""
+    """The planner's problems under the keys of the stack file; the remedy of a broken rule are the layouts that fit."""
     fallback = f"layouts that fit: {'; '.join(fitting)}" if fitting else "write another value"
     for problem in found:
         key = problem.key

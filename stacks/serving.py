@@ -1,4 +1,4 @@
-"""Registers one service, what is in front of it and its workload, alike on every cloud but for what a cloud adds."""
+"""Registers one service: its endpoint and its workload. It works the same on every cloud; `Place` has what differs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from watch.progress import Progress
 if TYPE_CHECKING:
     from components.serving.model_route import ModelRoute
 
-# What AIBrix alone has is imported where a service asks for it: most stacks have none, and every preview would pay.
+# We import AIBrix's components only for a service that uses them: most stacks do not, and every preview would pay.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Serving:
-    """Registers services with what they share: API key, watch, the cluster in `opts`, and where images are."""
+    """Registers services with what they share: API key, progress, the cluster (in `opts`), and the image registry."""
 
     api_key: pulumi.Output[str] | None
     progress: Progress
@@ -64,7 +64,7 @@ class Serving:
     registry: str | None = None
 
     def serve(self, name: str, planned: Planned, source: engine_arguments.Source, place: Place) -> pulumi.Output[str]:
-        """The endpoint of the service called `name`, known once every replica answers."""
+        """Registers the service `name`. Returns its endpoint, known once every replica answers."""
         front = self._front(name, planned, place)
         opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, *place.after]))
         pods = self._pods(name, planned, source, place, front.secret_name)
@@ -99,7 +99,7 @@ class Serving:
         from components.serving.model_route import ModelRoute, ModelRouteArgs
 
         assert place.gateway is not None
-        # It needs the route's own kinds, and what watches it.
+        # The route needs the CRDs and the controllers that `after` installs.
         opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=list(place.after)))
         route = ModelRouteArgs(
             stack=stack,
@@ -119,13 +119,13 @@ class Serving:
         return ModelRoute(name, route, opts)
 
     def _clients(self, planned: Planned, place: Place) -> list[dict[str, Any]] | None:
-        """Who reaches a service without a gateway, as a NetworkPolicy names peers; None for everybody."""
+        """The peers (of a NetworkPolicy) that reach a service without a gateway; None for everybody."""
         service, exposed = planned.service, place.service_annotations is not None
         if service.clients is None and self.api_key is None and not exposed:
             return None
         peers = [each.peer() for each in service.clients or ()] or [{"podSelector": {}}]
         if service.clients is None and exposed:
-            # Whoever comes by the load balancer has an address of his own; its allow-list says who may.
+            # Clients of the load balancer may have any address; its allow-list decides who may call.
             peers.append({"ipBlock": {"cidr": "0.0.0.0/0"}})
         if place.monitoring_namespace:
             peers.append(in_namespace(place.monitoring_namespace))

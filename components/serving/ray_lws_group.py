@@ -1,8 +1,8 @@
-"""A model over one or several nodes as a LeaderWorkerSet: the group itself.
+"""A model on one or several nodes as a LeaderWorkerSet.
 
-The nodes of a replica are joined by Ray or, launcher `native`, by vLLM itself; the name is of when Ray alone could.
-Not here: the pods' parts that other workloads have too (`engine_pods`), the Service, the API key and the network policy
-(`inference_service`), and what a cloud adds to pods (labels, volumes, RDMA), which the stack's builder passes in.
+Ray joins the nodes of a replica; with launcher `native` vLLM does it itself. The name dates from when only Ray could.
+Not here: what the pods share with other workloads (`engine_pods`); the Service, the API key and the network policy
+(`inference_service`); what a cloud adds to pods (labels, volumes, RDMA), which the stack's builder passes in.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def group_selector(name: str) -> dict[str, str]:
 
 
 def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
-    """The LeaderWorkerSet, which `pulumi up` calls ready when every replica of the new generation is.
+    """The LeaderWorkerSet. `pulumi up` calls it ready when every replica of the new generation is ready.
 
-    The wait is on numbers beside the condition: releases before 0.9 leave `observedGeneration` out, where a condition
-    of the old generation counts at once. It is on conditions only for 0 replicas: a zero is absent from the status.
-    Every release known to us understands all that is said here, once the arguments are accepted.
+    The condition alone is not enough: releases before 0.9 leave `observedGeneration` out, so the old generation's
+    condition would end the wait at once. So `up` waits for the counters too; not for 0 replicas, because the status
+    omits a zero. Every release known to us understands this manifest, once the arguments are accepted.
     """
     wait = ["condition=Available"]
     if args.replicas:
@@ -91,8 +91,8 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
         "spec": {
             "replicas": args.replicas,
             "startupPolicy": args.startup_policy,
-            # A surge group needs a second set of GPUs; LeaderWorkerSet makes it even at the first rollout
-            # (https://github.com/kubernetes-sigs/lws/issues/614). Cost: with one replica an update is an outage.
+            # A surge group needs a second set of GPUs; LeaderWorkerSet creates one even at the first rollout
+            # (https://github.com/kubernetes-sigs/lws/issues/614). The price: with one replica an update is an outage.
             "rolloutStrategy": {
                 "type": "RollingUpdate",
                 "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0},
@@ -108,7 +108,7 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
 
 
 def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
-    """The leader's pod template, which has the port and the probes, or the workers'."""
+    """The pod template of the leader, which has the port and the probes, or of the workers."""
     pods = args.pods
     container = engine_pods.container(pods, _environment(args, leader=leader), leads=leader)
     if leader or args.launcher == "native":
@@ -126,7 +126,7 @@ def _environment(args: RayLwsGroupArgs, *, leader: bool) -> list[Manifest]:
         "MODELSERVE_JOIN_SECONDS": str(args.pods.limits.join_seconds),
         "MODELSERVE_JOIN_PORT": str(fact("engines", args.launcher, "joinPort")),
     }
-    # The label, not LWS_WORKER_INDEX: releases before 0.6 do not inject that variable.
+    # The label, because releases before 0.6 do not set the variable LWS_WORKER_INDEX.
     place = {"MODELSERVE_POD_INDEX": f"metadata.labels['{_INDEX_LABEL}']"}
     return engine_pods.environment(args.pods, joining, place, leads=leader)
 
@@ -135,7 +135,7 @@ class RayLwsGroup(pulumi.ComponentResource):
     """Replicas of a model, each a leader and its workers. Ready when every replica answers /health."""
 
     ready: pulumi.Output[str]
-    """The LeaderWorkerSet's id, known when the wait is over."""
+    """The LeaderWorkerSet's id, known once it is ready."""
 
     def __init__(
         self,
@@ -146,9 +146,9 @@ class RayLwsGroup(pulumi.ComponentResource):
         *,
         mounts: Sequence[pulumi.Resource] = (),
     ) -> None:
-        """`mounts` are what the pods mount and what cannot be replaced while they do: the group is replaced with it."""
+        """Pulumi cannot replace `mounts` while the pods mount them, so it replaces the group together with them."""
         super().__init__("modelserve:serving:RayLwsGroup", name, {}, opts)
-        # One replica after the other.
+        # LeaderWorkerSet updates one replica after the other.
         rounds = max(1, args.replicas)
         manifest = leader_worker_set(name, args)
         self.ready = engine_pods.register(self, name, args.pods, manifest, hooks, mounts, rounds=rounds)
