@@ -1,4 +1,4 @@
-"""Runs a command as a whole process tree and says what it cost, and which of Pulumi's processes took it."""
+"""Runs a command with all its child processes, and measures what each of Pulumi's processes costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 _LOOK_SECONDS = 0.05
-# What a process of Pulumi's is, by a word of its command line; the first that is there.
+# The role of a Pulumi process, by a word of its command line; the first match counts.
 _ROLES = {
     "pulumi-resource-": "plugin",
     "standins.providers.": "plugin",
@@ -28,7 +28,7 @@ _ROLES = {
 
 
 class BenchError(Exception):
-    """A measured command failed; the text has its last words."""
+    """A measured command failed; the text ends with its last output."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Cost:
 
 
 def cost(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Cost:
-    """Run `command` once. Raises BenchError where it fails. CPU counts the descendants that were waited for.
+    """Run `command` once. Raises BenchError if it fails. CPU includes all descendants that were waited for.
 
-    Their parts are looked up while they run, to a look's 50 ms; what is no child of the engine's is its own.
+    Their parts are sampled every 50 ms while they run; the engine gets what belongs to no child.
     """
     seen: dict[int, tuple[str, float]] = {}
     with tempfile.TemporaryFile("w+") as said:
@@ -61,7 +61,7 @@ def cost(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Cost:
             for child in tree.children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     seconds = sum(child.cpu_times()[:2])
-                    # One that has ended and is not yet waited for has no command line any more.
+                    # A zombie no longer has a command line.
                     known = seen.get(child.pid, ("", 0))[0]
                     ran = known if child.status() == psutil.STATUS_ZOMBIE else " ".join(child.cmdline())
                     seen[child.pid] = ran, seconds
@@ -77,7 +77,7 @@ def cost(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Cost:
 
 
 def parts(cpu: float, children: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """CPU seconds by role out of (command line, CPU seconds) of each process; the engine has what is left of `cpu`."""
+    """CPU seconds by role, from (command line, CPU seconds) of each process; the engine gets the rest of `cpu`."""
     found = dict.fromkeys(_ROLES.values(), 0.0)
     for command, seconds in children:
         if role := next((role for word, role in _ROLES.items() if word in command), None):
@@ -86,7 +86,7 @@ def parts(cpu: float, children: Iterable[tuple[str, float]]) -> dict[str, float]
 
 
 def paired(one: Callable[[], Cost], other: Callable[[], Cost], pairs: int) -> list[tuple[Cost, Cost]]:
-    """Both, `pairs` times in turn after a pair that is not counted: drift of the machine hits both alike."""
+    """Runs both in turn, `pairs` times after a warm-up pair, so that a drift of the machine affects both equally."""
     return [(one(), other()) for _ in range(pairs + 1)][1:]
 
 

@@ -1,4 +1,4 @@
-"""What a user would have instead: a plain Pulumi program that says the same objects with the typed SDK."""
+"""The alternative for a user: a plain Pulumi program that declares the same objects with the typed SDK."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ on = pulumi.ResourceOptions(provider=k8s.Provider("cluster", context="rehearsal"
 
 
 def source(objects: Iterable[Mapping[str, Any]]) -> str:
-    """The text of such a program: one call for each object, with its content written out."""
+    """The text of such a program: one call per object, with its content as literals."""
     return _HEAD + "".join(map(_call, objects))
 
 

@@ -1,7 +1,7 @@
-"""Stands in for `__main__.py` in the bench's project: the same program, with a clock at each of its steps.
+"""Replaces `__main__.py` in the bench's project: the same program, with a clock around each step.
 
-Writes the CPU seconds of each step, and those of the whole process, as JSON to the file in BENCH_STEPS. So the program
-itself knows of no clock.
+Writes the CPU seconds of each step and of the whole process as JSON to the file that BENCH_STEPS names. So the program
+itself needs no clock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import pulumi
 
 _STEPS = {"interpreter and SDK": time.process_time()}
-# What `stacks.program.run` calls, and the step that it is.
+# Functions that `stacks.program.run` calls, and the step that each belongs to.
 _CALLS = {
     "_load": "config",
     "judge_services": "plan",
@@ -29,10 +29,10 @@ _CALLS = {
 
 
 def _timed(step: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    def timed(*given: Any, **named: Any) -> Any:
+    def timed(*args: Any, **named: Any) -> Any:
         begun = time.process_time()
         try:
-            return call(*given, **named)
+            return call(*args, **named)
         finally:
             _STEPS[step] = _STEPS.get(step, 0) + time.process_time() - begun
 
@@ -41,7 +41,7 @@ def _timed(step: str, call: Callable[..., Any]) -> Callable[..., Any]:
 
 def _write() -> None:
     whole = time.process_time()
-    # After its last line the program still serializes and sends what it registers, and takes the answers.
+    # After its last line the program still serializes and sends its resources, and receives the answers.
     steps = {**_STEPS, "registration": whole - sum(_STEPS.values())}
     Path(os.environ["BENCH_STEPS"]).write_text(json.dumps({"steps": steps, "whole": whole}))
 

@@ -1,8 +1,7 @@
-"""AIBrix's release manifests, rendered from its Go module as its makers' release job renders them.
+"""AIBrix's release manifests, rendered from its Go module the way AIBrix's release job does it.
 
-Owns `manifests/` in the work folder: what was rendered once, by version; and a control plane's link to it. Of the
-dependencies only the custom resources of Ray are there: the rest is Envoy Gateway's own release, which has a chart
-(charts.py).
+Owns `manifests/` in the work folder, with the rendered files by version, and a control plane's link to it. Of the
+dependencies it has only Ray's CRDs: the rest is Envoy Gateway, which has a chart (charts.py).
 """
 
 from __future__ import annotations
@@ -14,23 +13,23 @@ from pathlib import Path
 from local.paths import work_dir
 from local.toolchain import ToolchainError, module, pinned
 
-# For whoever installs AIBrix: the folder that its manifests are read from instead of from its release. It is a control
-# plane's own, and not there before AIBrix's controllers run beside it.
+# Names the folder from which the program reads AIBrix's manifests instead of its release. Each control plane has its
+# own, which exists only once AIBrix's controllers run.
 VARIABLE = "MODELSERVE_MANIFESTS"
 FOLDER = "manifests"
 _MODULE = "github.com/vllm-project/aibrix"
-# What a file of the release is called, and the folder that it is rendered from.
+# The name of a release file, and the folder that it is rendered from.
 _RENDERED = {"aibrix-core": "config/overlays/release", "aibrix-core-crds": "config/crd"}
 _DEPENDENCY = ("aibrix-dependency", "config/dependency/kuberay-operator/crds/*.yaml")
 
 
 def folder() -> Path:
-    """Where the manifests of the pinned release are, rendered or not."""
+    """The folder of the pinned release's manifests, rendered or not."""
     return work_dir() / FOLDER / f"aibrix-{_version()}"
 
 
 def install(kustomize: Path) -> Path:
-    """Renders what is not there yet; gives the folder. Raises ToolchainError."""
+    """Renders the manifests if they are missing. Returns their folder. Raises ToolchainError."""
     target = folder()
     if target.is_dir():
         return target
@@ -47,7 +46,7 @@ def install(kustomize: Path) -> Path:
         try:
             made.rename(target)
         except OSError:
-            # Another run was faster; what it made is the same.
+            # Another run was faster; its files are the same.
             if not target.is_dir():
                 raise
     return target

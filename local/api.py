@@ -1,4 +1,4 @@
-"""A small client for the rehearsal's API server: JSON and YAML in, JSON out, errors with the server's own words."""
+"""A small client for the rehearsal's API server: JSON and YAML in, JSON out, errors in the server's words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 
 _FIELD_MANAGER = "rehearsal"
 _JSON = "application/json"
-# A kind that nobody asked for yet is told to come back while the server fills its cache; other clients do so unasked.
+# While the server fills its cache for a new kind it answers «retry later»; other clients retry by themselves.
 _PATIENCE = urllib3.Retry(
     connect=0, read=0, redirect=0, other=0, status=10, allowed_methods=None, raise_on_status=False
 )
@@ -32,7 +32,7 @@ class ApiError(Exception):
 
 
 class Api:
-    """One API server, spoken to as its administrator."""
+    """One API server, used as its administrator."""
 
     def __init__(self, server: str, pki: Path) -> None:
         """`pki` holds ca.crt, admin.crt and admin.key."""
@@ -42,7 +42,7 @@ class Api:
         self._pool = urllib3.PoolManager(ssl_context=context, maxsize=16, retries=_PATIENCE, timeout=120)
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON) -> Any:
-        """The decoded answer. Raises ApiError, or urllib3's own error when nobody answers."""
+        """The decoded answer. Raises ApiError, or urllib3's own error if nobody answers."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         headers = {"Content-Type": content_type, "Accept": accept}
         answer = self._pool.request(method, self._server + path, body=data, headers=headers)
@@ -64,13 +64,13 @@ class Api:
         return self.request("PATCH", path, patch, "application/merge-patch+json")
 
     def apply(self, path: str, manifest: bytes | dict[str, Any]) -> Any:
-        """Server-side apply of one object. Bytes are sent as they are, so that big YAML files need no parsing here."""
+        """Server-side apply of one object. Bytes are sent as they are, which saves parsing big YAML files."""
         body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
         query = f"?fieldManager={_FIELD_MANAGER}&force=true"
         return self.request("PATCH", path + query, body, "application/apply-patch+yaml")
 
     def apply_crds(self, files: Iterable[Path], seconds: float = 180) -> list[str]:
-        """Applies CustomResourceDefinitions side by side and waits until all are Established; gives their names."""
+        """Applies CustomResourceDefinitions in parallel, waits until all are Established, and returns their names."""
         base = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         documents = [text.encode() for file in files for text in _documents(file.read_text())]
         names = [_crd_name(document) for document in documents]
@@ -78,7 +78,7 @@ class Api:
             list(threads.map(lambda pair: self.apply(f"{base}/{pair[0]}", pair[1]), zip(names, documents, strict=True)))
 
         def missing() -> list[str]:
-            # Discovery names what is served in a few kilobytes; the definitions themselves are megabytes.
+            # Discovery lists the served kinds in a few kilobytes; the definitions themselves are megabytes.
             served = {
                 f"{resource['resource']}.{group['metadata']['name']}"
                 for group in self.request("GET", "/apis", accept=_DISCOVERY)["items"]
@@ -92,7 +92,7 @@ class Api:
 
 
 def wait_until(done: Callable[[], bool], seconds: float, what: Callable[[], str], step: float = 0.1) -> None:
-    """Polls until `done` is true; a refused connection counts as not yet. Raises TimeoutError(what())."""
+    """Polls until `done` is true; a refused connection counts as not done. Raises TimeoutError(what())."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -107,7 +107,7 @@ def wait_until(done: Callable[[], bool], seconds: float, what: Callable[[], str]
 
 
 def load_documents(file: Path) -> list[dict[str, Any]]:
-    """The objects of a YAML file, empty documents left out."""
+    """The objects of a YAML file, without empty documents."""
     return [document for document in yaml.safe_load_all(file.read_text()) if document]
 
 

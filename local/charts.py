@@ -1,8 +1,8 @@
-"""The charts of the rehearsal's add-ons, out of Go modules, as a folder that `modelserve:addons.charts` can name.
+"""The charts of the rehearsal's add-ons, taken from Go modules, as a folder that `modelserve:addons.charts` can name.
 
-Owns the folder `charts/` in the work folder. Of each chart goes what the control plane has already, or what would break
-it: CRDs, which Helm would leave alone, and webhooks, which would point at Services that nobody answers. The operators
-themselves run as processes beside it (operators.py).
+Owns the folder `charts/` in the work folder. Each chart loses its CRDs, which the control plane has already, and its
+webhooks, which would call Services that nobody answers. The operators themselves run as processes beside the control
+plane (operators.py).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from planning.catalog import entries
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where a chart's source is, what of it goes, and what is replaced in its helpers.
+    """Where a chart's source is, which files to leave out, and what to replace in its helpers.
 
-    `values` is what its maker's build completes its values with; `{v}` in one is the module's version.
+    `values` fills the placeholders that the project's own build would fill; `{v}` stands for the module's version.
     """
 
     module: str
@@ -42,9 +42,9 @@ _FLUID = ("github.com/fluid-cloudnative/fluid", "manifests", "charts/fluid/fluid
 _FLUID_WITHOUT = ("crds/", "templates/webhook/webhookconfiguration.yaml")
 _CHARTS = {
     "lws": _Origin("sigs.k8s.io/lws", "lws", "charts/lws", ("crds/", "templates/webhook/webhook.yaml")),
-    # Its controllers refuse virtual nodes, of which a serverless cluster has no others: it does not get ready there.
+    # Its controllers refuse virtual nodes, and a serverless cluster has no others: there it never gets ready.
     "fluid": _Origin(*_FLUID, _FLUID_WITHOUT),
-    # The cloud's own build, which does run there, is not to be had.
+    # The cloud's own build, which does run there, is not public.
     "ack-fluid": _Origin(*_FLUID, _FLUID_WITHOUT, ("- virtual-kubelet", "- none")),
     "gateway-helm": _Origin(
         "github.com/envoyproxy/gateway",
@@ -57,18 +57,18 @@ _CHARTS = {
 
 
 def folder() -> Path:
-    """Where the charts are, made or not."""
+    """The folder of the charts, packed or not."""
     return work_dir() / "charts"
 
 
 def install() -> None:
-    """Packs each chart under every version that the catalog has of it. Raises ToolchainError without the modules."""
+    """Packs each chart under every version in the catalog. Raises ToolchainError without the modules."""
     for name, version, app_version in _known():
         pack(name, version, app_version)
 
 
 def pack(name: str, version: str, app_version: str) -> Path:
-    """A chart's archive under whatever version is wanted: the source is the pinned module's all the same.
+    """A chart's archive under any version; its content is always that of the pinned module.
 
     Raises KeyError for a chart that the rehearsal does not have.
     """

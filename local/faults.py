@@ -1,7 +1,7 @@
-"""What is to go wrong on a control plane, said before the object exists that it befalls.
+"""Faults of a control plane, written down before the objects exist that will fail.
 
-Owns the file `faults.json` in a control plane's folder: `KIND/NAME` to how it fails. Whoever plays that kind's
-controller reads it; pods that exist already are broken by their annotation instead.
+Owns the file `faults.json` in a control plane's folder, which maps `KIND/NAME` to a way to fail. The stand-in for that
+kind's controller reads it. Pods that already exist fail by an annotation instead.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _FILE = "faults.json"
 
 
 def of(folder: Path, kind: str, name: str) -> str | None:
-    """How the object is to fail, or None."""
+    """How the object should fail, or None."""
     return _read(folder).get(f"{kind}/{name}")
 
 
 def put(folder: Path, kind: str, name: str, how: str | None) -> None:
-    """Lets the object fail so from now on; None takes the fault away."""
+    """Makes the object fail this way from now on; None removes the fault."""
     faults = _read(folder)
     faults.pop(f"{kind}/{name}", None)
     if how is not None:

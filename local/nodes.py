@@ -1,4 +1,4 @@
-"""Fake nodes: what the real scheduler believes the machines to be. Owns node objects, no process."""
+"""Fake nodes, which the real scheduler takes for machines. Owns node objects, no process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 class NodePool:
     """`count` GPU nodes of one product and instance type, and one node without GPUs for jobs.
 
-    The default holds one group of two pods with 8 GPUs each, so that what is too big stays unscheduled.
+    The default holds one group of two pods with 8 GPUs each, so that a bigger one stays unscheduled.
     """
 
     count: int = 2
@@ -22,7 +22,7 @@ class NodePool:
     memory: str = "2Ti"
 
     def manifests(self) -> list[dict[str, Any]]:
-        """The nodes, with the labels that the pods of either cloud may select."""
+        """The nodes, with the labels that pods of either cloud select."""
         extended = {"nvidia.com/gpu": str(self.gpus), "vke.volcengine.com/rdma": str(self.rdma)}
         labels = {
             "nvidia.com/gpu.product": self.product,

@@ -1,4 +1,4 @@
-"""Where the rehearsal keeps what it makes. Owns no content, only places."""
+"""Where the rehearsal keeps its files. Owns the paths, not the contents."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def work_dir() -> Path:
-    """The folder for built programs, control planes and the local stack's state; made when it is not there.
+    """The folder for built programs, control planes and the local stack's state; created if missing.
 
-    `.rehearsal` in the project's root, or what the environment variable MODELSERVE_REHEARSAL names.
+    `.rehearsal` in the project's root, or the folder that the environment variable MODELSERVE_REHEARSAL names.
     """
     folder = Path(os.environ.get("MODELSERVE_REHEARSAL") or ROOT / ".rehearsal").absolute()
     folder.mkdir(parents=True, exist_ok=True)

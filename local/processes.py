@@ -1,7 +1,7 @@
-"""Processes that outlive the one that started them, each recorded by a file with its id.
+"""Processes that outlive the one that started them. A file records the id of each.
 
-A process belongs to a folder when its id stands in one of the folder's `pids/*.pid` and its command line names the
-folder: an id that the system has since given to somebody else is thereby never touched.
+A process belongs to a folder if one of the folder's `pids/*.pid` has its id and its command line names the folder. So
+we never touch another process that the system has given the same id since.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 def launch(
     folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Starts `command` detached, with its output in logs/NAME.log and its id in pids/NAME.pid."""
+    """Starts `command` detached. Its output goes to logs/NAME.log, its id to pids/NAME.pid."""
     for part in ("logs", "pids"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     with (folder / "logs" / f"{name}.log").open("ab") as log:
@@ -34,16 +34,16 @@ def launch(
     record = folder / "pids" / f"{name}.pid"
     record.with_suffix(".new").write_text(str(process.pid))
     record.with_suffix(".new").rename(record)
-    # For an instant a new process has no command line yet, and `alive` would take it for an ended one.
+    # At first a new process has no command line, and `alive` would think that it has ended.
     while not _command_line(process.pid) and not _over(process.pid):
         time.sleep(0.001)
     return process
 
 
 def run(folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str], seconds: float) -> int:
-    """Like `launch`, and waits for the end; gives the exit code. Raises subprocess.TimeoutExpired.
+    """Like `launch`, but waits for the end and returns the exit code. Raises subprocess.TimeoutExpired.
 
-    Recorded as long as it runs, so that `end` finds it also when whoever waited was killed.
+    The record exists while the process runs, so that `end` finds it even if its starter was killed.
     """
     code = launch(folder, name, command, environment).wait(seconds)
     (folder / "pids" / f"{name}.pid").unlink()
@@ -51,22 +51,22 @@ def run(folder: Path, name: str, command: Sequence[str | Path], environment: Map
 
 
 def recorded(folder: Path) -> dict[str, int]:
-    """Name → id of everything that was started for this folder, alive or not."""
-    found = {}
+    """Name → id of every process started for this folder, alive or not."""
+    ids = {}
     for file in sorted((folder / "pids").glob("*.pid")):
         text = file.read_text().strip()
         if text.isdigit():
-            found[file.stem] = int(text)
-    return found
+            ids[file.stem] = int(text)
+    return ids
 
 
 def alive(folder: Path) -> dict[str, int]:
-    """Name → id of this folder's processes that run."""
+    """Name → id of this folder's running processes."""
     return {name: pid for name, pid in recorded(folder).items() if str(folder) in _command_line(pid)}
 
 
 def end(folder: Path, grace_seconds: float = 0.5) -> None:
-    """Ends this folder's processes: asked first, killed when still there after `grace_seconds`."""
+    """Ends this folder's processes: asks them, then kills those that still run after `grace_seconds`."""
     asked: set[int] = set()
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for pid in alive(folder).values():
@@ -79,16 +79,16 @@ def end(folder: Path, grace_seconds: float = 0.5) -> None:
 
 def _signal(pid: int, sign: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        # Each was started as the leader of a session of its own; its helpers go with it.
+        # Each leads its own session, so this reaches its children too.
         os.killpg(pid, sign)
 
 
 def _over(pid: int) -> bool:
-    """Whether a process has ended. One on its way out has no command line any more, but still its ports."""
+    """Whether a process has ended. One that is ending has no command line any more, but still holds its ports."""
     if Path("/proc/self").exists():
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            # The first thread is a zombie already while others still hold the ports.
+            # The first thread may already be a zombie while others still hold the ports.
             return state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
         except OSError:
             return True
@@ -97,7 +97,7 @@ def _over(pid: int) -> bool:
 
 
 def _command_line(pid: int) -> str:
-    """The command line of a running process, empty when it does not run or is only waiting to be reaped."""
+    """The command line of a running process; empty for one that has ended or is a zombie."""
     proc = Path(f"/proc/{pid}/cmdline")
     if Path("/proc/self").exists():
         try:

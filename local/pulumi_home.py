@@ -1,9 +1,8 @@
 """The Pulumi home of the rehearsal: the engine, language host and plugins of its runs, and their environment.
 
-Owns `home/` in the work folder. Official parts win: the user's own language host gives the project's out of work, and
-the kubernetes plugin is always the official one: the user's, else the pinned version where it can be downloaded, else
-the one that its Go module makes. Not so the plugin of a cloud: the official one knows the real cloud only, where a
-rehearsal has no business.
+Owns `home/` in the work folder. Official parts win. The user's own language host replaces the project's. The kubernetes
+plugin is always official: the user's, else the pinned version if it can be downloaded, else a build of its Go module.
+Cloud plugins are the exception: the official ones reach only the real cloud, which a rehearsal must not.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 LANGUAGE_HOST = "pulumi-language-python"
 _PLUGIN = "pulumi-resource-kubernetes"
 _DOWNLOAD_SECONDS = 300
-# The stand-in's own words for «any key»; a real cloud knows no such key, should an official plugin ever get it.
+# The stand-in accepts any key. No real cloud knows this one, should an official plugin ever get it.
 _CLOUD_KEYS = {
     f"{cloud}_{half}": "rehearsal" for cloud in ("ALICLOUD", "VOLCENGINE") for half in ("ACCESS_KEY", "SECRET_KEY")
 }
@@ -35,11 +34,11 @@ _MARK = "# Written by modelserve's rehearsal (local/pulumi_home.py).\n"
 
 
 def install(say: Callable[[str], None] = print) -> Path:
-    """Sets up the home, or leaves it as it is, and says which parts are official; gives its folder.
+    """Sets up the home if needed, and says which parts are official. Returns its folder.
 
-    Builds the engine when there is none: minutes, once. Raises ToolchainError where it can be neither found nor built.
+    Builds Pulumi if there is none, which takes minutes once. Raises ToolchainError if it is neither found nor built.
     """
-    # Resolved, because the one on PATH may already be the link that is about to be written.
+    # Resolved, because the one on PATH may already be the link that we are about to write.
     pulumi = toolchain.ensure("pulumi", say=say)["pulumi"].resolve()
     _link(pulumi, _home() / "bin" / "pulumi")
     say(_install_language_host(pulumi))
@@ -50,36 +49,36 @@ def install(say: Callable[[str], None] = print) -> Path:
 
 
 UNSET = ("PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_STACK")
-"""What of a user's environment would win over the rehearsal's settings."""
+"""Variables of a user's environment that would override the rehearsal's settings."""
 
 
 def environment(control_plane: ControlPlane, state: Path | None = None) -> dict[str, str]:
-    """Environment of a `pulumi` run on this control plane: this process's own with the rehearsal's settings over it."""
+    """Environment of a `pulumi` run on this control plane: this process's own, with the rehearsal's settings."""
     path = os.pathsep.join([*map(str, path_start()), os.environ.get("PATH", os.defpath)])
     whole = {**os.environ, **settings(control_plane, state), "PATH": path}
     return {name: value for name, value in whole.items() if name not in UNSET}
 
 
 def path_start() -> list[Path]:
-    """What comes first in a rehearsal's PATH: its Pulumi, and the Python that has the program's packages."""
+    """The first folders of a rehearsal's PATH: its Pulumi, and the Python that has the program's packages."""
     return [_home() / "bin", Path(sys.executable).parent]
 
 
 def settings(control_plane: ControlPlane, state: Path | None = None) -> dict[str, str]:
     """The rehearsal's own variables.
 
-    The cloud's keys among them are the rehearsal's, whatever the user has: nothing here may reach a real account.
-    `state` is the folder of the file backend, `state/` in the work folder unless given; made when it is not there.
+    They replace the user's own cloud keys: nothing here may reach a real account. `state` is the folder of the file
+    backend, by default `state/` in the work folder; created if missing.
     """
     state = (state or work_dir() / "state").absolute()
     state.mkdir(parents=True, exist_ok=True)
     return {
         "PULUMI_HOME": str(_home()),
         "PULUMI_BACKEND_URL": f"file://{state}",
-        # Guards nothing: the state of a rehearsal holds no secret of a real cluster.
+        # It protects nothing: the state of a rehearsal has no secret of a real cluster.
         "PULUMI_CONFIG_PASSPHRASE": "rehearsal",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
-        # Without it each run tries for seconds to download what the stand-ins replace.
+        # Without it each run spends seconds on trying to download what the stand-ins replace.
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "KUBECONFIG": str(control_plane.kubeconfig),
         "MODELSERVE_CLOUD": str(control_plane.folder / "cloud"),
@@ -95,8 +94,8 @@ def _install_language_host(pulumi: Path) -> str:
     if official:
         _link(official, link)
         return f"language host: the official {official}"
-    # The engine warns of a host that is not in the folder of its own executable. Only the rehearsal's folder is ours to
-    # write to; an engine elsewhere, on PATH without its language hosts, is a rare sight and works with the warning.
+    # Pulumi warns about a language host outside the folder of its own executable. We write only to the rehearsal's
+    # folder; a Pulumi elsewhere without its language hosts is rare, and works with the warning.
     built_here = pulumi.is_relative_to(work_dir().resolve())
     ours = beside if built_here else link
     _write_script(ours, [sys.executable, str(ROOT / "local" / "language" / "host.py")])
@@ -120,7 +119,7 @@ def _install_kubernetes_plugin(pulumi: Path, say: Callable[[str], None]) -> str:
 
 
 def _downloaded(pulumi: Path, version: str, say: Callable[[str], None]) -> bool:
-    """Whether the official release could be fetched into the home: quicker than a build, and the pinned one."""
+    """Whether the pinned official release could be downloaded into the home, which is quicker than a build."""
     command: list[str | Path] = [pulumi, "plugin", "install", "resource", "kubernetes", version]
     environment = os.environ | {"PULUMI_HOME": str(_home()), "PULUMI_SKIP_UPDATE_CHECK": "true"}
     say(f"downloading the kubernetes plugin v{version}")
@@ -142,25 +141,25 @@ def _is_downloaded(program: Path) -> bool:
 def _install_cloud_plugin(name: str) -> str:
     _, program = _plugin(name)
     if ambient := _official(shutil.which(program.name)):
-        # The engine prefers this one whatever is installed.
+        # Pulumi prefers this one to every installed one.
         return (
             f"{name} plugin: the official {ambient}, because it is on PATH; "
             "take it off PATH to rehearse, it works on the real cloud only"
         )
-    # The engine starts plugins in the program's folder, where `local` need not be importable.
+    # Pulumi starts plugins in the program's folder, where `standins` may not be importable.
     python_path = f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}\n"
     _write_script(program, [sys.executable, "-u", "-m", f"standins.providers.{name}"], python_path)
     return f"{name} plugin: the project's stand-in, because its cloud is a folder"
 
 
 def _plugin(name: str) -> tuple[str, Path]:
-    """The version that the SDK asks for, and where the engine looks for it."""
+    """The version that the SDK asks for, and where Pulumi looks for it."""
     version = importlib.metadata.version(f"pulumi_{name}")
     return version, _home() / "plugins" / f"resource-{name}-v{version}" / f"pulumi-resource-{name}"
 
 
 def _users_home() -> Path:
-    """Not the rehearsal's own, in whose environment this may run."""
+    """The user's Pulumi home; never the rehearsal's own, in whose environment this may run."""
     given = os.environ.get("PULUMI_HOME")
     return Path(given) if given and Path(given) != _home() else Path.home() / ".pulumi"
 
@@ -170,7 +169,7 @@ def _home() -> Path:
 
 
 def _official(found: str | Path | None) -> Path | None:
-    """The executable, unless there is none or it is one of our own scripts, of this or an older checkout."""
+    """The executable; None if there is none, or if it is a script of ours, also of an older checkout."""
     path = Path(found) if found else None
     if path is None or not os.access(path, os.X_OK):
         return None
@@ -197,7 +196,7 @@ def _link(target: Path, path: Path) -> None:
 
 
 def _fresh(path: Path) -> Path:
-    """A name beside `path` of this process alone: a run next door must never start half a script."""
+    """A name beside `path` for this process alone: another run must never start half a script."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The program on Alibaba Cloud Container Compute Service: add-ons, bucket, weights, cache, and the models before them.
+"""The program on Alibaba Cloud Container Compute Service: add-ons, bucket, weights, cache, and the models.
 
-What must exist first is what a resource depends on, and a destroy runs that chain backwards: groups, cache, volume,
-Secrets, keys. The bucket stays where `keep` says so.
+Each resource depends on what must exist before it; a destroy deletes in reverse order: groups, cache, volume, Secrets,
+keys. The bucket stays if `keep` says so.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.monitors import monitor
 from stacks.pod_extras import extras
 from stacks.service_plans import Planned
-from stacks.serving import Place
+from stacks.serving import Network, Place
 from watch.cache_state import CacheLook
 
 
 def build(
     config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int]
 ) -> dict[str, pulumi.Input[Any]]:
-    """Register the stack and return its outputs. `attempts` counts the warm-ups of each model's cache."""
+    """Register the stack and return its outputs. `attempts` numbers the warm-up of each model's cache."""
     stack = _Stack(config, plans, attempts)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
@@ -45,7 +45,7 @@ def build(
 
 
 class _Stack(CloudStack):
-    """The parts that every model of a stack shares."""
+    """The parts that all models of a stack share."""
 
     def __init__(self, config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int]) -> None:
         assert isinstance(config.cloud, AcsCloud)
@@ -59,7 +59,7 @@ class _Stack(CloudStack):
         self.attempts = attempts
 
     def source(self, model: str, planned: Planned) -> Weights:
-        """The model's weights: synced, and cached or mounted or streamed."""
+        """The model's weights: synced, then cached, mounted or streamed."""
         weights = self.config.weights
         if self.bucket is None or not isinstance(weights, BucketWeights):
             assert isinstance(weights, PvcWeights)
@@ -98,7 +98,7 @@ class _Stack(CloudStack):
             lws_version=lws_release(self.config),
             pod_labels=self._pod_labels(),
             node_selector=self._node_selector(),
-            env=self._network(),
+            network=self._network(),
             service_annotations=self.load_balancer(planned),
             monitoring_namespace=self.config.monitoring.prometheus_namespace,
             after=(*weights.after, *self.addons.releases),
@@ -141,21 +141,21 @@ class _Stack(CloudStack):
 
     def _pod_labels(self) -> dict[str, str]:
         cloud, labels = self.cloud, fact("clouds", "acs", "labels")
-        found: dict[str, str] = {labels["class"]: cloud.compute_class, labels["qos"]: cloud.compute_qos}
+        pod_labels: dict[str, str] = {labels["class"]: cloud.compute_class, labels["qos"]: cloud.compute_qos}
         if cloud.compute_class == "gpu":
-            found[labels["series"]] = cloud.gpu_series
+            pod_labels[labels["series"]] = cloud.gpu_series
         if cloud.rdma:
-            found[labels["rdma"]] = "rdma"
+            pod_labels[labels["rdma"]] = "rdma"
         if self.config.cache.engine == "fluid":
-            # Fluid's webhook puts the mount into the pod as a sidecar: there is no node to mount it on.
-            found[labels["fluidSidecar"]] = "acs"
-        return found
+            # Fluid's webhook mounts the cache by a sidecar in the pod: there is no node to mount it on.
+            pod_labels[labels["fluidSidecar"]] = "acs"
+        return pod_labels
 
     def _node_selector(self) -> dict[str, str]:
-        """Reserved nodes are chosen by their own label, where pods of the other class carry it themselves."""
+        """Reserved nodes have the GPU series as a label of the node; for class gpu it is a label of the pod."""
         cloud = self.cloud
         return {fact("clouds", "acs", "labels")["series"]: cloud.gpu_series} if cloud.compute_class == "gpu-hpn" else {}
 
-    def _network(self) -> dict[str, str]:
+    def _network(self) -> Network:
         rdma = fact("clouds", "acs", "rdmaNetwork") if self.cloud.rdma else {}
-        return {**fact("clouds", "acs", "network"), **rdma}
+        return Network(env={**fact("clouds", "acs", "network"), **rdma})

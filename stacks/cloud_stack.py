@@ -1,18 +1,17 @@
-"""What the stacks of every cloud with buckets have: the cluster, the models once each, the bucket and what fills it."""
+"""What the stacks of all clouds with buckets share: the cluster, the models, the bucket and what fills it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import pulumi
 
 from components.cluster.credentials import KeyPair
 from components.cluster.kubernetes import kubernetes_object, kubernetes_provider
 from components.weights.model_bucket import ModelBucket, ModelBucketArgs
-from components.weights.model_sync import ModelSync, ModelSyncArgs
+from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSync, ModelSyncArgs
 from config.clouds import AcsCloud, VolcengineCloud
 from config.errors import NAMESPACE
 from config.stack import StackConfig, own_bucket, repository
@@ -28,14 +27,14 @@ from stacks.service_plans import Planned, needed_files
 from stacks.serving import Serving
 from watch.progress import Progress
 
-# Longer than any sync takes, so that only what nobody will complete goes.
+# Longer than any sync takes, so that only abandoned uploads go.
 _ABORT_UPLOAD_DAYS = 7
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a model's weights are read, what has to outlive the pods that read them, and what these hold in place."""
+    """Where pods read a model's weights, what must outlive the pods, and what they mount."""
 
     source: engine_arguments.Source
     after: tuple[pulumi.Resource, ...] = ()
@@ -44,7 +43,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Store:
-    """A bucket as pods reach it. `endpoint` is a host or URL that speaks S3 (`scheme` says whose), `key` reads it."""
+    """A bucket as pods reach it. `endpoint` is a host or URL that speaks S3 (`scheme` names whose); `key` reads it."""
 
     scheme: str
     bucket: pulumi.Input[str]
@@ -54,12 +53,12 @@ class Store:
 
 
 class CloudStack:
-    """The parts that every model of a stack shares."""
+    """The parts that all models of a stack share."""
 
     def __init__(
         self, config: StackConfig, plans: Mapping[str, Planned], provider: pulumi.ProviderResource | None
     ) -> None:
-        """`provider` is the cloud's, for a stack that has anything of the cloud's own."""
+        """`provider` is the cloud's, None if the stack has no resource of the cloud itself."""
         self.config, self.plans, self.provider = config, plans, provider
         self.name, self.namespace = pulumi.get_stack(), config.cluster.namespace
         secrets = pulumi.Config(NAMESPACE)
@@ -71,36 +70,36 @@ class CloudStack:
         self.bucket = self._bucket()
 
     def models(self) -> dict[str, Planned]:
-        """Every model once, with the plan of the first service that serves it: services share volume and cache."""
-        found: dict[str, Planned] = {}
+        """Each model, with the plan of the first service that serves it: services share volume and cache."""
+        models: dict[str, Planned] = {}
         for planned in self.plans.values():
-            found.setdefault(planned.service.model, planned)
-        return found
+            models.setdefault(planned.service.model, planned)
+        return models
 
     def pulled(self, image: str) -> str:
-        """The image as the stack's registry has it."""
+        """The image's name in the stack's registry."""
         return pulled(image, self.config.registry)
 
     def after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
-        """Options of what is in the cluster, and comes after `resources`."""
+        """Options of an object in the cluster that depends on `resources`."""
         return pulumi.ResourceOptions.merge(self.on_cluster, pulumi.ResourceOptions(depends_on=list(resources)))
 
     def outputs(self, endpoints: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[object]]:
         """What the stack exports."""
-        found: dict[str, pulumi.Input[object]] = {
+        outputs: dict[str, pulumi.Input[object]] = {
             "endpoints": dict(endpoints),
             "models": {name: planned.service.served_model_name or name for name, planned in self.plans.items()},
             "verify": f"python -m ops verify {self.name}",
         }
-        return found | ({"bucket": self.bucket.bucket} if self.bucket else {})
+        return outputs | ({"bucket": self.bucket.bucket} if self.bucket else {})
 
     def given(self, key: str, secret: str) -> KeyPair | None:
-        """The access key that the stack file has under these two keys."""
+        """The access key that the stack file has under these two keys, None without it."""
         identity, password = self.secrets.get_secret(key), self.secrets.get_secret(secret)
         return KeyPair(identity, password) if identity is not None and password is not None else None
 
     def load_balancer(self, planned: Planned) -> dict[str, str] | None:
-        """Annotations of a service's own load balancer, None for none."""
+        """Annotations of the service's load balancer; None if it has none."""
         expose, known = planned.service.expose, fact("clouds", self.config.cloud.kind, "loadBalancer")
         if expose.to == "cluster":
             return None
@@ -110,13 +109,13 @@ class CloudStack:
     def stream(
         self, name: str, model: str, store: Store, after: Sequence[pulumi.Resource]
     ) -> tuple[engine_arguments.Source, pulumi.Resource]:
-        """A bucket as a source that engines read themselves, and the Secret with their key."""
+        """A bucket that engines stream from themselves, and the Secret with their key."""
         weights = self.config.weights
         assert isinstance(weights, BucketWeights)
         secret = engine_arguments.stream_key(name, self.name, self.namespace, store.key)
-        called = secret["metadata"]["name"]
-        made = kubernetes_object(called, secret, self.after(*after))
-        return engine_arguments.from_bucket(weights, model, store.bucket, store.endpoint, called), made
+        secret_name = secret["metadata"]["name"]
+        registered = kubernetes_object(secret_name, secret, self.after(*after))
+        return engine_arguments.from_bucket(weights, model, store.bucket, store.endpoint, secret_name), registered
 
     def _bucket(self) -> ModelBucket | None:
         weights, bucket, cloud = self.config.weights, own_bucket(self.config), self.config.cloud
@@ -144,18 +143,13 @@ class CloudStack:
     def sync(
         self, name: str, model: str, planned: Planned, *, scratch_gib: int, pod_labels: Mapping[str, str] = _NO_LABELS
     ) -> list[ModelSync]:
-        """What fills the bucket with a model; nothing where it is full."""
+        """The Job that fills the bucket with a model; none if the stack file has no sync."""
         weights, bucket = self.config.weights, self.bucket
         sync = weights.sync if isinstance(weights, (BucketWeights, NvmeWeights)) else None
         if sync is None or bucket is None or bucket.writer is None:
             return []
-        place = {
-            "bucket": bucket.bucket,
-            "endpoint": bucket.endpoint,
-            "key": bucket.writer,
-            "scratch_gib": scratch_gib,
-        }
-        return [self.job(name, model, planned, sync, place, pod_labels)]
+        target = BucketTarget(bucket.bucket, bucket.endpoint, bucket.writer, scratch_gib)
+        return [self.job(name, model, planned, sync, target, pod_labels)]
 
     def job(
         self,
@@ -163,10 +157,10 @@ class CloudStack:
         model: str,
         planned: Planned,
         sync: Sync,
-        place: Mapping[str, Any],
+        target: BucketTarget | ClaimTarget,
         pod_labels: Mapping[str, str] = _NO_LABELS,
     ) -> ModelSync:
-        """The Job that fills `place`, a bucket or a volume as `ModelSyncArgs` takes them."""
+        """The Job that fills `target` with a model's files."""
         weights = self.config.weights
         assert not isinstance(weights, HuggingfaceWeights)  # the pods fetch those by themselves
         files = needed_files(self.config, model)
@@ -179,6 +173,7 @@ class CloudStack:
                 repository=repository(sync.repositories, model) or model,
                 source=sync.from_,
                 revision=sync.revision or "",
+                target=target,
                 prefix=engine_arguments.model_prefix(weights, model),
                 tool_image=self.pulled(sync.tool_image or fact("sync", "images", "rclone")),
                 python_image=self.pulled(sync.python_image or fact("sync", "images", "python")),
@@ -188,7 +183,6 @@ class CloudStack:
                 weights=files.weights,
                 leaves=files.leaves,
                 extras=extras(sync.pod),
-                **place,
             ),
             self.on_cluster,
             self.progress.sync_hooks(),

@@ -1,4 +1,4 @@
-"""What lets Prometheus and Grafana see a stack's services, on every cloud, where the stack file asks for it."""
+"""Monitoring of a stack's services by Prometheus and Grafana, on every cloud, if the stack file asks for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stacks.service_plans import Planned
 
 
 def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulumi.ResourceOptions) -> None:
-    """Registers it, by the stack file's labels or those of the cloud's own Prometheus."""
+    """Registers it, with the labels of the stack file or those that the cloud's own Prometheus selects."""
     chosen, stack, namespace = config.monitoring, pulumi.get_stack(), config.cluster.namespace
     if not chosen.enabled:
         return
@@ -29,7 +29,7 @@ def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulum
                 engine_version=planned.service.engine.version,
                 selector=labels(stack, name),
                 namespace=namespace,
-                # As the guard asks for it behind a load balancer.
+                # Behind a load balancer the guard asks for the key.
                 key=SecretKey(api_key_secret(name), API_KEY) if planned.service.expose.to != "cluster" else None,
             )
             for name, planned in plans.items()

@@ -1,4 +1,4 @@
-"""What Pulumi runs: reads the stack's config, refuses bad input before anything is registered, calls the builder."""
+"""What Pulumi runs: reads the stack's config, refuses bad input before it registers anything, calls the builder."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run() -> dict[str, pulumi.Input[Any]]:
     with held(functools.partial(_look_for_names, config)):
         try:
             return build(config, plans, attempts)
-        except Refused as error:  # said the same way inside, where it ends the run
+        except Refused as error:  # the same words when a component refuses
             raise _refusal(error) from None
 
 
@@ -58,11 +58,11 @@ def _refusal(error: Refused) -> pulumi.RunError:
 def build(
     config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, pulumi.Input[Any]]:
-    """Register the resources of `config` with its cloud's builder, which alone is imported; give the outputs.
+    """Register the resources of `config` with its cloud's builder, the only one imported. Return the outputs.
 
-    `attempts` counts the warm-ups of a model's cache, from 1, where earlier ones failed.
+    `attempts` numbers the warm-up of each model's cache, from 1; a higher number follows failed ones.
     """
-    # What is not registered, the engine deletes.
+    # Pulumi deletes what is no longer registered.
     if lost := config.services.keys() ^ plans.keys():
         raise RuntimeError(f"neither planned nor refused: {', '.join(sorted(lost))}")
     outputs = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans, attempts)
@@ -70,7 +70,7 @@ def build(
 
 
 def _look_around(config: StackConfig) -> None:
-    """Refuses what only this machine can tell."""
+    """Refuses what only this machine can judge: charts that are missing or cannot be fetched."""
     if config.cloud.kind != "local":
         from stacks import addon_charts
 
@@ -78,7 +78,7 @@ def _look_around(config: StackConfig) -> None:
 
 
 async def _look_for_names(config: StackConfig, made: Sequence[Registration]) -> None:
-    """Refuses what the cluster has already from somebody else, before anything is registered."""
+    """Refuses objects that already exist in the cluster and belong to somebody else, before anything is registered."""
     objects = [each.props for each in made if each.type_.startswith("kubernetes:") and "kind" in each.props]
     wanted = [found for manifest in objects if (found := preflight.wanted_of(manifest))]
     addons = [cast("HelmRelease", each.resource).addon for each in made if each.type_ == RELEASE]
@@ -91,7 +91,7 @@ async def _look_for_names(config: StackConfig, made: Sequence[Registration]) -> 
 
 
 def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str, int]:
-    """A warm-up runs once, and the engine sees no change in one that failed: so the cluster is asked."""
+    """The next number of each warm-up, from the cluster: Pulumi would not repeat one that failed."""
     if config.cache.engine != "fluid":
         return {}
     from watch.cache_state import CacheLook
@@ -101,8 +101,8 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
 
 
 def _load() -> tuple[StackConfig, list[Problem], Set[str], Mapping[str, Any]]:
-    """The stack's config as far as it is right, what is wrong with it, the keys of its secrets, and all that is not
-    encrypted, other programs' too."""
+    """The valid part of the stack's config, what is wrong with the rest, the keys of its secrets, and every value that
+    is not encrypted, other programs' too."""
     prefix = f"{NAMESPACE}:"
     given = engine_config.CONFIG.get()
     encrypted = {key for key in given if engine_config.is_config_secret(key)}
@@ -120,7 +120,7 @@ def _load() -> tuple[StackConfig, list[Problem], Set[str], Mapping[str, Any]]:
 
 
 def _decoded(value: str) -> Any:
-    """The engine hands structured values over as JSON, and the rest as the text that it is."""
+    """Pulumi hands over structured values as JSON, and others as plain text."""
     try:
         return json.loads(value)
     except (ValueError, RecursionError):

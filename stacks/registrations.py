@@ -1,7 +1,7 @@
-"""Holds everything back that a program registers until the whole of it is known and nothing speaks against it.
+"""Holds back everything that a program registers until the whole program has run and a check has accepted it.
 
-The SDK sends nothing while the program's own lines run: it takes note, and begins when they are done. So every resource
-is given one more thing to wait for, and when the program is through, who has been told of all of them may refuse.
+While the program's own lines run, the SDK only notes the resources; it sends them afterwards. So `held` makes every
+resource wait for one more Output. When the program has run, the check sees all of them and may refuse.
 A run that is refused, or fails, has registered nothing but the stack itself.
 """
 
@@ -19,7 +19,7 @@ Registration = pulumi.ResourceTransformationArgs
 
 @contextlib.contextmanager
 def held(judge: Callable[[list[Registration]], Awaitable[None]]) -> Iterator[None]:
-    """Holds back what is registered inside. `judge` gets all of it at the end; what it raises, the run ends with."""
+    """Holds back what the block registers. `judge` gets all of it at the end; an error that it raises ends the run."""
     made: list[Registration] = []
     through: asyncio.Future[None] = asyncio.get_event_loop().create_future()
 
@@ -28,7 +28,7 @@ def held(judge: Callable[[list[Registration]], Awaitable[None]]) -> Iterator[Non
         await judge(made)
 
     verdict = asyncio.ensure_future(decide())
-    # An Output of nothing: to be waited for, and no dependency in the state.
+    # An Output without a value: resources wait for it, and the state gets no dependency.
     nothing: pulumi.Output[Any] = pulumi.Output.from_input(verdict)  # type: ignore[arg-type]
     waits = pulumi.ResourceOptions(depends_on=[nothing])
 

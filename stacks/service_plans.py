@@ -1,7 +1,7 @@
 """Plans every service of a stack file, and refuses those that cannot work.
 
-The planner knows nothing of stack files and the stack file nothing of memory: this is where one becomes the other, and
-where the planner's findings get the keys they belong to.
+The planner knows no stack files, and the stack file no memory. This file translates: a service into a request for the
+planner, and the planner's problems into those of the stack file's keys.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from config import secrets as secret_keys
 from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts, gpu_pods
-from config.services import Layout, Service
+from config.services import Service
 from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
@@ -30,12 +30,13 @@ from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
 from planning.flags import number
+from planning.layout import Layout
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.startup import TO_NODES, Supply
 from planning.units import GIB
 
-# Which key of a service, or of the whole file, the planner's words are about; some sections it calls as the file does.
+# The key of a service for each of the planner's names, or of the whole file. Some sections have the same name in both.
 _KEYS = {
     "tensor": "layout.tensor",
     "pipeline": "layout.pipeline",
@@ -54,21 +55,21 @@ _KEYS = {
 }
 _FILE_KEYS = {"GPU": "cloud.gpu"}
 _SECTIONS = ("prices.", "cache.", "catalog.")
+_T = TypeVar("_T")
+_AskT = TypeVar("_AskT", bound=Ask)
 
 
 @dataclass(frozen=True)
 class Planned:
     """A service with everything decided: what was `auto` in the stack file is a number here.
 
-    `startup_seconds` is a cold start from the pods' creation to the first answer; `copy_seconds` of them pass before
-    the engine starts, where weights are copied to the pods. A pod that ends waits `drain_seconds` for its answers.
-    `warnings` are whole sentences on what is deployed all the
-    same.
+    `startup_seconds` is a cold start, from the pods' creation to the first answer; `copy_seconds` of it is the copy of
+    the weights to the pods, before the engine starts. A pod that ends waits `drain_seconds` for its answers.
+    `warnings` are sentences about doubts that do not prevent the deployment.
     """
 
     service: Service
     plan: Plan
-    layout: Layout
     max_model_len: int
     startup_seconds: int
     drain_seconds: int
@@ -76,8 +77,13 @@ class Planned:
     warnings: tuple[str, ...] = ()
 
     @property
+    def layout(self) -> Layout:
+        """The layout as the planner judged or chose it."""
+        return self.plan.request.layout
+
+    @property
     def empty_seconds(self) -> int:
-        """Seconds from nothing, an empty bucket where it is filled, to the first answer."""
+        """Seconds from an empty start (an empty bucket, if the stack fills it) to the first answer."""
         path = self.plan.startup
         return self.startup_seconds + round(path.first_token_seconds - path.pod_seconds)
 
@@ -85,7 +91,7 @@ class Planned:
 def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[str, Planned]:
     """Every service, planned. Raises ConfigError with everything that cannot work, of all services at once.
 
-    Without `refuse_misfits` a layout that keeps the rules and does not fit is planned too, for those who want to see.
+    Without `refuse_misfits` it also plans a layout that keeps the rules but does not fit, for commands that show it.
     """
     planned, found = judge_services(config, refuse_misfits=refuse_misfits)
     if found:
@@ -96,7 +102,7 @@ def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[s
 def judge_services(config: StackConfig, *, refuse_misfits: bool = True) -> tuple[dict[str, Planned], set[Problem]]:
     """The services that can be planned, and everything that cannot work in any.
 
-    Something in `config` may be refused already: of the services that it touches the rest is judged, and not planned.
+    Parts of `config` may be refused already. Services that need them are judged as far as possible, but not planned.
     """
     planned: dict[str, Planned] = {}
     found: set[Problem] = set()
@@ -152,7 +158,7 @@ def briefly(name: str, planned: Planned) -> list[str]:
 
 
 def verdict(plans: Mapping[str, Planned]) -> str:
-    """All services in one clause. A file that is accepted may hold one that will not work."""
+    """All services in one clause. An accepted file may have a service that is deployed unproven."""
     unfit = [name for name, planned in plans.items() if not planned.plan.fits]
     if not unfit:
         return "fine"
@@ -160,7 +166,7 @@ def verdict(plans: Mapping[str, Planned]) -> str:
 
 
 def warnings(plans: Mapping[str, Planned], secrets: Collection[str], plain: Mapping[str, Any]) -> list[str]:
-    """What is deployed all the same, sentence by sentence. `secrets` and `plain` are those of `config.secrets`."""
+    """Doubts that do not prevent the deployment, a sentence each. `secrets` and `plain` are as in `config.secrets`."""
     of_services = [f"{name}: {each}" for name, planned in plans.items() for each in planned.warnings]
     return [*secret_keys.warnings(plans, secrets, plain), *of_services]
 
@@ -187,19 +193,15 @@ def _minutes(seconds: float) -> str:
 
 
 class _MisfitError(Refused):
-    """A service that keeps every rule of the stack file and still cannot work; keys are those of the service."""
+    """A service keeps every rule of the stack file and still cannot work. The keys are those of the service."""
 
 
 def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
-    ask = _ask(config, service)
+    ask = _ask(config, service, _now, Ask)
     found = _shaped(config, service, ask)
     if unfit := list(_unfit(service, ask, found, refuse_misfits)):
         raise _MisfitError(*unfit)
     warnings = [] if found.fits else [f"deployed unproven: {found.misfit}"]
-    shape = found.request.layout
-    layout = service.layout or Layout.model_construct(
-        nodes=shape.nodes, gpus_per_node=shape.gpus_per_node, tensor=shape.tensor, pipeline=shape.pipeline
-    )
     seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
     if seconds > LONGEST:
         why = f"a start takes {seconds} s by the facts of model, GPU and links, more than Kubernetes waits"
@@ -207,7 +209,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     release = aibrix_release(config)
     if wrong := _scaled(service, release, seconds):
         raise _MisfitError(*wrong)
-    warnings += _doubts(config, service, shape.nodes, seconds)
+    warnings += _doubts(config, service, found.request.layout.nodes, seconds)
     warnings += _scratch(config, found)
     warnings += found.cache.doubts if found.cache else ()
     if config.monitoring.enabled and not config.monitoring.prometheus_namespace:
@@ -222,18 +224,18 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
     if drain < longest:
         warnings.append(f"pods that end wait {drain} s for their answers, of which one may take {longest} s")
-    return Planned(service, found, layout, found.fit.max_model_len, seconds, drain, copied, tuple(warnings))
+    return Planned(service, found, found.fit.max_model_len, seconds, drain, copied, tuple(warnings))
 
 
 def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
-    """How long the cloud lets a pod wait that it evicts."""
+    """The longest that a pod may wait for its answers when the cloud evicts it."""
     if isinstance(cloud, AcsCloud) and (notice := cloud.eviction_notice) is not None:
         return timeouts.longest_drain(notice)
     return answers.LONGEST_WAIT_SECONDS
 
 
 def _most_tokens(service: Service) -> int | None:
-    """The longest answer that the engine gives, where it is told so."""
+    """The longest answer in tokens, if the engine's arguments limit it."""
     given = dict(_flags(service.engine.extra_args)).get("--override-generation-config")
     with contextlib.suppress(ValueError):
         told = json.loads(given or "null")
@@ -247,7 +249,7 @@ def _shaped(config: StackConfig, service: Service, ask: Ask) -> Plan:
 
 
 def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Iterator[Problem]:
-    """Why a service cannot work that keeps the planner's rules, by the service's own keys."""
+    """Why a service that keeps the planner's rules still cannot work, under the service's keys."""
     if not found.fits and refuse_misfits and not service.unproven:
         yield _misfit(ask, found)
     nodes = found.request.layout.nodes
@@ -259,7 +261,7 @@ def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Ite
 
 
 def _copied_first(config: StackConfig) -> bool:
-    """Whether pods get their weights before the engine starts."""
+    """Whether the pods copy their weights before the engine starts."""
     weights = config.weights
     return isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.read == "download")
 
@@ -272,8 +274,8 @@ def _scaled(service: Service, release: str, seconds: int) -> list[Problem]:
 
 
 def _together(service: Service, copied: int) -> Iterator[str]:
-    """What more replicas make of their copies' time. It is no part of a pod's limits: else each change of the number
-    would restart the replicas that run."""
+    """How several replicas slow down each other's copies. A pod's limits do not include it: otherwise a change of the
+    number would restart the running replicas."""
     if copied and service.first_replicas > 1:
         yield (
             f"{service.first_replicas} replicas copy their weights at the same time over one link, which takes up to "
@@ -282,7 +284,7 @@ def _together(service: Service, copied: int) -> Iterator[str]:
 
 
 def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
-    """What weights take of a node's own disk, where each pod keeps a copy there."""
+    """How much of a node's own disk the weights take, if each pod keeps a copy there."""
     weights = config.weights
     own = isinstance(weights, BucketWeights) and weights.read == "download" and weights.download.node_path is None
     if own or isinstance(weights, HuggingfaceWeights):
@@ -292,7 +294,7 @@ def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
 
 
 def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
-    """What an autoscaler's bounds cost, and what it is known to do."""
+    """What an autoscaler's bounds cost, and its known faults."""
     scaling, money = service.autoscaling, found.cost
     if scaling is None:
         return
@@ -305,7 +307,7 @@ def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
 
 
 def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> Iterator[str]:
-    """What the cloud may make of a service that keeps every rule."""
+    """What the cloud may do to a service that keeps every rule."""
     cloud = config.cloud
     if not isinstance(cloud, AcsCloud):
         return
@@ -327,43 +329,95 @@ def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> 
 
 
 def needed_files(config: StackConfig, model: str) -> Needed:
-    """The files of a model that the services which serve it read; they share bucket and cache."""
+    """The files of a model that its services read; they share bucket and cache."""
     return needed(dict(_flags(each.engine.extra_args)) for each in config.services.values() if each.model == model)
 
 
-def _ask(config: StackConfig, service: Service) -> Ask:
-    return Ask(**{name: read(config, service) for name, read in _ASKED.items()})
+class _Read(Protocol):
+    """Reads a part of a request. `neutral` replaces a refused part that does not affect whether the model fits."""
+
+    def __call__(self, part: Callable[[], _T], neutral: _T = ...) -> _T: ...
+
+
+_REFUSED: Any = object()
+
+
+def _now(part: Callable[[], _T], neutral: _T = _REFUSED) -> _T:
+    return part()
+
+
+def _if_judged(part: Callable[[], _T], neutral: _T = _REFUSED) -> _T:
+    try:
+        return part()
+    except Unjudged:
+        return neutral
+
+
+class _Partial(Ask):
+    """A request with refused parts: a rule that reads one gets Unjudged."""
+
+    def __getattribute__(self, part: str) -> Any:
+        value = super().__getattribute__(part)
+        if value is _REFUSED:
+            raise Unjudged(part)
+        return value
 
 
 def _of_what_is_right(config: StackConfig, name: str, service: Service, refuse_misfits: bool) -> Iterator[Problem]:
-    """What the planner finds in a service of which something is refused already."""
-    given: dict[str, Any] = {}
-    for part, read in _ASKED.items():
-        with contextlib.suppress(Unjudged):
-            given[part] = read(config, service)
-
-    class Partial(Ask):
-        def __getattribute__(self, part: str) -> Any:
-            if part in _ASKED and part not in given:
-                raise Unjudged(part)
-            return super().__getattribute__(part)
-
-    wrong = problems(Partial(**{"model": "", "gpu": ""} | given))
+    """The planner's problems with a service that has refused parts already."""
+    ask = _ask(config, service, _if_judged, _Partial)
+    wrong = problems(ask)
     yield from _of_the_planner(wrong, name)
-    if wrong or not _ASKED.keys() - given.keys() <= _BESIDE_MEMORY:
+    if wrong or _REFUSED in vars(ask).values():
         return
-    ask = Ask(**given)
     try:
-        found = _shaped(config, service, ask)
-        yield from (_under(name, problem) for problem in _unfit(service, ask, found, refuse_misfits))
+        shaped = _shaped(config, service, ask)
+        yield from (_under(name, problem) for problem in _unfit(service, ask, shaped, refuse_misfits))
     except PlanError as error:
         yield from _of_the_planner(error.problems, name, [str(each) for each in error.alternatives])
     except Unjudged:
         return
 
 
-# What a request says that decides nothing of whether the model fits.
-_BESIDE_MEMORY = {"supply", "cache_size", "memory_gib", "prices", "replicas", "most_replicas", "kept"}
+def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) -> _AskT:
+    """The request of a service. Each part is read on its own, so that one refused value leaves the others judged."""
+    return kind(
+        model=read(lambda: service.model),
+        gpu=read(lambda: config.cloud.gpu_name),
+        engine_version=read(lambda: service.engine.version),
+        gpus_per_node=read(lambda: service.layout.gpus_per_node if service.layout else max(_pod_sizes(config))),
+        nodes=read(lambda: service.layout.nodes if service.layout else None),
+        tensor=read(lambda: service.layout.tensor if service.layout else None),
+        pipeline=read(lambda: service.layout.pipeline if service.layout else None),
+        max_model_len=read(lambda: service.max_model_len),
+        utilization=read(lambda: service.engine.gpu_memory_utilization),
+        eager=read(lambda: _has(service, "--enforce-eager")),
+        kv_dtype=read(lambda: _flag(service, "--kv-cache-dtype") or "auto"),
+        expert_parallel=read(lambda: _has(service, "--enable-expert-parallel")),
+        context=read(lambda: number(_flag(service, "--decode-context-parallel-size")) or 1),
+        speculative=read(lambda: _has(service, "--speculative-config")),
+        batched_tokens=read(lambda: number(_flag(service, "--max-num-batched-tokens"))),
+        sequences=read(lambda: number(_flag(service, "--max-num-seqs"))),
+        supply=read(lambda: _supply(config, service.model), Supply()),
+        cache_size=read(lambda: _cache_size(config), CacheSize()),
+        memory_gib=read(lambda: gibibytes(service.resources.memory), None),
+        prices=read(
+            lambda: Prices(
+                config.prices.currency,
+                config.prices.per_gpu_hour,
+                config.prices.per_cache_worker_hour,
+                config.prices.per_gib_month,
+                config.prices.as_of,
+            ),
+            Prices(),
+        ),
+        replicas=read(lambda: service.first_replicas, 1),
+        most_replicas=read(lambda: service.most_replicas, None),
+        kept=read(lambda: keeps_weights(config), True),
+        more_models=read(lambda: _frozen(config.catalog.models)),
+        more_gpus=read(lambda: _frozen(config.catalog.gpus)),
+        other_models=read(lambda: f"give its facts in {NAMESPACE}:catalog.models"),
+    )
 
 
 def _under(name: str, problem: Problem) -> Problem:
@@ -378,61 +432,22 @@ def _has(service: Service, name: str) -> bool:
     return name in dict(_flags(service.engine.extra_args))
 
 
-# Each on its own, so that what is refused in a stack file keeps no other part of a request from being judged.
-_ASKED: Mapping[str, Callable[[StackConfig, Service], Any]] = {
-    "model": lambda config, service: service.model,
-    "gpu": lambda config, service: config.cloud.gpu_name,
-    "engine_version": lambda config, service: service.engine.version,
-    "gpus_per_node": lambda config, service: (
-        service.layout.gpus_per_node if service.layout else max(_pod_sizes(config))
-    ),
-    "nodes": lambda config, service: service.layout.nodes if service.layout else None,
-    "tensor": lambda config, service: service.layout.tensor if service.layout else None,
-    "pipeline": lambda config, service: service.layout.pipeline if service.layout else None,
-    "max_model_len": lambda config, service: service.max_model_len,
-    "utilization": lambda config, service: service.engine.gpu_memory_utilization,
-    "eager": lambda config, service: _has(service, "--enforce-eager"),
-    "kv_dtype": lambda config, service: _flag(service, "--kv-cache-dtype") or "auto",
-    "expert_parallel": lambda config, service: _has(service, "--enable-expert-parallel"),
-    "context": lambda config, service: number(_flag(service, "--decode-context-parallel-size")) or 1,
-    "speculative": lambda config, service: _has(service, "--speculative-config"),
-    "batched_tokens": lambda config, service: number(_flag(service, "--max-num-batched-tokens")),
-    "sequences": lambda config, service: number(_flag(service, "--max-num-seqs")),
-    "supply": lambda config, service: _supply(config, service.model),
-    "cache_size": lambda config, service: _cache_size(config),
-    "memory_gib": lambda config, service: gibibytes(service.resources.memory),
-    "prices": lambda config, service: Prices(
-        config.prices.currency,
-        config.prices.per_gpu_hour,
-        config.prices.per_cache_worker_hour,
-        config.prices.per_gib_month,
-        config.prices.as_of,
-    ),
-    "replicas": lambda config, service: service.first_replicas,
-    "most_replicas": lambda config, service: service.most_replicas,
-    "kept": lambda config, service: keeps_weights(config),
-    "more_models": lambda config, service: _frozen(config.catalog.models),
-    "more_gpus": lambda config, service: _frozen(config.catalog.gpus),
-    "other_models": lambda config, service: f"give its facts in {NAMESPACE}:catalog.models",
-}
-
-
 def _pod_sizes(config: StackConfig) -> list[int]:
-    """How many GPUs one pod may have; eight where the cloud's series is not described."""
+    """How many GPUs one pod may have; eight if the catalog does not describe the cloud's series."""
     cloud = config.cloud
     if isinstance(cloud, LocalCloud):
         return fact("clouds", "local", "gpusPerPod")
     if isinstance(cloud, VolcengineCloud):
         node = gpu_node(cloud.instance_type)
-        # Whole nodes: half a node's RDMA devices are of no use to anybody else.
+        # Whole nodes: nobody else could use half a node's RDMA devices.
         return [node["gpus"] if node else 8]
     return (gpu_pods(cloud.gpu_series, config.catalog.gpu_pods) or {}).get("gpus") or [8]
 
 
 def _supply(config: StackConfig, model: str) -> Supply:
-    """How weights come to the nodes: what is warm or full before the pods come is so by the order of the resources."""
+    """How weights reach the nodes. Pulumi fills buckets and caches before it creates the pods."""
     supply = _supply_of_one(config)
-    # From a hub each engine gets what it reads itself.
+    # From a hub each engine downloads only what it reads.
     copies = 1 if isinstance(config.weights, HuggingfaceWeights) else needed_files(config, model).copies
     return replace(supply, copies=copies)
 
@@ -454,7 +469,7 @@ def _supply_of_one(config: StackConfig) -> Supply:
 
 
 def _quota(config: StackConfig) -> float | None:
-    """What the cloud lets one account read from its buckets, Gbit/s; None for a foreign store."""
+    """How fast one account may read from the cloud's buckets, in Gbit/s; None for a foreign store."""
     cloud = config.cloud
     if own_bucket(config) is None or isinstance(cloud, LocalCloud):
         return None
@@ -490,7 +505,7 @@ def _frozen(facts: Mapping[str, ModelFacts] | Mapping[str, GpuFacts]) -> Mapping
 
 
 def _plan(ask: Ask) -> Plan:
-    """The plan, computed once for services that ask the same: a stack of two hundred copies plans one."""
+    """The plan, computed once for equal requests: a stack of two hundred equal services plans one."""
     return plan(ask) if ask.more_models or ask.more_gpus else _remembered(ask)
 
 
@@ -498,7 +513,7 @@ _remembered = cache(plan)
 
 
 def _auto(ask: Ask, sizes: Sequence[int]) -> Plan:
-    """The cheapest layout that fits: the smallest pod that holds the model, else as few of the largest as do."""
+    """The cheapest layout that fits: the smallest pod that holds the model, else as few of the largest as possible."""
     for size in sorted(sizes):
         try:
             return _plan(replace(ask, gpus_per_node=size, nodes=1))
@@ -519,7 +534,7 @@ def _misfit(ask: Ask, found: Plan) -> Problem:
 
 
 def _of_the_planner(found: Iterable[Problem], name: str, fitting: Sequence[str] = ()) -> Iterator[Problem]:
-    """The planner's problems under the keys of the stack file. What fits instead is the remedy of each broken rule."""
+    """The planner's problems under the keys of the stack file; the remedy of a broken rule are the layouts that fit."""
     fallback = f"layouts that fit: {'; '.join(fitting)}" if fitting else "write another value"
     for problem in found:
         key = problem.key

@@ -1,4 +1,4 @@
-"""Registers one service, what is in front of it and its workload, alike on every cloud but for what a cloud adds."""
+"""Registers one service: its endpoint and its workload. It works the same on every cloud; `Place` has what differs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
+from components.serving.engine_pods import EnginePodsArgs
 from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision, in_namespace
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import aibrix_features, flags, routes
@@ -21,23 +22,31 @@ from watch.progress import Progress
 if TYPE_CHECKING:
     from components.serving.model_route import ModelRoute
 
-# What AIBrix alone has is imported where a service asks for it: most stacks have none, and every preview would pay.
+# We import AIBrix's components only for a service that uses them: most stacks do not, and every preview would pay.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What the pods of a replica need to reach each other: variables for NCCL and, with RDMA, devices, annotations and
+    the right to pin memory."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    pod_annotations: Mapping[str, str] = field(default_factory=dict)
+    extra_resources: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What a cloud and its cluster add to a workload. `after` must be there before it, and outlives it; `mounts`
-    cannot be replaced while its pods are there. `gateway` is the address of AIBrix's, once it has one."""
+    """What a cloud and its cluster add to a workload. Pulumi creates `after` before the workload and deletes it later;
+    it cannot replace `mounts` while the pods exist. `gateway` is the address of AIBrix's gateway."""
 
     namespace: str
     lws_version: str = ""
     aibrix_version: str = ""
     pod_labels: Mapping[str, str] = field(default_factory=dict)
-    pod_annotations: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    extra_resources: Mapping[str, str] = field(default_factory=dict)
-    capabilities: Sequence[str] = ()
+    network: Network = Network()
     service_annotations: Mapping[str, str] | None = None
     gateway: pulumi.Output[str] | None = None
     monitoring_namespace: str | None = None
@@ -47,7 +56,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Serving:
-    """Registers services with what they share: API key, watch, the cluster in `opts`, and where images are."""
+    """Registers services with what they share: API key, progress, the cluster (in `opts`), and the image registry."""
 
     api_key: pulumi.Output[str] | None
     progress: Progress
@@ -55,14 +64,14 @@ class Serving:
     registry: str | None = None
 
     def serve(self, name: str, planned: Planned, source: engine_arguments.Source, place: Place) -> pulumi.Output[str]:
-        """The endpoint of the service called `name`, known once every replica answers."""
+        """Registers the service `name`. Returns its endpoint, known once every replica answers."""
         front = self._front(name, planned, place)
         opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, *place.after]))
-        common = self._common(name, planned, source, place, front.secret_name)
+        pods = self._pods(name, planned, source, place, front.secret_name)
         if planned.service.workload == "fleet":
-            ready = self._fleet(name, planned, place, common, opts)
+            ready = self._fleet(name, planned, place, pods, opts)
         else:
-            ready = self._group(name, planned, place, common, opts)
+            ready = self._group(name, planned, place, pods, opts)
         return pulumi.Output.all(front.endpoint, ready).apply(lambda known: known[0])
 
     def _front(self, name: str, planned: Planned, place: Place) -> InferenceService | ModelRoute:
@@ -90,7 +99,7 @@ class Serving:
         from components.serving.model_route import ModelRoute, ModelRouteArgs
 
         assert place.gateway is not None
-        # It needs the route's own kinds, and what watches it.
+        # The route needs the CRDs and the controllers that `after` installs.
         opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=list(place.after)))
         route = ModelRouteArgs(
             stack=stack,
@@ -110,13 +119,13 @@ class Serving:
         return ModelRoute(name, route, opts)
 
     def _clients(self, planned: Planned, place: Place) -> list[dict[str, Any]] | None:
-        """Who reaches a service without a gateway, as a NetworkPolicy names peers; None for everybody."""
+        """The peers (of a NetworkPolicy) that reach a service without a gateway; None for everybody."""
         service, exposed = planned.service, place.service_annotations is not None
         if service.clients is None and self.api_key is None and not exposed:
             return None
         peers = [each.peer() for each in service.clients or ()] or [{"podSelector": {}}]
         if service.clients is None and exposed:
-            # Whoever comes by the load balancer has an address of his own; its allow-list says who may.
+            # Clients of the load balancer may have any address; its allow-list decides who may call.
             peers.append({"ipBlock": {"cidr": "0.0.0.0/0"}})
         if place.monitoring_namespace:
             peers.append(in_namespace(place.monitoring_namespace))
@@ -126,61 +135,64 @@ class Serving:
             peers += clients(None)  # AIBrix's autoscaler reads metrics
         return peers
 
-    def _common(
+    def _pods(
         self, name: str, planned: Planned, source: engine_arguments.Source, place: Place, secret_name: str | None
-    ) -> dict[str, Any]:
-        """Arguments that groups and fleets have alike."""
-        service, layout = planned.service, planned.layout
+    ) -> EnginePodsArgs:
+        """The pods of a replica, the same in a group and in a fleet."""
+        service, layout, network = planned.service, planned.layout, place.network
+        # The limits of a group count the copy of the weights as part of the start.
+        copy_seconds = planned.copy_seconds if service.workload == "fleet" else 0
         revision = pulumi.Output.unsecret(self.api_key.apply(api_key_revision)) if self.api_key else None
-        return {
-            "stack": pulumi.get_stack(),
-            "namespace": place.namespace,
-            "image": pulled(service.engine.image, self.registry),
-            "port": service.port,
-            "replicas": service.first_replicas,
-            "nodes": layout.nodes,
-            "gpus_per_node": layout.gpus_per_node,
-            "tensor": layout.tensor,
-            "pipeline": layout.pipeline,
-            "cpu": service.resources.cpu,
-            "memory": service.resources.memory,
-            "shm": service.resources.shm,
-            "ephemeral_storage": engine_arguments.ephemeral_storage(service, source),
-            "engine_args": engine_arguments.arguments(name, planned, source),
-            "drain_seconds": planned.drain_seconds,
-            "drains_itself": flags.has("--shutdown-timeout", service.engine.version),
-            "routes": routes.let_through(service.engine.version, service.paths),
-            # A load balancer passes on whatever is asked, and says not that it did.
-            "metrics_need_key": place.service_annotations is not None,
-            # The user's last: an interface or a debug level of one service may differ from the cloud's.
-            "env": {**place.env, **engine_arguments.environment(planned, source)},
-            "secret_env": source.secret_env,
-            "volumes": source.volumes,
-            "volume_mounts": source.mounts,
-            "init_containers": source.init_containers,
-            "extra_resources": place.extra_resources,
-            "capabilities": place.capabilities,
-            "node_selector": place.node_selector,
-            "pod_labels": {**service.pod_labels, **place.pod_labels},
-            "pod_annotations": {
+        return EnginePodsArgs(
+            stack=pulumi.get_stack(),
+            namespace=place.namespace,
+            image=pulled(service.engine.image, self.registry),
+            port=service.port,
+            nodes=layout.nodes,
+            gpus_per_node=layout.gpus_per_node,
+            tensor=layout.tensor,
+            pipeline=layout.pipeline,
+            cpu=service.resources.cpu,
+            memory=service.resources.memory,
+            shm=service.resources.shm,
+            ephemeral_storage=engine_arguments.ephemeral_storage(service, source),
+            engine_args=engine_arguments.arguments(name, planned, source),
+            startup_seconds=planned.startup_seconds - copy_seconds,
+            weights_seconds=copy_seconds,
+            drain_seconds=planned.drain_seconds,
+            drains_itself=flags.has("--shutdown-timeout", service.engine.version),
+            routes=routes.let_through(service.engine.version, service.paths),
+            # A load balancer passes every path on, and the engine cannot tell its requests from those of the cluster.
+            metrics_need_key=place.service_annotations is not None,
+            # The user's variables last: one service may need another network interface or debug level than the cloud's.
+            env={**network.env, **engine_arguments.environment(planned, source)},
+            secret_env=source.secret_env,
+            volumes=source.volumes,
+            volume_mounts=source.mounts,
+            init_containers=source.init_containers,
+            extra_resources=network.extra_resources,
+            capabilities=network.capabilities,
+            node_selector=place.node_selector,
+            pod_labels={**service.pod_labels, **place.pod_labels},
+            pod_annotations={
                 **service.pod_annotations,
-                **place.pod_annotations,
+                **network.pod_annotations,
                 **aibrix_features.strategy_annotations(place.aibrix_version, service.routing.strategy),
             },
-            "api_key_secret": secret_name,
-            "api_key_revision": revision,
-            "readiness_probe": service.readiness_probe,
-            "extras": extras(service.pod),
-        }
+            api_key_secret=secret_name,
+            api_key_revision=revision,
+            readiness_probe=service.readiness_probe,
+            extras=extras(service.pod),
+        )
 
     def _group(
-        self, name: str, planned: Planned, place: Place, common: dict[str, Any], opts: pulumi.ResourceOptions
+        self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
     ) -> pulumi.Output[str]:
         service = planned.service
         routed = aibrix_features.model_labels(name, service.port) if service.gateway == "aibrix" else {}
         args = RayLwsGroupArgs(
-            **common,
-            startup_seconds=planned.startup_seconds,
+            pods=pods,
+            replicas=service.first_replicas,
             lws_version=place.lws_version,
             launcher=service.engine.launcher,
             object_name=_group_name(name, planned),
@@ -192,16 +204,15 @@ class Serving:
         return RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts).ready
 
     def _fleet(
-        self, name: str, planned: Planned, place: Place, common: dict[str, Any], opts: pulumi.ResourceOptions
+        self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
     ) -> pulumi.Output[str]:
         from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs
 
         service, scaling = planned.service, planned.service.autoscaling
         args = RayClusterFleetArgs(
-            **common,
+            pods=pods,
+            replicas=service.first_replicas,
             aibrix_version=place.aibrix_version,
-            startup_seconds=planned.startup_seconds - planned.copy_seconds,
-            weights_seconds=planned.copy_seconds,
             autoscaled=scaling is not None,
             strategy=service.rollout.strategy,
             max_surge=service.rollout.max_surge,

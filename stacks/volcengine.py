@@ -24,6 +24,7 @@ from components.weights.disk_weights import DiskOrigin, DiskWeightsArgs, from_no
 from components.weights.hub_weights import HubWeightsArgs, from_hub
 from components.weights.model_claim import ModelClaim, ModelClaimArgs
 from components.weights.model_download import TOKEN, ModelDownload, ModelDownloadArgs, secret_name
+from components.weights.model_sync import ClaimTarget
 from config.clouds import VolcengineCloud
 from config.errors import ConfigError
 from config.stack import (
@@ -44,7 +45,7 @@ from stacks import addon_charts, aibrix_files, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.monitors import monitor
 from stacks.service_plans import Planned
-from stacks.serving import Place
+from stacks.serving import Network, Place
 
 _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
@@ -118,7 +119,7 @@ class _Stack(CloudStack):
         if weights.create is not None:
             claim, after = self._claim.claim, [self._claim]
         if weights.sync is not None:
-            after.append(self.job(name, model, planned, weights.sync, {"claim": claim, "user": 0}))
+            after.append(self.job(name, model, planned, weights.sync, ClaimTarget(claim, user=0)))
         return Weights(engine_arguments.from_volume(weights, model, claim), tuple(after))
 
     @functools.cached_property
@@ -231,23 +232,23 @@ class _Stack(CloudStack):
             monitoring_namespace=self.config.monitoring.prometheus_namespace,
             after=(*weights.after, *self.installed),
             mounts=weights.mounts,
-            **self._network(planned.layout.gpus_per_node),
+            network=self._network(planned.layout.gpus_per_node),
         )
         return self.serving.serve(name, planned, weights.source, place)
 
-    def _network(self, gpus: int) -> dict[str, Any]:
-        """What pods need to talk to each other; by RDMA a device for each GPU, and the right to pin memory."""
+    def _network(self, gpus: int) -> Network:
+        """With RDMA each pod gets one device for each of its GPUs, and may pin memory."""
         plain = fact("clouds", "volcengine", "network")
         if not self.cloud.rdma:
-            return {"env": {**plain, **fact("clouds", "volcengine", "noRdma")}}
+            return Network(env={**plain, **fact("clouds", "volcengine", "noRdma")})
         known, devices = fact("clouds", "volcengine", "rdma"), self.cloud.rdma_devices or gpus
         hca = ",".join(known["device"].format(number=number) for number in range(1, devices + 1))
-        return {
-            "pod_annotations": {known["annotation"]: json.dumps([known["network"]] * devices)},
-            "extra_resources": {known["resource"]: str(devices)},
-            "capabilities": known["capabilities"],
-            "env": {**plain, **known["env"], "NCCL_IB_HCA": hca},
-        }
+        return Network(
+            pod_annotations={known["annotation"]: json.dumps([known["network"]] * devices)},
+            extra_resources={known["resource"]: str(devices)},
+            capabilities=known["capabilities"],
+            env={**plain, **known["env"], "NCCL_IB_HCA": hca},
+        )
 
 
 def _installation(

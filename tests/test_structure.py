@@ -60,3 +60,17 @@ def test_components_read_no_environment():
 
 def test_the_program_itself_stays_a_page():
     assert len((ROOT / "__main__.py").read_text().splitlines()) < 30
+
+
+def splats(source: str) -> list[int]:
+    """Lines of calls that unpack a dict into arguments."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [call.lineno for call in calls if any(keyword.arg is None for keyword in call.keywords)]
+
+
+def test_arguments_are_named_so_that_the_type_checker_finds_a_missing_or_misspelt_one():
+    # What runs in sync Jobs reads JSON that it wrote itself.
+    files = [file for room in ("stacks", "components") for file in (ROOT / room).rglob("*.py")]
+    lines = {str(file.relative_to(ROOT)): splats(file.read_text()) for file in files if file.parent.name != "sync"}
+    assert not {file: found for file, found in lines.items() if found}
+    assert splats("Args(stack=1, **common)") == [1]

@@ -1,15 +1,14 @@
-"""The pods of an engine, whoever makes them: launch script, guard, container, environment, probes, end, registration.
+"""The pods of an engine: launch script, guard, container, environment, probes, termination, registration.
 
-Owns what a LeaderWorkerSet and a RayClusterFleet have alike, so that an engine moved from one to the other stays the
-same engine. Not here: how the pods of a replica find each other, and who of them leads (`ray_lws_group`,
-`ray_cluster_fleet`).
+Owns what a LeaderWorkerSet and a RayClusterFleet share, so that an engine behaves the same in both. Not here: how the
+pods of a replica find each other, and which of them leads (`ray_lws_group`, `ray_cluster_fleet`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,38 @@ import pulumi
 
 from components.cluster.credentials import SecretKey
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
-from components.cluster.pod_extras import NOTHING, PodExtras, dressed
+from components.cluster.pod_extras import PodExtras, dressed
 from planning import timeouts
 from planning.names import API_KEY
 from planning.problems import Problem, Refused
 from planning.units import quantity
 
 _CONTAINER = "vllm"
+_GPU_RESOURCE = "nvidia.com/gpu"
 _SCRIPT = Path(__file__).with_name("launch.sh")
 _GUARD = Path(__file__).with_name("modelserve_guard.py")
 _SCRIPT_FOLDER = "/etc/modelserve"
-# Which layout the pods were made with. The workloads' own controllers accept another one in place, and would make pods
-# of it beside GPUs that the old ones still hold; so we ask for a replacement ourselves.
+# The layout of the pods. The workloads' controllers would accept a new layout in place, and create its pods while the
+# old ones still hold the GPUs. So a changed annotation makes Pulumi replace the workload.
 _LAYOUT = "modelserve.dev/layout"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnginePodsArgs:
-    """Plain fields shape the plan; `Input` fields may come from other resources.
+    """The pods of one replica. No field has a default: the stack file decides each, and the type checker finds one that
+    the builder forgot. Plain fields shape the plan; `Input` fields may come from other resources.
 
-    `engine_args` is the whole argument list of `vllm serve`, but for what a launcher says. `memory`, `shm` and
-    `ephemeral_storage` are binary quantities; `extra_resources` maps further resources of each pod, such as RDMA
-    devices, to amounts. `capabilities` are what the container may do beside the usual. `startup_seconds` is a cold
-    start and `drain_seconds` how long a pod that ends waits for its answers: from these two every time limit derives;
-    with `drains_itself` the engine is told the second too. `routes` are what the guard in the engine lets through, each
-    `METHOD /path`; metrics are among them without a key, unless `metrics_need_key`. `init_containers`, `volumes` and
-    `volume_mounts` are those of every pod; volumes may hold Outputs at their leaves: the pods are not asked for before
-    they are known, and never where one fails. `api_key_secret` is the name of a Secret in `namespace` with the key
-    `apiKey`; `api_key_revision` changes whenever its content does, which restarts the engine. `extras` is
-    what the cluster's owner asks of every pod.
+    `engine_args` is the whole argument list of `vllm serve`, except what the launcher and the guard add. `memory`,
+    `shm` and `ephemeral_storage` (None: no limit) are binary quantities. `extra_resources` maps further resources of
+    each pod, such as RDMA devices, to amounts. `capabilities` are added to the container's default ones.
+    Every time limit derives from three times: `startup_seconds`, a cold start without what `init_containers` take;
+    `weights_seconds`, what they may take before it; `drain_seconds`, how long a pod that ends waits for its answers.
+    `drains_itself`: the engine has a flag for the last, and gets it.
+    `routes` are what the guard lets through, each `METHOD /path`; /metrics is open to callers without a key unless
+    `metrics_need_key`. Every pod gets `init_containers`, `volumes` and `volume_mounts`. Volumes may hold Outputs at
+    their leaves: Pulumi asks for the pods once all are known, and never if one fails.
+    `api_key_secret` names a Secret in `namespace` with the field `apiKey`. `api_key_revision` changes whenever the key
+    does, which restarts the engine. `extras` is what the cluster's owner adds to every pod.
     Raises Refused when tensor x pipeline does not fill the GPUs.
     """
 
@@ -60,29 +62,28 @@ class EnginePodsArgs:
     cpu: int
     memory: str
     shm: str
+    ephemeral_storage: str | None
     startup_seconds: int
+    weights_seconds: int
     drain_seconds: int
+    drains_itself: bool
+    port: int
     routes: Sequence[str]
-    drains_itself: bool = False
-    metrics_need_key: bool = False
-    port: int = 8000
-    replicas: int = 1
-    ephemeral_storage: str | None = None
-    gpu_resource: str = "nvidia.com/gpu"
-    extra_resources: Mapping[str, str] = field(default_factory=dict)
-    capabilities: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
-    volumes: Sequence[Manifest] = ()
-    volume_mounts: Sequence[Manifest] = ()
-    init_containers: Sequence[Manifest] = ()
-    pod_labels: Mapping[str, str] = field(default_factory=dict)
-    pod_annotations: Mapping[str, str] = field(default_factory=dict)
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    api_key_secret: str | None = None
-    api_key_revision: pulumi.Input[str] | None = None
-    readiness_probe: bool = True
-    extras: PodExtras = NOTHING
+    metrics_need_key: bool
+    readiness_probe: bool
+    extra_resources: Mapping[str, str]
+    capabilities: Sequence[str]
+    env: Mapping[str, str]
+    secret_env: Mapping[str, SecretKey]
+    volumes: Sequence[Manifest]
+    volume_mounts: Sequence[Manifest]
+    init_containers: Sequence[Manifest]
+    pod_labels: Mapping[str, str]
+    pod_annotations: Mapping[str, str]
+    node_selector: Mapping[str, str]
+    api_key_secret: str | None
+    api_key_revision: pulumi.Input[str] | None
+    extras: PodExtras
 
     def __post_init__(self) -> None:
         if self.tensor * self.pipeline != self.nodes * self.gpus_per_node:
@@ -92,12 +93,12 @@ class EnginePodsArgs:
     @property
     def limits(self) -> timeouts.Timeouts:
         """Every time limit of one replica."""
-        return timeouts.from_startup(self.startup_seconds, self.drain_seconds)
+        return timeouts.from_startup(self.startup_seconds, self.drain_seconds, self.weights_seconds, self.nodes)
 
 
 def launch_files() -> dict[str, str]:
-    """What every pod runs beside the engine: the launch script, ours because its place inside images moved with their
-    releases, and the guard."""
+    """What every pod runs beside the engine: the guard, and the launch script, which we ship because its path in images
+    changed between releases."""
     return {file.name: file.read_text() for file in (_SCRIPT, _GUARD)}
 
 
@@ -112,12 +113,12 @@ def launch_config(name: str, args: EnginePodsArgs) -> Manifest:
 
 
 def _config_name(name: str) -> str:
-    """Named by content: a new script is a new ConfigMap, which running pods do not see before they are rolled."""
+    """Named by content: a new script is a new ConfigMap, so running pods see it only once they are rolled."""
     return f"{name}-launch-{hashlib.sha256(''.join(launch_files().values()).encode()).hexdigest()[:8]}"
 
 
 def layout_annotation(args: EnginePodsArgs) -> dict[str, str]:
-    """The annotation of a workload that is replaced when it changes."""
+    """The annotation whose change replaces the workload."""
     return {
         _LAYOUT: f"nodes={args.nodes},gpusPerNode={args.gpus_per_node},tensor={args.tensor},pipeline={args.pipeline}"
     }
@@ -126,7 +127,7 @@ def layout_annotation(args: EnginePodsArgs) -> dict[str, str]:
 def pod_template(
     name: str, args: EnginePodsArgs, container: Manifest, role: str, role_labels: Mapping[str, str]
 ) -> Manifest:
-    """The template of the pods of one role, with labels that those of other roles have not."""
+    """The pod template of one role. Only pods of this role have `role_labels`."""
     annotations: dict[str, Any] = dict(args.pod_annotations)
     if args.api_key_revision is not None:
         annotations["modelserve.dev/api-key-revision"] = args.api_key_revision
@@ -145,11 +146,11 @@ def pod_template(
         optional["nodeSelector"] = dict(args.node_selector)
     if args.init_containers:
         optional["initContainers"] = list(args.init_containers)
-    made: Manifest = {
+    template: Manifest = {
         "metadata": metadata,
         "spec": {
             **optional,
-            # No pod of ours calls the API server, and a Service named VLLM would set VLLM_PORT, which vLLM reads.
+            # Our pods never call the API server; and a Service named vllm would set VLLM_PORT, which vLLM reads.
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": args.limits.grace_seconds,
@@ -161,26 +162,26 @@ def pod_template(
             ],
         },
     }
-    return dressed(made, args.extras)
+    return dressed(template, args.extras)
 
 
 def serve_args(args: EnginePodsArgs) -> list[pulumi.Input[str]]:
-    """The argument list of `vllm serve`. The guard is the last, and so the outermost, of its middlewares."""
+    """The argument list of `vllm serve`. The guard is the last of its middlewares, and so the outermost."""
     drain = ["--shutdown-timeout", str(args.drain_seconds)] if args.drains_itself else []
     return [*args.engine_args, *drain, "--middleware", f"{_GUARD.stem}.Guard"]
 
 
 def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Manifest:
-    """The engine's container but for what one role alone has: arguments, ports, probes.
+    """The engine's container without what only some roles have: arguments, ports, probes.
 
-    Who leads ends when its answers are given, the others when their leader has ended: without their GPUs every answer
-    would be cut.
+    The leader ends once it has given its answers; the others wait for the leader's end, because every answer needs
+    their GPUs.
     """
-    amounts = {"cpu": str(args.cpu), "memory": quantity(args.memory), args.gpu_resource: str(args.gpus_per_node)}
+    amounts = {"cpu": str(args.cpu), "memory": quantity(args.memory), _GPU_RESOURCE: str(args.gpus_per_node)}
     if args.ephemeral_storage:
         amounts["ephemeral-storage"] = quantity(args.ephemeral_storage)
     amounts |= args.extra_resources
-    made: Manifest = {
+    container: Manifest = {
         "name": _CONTAINER,
         "image": args.image,
         "command": ["bash", f"{_SCRIPT_FOLDER}/{_SCRIPT.name}"],
@@ -192,9 +193,9 @@ def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Mani
                 }
             }
         },
-        # Equal, so that the pod is Guaranteed: GPU memory is pinned through host memory, and an eviction costs a start.
+        # Equal, so that the pod is Guaranteed: transfers to the GPU pin host memory, and an eviction costs a start.
         "resources": {"requests": amounts, "limits": dict(amounts)},
-        # With /dev/shm, where KubeRay would else mount one as large as the pod's memory.
+        # We mount /dev/shm: KubeRay would otherwise mount one as large as the pod's memory.
         "volumeMounts": [
             {"name": "launch", "mountPath": _SCRIPT_FOLDER, "readOnly": True},
             {"name": "shm", "mountPath": "/dev/shm"},
@@ -202,15 +203,15 @@ def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Mani
         ],
     }
     if args.capabilities:
-        made["securityContext"] = {"capabilities": {"add": list(args.capabilities)}}
-    return made
+        container["securityContext"] = {"capabilities": {"add": list(args.capabilities)}}
+    return container
 
 
 def environment(
     args: EnginePodsArgs, joining: Mapping[str, str], fields: Mapping[str, str], *, leads: bool
 ) -> list[Manifest]:
-    """The container's variables. `joining` is what the launch script is told beside the layout, `fields` the variables
-    that come from a field of the pod. Who leads checks the API key, and what is asked."""
+    """The container's variables. `joining` are variables for the launch script; `fields` maps variables to the pod's
+    fields that they are read from. Only the leader checks API keys and paths."""
     guard = {"MODELSERVE_PATHS": " ".join(args.routes), "MODELSERVE_PORT": str(args.port)}
     if args.metrics_need_key:
         guard["MODELSERVE_METRICS"] = "key"
@@ -226,10 +227,10 @@ def environment(
     secrets = dict(args.secret_env)
     if leads and args.api_key_secret:
         secrets["VLLM_API_KEY"] = SecretKey(args.api_key_secret, API_KEY)
-    found = {**fields, "VLLM_HOST_IP": "status.podIP"}
+    pod_fields = {**fields, "VLLM_HOST_IP": "status.podIP"}
     return [
         *({"name": variable, "value": value} for variable, value in values.items()),
-        *({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}} for variable, path in found.items()),
+        *({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}} for variable, path in pod_fields.items()),
         *(
             {"name": variable, "valueFrom": {"secretKeyRef": {"name": key.secret, "key": key.field}}}
             for variable, key in secrets.items()
@@ -240,7 +241,7 @@ def environment(
 def probes(args: EnginePodsArgs, port_name: str) -> Manifest:
     """The probes of the container that answers requests."""
     health = {"httpGet": {"path": "/health", "port": port_name}, "timeoutSeconds": timeouts.PROBE_TIMEOUT_SECONDS}
-    made = {
+    probes = {
         "startupProbe": {
             **health,
             "periodSeconds": timeouts.STARTUP_PERIOD_SECONDS,
@@ -253,8 +254,8 @@ def probes(args: EnginePodsArgs, port_name: str) -> Manifest:
         },
     }
     if args.readiness_probe:
-        made["readinessProbe"] = {**health, "periodSeconds": timeouts.READINESS_PERIOD_SECONDS}
-    return made
+        probes["readinessProbe"] = {**health, "periodSeconds": timeouts.READINESS_PERIOD_SECONDS}
+    return probes
 
 
 def register(
@@ -268,15 +269,15 @@ def register(
     rounds: int = 1,
     ignore_changes: Sequence[str] = (),
 ) -> pulumi.Output[str]:
-    """Registers the launch script and `workload` below `component`; the workload's id, known when its wait is over.
+    """Registers the launch script and `workload` below `component`. Returns the workload's id, known once it is ready.
 
-    `mounts` are what the pods mount and what cannot be replaced while they do: the workload is replaced with it. An
-    update takes as long as an end and a start for each of its `rounds`.
+    Pulumi cannot replace `mounts` while the pods mount them, so it replaces the workload together with them. An update
+    may take one termination and one start for each of its `rounds`.
     """
-    child = pulumi.ResourceOptions(parent=component)  # merging opts would hand its depends_on and ignore_changes down
+    child = pulumi.ResourceOptions(parent=component)  # merging opts would pass on its depends_on and ignore_changes
     config = kubernetes_object(f"{name}-launch", launch_config(name, args), child)
     limits = args.limits
-    made = kubernetes_object(
+    registered = kubernetes_object(
         name,
         workload,
         pulumi.ResourceOptions(
@@ -291,8 +292,8 @@ def register(
             ignore_changes=list(ignore_changes),
             replace_on_changes=[f'metadata.annotations["{_LAYOUT}"]'],
             replace_with=list(mounts),
-            # Its name is fixed, and the old one holds the GPUs that the new one needs.
+            # The name is fixed, and the old workload holds the GPUs that the new one needs.
             delete_before_replace=True,
         ),
     )
-    return made.id
+    return registered.id

@@ -1,6 +1,6 @@
 """How clients reach a model: Service, API key, network policy.
 
-Works in front of any workload whose leaders a label selector finds. Not here: the workload itself, and the way through
+It works for every workload whose leaders have labels of their own. Not here: the workload itself, and the route through
 a gateway (`model_route`).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
@@ -18,8 +18,8 @@ from components.cluster.kubernetes import Manifest, kubernetes_object, labels
 from planning import names
 from planning.problems import Problem, Refused
 
-# The digest is public. Two bytes tell a changed key from the old one in all but one of 65,536 changes, and are too few
-# to confirm a guess, which any longer digest of a weak key would, however slowly it is made.
+# The digest is public. Two bytes miss one of 65,536 changes of the key, and are too few to confirm a guess. A longer
+# digest of a weak key would confirm one, even with a slow hash.
 _REVISION_BYTES = 2
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
@@ -28,11 +28,10 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 class InferenceServiceArgs:
     """`leaders` selects the pods that serve HTTP on `port`; `members` selects every pod of the workload.
 
-    `api_key` is a secret Output, or None for an endpoint that asks for none. `load_balancer` are the annotations by
-    which the cloud gives the Service an address outside the cluster, None for none. `clients` are the peers, as a
-    NetworkPolicy has them, that alone reach the port; None lets everybody. `annotations` are further ones of the
-    Service. Raises Refused for a load balancer
-    without a key: whoever finds the address could use the GPUs.
+    `api_key` is a secret Output, or None for an endpoint without authentication. `load_balancer` holds the annotations
+    that make the cloud expose the Service outside the cluster; None keeps it inside. Only `clients`, the peers of a
+    NetworkPolicy, reach the port; None lets everybody in. `annotations` are added to the Service.
+    Raises Refused for a load balancer without a key: anybody who finds the address could use the GPUs.
     """
 
     stack: str
@@ -40,11 +39,11 @@ class InferenceServiceArgs:
     service_name: str
     leaders: Mapping[str, str]
     members: Mapping[str, str]
-    port: int = 8000
-    api_key: pulumi.Output[str] | None = None
-    load_balancer: Mapping[str, str] | None = None
-    clients: Sequence[Manifest] | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    port: int
+    api_key: pulumi.Output[str] | None
+    load_balancer: Mapping[str, str] | None
+    clients: Sequence[Manifest] | None
+    annotations: Mapping[str, str]
 
     def __post_init__(self) -> None:
         if self.load_balancer is not None and self.api_key is None:
@@ -54,15 +53,15 @@ class InferenceServiceArgs:
 
 
 def api_key_revision(api_key: str) -> str:
-    """A short public digest, which changes with the key. Pods carry it: a running engine never re-reads its key."""
+    """A short public digest that changes with the key, and so restarts the pods: a running engine never re-reads it."""
     return hashlib.blake2s(api_key.encode(), digest_size=_REVISION_BYTES).hexdigest()
 
 
 def service(name: str, args: InferenceServiceArgs) -> Manifest:
     """The Service in front of the leaders.
 
-    Inside the cluster it does not wait: the official provider would hold each `up` for ten seconds of settling, while
-    the workload's own wait already proves more. With a load balancer it does, for the address.
+    Inside the cluster `up` does not wait for it: the official provider would wait ten seconds for the Service to
+    settle, and the wait for the workload proves more. With a load balancer `up` waits for the address.
     """
     outside = args.load_balancer is not None
     return {
@@ -85,9 +84,9 @@ def service(name: str, args: InferenceServiceArgs) -> Manifest:
 
 
 def network_policy(name: str, args: InferenceServiceArgs) -> Manifest:
-    """Lets HTTP in from the clients, or from anywhere, and the rest only from the workload's own pods.
+    """Allows HTTP from the clients, or from anywhere, and all other traffic only between the workload's own pods.
 
-    Ray takes code from whoever reaches its ports and asks for no password.
+    Ray runs code for everybody who reaches its ports, without a password.
     """
     http: Manifest = {"ports": [{"port": args.port, "protocol": "TCP"}]}
     if args.clients is not None:
@@ -108,7 +107,7 @@ def network_policy(name: str, args: InferenceServiceArgs) -> Manifest:
 
 
 def in_namespace(namespace: str) -> Manifest:
-    """Every pod of a namespace, as a NetworkPolicy names it."""
+    """Every pod of a namespace, as a peer of a NetworkPolicy."""
     return {"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: namespace}}}
 
 
@@ -131,16 +130,16 @@ def api_key_secret(name: str, args: InferenceServiceArgs) -> Manifest:
 
 
 class InferenceService(pulumi.ComponentResource):
-    """The endpoint of a model inside the cluster."""
+    """The endpoint of a model: inside the cluster, or at a load balancer."""
 
     endpoint: pulumi.Output[str]
-    """Base URL of the OpenAI-compatible API: as pods of the cluster reach it, or at the load balancer's address."""
+    """Base URL of the OpenAI-compatible API: inside the cluster, or at the load balancer's address."""
     secret_name: str | None
-    """The API key's Secret, or None."""
+    """The name of the API key's Secret, or None."""
 
     def __init__(self, name: str, args: InferenceServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:serving:InferenceService", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
+        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
         self.secret_name = None
         if args.api_key is not None:
             kubernetes_object(f"{name}-api-key", api_key_secret(name, args), child)

@@ -71,6 +71,7 @@ class ModelRouteArgs:
             members=self.member_selector,
             port=self.port,
             api_key=self.api_key,
+            load_balancer=None,
             clients=[*clients(self.monitoring_namespace), *self.more_clients],
             annotations=self.service_annotations,
         )

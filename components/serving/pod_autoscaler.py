@@ -1,6 +1,6 @@
-"""Replicas of a fleet by the use of its KV cache: AIBrix's PodAutoscaler, as the chosen release really reads it.
+"""Scales a fleet by the use of its KV cache: AIBrix's PodAutoscaler, written as the chosen release really reads it.
 
-Not here: the fleet, whose replicas are the autoscaler's alone then, and what a release makes of its settings
+Not here: the fleet, whose number of replicas only the autoscaler sets, and what each release does with its settings
 (`planning.aibrix_features`).
 """
 
@@ -21,12 +21,12 @@ _TARGET = "RayClusterFleet"
 
 @dataclass(frozen=True, kw_only=True)
 class PodAutoscalerArgs:
-    """`target` is the used part of each replica's KV cache to aim at, above 0 and below 1. Times are seconds; without
-    `cooldown_seconds` the cooldown is a cold start long, where the strategy has one. `strategy`
-    None is the first of the release that can act on a fraction.
+    """`target` is the used fraction of each replica's KV cache to aim at, above 0 and below 1. Times are in seconds.
+    Without `cooldown_seconds` the cooldown, if the strategy has one, is as long as a cold start. Without `strategy`
+    the autoscaler takes the first of the release's strategies that works with a fraction.
 
-    Raises Refused for what the AIBrix release would refuse, ignore or misread, and where it reads no metric that the
-    engine exports.
+    Raises Refused for what the AIBrix release would refuse, ignore or misread, and if the engine does not export the
+    metric that the release reads.
     """
 
     stack: str
@@ -38,9 +38,9 @@ class PodAutoscalerArgs:
     maximum: int
     target: float
     cold_start_seconds: int
-    cooldown_seconds: int | None = None
-    strategy: str | None = None
-    port: int = 8000
+    cooldown_seconds: int | None
+    strategy: str | None
+    port: int
 
     def __post_init__(self) -> None:
         problems = aibrix_features.scaler_problems(
@@ -58,7 +58,7 @@ class PodAutoscalerArgs:
 
 
 def pod_autoscaler(name: str, args: PodAutoscalerArgs) -> Manifest:
-    """The PodAutoscaler, ready when AIBrix has found its spec valid and its target there."""
+    """The PodAutoscaler. It is ready once AIBrix has accepted its spec and found its target."""
     strategy = args.strategy or aibrix_features.scalers(args.aibrix_version)[0]
     cooldown = args.cold_start_seconds if args.cooldown_seconds is None else args.cooldown_seconds
     delay = aibrix_features.cooldown_annotation(args.aibrix_version, strategy)
@@ -99,13 +99,13 @@ def pod_autoscaler(name: str, args: PodAutoscalerArgs) -> Manifest:
 
 
 class PodAutoscaler(pulumi.ComponentResource):
-    """The autoscaler of a fleet. It comes after the fleet, and goes before it."""
+    """The autoscaler of a fleet. Pulumi creates it after the fleet and deletes it before."""
 
     ready: pulumi.Output[str]
-    """The PodAutoscaler's id, known when the wait is over."""
+    """The PodAutoscaler's id, known once it is ready."""
 
     def __init__(self, name: str, args: PodAutoscalerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:serving:PodAutoscaler", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
+        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
         self.ready = kubernetes_object(f"{name}-autoscaler", pod_autoscaler(name, args), child).id
         self.register_outputs({"ready": self.ready})

@@ -1,9 +1,8 @@
-"""A model over one or several nodes as AIBrix's RayClusterFleet: the fleet itself.
+"""A model on one or several nodes as AIBrix's RayClusterFleet.
 
-A replica is a RayCluster, whose pods KubeRay makes; AIBrix makes the RayClusters. Not here: the pods' parts that
-other workloads have too (`engine_pods`), the Service and the route that requests take, the API key and the network
-policies, the autoscaler, and what a cloud or a weight source adds to pods (RDMA, init containers, volumes), which the
-stack's builder passes in.
+AIBrix creates one RayCluster for each replica; KubeRay creates its pods. Not here: what the pods share with other
+workloads (`engine_pods`); the Service, the route, the API key and the network policies; the autoscaler; what a cloud or
+a weight source adds to pods (RDMA, init containers, volumes), which the stack's builder passes in.
 """
 
 from __future__ import annotations
@@ -33,45 +32,40 @@ _NODE_TYPE = "ray.io/node-type"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayClusterFleetArgs(EnginePodsArgs):
+class RayClusterFleetArgs:
     """The engine's pods, and how AIBrix keeps the replicas.
 
-    `aibrix_version` is a release, `0.7.0`. `weights_seconds` is what `init_containers` may take before a cold start:
-    every time limit derives from the two. `autoscaled`: `replicas` is where a fleet begins, and an autoscaler's
-    afterwards.
-    Raises Refused when tensor x pipeline does not fill the GPUs, for a port that Ray has, for a label that is
-    KubeRay's, and for an autoscaled fleet that begins empty.
+    `aibrix_version` is a release, `0.7.0`. `autoscaled`: the fleet starts with `replicas`; from then on an autoscaler
+    sets the number.
+    Raises Refused for a port that Ray uses, for a label that is KubeRay's, and for an autoscaled fleet that starts
+    empty.
     """
 
+    pods: EnginePodsArgs
+    replicas: int
     aibrix_version: str
-    weights_seconds: int = 0
-    autoscaled: bool = False
-    strategy: Literal["Recreate", "RollingUpdate"] = "Recreate"
-    max_surge: int = 0
+    autoscaled: bool
+    strategy: Literal["Recreate", "RollingUpdate"]
+    max_surge: int
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        taken = ray_port(self.port)
-        theirs = sorted(self.pod_labels.keys() & set(fact("fleet", "kuberay", "headServiceLabels")))
+        port = self.pods.port
+        taken = ray_port(port)
+        theirs = sorted(self.pods.pod_labels.keys() & set(fact("fleet", "kuberay", "headServiceLabels")))
         wrong = [
             Problem("pod_labels", each, "KubeRay's Service finds its head by it", "leave it out") for each in theirs
         ]
         if taken:
-            wrong.append(Problem("port", str(self.port), *taken))
+            wrong.append(Problem("port", str(port), *taken))
         if self.autoscaled and self.replicas < 1:
             why = "nobody would be there for an autoscaler to measure"
             wrong.append(Problem("replicas", str(self.replicas), why, "begin with 1 or more"))
         if wrong:
             raise Refused(*wrong)
 
-    @property
-    def limits(self) -> timeouts.Timeouts:
-        """Every time limit of one replica."""
-        return timeouts.from_startup(self.startup_seconds, self.drain_seconds, self.weights_seconds, self.nodes)
-
 
 def head_selector(name: str) -> dict[str, str]:
-    """Labels of the heads of `name`, and of no other pod: they alone answer requests."""
+    """Labels that only the heads of `name` have: no other pod answers requests."""
     return {MODEL_LABEL: name, _NODE_TYPE: "head"}
 
 
@@ -81,46 +75,46 @@ def member_selector(name: str) -> dict[str, str]:
 
 
 def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
-    """The RayClusterFleet. Releases before 0.3.0 have no defaults and stop at what is missing: all is said here.
+    """The RayClusterFleet. It sets every field, because releases before 0.3.0 have no defaults and fail without one.
 
-    Raises Refused for a name from which KubeRay would build names that are too long.
+    Raises Refused for a name that is too long for the names that KubeRay derives from it.
     """
     if len(name) > name_limit():
         why = f"has {len(name)} characters, and KubeRay clips names that are built from more than {name_limit()}"
         raise Refused(Problem("name", name, why, "take a shorter one"))
-    # One source for both: where they differ, AIBrix does not find its RayClusters again and makes more without end
-    # (https://github.com/vllm-project/aibrix/issues/1423). Nothing in it may change over a fleet's life.
-    chosen = {MODEL_LABEL: name}
+    # Selector and template share it: if they differ, AIBrix does not find its RayClusters and creates more without end
+    # (https://github.com/vllm-project/aibrix/issues/1423). It must never change during a fleet's life.
+    selector = {MODEL_LABEL: name}
     return {
         "apiVersion": "orchestration.aibrix.ai/v1alpha1",
         "kind": "RayClusterFleet",
         "metadata": {
             "name": name,
-            "namespace": args.namespace,
-            # AIBrix makes the model's route by the fleet's own labels, and only when it first sees the fleet.
-            "labels": {**labels(args.stack, name), **model_labels(name, args.port)},
+            "namespace": args.pods.namespace,
+            # AIBrix creates the model's route from the fleet's labels, and only when it first sees the fleet.
+            "labels": {**labels(args.pods.stack, name), **model_labels(name, args.pods.port)},
             "annotations": {
                 "pulumi.com/waitFor": _ready(args),
-                # So that the wait for a deletion ends when the GPUs are free. What has begun to be deleted stays
-                # unreplaced: the fleet's controller then writes statuses only, the replica set's scales nothing, and
-                # KubeRay leaves a RayCluster alone. In the background the fleet would be gone at once, before its pods.
+                # So that a deletion ends only when the GPUs are free; in the background the fleet would go before its
+                # pods. Nobody replaces what is being deleted: the fleet's controller then only writes statuses, the
+                # replica set's controller does not scale, and KubeRay leaves the RayCluster alone.
                 "pulumi.com/deletionPropagationPolicy": "foreground",
-                # An autoscaler that is gone still owns the number of replicas, and every later change would be refused.
+                # A deleted autoscaler still owns the number of replicas; the API server would refuse later changes.
                 "pulumi.com/patchForce": "true",
-                **layout_annotation(args),
+                **layout_annotation(args.pods),
             },
         },
         "spec": {
             "replicas": args.replicas,
-            "selector": {"matchLabels": dict(chosen)},
+            "selector": {"matchLabels": dict(selector)},
             "strategy": _strategy(args),
             "minReadySeconds": 0,
-            "revisionHistoryLimit": 1,  # what to go back to, the stack file's history says
-            "progressDeadlineSeconds": args.limits.replace_seconds,
+            "revisionHistoryLimit": 1,  # to go back, use the history of the stack file
+            "progressDeadlineSeconds": args.pods.limits.replace_seconds,
             "paused": False,
             "template": {
                 # Without the annotation KubeRay appends its own start command to ours.
-                "metadata": {"labels": dict(chosen), "annotations": {"ray.io/overwrite-container-cmd": "true"}},
+                "metadata": {"labels": dict(selector), "annotations": {"ray.io/overwrite-container-cmd": "true"}},
                 "spec": _ray_cluster(name, args),
             },
         },
@@ -128,43 +122,44 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
 
 
 def _ready(args: RayClusterFleetArgs) -> str:
-    """When `pulumi up` calls the fleet ready: by numbers of one status, all at once.
+    """When `pulumi up` calls the fleet ready: all counters of one status agree.
 
-    The condition Available says less: with one replica of which one may be unavailable, it is true of none. A zero is
-    absent from the status. An autoscaler may move the number of replicas while we wait.
+    The condition Available says less: if one replica may be unavailable, it is true with none of one available. The
+    status omits a zero. An autoscaler may change the number of replicas during the wait.
     """
     if args.autoscaled:
-        told = "@.availableReplicas > 0 && @.updatedReplicas == @.replicas"
+        expression = "@.availableReplicas > 0 && @.updatedReplicas == @.replicas"
     elif args.replicas:
         counters = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
-        # No blanks around &&: the plugin's parser (theory/jsonpath v0.9.0) refuses the second one that follows a blank.
-        told = "&&".join(f"@.{counter} == {args.replicas}" for counter in counters)
+        # No blanks around &&: the plugin's parser (theory/jsonpath v0.9.0) refuses a second && after a blank.
+        expression = "&&".join(f"@.{counter} == {args.replicas}" for counter in counters)
     else:
-        told = "@.observedGeneration > 0 && !@.replicas"
-    return f"jsonpath={{$[?{told}]}}"
+        expression = "@.observedGeneration > 0 && !@.replicas"
+    return f"jsonpath={{$[?{expression}]}}"
 
 
 def _strategy(args: RayClusterFleetArgs) -> Manifest:
     if args.strategy == "Recreate":
         return {"type": "Recreate"}
-    # A surge needs GPUs that nobody else has: none unless asked for. The percentages of the API's defaults round up to
-    # one even of a single replica. Cost: with one replica and no surge an update is an outage.
+    # A surge needs spare GPUs, so there is none unless the stack file asks for it. The API's default percentages would
+    # round up to a surge of one even for a single replica. The price: without surge, an update of one replica is an
+    # outage.
     unavailable = 0 if args.max_surge else 1
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": args.max_surge, "maxUnavailable": unavailable}}
 
 
 def _ray_cluster(name: str, args: RayClusterFleetArgs) -> Manifest:
-    gpus = str(args.gpus_per_node)  # said, because KubeRay counts only resources whose name ends in gpu
+    gpus = str(args.pods.gpus_per_node)  # set, because KubeRay counts only resources whose name ends in gpu
     spec: Manifest = {
         "headGroupSpec": {
             "rayStartParams": {"dashboard-host": "0.0.0.0", "num-gpus": gpus},
             "template": pod_template(name, args, head=True),
         }
     }
-    version = fact("fleet", "ray", "versions").get(args.image.rpartition("/")[2])
+    version = fact("fleet", "ray", "versions").get(args.pods.image.rpartition("/")[2])
     if version:
         spec["rayVersion"] = version
-    others = args.nodes - 1
+    others = args.pods.nodes - 1
     if others:
         spec["workerGroupSpecs"] = [
             {
@@ -180,55 +175,56 @@ def _ray_cluster(name: str, args: RayClusterFleetArgs) -> Manifest:
 
 
 def pod_template(name: str, args: RayClusterFleetArgs, *, head: bool) -> Manifest:
-    """The head's pod template, which has the ports and the engine, or the workers'."""
-    container = engine_pods.container(args, _environment(args, head=head), leads=head)
+    """The pod template of the head, which has the ports and the engine, or of the workers."""
+    pods = args.pods
+    container = engine_pods.container(pods, _environment(pods, head=head), leads=head)
     if not head:
-        return engine_pods.pod_template(name, args, container | _worker_probes(), "worker", {})
-    ports = {**(fact("fleet", "kuberay", "headPorts") if args.nodes > 1 else {}), PORT_NAME: args.port}
-    container["args"] = engine_pods.serve_args(args)
+        return engine_pods.pod_template(name, pods, container | _worker_probes(), "worker", {})
+    ports = {**(fact("fleet", "kuberay", "headPorts") if pods.nodes > 1 else {}), PORT_NAME: pods.port}
+    container["args"] = engine_pods.serve_args(pods)
     container["ports"] = [{"name": port, "containerPort": number} for port, number in ports.items()]
-    return engine_pods.pod_template(name, args, container | _head_probes(args), "head", _routed(name, args))
+    return engine_pods.pod_template(name, pods, container | _head_probes(pods), "head", _routed(name, args))
 
 
 def _routed(name: str, args: RayClusterFleetArgs) -> dict[str, str]:
-    """By what AIBrix's gateway and autoscaler find the pods that answer, with the selector of the fleet in it."""
-    found = model_labels(name, args.port)
+    """Labels by which AIBrix's gateway and autoscaler find the heads; they include the fleet's selector."""
+    routed = model_labels(name, args.pods.port)
     if release_key(args.aibrix_version) >= release_key(fact("fleet", "aibrix", "engineLabelSince")):
-        found[ENGINE_LABEL] = "vllm"
-    return found
+        routed[ENGINE_LABEL] = "vllm"
+    return routed
 
 
-def _environment(args: RayClusterFleetArgs, *, head: bool) -> list[Manifest]:
+def _environment(pods: EnginePodsArgs, *, head: bool) -> list[Manifest]:
     joining = {
         "MODELSERVE_LAUNCHER": "ray",
-        "MODELSERVE_POD_INDEX": "0" if head else "1",  # workers need not be told apart
-        "MODELSERVE_JOIN_SECONDS": str(args.limits.join_seconds),
+        "MODELSERVE_POD_INDEX": "0" if head else "1",  # the script does not distinguish workers
+        "MODELSERVE_JOIN_SECONDS": str(pods.limits.join_seconds),
         "MODELSERVE_JOIN_PORT": str(fact("fleet", "kuberay", "headPorts")["gcs-server"]),
     }
-    return engine_pods.environment(args, joining, {}, leads=head)
+    return engine_pods.environment(pods, joining, {}, leads=head)
 
 
-def _head_probes(args: RayClusterFleetArgs) -> Manifest:
-    probes = engine_pods.probes(args, PORT_NAME)
-    if args.readiness_probe:
-        # AIBrix puts a whole RayCluster beside one of which a pod is not ready any more, for which there are no GPUs,
-        # and may then keep either of them (https://github.com/vllm-project/aibrix/issues/2435).
+def _head_probes(pods: EnginePodsArgs) -> Manifest:
+    probes = engine_pods.probes(pods, PORT_NAME)
+    if pods.readiness_probe:
+        # When a pod is no longer ready, AIBrix creates a second RayCluster, for which there are no GPUs, and may then
+        # delete either of the two (https://github.com/vllm-project/aibrix/issues/2435).
         probes["readinessProbe"]["failureThreshold"] = timeouts.STEADY_READINESS_FAILURES
     return probes
 
 
 def _worker_probes() -> Manifest:
-    # Ray is a worker's first process: there is nothing else to ask. But where it finds no probe, KubeRay puts one that
-    # runs wget, which engines' images lack; only AIBrix's build is told not to.
-    fine = {"exec": {"command": ["true"]}, "periodSeconds": timeouts.LIVENESS_PERIOD_SECONDS}
-    return {"livenessProbe": fine, "readinessProbe": dict(fine)}
+    # Ray is a worker's first process, so there is nothing else to probe. But without a probe KubeRay adds one that runs
+    # wget, which engine images lack; only AIBrix's build of KubeRay has that turned off.
+    always = {"exec": {"command": ["true"]}, "periodSeconds": timeouts.LIVENESS_PERIOD_SECONDS}
+    return {"livenessProbe": always, "readinessProbe": dict(always)}
 
 
 class RayClusterFleet(pulumi.ComponentResource):
-    """Replicas of a model, each a RayCluster. Ready when every replica answers /health, autoscaled: when one does."""
+    """Replicas of a model, each a RayCluster. Ready when every replica answers /health, or one if autoscaled."""
 
     ready: pulumi.Output[str]
-    """The RayClusterFleet's id, known when the wait is over."""
+    """The RayClusterFleet's id, known once it is ready."""
 
     def __init__(
         self,
@@ -239,14 +235,14 @@ class RayClusterFleet(pulumi.ComponentResource):
         *,
         mounts: Sequence[pulumi.Resource] = (),
     ) -> None:
-        """`mounts` are what the pods mount and what cannot be replaced while they do: the fleet is replaced with it."""
+        """Pulumi cannot replace `mounts` while the pods mount them, so it replaces the fleet together with them."""
         super().__init__("modelserve:serving:RayClusterFleet", name, {}, opts)
-        # At once at the first time and at a recreation, one after the other in a rolling update.
+        # AIBrix starts all replicas at once, except in a rolling update: there one after the other.
         rounds = max(1, args.replicas) if args.strategy == "RollingUpdate" else 1
         self.ready = engine_pods.register(
             self,
             name,
-            args,
+            args.pods,
             fleet(name, args),
             hooks,
             mounts,

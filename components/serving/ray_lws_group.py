@@ -1,15 +1,15 @@
-"""A model over one or several nodes as a LeaderWorkerSet: the group itself.
+"""A model on one or several nodes as a LeaderWorkerSet.
 
-The nodes of a replica are joined by Ray or, launcher `native`, by vLLM itself; the name is of when Ray alone could.
-Not here: the pods' parts that other workloads have too (`engine_pods`), the Service, the API key and the network policy
-(`inference_service`), and what a cloud adds to pods (labels, volumes, RDMA), which the stack's builder passes in.
+Ray joins the nodes of a replica; with launcher `native` vLLM does it itself. The name dates from when only Ray could.
+Not here: what the pods share with other workloads (`engine_pods`); the Service, the API key and the network policy
+(`inference_service`); what a cloud adds to pods (labels, volumes, RDMA), which the stack's builder passes in.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import pulumi
@@ -28,26 +28,27 @@ _AFTER_START = "RecreateGroupAfterStart"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayLwsGroupArgs(EnginePodsArgs):
+class RayLwsGroupArgs:
     """The engine's pods, and how LeaderWorkerSet groups them.
 
-    `engine_args` lack a pod's place in its group, which the launcher says. `lws_version` is the cluster's
-    LeaderWorkerSet release; None judges nothing by it. `object_name` is the LeaderWorkerSet's, where its headless
-    Service, which has the same, may not take the service's own name; selectors go by it. `object_labels` are the
-    LeaderWorkerSet's own, `leader_labels` those of leaders, by which a gateway tells them from workers.
-    Raises Refused when tensor x pipeline does not fill the GPUs, or that release lacks `restart_policy`.
+    The arguments in `pods` lack a pod's place in its group: the launch script adds it. `lws_version` is the cluster's
+    LeaderWorkerSet release; without one every `restart_policy` is passed on. `object_name` names the LeaderWorkerSet
+    and its headless Service, which must not take a gateway's Service's name; selectors go by it. The LeaderWorkerSet
+    has `object_labels`; leaders have `leader_labels`, by which a gateway tells them from workers.
+    Raises Refused when that release lacks `restart_policy`.
     """
 
-    launcher: Literal["ray", "native"] = "ray"
-    lws_version: str | None = None
-    object_name: str | None = None
-    object_labels: Mapping[str, str] = field(default_factory=dict)
-    leader_labels: Mapping[str, str] = field(default_factory=dict)
-    startup_policy: str = "LeaderCreated"
-    restart_policy: str = "RecreateGroupOnPodRestart"
+    pods: EnginePodsArgs
+    replicas: int
+    launcher: Literal["ray", "native"]
+    lws_version: str | None
+    object_name: str
+    object_labels: Mapping[str, str]
+    leader_labels: Mapping[str, str]
+    startup_policy: Literal["LeaderCreated", "LeaderReady"]
+    restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         installed = self.lws_version if self.restart_policy == _AFTER_START else None
         if installed and not addons.has("lws", installed, _AFTER_START):
             since = addons.since("lws", _AFTER_START)
@@ -66,11 +67,11 @@ def group_selector(name: str) -> dict[str, str]:
 
 
 def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
-    """The LeaderWorkerSet, which `pulumi up` calls ready when every replica of the new generation is.
+    """The LeaderWorkerSet. `pulumi up` calls it ready when every replica of the new generation is ready.
 
-    The wait is on numbers beside the condition: releases before 0.9 leave `observedGeneration` out, where a condition
-    of the old generation counts at once. It is on conditions only for 0 replicas: a zero is absent from the status.
-    Every release known to us understands all that is said here, once the arguments are accepted.
+    The condition alone is not enough: releases before 0.9 leave `observedGeneration` out, so the old generation's
+    condition would end the wait at once. So `up` waits for the counters too; not for 0 replicas, because the status
+    omits a zero. Every release known to us understands this manifest, once the arguments are accepted.
     """
     wait = ["condition=Available"]
     if args.replicas:
@@ -79,25 +80,25 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
         "metadata": {
-            "name": args.object_name or name,
-            "namespace": args.namespace,
-            "labels": {**args.object_labels, **labels(args.stack, name)},
+            "name": args.object_name,
+            "namespace": args.pods.namespace,
+            "labels": {**args.object_labels, **labels(args.pods.stack, name)},
             "annotations": {
                 "pulumi.com/waitFor": json.dumps(wait),
-                **layout_annotation(args),
+                **layout_annotation(args.pods),
             },
         },
         "spec": {
             "replicas": args.replicas,
             "startupPolicy": args.startup_policy,
-            # A surge group needs a second set of GPUs; LeaderWorkerSet makes it even at the first rollout
-            # (https://github.com/kubernetes-sigs/lws/issues/614). Cost: with one replica an update is an outage.
+            # A surge group needs a second set of GPUs; LeaderWorkerSet creates one even at the first rollout
+            # (https://github.com/kubernetes-sigs/lws/issues/614). The price: with one replica an update is an outage.
             "rolloutStrategy": {
                 "type": "RollingUpdate",
                 "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0},
             },
             "leaderWorkerTemplate": {
-                "size": args.nodes,
+                "size": args.pods.nodes,
                 "restartPolicy": args.restart_policy,
                 "leaderTemplate": pod_template(name, args, leader=True),
                 "workerTemplate": pod_template(name, args, leader=False),
@@ -107,33 +108,34 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
 
 
 def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
-    """The leader's pod template, which has the port and the probes, or the workers'."""
-    container = engine_pods.container(args, _environment(args, leader=leader), leads=leader)
+    """The pod template of the leader, which has the port and the probes, or of the workers."""
+    pods = args.pods
+    container = engine_pods.container(pods, _environment(args, leader=leader), leads=leader)
     if leader or args.launcher == "native":
-        container["args"] = engine_pods.serve_args(args)
+        container["args"] = engine_pods.serve_args(pods)
     if leader:
-        container["ports"] = [{"name": PORT_NAME, "containerPort": args.port}]
-        container |= engine_pods.probes(args, PORT_NAME)
+        container["ports"] = [{"name": PORT_NAME, "containerPort": pods.port}]
+        container |= engine_pods.probes(pods, PORT_NAME)
     role, role_labels = ("leader", args.leader_labels) if leader else ("worker", {})
-    return engine_pods.pod_template(name, args, container, role, role_labels)
+    return engine_pods.pod_template(name, pods, container, role, role_labels)
 
 
 def _environment(args: RayLwsGroupArgs, *, leader: bool) -> list[Manifest]:
     joining = {
         "MODELSERVE_LAUNCHER": args.launcher,
-        "MODELSERVE_JOIN_SECONDS": str(args.limits.join_seconds),
+        "MODELSERVE_JOIN_SECONDS": str(args.pods.limits.join_seconds),
         "MODELSERVE_JOIN_PORT": str(fact("engines", args.launcher, "joinPort")),
     }
-    # The label, not LWS_WORKER_INDEX: releases before 0.6 do not inject that variable.
+    # The label, because releases before 0.6 do not set the variable LWS_WORKER_INDEX.
     place = {"MODELSERVE_POD_INDEX": f"metadata.labels['{_INDEX_LABEL}']"}
-    return engine_pods.environment(args, joining, place, leads=leader)
+    return engine_pods.environment(args.pods, joining, place, leads=leader)
 
 
 class RayLwsGroup(pulumi.ComponentResource):
     """Replicas of a model, each a leader and its workers. Ready when every replica answers /health."""
 
     ready: pulumi.Output[str]
-    """The LeaderWorkerSet's id, known when the wait is over."""
+    """The LeaderWorkerSet's id, known once it is ready."""
 
     def __init__(
         self,
@@ -144,10 +146,10 @@ class RayLwsGroup(pulumi.ComponentResource):
         *,
         mounts: Sequence[pulumi.Resource] = (),
     ) -> None:
-        """`mounts` are what the pods mount and what cannot be replaced while they do: the group is replaced with it."""
+        """Pulumi cannot replace `mounts` while the pods mount them, so it replaces the group together with them."""
         super().__init__("modelserve:serving:RayLwsGroup", name, {}, opts)
-        # One replica after the other.
+        # LeaderWorkerSet updates one replica after the other.
         rounds = max(1, args.replicas)
-        made = leader_worker_set(name, args)
-        self.ready = engine_pods.register(self, name, args, made, hooks, mounts, rounds=rounds)
+        manifest = leader_worker_set(name, args)
+        self.ready = engine_pods.register(self, name, args.pods, manifest, hooks, mounts, rounds=rounds)
         self.register_outputs({"ready": self.ready})

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
 
 from components.cluster.credentials import KeyPair, key_secret
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
-from components.cluster.pod_extras import NOTHING, PodExtras, dressed
+from components.cluster.pod_extras import PodExtras, dressed
 from planning.catalog import fact
 from planning.origins import HUBS, hub_problem
 from planning.problems import Problem, Refused
@@ -30,18 +30,34 @@ _MARGIN_SECONDS = 60
 _NOBODY = 65534
 
 
+@dataclass(frozen=True)
+class BucketTarget:
+    """A bucket to fill, reached at the host `endpoint`. `key` may list, read and write below the prefix. `scratch_gib`
+    is the pod's temporary disk, which has to hold the model's largest file."""
+
+    bucket: pulumi.Input[str]
+    endpoint: str
+    key: KeyPair
+    scratch_gib: int
+
+
+@dataclass(frozen=True)
+class ClaimTarget:
+    """The volume of a writable PersistentVolumeClaim. The pod runs as `user`; a new file share belongs to root (0)."""
+
+    claim: pulumi.Input[str]
+    user: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSyncArgs:
-    """Copies `repository` at `revision` (empty: the hub's default branch) to `bucket`/`prefix` at `endpoint`.
+    """Fills the folder `prefix` of `target` with `repository` at `revision` (empty: the hub's default branch).
 
-    `source` is modelscope, huggingface or the URL of a mirror that speaks Hugging Face's protocol. `key` may list, read
-    and write below the prefix. `token` is the hub's, for private or gated repositories. `seconds` limits the whole
-    sync. `scratch_gib` is the pod's temporary disk; it has to hold the model's largest file.
-    With `claim`, a writable PersistentVolumeClaim, the target is the folder `prefix` of its volume instead of a bucket,
-    without endpoint, key and scratch. `user` is the user id that writes: a new file share belongs to root (0).
-    Files that match the patterns `leaves` are left out if the repository's root has a file for each of `weights`
-    (`planning.files`). `extras` is what the cluster's owner wants on the pod.
-    Raises Refused for another source, and unless there is exactly one target.
+    `source` is modelscope, huggingface or the URL of a mirror that speaks Hugging Face's protocol. `token` is the
+    hub's, for private or gated repositories. `seconds` limits the whole sync.
+    The sync leaves out files that match the patterns `leaves` if the repository's root has one file of each of
+    `weights` (`planning.files`). `extras` is what the cluster's owner adds to the pod.
+    Raises Refused for a source that is none of these.
     """
 
     stack: str
@@ -50,27 +66,18 @@ class ModelSyncArgs:
     repository: str
     source: str
     revision: str
+    target: BucketTarget | ClaimTarget
     prefix: str
     tool_image: str
     python_image: str
     seconds: int
-    bucket: pulumi.Input[str] | None = None
-    endpoint: str = ""
-    key: KeyPair | None = None
-    scratch_gib: int = 0
-    claim: pulumi.Input[str] | None = None
-    user: int = _NOBODY
-    pod_labels: Mapping[str, str] = field(default_factory=dict)
-    token: pulumi.Output[str] | None = None
-    weights: Sequence[str] = ()
-    leaves: Sequence[str] = ()
-    extras: PodExtras = NOTHING
+    pod_labels: Mapping[str, str]
+    token: pulumi.Output[str] | None
+    weights: Sequence[str]
+    leaves: Sequence[str]
+    extras: PodExtras
 
     def __post_init__(self) -> None:
-        in_bucket = (self.bucket is not None, bool(self.endpoint), self.key is not None, self.scratch_gib > 0)
-        if set(in_bucket) != {self.claim is None}:
-            why = "is not one place to fill"
-            raise Refused(Problem("claim", "", why, "give bucket, endpoint, key and scratch, or a claim alone"))
         if wrong := hub_problem(self.source):
             raise Refused(Problem("source", "", *wrong))
 
@@ -113,7 +120,8 @@ def program_object(name: str, stack: str, namespace: str) -> Manifest:
 
 def secret(name: str, args: ModelSyncArgs) -> Manifest:
     """The Secret of the pod; its data is empty without key and token."""
-    values = {} if args.key is None else {"id": args.key.id, "secret": args.key.secret}
+    target = args.target
+    values = {"id": target.key.id, "secret": target.key.secret} if isinstance(target, BucketTarget) else {}
     if args.token is not None:
         values["token"] = args.token
     return key_secret(secret_name(name), args.stack, args.namespace, name, values)
@@ -151,11 +159,11 @@ def job(name: str, args: ModelSyncArgs) -> Manifest:
 
 def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
     """The Job's pod: rclone out of its own image, then Python with the program."""
-    identity = {"runAsNonRoot": args.user != 0, "runAsUser": args.user, "runAsGroup": args.user, "fsGroup": args.user}
-    if args.claim is None:
-        place = {"name": "scratch", "emptyDir": {"sizeLimit": f"{args.scratch_gib}Gi"}}
+    target = args.target
+    if isinstance(target, BucketTarget):
+        user, volume = _NOBODY, {"name": "scratch", "emptyDir": {"sizeLimit": f"{target.scratch_gib}Gi"}}
     else:
-        place = {"name": "weights", "persistentVolumeClaim": {"claimName": args.claim}}
+        user, volume = target.user, {"name": "weights", "persistentVolumeClaim": {"claimName": target.claim}}
     template = {
         "metadata": {
             "labels": {**args.pod_labels, **labels(args.stack, name), "app.kubernetes.io/component": COMPONENT}
@@ -165,13 +173,13 @@ def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": _GRACE_SECONDS,
-            "securityContext": identity,
+            "securityContext": {"runAsNonRoot": user != 0, "runAsUser": user, "runAsGroup": user, "fsGroup": user},
             "initContainers": [tool_container("rclone", "tools", args.tool_image)],
             "containers": [_container(name, args)],
             "volumes": [
                 {"name": "program", "configMap": {"name": program_config_name(name)}},
                 {"name": "tools", "emptyDir": {}},
-                place,
+                volume,
             ],
         },
     }
@@ -230,11 +238,13 @@ def variables(
 
 
 def _container(name: str, args: ModelSyncArgs) -> Manifest:
-    scratch = None if args.claim is not None else f"{args.scratch_gib}Gi"
+    if isinstance(args.target, BucketTarget):
+        scratch, mount = f"{args.target.scratch_gib}Gi", {"name": "scratch", "mountPath": _SCRATCH}
+    else:
+        scratch, mount = None, {"name": "weights", "mountPath": _VOLUME}
     env = _environment(name, args)
     container = program_container("sync", args.python_image, env, program="program", tools="tools", scratch=scratch)
-    name, path = ("scratch", _SCRATCH) if args.claim is None else ("weights", _VOLUME)
-    container["volumeMounts"].append({"name": name, "mountPath": path})
+    container["volumeMounts"].append(mount)
     return container
 
 
@@ -248,12 +258,13 @@ def _environment(name: str, args: ModelSyncArgs) -> list[Manifest]:
     if args.leaves:
         values |= {"WEIGHTS": " ".join(args.weights), "LEAVES": " ".join(args.leaves)}
     keys = {}
-    if args.claim is not None:
-        values["FOLDER"] = f"{_VOLUME}/{args.prefix}"
-    elif args.bucket is not None:
-        values |= {"ENDPOINT": args.endpoint, "BUCKET": args.bucket, "PREFIX": args.prefix}
-        values |= {"SCRATCH": _SCRATCH, "SCRATCH_GIB": str(args.scratch_gib)}
+    target = args.target
+    if isinstance(target, BucketTarget):
+        values |= {"ENDPOINT": target.endpoint, "BUCKET": target.bucket, "PREFIX": args.prefix}
+        values |= {"SCRATCH": _SCRATCH, "SCRATCH_GIB": str(target.scratch_gib)}
         keys = {"KEY_ID": "id", "KEY_SECRET": "secret"}
+    else:
+        values["FOLDER"] = f"{_VOLUME}/{args.prefix}"
     if args.token is not None:
         keys["HUB_TOKEN"] = "token"
     return variables(values, keys, secret_name(name))

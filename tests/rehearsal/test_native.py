@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack
+from tests.support.pods import PODS
 
 # The weights are a ConfigMap here: what counts is that its name is known only once it exists.
 PROGRAM = """
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pulumi
 
 from components.cluster.kubernetes import kubernetes_object, kubernetes_provider, labels
+from components.cluster.pod_extras import NOTHING
+from components.serving.engine_pods import EnginePodsArgs
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs
 from watch.progress import Progress
 
 given = json.loads(Path(__file__).with_name("group.json").read_text())
 stack, cluster = pulumi.get_stack(), pulumi.ResourceOptions(provider=kubernetes_provider("cluster", "rehearsal", None))
-made = {"name": given.pop("weights"), "namespace": "default", "labels": labels(stack, "weights")}
+made = {"name": given["weights"], "namespace": "default", "labels": labels(stack, "weights")}
 weights = kubernetes_object("weights", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made}, cluster)
 volume = {"name": "weights", "configMap": {"name": weights.id.apply(lambda id: id.partition("/")[2])}}
-args = RayLwsGroupArgs(stack=stack, namespace="default", volumes=[volume], **given)
+pods = EnginePodsArgs(stack=stack, volumes=[volume], extras=NOTHING, **given["pods"])
+args = RayLwsGroupArgs(pods=pods, **given["group"])
 RayLwsGroup("ds", args, cluster, Progress("rehearsal", "default", None).group_hooks())
 """
 GUARD = ["--middleware", "modelserve_guard.Guard"]
-GROUP: dict[str, Any] = {
-    "weights": "first",
-    "image": "vllm/vllm-openai:v0.19.0",
+GROUP = {
+    "replicas": 1,
     "launcher": "native",
     "lws_version": "0.9.0",
+    "object_name": "ds",
+    "object_labels": {},
+    "leader_labels": {},
+    "startup_policy": "LeaderCreated",
+    "restart_policy": "RecreateGroupOnPodRestart",
+}
+OF_THE_PROGRAM = ("stack", "volumes", "extras")
+GIVEN: dict[str, Any] = {field.name: getattr(PODS, field.name) for field in fields(PODS)} | {
+    "image": "vllm/vllm-openai:v0.19.0",
     "drain_seconds": 10,
-    "routes": ["GET /health", "POST /v1/chat/completions"],
     "engine_args": "/weights/R1 --served-model-name ds --distributed-executor-backend mp -tp 8 -pp 2".split(),
-    "nodes": 2,
-    "gpus_per_node": 8,
-    "tensor": 8,
-    "pipeline": 2,
-    "cpu": 64,
-    "memory": "512Gi",
-    "shm": "32Gi",
     "startup_seconds": STARTUP_SECONDS,
 }
 
@@ -59,8 +65,9 @@ def native(stack: Stack) -> Stack:
     return stack
 
 
-def write(stack: Stack, **changes: Any) -> None:
-    Path(stack.folder / "group.json").write_text(json.dumps(GROUP | changes))
+def write(stack: Stack, weights: str = "first", **changes: Any) -> None:
+    pods = {name: value for name, value in (GIVEN | changes).items() if name not in OF_THE_PROGRAM}
+    Path(stack.folder / "group.json").write_text(json.dumps({"weights": weights, "pods": pods, "group": GROUP}))
 
 
 def log(cluster: Cluster, pod: str) -> str:
@@ -79,7 +86,7 @@ def test_every_pod_runs_vllm_with_its_rank_and_the_workers_serve_nothing(native:
     assert "Uvicorn" not in worker and "ray" not in leader + worker
     for name in cluster.pods():
         container = cluster.core.read_namespaced_pod(name, "default").spec.containers[0]
-        assert container.args[: -len(GUARD)] == GROUP["engine_args"] and container.args[-len(GUARD) :] == GUARD
+        assert container.args[: -len(GUARD)] == GIVEN["engine_args"] and container.args[-len(GUARD) :] == GUARD
         assert "LWS_LEADER_ADDRESS" in {each.name for each in container.env}, "its webhook ran"
 
 

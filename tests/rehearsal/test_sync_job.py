@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from components.cluster.credentials import KeyPair
+from components.cluster.pod_extras import NOTHING
 from components.weights import model_claim, model_sync
 from components.weights.model_claim import ModelClaimArgs
-from components.weights.model_sync import ModelSyncArgs
+from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSyncArgs
 from local import faults, object_store
 from local.api import ApiError, wait_until
 from local.control_plane import ControlPlane
@@ -40,16 +41,18 @@ class Room:
             repository="deepseek-ai/DeepSeek-R1",
             source="modelscope",
             revision="",
-            bucket=self.name,
-            endpoint="oss-cn-hangzhou-internal.aliyuncs.com",
+            target=BucketTarget(
+                self.name, "oss-cn-hangzhou-internal.aliyuncs.com", KeyPair(None, None), scratch_gib=30
+            ),
             prefix="models/DeepSeek-R1",
-            key=KeyPair(None, None),
             tool_image="rclone/rclone:1",
             python_image="python:3",
             seconds=600,
-            scratch_gib=30,
+            pod_labels={},
+            token=None,
             weights=files.weights,
             leaves=files.leaves,
+            extras=NOTHING,
         )
         config = model_sync.program_config(self.name, self.args)
         self.made = [f"/api/v1/namespaces/default/configmaps/{config['metadata']['name']}"]
@@ -158,8 +161,7 @@ def test_a_claim_that_waits_for_its_first_pod_gets_it_from_the_sync_and_is_fille
     for path, manifest in zip(reversed(room.made[-3:]), (storage_class, volume, claim), strict=True):
         room.api.apply(path, manifest)
     assert room.api.get(at)["status"].get("phase") == "Pending"
-    no_bucket: dict[str, Any] = {"bucket": None, "endpoint": "", "key": None, "scratch_gib": 0}
-    room.args = replace(room.args, **no_bucket, claim=claim["metadata"]["name"], user=0)
+    room.args = replace(room.args, target=ClaimTarget(claim["metadata"]["name"], user=0))
     assert room.run() == "Complete", room.log()
     assert room.api.get(at)["status"]["phase"] == "Bound"
     assert "modelserve: sync: done: 9 files" in room.log()

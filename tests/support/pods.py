@@ -1,15 +1,56 @@
-"""Looks into the templates of pods."""
+"""Arguments of an engine's pods, and looks into their templates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from components.cluster.credentials import SecretKey
+from components.cluster.pod_extras import NOTHING
+from components.serving.engine_pods import EnginePodsArgs
+from components.serving.ray_cluster_fleet import RayClusterFleetArgs
+from components.serving.ray_lws_group import RayLwsGroupArgs
+
+PODS = EnginePodsArgs(
+    stack="test",
+    namespace="default",
+    image="vllm/vllm-openai:v0.7.3",
+    engine_args=["/weights/models/DeepSeek-R1", "--tensor-parallel-size", "8", "--pipeline-parallel-size", "2"],
+    nodes=2,
+    gpus_per_node=8,
+    tensor=8,
+    pipeline=2,
+    cpu=64,
+    memory="512Gi",
+    shm="32Gi",
+    ephemeral_storage=None,
+    startup_seconds=1200,
+    weights_seconds=0,
+    drain_seconds=300,
+    drains_itself=False,
+    port=8000,
+    routes=["GET /health", "POST /v1/chat/completions"],
+    metrics_need_key=False,
+    readiness_probe=True,
+    extra_resources={},
+    capabilities=(),
+    env={},
+    secret_env={},
+    volumes=(),
+    volume_mounts=(),
+    init_containers=(),
+    pod_labels={},
+    pod_annotations={},
+    node_selector={},
+    api_key_secret=None,
+    api_key_revision=None,
+    extras=NOTHING,
+)
+"""A replica of two pods to which nobody adds anything."""
 
 ADDITIONS: dict[str, Any] = {
     "port": 9000,
-    "replicas": 3,
     "ephemeral_storage": "800Gi",
     "extra_resources": {"vke.volcengine.com/rdma": "8"},
     "capabilities": ("IPC_LOCK",),
@@ -24,7 +65,17 @@ ADDITIONS: dict[str, Any] = {
     "api_key_secret": "ds-api-key",
     "api_key_revision": "1",
 }
-"""Arguments of an engine's pods beyond those that must be given: all that a cloud, a weight source and a user add."""
+"""What a cloud, a weight source and a user may add to `PODS`."""
+
+WorkloadArgs = TypeVar("WorkloadArgs", RayLwsGroupArgs, RayClusterFleetArgs)
+_OF_PODS = {field.name for field in fields(EnginePodsArgs)}
+
+
+def having(args: WorkloadArgs, **changes: Any) -> WorkloadArgs:
+    """The arguments with these changes, of the pods or of the workload."""
+    of_pods = {name: value for name, value in changes.items() if name in _OF_PODS}
+    own = {name: value for name, value in changes.items() if name not in _OF_PODS}
+    return replace(args, pods=replace(args.pods, **of_pods), **own)
 
 
 def container_of(template: dict[str, Any]) -> dict[str, Any]:

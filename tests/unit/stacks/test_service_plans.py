@@ -96,7 +96,14 @@ def test_an_unproven_service_is_deployed_with_a_warning_instead():
 def test_an_auto_layout_takes_the_fewest_gpus_that_hold_the_model_and_its_answers(model, gpu, gpus):
     planned = plan_services(parse(on(gpu, model=model, layout="auto")))["ds"]
     assert planned.layout.gpus == gpus and planned.plan.fits and planned.max_model_len >= 8192
-    again = plan_services(parse(on(gpu, model=model, layout=planned.layout.model_dump(by_alias=True))))["ds"]
+    chosen = planned.layout
+    written = {
+        "nodes": chosen.nodes,
+        "gpusPerNode": chosen.gpus_per_node,
+        "tensor": chosen.tensor,
+        "pipeline": chosen.pipeline,
+    }
+    again = plan_services(parse(on(gpu, model=model, layout=written)))["ds"]
     assert again.layout == planned.layout
 
 

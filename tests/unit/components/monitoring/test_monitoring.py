@@ -99,10 +99,19 @@ def test_every_object_passes_strict_validation_against_its_real_schema(engine: R
 
 def test_a_monitor_selects_its_own_service_by_a_port_it_has_and_no_other():
     def front(stack: str, name: str) -> dict[str, Any]:
-        return inference_service.service(
-            name,
-            InferenceServiceArgs(stack=stack, namespace="models", service_name=f"{name}-x", leaders={}, members={}),
+        args = InferenceServiceArgs(
+            stack=stack,
+            namespace="models",
+            service_name=f"{name}-x",
+            leaders={},
+            members={},
+            port=8000,
+            api_key=None,
+            load_balancer=None,
+            clients=None,
+            annotations={},
         )
+        return inference_service.service(name, args)
 
     fronts = [front(stack, name) for stack, name in itertools.product(("vke", "vke-2"), ("r1", "r2"))]
     head = {"metadata": {"labels": {"ray.io/node-type": "head", "app.kubernetes.io/name": "kuberay"}}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import pytest
 
 from components.cluster.pod_extras import PodExtras
 from components.serving import engine_pods, ray_cluster_fleet, ray_lws_group
-from components.serving.engine_pods import EnginePodsArgs
-from components.serving.ray_cluster_fleet import RayClusterFleet
-from components.serving.ray_lws_group import RayLwsGroup
+from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs
+from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs
 from planning.problems import Refused
 from standins.providers.wire import UNKNOWN
-from tests.support.pods import ADDITIONS, container_of, env_of
+from tests.support.pods import ADDITIONS, container_of, env_of, having
 from tests.support.recorder import Recorder, inputs
 from tests.unit.components.serving.test_ray_cluster_fleet import ARGS as FLEET
 from tests.unit.components.serving.test_ray_lws_group import ARGS as GROUP
@@ -38,7 +37,7 @@ OTHER: dict[str, Any] = ADDITIONS | {
     "drains_itself": True,
     "routes": [],
     "metrics_need_key": True,
-    "gpu_resource": "b/b",
+    "weights_seconds": 900,
     "readiness_probe": False,
     "extras": PodExtras(spec={"schedulerName": "b"}),
 }
@@ -51,17 +50,17 @@ class Workload:
 
     kind: str
     component: Callable[..., RayLwsGroup | RayClusterFleet]
-    args: EnginePodsArgs
+    args: RayLwsGroupArgs | RayClusterFleetArgs
     manifest: Callable[[str, Any], dict[str, Any]]
     template: Callable[[Any, bool], dict[str, Any]]
     own: dict[str, Any]
 
     def made(self, **changes: Any) -> dict[str, Any]:
-        return self.manifest("ds", replace(self.args, **changes))
+        return self.manifest("ds", having(self.args, **changes))
 
     def register(self, name: str = "ds", opts: pulumi.ResourceOptions | None = None, **changes: Any) -> None:
         hooks = Progress("here", "default", None).group_hooks()
-        self.component(name, replace(self.args, **changes), opts, hooks)
+        self.component(name, having(self.args, **changes), opts, hooks)
 
 
 LWS = Workload(
@@ -71,6 +70,7 @@ LWS = Workload(
     ray_lws_group.leader_worker_set,
     lambda args, leads: ray_lws_group.pod_template("ds", args, leader=leads),
     {
+        "replicas": 3,
         "launcher": "native",
         "lws_version": "0.5.0",
         "object_name": "b",
@@ -87,8 +87,8 @@ RAY = Workload(
     ray_cluster_fleet.fleet,
     lambda args, leads: ray_cluster_fleet.pod_template("ds", args, head=leads),
     {
+        "replicas": 3,
         "aibrix_version": "0.2.1",
-        "weights_seconds": 900,
         "autoscaled": True,
         "strategy": "RollingUpdate",
         "max_surge": 1,
@@ -105,7 +105,7 @@ class Role:
     leads: bool
 
     def __call__(self, **changes: Any) -> dict[str, Any]:
-        return self.workload.template(replace(self.workload.args, **changes), self.leads)
+        return self.workload.template(having(self.workload.args, **changes), self.leads)
 
 
 ROLES = {
@@ -128,7 +128,7 @@ def test_every_pod_requests_exactly_its_limits(pod: Role):
     assert resources["limits"] == {
         "cpu": "1",
         "memory": "1Gi",
-        "b/b": "8",
+        "nvidia.com/gpu": "8",
         "ephemeral-storage": "800Gi",
         "vke.volcengine.com/rdma": "8",
     }
@@ -206,7 +206,7 @@ def test_probes_ask_for_health_on_the_port_that_the_stack_chose(pod: Role):
 
 @EVERY
 def test_every_pod_runs_the_launch_script_out_of_its_configmap(pod: Role):
-    config = engine_pods.launch_config("ds", pod.workload.args)
+    config = engine_pods.launch_config("ds", pod.workload.args.pods)
     beside = Path(engine_pods.__file__).parent
     assert config["data"] == {name: (beside / name).read_text() for name in ("launch.sh", "modelserve_guard.py")}
     assert {"name": "launch", "configMap": {"name": config["metadata"]["name"]}} in pod()["spec"]["volumes"]
@@ -217,10 +217,10 @@ def test_every_pod_runs_the_launch_script_out_of_its_configmap(pod: Role):
 
 @EVERY
 def test_a_new_script_is_a_new_configmap_which_rolls_the_pods(pod: Role, monkeypatch: pytest.MonkeyPatch):
-    before = engine_pods.launch_config("ds", pod.workload.args)["metadata"]["name"], pod()
+    before = engine_pods.launch_config("ds", pod.workload.args.pods)["metadata"]["name"], pod()
     files = engine_pods.launch_files()
     monkeypatch.setattr(engine_pods, "launch_files", lambda: files | {"modelserve_guard.py": "pass\n"})
-    after = engine_pods.launch_config("ds", pod.workload.args)["metadata"]["name"], pod()
+    after = engine_pods.launch_config("ds", pod.workload.args.pods)["metadata"]["name"], pod()
     assert before[0] != after[0] and before[1] != after[1]
 
 
@@ -289,7 +289,7 @@ def test_an_engine_that_can_wait_itself_is_told_so(pod: Role):
 @pytest.mark.parametrize("change", [{"tensor": 4}, {"nodes": 3}, {"pipeline": 3}, {"gpus_per_node": 7}])
 def test_a_layout_that_does_not_fill_the_gpus_is_refused_with_its_numbers(workload: Workload, change: dict[str, int]):
     with pytest.raises(Refused, match=r"tensor \d+: x pipeline \d+ is not nodes \d+ x gpus_per_node \d+; change"):
-        replace(workload.args, **change)
+        having(workload.args, **change)
 
 
 @BOTH
@@ -310,7 +310,8 @@ def test_the_layout_annotation_changes_with_the_layout(workload: Workload, chang
 @BOTH
 def test_the_layout_annotation_changes_with_nothing_but_the_layout(workload: Workload):
     other = OTHER | workload.own
-    assert other.keys() == {field.name for field in fields(workload.args)} - LAYOUT_FIELDS
+    names = {field.name for args in (workload.args, workload.args.pods) for field in fields(args)}
+    assert other.keys() == names - LAYOUT_FIELDS - {"pods"}
     before, after = (made["metadata"]["annotations"][LAYOUT] for made in (workload.made(), workload.made(**other)))
     assert before == after
 

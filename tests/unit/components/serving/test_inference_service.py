@@ -13,6 +13,7 @@ from components.serving import inference_service
 from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision
 from components.serving.ray_lws_group import RayLwsGroup, group_selector, leader_selector
 from planning.problems import Refused
+from tests.support.pods import having
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 from tests.unit.components.serving.test_ray_lws_group import ARGS as GROUP
 
@@ -22,6 +23,11 @@ ARGS = InferenceServiceArgs(
     service_name="ds-leader",
     leaders=leader_selector("ds"),
     members=group_selector("ds"),
+    port=8000,
+    api_key=None,
+    load_balancer=None,
+    clients=None,
+    annotations={},
 )
 KEY = "sk-canary-0123456789"
 ENCODED = base64.b64encode(KEY.encode()).decode()
@@ -47,7 +53,7 @@ def program(key: str | None = None, opts: pulumi.ResourceOptions | None = None) 
     front = InferenceService("ds", replace(ARGS, api_key=secret), opts)
     RayLwsGroup(
         "ds",
-        replace(
+        having(
             GROUP,
             api_key_secret=front.secret_name,
             api_key_revision=pulumi.Output.unsecret(secret.apply(api_key_revision)) if secret else None,

@@ -28,6 +28,9 @@ def arguments(**changes: Any) -> PodAutoscalerArgs:
         "maximum": 4,
         "target": 0.5,
         "cold_start_seconds": 1900,
+        "cooldown_seconds": None,
+        "strategy": None,
+        "port": 8000,
     }
     return PodAutoscalerArgs(**given | changes)
 

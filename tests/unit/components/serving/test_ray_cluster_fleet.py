@@ -19,35 +19,32 @@ from components.serving.ray_cluster_fleet import (
 from planning import timeouts
 from planning.fleet import name_limit
 from planning.problems import Refused
-from tests.support.pods import ADDITIONS, container_of, env_of, leaves
+from tests.support.pods import ADDITIONS, PODS, container_of, env_of, having, leaves
 from tests.support.recorder import Recorder
 from tests.support.schemas import problems
 
 ARGS = RayClusterFleetArgs(
-    stack="test",
-    namespace="default",
+    pods=replace(
+        PODS,
+        image="aibrix/vllm-openai:v0.7.3.self.post1",
+        engine_args=["/models/deepseek-r1", "--tensor-parallel-size", "16"],
+        tensor=16,
+        pipeline=1,
+    ),
+    replicas=1,
     aibrix_version="0.7.0",
-    image="aibrix/vllm-openai:v0.7.3.self.post1",
-    engine_args=["/models/deepseek-r1", "--tensor-parallel-size", "16"],
-    nodes=2,
-    gpus_per_node=8,
-    tensor=16,
-    pipeline=1,
-    cpu=180,
-    memory="1800Gi",
-    shm="32Gi",
-    startup_seconds=1200,
-    drain_seconds=300,
-    routes=["GET /health", "POST /v1/chat/completions"],
+    autoscaled=False,
+    strategy="Recreate",
+    max_surge=0,
 )
-EVERYTHING = {**ADDITIONS, "weights_seconds": 900, "strategy": "RollingUpdate"}
+EVERYTHING = {**ADDITIONS, "replicas": 3, "weights_seconds": 900, "strategy": "RollingUpdate"}
 MODEL_LABEL, PORT_LABEL = "model.aibrix.ai/name", "model.aibrix.ai/port"
 ONE_NODE = {"nodes": 1, "tensor": 8}
 BOTH = pytest.mark.parametrize("head", [True, False], ids=["head", "worker"])
 
 
 def fleet(name: str = "ds", **changes: Any) -> dict[str, Any]:
-    return ray_cluster_fleet.fleet(name, replace(ARGS, **changes))
+    return ray_cluster_fleet.fleet(name, having(ARGS, **changes))
 
 
 def cluster(**changes: Any) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def env(head: bool, **changes: Any) -> dict[str, Any]:
 )
 def test_every_object_passes_strict_validation_against_its_real_schema(changes):
     assert problems(fleet(**changes)) == []
-    assert problems(engine_pods.launch_config("ds", replace(ARGS, **changes))) == []
+    assert problems(engine_pods.launch_config("ds", having(ARGS, **changes).pods)) == []
 
 
 @pytest.mark.parametrize("strategy", ["Recreate", "RollingUpdate"])
@@ -141,7 +138,7 @@ def test_a_users_label_cannot_take_a_head_out_of_its_model():
 
 def test_a_label_by_which_kuberay_finds_its_head_is_refused():
     with pytest.raises(Refused, match=r"pod_labels app\.kubernetes\.io/name: KubeRay's Service finds its head by it"):
-        replace(ARGS, pod_labels={"app.kubernetes.io/name": "aibrix"})
+        having(ARGS, pod_labels={"app.kubernetes.io/name": "aibrix"})
 
 
 # --- names
@@ -175,8 +172,8 @@ def test_one_node_has_no_workers_and_no_port_of_ray():
 
 
 @BOTH
-def test_ray_is_told_its_gpus_whatever_their_resource_is_called(head):
-    spec = cluster(gpu_resource="example.com/accelerator")
+def test_ray_is_told_its_gpus(head):
+    spec = cluster()
     group = spec["headGroupSpec"] if head else spec["workerGroupSpecs"][0]
     assert group["rayStartParams"]["num-gpus"] == "8"
 
@@ -194,7 +191,7 @@ def test_rays_version_is_said_only_of_an_image_that_the_catalog_knows():
 @pytest.mark.parametrize(("port", "whose"), [(6379, "gcs-server"), (8265, "dashboard"), (8080, "metrics")])
 def test_a_port_that_ray_has_in_the_same_pod_is_refused(port, whose):
     with pytest.raises(Refused, match=rf"port {port}: Ray's {whose} listens there in the same pod"):
-        replace(ARGS, port=port)
+        having(ARGS, port=port)
 
 
 # --- who does what
@@ -202,7 +199,7 @@ def test_a_port_that_ray_has_in_the_same_pod_is_refused(port, whose):
 
 def test_the_engines_arguments_ports_and_api_key_are_the_heads_alone():
     head, worker = (container(is_head, api_key_secret="ds-api-key") for is_head in (True, False))
-    assert head["args"] == [*ARGS.engine_args, "--middleware", "modelserve_guard.Guard"]
+    assert head["args"] == [*ARGS.pods.engine_args, "--middleware", "modelserve_guard.Guard"]
     assert {port["name"]: port["containerPort"] for port in head["ports"]} == {
         "gcs-server": 6379,
         "dashboard": 8265,
@@ -237,16 +234,16 @@ def test_kuberay_finds_no_probe_missing_that_it_would_fill_in():
 @pytest.mark.parametrize("weights", [0, 900, 7200])
 @pytest.mark.parametrize("seconds", [120, 1200, 36000])
 def test_a_head_waits_for_workers_whose_weights_come_late_and_pulumi_longer_than_the_kubelet(seconds, weights):
-    args = replace(ARGS, startup_seconds=seconds, weights_seconds=weights)
+    args = having(ARGS, startup_seconds=seconds, weights_seconds=weights)
     probe = ray_cluster_fleet.pod_template("ds", args, head=True)["spec"]["containers"][0]["startupProbe"]
     patience = probe["periodSeconds"] * probe["failureThreshold"]
-    assert seconds + weights < patience <= args.limits.ready_seconds
-    assert weights < args.limits.join_seconds < patience
-    assert ray_cluster_fleet.fleet("ds", args)["spec"]["progressDeadlineSeconds"] == args.limits.replace_seconds
+    assert seconds + weights < patience <= args.pods.limits.ready_seconds
+    assert weights < args.pods.limits.join_seconds < patience
+    assert ray_cluster_fleet.fleet("ds", args)["spec"]["progressDeadlineSeconds"] == args.pods.limits.replace_seconds
 
 
 def test_of_one_node_the_kubelet_does_not_count_the_weights_but_pulumi_does():
-    before, after = (replace(ARGS, **ONE_NODE, weights_seconds=seconds).limits for seconds in (0, 900))
+    before, after = (having(ARGS, **ONE_NODE, weights_seconds=seconds).pods.limits for seconds in (0, 900))
     assert (before.startup_failures, before.join_seconds) == (after.startup_failures, after.join_seconds)
     assert after.ready_seconds >= before.ready_seconds + 900
 
@@ -290,7 +287,7 @@ def test_an_update_asks_for_a_second_set_of_gpus_only_where_it_is_told_that_ther
 
 def test_an_autoscaled_fleet_cannot_begin_empty():
     with pytest.raises(Refused, match="replicas 0: nobody would be there"):
-        replace(ARGS, autoscaled=True, replicas=0)
+        having(ARGS, autoscaled=True, replicas=0)
 
 
 def test_a_deletion_is_waited_for_until_the_pods_are_gone():
@@ -318,19 +315,19 @@ def made(engine: Recorder) -> Any:
 def test_the_fleet_waits_as_long_as_the_plan_says_and_for_one_replica_after_the_other(
     engine: Recorder, strategy, rounds
 ):
-    args = replace(ARGS, replicas=3, strategy=strategy, weights_seconds=900)
+    args = having(ARGS, replicas=3, strategy=strategy, weights_seconds=900)
     engine.run(lambda: register("ds", args=args))
     given = made(engine).customTimeouts
     assert (given.create, given.update, given.delete) == (
-        f"{args.limits.ready_seconds}s",
-        f"{args.limits.replace_seconds * rounds}s",
-        f"{args.limits.delete_seconds}s",
+        f"{args.pods.limits.ready_seconds}s",
+        f"{args.pods.limits.replace_seconds * rounds}s",
+        f"{args.pods.limits.delete_seconds}s",
     )
 
 
 @pytest.mark.parametrize(("autoscaled", "ignored"), [(True, ["spec.replicas"]), (False, [])])
 def test_replicas_are_the_autoscalers_alone_where_there_is_one(engine: Recorder, autoscaled, ignored):
-    engine.run(lambda: register("ds", args=replace(ARGS, autoscaled=autoscaled)))
+    engine.run(lambda: register("ds", args=having(ARGS, autoscaled=autoscaled)))
     assert list(made(engine).ignoreChanges) == ignored
 
 

@@ -14,36 +14,31 @@ from components.serving.inference_service import InferenceService, InferenceServ
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import timeouts
 from planning.problems import Refused
-from tests.support.pods import changed, container_of, env_of, leaves
+from tests.support.pods import PODS, changed, container_of, env_of, having, leaves
 from tests.support.recorder import Recorder
 from watch.progress import Progress
 
 ARGS = RayLwsGroupArgs(
-    stack="test",
-    namespace="default",
-    image="vllm/vllm-openai:v0.7.3",
-    engine_args=["/weights/models/DeepSeek-R1", "--tensor-parallel-size", "8", "--pipeline-parallel-size", "2"],
-    nodes=2,
-    gpus_per_node=8,
-    tensor=8,
-    pipeline=2,
-    cpu=64,
-    memory="512Gi",
-    shm="32Gi",
-    startup_seconds=1200,
-    drain_seconds=300,
-    routes=["GET /health", "POST /v1/chat/completions"],
+    pods=PODS,
+    replicas=1,
+    launcher="ray",
+    lws_version=None,
+    object_name="ds",
+    object_labels={},
+    leader_labels={},
+    startup_policy="LeaderCreated",
+    restart_policy="RecreateGroupOnPodRestart",
 )
-SERVED = [*ARGS.engine_args, "--middleware", "modelserve_guard.Guard"]
+SERVED = [*PODS.engine_args, "--middleware", "modelserve_guard.Guard"]
 BOTH = pytest.mark.parametrize("leader", [True, False], ids=["leader", "worker"])
 
 
 def group(**changes: Any) -> dict[str, Any]:
-    return ray_lws_group.leader_worker_set("ds", replace(ARGS, **changes))
+    return ray_lws_group.leader_worker_set("ds", having(ARGS, **changes))
 
 
 def pod(leader: bool, **changes: Any) -> dict[str, Any]:
-    return ray_lws_group.pod_template("ds", replace(ARGS, **changes), leader=leader)
+    return ray_lws_group.pod_template("ds", having(ARGS, **changes), leader=leader)
 
 
 def container(leader: bool, **changes: Any) -> dict[str, Any]:
@@ -99,7 +94,7 @@ def test_the_kubelet_waits_longer_than_a_planned_start_and_pulumi_longer_than_th
     assert seconds < patience
     assert int(env(False, startup_seconds=seconds)["MODELSERVE_JOIN_SECONDS"]) >= 60
     if seconds >= 120:
-        assert patience <= replace(ARGS, startup_seconds=seconds).limits.ready_seconds
+        assert patience <= having(ARGS, startup_seconds=seconds).pods.limits.ready_seconds
 
 
 def test_startup_seconds_moves_the_startup_probe_and_rays_deadline_and_nothing_else():
@@ -163,7 +158,7 @@ def test_a_group_has_one_pod_a_node(nodes, pipeline):
 @pytest.mark.parametrize("version", ["0.5.0", "v0.8.0"])
 def test_a_policy_that_the_clusters_release_lacks_is_refused_with_the_first_that_has_it(version):
     with pytest.raises(Refused, match=rf"LeaderWorkerSet {version} does not know it, 0\.9\.0 is the first that does"):
-        replace(ARGS, restart_policy="RecreateGroupAfterStart", lws_version=version)
+        having(ARGS, restart_policy="RecreateGroupAfterStart", lws_version=version)
 
 
 @pytest.mark.parametrize("version", ["0.9.0", "0.10.0", None])
@@ -202,12 +197,12 @@ def test_another_name_of_the_set_frees_the_services_name_and_changes_nothing_els
 
 def register(*names: str, opts: pulumi.ResourceOptions | None = None, args: RayLwsGroupArgs = ARGS) -> None:
     for name in names:
-        RayLwsGroup(name, args, opts, Progress("here", "default", None).group_hooks())
+        RayLwsGroup(name, replace(args, object_name=name), opts, Progress("here", "default", None).group_hooks())
 
 
 def test_the_group_waits_exactly_as_long_as_the_plan_says(engine: Recorder):
-    engine.run(lambda: register("ds", args=replace(ARGS, replicas=3)))
-    limits = ARGS.limits
+    engine.run(lambda: register("ds", args=having(ARGS, replicas=3)))
+    limits = PODS.limits
     given = engine.one("LeaderWorkerSet").customTimeouts
     assert (given.create, given.update, given.delete) == (
         f"{limits.ready_seconds}s",
@@ -235,7 +230,7 @@ def test_weights_that_fail_end_the_program_before_the_group_is_asked_for(engine:
     def program() -> None:
         sync = pulumi.CustomResource("cloud:index:Sync", "sync", {})
         volume = {"name": "weights", "persistentVolumeClaim": {"claimName": sync.id.apply(lambda _: _refuse())}}
-        register("ds", args=replace(ARGS, volumes=[volume]))
+        register("ds", args=having(ARGS, volumes=[volume]))
 
     with pytest.raises(RuntimeError, match="the files are not whole"):
         engine.run(program)
@@ -266,9 +261,13 @@ def test_groups_and_endpoints_of_several_models_share_no_name_in_one_stack(engin
                     stack="test",
                     namespace="default",
                     service_name=f"{name}-leader",
-                    api_key=key,
                     leaders=leader_selector(name),
                     members=group_selector(name),
+                    port=8000,
+                    api_key=key,
+                    load_balancer=None,
+                    clients=None,
+                    annotations={},
                 ),
             )
 
