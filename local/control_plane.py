@@ -246,6 +246,9 @@ def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load
     api = plane.api
     # Work before its start is done slows it down so much that the controllers, which wait ten seconds for it, give up.
     wait_until(lambda: api.get("/readyz") == "ok", _PATIENCE, lambda: "the API server is not ready")
+    # On a busy machine they give up all the same. A kubelet would start them again.
+    if _ended(plane):
+        _kwokctl(plane, programs, "start")
     with ThreadPoolExecutor(4) as threads:
         # The operators' caches need their kinds; everything else may come in any order.
         kinds = threads.submit(api.apply_crds, operators.crd_files(operators.BASIC))
@@ -304,20 +307,14 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
     }
     file = plane.folder / "kwokctl.json"
     file.write_text(json.dumps(settings))
-    command: list[str | Path] = [
-        programs["kwokctl"],
-        "create",
-        "cluster",
-        "--name",
-        plane.name,
-        "--config",
-        file,
-        "--kubeconfig",
-        "",
-    ]
+    _kwokctl(plane, programs, "create", "--config", file, "--kubeconfig", "")
+    _write_kubeconfig(plane, ports["kubeApiserver"])
+
+
+def _kwokctl(plane: ControlPlane, programs: dict[str, Path], verb: str, *options: str | Path) -> None:
+    command = [programs["kwokctl"], verb, "cluster", "--name", plane.name, *options]
     if processes.run(plane.folder, "kwokctl", command, {"KWOK_WORKDIR": str(work_dir())}, seconds=_PATIENCE):
         raise ControlPlaneError(f"kwokctl: {_last_words(plane, 'kwokctl')}")
-    _write_kubeconfig(plane, ports["kubeApiserver"])
 
 
 def _write_kubeconfig(plane: ControlPlane, port: int) -> None:

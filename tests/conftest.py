@@ -20,8 +20,10 @@ from tests.support.recorder import Recorder
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Fixtures, or names of fixtures in a parameter, of a control plane with what Volcengine needs.
+_VOLCENGINE = {"volcengine", "equipped", "fleets"}
 _REHEARSAL = Path(__file__).parent / "rehearsal"
-_LONGEST = ("test_interruption", "test_volcengine", "test_stack", "test_acs", "test_fluid", "test_acs_ways")
+_LONGEST = ("volcengine", "test_stack", "test_acs", "test_interruption", "test_model_bucket", "test_fluid")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,14 +40,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "preview_too: also as in a preview, where what the engine tells differs")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first: what is left for the end is short, and all workers end together."""
-    items.sort(key=lambda item: next((at for at, name in enumerate(_LONGEST) if item.path.stem == name), len(_LONGEST)))
-
-
 def pytest_itemcollected(item: pytest.Item) -> None:
+    """A worker takes a file as a whole, for the sake of what its tests share. All tests that need Volcengine's operators
+    go to one worker, because to add them to a control plane takes most of a minute."""
     if _REHEARSAL in item.path.parents:
         item.add_marker(pytest.mark.rehearsal)
+    parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+    needs = {*getattr(item, "fixturenames", ()), *(each for each in parameters if isinstance(each, str))}
+    item.add_marker(pytest.mark.xdist_group("volcengine" if needs & _VOLCENGINE else item.path.stem))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The groups that take longest come first: what is left for the end is short, and all workers end together."""
+
+    def place(item: pytest.Item) -> int:
+        (group,) = next(item.iter_markers("xdist_group")).args
+        return _LONGEST.index(group) if group in _LONGEST else len(_LONGEST)
+
+    items.sort(key=place)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

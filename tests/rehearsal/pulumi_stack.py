@@ -258,16 +258,40 @@ class Stack:
     def kill_at(self, moment: int | str, command: str, *args: str) -> bool:
         """Kill a run at a moment of its event log: when so many steps have begun or ended, or when the step of this
         `Kind/name` begins. Whether it came to that."""
+        if isinstance(moment, str):
+            return self._kill_when(lambda moments: f"{moment} begun" in moments, command, *args)
+        return self._kill_when(lambda moments: len(moments) >= moment, command, *args)
+
+    def kill_at_news(self, seen: set[str], command: str, *args: str) -> bool:
+        """Kill a run when a step begins or ends that has not been `seen` to, and add it there. Whether it came to
+        that."""
+
+        def news(moments: set[str]) -> bool:
+            new = moments - seen
+            seen.update(new)
+            return bool(new)
+
+        return self._kill_when(news, command, *args)
+
+    def _kill_when(self, reached: Callable[[set[str]], bool], command: str, *args: str) -> bool:
         run = self.begin(command, *args)
         while run.poll() is None:
-            told = self.steps()
-            reached = moment in told if isinstance(moment, str) else _moments(told) >= moment
-            if reached:
+            if reached(self._moments()):
                 self.interrupt(run, signal.SIGKILL)
                 return True
             time.sleep(0.01)
-        self.said.append(run.communicate()[0])
+        said = run.communicate()[0]
+        self.said.append(said)
+        assert run.returncode == 0, said
         return False
+
+    def _moments(self) -> set[str]:
+        """What has begun and ended so far in the run."""
+        return {
+            moment
+            for name, step in self.steps().items()
+            for moment in (f"{name} begun", *([f"{name} done"] if step.done is not None else []))
+        }
 
     def state(self) -> dict[str, Any]:
         """The exported state."""
@@ -434,10 +458,6 @@ class Cluster:
         while not test():
             assert time.monotonic() < end, f"not in {seconds} s: {what}"
             time.sleep(0.2)
-
-
-def _moments(steps: dict[str, Step]) -> int:
-    return sum(1 + (step.done is not None) for step in steps.values())
 
 
 def public(plane: ControlPlane) -> str:

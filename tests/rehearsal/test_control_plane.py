@@ -293,6 +293,22 @@ def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hu
     assert planes.ailments(equipped) == []
 
 
+@pytest.mark.soak
+def test_controllers_that_gave_up_before_the_api_server_was_ready_are_started_again(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = planes._create
+
+    def impatient(plane: ControlPlane, programs: dict[str, Path]) -> None:
+        create(plane, programs)
+        os.kill(processes.alive(plane.folder)["kube-controller-manager"], signal.SIGKILL)
+
+    monkeypatch.setattr(planes, "_create", impatient)
+    said: list[str] = []
+    plane = planes.start(other, say=said.append)
+    assert len(said) == 1 and planes.ailments(plane) == []
+
+
 def runs(pid: int, folder: Path) -> bool:
     try:
         return str(folder) in Path(f"/proc/{pid}/cmdline").read_text()

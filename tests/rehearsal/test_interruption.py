@@ -89,10 +89,42 @@ def test_runs_killed_amid_a_step_go_on_after_recover(
 
 @SOAK
 @pytest.mark.parametrize("start", ["stack", "acs", "volcengine"])
-def test_runs_killed_at_any_step_are_put_right_by_recover(
+def test_runs_killed_at_every_step_are_put_right_by_recover(
+    request: pytest.FixtureRequest, cluster: Cluster, start: str
+):
+    """Each run is killed at the first step that no run before it had begun, or ended: up to the one that comes through."""
+    stack = request.getfixturevalue(start)
+    engine = next(iter(stack.services.values()))["engine"]
+
+    def through(*command: str) -> int:
+        killed, seen = 0, set[str]()
+        before: set[str] = set()
+        while stack.kill_at_news(seen, *command):
+            killed += 1
+            recovered(stack)
+            if command == ("up",):
+                made = {name for name, step in stack.steps().items() if step.operation == "create"}
+                assert not made & before, "made what was there"
+                before = set(cluster.ours())
+        print(f"{start}: {' '.join(command)} killed {killed} times, at {len(seen)} moments")
+        return killed
+
+    assert through("up") > 0
+    stack.up("--refresh", "--expect-no-changes")
+    engine["image"] += "-next"
+    assert through("up") > 0
+    stack.up("--refresh", "--expect-no-changes")
+    assert through("destroy", "--exclude-protected") > 0
+    ends(stack, cluster)
+
+
+@SOAK
+@pytest.mark.parametrize("start", ["stack", "acs", "volcengine"])
+def test_runs_killed_at_any_step_can_be_destroyed_or_go_on(
     request: pytest.FixtureRequest, cluster: Cluster, dice: random.Random, budget: float, start: str
 ):
-    """Every moment of the event log once, in an order that the seed decides, for as long as the budget lasts."""
+    """Moments of the event log in an order that the seed decides, each from the start, for as long as the budget
+    lasts."""
     end = time.monotonic() + budget
     stack = request.getfixturevalue(start)
     engine = next(iter(stack.services.values()))["engine"]

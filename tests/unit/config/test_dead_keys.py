@@ -86,8 +86,11 @@ TOGETHER: dict[str, dict[str, Any]] = {
 # What only decides what is accepted: the release of a LeaderWorkerSet that is there; that a foreign bucket is there.
 JUDGED = {"local": ("addons.lws",), "volcengine, s3": ("weights.bucket.create",)}
 FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests")
-# The short ways run everywhere, the others where there is time.
+# What runs each way: a way takes half a minute of one core. Between them, all kinds of keys come up in `make test`.
 SHORT = ("local", "acs, claim")
+MARKS = dict.fromkeys(WAYS, [pytest.mark.soak]) | dict.fromkeys(SHORT, []) | {
+    "volcengine, scaled": [pytest.mark.rehearsal]
+}
 
 
 def keys_of(way: str) -> list[Key]:
@@ -123,9 +126,7 @@ def test_what_is_made_of_a_file_is_the_same_every_time_and_of_another_is_not():
         assert made_of(other, secrets(way)) != one
 
 
-@pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=() if way in SHORT else pytest.mark.rehearsal) for way in WAYS]
-)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=MARKS[way]) for way in WAYS])
 def test_every_key_changes_what_is_made_or_is_refused(way: str):
     assert [key.dotted for key in keys_of(way) if outcome(way, key) == "dead"] == []
 
