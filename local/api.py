@@ -43,6 +43,10 @@ class Api:
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON) -> Any:
         """The decoded answer. Raises ApiError, or urllib3's own error if nobody answers."""
+        answer = self._send(method, path, body, content_type, accept)
+        return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.data.decode()
+
+    def _send(self, method: str, path: str, body: Any, content_type: str, accept: str) -> urllib3.BaseHTTPResponse:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         headers = {"Content-Type": content_type, "Accept": accept}
         answer = self._pool.request(method, self._server + path, body=data, headers=headers)
@@ -52,7 +56,11 @@ class Api:
             except (ValueError, KeyError, TypeError):
                 message = answer.data.decode(errors="replace")
             raise ApiError(answer.status, message)
-        return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.data.decode()
+        return answer
+
+    def text(self, path: str) -> str:
+        """The answer as it came."""
+        return self._send("GET", path, None, _JSON, _JSON).data.decode()
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)

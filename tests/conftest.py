@@ -41,8 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """A worker takes a file as a whole, for the sake of what its tests share. All tests that need Volcengine's operators
-    go to one worker, because to add them to a control plane takes most of a minute."""
+    """A worker takes a file as a whole, for the sake of what its tests share. All tests that need Volcengine's
+    operators go to one worker, because to add them to a control plane takes most of a minute."""
     if _REHEARSAL in item.path.parents:
         item.add_marker(pytest.mark.rehearsal)
     parameters = getattr(getattr(item, "callspec", None), "params", {}).values()

@@ -58,7 +58,7 @@ def test_the_stack_goes_up_answers_stays_changes_and_goes(acs: Stack, cluster: C
     )
     assert acs.in_order(f"Job/{MODEL}-sync", f"Secret/{MODEL}-sync-keys", "AccessKey/weights-writer")
     assert all(acs.in_order(f"Dataset/{MODEL}-dataset", release) for release in RELEASES)
-    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
+    cluster.wait_for_end()
     assert cloud.left() == {"buckets": [BUCKET]} and cloud.written(BUCKET) == weights
 
 

@@ -128,6 +128,6 @@ def test_a_bucket_that_is_not_kept_and_not_empty_stops_a_destroy_by_name_and_los
     files = sorted(cloud.objects(BUCKET).rglob("*.safetensors"))
     said = acs.destroy(ok=False)
     assert re.search(f"{BUCKET} .*BucketNotEmpty", said, re.DOTALL) and "Traceback" not in said
-    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
+    cluster.wait_for_end()
     assert cloud.left() == {"buckets": [BUCKET]} and sorted(cloud.objects(BUCKET).rglob("*.safetensors")) == files
     shutil.rmtree(cloud.objects(BUCKET) / "models")

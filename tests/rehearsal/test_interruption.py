@@ -61,7 +61,7 @@ def goes_on(stack: Stack, cluster: Cluster) -> None:
 def ends(stack: Stack, cluster: Cluster) -> None:
     """After any killed run: `destroy` leaves nothing but a kept bucket."""
     stack.destroy("--exclude-protected")
-    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
+    cluster.wait_for_end()
     left = {each["type"].rpartition(":")[2] for each in stack.state()["deployment"].get("resources", [])}
     assert left <= KEPT
 
@@ -92,7 +92,7 @@ def test_runs_killed_amid_a_step_go_on_after_recover(
 def test_runs_killed_at_every_step_are_put_right_by_recover(
     request: pytest.FixtureRequest, cluster: Cluster, start: str
 ):
-    """Each run is killed at the first step that no run before it had begun, or ended: up to the one that comes through."""
+    """Kill each run at the first step that no run before it began, or ended, until one comes through."""
     stack = request.getfixturevalue(start)
     engine = next(iter(stack.services.values()))["engine"]
 

@@ -43,7 +43,7 @@ def test_the_stack_goes_up_answers_stays_changes_and_goes(
     replicas_go_and_come(volcengine, cluster, fleets)
     volcengine.destroy("--exclude-protected")
     everything_went_in_order(volcengine)
-    cluster.wait("nothing of ours is left", lambda: cluster.ours() == [])
+    cluster.wait_for_end()
     assert cloud.left() == {"buckets": [BUCKET]} and cloud.written(BUCKET) == weights
 
 
