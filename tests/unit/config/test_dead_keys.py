@@ -88,9 +88,11 @@ JUDGED = {"local": ("addons.lws",), "volcengine, s3": ("weights.bucket.create",)
 FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests")
 # What runs each way: a way takes half a minute of one core. Between them, all kinds of keys come up in `make test`.
 SHORT = ("local", "acs, claim")
-MARKS = (
-    dict.fromkeys(WAYS, [pytest.mark.soak]) | dict.fromkeys(SHORT, []) | {"volcengine, scaled": [pytest.mark.rehearsal]}
-)
+MARKS = {
+    **dict.fromkeys(WAYS, (pytest.mark.soak,)),
+    **dict.fromkeys(SHORT, ()),
+    "volcengine, scaled": (pytest.mark.rehearsal,),
+}
 
 
 def keys_of(way: str) -> list[Key]:
