@@ -126,18 +126,21 @@ def _unlock(stack: str, state: Mapping[str, Any], *, force: bool) -> str | None:
         if not resource.get("protect") and not resource.get("delete")
     )
     urn = next(unprotected, None)
-    if urn is None:
-        return None  # the state has no stack resource yet, so the run has created nothing
-    # Unprotecting an unprotected resource asks for the lock and changes nothing. Unlike an import it keeps the pending
-    # operations.
-    unprotect = subprocess.run(
-        ["pulumi", "state", "unprotect", urn, "-s", stack, "--yes", "--non-interactive"], text=True, capture_output=True
+    if urn:
+        # Unprotecting an unprotected resource asks for the lock and changes nothing. Unlike an import it keeps the
+        # pending operations.
+        question, given = ["state", "unprotect", urn, "--yes"], None
+    else:
+        # The state has no stack resource yet, so the run has created nothing: an import has nothing to lose.
+        question, given = ["stack", "import"], json.dumps(state)
+    asked = subprocess.run(
+        ["pulumi", *question, "-s", stack, "--non-interactive"], input=given, text=True, capture_output=True
     )
-    if unprotect.returncode == 0:
+    if asked.returncode == 0:
         return None
-    lock = _LOCKED.search(unprotect.stderr)
+    lock = _LOCKED.search(asked.stderr)
     if lock is None:
-        raise RequestError(f"pulumi state unprotect: {unprotect.stderr.strip()}")
+        raise RequestError(f"pulumi {' '.join(question)}: {asked.stderr.strip()}")
     owner = f"{lock['user']}@{lock['host']} (pid {lock['pid']}), since {lock['at']}"
     if not force and (lock["host"] != socket.gethostname() or psutil.pid_exists(int(lock["pid"]))):
         raise RequestError(

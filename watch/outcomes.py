@@ -30,7 +30,8 @@ class Found:
     """What exists of a resource.
 
     `id` is its id in a state. `setting`: creating it again just writes it. `lost`: it is useless, because only the run
-    that created it was told its secret. `unlisted`: nobody can say whether it exists.
+    that created it was told its secret. `unlisted`: nobody can say whether it exists. `manager` is the field manager by
+    which the Kubernetes plugin wrote it.
     """
 
     ours: bool = True
@@ -39,6 +40,7 @@ class Found:
     setting: bool = False
     lost: bool = False
     unlisted: bool = False
+    manager: str = ""
 
 
 class Verdict(enum.Enum):
@@ -126,9 +128,9 @@ def settle(state: dict[str, Any], look: Look) -> list[Outcome]:
         outcomes.append(outcome)
         match outcome.verdict:
             case Verdict.MADE if found:
-                _enter(deployment, resource, found.id)
+                _enter(deployment, resource, found)
             case Verdict.LOST if found:
-                _enter(deployment, resource, found.id, delete=True)
+                _enter(deployment, resource, found, delete=True)
             case Verdict.GONE:
                 _drop(deployment, resource)
             case Verdict.CHANGED | Verdict.KEPT if is_in_cluster(resource):
@@ -210,11 +212,15 @@ def about(resource: Resource) -> dict[str, Any]:
     return inputs if resource["type"] == RELEASE else inputs.get("metadata") or {}
 
 
-def _enter(deployment: dict[str, Any], resource: Resource, id: str, *, delete: bool = False) -> None:
+def _enter(deployment: dict[str, Any], resource: Resource, found: Found, *, delete: bool = False) -> None:
     """Adds a created resource to the state, or adds it as one to delete. An object of the cluster is marked as not
     initialised, so that the next `up` updates it and waits for it."""
+    id = found.id
     entry = {key: value for key, value in resource.items() if key != "delete"}
-    entry |= {"id": id, "outputs": resource["inputs"]}
+    # The plugin writes under the field manager in the state, and without one under another at each attempt: the API
+    # server would then refuse a change, because the manager of an attempt that was killed has the field too.
+    manager = {"__fieldManager": found.manager} if found.manager else {}
+    entry |= {"id": id, "outputs": resource["inputs"] | manager}
     if delete:
         entry["delete"] = True
     elif is_in_cluster(resource):

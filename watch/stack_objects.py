@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # An object that is being deleted may take as long as the grace period of its pods.
 _GONE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
+_MANAGER = "pulumi-kubernetes-"
 # Metadata that the API server changes at every write, also in a dry run.
 _COUNTED = ("generation", "managedFields", "resourceVersion")
 
@@ -59,7 +61,7 @@ class StackObjects:
             if time.monotonic() > end:
                 return Found(self._is_ours(live), id, going=True)
             time.sleep(_POLL_SECONDS)
-        return Found(self._is_ours(live), id) if live else None
+        return Found(self._is_ours(live), id, manager=_manager(live, resource["urn"])) if live else None
 
     def compare(self, resource: Resource) -> Verdict | None:
         """GONE, DIFFERS, or None if the object is as the resource says; the resource's secrets must be plain.
@@ -125,6 +127,14 @@ class StackObjects:
             if error.status == 404:
                 return None
             raise UnreadError(f"the cluster answers {error.status} {error.reason}") from None
+
+
+def _manager(live: dict[str, Any], urn: str) -> str:
+    """The field manager by which the plugin wrote the object last, or one for it to keep to from now on: the plugin
+    takes a random name, once for each resource (pulumi-kubernetes, provider.go, fieldManagerName)."""
+    entries = live["metadata"].get("managedFields") or []
+    names = {entry.get("time", ""): entry["manager"] for entry in entries if entry["manager"].startswith(_MANAGER)}
+    return names[max(names)] if names else f"{_MANAGER}{hashlib.sha256(urn.encode()).hexdigest()[:8]}"
 
 
 def _content(live: dict[str, Any], ignored: Sequence[str]) -> dict[str, Any]:

@@ -82,6 +82,13 @@ def test_what_was_made_is_taken_into_the_state_as_not_yet_ready(made: dict[str, 
     assert entry["outputs"] == entry["inputs"] and found["deployment"]["pending_operations"] == []
 
 
+def test_an_object_that_was_made_is_written_by_the_manager_of_the_killed_run_from_then_on():
+    found = state(("creating", group()))
+    settle(found, lambda resource: Found(id="default/ds", manager="pulumi-kubernetes-1"))
+    [entry] = found["deployment"]["resources"]
+    assert entry["outputs"] == entry["inputs"] | {"__fieldManager": "pulumi-kubernetes-1"}
+
+
 def test_what_a_cloud_made_is_taken_into_the_state_and_read_there():
     made = {"urn": "u::bucket", "type": "alicloud:oss/bucket:Bucket", "custom": True, "inputs": {"bucket": "b"}}
     found = state(("creating", made))
