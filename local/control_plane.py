@@ -1,8 +1,8 @@
 """A real Kubernetes control plane on this machine: etcd, API server, controllers and scheduler, started by kwokctl.
 
-Owns the folder `clusters/NAME` in the work folder, everything in it, and the processes recorded there. Several run side
-by side on free ports. What the fake nodes do with pods stands in stages/, which operators run, and for which cloud, in
-operators.py, and fluid.py and gateway.py play those that cannot.
+Owns the folder `clusters/NAME` in the work folder, everything in it, and the processes recorded there. Several control
+planes can run side by side, on free ports. stages/ says what the fake nodes do with pods, operators.py which operators
+run for which cloud; standins/ plays those that cannot run here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from local.toolchain import ensure, module
 
 Say = Callable[[str], None]
 
-# Program → what kwokctl's options of it begin with.
+# Program → the prefix of kwokctl's options for it.
 _OPTIONS = {
     "etcd": "etcd",
     "kube-apiserver": "kubeApiserver",
@@ -45,23 +45,23 @@ _OPTIONS = {
 }
 _KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
 _STAGES = ROOT / "local" / "stages"
-# The only stage of Services is not the last: kwok may overlook the newest kind until another stage comes. It hears of a
-# stage before its cache has it (the version that withCache of pkg/config/resources/cache.go compares is set later).
+# The only stage of Services must not come last: kwok may overlook the newest kind until another stage comes. It is told
+# of a stage before its cache has it (withCache in pkg/config/resources/cache.go sets the compared version later).
 _OWN_STAGES = (_STAGES / "services.yaml", _STAGES / "pods.yaml")
-# On the loopback: webhooks that a stack brings along call a Service, which the API server dials for real. Anywhere else
-# that would leave this machine, and each write would wait for somebody to answer.
+# On the loopback: a stack's webhooks call a Service, and the API server really dials it. Any other address would leave
+# this machine, and each write would wait for an answer.
 _SERVICES = "127.96.0.0/16"
 _ATTEMPTS = 3
-# Seconds that a step of a start may take: it takes ten, and minutes where several start on a machine that is busy.
+# Seconds that a step of a start may take: usually ten, but minutes if several start on a busy machine.
 _PATIENCE = 180
 _TWO_NODES = NodePool()
 
 
 class ControlPlaneError(Exception):
-    """A control plane does not come up; the text is one line: what, why, what to do."""
+    """A control plane does not start; the text is one line: what, why, what to do."""
 
 
-# A port that somebody else took meanwhile shows as any of these.
+# Any of these can mean that another program took a port meanwhile.
 _FAILURES = (ControlPlaneError, TimeoutError, subprocess.TimeoutExpired, ApiError, urllib3.exceptions.HTTPError)
 
 
@@ -79,22 +79,24 @@ class ControlPlane:
         return _client(self.kubeconfig.read_text(), self.folder / "pki")
 
 
-# By what the file says: a control plane that starts anew listens elsewhere, with other certificates.
+# Keyed by the file's content: a restarted control plane has other ports and certificates.
 @functools.lru_cache(maxsize=4)
 def _client(kubeconfig: str, pki: Path) -> Api:
     return Api(yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]["server"], pki)
 
 
 def find(name: str) -> ControlPlane:
-    """The control plane of that name, there or not. Raises ControlPlaneError when it is no name."""
+    """The control plane of that name, running or not. Raises ControlPlaneError if the name is not valid."""
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
-        raise ControlPlaneError(f"{name!r} is no name for a control plane: use lower-case letters, digits and hyphens")
+        raise ControlPlaneError(
+            f"{name!r} is not a name for a control plane: use lower-case letters, digits and hyphens"
+        )
     folder = work_dir() / "clusters" / name
     return ControlPlane(name, folder, folder / "kubeconfig")
 
 
 def ailments(plane: ControlPlane) -> list[str]:
-    """What is missing for the control plane to be whole; nothing, when it is."""
+    """What is wrong with the control plane; nothing if it works."""
     if not plane.folder.exists():
         return ["it is not running"]
     if not (plane.folder / "complete").exists():
@@ -116,11 +118,11 @@ def start(
     clouds: Sequence[str] = (),
     say: Say = print,
 ) -> ControlPlane:
-    """Starts the control plane `name`, or takes the running one as it is; adds what it lacks for stacks on `clouds`.
+    """Starts the control plane `name`, or keeps the running one; adds what stacks on `clouds` need.
 
-    `load_seconds` is how long a pod with GPUs runs before it gets ready, unless its annotation says otherwise. `clouds`
-    are keys of operators.CLOUDS. Raises ControlPlaneError or ToolchainError. One that a crash left half dead is removed
-    and started anew.
+    `load_seconds` is how long a pod with GPUs runs before it is ready, unless its annotation says otherwise. `clouds`
+    are keys of operators.CLOUDS. A control plane that a crash left half dead is removed and started again. Raises
+    ControlPlaneError or ToolchainError.
     """
     plane = find(name)
     with _lock(name):
@@ -136,12 +138,12 @@ def start(
 
 
 def is_equipped(plane: ControlPlane, cloud: str) -> bool:
-    """Whether all of what stacks on that cloud need is there."""
+    """Whether it has all that stacks on that cloud need."""
     return _equipped(plane, cloud).exists()
 
 
 def stop(name: str = "local", say: Say = print) -> None:
-    """Ends the processes of the control plane `name` and removes its folder; where there is none it only says so."""
+    """Ends the processes of the control plane `name` and removes its folder; says so if there is none."""
     folder = find(name).folder
     with _lock(name):
         if not folder.exists():
@@ -152,20 +154,20 @@ def stop(name: str = "local", say: Say = print) -> None:
 
 
 def running() -> list[str]:
-    """Names of the control planes that have a process, whole or half dead."""
+    """Names of the control planes that have a running process, even if others of their processes ended."""
     folders = (work_dir() / "clusters").glob("[!.]*")
     return sorted(folder.name for folder in folders if processes.alive(folder))
 
 
 @contextmanager
 def _lock(name: str) -> Iterator[None]:
-    """One start or stop of a control plane at a time; the system frees the lock of a killed process."""
+    """Allows one start or stop of a control plane at a time; the system frees the lock of a killed process."""
     file = work_dir() / "clusters" / f".{name}.lock"
     file.parent.mkdir(exist_ok=True)
     while True:
         with file.open("w") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
-            # Whoever had it before may have removed it: then the lock is one on a file that nobody else will open.
+            # The owner before may have removed the file: then nobody else will open the file that this lock is on.
             if not file.exists() or not os.path.samestat(os.fstat(opened.fileno()), file.stat()):
                 continue
             try:
@@ -209,7 +211,7 @@ def _start_somewhere(plane: ControlPlane, nodes: NodePool, load_seconds: float, 
 
 
 def _equip(plane: ControlPlane, cloud: str, say: Say) -> None:
-    """Adds what stacks on a cloud need; goes on where an earlier attempt ended."""
+    """Adds what stacks on a cloud need; continues where an earlier attempt ended."""
     equipment = operators.CLOUDS[cloud]
     programs = ensure("kustomize", *(each.program for each in equipment.operators), say=say)
     names = ", ".join((*(each.name for each in equipment.operators), *equipment.players))
@@ -244,13 +246,14 @@ def _add(plane: ControlPlane, equipment: Equipment, programs: dict[str, Path]) -
 def _start(plane: ControlPlane, programs: dict[str, Path], nodes: NodePool, load_seconds: float) -> None:
     _create(plane, programs)
     api = plane.api
-    # Work before its start is done slows it down so much that the controllers, which wait ten seconds for it, give up.
+    # Do not give it work before it is ready: it would slow down so much that the controllers, which wait ten seconds,
+    # give up.
     wait_until(lambda: api.get("/readyz") == "ok", _PATIENCE, lambda: "the API server is not ready")
-    # On a busy machine they give up all the same. A kubelet would start them again.
+    # On a busy machine they may give up anyway. A kubelet would restart them.
     if _ended(plane):
         _kwokctl(plane, programs, "start")
     with ThreadPoolExecutor(4) as threads:
-        # The operators' caches need their kinds; everything else may come in any order.
+        # The operators' caches need their kinds first; the rest may come in any order.
         kinds = threads.submit(api.apply_crds, operators.crd_files(operators.BASIC))
         others = [
             threads.submit(_apply_stages, api, load_seconds, [*_kwok_stages(), *_OWN_STAGES]),
@@ -284,20 +287,20 @@ def _create(plane: ControlPlane, programs: dict[str, Path]) -> None:
         | {f"{option}Port": port for option, port in ports.items()}
         | {f"{option}Binary": str(programs[program]) for program, option in _OPTIONS.items()}
     )
-    # Nobody competes for leadership here, and waiting for the lease costs seconds.
+    # Nobody competes for the lease here, and waiting for it costs seconds.
     alone = [{"key": "leader-elect", "value": "false"}]
     settings = {
         "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
         "kind": "KwokctlConfiguration",
         "options": options,
         "componentsPatches": [
-            # A claim that comes a moment before its volume waits for the next round, with the default a quarter minute.
+            # A claim created just before its volume waits for the next sync, which by default is 15 s later.
             {
                 "name": "kube-controller-manager",
                 "extraArgs": [*alone, {"key": "pvclaimbinder-sync-period", "value": "1s"}],
             },
             {"name": "kube-scheduler", "extraArgs": alone},
-            # A third of its work while CRDs come in is garbage collection, with the default settings.
+            # With the default settings, a third of its work while CRDs are applied is garbage collection.
             {
                 "name": "kube-apiserver",
                 "extraArgs": [{"key": "service-cluster-ip-range", "value": _SERVICES}],
@@ -336,7 +339,7 @@ def _write_kubeconfig(plane: ControlPlane, port: int) -> None:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports of 127.0.0.1 that nobody uses now. Somebody may take one before its user does, hence the attempts."""
+    """Ports of 127.0.0.1 that are free now. Another program may take one first, hence the attempts."""
     with ExitStack() as sockets:
         taken = [sockets.enter_context(socket.socket()) for _ in range(count)]
         for each in taken:
@@ -345,7 +348,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 
 def _kwok_stages() -> list[Path]:
-    """What keeps fake nodes ready, out of kwok's own module."""
+    """The stages that keep fake nodes ready, from kwok's own module."""
     folder = module("sigs.k8s.io/kwok") / "kustomize" / "stage" / "node"
     return [
         folder / "fast" / "node-initialize.yaml",
@@ -366,7 +369,7 @@ def _apply_nodes(api: Api, nodes: NodePool) -> None:
 
 
 def _apply_storage(api: Api) -> None:
-    """A volume with weights that was there before the program, as on a platform with a file store."""
+    """A volume with weights that exists before the program runs, as on a platform with a file store."""
     access = {"accessModes": ["ReadOnlyMany"], "storageClassName": "", "volumeName": "model-weights"}
     claim = {"metadata": {"name": "model-weights"}, "spec": access | {"resources": {"requests": {"storage": "1Ti"}}}}
     volume = {
@@ -387,7 +390,7 @@ def _apply_storage(api: Api) -> None:
 
 
 def _start_operators(plane: ControlPlane, wanted: Sequence[Operator], programs: dict[str, Path]) -> list[str]:
-    """Starts operators; gives the addresses of their webhooks."""
+    """Starts operators; returns the URLs of their webhooks."""
     urls = []
     for operator in wanted:
         ports = free_ports(operator.ports)
@@ -398,11 +401,11 @@ def _start_operators(plane: ControlPlane, wanted: Sequence[Operator], programs: 
 
 
 def _await_webhook(plane: ControlPlane, url: str) -> None:
-    wait_until(lambda: operators.answers(url, plane.folder), _PATIENCE, lambda: f"nobody answers at {url}")
+    wait_until(lambda: operators.answers(url, plane.folder), _PATIENCE, lambda: f"{url} does not answer")
 
 
 def _play(plane: ControlPlane, players: Sequence[str], options: Mapping[str, Sequence[str | Path]]) -> None:
-    """Starts the processes that play a controller; `options` of some, by their names."""
+    """Starts the stand-ins that play a controller; `options` maps a name to further arguments."""
     for name in players:
         command: list[str | Path] = [sys.executable, "-m", f"standins.{name}"]
         command += ["--kubeconfig", plane.kubeconfig, "--folder", plane.folder, *options.get(name, ())]
@@ -414,7 +417,7 @@ def _ended(plane: ControlPlane) -> list[str]:
 
 
 def _unready(plane: ControlPlane, api: Api) -> list[str]:
-    """What a first pod would still have to wait for. Raises ControlPlaneError when a process ended meanwhile."""
+    """What a first pod would still wait for. Raises ControlPlaneError if a process ended meanwhile."""
     if ended := _ended(plane):
         raise ControlPlaneError(f"{', '.join(ended)} ended: {_last_words(plane, ended[0])}")
     found = []

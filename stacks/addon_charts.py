@@ -1,4 +1,4 @@
-"""The add-ons that a stack installs or adopts: the catalog's chart under what the stack file says of it."""
+"""The add-ons that a stack installs or adopts: the catalog's charts, with the stack file's changes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from stacks.downloads import OWN, PROJECT, DownloadError, Pins
 
 
 def wanted(config: StackConfig) -> list[Addon]:
-    """The add-ons to install or adopt; those that are there already (`install: false`) are not among them.
+    """The add-ons to install or adopt, without those that are installed already (`install: false`).
 
-    A chart is a file on this machine, where `provide_charts` has put it: the plugin loads it at every preview, which is
-    not to need another network than the cluster's.
+    Each chart is a file on this machine, written by `provide_charts`: the plugin loads it at every preview, and a
+    preview must not need any network but the cluster's.
     """
     return [replace(addon, chart=_local(addon), repo=None) if _is_remote(addon) else addon for addon in _all(config)]
 
 
 def provide_charts(config: StackConfig, pins: Pins | None = None, folder: Path = PROJECT) -> None:
-    """Puts every chart where `wanted` says that it is, fetched if it is not on this machine yet.
+    """Writes every chart to where `wanted` looks for it, and fetches those that this machine does not have yet.
 
-    `folder` is that of the program. Raises ConfigError for those that cannot be had.
+    `folder` is the program's folder. Raises ConfigError for charts that cannot be fetched.
     """
     require_charts(config, folder)
     refusals = []
@@ -54,15 +54,17 @@ def provide_charts(config: StackConfig, pins: Pins | None = None, folder: Path =
 
 
 def require_charts(config: StackConfig, folder: Path = PROJECT) -> None:
-    """Raises ConfigError for charts that are not in the folder where the stack file says all are.
+    """Raises ConfigError for charts that are missing in the folder that the stack file names for all of them.
 
-    `folder` is that of the program, by which the plugin takes a relative path. What an address holds, it alone knows.
+    `folder` is the program's folder; the plugin resolves a relative path against it. A URL is not checked.
     """
     charts = config.addons.charts
     if charts is None or "://" in charts:
         return
     if not (folder / charts).is_dir():
-        raise ConfigError([Problem("addons.charts", charts, "is no folder here", "make it, or write another place")])
+        raise ConfigError(
+            [Problem("addons.charts", charts, "is not a folder on this machine", "create it, or write another")]
+        )
     missing = []
     for addon, is_catalogs in _chosen(config):
         there = Path(_mirrored(addon, config).chart)
@@ -82,7 +84,8 @@ def _is_remote(addon: Addon) -> bool:
 
 
 def _local(addon: Addon) -> str:
-    """Relative, because it is an input of a resource; by its origin, because two may have a chart of the same name."""
+    """Relative, because it is an input of a resource. The origin is in the path, because two repositories may have
+    a chart of the same name."""
     origin = addon.repo or addon.chart.rpartition("/")[0]
     archive = addons.archive(addons.chart_name(addon.chart), addon.version)
     return f"./{OWN}/charts/{origin.partition('://')[2].strip('/')}/{archive}"
@@ -94,20 +97,20 @@ def _pull(addon: Addon, folder: str) -> str:
 
 
 def _chosen(config: StackConfig) -> list[tuple[Addon, bool]]:
-    """Each add-on as its maker has it, and whether its chart is the catalog's: one of the user's own is left alone."""
+    """Each add-on with its publisher's chart, and whether that chart is the catalog's: the user's own is left alone."""
     used = used_addons(config)
     choices = {name: getattr(config.addons, name) or AddonChoice() for name in used if name != "aibrix"}
-    found = [(_addon(name, choice, config), not choice.chart) for name, choice in choices.items() if choice.install]
+    chosen = [(_addon(name, choice, config), not choice.chart) for name, choice in choices.items() if choice.install]
     if installs_aibrix(config):
-        own = aibrix_choice(config)
-        gateway = gateway_addon(aibrix_release(config), Images(registry=aibrix_registry(config), overrides=own.images))
-        chart = own.gateway_chart
-        found.append((replace(gateway, chart=chart) if chart else gateway, not chart))
-    return found
+        aibrix = aibrix_choice(config)
+        images = Images(registry=aibrix_registry(config), overrides=aibrix.images)
+        gateway, chart = gateway_addon(aibrix_release(config), images), aibrix.gateway_chart
+        chosen.append((replace(gateway, chart=chart) if chart else gateway, not chart))
+    return chosen
 
 
 def _mirrored(addon: Addon, config: StackConfig) -> Addon:
-    """The add-on with its chart from where the stack file has all of them; as it is where that says nothing."""
+    """The add-on with its chart from `addons.charts`, or unchanged if the stack file does not set that."""
     charts = config.addons.charts
     if charts is None or addon.adopt:
         return addon
@@ -131,7 +134,7 @@ def _addon(name: str, choice: AddonChoice, config: StackConfig) -> Addon:
 
 
 def _with_images(source: addons.Source, registry: str | None) -> dict[str, Any]:
-    """The chart's values, with the images that they name out of the stack's registry."""
+    """The chart's values, with every image that they name moved to the stack's registry."""
     values = copy.deepcopy(dict(source.values))
     for path, image in source.images.items() if registry else ():
         *way, last = path.split(".")
@@ -143,7 +146,7 @@ def _with_images(source: addons.Source, registry: str | None) -> dict[str, Any]:
 
 
 def _source(name: str, choice: AddonChoice, config: StackConfig) -> addons.Source:
-    """The catalog's chart of that release: the cloud's own where it is that one, else the project's."""
+    """The catalog's chart of that release: the cloud's own if it has that release, else the project's."""
     region = getattr(config.cloud, "region", "")
     if addons.offers(config.cloud.kind, name):
         clouds_own = addons.source(name, config.cloud.kind, region)

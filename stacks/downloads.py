@@ -1,8 +1,8 @@
-"""Files that others release: fetched once, kept on this machine, and the same for ever.
+"""Files that others publish: fetched once, kept on this machine, and pinned.
 
-A release's files do not change; one that does is another's, or was changed on its way. So what was fetched first is
-pinned by its digest in `modelserve.lock.json`, which belongs to the stack files and into version control, and anything
-else is refused from then on.
+A release's files do not change; one that does was replaced, or changed on its way. So the first fetch pins a file's
+digest in `modelserve.lock.json`, which belongs in version control beside the stack files, and any other content is
+refused from then on.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _TIMEOUT_SECONDS = (10, 60)  # to connect, and between two pieces of the answer
 _CHART_LAYER = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 PROJECT = Path(__file__).parent.parent
 OWN = ".modelserve"
-"""The folder below the project with what the program writes for the plugins that it runs."""
+"""The folder below the project for what the program writes for the plugins that it runs."""
 LOCK = PROJECT / "modelserve.lock.json"
 
 
 def cache(kind: str) -> Path:
-    """Where fetched files of a kind are kept, for all projects of this user."""
+    """The folder with fetched files of a kind, for all projects of this user."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "modelserve" / kind
 
 
 class DownloadError(Refused):
-    """What cannot be had, or is not what it was; its key is the address."""
+    """A file cannot be fetched, or has changed; the problem's key is the address."""
 
     def __init__(self, address: str, why: str, instead: str) -> None:
         super().__init__(Problem(address, "", why, instead))
@@ -48,23 +48,23 @@ class DownloadError(Refused):
 
 @dataclass(frozen=True)
 class Pins:
-    """The digests in a lock file; one that is not there has none yet."""
+    """The digests in a lock file; a missing file has none yet."""
 
     file: Path = LOCK
 
     def check(self, address: str, content: bytes, advice: str) -> None:
-        """Raises DownloadError where this is not what the address gave first; keeps the digest of what is the first."""
+        """Pins the digest at the first fetch; raises DownloadError if the content is another one later."""
         digest = _digest(content)
         known = self._read(address).get(address)
         if known is None:
             self._add(address, digest, advice)
         elif known != digest:
-            why = f"is {digest}, and {self.file.name} says {known}: it was changed"
-            raise DownloadError(address, why, f"if its makers did that, delete its line there; {advice}")
+            why = f"is {digest}, but {self.file.name} says {known}: it has changed"
+            raise DownloadError(address, why, f"if its publisher did that, delete its line there; {advice}")
 
     def _add(self, address: str, digest: str, advice: str) -> None:
         try:
-            # Previews of several stacks may meet here.
+            # Previews of several stacks may write at the same time.
             guard = self.file.parent / OWN / f"{self.file.name}.guard"
             guard.parent.mkdir(exist_ok=True)
             with guard.open("w") as lock:
@@ -72,7 +72,7 @@ class Pins:
                 pins = self._read(address) | {address: digest}
                 write(self.file, (json.dumps(pins, indent=2, sort_keys=True) + "\n").encode())
         except OSError as error:
-            why = f"its digest cannot be kept in {self.file} ({error.strerror})"
+            why = f"its digest cannot be written to {self.file} ({error.strerror})"
             raise DownloadError(address, why, advice) from None
 
     def _read(self, address: str) -> dict[str, str]:
@@ -85,38 +85,38 @@ class Pins:
 
 
 def file(url: str, cache: Path, pins: Pins, advice: str, check: Callable[[bytes], object]) -> bytes:
-    """The content of a file at an https URL. What `check` raises of a fetched one keeps it from being kept."""
+    """The content of a file at an https URL. A fetched file for which `check` raises is not kept."""
     parts = urlsplit(url)
     path = parts.path.strip("/")
     if parts.scheme != "https" or not parts.hostname or not path or ".." in path.split("/"):
-        raise DownloadError(url, "is no https URL of a file", advice)
+        raise DownloadError(url, "is not the https URL of a file", advice)
     return _kept(url, cache / parts.netloc / path, pins, advice, lambda: _fetched(url, advice), check)
 
 
 def chart(chart: str, repo: str | None, version: str, cache: Path, pins: Pins, advice: str) -> bytes:
-    """The archive of a chart: by its name out of an https repository, by its oci:// address out of a registry, or at
-    an https URL of its own."""
-    way: Callable[[str, str], bytes]
+    """The archive of a chart: by its name in an https repository, by its oci:// address in a registry, or at its own
+    https URL."""
+    fetch: Callable[[str, str], bytes]
     if repo:
-        address, way = f"{repo.rstrip('/')}/{chart}:{version}", _from_repository
+        address, fetch = f"{repo.rstrip('/')}/{chart}:{version}", _from_repository
     elif chart.startswith("oci://"):
-        address, way = f"{chart}:{version}", _pulled
+        address, fetch = f"{chart}:{version}", _pulled
     else:
-        address, way = chart, _fetched
+        address, fetch = chart, _fetched
 
     def is_archive(content: bytes) -> None:
-        # A proxy's page of apologies must not be found again at the next run.
+        # Do not keep the error page of a proxy for the next run.
         try:
             tarfile.open(fileobj=io.BytesIO(content)).close()
         except tarfile.TarError:
-            raise DownloadError(address, "what came is no archive", advice) from None
+            raise DownloadError(address, "what was fetched is not an archive", advice) from None
 
     name = address.partition("://")[2].removesuffix(".tgz").replace(":", "-")
-    return _kept(address, cache / f"{name}.tgz", pins, advice, lambda: way(address, advice), is_archive)
+    return _kept(address, cache / f"{name}.tgz", pins, advice, lambda: fetch(address, advice), is_archive)
 
 
 def write(path: Path, content: bytes) -> None:
-    """All of it or nothing: two runs may meet here."""
+    """Writes all of it or nothing: two runs may write at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as fresh:
         fresh.write(content)
@@ -148,7 +148,7 @@ def _kept(
 
 
 def _fetched(url: str, advice: str) -> bytes:
-    import requests  # as costly as a whole preview, and needed once
+    import requests  # the import costs as much as a whole preview, and only the first fetch needs it
 
     try:
         answer = requests.get(url, timeout=_TIMEOUT_SECONDS)
@@ -161,15 +161,15 @@ def _fetched(url: str, advice: str) -> bytes:
 
 
 def _from_repository(address: str, advice: str) -> bytes:
-    """As Helm has it: the index of a repository says where each version of each chart is."""
-    whole, _, version = address.rpartition(":")
-    repo, _, name = whole.rpartition("/")
+    """As Helm does it: the index of a repository says where each version of each chart is."""
+    chart_address, _, version = address.rpartition(":")
+    repo, _, name = chart_address.rpartition("/")
     index = f"{repo}/index.yaml"
     try:
         entries = yaml.load(_fetched(index, advice), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["entries"]
         listed = {entry["version"].removeprefix("v"): entry["urls"][0] for entry in entries.get(name, [])}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, IndexError):
-        raise DownloadError(index, "is no index of a chart repository", advice) from None
+        raise DownloadError(index, "is not the index of a chart repository", advice) from None
     if version.removeprefix("v") not in listed:
         raise DownloadError(address, "the repository has no such chart", advice)
     return _fetched(urljoin(index, listed[version.removeprefix("v")]), advice)
@@ -179,11 +179,11 @@ def _pulled(address: str, advice: str) -> bytes:
     from oras.provider import Registry
 
     class Impatient(Registry):
-        """Without the library's two minutes of further attempts, of which a preview would say nothing."""
+        """Without the library's two minutes of silent retries."""
 
         do_request = Registry.do_request.__wrapped__
 
-    target = address.removeprefix("oci://").replace("+", "_")  # a tag has no plus: Helm writes it so
+    target = address.removeprefix("oci://").replace("+", "_")  # a tag cannot have a plus, and Helm replaces it so
     try:
         registry = Impatient(hostname=target.partition("/")[0])
         registry.session.request = functools.partial(registry.session.request, timeout=_TIMEOUT_SECONDS)
@@ -192,9 +192,9 @@ def _pulled(address: str, advice: str) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             registry.download_blob(container, layers[0]["digest"], f"{folder}/chart")
             content = Path(folder, "chart").read_bytes()
-    except Exception as error:  # the library raises its own, requests' and ValueErrors alike
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise DownloadError(address, f"cannot be pulled ({said[0][:120]})", advice) from None
+    except Exception as error:  # the library raises its own errors, those of requests, and ValueError
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DownloadError(address, f"cannot be pulled ({lines[0][:120]})", advice) from None
     if _digest(content) != layers[0]["digest"]:
-        raise DownloadError(address, "came damaged, with another digest than its registry says", advice)
+        raise DownloadError(address, "arrived damaged: its digest is not the one that the registry gives", advice)
     return content

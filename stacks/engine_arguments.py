@@ -1,4 +1,4 @@
-"""The engine's command line, environment and weights, from the stack file. One path feeds mount and argument alike."""
+"""The engine's command line, environment and weights, from the stack file. Mount and argument use one path."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Source:
 
 
 def model_prefix(weights: PvcWeights | BucketWeights | NvmeWeights, model: str) -> str:
-    """Where the files of a model are below the root of volume or bucket, without a slash at either end."""
+    """The folder of a model's files below the root of volume or bucket, without a slash at either end."""
     return f"{weights.prefix}/{model}"
 
 
 def from_volume(weights: PvcWeights, model: str, claim: pulumi.Input[str] | None = None) -> Source:
-    """Weights on a claim that holds every model, under the stack file's name or one that is known later."""
+    """Weights on a claim that holds every model: the stack file's claim, or one whose name is known later."""
     return _mounted(f"{_MOUNT}/{model_prefix(weights, model)}", claim or weights.claim, _MOUNT)
 
 
 def from_model_volume(weights: BucketWeights, model: str, claim: pulumi.Input[str]) -> Source:
-    """Weights on a claim whose root is the model's own folder, as a static volume or a cache makes it."""
+    """Weights on a claim whose root is the model's own folder, as with a static volume or a cache."""
     path = f"{_MOUNT}/{model_prefix(weights, model)}"
     return _mounted(path, claim, path)
 
@@ -59,7 +59,7 @@ def from_model_volume(weights: BucketWeights, model: str, claim: pulumi.Input[st
 def from_bucket(
     weights: BucketWeights, model: str, bucket: pulumi.Input[str], endpoint: str, key_secret: str
 ) -> Source:
-    """Weights that the engine streams from the bucket itself, whose key is in a Secret."""
+    """Weights that the engine streams from the bucket; the bucket's key is in a Secret."""
     names = fact("engines", "streamer", "variables")
     return Source(
         argument=pulumi.Output.concat("s3://", bucket, f"/{model_prefix(weights, model)}"),
@@ -73,7 +73,7 @@ def from_bucket(
 
 
 def from_pods(weights: PodWeights) -> Source:
-    """Weights that come to the pods by themselves."""
+    """Weights that each pod fetches for itself."""
     return Source(
         argument=weights.argument,
         volumes=weights.volumes,
@@ -87,12 +87,12 @@ def from_pods(weights: PodWeights) -> Source:
 
 
 def ephemeral_storage(service: Service, source: Source) -> str | None:
-    """The temporary disk of each pod: what the stack file says, else what the weights take there."""
+    """The temporary disk of each pod: the stack file's value, else what the weights need."""
     return service.resources.ephemeral_storage or (f"{source.ephemeral_gib}Gi" if source.ephemeral_gib else None)
 
 
 def stream_key(name: str, stack: str, namespace: str, key: KeyPair) -> Manifest:
-    """The Secret that `from_bucket` names, of the model called `name`."""
+    """The Secret that `from_bucket` refers to, for the model called `name`."""
     values = {_STREAM_FIELDS["id"]: key.id, _STREAM_FIELDS["secret"]: key.secret}
     return key_secret(f"{name}-stream-key", stack, namespace, name, values)
 
@@ -124,7 +124,7 @@ def arguments(name: str, planned: Planned, source: Source) -> list[pulumi.Input[
         str(planned.max_model_len),
     ]
     if layout.nodes > 1:
-        # Always said: releases from 0.11.1 on no longer choose Ray by themselves.
+        # Always explicit: releases from 0.11.1 on no longer choose Ray by themselves.
         args += ["--distributed-executor-backend", fact("engines", "launchers", "executor")[engine.launcher]]
     if engine.gpu_memory_utilization:
         args += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]

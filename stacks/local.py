@@ -1,4 +1,4 @@
-"""The program against the rehearsal: everything that needs no cloud."""
+"""The stack for the rehearsal: everything that needs no cloud."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Manifests that a project releases as files: found on this machine or fetched once, and parsed once.
+"""Manifests that a project publishes as files: read from this machine or fetched once, and parsed once.
 
-Not here: how they are fetched (`downloads`), which files a release has (`planning.catalog`), and what becomes of their
-objects (`components`).
+Not here: how they are fetched (`downloads`), which files a release has (`planning.catalog`), and what is done with
+their objects (`components`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ Manifest = dict[str, Any]
 def load(reference: str, cache: Path, pins: Pins, *, instead: Path | None = None, advice: str) -> list[Manifest]:
     """The objects of a file of YAML documents; `reference` is its https URL or its path.
 
-    What was fetched once stays in `cache`, by host and path, so that later runs need no network, and must be what its
-    pin says. A file of the same name in the folder `instead` is taken in place of all of that. `advice` ends every
-    error: what to do instead. Raises DownloadError for what cannot be had and for what holds no Kubernetes
-    objects.
+    A fetched file stays in `cache`, by host and path, so that later runs need no network, and must match its pin. A
+    file of the same name in the folder `instead` is used in place of all that. `advice` ends every error: what to do
+    instead. Raises DownloadError if the file cannot be fetched or holds anything but Kubernetes objects.
     """
     shadow = instead / reference.rstrip("/").rpartition("/")[2] if instead else None
     if shadow and shadow.is_file():
         return _parsed(shadow.read_bytes(), str(shadow), cache, advice)
     if "://" not in reference:
         return _parsed(_read(Path(reference).expanduser(), advice), reference, cache, advice)
-    # First parsed, then kept: a proxy's page of apologies must not be found again at the next run.
+    # Parse before keeping it: do not keep the error page of a proxy for the next run.
     parse = functools.partial(_parsed, where=reference, cache=cache, advice=advice)
     return parse(downloads.file(reference, cache, pins, advice, parse))
 
@@ -48,18 +47,18 @@ def _read(path: Path, advice: str) -> bytes:
 
 
 def _parsed(content: bytes, where: str, cache: Path, advice: str) -> list[Manifest]:
-    """YAML of some megabytes takes seconds to parse, the same as JSON hundredths of one."""
+    """Megabytes of YAML take seconds to parse; the same as JSON takes hundredths of a second."""
     kept = cache / _PARSED / f"{hashlib.sha256(content).hexdigest()}.json"
     if kept.is_file():
         return json.loads(kept.read_bytes())
     try:
-        found = yaml.load_all(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        documents = [document for document in found if document is not None]
+        loaded = yaml.load_all(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        documents = [document for document in loaded if document is not None]
     except yaml.YAMLError as error:
         raise DownloadError(where, f"is not YAML ({str(error).splitlines()[0]})", advice) from None
     if not documents or not all(map(_is_object, documents)):
-        raise DownloadError(where, "holds what is no Kubernetes object", advice)
-    text = json.dumps(documents, default=str)  # a date that YAML makes of what looks like one
+        raise DownloadError(where, "holds something that is not a Kubernetes object", advice)
+    text = json.dumps(documents, default=str)  # YAML turns what looks like a date into one
     downloads.write(kept, text.encode())
     return json.loads(text)
 

@@ -41,7 +41,7 @@ def test_what_needs_a_control_plane_names_the_command_that_starts_it(
 def test_a_name_that_is_no_folder_is_refused_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["up", f"--name={name}"]) == 1
     assert capsys.readouterr().err == (
-        f"{name!r} is no name for a control plane: use lower-case letters, digits and hyphens\n"
+        f"{name!r} is not a name for a control plane: use lower-case letters, digits and hyphens\n"
     )
 
 

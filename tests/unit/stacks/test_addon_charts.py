@@ -85,5 +85,5 @@ def test_what_is_no_place_for_charts_is_refused_in_one_line(charts: str, why: st
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path):
-    with pytest.raises(ConfigError, match="addons.charts: charts: is no folder here; make it"):
+    with pytest.raises(ConfigError, match="addons.charts: charts: is not a folder on this machine; create it"):
         require_charts(config("acs", addons__charts="charts"), tmp_path)

@@ -133,12 +133,12 @@ def test_a_chart_that_was_changed_is_refused_wherever_it_comes_from(
     fetch(place, way, pins)
     place.chart = archive("name: another")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other-machine"))
-    with pytest.raises(DownloadError, match="it was changed; if its makers did that, delete its line there; mirror it"):
+    with pytest.raises(DownloadError, match="it has changed; if its publisher did that, delete its line there"):
         fetch(place, way, pins)
     [kept] = (tmp_path / "cache").rglob("*.tgz")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     kept.write_bytes(place.chart)
-    with pytest.raises(DownloadError, match=f"it was changed.* delete {kept}, to fetch it again"):
+    with pytest.raises(DownloadError, match=f"it has changed.* delete {kept}, to fetch it again"):
         fetch(place, way, pins)
 
 
@@ -148,7 +148,7 @@ def test_what_is_not_there_or_no_archive_is_one_line_and_not_kept(place: Place, 
         fetch(place, way, pins, "1.0.0")
     assert "\n" not in str(error.value)
     place.chart = b"<html>sorry</html>"
-    with pytest.raises(DownloadError, match="what came is no archive; mirror it"):
+    with pytest.raises(DownloadError, match="what was fetched is not an archive; mirror it"):
         fetch(place, way, pins)
     assert not pins.file.exists() and not list((tmp_path / "cache").rglob("*.tgz"))
 

@@ -121,7 +121,7 @@ def test_what_cannot_be_fetched_is_one_line_with_the_way_out(serve: Serve, tmp_p
 @pytest.mark.parametrize("reference", ["http://example.com/a.yaml", "https://example.com", "https://a.com/x/../../b"])
 def test_only_an_https_url_of_a_file_is_fetched(serve: Serve, tmp_path: Path, reference: str):
     asked = serve()
-    assert "is no https URL of a file" in refusal(reference, tmp_path)
+    assert "is not the https URL of a file" in refusal(reference, tmp_path)
     assert not asked
 
 
