@@ -1,0 +1,57 @@
+"""Resources of a stack's state, as `pulumi stack export` writes it. Encrypted values stay so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from planning.problems import Problem, Refused
+from policy.model import SECRET, STACK, UNKNOWN, Resource
+
+# How the engine marks what is no plain value: sdk/go/common/resource/properties.go and plugin/rpc.go of Pulumi.
+_MARK = "4dabf18193072939515e22adb298388d"
+_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+_WHERE = "state"
+_INSTEAD = "write the file that `pulumi stack export` prints"
+
+
+def read(path: Path, project: str) -> list[Resource]:
+    """The resources of a state file of `project`. Raises Refused where it is none."""
+    try:
+        given = json.loads(path.read_text())
+    except OSError as error:
+        raise Refused(Problem(_WHERE, str(path), error.strerror or "cannot be read", _INSTEAD)) from None
+    except ValueError as error:
+        raise Refused(Problem(_WHERE, str(path), f"is no whole JSON: {error}", _INSTEAD)) from None
+    deployment = given.get("deployment") if isinstance(given, Mapping) else None
+    listed = deployment.get("resources") if isinstance(deployment, Mapping) else None
+    if not isinstance(listed, list):
+        # A stack that was never deployed has a deployment without resources.
+        if isinstance(deployment, Mapping) and "manifest" in deployment:
+            return []
+        raise Refused(Problem(_WHERE, str(path), "has no deployment with resources", _INSTEAD))
+    found = [_resource(each) for each in listed if isinstance(each, Mapping) and not each.get("delete")]
+    for each in found:
+        if each.type == STACK and (other := each.urn.split("::")[1:2]) != [project]:
+            raise Refused(Problem(_WHERE, str(path), f"is of project {''.join(other)}", f"write one of {project}"))
+    return found
+
+
+def _resource(given: Mapping[str, Any]) -> Resource:
+    urn = str(given.get("urn", ""))
+    properties = given.get("outputs") or given.get("inputs") or {}
+    kept = bool(given.get("protect") or given.get("retainOnDelete"))
+    return Resource(str(given.get("type", "")), urn.rpartition("::")[2], _plain(properties), kept, urn)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if _MARK in value:
+            return SECRET
+        # The provider's own notes, which repeat the object.
+        return {key: _plain(below) for key, below in value.items() if not key.startswith("__")}
+    if isinstance(value, list):
+        return [_plain(below) for below in value]
+    return UNKNOWN if value == _UNKNOWN else value
