@@ -16,7 +16,7 @@ PYTEST := $(PY) -m pytest -q --dist loadgroup --no-loadscope-reorder -n
 # Workers import every file that they are given, so name only the files that have such tests.
 REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)
 
-.PHONY: help up down lint check test soak bench
+.PHONY: help up down lint check test soak bench policy
 
 # `make soak`: the seed of its random choices, and its length.
 SEED := $(or $(SEED),$(shell date +%s))
@@ -64,6 +64,16 @@ soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 
 bench: $(VENV)/development ## measure what the program costs, as ratios within one run
 	@$(PY) -m bench
+
+policy: policy/.venv/ready ## install what `pulumi preview --policy-pack policy` runs in
+
+# An environment of its own: pulumi-policy wants another protobuf than the program.
+policy/.venv/ready: policy/requirements.txt
+	@echo "installing the policy pack's packages into policy/.venv"
+	@rm -rf policy/.venv
+	@$(PYTHON) -m venv policy/.venv
+	@policy/.venv/bin/python -m pip install --quiet --disable-pip-version-check --compile -r policy/requirements.txt
+	@touch $@
 
 $(VENV)/runtime: requirements.txt
 	@command -v $(PYTHON) >/dev/null || \

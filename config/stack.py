@@ -5,6 +5,7 @@ imports Pulumi, so that checking a stack file takes a fraction of a second.
 """
 
 import contextlib
+import datetime
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -106,6 +107,8 @@ class StackConfig(Strict):
     monitoring: Monitoring = Field(Monitoring.model_construct(), description="a map with enabled")
     catalog: Catalog = Field(Catalog.model_construct(), description="a map with models and gpus")
     prices: Prices = Field(Prices.model_construct(), description="a map with currency, perGpuHour and asOf")
+    owner: str | None = Field(None, min_length=1, description="who answers for the stack, such as a team's name")
+    expires: Day | None = Field(None, description="the last day that the stack is needed, such as 2026-12-31")
 
 
 SECTIONS = tuple(info.alias or name for name, info in StackConfig.model_fields.items())
@@ -188,6 +191,13 @@ def keeps_weights(config: StackConfig) -> bool:
         return config.weights.create is not None and config.weights.create.keep
     bucket = own_bucket(config)
     return bucket is not None and bucket.create and bucket.keep
+
+
+def expired(config: StackConfig, today: datetime.date) -> Problem | None:
+    """Why a stack is not brought up any more: its last day is over. No rule of the file: a destroy still reads it."""
+    if config.expires is None or datetime.date.fromisoformat(config.expires) >= today:
+        return None
+    return Problem("expires", config.expires, "is over", "write a later day, or pulumi destroy without --run-program")
 
 
 def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:

@@ -128,12 +128,10 @@ class Rule:
 def at(value: Any, *path: str | int) -> Any:
     """What stands at a path of keys and indexes; None where nothing does."""
     for part in path:
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(part, int) and isinstance(value, Sequence) and not isinstance(value, str) and part < len(value):
-            value = value[part]
-        else:
+        inside = value if isinstance(value, Mapping) else dict(enumerate(listed(value)))
+        if part not in inside:
             return None
+        value = inside[part]
     return value
 
 

@@ -101,12 +101,12 @@ def _guarded(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> I
     alone=True,
 )
 def _allow_list(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Iterator[str]:
-    for annotations in _annotations(resource.properties) if resource.kind else ():
+    for noted in _annotations(resource.properties) if resource.kind else ():
         for cloud in entries("clouds").values():
             known = cloud.get("loadBalancer", {}).get("value")
-            if not known or not known["public"].items() <= annotations.items():
+            if not known or not known["public"].items() <= noted.items():
                 continue
-            if not (annotations.get(known["allowListId"]) and known["allowList"].items() <= annotations.items()):
+            if not (noted.get(known["allowListId"]) and known["allowList"].items() <= noted.items()):
                 yield "its load balancer is public and has no allow-list"
 
 
@@ -145,9 +145,10 @@ def _plain_keys(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -
         for container in pod.containers:
             for name, entry in variables(container).items():
                 value = entry.get("value")
-                if isinstance(value, str) and value and value != UNKNOWN:
-                    if what := leaks.by_shape(value) or leaks.by_name(name):
-                        yield f"the variable {name} holds {what} in plain text"
+                if not isinstance(value, str) or value in ("", UNKNOWN):
+                    continue
+                if what := leaks.by_shape(value) or leaks.by_name(name):
+                    yield f"the variable {name} holds {what} in plain text"
             for word in (*listed(container.get("command")), *listed(container.get("args"))):
                 if isinstance(word, str) and (what := leaks.by_shape(word)):
                     yield f"an argument of container {container.get('name')} holds {what} in plain text"
@@ -242,7 +243,7 @@ def _surge(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Ite
         return
     steady = sum(_gpus_of(each, stack)[0] for each in stack.resources)
     if steady + surge > pool:
-        yield f"an update needs {steady + surge:g} GPUs, and there are {pool}"
+        yield f"an update needs {steady + surge:g} GPUs, and there are {pool:g}"
 
 
 @_rule(
@@ -348,7 +349,7 @@ def _price(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Ite
     reason="A stack that nobody owns and that never ends is found on the bill",
     remedy="write it into the stack file",
     early=True,
-    settings={"keys": Setting({**_TEXTS, "items": {"enum": ["owner", "expires"]}}, ["owner"], "what has to be there")},
+    settings={"keys": Setting({**_TEXTS, "items": {"enum": ["owner", "expires"]}}, ["owner"], "what it has to say")},
 )
 def _tagged(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Iterator[str]:
     for key in settings["keys"] if resource.type == STACK else ():

@@ -108,6 +108,8 @@ def _misfit(value: Any, wanted: Mapping[str, Any]) -> str | None:
     if "enum" in wanted:
         return None if value in wanted["enum"] else f"is none of {', '.join(wanted['enum'])}"
     kinds = wanted["type"] if isinstance(wanted["type"], list) else [wanted["type"]]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # the engine's protocol has no whole numbers
     if isinstance(value, bool) or not any(isinstance(value, _KINDS[kind]) for kind in kinds):
         return f"is no {' or '.join(kinds)}"
     if isinstance(value, (int, float)):

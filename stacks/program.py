@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import functools
 import importlib
 import json
@@ -17,7 +18,7 @@ from components.cluster.kubernetes import RELEASE
 from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
 from config.secrets import SECRETS, is_empty
-from config.stack import StackConfig, judge
+from config.stack import StackConfig, expired, judge
 from planning.names import model_object
 from planning.problems import Problem, Refused
 from stacks.registrations import Registration, held
@@ -33,7 +34,8 @@ def run() -> dict[str, pulumi.Input[Any]]:
     try:
         config, wrong, secrets, plain = _load()
         plans, unfit = judge_services(config)
-        if found := {*wrong, *unfit}:
+        over = [] if wrong else [expired(config, datetime.date.today())]
+        if found := {*wrong, *unfit, *filter(None, over)}:
             raise ConfigError(sorted(found))
         check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
         _look_around(config)
@@ -66,7 +68,8 @@ def build(
     if lost := config.services.keys() ^ plans.keys():
         raise RuntimeError(f"neither planned nor refused: {', '.join(sorted(lost))}")
     outputs = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans, attempts)
-    return outputs | {"plan": {name: summary(planned) for name, planned in plans.items()}}
+    said = {key: value for key in ("owner", "expires") if (value := getattr(config, key)) is not None}
+    return outputs | said | {"plan": {name: summary(planned) for name, planned in plans.items()}}
 
 
 def _look_around(config: StackConfig) -> None:

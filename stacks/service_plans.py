@@ -64,7 +64,8 @@ class Planned:
     """A service with everything decided: what was `auto` in the stack file is a number here.
 
     `startup_seconds` is a cold start, from the pods' creation to the first answer; `copy_seconds` of it is the copy of
-    the weights to the pods, before the engine starts. A pod that ends waits `drain_seconds` for its answers.
+    the weights to the pods, before the engine starts. A pod that ends waits `drain_seconds` for its answers, of
+    which one may take `longest_seconds`.
     `warnings` are sentences about doubts that do not prevent the deployment.
     """
 
@@ -75,6 +76,7 @@ class Planned:
     drain_seconds: int
     copy_seconds: int = 0
     warnings: tuple[str, ...] = ()
+    longest_seconds: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -176,11 +178,14 @@ def summary(planned: Planned) -> dict[str, Any]:
     found, layout = planned.plan, planned.layout
     return {
         "fits": found.fits,
+        "engine": planned.service.engine.version,
         "kvTokens": found.fit.kv_tokens,
         "maxModelLen": planned.max_model_len,
         "maxConcurrency": round(found.fit.max_concurrency, 2),
         "startupSeconds": planned.empty_seconds,
         "floorSeconds": round(found.startup.floor_seconds),
+        "podStartSeconds": planned.startup_seconds,
+        "longestAnswerSeconds": planned.longest_seconds,
         "costPerHour": found.cost.per_hour,
         "currency": found.cost.currency,
         "pricesAsOf": found.cost.as_of,
@@ -224,7 +229,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
     if drain < longest:
         warnings.append(f"pods that end wait {drain} s for their answers, of which one may take {longest} s")
-    return Planned(service, found, found.fit.max_model_len, seconds, drain, copied, tuple(warnings))
+    return Planned(service, found, found.fit.max_model_len, seconds, drain, copied, tuple(warnings), longest)
 
 
 def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
