@@ -1,11 +1,15 @@
-"""`check STACK`: reports everything that is wrong in a stack file. Does not import Pulumi."""
+"""`check STACK`: reports everything that is wrong in a stack file, and the policies that it breaks. Does not import Pulumi."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 
 from ops.arguments import add_stack, stack_file
+from ops.outline import outline
+from policy import rules, settings
+from policy.model import Stack
 from stacks.service_plans import briefly, checked, summary, verdict, warnings
 
 
@@ -16,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns 0 if the file is accepted, even with warnings. Raises ConfigError with everything that is wrong."""
+    """Returns 0 if the file is accepted, even with warnings, and 1 if it breaks a mandatory policy.
+
+    Raises ConfigError with everything that is wrong, and Refused for a wrong config of the policy pack.
+    """
     file = stack_file(args)
     config, plans = checked(file)
     if config.addons.charts:
@@ -28,15 +35,20 @@ def run(args: argparse.Namespace) -> int:
         for replicas in ("first_replicas", "most_replicas")
     )
     warned = warnings(plans, file.encrypted, file.plain)
+    told = settings.read()
+    stack = Stack(outline(config, plans, args.stack), datetime.date.today())
+    against = rules.judge(stack, told.values, told.levels, only=lambda rule: rule.early)
+    broken = [finding for finding in against if finding.severity == "mandatory"]
     if args.json:
-        result = {
-            "ok": True,
+        found = {
+            "ok": not broken,
             "services": list(plans),
             "gpus": gpus,
             "mostGpus": most,
             "refusals": [],
             "fits": all(planned.plan.fits for planned in plans.values()),
             "warnings": warned,
+            "policy": [finding.plain() for finding in against],
             "plans": {name: summary(planned) for name, planned in plans.items()},
         }
         print(json.dumps(result))
@@ -45,4 +57,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {counted} GPUs: {verdict(plans)}")
         print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
         print("".join(f"warning: {line}\n" for line in warned), end="")
-    return 0
+        print("".join(f"policy: {finding}\n" for finding in broken), end="")
+        if advised := list(dict.fromkeys(each.id for each in against if each not in broken)):
+            print(f"policy: also advised: {', '.join(advised)} (docs/policy.md; --json says of what)")
+    return int(bool(broken))

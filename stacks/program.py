@@ -22,7 +22,7 @@ from config.stack import StackConfig, expired, judge
 from planning.names import model_object
 from planning.problems import Problem, Refused
 from stacks.registrations import Registration, held
-from stacks.service_plans import Planned, briefly, judge_services, summary, warnings
+from stacks.service_plans import Planned, briefly, judge_services, outputs, warnings
 from watch import preflight
 
 if TYPE_CHECKING:
@@ -67,9 +67,8 @@ def build(
     # Pulumi deletes what is no longer registered.
     if lost := config.services.keys() ^ plans.keys():
         raise RuntimeError(f"neither planned nor refused: {', '.join(sorted(lost))}")
-    outputs = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans, attempts)
-    said = {key: value for key in ("owner", "expires") if (value := getattr(config, key)) is not None}
-    return outputs | said | {"plan": {name: summary(planned) for name, planned in plans.items()}}
+    made = importlib.import_module(f"stacks.{config.cloud.kind}").build(config, plans, attempts)
+    return made | outputs(config, plans)
 
 
 def _look_around(config: StackConfig) -> None:

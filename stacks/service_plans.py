@@ -65,8 +65,7 @@ class Planned:
 
     `startup_seconds` is a cold start, from the pods' creation to the first answer; `copy_seconds` of it is the copy of
     the weights to the pods, before the engine starts. A pod that ends waits `drain_seconds` for its answers, of
-    which one may take `longest_seconds`.
-    `warnings` are sentences about doubts that do not prevent the deployment.
+    which one may take `longest_seconds`. `warnings` are sentences about doubts that do not prevent the deployment.
     """
 
     service: Service
@@ -191,6 +190,12 @@ def summary(planned: Planned) -> dict[str, Any]:
         "pricesAsOf": found.cost.as_of,
         "layout": f"{layout.nodes} x {layout.gpus_per_node} GPUs, TP{layout.tensor} PP{layout.pipeline}",
     }
+
+
+def outputs(config: StackConfig, plans: Mapping[str, Planned]) -> dict[str, Any]:
+    """What every stack exports of its file and its plans; policies read it."""
+    said = {key: value for key in ("owner", "expires") if (value := getattr(config, key)) is not None}
+    return said | {"plan": {name: summary(planned) for name, planned in plans.items()}}
 
 
 def _minutes(seconds: float) -> str:

@@ -87,7 +87,10 @@ def test_the_engine_stops_a_stack_that_breaks_a_mandatory_rule_by_the_packs_conf
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"price-at-mots": {"enforcementLevel": "advisory", "most": 1}}, "price-at-mots: unknown key; did you mean price-at-most?"),
+        (
+            {"price-at-mots": {"enforcementLevel": "advisory", "most": 1}},
+            "price-at-mots: unknown key; did you mean price-at-most?",
+        ),
         ({"price-at-most": {"mots": 1}}, "price-at-most.mots: unknown key; did you mean most?"),
     ],
 )

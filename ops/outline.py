@@ -1,0 +1,88 @@
+"""A stack as the policy pack's early rules look at it, from the stack file and its plans alone.
+
+Not the objects themselves: `render` makes those, and takes Pulumi and seconds for it. Here is what of them those rules
+read, under the same names; a test holds it against the rendering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from config.stack import StackConfig, aibrix_release, own_bucket
+from config.weights import PvcWeights
+from planning import aibrix_features, timeouts
+from planning.catalog import fact
+from planning.images import pulled
+from planning.names import model_object
+from policy.model import STACK, Resource
+from stacks.service_plans import Planned, outputs
+
+_BUCKETS = {"acs": "alicloud:oss/bucket:Bucket", "volcengine": "volcengine:tos/bucket:Bucket"}
+_INSTANCE = "app.kubernetes.io/instance"
+_COMPONENT = "app.kubernetes.io/component"
+
+
+def outline(config: StackConfig, plans: Mapping[str, Planned], stack: str) -> list[Resource]:
+    """The resources of a stack that the early rules judge."""
+    found = [Resource(STACK, stack, outputs(config, plans)), *_weights(config)]
+    for name, planned in plans.items():
+        found += _service(config, name, planned)
+    sync = getattr(config.weights, "sync", None)
+    if sync:
+        tools = (
+            sync.tool_image or fact("sync", "images", "rclone"),
+            sync.python_image or fact("sync", "images", "python"),
+        )
+        pod = {"containers": [{"name": "sync", "image": pulled(image, config.registry)} for image in tools]}
+        models = sorted({model_object(planned.service.model) for planned in plans.values()})
+        found += [_object("Job", f"{model}-sync", {"template": {"spec": pod}}) for model in models]
+    return found
+
+
+def _weights(config: StackConfig) -> Iterator[Resource]:
+    bucket, weights = own_bucket(config), config.weights
+    if bucket is not None and bucket.create and config.cloud.kind in _BUCKETS:
+        yield Resource(_BUCKETS[config.cloud.kind], "weights", {}, bucket.keep)
+    if isinstance(weights, PvcWeights) and weights.create:
+        yield _object("PersistentVolumeClaim", weights.claim, {}, kept=weights.create.keep)
+
+
+def _service(config: StackConfig, name: str, planned: Planned) -> Iterator[Resource]:
+    service, layout = planned.service, planned.layout
+    limits = timeouts.from_startup(planned.startup_seconds, planned.drain_seconds)
+    gpus = {"nvidia.com/gpu": str(layout.gpus_per_node)}
+    engine = {
+        "name": "vllm",
+        "image": pulled(service.engine.image, config.registry),
+        "resources": {"limits": gpus, "requests": gpus},
+    }
+    pod = {"containers": [engine], "terminationGracePeriodSeconds": limits.grace_seconds}
+    fleet = service.workload == "fleet"
+    group: dict[str, Any] = {
+        "size": layout.nodes,
+        "leaderTemplate": {"metadata": {"labels": {_COMPONENT: "leader"}}, "spec": pod},
+    }
+    if layout.nodes > 1:
+        group["workerTemplate"] = {"spec": pod}
+    spec = {
+        "replicas": service.first_replicas,
+        "leaderWorkerTemplate": group,
+        "strategy": {"rollingUpdate": {"maxSurge": service.rollout.max_surge}},
+    }
+    yield _object("RayClusterFleet" if fleet else "LeaderWorkerSet", name, spec)
+    scaling = service.autoscaling
+    if scaling is not None:
+        release = aibrix_release(config)
+        strategy = scaling.strategy or aibrix_features.scalers(release)[0]
+        delay = aibrix_features.cooldown_annotation(release, strategy)
+        waits = planned.startup_seconds if scaling.cooldown_seconds is None else scaling.cooldown_seconds
+        scaled = {"maxReplicas": scaling.maximum, "scaleTargetRef": {"name": name}}
+        yield _object("PodAutoscaler", name, scaled, annotations={delay: f"{waits}s"} if delay else {})
+
+
+def _object(
+    kind: str, name: str, spec: Mapping[str, Any], *, kept: bool = False, annotations: Mapping[str, str] | None = None
+) -> Resource:
+    metadata = {"name": name, "labels": {_INSTANCE: name}, "annotations": annotations or {}}
+    return Resource(f"kubernetes::{kind}", name, {"kind": kind, "metadata": metadata, "spec": spec}, kept)
