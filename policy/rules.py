@@ -281,7 +281,6 @@ def _cooldown(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> 
     "mandatory",
     reason="An engine that is killed while it still loads starts from the beginning, and never answers",
     remedy="leave the probes as the program derives them, or correct startupSeconds",
-    early=True,
 )
 def _waits(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Iterator[str]:
     start = number(at(stack.plans, resource.service, "podStartSeconds"))
