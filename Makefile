@@ -65,14 +65,14 @@ soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 bench: $(VENV)/development ## measure what the program costs, as ratios within one run
 	@$(PY) -m bench
 
-policy: policy/.venv/ready ## install what `pulumi preview --policy-pack policy` runs in
+policy: .venv-policy/ready ## install what `pulumi preview --policy-pack policy` runs in
 
 # An environment of its own: pulumi-policy wants another protobuf than the program.
-policy/.venv/ready: policy/requirements.txt
-	@echo "installing the policy pack's packages into policy/.venv"
-	@rm -rf policy/.venv
-	@$(PYTHON) -m venv policy/.venv
-	@policy/.venv/bin/python -m pip install --quiet --disable-pip-version-check --compile -r policy/requirements.txt
+.venv-policy/ready: policy/requirements.txt
+	@echo "installing the policy pack's packages into .venv-policy"
+	@rm -rf .venv-policy
+	@$(PYTHON) -m venv .venv-policy
+	@.venv-policy/bin/python -m pip install --quiet --disable-pip-version-check --compile -r policy/requirements.txt
 	@touch $@
 
 $(VENV)/runtime: requirements.txt

@@ -1,4 +1,4 @@
-"""`check STACK`: reports everything that is wrong in a stack file, and the policies that it breaks. Does not import Pulumi."""
+"""`check STACK`: reports what is wrong in a stack file, and the policies that it breaks. Does not import Pulumi."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     against = rules.judge(stack, told.values, told.levels, only=lambda rule: rule.early)
     broken = [finding for finding in against if finding.severity == "mandatory"]
     if args.json:
-        found = {
+        result = {
             "ok": not broken,
             "services": list(plans),
             "gpus": gpus,

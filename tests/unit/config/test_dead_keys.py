@@ -85,7 +85,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
 # Statements on how things are, of which a stack may have no use yet; and what needs other files than a stack's own.
 # What only decides what is accepted: the release of a LeaderWorkerSet that is there; that a foreign bucket is there.
 JUDGED = {"local": ("addons.lws",), "volcengine, s3": ("weights.bucket.create",)}
-FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests")
+# Who owns a stack, and until when, are outputs alone (tests/unit/stacks/test_program.py).
+FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests", "owner", "expires")
 # What runs each way: a way takes half a minute of one core. Between them, all kinds of keys come up in `make test`.
 SHORT = ("local", "acs, claim")
 MARKS = {

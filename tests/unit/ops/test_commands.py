@@ -56,6 +56,7 @@ def test_check_accepts_the_local_stack_and_counts_its_gpus(ops):
     done = ops("check", "local", "--json")
     found = json.loads(done.stdout)
     assert (done.returncode, found.pop("plans")["ds"]["fits"]) == (0, True)
+    assert {each["severity"] for each in found.pop("policy")} == {"advisory"}
     counted = {"services": ["ds"], "gpus": 16, "mostGpus": 16}
     assert found == counted | {"ok": True, "refusals": [], "fits": True, "warnings": []}
 

@@ -15,6 +15,7 @@ from config.stack_file import StackFile, read
 from local.paths import ROOT
 from ops.__main__ import main
 from stacks import program
+from stacks.service_plans import checked, outputs
 
 SMALL = {"gpu: H20-96": "gpu: L20-48", "      replicas: 1": "      replicas: 1\n      unproven: true"}
 KEY = "  modelserve:apiKey:"
@@ -63,6 +64,8 @@ def test_check_says_what_the_preview_says(said, stack, capsys, changes, more):
     preview(read(path))
     assert main(["check", "dev", "--config", str(path)]) == 0
     verdict, *lines = capsys.readouterr().out.splitlines()
+    # A preview says those only with the policy pack, which the engine runs.
+    lines = [line for line in lines if not line.startswith("policy: ")]
     assert lines == said and "canary" not in "".join(said)
     assert verdict.endswith("GPUs: ds does not fit, deployed unproven" if changes is SMALL else "GPUs: fine")
     assert main(["check", "dev", "--config", str(path), "--json"]) == 0
@@ -85,3 +88,31 @@ def test_an_empty_text_in_place_of_a_secret_is_refused_by_the_program_too(said, 
     pulumi.runtime.set_all_config(given | {"modelserve:apiKey": ""}, [])
     with pytest.raises(pulumi.RunError, match=r"modelserve:apiKey: \(empty\)"):
         program.run()
+
+
+@pytest.mark.parametrize(("day", "over"), [("2020-01-31", True), ("2999-01-01", False)])
+def test_a_stack_whose_last_day_is_over_is_not_brought_up(said, stack, day, over):
+    path = stack({}, f"  modelserve:expires: {day}")
+    with (
+        pytest.raises(pulumi.RunError, match=f"modelserve:expires: {day}: is over")
+        if over
+        else contextlib.nullcontext()
+    ):
+        preview(read(path))
+
+
+def test_owner_last_day_and_what_policies_read_of_a_plan_are_outputs(stack):
+    config, plans = checked(
+        read(stack({}, "  modelserve:owner: team\n  modelserve:expires: 2999-01-01")), with_cluster=False
+    )
+    found = outputs(config, plans)
+    assert (found["owner"], found["expires"]) == ("team", "2999-01-01")
+    planned = plans["ds"]
+    told = {key: found["plan"]["ds"][key] for key in ("engine", "podStartSeconds", "longestAnswerSeconds")}
+    assert told == {
+        "engine": "0.7.3",
+        "podStartSeconds": planned.startup_seconds,
+        "longestAnswerSeconds": planned.drain_seconds,
+    }
+    config, plans = checked(read(stack({})), with_cluster=False)
+    assert outputs(config, plans).keys() == {"plan"}
