@@ -25,7 +25,14 @@ LEVELS = (*SEVERITIES, "disabled")
 _LEVEL = "enforcementLevel"
 _EVERY = "all"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_KINDS = {"string": str, "integer": int, "number": (int, float), "array": list, "object": dict, "null": type(None)}
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "array": list,
+    "object": dict,
+    "null": type(None),
+}
 
 
 @dataclass(frozen=True)

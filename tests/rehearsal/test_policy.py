@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,3 +99,24 @@ def test_a_pack_config_with_unknown_keys_is_refused(project: Project, wrong: dic
     done = project.preview(wrong)
     assert done.returncode != 0
     assert said in done.stdout + done.stderr
+
+
+def test_the_engine_finds_in_a_state_what_the_command_finds(project: Project, tmp_path: Path) -> None:
+    bucket = "alicloud:oss/bucket:Bucket"
+    urn = "urn:pulumi:dev::modelserve::"
+    manifest = {"time": "2026-11-29T00:00:00Z", "magic": "", "version": ""}
+    root = {"urn": f"{urn}pulumi:pulumi:Stack::modelserve-dev", "type": "pulumi:pulumi:Stack", "custom": False}
+    weights = {"urn": f"{urn}{bucket}::weights", "type": bucket, "custom": True, "id": "w", "inputs": {}, "outputs": {}}
+    kept = {**weights, "urn": f"{urn}{bucket}::kept", "id": "k", "protect": True}
+    outputs = {"owner": "team", "expires": "2020-01-01"}
+    whole = {"manifest": manifest, "resources": [{**root, "outputs": outputs}, weights, kept]}
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"version": 3, "deployment": whole}))
+    pack = ("--policy-pack", str(ROOT / "policy"))
+    done = project.run("policy", "analyze", "--stack", "dev", "--file", str(path), *pack)
+    command = [sys.executable, "-m", "ops", "policy", str(path), "--format", "json"]
+    listed = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout)
+    assert sorted(each["id"] for each in listed) == ["not-expired", "weights-kept"]
+    assert done.returncode != 0
+    for each in listed:
+        assert each["reason"] in done.stdout, done.stdout + done.stderr
