@@ -113,7 +113,7 @@ def test_the_engine_finds_in_a_state_what_the_command_finds(project: Project, tm
     path = tmp_path / "state.json"
     path.write_text(json.dumps({"version": 3, "deployment": whole}))
     pack = ("--policy-pack", str(ROOT / "policy"))
-    done = project.run("policy", "analyze", "--stack", "dev", "--file", str(path), *pack)
+    done = project.run("policy", "analyze", "--file", str(path), *pack)
     command = [sys.executable, "-m", "ops", "policy", str(path), "--format", "json"]
     listed = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout)
     assert sorted(each["id"] for each in listed) == ["not-expired", "weights-kept"]
