@@ -100,6 +100,13 @@ CASES: list[tuple[str, dict[str, Any], list[Resource], list[Resource], str]] = [
         "has no allow-list",
     ),
     ("ray-closed", {}, [group(**RAY), policy([OWN, HTTP])], [group(**RAY)], "no NetworkPolicy"),
+    (
+        "ray-closed",
+        {},
+        [group(**RAY), policy([OWN])],
+        [group(**RAY), made("NetworkPolicy", {"policyTypes": ["Egress"]})],
+        "no NetworkPolicy",
+    ),
     ("ray-closed", {}, [group()], [group(kind="RayClusterFleet")], "no NetworkPolicy"),
     ("ray-closed", {}, [policy([OWN, HTTP])], [policy([{"from": [{"podSelector": {}}]}])], "others than chosen pods"),
     ("ray-closed", {}, [policy([OWN])], [policy([{"ports": [{"port": 8265}]}])], "others than chosen pods"),
