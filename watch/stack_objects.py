@@ -52,7 +52,8 @@ class StackObjects:
             release = self._release(resource)
             if release is None:
                 return None
-            ours = release.is_of(release_description(self._stack), self.since)
+            # The state has the id of what it knows already: of an upgrade that was cut off Helm says nothing of ours.
+            ours = bool(resource.get("id")) or release.is_of(release_description(self._stack), self.since)
             if ours and release.is_pending:
                 self._releases.fail(release)
             return Found(ours, id)

@@ -16,6 +16,7 @@ from ops.recover import drop_torn_attributes
 from watch.cloud_lists import KINDS, Item
 from watch.helm_releases import Release, moment
 from watch.outcomes import Found, UnreadError, Verdict, compare, settle, verdict
+from watch.stack_objects import StackObjects
 
 GROUP, CHART = "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet", "kubernetes:helm.sh/v3:Release"
 KEY = "volcengine:iam/accessKey:AccessKey"
@@ -262,6 +263,20 @@ def test_a_release_is_ours_by_its_description_or_as_made_during_the_run(
 ):
     record = {"info": {"description": description, "first_deployed": first, "status": "deployed"}}
     assert Release("lws-system", "secret", record).is_of("modelserve stack dev", since) is ours
+
+
+@pytest.mark.parametrize(("id", "ours"), [("fluid-system/ack-fluid", True), (None, False)])
+def test_an_upgrade_that_was_cut_off_is_marked_as_failed_where_the_state_has_the_release(
+    monkeypatch: pytest.MonkeyPatch, id: str | None, ours: bool
+):
+    """Helm refuses to touch a release that is pending. While it upgrades one, its record names no stack."""
+    info = {"status": "pending-upgrade", "description": "Preparing upgrade", "first_deployed": "2026-11-01T10:00:00Z"}
+    pending, failed = Release("fluid-system", "v2", {"info": info}), []
+    cluster = StackObjects("dev", None)  # type: ignore[arg-type]
+    monkeypatch.setattr(cluster, "_release", lambda resource: pending)
+    monkeypatch.setattr(cluster._releases, "fail", failed.append)
+    found = cluster.look(release(id=id))
+    assert found is not None and found.ours is ours and failed == [pending] * ours
 
 
 def test_attributes_that_a_kill_left_empty_are_removed_and_whole_ones_and_other_backends_are_not(tmp_path: Path):
