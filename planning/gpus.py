@@ -61,7 +61,7 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
         for alias in (key, *entry["value"]["alsoNamed"])
     }
     if not colon and (described := overruled("gpus", product, more or {})):
-        return _from_facts(described[0], described[1])
+        return _from_facts(described[0], described[1], catalog.get(described[0].lower(), described[0]))
     key = catalog.get(product.lower())
     if colon:
         usable = _gib(name, memory)
@@ -87,12 +87,26 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     return Gpu(key, facts["usableGib"], facts["link"], source, facts["hostGibPerSecond"], _speeds(_listed_speeds(key)))
 
 
-def _from_facts(name: str, facts: Mapping[str, Any]) -> Gpu:
-    """A GPU of the stack file. Raises PlanError with the facts that are missing."""
+def _from_facts(name: str, facts: Mapping[str, Any], listed: str) -> Gpu:
+    """A GPU of the stack file, `listed` its name in the catalog. Raises PlanError with the facts that are missing."""
     if missing := [key for key in ("usableGib", "link") if facts.get(key) is None]:
         why = f"the plan also needs {', '.join(missing)}"
         raise PlanError(Problem(f"catalog.gpus.{name}", "", why, "add them"))
-    return Gpu(name, facts["usableGib"], facts["link"], "the stack file", facts.get("hostGibPerSecond", 25.0))
+    given = facts.get("speeds")
+    speeds = {**(_listed_speeds(listed) or {}), **(given or {})}
+    missing = [key for key in ("memoryGbPerSecond", "linkGbPerSecond", "tflops") if speeds.get(key) is None]
+    missing += ["tflops.bf16"] if not missing and speeds["tflops"].get("bf16") is None else []
+    if given is not None and missing:
+        why = f"facts missing to plan tokens a second: {', '.join(missing)}"
+        raise PlanError(Problem(f"catalog.gpus.{name}.speeds", "", why, "add them, or leave speeds out"))
+    return Gpu(
+        name,
+        facts["usableGib"],
+        facts["link"],
+        "the stack file",
+        facts.get("hostGibPerSecond", 25.0),
+        None if missing else _speeds(speeds),
+    )
 
 
 def _listed_speeds(name: str) -> Mapping[str, Any] | None:

@@ -240,8 +240,9 @@ def plan(
     """The points of one replica, and what `replicas` of them make of the load."""
     speeds = request.gpu.speeds
     if speeds is None:
-        why = f"tokens a second are unknown: the catalog has no bandwidth and peak of {request.gpu.name}"
-        return Throughput(load=load, replicas=replicas, reasons=(f"{why}; write them as catalog.gpus.….speeds",))
+        name = request.gpu.name
+        why = f"tokens a second are unknown: the catalog has no bandwidth and no peak of {name}"
+        return Throughput(load=load, replicas=replicas, reasons=(f"{why}; catalog.gpus.{name}.speeds says them",))
     shape = load or _usual(fit.max_model_len)
     if load and load.input + load.output > fit.max_model_len:
         return Throughput(load=load, replicas=replicas, problems=tuple(_too_long(load, fit.max_model_len)))
