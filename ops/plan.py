@@ -1,4 +1,4 @@
-"""`plan STACK` or `plan --model M --gpu G …`: does it fit, when does it answer, what does it cost? Needs no cloud."""
+"""`plan STACK` or `plan --model M --gpu G …`: does it fit, when does it answer, how fast, for how much? Needs no cloud."""
 
 from __future__ import annotations
 
@@ -211,9 +211,9 @@ def table(planned: Plan) -> str:
     return "\n".join(lines)
 
 
-def _speed(found: Plan) -> Iterator[str]:
+def _speed(planned: Plan) -> Iterator[str]:
     """Times as «expected (at best to at most)»."""
-    speed = found.throughput
+    speed = planned.throughput
     if speed.points:
         yield _columns("", "at once", "first token s", "ms a token", "tokens/s", "a GPU", "cost of a million in, out")
     for point in speed.points:
