@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from planning.catalog import entries, fact
+from planning.engine import release_key
 from planning.gpus import Speeds
 from planning.layout import split
 from planning.memory import Fit, Request, batch, kv_bytes
@@ -390,11 +391,13 @@ def find(request: Request, engine: str = "vllm") -> Efficiency:
         *([] if own and request.gpu.name in value["gpus"] else ["gpu"]),
         *([] if request.model.name in value["models"] else ["model"]),
         *([] if request.layout.nodes == 1 else ["nodes"]),
+        *(["release"] if release_key(request.engine.version) < release_key(value["oldest"]) else []),
     ]
     words = {
         "gpu": f"to {request.gpu.name} from {' and '.join(value['gpus'])}",
         "model": f"to {request.model.name} from {' and '.join(value['models'])}",
         "nodes": f"to {request.layout.nodes} nodes from one",
+        "release": f"to {request.engine.version} from {value['oldest']} and later",
     }
     spread = [far[key]["value"] for key in carried]
     return Efficiency(
