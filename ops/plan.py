@@ -1,4 +1,4 @@
-"""`plan STACK` or `plan --model M --gpu G`: does it fit, when does it answer, how fast, for how much? Needs no cloud."""
+"""`plan STACK` or `plan --model M --gpu G …`: fit, start, speed and cost of what is asked for. Needs no cloud."""
 
 from __future__ import annotations
 

@@ -173,7 +173,8 @@ def _fast(found: Plan) -> str:
         words += f"; under the load {_milliseconds(loaded)}, {loaded.output_tokens:.0f} tokens/s a replica"
     if speed.load is not None:
         needed = speed.replicas_needed
-        words += f"; it needs {needed or 'more than any number of'} replica{'s'[: needed != 1]}"
+        many = "no number of replicas is enough" if needed is None else f"it needs {needed} replica{'s'[: needed != 1]}"
+        words += f"; {many}"
     return words + ("; carried over, not measured" if speed.carried_over else "")
 
 
