@@ -428,7 +428,7 @@ def _speed(ref: str, plan: Json) -> str:
     if load:
         count = load["replicas_needed"]
         words = "No number of replicas is enough" if count is None else f"It needs {count} replica{'s'[: count != 1]}"
-        needed = f"<p>The load is {_asked(load)}. {words}; there are at most {load['replicas']}.</p>"
+        needed = f"<p>The load is {_asked(load)}. {words}; the plan has {load['replicas']}.</p>"
     warnings = _list(speed["warnings"]) if speed["warnings"] else ""
     return (
         f'{head}<p class="muted">{svg.text(note)}</p>{needed}{warnings}'
@@ -450,13 +450,14 @@ def _speed_table(points: Sequence[Json], currency: str | None) -> str:
     def row(words: str, show: Callable[[Json], str]) -> str:
         return _row(words, [show(point) for point in points])
 
-    def span(key: str) -> Callable[[Json], str]:
-        return lambda point: " / ".join(_time(point[key][end]) for end in ("floor", "expected", "most"))
+    def times(key: str, end: str) -> Callable[[Json], str]:
+        return lambda point: _time(point[key][end])
 
+    ends = (("at best", "floor"), ("expected", "expected"), ("at most", "most"))
     rows = [
         row("requests at once", lambda point: f"{point['concurrency']:,.0f}"),
-        row("per output token: at best / expected / at most", span("tpot_seconds")),
-        row("first token: at best / expected / at most", span("ttft_seconds")),
+        *(row(f"a token, {words}", times("tpot_seconds", end)) for words, end in ends),
+        *(row(f"first token, {words}", times("ttft_seconds", end)) for words, end in ends),
         row("output tokens a second", lambda point: f"{point['output_tokens_per_second']:,.0f}"),
         row("… and GPU", lambda point: f"{point['output_tokens_per_second_and_gpu']:,.1f}"),
         row("input tokens a second", lambda point: f"{point['input_tokens_per_second']:,.0f}"),
@@ -464,7 +465,7 @@ def _speed_table(points: Sequence[Json], currency: str | None) -> str:
         row("a million output tokens", lambda point: _money(point["cost_per_million_output"], currency)),
     ]
     heads = ["One replica with", *(NAMES[point["name"]] for point in points)]
-    return _table("Speed and cost", heads, rows, "memory")
+    return _table("Speed and cost", heads, rows)
 
 
 def _time(seconds: float) -> str:
