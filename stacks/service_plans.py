@@ -472,7 +472,10 @@ def _has(service: Service, name: str) -> bool:
 
 
 def _load(service: Service) -> Load | None:
-    return Load(**service.load.model_dump()) if service.load else None
+    asked = service.load
+    if asked is None:
+        return None
+    return Load(asked.input, asked.output, asked.rate, asked.concurrency, asked.ttft_seconds, asked.tpot_seconds)
 
 
 def _pod_sizes(config: StackConfig) -> list[int]:
