@@ -156,6 +156,12 @@ def test_costs_of_all_tokens_are_what_the_gpus_cost():
             assert point.input_cost > 0 and point.output_cost > 0
 
 
+def test_no_token_costs_less_than_nothing_where_prefill_is_all_that_takes_time():
+    slow = replace(throughput.find(_request()), prefill=0.001)
+    point = throughput._point(_request(), slow, "", 1, Load(8000, 1), 2.0)
+    assert point.input_cost > 0 and point.output_cost >= 0
+
+
 def test_without_a_price_tokens_cost_an_unknown_amount():
     assert {point.output_cost for point in _plan(_request()).points} == {None}
 
