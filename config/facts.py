@@ -23,6 +23,7 @@ Layers = Annotated[int, Field(gt=0, le=10**3)]
 LayersOrNone = Annotated[int, Field(ge=0, le=10**3)]
 Number = Annotated[int, Field(gt=0, le=10**9)]
 Size = Annotated[int, Field(gt=0, le=10**18)]
+Speed = Annotated[float, Field(gt=0, le=10**9)]
 
 
 def _format(value: str) -> str:
@@ -144,6 +145,25 @@ class ModelFacts(_Facts):
         return CONFIG_WORDS.get(key)
 
 
+class PeakFacts(_Facts):
+    """TFLOPS without sparsity."""
+
+    bf16: Speed | None = Field(None, description="in bf16")
+    fp8: Speed | None = Field(None, description="in fp8, where the GPU multiplies it")
+    int8: Speed | None = Field(None, description="in int8")
+    fp4: Speed | None = Field(None, description="in fp4, where the GPU multiplies it")
+
+
+class SpeedFacts(_Facts):
+    """What a GPU does at most."""
+
+    memory_gb_per_second: Speed | None = Field(None, description="the bandwidth of its memory, in GB/s")
+    link_gb_per_second: Speed | None = Field(
+        None, description="the bandwidth to the other GPUs of its node, in GB/s one way"
+    )
+    tflops: PeakFacts | None = Field(None, description="a map of bf16, fp8, int8, fp4 to TFLOPS without sparsity")
+
+
 class GpuFacts(_Facts):
     """A GPU."""
 
@@ -155,6 +175,7 @@ class GpuFacts(_Facts):
     )
     link: Literal["nvlink", "pcie"] | None = Field(None, description="nvlink or pcie: what joins the GPUs of a node")
     host_gib_per_second: float = Field(25.0, ge=0.01, le=10**6, description="GiB/s that a GPU reads from its host")
+    speeds: SpeedFacts | None = Field(None, description="a map with memoryGbPerSecond, linkGbPerSecond and tflops")
 
 
 class GpuPods(_Facts):

@@ -66,6 +66,8 @@ _OWNED_FLAGS = {
     "--reasoning-parser": "engine.reasoningParser",
     "--enable-reasoning": "engine.reasoningParser",
 }
+# More than anybody asks for, and less than arithmetic breaks on.
+_Amount = Annotated[float, Field(gt=0, le=10**9)]
 _flags = re.sub(r"(?<=\w)-", "[-_]", "|".join(_OWNED_FLAGS))
 _Argument = Annotated[str, InSchema({"not": {"pattern": f"^({_flags})([=.].*)?$"}})]
 _FLAG_FIRST = InSchema({"allOf": [{"prefixItems": [{"pattern": r"^-(?![0-9]+([.][0-9]+)?$)[\s\S]"}]}]})
@@ -305,6 +307,17 @@ class Resources(_OfVllm):
         return value
 
 
+class Load(Strict):
+    """What clients will ask of all replicas together. Whether it makes sense is the planner's to say."""
+
+    input: Positive = Field(description="tokens of a request, in the mean")
+    output: Positive = Field(description="tokens of an answer, in the mean")
+    rate: _Amount | None = Field(None, description="requests a second, over all replicas")
+    concurrency: _Amount | None = Field(None, description="requests at once, over all replicas, in place of rate")
+    ttft_seconds: _Amount | None = Field(None, description="what the mean time to the first token may be at most")
+    tpot_seconds: _Amount | None = Field(None, description="what the mean time per output token may be at most")
+
+
 def _launcher(info: ValidationInfo) -> str | None:
     """The launcher of a service's engine; None if the engine is refused."""
     with contextlib.suppress(Unjudged, KeyError):
@@ -336,6 +349,7 @@ class Service(_OfVllm):
     )
     unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
     replicas: Count = Field(1, description="the number of copies of the model, 0 or more")
+    load: Load | None = Field(None, description="a map with input, output and rate: what clients will ask for")
     workload: Annotated[Literal["lws", "fleet"] | None, AUTO] = Field(
         None,
         validate_default=True,

@@ -7,7 +7,7 @@ a sum or a quotient of numbers there. The style is in `page.css`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,8 @@ def _service(ref: str, name: str, plan: Json) -> str:
     )
     return (
         f'{head}<p class="what">{svg.text(what)}</p><p class="lead">{svg.text(_lead(plan))}</p>{_figures(plan)}'
-        f"{_alternatives(plan)}{_memory(ref, plan)}{_startup(ref, plan['startup'])}{_tokens(ref, plan)}"
+        f"{_alternatives(plan)}{_memory(ref, plan)}{_startup(ref, plan['startup'])}{_speed(ref, plan)}"
+        f"{_tokens(ref, plan)}"
         f"{_cost(plan['cost'])}<h3>Reasons and sources</h3>{_list(plan['reasons'])}</section>"
     )
 
@@ -177,6 +178,7 @@ def _figures(plan: Json) -> str:
             _duration(start["first_token_seconds"]),
             f"{_duration(start['floor_seconds'])} at best",
         ),
+        *_speed_figures(plan["throughput"]["points"]),
         ("Cost per hour", _money(cost["per_hour"], cost["currency"]), ""),
     ]
     cells = "".join(
@@ -184,6 +186,17 @@ def _figures(plan: Json) -> str:
         for name, value, note in rows
     )
     return f'<dl class="figures">{cells}</dl>'
+
+
+def _speed_figures(points: Sequence[Json]) -> Iterator[tuple[str, str, str]]:
+    for point in points:
+        if point["name"] == "full":
+            tokens, each = point["output_tokens_per_second"], point["tpot_seconds"]["expected"]
+            yield (
+                "Output tokens a second",
+                f"{tokens:,.0f}",
+                f"a replica with {point['concurrency']:,.0f} requests at once, {_time(each)} a token",
+            )
 
 
 def _alternatives(plan: Json) -> str:
@@ -390,6 +403,110 @@ def _steps_table(steps: Sequence[Json]) -> str:
         ]
     return _table(
         "The steps and where their numbers come from", ["Step", "Begins", "Takes", "At best", "Reads"], rows, "steps"
+    )
+
+
+NAMES = {"alone": "one request", "full": "a full cache", "load": "the load"}
+
+
+def _speed(ref: str, plan: Json) -> str:
+    speed, currency = plan["throughput"], plan["cost"]["currency"]
+    points, load = speed["points"], speed["load"]
+    head = "<h3>Tokens a second</h3>"
+    if not points:
+        return f"{head}{_list([*speed['warnings'], *speed['reasons']])}"
+    carried = _if(bool(speed["carried_over"]), ", carried over from other models or GPUs")
+    of = f"{points[0]['input']:,} tokens and an answer of {points[0]['output']:,}"
+    note = (
+        f"One replica with requests of {of}. The line begins at what memory, arithmetic and links allow at best; the "
+        f"dot is the estimate from measured engines{carried}; the line ends at what is expected at most."
+    )
+    charts = _spans(f"{ref}-p", "Time per output token", "tpot_seconds", points) + _spans(
+        f"{ref}-f", "Time to the first token", "ttft_seconds", points
+    )
+    needed = ""
+    if load:
+        count = load["replicas_needed"]
+        words = "No number of replicas is enough" if count is None else f"It needs {count} replica{'s'[: count != 1]}"
+        needed = f"<p>The load is {_asked(load)}. {words}; the plan has {load['replicas']}.</p>"
+    warnings = _list(speed["warnings"]) if speed["warnings"] else ""
+    return (
+        f'{head}<p class="muted">{svg.text(note)}</p>{needed}{warnings}'
+        f'<div class="spans-side">{charts}</div>{_speed_table(points, currency)}{_list(speed["reasons"])}'
+    )
+
+
+def _asked(load: Json) -> str:
+    many = f"{load['rate']:g} requests a second" if load["rate"] else f"{load['concurrency']:g} requests at once"
+    limits = [
+        f"{_time(load[key])} {words}"
+        for key, words in (("ttft_seconds", "to the first token"), ("tpot_seconds", "per output token"))
+        if load[key]
+    ]
+    return svg.text(many + (f", in at most {' and '.join(limits)}" if limits else ""))
+
+
+def _speed_table(points: Sequence[Json], currency: str | None) -> str:
+    def row(words: str, show: Callable[[Json], str]) -> str:
+        return _row(words, [show(point) for point in points])
+
+    def times(key: str, end: str) -> Callable[[Json], str]:
+        return lambda point: _time(point[key][end])
+
+    ends = (("at best", "floor"), ("expected", "expected"), ("at most", "most"))
+    rows = [
+        row("requests at once", lambda point: f"{point['concurrency']:,.0f}"),
+        *(row(f"a token, {words}", times("tpot_seconds", end)) for words, end in ends),
+        *(row(f"first token, {words}", times("ttft_seconds", end)) for words, end in ends),
+        row("output tokens a second", lambda point: f"{point['output_tokens_per_second']:,.0f}"),
+        row("… and GPU", lambda point: f"{point['output_tokens_per_second_and_gpu']:,.1f}"),
+        row("input tokens a second", lambda point: f"{point['input_tokens_per_second']:,.0f}"),
+        row("a million input tokens", lambda point: _money(point["cost_per_million_input"], currency)),
+        row("a million output tokens", lambda point: _money(point["cost_per_million_output"], currency)),
+    ]
+    heads = ["One replica with", *(NAMES[point["name"]] for point in points)]
+    return _table("Speed and cost", heads, rows)
+
+
+def _time(seconds: float) -> str:
+    """Three digits."""
+    value, unit = (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms")
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def _spans(ref: str, title: str, key: str, points: Sequence[Json]) -> str:
+    """A line from the least to the most, with a dot where it is expected, for each point on one logarithmic scale."""
+    ends = [point[key][end] for point in points for end in ("floor", "most")]
+    low, high = math.floor(math.log10(min(ends))), math.ceil(math.log10(max(ends)) + 1e-9)
+
+    def x(seconds: float) -> float:
+        return (math.log10(seconds) - low) / max(1, high - low) * 96 + 2
+
+    ticks = [10.0**power for power in range(low, high + 1)]
+    grid = "".join(svg.line("grid", x(tick), 0, x(tick), 40) for tick in ticks)
+    rows = []
+    for point in points:
+        span, name = point[key], NAMES[point["name"]]
+        at = x(span["expected"])
+        drawn = (
+            svg.line("pace", x(span["floor"]), 24, x(span["most"]), 24)
+            + svg.line("pace end", x(span["floor"]), 18, x(span["floor"]), 30)
+            + svg.line("pace end", x(span["most"]), 18, x(span["most"]), 30)
+            + f'<circle class="pace dot" cx="{at:.3f}%" cy="24" r="5"/>'
+            + svg.label(at, 12, _time(span["expected"]), anchor="middle")
+        )
+        desc = f"{_time(span['expected'])}; at best {_time(span['floor'])}, at most {_time(span['most'])}."
+        picture = svg.svg(f"{ref}-{point['name']}", f"{title}, {name}", desc, 40, grid + drawn)
+        rows.append(f'<li><span class="label"><span>{name}</span></span>{picture}</li>')
+    axis = "".join(
+        svg.label(
+            x(tick), 14, _time(tick), "quiet", "start" if tick == ticks[0] else "end" if tick == ticks[-1] else "middle"
+        )
+        for tick in ticks
+    )
+    return (
+        f'<figure class="gantt spans"><figcaption>{title}, logarithmic</figcaption><ol>{"".join(rows)}</ol>'
+        f'<div class="axis"><svg height="20" aria-hidden="true">{axis}</svg></div></figure>'
     )
 
 

@@ -1,10 +1,11 @@
-"""`plan STACK` or `plan --model M --gpu G …`: does it fit, when does it answer, what does it cost? Needs no cloud."""
+"""`plan STACK` or `plan --model M --gpu G …`: fit, start, speed and cost of what is asked for. Needs no cloud."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from planning.cost import Prices
 from planning.planner import Ask, Plan, plan
 from planning.problems import PlanError, Problem
 from planning.startup import Supply
+from planning.throughput import Load, Range
 from stacks.service_plans import checked
 
 
@@ -49,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--speculative", action="store_true", default=None, help="load the model's own draft layer")
     engine.add_argument("--max-num-batched-tokens", type=count, metavar="N")
     engine.add_argument("--max-num-seqs", type=count, metavar="N")
+    load = parser.add_argument_group("load (tokens a second are planned for 1024 in and 1024 out where left out)")
+    load.add_argument("--input", type=count, metavar="N", help="tokens of a request")
+    load.add_argument("--output", type=count, metavar="N", help="tokens of an answer")
+    load.add_argument("--rate", type=positive, metavar="X", help="requests a second")
+    load.add_argument("--concurrency", type=positive, metavar="X", help="requests at once, in place of a rate")
+    load.add_argument("--ttft-seconds", type=positive, metavar="X", help="the first token's mean time at most")
+    load.add_argument("--tpot-seconds", type=positive, metavar="X", help="the mean time per output token at most")
     start = parser.add_argument_group("start-up and cost")
     start.add_argument(
         "--storage",
@@ -145,8 +154,21 @@ def _ask(args: argparse.Namespace) -> Ask:
         batched_tokens=args.max_num_batched_tokens,
         sequences=args.max_num_seqs,
         supply=Supply(args.storage or "mount", args.link_gbit),
+        load=_load(args),
         prices=Prices(args.currency, args.price_per_gpu_hour, as_of=args.price_as_of),
     )
+
+
+def _load(args: argparse.Namespace) -> Load | None:
+    given = {
+        name: getattr(args, name)
+        for name in ("input", "output", "rate", "concurrency", "ttft_seconds", "tpot_seconds")
+        if getattr(args, name) is not None
+    }
+    if given and not {"input", "output"} <= given.keys():
+        why = f"{' and '.join(f'--{name}'.replace('_', '-') for name in given)} without the length of requests"
+        raise PlanError(Problem("load", "", why, "write --input and --output"))
+    return Load(**given) if given else None
 
 
 def table(planned: Plan) -> str:
@@ -185,8 +207,41 @@ def table(planned: Plan) -> str:
         f"  {_time(step.start):>8} {step.name:18}{_time(step.seconds):>8}  {_size(step.bytes):>9}  {step.source}"
         for step in path.steps
     ]
-    lines += ["", _money(planned)]
+    lines += ["", *_speed(planned), "", _money(planned)]
     return "\n".join(lines)
+
+
+def _speed(planned: Plan) -> Iterator[str]:
+    """Times as «expected (at best to at most)»."""
+    speed = planned.throughput
+    if speed.points:
+        yield _columns("", "at once", "first token s", "ms a token", "tokens/s", "a GPU", "cost of a million in, out")
+    for point in speed.points:
+        costs = (point.input_cost, point.output_cost)
+        yield _columns(
+            point.name,
+            f"{point.at_once:.0f}",
+            _span(point.first, 1),
+            _span(point.each, 1e3),
+            f"{point.output_tokens:.0f}",
+            f"{point.output_tokens / point.gpus:.1f}",
+            " and ".join("unknown" if cost is None else f"{cost:.2f}" for cost in costs),
+        )
+    if speed.load:
+        needed = speed.replicas_needed
+        yield f"replicas needed for the load: {'no number is enough' if needed is None else needed}"
+    yield from map(str, speed.problems)
+    yield from (f"  {reason}" for reason in speed.reasons)
+
+
+def _columns(*cells: str) -> str:
+    widths = (6, 8, 22, 20, 10, 8)
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
+
+
+def _span(times: Range, unit: float) -> str:
+    floor, expected, most = (f"{seconds * unit:.3g}" for seconds in (times.floor, times.expected, times.most))
+    return f"{expected} ({floor} to {most})"
 
 
 def _row(*cells: Any) -> str:

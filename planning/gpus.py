@@ -14,14 +14,31 @@ from planning.problems import PlanError, Problem
 
 
 @dataclass(frozen=True)
+class Speeds:
+    """What a GPU does at most. Bytes a second of its memory and, one way, of its link to the others of its node;
+    operations a second, without sparsity, by kind of number (bf16, fp8, int8, fp4)."""
+
+    memory: float
+    link: float
+    peaks: tuple[tuple[str, float], ...]
+
+    def peak(self, kind: str) -> float:
+        """Operations a second; those of bf16, which every kind is turned into where there is nothing faster."""
+        peaks = dict(self.peaks)
+        return peaks.get(kind, peaks["bf16"])
+
+
+@dataclass(frozen=True)
 class Gpu:
-    """One GPU. `usable_gib` is the total that CUDA reports; `link` (nvlink, pcie) joins the GPUs of a node."""
+    """One GPU. `usable_gib` is the total that CUDA reports; `link` (nvlink, pcie) joins the GPUs of a node; `speeds` is
+    None where they are unknown."""
 
     name: str
     usable_gib: float
     link: str
     source: str
     host_gib_per_second: float = 25.0
+    speeds: Speeds | None = None
 
     @property
     def family(self) -> str:
@@ -44,7 +61,7 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
         for alias in (key, *entry["value"]["alsoNamed"])
     }
     if not colon and (described := overruled("gpus", product, more or {})):
-        return _from_facts(described[0], described[1])
+        return _from_facts(described[0], described[1], catalog.get(described[0].lower(), described[0]))
     key = catalog.get(product.lower())
     if colon:
         usable = _gib(name, memory)
@@ -53,7 +70,8 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
         same = key or next((k for k in catalog.values() if _product(k) == _product(product)), None)
         usual: dict[str, Any] = {"link": "nvlink", "hostGibPerSecond": 25.0}
         like = entries("gpus")["gpus"][same]["value"] if same else usual
-        return Gpu(product, usable, like["link"], "usable memory as given", like["hostGibPerSecond"])
+        speeds = _speeds(_listed_speeds(same)) if same else None
+        return Gpu(product, usable, like["link"], "usable memory as given", like["hostGibPerSecond"], speeds)
     facts = entries("gpus")["gpus"][key]["value"] if key else None
     if key is None or facts is None:
         plannable = {name: entry["value"]["usableGib"] is not None for name, entry in entries("gpus")["gpus"].items()}
@@ -66,15 +84,41 @@ def find(name: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> Gpu:
     if facts["usableGib"] is None:
         why = f"its usable memory is not in the catalog ({source})"
         raise PlanError(Problem("GPU", name, why, f"write {key}:GIB with what the driver reports"))
-    return Gpu(key, facts["usableGib"], facts["link"], source, facts["hostGibPerSecond"])
+    return Gpu(key, facts["usableGib"], facts["link"], source, facts["hostGibPerSecond"], _speeds(_listed_speeds(key)))
 
 
-def _from_facts(name: str, facts: Mapping[str, Any]) -> Gpu:
-    """A GPU of the stack file. Raises PlanError with the facts that are missing."""
+def _from_facts(name: str, facts: Mapping[str, Any], listed: str) -> Gpu:
+    """A GPU of the stack file, `listed` its name in the catalog. Raises PlanError with the facts that are missing."""
     if missing := [key for key in ("usableGib", "link") if facts.get(key) is None]:
         why = f"the plan also needs {', '.join(missing)}"
         raise PlanError(Problem(f"catalog.gpus.{name}", "", why, "add them"))
-    return Gpu(name, facts["usableGib"], facts["link"], "the stack file", facts.get("hostGibPerSecond", 25.0))
+    given = facts.get("speeds")
+    speeds = {**(_listed_speeds(listed) or {}), **(given or {})}
+    missing = [key for key in ("memoryGbPerSecond", "linkGbPerSecond", "tflops") if speeds.get(key) is None]
+    missing += ["tflops.bf16"] if not missing and speeds["tflops"].get("bf16") is None else []
+    if given is not None and missing:
+        why = f"facts missing to plan tokens a second: {', '.join(missing)}"
+        raise PlanError(Problem(f"catalog.gpus.{name}.speeds", "", why, "add them, or leave speeds out"))
+    return Gpu(
+        name,
+        facts["usableGib"],
+        facts["link"],
+        "the stack file",
+        facts.get("hostGibPerSecond", 25.0),
+        None if missing else _speeds(speeds),
+    )
+
+
+def _listed_speeds(name: str) -> Mapping[str, Any] | None:
+    entry = entries("gpus")["speeds"].get(name)
+    return entry and entry["value"]
+
+
+def _speeds(facts: Mapping[str, Any] | None) -> Speeds | None:
+    if facts is None:
+        return None
+    peaks = tuple((kind, tera * 1e12) for kind, tera in facts["tflops"].items() if tera)
+    return Speeds(facts["memoryGbPerSecond"] * 1e9, facts["linkGbPerSecond"] * 1e9, peaks)
 
 
 def _names(product: str, words: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from planning import choose, cost, engine, gpus, models, startup
+from planning import choose, cost, engine, gpus, models, startup, throughput
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, cache_problems, host
 from planning.layout import Layout, below_one, broken_rules
 from planning.memory import Fit, Request, Stage, kv_bytes
@@ -46,6 +46,7 @@ class Ask:
     sequences: int | None = None
     supply: startup.Supply = startup.Supply()
     prices: cost.Prices = cost.Prices()
+    load: throughput.Load | None = None
     replicas: int = 1
     most_replicas: int | None = None
     kept: bool = True
@@ -66,6 +67,7 @@ class Plan:
     alternatives: tuple[choose.Choice, ...]
     startup: startup.Startup
     cost: cost.Cost
+    throughput: throughput.Throughput
     host: HostPlan
     cache: CachePlan | None
     file_bytes: int
@@ -135,6 +137,7 @@ class Plan:
                 "currency": self.cost.currency,
                 "as_of": self.cost.as_of,
             },
+            "throughput": self.throughput.to_json(),
         }
 
 
@@ -194,9 +197,12 @@ def plan(ask: Ask) -> Plan:
         kept_bytes=files if ask.kept else 0,
         start_seconds=path.first_token_seconds,
     )
+    speed = throughput.plan(
+        request, fit, ask.load, replicas=ask.most_replicas or ask.replicas, per_gpu_hour=ask.prices.per_gpu_hour
+    )
     node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)
     reasons = (*_reasons(request, fit), *node.reasons, *((*cached.reasons, *cached.doubts) if cached else ()))
-    return Plan(request, fit, reasons, others, path, money, node, cached, files)
+    return Plan(request, fit, reasons, others, path, money, speed, node, cached, files)
 
 
 def problems(ask: Ask) -> list[Problem]:
@@ -270,6 +276,7 @@ _RULES: tuple[Callable[[Ask], list[Problem]], ...] = (
     lambda ask: cost.problems(ask.prices),
     lambda ask: choose.wrong_share(ask.utilization, engine.find(ask.engine_version)),
     lambda ask: choose.wrong_context(_model(ask), ask.max_model_len),
+    lambda ask: throughput.problems(ask.load, ask.max_model_len or _model(ask).max_context),
     lambda ask: cache_problems(ask.cache_size) if ask.supply.storage == "cache" else [],
     _layout_rules,
 )

@@ -34,6 +34,7 @@ from planning.layout import Layout
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.startup import TO_NODES, Supply
+from planning.throughput import ALONE, FULL, LOADED, Load, Point
 from planning.units import GIB
 
 # The key of a service for each of the planner's names, or of the whole file. Some sections have the same name in both.
@@ -55,6 +56,7 @@ _KEYS = {
 }
 _FILE_KEYS = {"GPU": "cloud.gpu"}
 _SECTIONS = ("prices.", "cache.", "catalog.")
+_OF_THE_SERVICE = "load"  # a section of a service that the planner calls as the file does
 _T = TypeVar("_T")
 _AskT = TypeVar("_AskT", bound=Ask)
 
@@ -137,7 +139,7 @@ def checked(
 
 
 def briefly(name: str, planned: Planned) -> list[str]:
-    """Three lines for a preview: does it fit, when does it answer, what does it cost."""
+    """Four lines for a preview: does it fit, when does it answer, how fast, what does it cost."""
     found, layout = planned.plan, planned.layout
     fit, path, money = found.fit, found.startup, found.cost
     fullest = min(fit.stages, key=lambda stage: stage.kv)
@@ -154,8 +156,33 @@ def briefly(name: str, planned: Planned) -> list[str]:
         f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}",
         f"{name}: answers {_minutes(planned.empty_seconds)} after an empty start, at best "
         f"{_minutes(path.floor_seconds)}; longest step: {max(path.steps, key=lambda step: step.seconds).name}",
+        f"{name}: {_fast(found)}",
         f"{name}: costs {price}",
     ]
+
+
+def _fast(found: Plan) -> str:
+    speed = found.throughput
+    alone, full, loaded = (speed.point(point) for point in (ALONE, FULL, LOADED))
+    if alone is None or full is None:
+        return speed.reasons[0] if speed.reasons else str(speed.problems[0])
+    words = f"a token takes {_milliseconds(alone)} for one request, {_milliseconds(full)} for {full.at_once:g} at once"
+    if speed.load is None:
+        words += f", {full.output_tokens:.0f} tokens/s a replica ({full.input} in, {full.output} out)"
+    elif loaded is not None:
+        words += f"; under the load {_milliseconds(loaded)}, {loaded.output_tokens:.0f} tokens/s a replica"
+    if speed.load is not None:
+        needed = speed.replicas_needed
+        many = "no number of replicas is enough" if needed is None else f"it needs {needed} replica{'s'[: needed != 1]}"
+        words += f"; {many}"
+    return words + ("; carried over, not measured" if speed.carried_over else "")
+
+
+def _milliseconds(point: Point) -> str:
+    floor, expected, most = (
+        f"{seconds * 1e3:.3g}" for seconds in (point.each.floor, point.each.expected, point.each.most)
+    )
+    return f"{expected} ms ({floor} to {most})"
 
 
 def verdict(plans: Mapping[str, Planned]) -> str:
@@ -228,6 +255,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         )  # fmt: skip
         warnings.append(f"{who}, so Prometheus does not: write monitoring.prometheusNamespace")
     warnings += _bounds(service, found, release)
+    warnings += map(str, found.throughput.problems)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     warnings += _together(service, copied)
     longest = answers.longest_seconds(found.fit.max_model_len, _most_tokens(service))
@@ -421,6 +449,7 @@ def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) 
             ),
             Prices(),
         ),
+        load=read(lambda: _load(service), None),
         replicas=read(lambda: service.first_replicas, 1),
         most_replicas=read(lambda: service.most_replicas, None),
         kept=read(lambda: keeps_weights(config), True),
@@ -440,6 +469,13 @@ def _flag(service: Service, name: str) -> str | None:
 
 def _has(service: Service, name: str) -> bool:
     return name in dict(_flags(service.engine.extra_args))
+
+
+def _load(service: Service) -> Load | None:
+    asked = service.load
+    if asked is None:
+        return None
+    return Load(asked.input, asked.output, asked.rate, asked.concurrency, asked.ttft_seconds, asked.tpot_seconds)
 
 
 def _pod_sizes(config: StackConfig) -> list[int]:
@@ -549,5 +585,6 @@ def _of_the_planner(found: Iterable[Problem], name: str, fitting: Sequence[str] 
     for problem in found:
         key = problem.key
         if not key.startswith(_SECTIONS):
-            key = _FILE_KEYS.get(key) or f"services.{name}.{_KEYS[key]}"
+            own = key if key.partition(".")[0] == _OF_THE_SERVICE else None
+            key = _FILE_KEYS.get(key) or f"services.{name}.{own or _KEYS[key]}"
         yield replace(problem, key=key, instead=problem.instead or fallback)

@@ -19,7 +19,7 @@ ALLOWED = {
     "ops": {"ops", "policy", "stacks", "watch", "config", "components", "planning"},
     "local": {"local", "planning"},
     "standins": {"standins", "local", "planning"},
-    "bench": {"bench", "local", "stacks"},
+    "bench": {"bench", "local", "stacks", "planning"},
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from ops.page import page
 from planning.cost import Prices
 from planning.planner import Ask, plan
+from planning.throughput import Load
 
 VOID = {"meta"}
 R1 = Ask("deepseek-r1", "H20-96", 8, 2, 8, 2)
@@ -271,6 +274,48 @@ def test_cost_is_unknown_without_prices_and_shown_with_them() -> None:
     assert "an hour unknown" in Reader(page("a stack", {"ds": some})).text
 
 
+LOADED = replace(PRICED, load=Load(3000, 1000, rate=40, tpot_seconds=0.2), replicas=2)
+
+
+def test_speeds_are_shown_as_they_are_planned_with_the_replicas_that_the_load_needs() -> None:
+    found, reader = shown(LOADED)
+    speed = found["throughput"]
+    assert [point["name"] for point in speed["points"]] == ["alone", "full", "load"]
+    expected = [f"It needs {speed['load']['replicas_needed']} replicas", *speed["warnings"], *speed["reasons"]]
+    for point in speed["points"]:
+        tokens = point["output_tokens_per_second"], point["input_tokens_per_second"]
+        expected += [f"{count:,.0f}" for count in tokens]
+        expected += [
+            f"{point['output_tokens_per_second_and_gpu']:,.1f}",
+            f"{point['cost_per_million_output']:,.2f} CNY",
+        ]
+    assert speed["warnings"] and [words for words in expected if words not in reader.text] == []
+
+
+def test_a_span_goes_from_the_least_to_the_most_and_its_dot_lies_where_it_is_expected() -> None:
+    found, _ = shown(LOADED)
+    document = page("a stack", {"ds": found})
+    number = r'"([\d.]+)%"'
+    lines = [(float(a), float(b)) for a, b in re.findall(rf'class="pace" x1={number} y1="24" x2={number}', document)]
+    dots = [float(x) for x in re.findall(rf'class="pace dot" cx={number}', document)]
+    points = found["throughput"]["points"]
+    for key, begin in (("tpot_seconds", 0), ("ttft_seconds", len(points))):
+        at = begin
+        drawn = []
+        for point in points:
+            for place, end in zip((lines[at][0], dots[at], lines[at][1]), ("floor", "expected", "most"), strict=True):
+                drawn.append((math.log10(point[key][end]), place))
+            at += 1
+        (low, left), (high, right) = min(drawn), max(drawn)
+        for value, place in drawn:
+            assert place == pytest.approx(left + (value - low) / (high - low) * (right - left), abs=0.02)
+
+
+def test_of_unknown_speeds_the_page_says_why() -> None:
+    found, reader = shown(OLD)
+    assert found["throughput"]["points"] == [] and found["throughput"]["reasons"][0] in reader.text
+
+
 @pytest.mark.parametrize("hostile", ['<script>alert("1")</script>', '"><img src=x onerror=y>', "a&amp;b' </style>"])
 def test_text_from_outside_stays_text(hostile: str) -> None:
     found = plan(TOO_SMALL).to_json()
@@ -298,8 +343,15 @@ def test_every_picture_has_a_title_a_description_and_a_table_with_its_numbers() 
     named = [attrs for attrs in pictures if attrs.get("role") == "img"]
     assert all(attrs.get("role") == "img" or attrs.get("aria-hidden") == "true" for attrs in pictures)
     assert sum(tag == "title" for tag, _ in reader.tags) == len(named) + 1
-    assert sum(tag == "desc" for tag, _ in reader.tags) == len(named) == 2 + 1 + len(plan(R1).startup.steps) + 1
-    for caption in ("GiB on each GPU", "The steps and where their numbers come from", "Requests at once"):
+    speeds = 2 * len(plan(R1).throughput.points)
+    steps = len(plan(R1).startup.steps)
+    assert sum(tag == "desc" for tag, _ in reader.tags) == len(named) == 2 + 1 + steps + speeds + 1
+    for caption in (
+        "GiB on each GPU",
+        "The steps and where their numbers come from",
+        "Speed and cost",
+        "Requests at once",
+    ):
         assert caption in reader.text
 
 

@@ -28,6 +28,7 @@ def test_the_json_has_the_names_that_scripts_read(capsys: pytest.CaptureFixture[
         "alternatives",
         "startup",
         "cost",
+        "throughput",
     } <= set(plan)
     assert [stage["layers"] for stage in plan["stages"]] == [31, 30]
     assert {"weights_gib", "overhead_gib", "kv_gib", "budget_gib"} <= set(plan["stages"][0])
@@ -60,6 +61,37 @@ def test_the_table_says_verdict_stages_start_up_and_cost(capsys: pytest.CaptureF
     steps = ("engine processes", "DeepGEMM kernels")
     for words in ("vLLM 0.33.0: fits", "41.02", "first token after", *steps, "cost 160.00 CNY an hour"):
         assert words in text
+
+
+LOAD = ["--input", "3000", "--output", "1000"]
+
+
+def test_a_load_is_planned_with_the_replicas_that_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ["--rate", "4", "--ttft-seconds", "9", "--tpot-seconds", "0.05"]
+    assert main([*TWO_NODES, *LOAD, *limits, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["throughput"]
+    needed = found["load"]["replicas_needed"]
+    assert [point["name"] for point in found["points"]] == ["alone", "full", "load"] and needed > 1
+    assert main([*TWO_NODES, *LOAD, *limits]) == 0
+    text = capsys.readouterr().out
+    for words in (f"replicas needed for the load: {needed}", *found["warnings"], *found["reasons"]):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rate", "1"], "load: --rate without the length of requests; write --input and --output"),
+        ([*LOAD, "--tpot-seconds", "1"], "load: tpotSeconds limits no load; write rate"),
+        ([*LOAD, "--rate", "1", "--concurrency", "1"], "load.rate 1: concurrency 1 follows from it; keep one of them"),
+    ],
+)
+def test_a_load_that_cannot_be_planned_is_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TWO_NODES, *arguments]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 @pytest.mark.parametrize(

@@ -167,17 +167,67 @@ def test_facts_of_the_stack_file_overrule_the_catalog():
     assert plan_services(parse(own))["ds"].plan.fits
 
 
-def test_the_preview_says_fit_start_and_cost_in_three_lines_and_unknown_stays_unknown():
-    [fit, start, price] = briefly("ds", plan_services(parse(GOOD))["ds"])
+def test_the_preview_says_fit_start_speed_and_cost_in_four_lines_and_unknown_stays_unknown():
+    [fit, start, speed, price] = briefly("ds", plan_services(parse(GOOD))["ds"])
     assert fit.startswith("ds: fits: DeepSeek-R1 on 2 x 8 H20-96, TP8 PP2; ") and "KV tokens" in fit
+    assert speed.startswith("ds: a token takes ") and speed.endswith("carried over, not measured")
     assert "after an empty start, at best" in start and price == "ds: costs unknown: no price in the stack file"
+
+
+LOAD = {"input": 1000, "output": 500, "rate": 1.0}
+
+
+def test_under_a_load_the_preview_says_the_replicas_that_it_needs():
+    planned = plan_services(parse(on("H20-96", load=LOAD | {"rate": 30})))["ds"]
+    needed = planned.plan.throughput.replicas_needed
+    assert needed > 1
+    assert f"it needs {needed} replicas" in briefly("ds", planned)[2]
+    assert f"load: 1 replica cannot keep it up; write replicas: {needed}" in planned.warnings
+
+
+def test_a_limit_that_no_number_of_replicas_keeps_is_a_warning():
+    planned = plan_services(parse(on("H20-96", load=LOAD | {"tpotSeconds": 0.001})))["ds"]
+    [warning] = [line for line in planned.warnings if line.startswith("load.")]
+    assert warning.startswith("load.tpotSeconds 0.001: an output token takes ")
+    assert "no number of replicas" in warning
+    assert "no number of replicas is enough" in briefly("ds", planned)[2]
+
+
+@pytest.mark.parametrize(
+    ("load", "key"),
+    [
+        ({"input": 1000, "output": 500, "ttftSeconds": 2.0}, "load: "),
+        ({"input": 1000, "output": 500, "rate": 1.0, "concurrency": 4.0}, "load.rate: 1: "),
+        ({"input": 300000, "output": 500, "rate": 1.0}, "load.input: 300000: "),
+    ],
+    ids=["limits alone", "rate and concurrency", "too long"],
+)
+def test_a_load_that_says_too_little_too_much_or_too_long_is_refused_by_its_key(load, key):
+    [line] = refused(on("H20-96", load=load))
+    assert line.startswith(f"modelserve:services.ds.{key}")
+
+
+def test_a_gpu_of_the_stack_file_has_the_speeds_that_it_says():
+    own = on("MyCard", layout={"nodes": 2, "tensor": 8, "pipeline": 2})
+    facts = {"usableGib": 95.0, "link": "nvlink"}
+    own["catalog"] = {"gpus": {"MyCard": facts}}
+    [_, _, speed, _] = briefly("ds", plan_services(parse(own))["ds"])
+    assert "no bandwidth and no peak of MyCard; catalog.gpus.MyCard.speeds says them" in speed
+    speeds = {"memoryGbPerSecond": 4000.0, "linkGbPerSecond": 450.0, "tflops": {"bf16": 148.0, "fp8": 296.0}}
+    own["catalog"] = {"gpus": {"MyCard": facts | {"speeds": speeds}}}
+    planned = plan_services(parse(own))["ds"].plan.throughput
+    alike = plan_services(parse(GOOD))["ds"].plan.throughput
+    assert planned.point("alone").each.floor == alike.point("alone").each.floor
+    own["catalog"] = {"gpus": {"MyCard": facts | {"speeds": {"memoryGbPerSecond": 4000.0}}}}
+    [line] = refused(own)
+    assert line.startswith("modelserve:catalog.gpus.MyCard.speeds: facts missing to plan tokens a second: linkGb")
 
 
 def test_a_price_makes_the_hour_and_the_cold_start_known():
     raw = changed("prices", {"perGpuHour": 10.0, "currency": "CNY", "asOf": "2026-11-01"})
     planned = plan_services(parse(raw))["ds"]
     assert summary(planned)["costPerHour"] == 160.0
-    line = briefly("ds", planned)[2]
+    line = briefly("ds", planned)[3]
     assert "costs 160.00 CNY an hour" in line and "(prices of 2026-11-01)" in line
 
 
