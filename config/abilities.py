@@ -6,6 +6,7 @@ the other choices of the stack file, is refused at that key: accepted, it would 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -68,3 +69,28 @@ WORKLOADS = {
     "lws": ("startup_policy", "restart_policy"),
     "fleet": ("rollout",),
 }
+
+NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
+    "Cache": lambda can: "fluid" in can.caches,
+    "Addons.charts": lambda can: bool(can.installs),
+    "Addons.fluid": lambda can: "fluid" in can.installs,
+    "Addons.aibrix": lambda can: "aibrix" in can.installs,
+    **{
+        f"AddonChoice.{key}": lambda can: bool(can.installs)
+        for key in ("chartVersion", "chart", "repo", "namespace", "values")
+    },
+    "PvcWeights.create": lambda can: "pvc" in can.made,
+    "PvcWeights.sync": lambda can: "pvc" in can.filled,
+    "BucketWeights.download": lambda can: "download" in can.reads,
+    "Bucket.store": lambda can: len(can.stores) > 1,
+    "Bucket.region": lambda can: len(can.stores) > 1,
+    "Bucket.endpoint": lambda can: len(can.stores) > 1,
+    "Service.routing": lambda can: can.gateways != ("none",),
+    "Service.autoscaling": lambda can: can.autoscales,
+    "Service.rollout": lambda can: "fleet" in can.workloads,
+    "Service.expose": lambda can: len(can.exposes) > 1,
+    "Catalog.gpuPods": lambda can: can.shapes,
+    "Prices.perCacheWorkerHour": lambda can: "fluid" in can.caches,
+}
+"""Parts, and keys of parts, that only some clouds have a use for: what a cloud must be able to do. All others have uses
+everywhere that their part has one."""

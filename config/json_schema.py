@@ -1,8 +1,8 @@
 """The JSON Schema of stack files, with which editors complete and check: the types, and those rules that a schema can
 say.
 
-It refuses nothing that `check` accepts. A rule on one value stands beside the value's type (`config.types`); rules that
-join values stand here.
+It refuses nothing that `check` accepts, but for what a stack leaves to the project file, which an editor does not read.
+A rule on one value stands beside the value's type (`config.types`); rules that join values stand here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Reads a `Pulumi.<stack>.yaml` as Pulumi would, but without Pulumi, for checks that must be fast."""
+"""Reads a `Pulumi.<stack>.yaml` as Pulumi would, but without Pulumi, for checks that must be fast.
+
+What the stack file leaves open, the project file beside it may say for all stacks (`config.project_file`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from config import pulumi_yaml
+from config import project_file, pulumi_yaml
 from config.errors import NAMESPACE, ConfigError, join, nearest, shown
 from config.errors import plain as spelt
 from config.kubeconfig import check_context
@@ -29,7 +32,8 @@ class RequestError(Exception):
 @dataclass(frozen=True)
 class StackFile:
     """A stack file as written. `raw` maps our keys without namespace to plain values. Secrets are listed by key:
-    encrypted, in plain text, or empty. `foreign` has the plain values of other programs' keys."""
+    encrypted, in plain text, or empty. `foreign` has the plain values of other programs' keys. `environment`: Pulumi's
+    environments, whose values are not seen here, give it more."""
 
     name: str
     raw: dict[str, Any]
@@ -39,6 +43,7 @@ class StackFile:
     foreign: dict[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     roots: tuple[Problem, ...] = ()
+    environment: bool = False
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -65,7 +70,7 @@ class StackFile:
         if self.roots and not self.raw:
             problems = []  # everything is missing because of the mistake at the root
         unreadable = {problem.key for problem in self.problems}
-        problems = [problem for problem in problems if problem.key not in unreadable]
+        problems = [self._remedied(problem) for problem in problems if problem.key not in unreadable]
         cluster = self.raw.get("cluster")
         context = cluster.get("context") if isinstance(cluster, dict) else None
         refused = any(problem.key == "cluster.context" for problem in problems)
@@ -75,6 +80,13 @@ class StackFile:
             except ConfigError as error:
                 problems += error.problems
         return config, [*self.problems, *problems]
+
+    def _remedied(self, problem: Problem) -> Problem:
+        """A missing section may be in an environment, and only Pulumi Cloud shows that."""
+        if not self.environment or problem.key in self.raw or problem.key not in SECTIONS:
+            return problem
+        why = "is missing here, and what the stack's environment says is not seen"
+        return replace(problem, why=why, instead=f"{problem.instead}, or ask pulumi preview")
 
     def require_none(self, problems: Iterable[Problem]) -> None:
         """Raise ConfigError with these problems, those of the file's root first, because they may cause others."""
@@ -92,8 +104,9 @@ def path_of(stack: str, folder: Path = Path()) -> Path:
     raise RequestError(f"stack {stack}: {path} does not exist; stacks here: {', '.join(known) or 'none'}")
 
 
-def read(path: Path) -> StackFile:
-    """The stack file at `path`. Raises RequestError if it is not a YAML map; `config` reports everything else."""
+def read(path: Path, *, with_project: bool = True) -> StackFile:
+    """The stack file at `path`, and `with_project` what the project file beside it says for all stacks. Raises
+    RequestError if it is not a YAML map; `config` reports everything else."""
     try:
         document = pulumi_yaml.read_file(path)
     except pulumi_yaml.UnreadableError as error:
@@ -103,7 +116,8 @@ def read(path: Path) -> StackFile:
         raise RequestError(f"{path}: {document.problems[0][1].why}; {document.problems[0][1].instead}")
     if not isinstance(loaded, dict):
         raise RequestError(printable(f"{path}: is not a stack file: its top level is a map with `config:`"))
-    roots, config = _root(loaded)
+    shared = project_file.shared(path.parent) if with_project else {}
+    roots, config = _root(loaded, alone=not shared)
     problems: list[Problem] = []
     for place, problem in document.problems:
         above, *below = place or ("config",)
@@ -114,6 +128,7 @@ def read(path: Path) -> StackFile:
         else:
             key = join((below[0].rpartition(":")[2], *below[1:]))
             problems.append(replace(problem, key=key))
+    config = project_file.fill(config, shared)
     raw: dict[str, Any] = {}
     foreign: dict[str, Any] = {}
     plain: set[str] = set()
@@ -142,11 +157,13 @@ def read(path: Path) -> StackFile:
                 encrypted.add(key)
     name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
     secrets = frozenset(encrypted), frozenset(plain), frozenset(empty)
-    return StackFile(name, raw, *secrets, foreign, tuple(problems), tuple(roots))
+    environment = bool(loaded.get("environment"))
+    return StackFile(name, raw, *secrets, foreign, tuple(problems), tuple(roots), environment)
 
 
-def _root(loaded: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
-    """What is wrong with the file's top-level keys, and its config, including keys that are misplaced outside it."""
+def _root(loaded: Mapping[str, Any], *, alone: bool) -> tuple[list[Problem], dict[str, Any]]:
+    """What is wrong with the file's top-level keys, and its config, including keys that are misplaced outside it.
+    `alone`: nothing else gives the stack any config."""
     roots: list[Problem] = []
     config: dict[str, Any] = {}
     outside = {key: value for key, value in loaded.items() if ":" in key or key in SECTIONS or key in SECRETS}
@@ -169,7 +186,7 @@ def _root(loaded: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
             roots.append(Problem(printable(key), "", "unknown key", instead))
             if near == "config" and "config" not in loaded and isinstance(value, Mapping):
                 config |= value
-    if not outside and not roots and loaded.get("config") is None:
+    if alone and not outside and not roots and loaded.get("config") is None:
         roots.append(Problem("config", "", "is missing", f"write a map with {NAMESPACE}:cloud and so on"))
     return roots, config
 

@@ -47,7 +47,7 @@ INT32 = fact("kubernetes", "amounts", "int32")
 # A part of a path. The rule checks its letters, because JavaScript's `\\w` knows only ASCII.
 _PART = r"(?!\.\.?(/|$))[^\s/]+"
 # 13 digits are enough for the largest quantity in Mi.
-_QUANTITY = r"[1-9][0-9]{0,12}(Mi|Gi|Ti)"
+QUANTITY = r"[1-9][0-9]{0,12}(Mi|Gi|Ti)"
 _DNS_1123 = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 # Three numbers and any suffix of the makers', without spaces or slashes.
 _RELEASE = r"[0-9]+\.[0-9]+\.[0-9]+([.+-][0-9A-Za-z.+-]*)?"
@@ -82,7 +82,7 @@ def gibibytes(quantity: str) -> float:
 
 
 def _binary_quantity(value: str) -> str:
-    if re.fullmatch(_QUANTITY, value):
+    if re.fullmatch(QUANTITY, value):
         most = fact("kubernetes", "amounts", "quantityBytes") // 1024**3
         if gibibytes(value) <= most:
             return value
@@ -299,7 +299,7 @@ def auto_schema(schema: dict[str, Any]) -> None:
 
 AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
 """`auto` in the stack file is None in Python."""
-BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity), pattern(_QUANTITY)]
+BinaryQuantity = Annotated[str, AfterValidator(_binary_quantity), pattern(QUANTITY)]
 WholeGib = Annotated[BinaryQuantity, AfterValidator(_whole_gib)]
 Positive = Annotated[int, Field(gt=0, le=INT32)]
 Count = Annotated[int, Field(ge=0, le=INT32)]

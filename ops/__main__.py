@@ -25,7 +25,8 @@ _COMMANDS = {
     "verify": "ask the served models for a completion",
     "recover": "finish what an interrupted pulumi run left behind",
     "policy": "what the policy pack finds in the state of a stack",
-    "schema": "the JSON Schema of stack files, for editors",
+    "new": "a new stack file with every key, made like another stack's",
+    "schema": "the JSON Schema of stack files for editors, and the page of all keys",
 }
 
 

@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         for replicas in ("first_replicas", "most_replicas")
     )
     warned = warnings(plans, file.encrypted, file.plain)
+    if file.environment:
+        warned.append("environment: its values are not seen here; only the Pulumi Cloud backend has environments")
     told = settings.read()
     stack = Stack(outline(config, plans, args.stack), datetime.date.today())
     against = rules.judge(stack, told.values, told.levels, only=lambda rule: rule.early)

@@ -1,4 +1,5 @@
-"""`schema`: the JSON Schema of stack files, generated from the config's types, for completion and checks in editors."""
+"""`schema`: what the config's types say of stack files: their JSON Schema, for completion and checks in editors, and
+with --docs the page docs/config.md."""
 
 from __future__ import annotations
 
@@ -8,23 +9,26 @@ from pathlib import Path
 
 from config.json_schema import schema
 from config.stack_file import RequestError
+from ops import key_tables
 
 FILE = Path("stack.schema.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--write", action="store_true", help=f"write {FILE} instead of printing")
+    parser.add_argument("--docs", action="store_true", help="the page docs/config.md instead")
+    parser.add_argument("--write", action="store_true", help=f"write {FILE}, or the page, instead of printing")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the schema, or writes it to its file."""
-    text = json.dumps(schema(), indent=2) + "\n"
-    if args.write:
-        try:
-            FILE.write_text(text)
-        except OSError as error:
-            raise RequestError(f"{FILE}: cannot be written ({error.strerror})") from None
-    else:
+    """Prints the schema or the page, or writes it to its file."""
+    file = key_tables.PAGE if args.docs else FILE
+    try:
+        text = key_tables.page(file.read_text()) if args.docs else json.dumps(schema(), indent=2) + "\n"
+        if args.write:
+            file.write_text(text)
+    except OSError as error:
+        raise RequestError(f"{file}: cannot be read or written ({error.strerror})") from None
+    if not args.write:
         print(text, end="")
     return 0

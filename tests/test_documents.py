@@ -4,22 +4,21 @@ README's commands run in tests/rehearsal/test_readme.py."""
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import importlib
 import io
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
-from config import facts
-from config.stack import SECRETS, StackConfig
 from local import __main__ as local_main
 from ops import __main__ as ops_main
+from ops import key_tables
+from planning.catalog import entries
 from tests.support import documents
 from tests.support.documents import PAGES, ROOT
 
@@ -90,24 +89,70 @@ def test_the_files_that_the_guides_name_are_there(page: Path):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_docs_config_names_every_key_of_the_stack_file():
-    """But for the facts of models and GPUs, which planning/catalog shows."""
-    text = (ROOT / "docs" / "config.md").read_text()
-    keys = {*SECRETS, *(key for model in models(StackConfig) for key in model_keys(model))}
-    assert sorted(key for key in keys if not re.search(rf"\b{key}\b", text)) == []
+def test_docs_config_has_every_key_as_the_types_have_it():
+    text = (ROOT / key_tables.PAGE).read_text()
+    assert text == key_tables.page(text), "run: python -m ops schema --docs --write"
 
 
-def models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every model of the stack file below this type."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        if annotation.__module__ == facts.__name__:
-            return
-        yield annotation
-        for field in annotation.model_fields.values():
-            yield from models(field.annotation)
-    for inner in get_args(annotation):
-        yield from models(inner)
+def test_what_the_guide_says_is_in_a_file_is_there():
+    rows = [row for guide in guides().values() for row in guide]
+    assert len([name for _, names in rows for name in names]) > 20
+    lost = [(files, name) for files, names in rows for name in names if not any(has(file, name) for file in files)]
+    assert lost == []
 
 
-def model_keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+def guides() -> dict[str, list[tuple[list[str], list[str]]]]:
+    """By heading of CONTRIBUTING.md, the rows of its table: files, and names that are to be in one of them."""
+    found = {}
+    for part in re.split(r"^## ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in part.splitlines() if line.startswith("| ")]
+        codes = [[re.findall(r"`([^`]+)`", cell) for cell in row] for row in rows[2:]]
+        found[part.splitlines()[0]] = [
+            (
+                [code for cell in row for code in cell if documents.is_path(code)],
+                [
+                    code
+                    for cell in row[1:]
+                    for code in cell
+                    if re.fullmatch(r"\w+", code) and not documents.is_path(code)
+                ],
+            )
+            for row in codes
+        ]
+    return found
+
+
+def has(file: str, name: str) -> bool:
+    """Whether a file, or any file of a folder, has this word."""
+    path = ROOT / file
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.suffix in (".py", ".json", ".md")]
+    return any(re.search(rf"\b{re.escape(name)}\b", each.read_text()) for each in files)
+
+
+def test_the_guide_to_a_cloud_names_every_file_of_the_program_that_lists_clouds():
+    named = {file for files, _ in guides()["Add a cloud"] for file in files}
+    listing = [
+        str(file.relative_to(ROOT))
+        for room in ("planning", "config", "components", "stacks", "watch", "ops", "local")
+        for file in (ROOT / room).rglob("*.py")
+        if {"acs", "volcengine"} <= texts(file) or {"alicloud", "volcengine"} <= texts(file)
+    ]
+    assert len(listing) > 4
+    assert sorted(set(listing) - named) == []
+
+
+def texts(file: Path) -> set[str]:
+    """The texts in a file's code."""
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_the_guide_to_a_model_names_every_part_of_the_catalog_that_has_something_of_each_model():
+    (_, named), *_ = [row for row in guides()["Add a model"] if "planning/catalog/models.json" in row[0]]
+    model = "DeepSeek-R1"
+    having = {part for part, found in entries("models").items() if model in found or model in every_value(found)}
+    assert having == {*named} >= {"models", "owners"}
+
+
+def every_value(found: dict[str, Any]) -> set[str]:
+    return {key for entry in found.values() for key in entry["value"]}

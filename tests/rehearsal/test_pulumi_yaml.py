@@ -107,6 +107,37 @@ def test_a_key_of_the_config_that_is_no_text_is_refused_as_by_the_engine(stack: 
         stack.run("config", "--json")
 
 
+def test_what_the_project_says_for_all_stacks_reaches_a_check_as_it_reaches_the_program(stack: Stack):
+    """`stack.file` has a cloud, a cluster and services of its own, and no prices, registry or monitoring."""
+    shared = {
+        "modelserve:registry": {"value": "registry.example.com/models"},
+        "modelserve:prices": {"default": {"perGpuHour": 20.5, "asOf": "2026-11-01"}},
+        "monitoring": {"value": {"enabled": True}},
+        "modelserve:cluster": {"type": "object", "value": {"context": "not-this-one"}},
+        "modelserve:cluster.context": {"value": "not-this-one"},
+        "modelserve:services.ds.port": {"value": "8001"},
+        "modelserve:services.ds.servedModelName": {"value": "08"},
+        "modelserve:services.ds.unproven": {"value": "true"},
+        "modelserve:services.ds.paths[0]": {"value": "/tokenize"},
+        'modelserve:services.ds.podLabels["example.com/team"]': {"value": "search"},
+        "modelserve:catalog.regions": ["cn-new-1"],
+        "alicloud:region": "cn-hangzhou",
+        "pulumi:tags": {"value": {"owner": "search"}},
+    }
+    stack.config["modelserve:cluster"].pop("namespace", None)
+    stack.write()
+    project = stack.folder / "Pulumi.yaml"
+    whole = yaml.safe_load(project.read_text())
+    project.unlink()
+    whole["config"] = {"modelserve:services": {"type": "object"}, **shared}
+    project.write_text(yaml.safe_dump(whole))
+    found = json.loads(stack.run("config", "--json"))
+    by_engine = {key: _decoded(entry["value"]) for key, entry in found.items() if not entry["secret"]}
+    ours = read_file(stack.file).plain
+    assert by_engine["modelserve:services"]["ds"]["port"] == 8001
+    assert as_program(ours) == as_program(by_engine)
+
+
 def test_an_unquoted_date_deletes_no_service(stack: Stack):
     day = datetime.date(2026, 11, 1)
     stack.config["modelserve:prices"] = {"currency": "CNY", "perGpuHour": 10.0, "asOf": day}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from local.paths import ROOT, work_dir
-from tests.support import documents
+from tests.support import checkout, documents
 
 # It would run all of these tests again.
 _NOT_RUN = "make test"
@@ -26,10 +26,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
     """A copy of the project as version control has it, which spares what takes half an hour: the built programs, and
     the Python packages."""
     folder = tmp_path / "modelserve"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, tracked.split("\0")):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name)  # with its times: make must not think the packages too old
+    checkout.copy_to(folder)
     (folder / ".venv").symlink_to((ROOT / ".venv").resolve())
     shutil.copytree(work_dir() / "bin", folder / ".rehearsal" / "bin", symlinks=True, copy_function=linked)
     yield folder

@@ -58,7 +58,12 @@ def commands(page: Path) -> list[str]:
 def named_files(page: Path) -> list[str]:
     """What a page names as a file or folder of the project: code that looks like a path."""
     codes = _CODE.findall(_BLOCK.sub("", page.read_text()))
-    return [code for code in codes if _PATH.fullmatch(code)]
+    return [code for code in codes if is_path(code)]
+
+
+def is_path(code: str) -> bool:
+    """Whether code in a sentence names a file or a folder."""
+    return _PATH.fullmatch(code) is not None
 
 
 def untagged(page: Path) -> list[str]:
