@@ -142,7 +142,9 @@ KINDS: Mapping[str, Kind] = {
             id="{userName}:{policyName}:{policyType}",
         ),
     ),
+    # The user is the stack's own, so its keys are too: one that nobody knows would keep the user from being deleted.
     tos_bucket.ACCESS_KEY: Kind(
+        named=True,
         secret=True,
         lookup=_Lookup(
             function=f"{_IAM}/getAccessKeys:getAccessKeys",

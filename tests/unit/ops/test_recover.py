@@ -248,6 +248,11 @@ def test_every_type_that_buckets_and_their_users_are_made_of_can_be_looked_up_an
     assert asked.keys() == functions.keys()
 
 
+def test_of_every_type_that_can_be_looked_up_a_found_one_can_be_ours():
+    """By its name, or by when it was created; else `recover` would call foreign what the killed run had created."""
+    assert [name for name, kind in KINDS.items() if kind.lookup and not (kind.named or kind.lookup.since)] == []
+
+
 @pytest.mark.parametrize(
     ("description", "first", "since", "ours"),
     [
