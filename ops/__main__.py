@@ -24,6 +24,7 @@ _COMMANDS = {
     "plan": "will a model fit, when will it answer, what will it cost",
     "verify": "ask the served models for a completion",
     "recover": "finish what an interrupted pulumi run left behind",
+    "rotate": "new access keys for the bucket in place of the old ones",
     "schema": "the JSON Schema of stack files, for editors",
 }
 

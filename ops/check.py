@@ -6,7 +6,7 @@ import argparse
 import json
 
 from ops.arguments import add_stack, stack_file
-from stacks.service_plans import briefly, checked, summary, verdict, warnings
+from stacks.service_plans import briefly, checked, of_access, summary, verdict, warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,5 +44,6 @@ def run(args: argparse.Namespace) -> int:
         counted = f"{gpus} to {most}" if most > gpus else str(gpus)
         print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {counted} GPUs: {verdict(plans)}")
         print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
+        print("".join(f"{line}\n" for line in of_access(config)), end="")
         print("".join(f"warning: {line}\n" for line in warned), end="")
     return 0
