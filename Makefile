@@ -16,7 +16,7 @@ PYTEST := $(PY) -m pytest -q --dist loadgroup --no-loadscope-reorder -n
 # Workers import every file that they are given, so name only the files that have such tests.
 REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)
 
-.PHONY: help up down lint check test soak bench policy
+.PHONY: help up down lint check test soak bench policy security
 
 # `make soak`: the seed of its random choices, and its length.
 SEED := $(or $(SEED),$(shell date +%s))
@@ -62,6 +62,9 @@ soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 	@echo "to repeat this run: make soak SEED=$(SEED) SECONDS=$(SECONDS)"
 	@$(PY) -m pytest -q -m soak --seed $(SEED) --budget $(SECONDS)
 
+security: $(VENV)/development $(VENV)-security/checkov ## hold checkov's findings against docs/security.md
+	@$(PY) -m tests.findings $(VENV)-security/bin/checkov
+
 bench: $(VENV)/development ## measure what the program costs, as ratios within one run
 	@$(PY) -m bench
 
@@ -86,6 +89,14 @@ $(VENV)/runtime: requirements.txt
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -r requirements.txt
+	@touch $@
+
+# Apart: checkov brings a hundred packages along, some of them older than ours.
+$(VENV)-security/checkov: requirements-security.txt $(VENV)/runtime
+	@echo "installing checkov into $(VENV)-security"
+	@rm -rf $(VENV)-security
+	@$(PYTHON) -m venv $(VENV)-security
+	@$(VENV)-security/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-security.txt
 	@touch $@
 
 $(VENV)/development: requirements-dev.txt $(VENV)/runtime

@@ -17,7 +17,8 @@ class Abilities:
     `sources` of weights; of these a sync can fill `filled`, and the stack can create the claim of `made`. `reads` and
     `stores` apply to buckets, the cloud's own store first. `exposes` is from where a service can be reached. `installs`
     are the add-ons that the stack installs. `autoscales`: something changes the number of replicas. `shapes`: a GPU
-    series fixes the shapes of its pods. `node_labels` are the labels by which the program chooses nodes.
+    series fixes the shapes of its pods. `node_labels` are the labels by which the program chooses nodes. `auths` are
+    the ways in which pods authenticate to the cloud's own buckets.
     """
 
     workloads: tuple[str, ...]
@@ -33,6 +34,7 @@ class Abilities:
     autoscales: bool = False
     shapes: bool = False
     node_labels: tuple[str, ...] = ()
+    auths: tuple[str, ...] = ("key",)
 
 
 CLOUDS = {
@@ -49,6 +51,7 @@ CLOUDS = {
         installs=("lws", "fluid"),
         shapes=True,
         node_labels=("alibabacloud.com/gpu-model-series",),
+        auths=("key", "rrsa"),
     ),
     "volcengine": Abilities(
         workloads=("fleet", "lws"),

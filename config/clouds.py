@@ -1,11 +1,12 @@
 """The stack file's sections on cloud, cluster, add-ons and monitoring. Weights are in `config.weights`."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
 from config.abilities import CLOUDS
@@ -23,11 +24,15 @@ from config.types import (
     Registry,
     Seconds,
     StackNamespace,
+    Url,
     pattern,
 )
 from planning import addons, aibrix_features
 from planning.catalog import fact
 from planning.names import API_KEY
+
+_PROVIDER = r"acs:ram::[0-9]+:oidc-provider/[A-Za-z0-9_.-]+"
+_EXAMPLE_PROVIDER = "acs:ram::1234567890123456:oidc-provider/ack-rrsa-CLUSTER"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Surroundings(Judging):
     `cloud` is None if the file names no known one. `pods` are the shapes of the GPU series, or what a node of the
     instance type has (`planning/catalog/clouds.json`); None if unknown. `notice` is how many seconds an evicted pod
     has; None if the cloud does not evict pods. `more_pods` and `more_regions` are names that the stack file adds.
+    `oidc`: the file has cluster.oidc.
     """
 
     cloud: str | None = None
@@ -50,6 +56,7 @@ class Surroundings(Judging):
     aibrix: str | None = None
     weights: Mapping[str, Any] = field(default_factory=dict)
     notice: int | None = None
+    oidc: bool = False
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:
@@ -211,6 +218,21 @@ class VolcengineCloud(Strict):
 Cloud = Annotated[LocalCloud | AcsCloud | VolcengineCloud, Field(discriminator="kind")]
 
 
+def _provider(value: str) -> str:
+    if re.fullmatch(_PROVIDER, value):
+        return value
+    raise rule(value, "is no OIDC provider of Alibaba Cloud", f"write one such as {_EXAMPLE_PROVIDER}")
+
+
+class Oidc(Strict):
+    """Who vouches for the cluster's pods, as the cluster's console page shows it where RRSA is enabled."""
+
+    provider: Annotated[str, AfterValidator(_provider), pattern(_PROVIDER)] = Field(
+        description=f"the provider's ARN, such as {_EXAMPLE_PROVIDER}"
+    )
+    issuer: Url = Field(description="the https URL of the issuer of the cluster's tokens")
+
+
 class Cluster(Strict):
     """The Kubernetes cluster, which exists before the stack and stays after it."""
 
@@ -218,6 +240,17 @@ class Cluster(Strict):
     namespace: StackNamespace = Field(
         "default", description="an existing namespace that takes every object of the stack"
     )
+    oidc: Oidc | None = Field(
+        None, description="a map with provider and issuer: pods then take roles of the cloud in place of access keys"
+    )
+
+    @field_validator("oidc")
+    @classmethod
+    def _the_cloud_has_roles(cls, value: Oidc | None, info: ValidationInfo) -> Oidc | None:
+        cloud = surroundings(info).cloud
+        if value is not None and cloud in CLOUDS and "rrsa" not in CLOUDS[cloud].auths:
+            raise rule("", f"pods take no roles on {cloud}", "leave it out")
+        return value
 
 
 class AddonChoice(Strict):

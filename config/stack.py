@@ -165,6 +165,7 @@ def judge(
         *_joined(config),
         _unused_secrets(config, present, refused),
         _unused_prometheus(config, present),
+        _generations(config, present),
     ):
         with contextlib.suppress(Unjudged):
             problems += [
@@ -185,6 +186,28 @@ def own_bucket(config: StackConfig) -> Bucket | None:
     return bucket if bucket is not None and bucket.store not in FOREIGN else None
 
 
+def role_takers(config: StackConfig) -> frozenset[str]:
+    """Who of `reader` and `writer` takes a role of the cloud to use the stack's own bucket; whoever else there is has
+    an access key."""
+    bucket = own_bucket(config)
+    if bucket is None or config.cluster.oidc is None or bucket.auth == "key":
+        return frozenset()
+    # A mount of the driver's renews what it holds. Fluid and engines that stream read a key, and once.
+    mounts = isinstance(config.weights, BucketWeights) and config.weights.read == "volume"
+    found = {"reader"} if mounts and config.cache.engine == "none" else set()
+    return frozenset(found | ({"writer"} if getattr(config.weights, "sync", None) else set()))
+
+
+def made_keys(config: StackConfig, secrets: frozenset[str]) -> set[str]:
+    """Who of `reader` and `writer` has an access key that the stack makes; `secrets` are those that the file has."""
+    if own_bucket(config) is None:
+        return set()
+    users = {"reader": "accessKey"}
+    if getattr(config.weights, "sync", None) is not None:
+        users["writer"] = "syncAccessKey"
+    return {user for user, key in users.items() if key not in secrets} - role_takers(config)
+
+
 def keeps_weights(config: StackConfig) -> bool:
     """Whether a destroy leaves weights that this stack has stored, which keep billing."""
     if isinstance(config.weights, PvcWeights):
@@ -202,7 +225,7 @@ def expired(config: StackConfig, today: datetime.date) -> Problem | None:
 
 def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     """Rules that join sections, each apart: if one cannot judge, the others still can."""
-    yield from (rule(config) for rule in (_fills, _single_node, _same_objects, _enough_nodes, _aibrix))
+    yield from (rule(config) for rule in (_fills, _roles, _single_node, _same_objects, _enough_nodes, _aibrix))
     yield from (rule(config) for rule in (_unused_registry, _unused_mirror, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
     yield from (_unused_addon(config, name) for name in _USES)
@@ -227,6 +250,35 @@ def _fills(config: StackConfig) -> Iterator[Problem]:
     if isinstance(weights, (BucketWeights, NvmeWeights)) and weights.sync and own_bucket(config) is None:
         why = "a stack fills buckets of its own cloud only"
         yield Problem("weights.sync", "", why, "leave it out, and fill the bucket yourself")
+
+
+def _roles(config: StackConfig) -> Iterator[Problem]:
+    bucket, oidc = own_bucket(config), config.cluster.oidc
+    if bucket is not None and bucket.auth == "rrsa":
+        if oidc is None:
+            why = "the role trusts the cluster's OIDC provider, and cluster.oidc is missing"
+            yield Problem("weights.bucket.auth", "rrsa", why, "write cluster.oidc, or key")
+        elif config.cache.engine == "fluid":
+            why = "Fluid's JindoRuntime takes access keys only"
+            instead = "write cache.engine: none, or leave it out: then the sync alone takes a role"
+            yield Problem("weights.bucket.auth", "rrsa", why, instead)
+        elif _streams(config):
+            why = "an engine that streams reads an access key, once"
+            instead = "write read: volume, or leave it out: then the sync alone takes a role"
+            yield Problem("weights.bucket.auth", "rrsa", why, instead)
+    if oidc is not None and not role_takers(config) and (bucket is None or bucket.auth != "rrsa"):
+        yield Problem("cluster.oidc", "", "no pod of this stack takes a role to reach a bucket", "leave it out")
+
+
+def _generations(config: StackConfig, present: frozenset[str]) -> Iterator[Problem]:
+    """Generations of keys where the stack makes none."""
+    weights = config.weights
+    bucket = weights.bucket if isinstance(weights, (BucketWeights, NvmeWeights)) else None
+    if bucket is None or bucket.keys == (1,):
+        return
+    if not made_keys(config, present):
+        why = "the stack makes no access keys that have generations"
+        yield Problem("weights.bucket.keys", str(list(bucket.keys)), why, "leave it out")
 
 
 def _single_node(config: StackConfig) -> Iterator[Problem]:
@@ -453,9 +505,16 @@ def _unused_secrets(config: StackConfig, present: frozenset[str], refused: set[s
     weights = config.weights
     bucket = isinstance(weights, (BucketWeights, NvmeWeights)) and weights.bucket is not None
     sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
+    fills, roles = sync is not None and own_bucket(config) is not None, role_takers(config)
     read = {
-        "accessKey": (bucket, "no bucket is read"),
-        "syncAccessKey": (sync is not None and own_bucket(config) is not None, "no bucket is filled"),
+        "accessKey": (
+            bucket and "reader" not in roles,
+            "the bucket is read by a role" if bucket else "no bucket is read",
+        ),
+        "syncAccessKey": (
+            fills and "writer" not in roles,
+            "the bucket is filled by a role" if fills else "no bucket is filled",
+        ),
         "hubToken": (sync is not None or isinstance(weights, HuggingfaceWeights), "no hub is asked"),
     }
     read |= {"secretKey": read["accessKey"], "syncSecretKey": read["syncAccessKey"]}
@@ -514,7 +573,19 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
             more = {series: GpuPods.model_validate(described[series])} if series in described else {}
             pods = gpu_pods(series, more)
     notice = fact("clouds", kind, "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
-    return Surroundings(kind, series, pods, secrets, lws, frozenset(described), regions, weights=weights, notice=notice)
+    oidc = bool(_map(raw, "cluster").get("oidc"))
+    return Surroundings(
+        kind,
+        series,
+        pods,
+        secrets,
+        lws,
+        frozenset(described),
+        regions,
+        weights=weights,
+        notice=notice,
+        oidc=oidc,
+    )
 
 
 def lws_release(config: StackConfig) -> str:

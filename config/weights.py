@@ -88,6 +88,19 @@ class Bucket(Strict):
     endpoint: Url | None = Field(None, description="the https URL of an S3 store, if it is not the usual one")
     create: bool = Field(True, description="true if this stack creates the bucket, false if it exists")
     keep: bool = Field(True, description="true protects the bucket: a destroy leaves it, and its weights, in place")
+    auth: Literal["rrsa", "key"] | None = Field(
+        None,
+        description="how pods prove who they are: rrsa is a role, for an hour each time; key an access key; rrsa where "
+        "cluster.oidc is given and the reader takes roles, if absent",
+    )
+    keys: tuple[Positive, ...] = Field(
+        (1,),
+        strict=False,
+        min_length=1,
+        max_length=2,
+        description="a list of the generations of access keys that there are, the one in use first; "
+        "`python -m ops rotate` writes it",
+    )
 
     @field_validator("store")
     @classmethod
@@ -131,6 +144,31 @@ class Bucket(Strict):
     def _only_its_own_are_made(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("store") in FOREIGN:
             raise rule(value, f"this cloud cannot create a bucket in {info.data['store']}", "write false")
+        return value
+
+    @field_validator("auth")
+    @classmethod
+    def _the_cloud_knows_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        store, can = info.data.get("store"), _can(info)
+        if value != "rrsa" or can is None:
+            return value
+        if store in FOREIGN:
+            raise rule(value, f"{store} is another cloud's, which gives this cluster's pods no role", "write key")
+        if value not in can.auths:
+            raise rule(value, f"pods take no roles on {surroundings(info).cloud}", "write key")
+        return value
+
+    @field_validator("auth")
+    @classmethod
+    def _says_something(cls, value: str | None, info: ValidationInfo) -> str | None:
+        # Where nobody vouches for pods, `key` says no more than its absence.
+        return None if value == "key" and not surroundings(info).oidc else value
+
+    @field_validator("keys")
+    @classmethod
+    def _are_different(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise rule(str(list(value)), "names one generation twice", "write each once")
         return value
 
     @field_validator("keep")

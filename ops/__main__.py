@@ -26,6 +26,7 @@ _COMMANDS = {
     "recover": "finish what an interrupted pulumi run left behind",
     "policy": "what the policy pack finds in the state of a stack",
     "new": "a new stack file with every key, made like another stack's",
+    "rotate": "new access keys for the bucket in place of the old ones",
     "schema": "the JSON Schema of stack files for editors, and the page of all keys",
 }
 

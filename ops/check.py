@@ -10,7 +10,7 @@ from ops.arguments import add_stack, stack_file
 from ops.outline import outline
 from policy import rules, settings
 from policy.model import Stack
-from stacks.service_plans import briefly, checked, summary, verdict, warnings
+from stacks.service_plans import briefly, checked, of_access, summary, verdict, warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         counted = f"{gpus} to {most}" if most > gpus else str(gpus)
         print(f"{args.stack}: {len(plans)} service{'s'[: len(plans) != 1]}, {counted} GPUs: {verdict(plans)}")
         print("\n".join(line for name, planned in plans.items() for line in briefly(name, planned)))
+        print("".join(f"{line}\n" for line in of_access(config)), end="")
         print("".join(f"warning: {line}\n" for line in warned), end="")
         print("".join(f"policy: {finding}\n" for finding in broken), end="")
         if advised := list(dict.fromkeys(each.id for each in against if each not in broken)):

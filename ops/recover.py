@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     config = stack_file(args).config()
     # Connect before the lock is removed: its time tells which Helm releases the run created, and is lost with it.
     cluster = _cluster(config, args.stack)
-    if torn := drop_torn_attributes(json.loads(_pulumi("whoami", "--verbose", "--json"))["url"], args.stack):
+    if torn := drop_torn_attributes(json.loads(pulumi("whoami", "--verbose", "--json"))["url"], args.stack):
         print(f"{args.stack}: removed {torn.name}, which the kill had left empty; the state itself is complete")
-    exported = _pulumi("stack", "export", "-s", args.stack)
+    exported = pulumi("stack", "export", "-s", args.stack)
     state = json.loads(exported)
     cluster.since = _unlock(args.stack, state, force=args.force)
     pending = pending_operations(state)
@@ -74,16 +74,16 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(outcome.line for outcome in outcomes if outcome.verdict is Verdict.UNREAD))
         print(f"{args.stack}: nothing was changed; recover again when that can be looked up")
         return 1
-    shown = json.loads(_pulumi("stack", "export", "--show-secrets", "-s", args.stack))
+    shown = json.loads(pulumi("stack", "export", "--show-secrets", "-s", args.stack))
     outcomes += compare(state, shown, cluster.compare)
     if state != json.loads(exported):
-        _pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
+        pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
     nothing = f"{args.stack}: nothing is pending, and the cluster has what the state says"
     print("\n".join(outcome.line for outcome in outcomes) or nothing)
     reread = [outcome.resource["urn"] for outcome in outcomes if outcome.is_reread]
     if reread:
         targets = [word for urn in reread for word in ("--target", urn)]
-        _pulumi("refresh", "-s", args.stack, "--skip-preview", "--yes", *targets)
+        pulumi("refresh", "-s", args.stack, "--skip-preview", "--yes", *targets)
     return 1 if any(outcome.verdict in UNSOLVED for outcome in outcomes) else 0
 
 
@@ -106,15 +106,19 @@ def drop_torn_attributes(backend: str, stack: str) -> Path | None:
 def _cluster(config: StackConfig, stack: str) -> StackObjects:
     """The stack's cluster, through the kubeconfig that is a secret of the stack, if there is one. Raises RequestError
     if the cluster does not answer."""
-    secret = subprocess.run(
-        ["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack], capture_output=True, text=True
-    )
     context = config.cluster.context
     try:
-        return StackObjects(stack, dynamic_client(context, secret.stdout if secret.returncode == 0 else None))
+        return StackObjects(stack, dynamic_client(context, kubeconfig(stack)))
     except errors() as error:
         why = getattr(error, "reason", None) or type(error).__name__
         raise RequestError(f"the cluster of context {context} does not answer ({why}); nothing was changed") from None
+
+
+def kubeconfig(stack: str) -> str | None:
+    """The stack's secret of that name, None where it has none."""
+    command = ["pulumi", "config", "get", f"{NAMESPACE}:kubeconfig", "-s", stack]
+    said = subprocess.run(command, capture_output=True, text=True)
+    return said.stdout if said.returncode == 0 else None
 
 
 def _unlock(stack: str, state: Mapping[str, Any], *, force: bool) -> str | None:
@@ -147,12 +151,12 @@ def _unlock(stack: str, state: Mapping[str, Any], *, force: bool) -> str | None:
             f"stack {stack}: is locked by {owner}, which may be alive: wait for it; if you know that it "
             f"is dead: python -m ops recover {stack} --force"
         )
-    _pulumi("cancel", "--yes", "-s", stack)
+    pulumi("cancel", "--yes", "-s", stack)
     print(f"{stack}: removed the lock of {owner}")
     return lock["at"]
 
 
-def _pulumi(*args: str, given: str | None = None) -> str:
+def pulumi(*args: str, given: str | None = None) -> str:
     """What a pulumi command prints. Raises RequestError if it fails or is not installed."""
     try:
         done = subprocess.run(["pulumi", *args, "--non-interactive"], input=given, text=True, capture_output=True)

@@ -13,6 +13,7 @@ import pulumi
 
 from components.cluster.alicloud_provider import alicloud_provider
 from components.cluster.cluster_addons import ClusterAddons, ClusterAddonsArgs
+from components.cluster.credentials import KeyPair
 from components.weights.fluid_cache import FluidCache, FluidCacheArgs
 from components.weights.model_bucket import ModelBucket
 from components.weights.model_volume import ModelVolume, ModelVolumeArgs
@@ -68,6 +69,7 @@ class _Stack(CloudStack):
         labels, free = fact("clouds", "acs", "cpuPodLabels"), fact("clouds", "acs", "freeEphemeralGib")
         synced = self.sync(name, model, planned, scratch_gib=free, pod_labels=labels)
         if weights.read == "stream":
+            assert isinstance(self.bucket.reader, KeyPair)
             store = Store("oss", self.bucket.bucket, self.bucket.endpoint, self.cloud.region, self.bucket.reader)
             streamed, secret = self.stream(name, model, store, synced)
             return Weights(streamed, (secret, *synced))
@@ -110,7 +112,7 @@ class _Stack(CloudStack):
         self, name: str, planned: Planned, prefix: str, bucket: ModelBucket, synced: Sequence[pulumi.Resource]
     ) -> FluidCache:
         size = planned.plan.cache
-        assert size is not None
+        assert size is not None and isinstance(bucket.reader, KeyPair)
         return FluidCache(
             name,
             FluidCacheArgs(

@@ -8,18 +8,18 @@ from types import MappingProxyType
 
 import pulumi
 
-from components.cluster.credentials import KeyPair
+from components.cluster.credentials import KeyPair, Oidc, Role
 from components.cluster.kubernetes import kubernetes_object, kubernetes_provider
 from components.weights.model_bucket import ModelBucket, ModelBucketArgs
-from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSync, ModelSyncArgs
+from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSync, ModelSyncArgs, PodRole
 from config.clouds import AcsCloud, VolcengineCloud
 from config.errors import NAMESPACE
-from config.stack import StackConfig, own_bucket, repository
+from config.stack import StackConfig, own_bucket, repository, role_takers
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, Sync
 from planning import timeouts
 from planning.catalog import fact
 from planning.images import pulled
-from planning.names import API_KEY
+from planning.names import API_KEY, model_object
 from planning.startup import FILL
 from stacks import engine_arguments
 from stacks.pod_extras import extras
@@ -122,6 +122,10 @@ class CloudStack:
         if bucket is None or not isinstance(cloud, (AcsCloud, VolcengineCloud)):
             return None
         assert isinstance(weights, (BucketWeights, NvmeWeights))
+        accounts = {
+            "reader": [fact("fluid", "csi", "account")],
+            "writer": [f"{self.namespace}:{_sync_name(model_object(model))}" for model in self.models()],
+        }
         return ModelBucket(
             "weights",
             ModelBucketArgs(
@@ -135,6 +139,9 @@ class CloudStack:
                 reader=self.given("accessKey", "secretKey"),
                 writer=self.given("syncAccessKey", "syncSecretKey"),
                 writes=weights.sync is not None,
+                oidc=Oidc(oidc.provider, oidc.issuer) if (oidc := self.config.cluster.oidc) else None,
+                takers={who: accounts[who] for who in sorted(role_takers(self.config))},
+                keys=bucket.keys,
                 abort_upload_days=_ABORT_UPLOAD_DAYS,
             ),
             pulumi.ResourceOptions(provider=self.provider),
@@ -148,8 +155,20 @@ class CloudStack:
         sync = weights.sync if isinstance(weights, (BucketWeights, NvmeWeights)) else None
         if sync is None or bucket is None or bucket.writer is None:
             return []
-        target = BucketTarget(bucket.bucket, bucket.endpoint, bucket.writer, scratch_gib)
+        key = self._role(bucket.writer) if isinstance(bucket.writer, Role) else bucket.writer
+        target = BucketTarget(bucket.bucket, bucket.endpoint, key, scratch_gib)
         return [self.job(name, model, planned, sync, target, pod_labels)]
+
+    def _role(self, role: Role) -> PodRole:
+        """A role as a pod takes it: both ARNs are of one account."""
+        oidc, cloud = self.config.cluster.oidc, self.config.cloud
+        assert oidc is not None and isinstance(cloud, AcsCloud)
+        account = oidc.provider.rpartition(":")[0]
+        return PodRole(
+            arn=role.name.apply(lambda name: f"{account}:role/{name}"),
+            provider=oidc.provider,
+            sts=fact("oss", "rrsa", "sts").format(region=cloud.region),
+        )
 
     def job(
         self,
@@ -165,7 +184,7 @@ class CloudStack:
         assert not isinstance(weights, HuggingfaceWeights)  # the pods fetch those by themselves
         files = needed_files(self.config, model)
         return ModelSync(
-            f"{name}-sync",
+            _sync_name(name),
             ModelSyncArgs(
                 stack=self.name,
                 namespace=self.namespace,
@@ -187,3 +206,7 @@ class CloudStack:
             self.on_cluster,
             self.progress.sync_hooks(),
         )
+
+
+def _sync_name(name: str) -> str:
+    return f"{name}-sync"

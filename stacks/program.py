@@ -22,7 +22,7 @@ from config.stack import StackConfig, expired, judge
 from planning.names import model_object
 from planning.problems import Problem, Refused
 from stacks.registrations import Registration, held
-from stacks.service_plans import Planned, briefly, judge_services, outputs, warnings
+from stacks.service_plans import Planned, briefly, judge_services, of_access, outputs, warnings
 from watch import preflight
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def run() -> dict[str, pulumi.Input[Any]]:
         check_context(config.cluster.context, pulumi.Config(NAMESPACE).get("kubeconfig"))
         _look_around(config)
         for line in (line for name, planned in plans.items() for line in briefly(name, planned)):
+            pulumi.log.info(line)
+        for line in of_access(config):
             pulumi.log.info(line)
         for warning in warnings(plans, secrets, plain):
             pulumi.log.warn(warning)

@@ -16,11 +16,12 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
 from config import secrets as secret_keys
+from config.abilities import CLOUDS
 from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Service
-from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket
+from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket, role_takers
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
@@ -183,6 +184,24 @@ def _milliseconds(point: Point) -> str:
         f"{seconds * 1e3:.3g}" for seconds in (point.each.floor, point.each.expected, point.each.most)
     )
     return f"{expected} ms ({floor} to {most})"
+
+
+def of_access(config: StackConfig) -> list[str]:
+    """A line for a preview on how pods prove to the bucket who they are, where the cloud could give them roles."""
+    bucket, roles = own_bucket(config), role_takers(config)
+    if bucket is None or "rrsa" not in CLOUDS[config.cloud.kind].auths:
+        return []
+    users = {"reader": "read"} | ({"writer": "filled"} if getattr(config.weights, "sync", None) else {})
+    told = [f"{does} by {'a role' if user in roles else 'an access key'}" for user, does in users.items()]
+    line = f"bucket: {' and '.join(told)}"
+    if len(roles) == len(users):
+        return [line]
+    why = "a key lives until it is rotated"
+    if config.cluster.oidc is None:
+        why += "; with cluster.oidc pods take roles"
+    elif bucket.auth is None:
+        why += "; its reader takes no role"
+    return [f"{line}: {why}"]
 
 
 def verdict(plans: Mapping[str, Planned]) -> str:

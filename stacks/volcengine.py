@@ -214,6 +214,7 @@ class _Stack(CloudStack):
     def _store(self, bucket: Bucket) -> Store:
         """How pods reach the bucket: the stack's own, or a foreign store's with the key that was given."""
         if self.bucket is not None:
+            assert isinstance(self.bucket.reader, KeyPair)
             return Store("tos", self.bucket.bucket, self.bucket.endpoint, self.cloud.region, self.bucket.reader)
         known, key = fact("weights", "foreign", bucket.store or ""), self.given("accessKey", "secretKey")
         assert key is not None

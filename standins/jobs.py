@@ -1,8 +1,9 @@
 """Really runs what the fake pods of a model sync would run: the pod's own program, as a process of this machine.
 
 `python -m standins.jobs --kubeconfig F --folder D --rclone R --store URL`, one process a control plane; the rehearsal's
-model hub are threads of it. Volumes become folders, Secrets become variables, hosts of clouds and hubs become loopback
-by the file `addresses.json`, the rehearsal's DNS. The exit code ends the pod, for the real Job controller to count.
+model hub, token service and the bucket's gate are threads of it. Volumes become folders, Secrets become variables,
+hosts of clouds and hubs become loopback by the file `addresses.json`, the rehearsal's DNS. The exit code ends the pod,
+for the real Job controller to count.
 Does not own the stages before that: the container runs when the cluster says so.
 """
 
@@ -25,13 +26,17 @@ from urllib.parse import urlsplit
 
 from local import faults
 from local.api import ApiError
+from planning.catalog import fact
 from standins import watching
 from standins.hub import Hub
 from standins.members import Log
+from standins.object_gate import Gate
+from standins.sts import STS, Claims, claims_of
 from standins.watching import WatchingApi, follow
 
 _COMPONENT = "app.kubernetes.io/component"
 _INSTANCE = "app.kubernetes.io/instance"
+_STS_HOSTS = ("sts.aliyuncs.com", "sts.*.aliyuncs.com", "sts-vpc.*.aliyuncs.com")
 _STORE_HOSTS = ("*.aliyuncs.com", "*.volces.com", "*.ivolces.com")
 _HUB_HOSTS = ("modelscope.cn", "*.modelscope.cn", "huggingface.co", "hf-mirror.com")
 _NOBODY_ANSWERS = "http://127.0.0.1:9"
@@ -41,9 +46,9 @@ _GRACE_SECONDS = 2
 _CANNOT_START = 128
 
 
-def write_addresses(folder: Path, store: str, hub: str) -> None:
-    """Writes the address book: host, or pattern of hosts, to URL."""
-    book = dict.fromkeys(_STORE_HOSTS, store) | dict.fromkeys(_HUB_HOSTS, hub)
+def write_addresses(folder: Path, store: str, hub: str, sts: str = _NOBODY_ANSWERS) -> None:
+    """Writes the address book: host, or pattern of hosts, to URL. The first that fits counts."""
+    book = dict.fromkeys(_STS_HOSTS, sts) | dict.fromkeys(_STORE_HOSTS, store) | dict.fromkeys(_HUB_HOSTS, hub)
     fresh = folder / "addresses.json.new"
     fresh.write_text(json.dumps(book, indent=2))
     fresh.replace(folder / "addresses.json")
@@ -195,12 +200,22 @@ class Jobs:
                 path = f"/api/v1/namespaces/{namespace}/configmaps/{volume['configMap']['name']}"
                 for name, text in self._api.get(path)["data"].items():
                     (names[volume["name"]][1] / name).write_text(text)
+            for source in volume.get("projected", {}).get("sources", ()) if volume["name"] in names else ():
+                token = source["serviceAccountToken"]
+                (names[volume["name"]][1] / token["path"]).write_text(self._token(pod, token))
         for helper in pod["spec"].get("initContainers") or []:
             # What copies rclone out of its image.
             for mount in helper.get("volumeMounts") or []:
                 if mount["name"] in names and any(part.endswith("/rclone") for part in helper["command"]):
                     (names[mount["name"]][1] / "rclone").symlink_to(self._rclone)
         return dict(names.values())
+
+    def _token(self, pod: dict[str, Any], asked: Mapping[str, Any]) -> str:
+        """A token of the pod's service account, from the API server itself, as a kubelet asks for it."""
+        account = pod["spec"]["serviceAccountName"]
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/serviceaccounts/{account}/token"
+        spec = {"audiences": [asked["audience"]], "expirationSeconds": asked["expirationSeconds"]}
+        return self._api.request("POST", path, {"spec": spec})["status"]["token"]
 
     def _variables(
         self, pod: dict[str, Any], container: dict[str, Any], mounts: Mapping[str, Path], book: Mapping[str, str]
@@ -279,8 +294,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--rclone", type=Path, required=True)
     parser.add_argument("--store", required=True, help="URL of the control plane's object store")
     options = parser.parse_args(argv)
-    write_addresses(options.folder, options.store, Hub().url)
     api = WatchingApi.of(options.kubeconfig, options.folder)
+
+    def review(token: str) -> Claims | None:
+        body = {"spec": {"token": token, "audiences": [fact("oss", "rrsa", "audience")]}}
+        found = api.request("POST", "/apis/authentication.k8s.io/v1/tokenreviews", body)["status"]
+        return claims_of(token) if found.get("authenticated") else None
+
+    sts = STS(options.folder / "cloud", review)
+    gate = Gate(options.folder / "cloud", options.store, sts.sessions.get)
+    write_addresses(options.folder, gate.url, Hub().url, sts.url)
     follow(api, "/api/v1/pods", Jobs(api, options.folder, options.rclone), options.folder)
 
 

@@ -107,6 +107,26 @@ KINDS: Mapping[str, Kind] = {
             id="user:{policyName}:{policyType}:{userName}",
         ),
     ),
+    oss_bucket.ROLE: Kind(
+        named=True,
+        lookup=_Lookup(
+            function=f"{_RAM}/getRoles:getRoles",
+            arguments={"nameRegex": "^{roleName}$"},
+            items="roles",
+            same={"name": "{roleName}"},
+            id="{name}",
+        ),
+    ),
+    oss_bucket.ROLE_POLICY: Kind(
+        named=True,
+        lookup=_Lookup(
+            function=f"{_RAM}/getPolicies:getPolicies",
+            arguments={"roleName": "{roleName}", "type": "{policyType}", "enableDetails": False},
+            items="policies",
+            same={"policyName": "{policyName}"},
+            id="role:{policyName}:{policyType}:{roleName}",
+        ),
+    ),
     # No function lists a user's keys.
     oss_bucket.ACCESS_KEY: Kind(lookup=None, secret=True),
     tos_bucket.BUCKET: Kind(lookup=_TOS_BUCKET),

@@ -4,7 +4,7 @@ A preview by Pulumi's plugin accepts such a name, and `up` then fails half-way. 
 the program is about to register, with one list per kind and namespace. It refuses those that exist without this
 stack's labels, and says who owns them and what to do. An add-on's Helm release has no labels; Helm's record tells whose
 it is, and whether an adopted one is the version that the stack expects. Another KubeRay operator is refused too: two
-would fight over every RayCluster.
+would fight over every RayCluster. So is a CSI driver that is too old to mount by a role.
 
 `findings` asks the cluster; `problems` judges and is pure. Not here: how the program's names are collected
 (`stacks.registrations`), and names that only the run knows, such as a volume's, which contains its stack's name.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from components.cluster.kubernetes import release_description, stack_of
-from config.stack import StackConfig, aibrix_choice, installs_aibrix
+from config.stack import StackConfig, aibrix_choice, installs_aibrix, role_takers
 from config.weights import PvcWeights
+from planning.catalog import fact
+from planning.engine import release_key
 from planning.names import model_object
 from planning.problems import Problem
 from watch.api_server import METADATA, ApiServer, Question, UnansweredError
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
 # Modules that only some stacks or only a refusal need are imported where they are used, to keep previews quick.
 
 _JSON = "application/json"
+# Where the driver may run, and its image (kubernetes-sigs/alibaba-cloud-csi-driver, deploy/charts). ACS, which has no
+# nodes of one's own, may show neither.
+_DRIVERS = ("deployments", "daemonsets")
+_DRIVER_IMAGE = re.compile(r"/csi-plugin:(v?[0-9]+\.[0-9]+\.[0-9]+)")
 _SHOWN = 3  # objects of one owner that a message names; it counts the others
 _STATE_SECONDS = 60
 _STACK = "stack "
@@ -64,7 +71,8 @@ class Wanted:
 
 @dataclass
 class Findings:
-    """What the cluster has: metadata of wanted objects, deployed releases' records by add-on id, a foreign KubeRay.
+    """What the cluster has: metadata of wanted objects, deployed releases' records by add-on id, a foreign KubeRay, the
+    oldest release of the OSS driver if the cluster shows it.
 
     `unread` says in one line what could not be looked up.
     """
@@ -72,6 +80,7 @@ class Findings:
     objects: dict[Wanted, Object] = field(default_factory=dict)
     records: dict[str, Object | None] = field(default_factory=dict)
     kuberay: str | None = None
+    driver: str | None = None
     unread: str = ""
 
 
@@ -110,6 +119,8 @@ def findings(
     questions |= {addon.id: _release(addon) for addon in addons}
     if _brings_kuberay(config):
         questions["kuberay"] = "/apis/apps/v1/deployments", _JSON
+    if "reader" in role_takers(config):
+        questions |= {kind: (f"/apis/apps/v1/namespaces/kube-system/{kind}", _JSON) for kind in _DRIVERS}
     try:
         in_order = ApiServer(config.cluster.context, kubeconfig).answers([*questions.values()])
         answers: dict[str, Answer] = dict(zip(questions, in_order, strict=True))
@@ -131,7 +142,16 @@ def findings(
         from components.cluster.aibrix import other_kuberay
 
         found.kuberay = other_kuberay(lists["kuberay"])
+    found.driver = _driver([item for kind in _DRIVERS for item in lists.get(kind, ())])
     return found
+
+
+def _driver(workloads: Sequence[Object]) -> str | None:
+    """The oldest release among the images of the OSS volumes' driver; None where none is to be seen."""
+    templates = [workload["spec"]["template"]["spec"] for workload in workloads]
+    images = [str(container.get("image")) for template in templates for container in template["containers"]]
+    found = [each[1] for image in images if (each := _DRIVER_IMAGE.search(image))]
+    return min(found, key=release_key, default=None)
 
 
 def _newest(secrets: Sequence[Object]) -> Object | None:
@@ -161,6 +181,12 @@ def problems(
     if found.kuberay:
         why = f"another KubeRay operator runs in this cluster, {found.kuberay}, and two fight over every RayCluster"
         listed.append(Problem("addons.aibrix.kuberay", "aibrix", why, "write kuberay: none, or remove that one"))
+    least = fact("fluid", "csi", "rrsa")[fact("fluid", "csi", "fuse")]
+    if found.driver and release_key(found.driver) < release_key(least):
+        why = f"the cluster's CSI driver for OSS is {found.driver}, and its mounts take roles from {least} on"
+        listed.append(
+            Problem("weights.bucket.auth", "rrsa", why, "upgrade csi-plugin and csi-provisioner, or write key")
+        )
     return listed
 
 
@@ -221,7 +247,7 @@ def _unread(context: str, places: Mapping[str, object], answers: Mapping[str, An
     silent = {
         key: error
         for key, error in answers.items()
-        if isinstance(error, UnansweredError) and not (error.status == 404 and key in places)
+        if isinstance(error, UnansweredError) and not (error.status == 404 and key in places) and key not in _DRIVERS
     }
     if not silent:
         return ""

@@ -1,5 +1,5 @@
 """A bucket's access key, and the Secret objects that carry it into the cluster. Each reader wants different field names
-for the same two values, so the values travel as one KeyPair."""
+for the same two values, so the values travel as one KeyPair. Pods that take a role of the cloud need no key."""
 
 from __future__ import annotations
 
@@ -18,6 +18,21 @@ class KeyPair:
 
     id: pulumi.Output[str]
     secret: pulumi.Output[str]
+
+
+@dataclass(frozen=True)
+class Oidc:
+    """Who vouches for a cluster's pods: the `provider`'s ARN in the cloud, and the `issuer` of the pods' tokens."""
+
+    provider: str
+    issuer: str
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role of the cloud that pods take in place of a key, `name` known when it may be taken."""
+
+    name: pulumi.Output[str]
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ def kubernetes_provider(name: str, context: str, kubeconfig: pulumi.Output[str] 
             "context": context,
             # A new certificate or address of the same cluster must not replace every object.
             "clusterIdentifier": context,
+            # Else a rotated key would replace its Secret, and what mounts the cache behind it.
+            "enableSecretMutable": "true",
         },
         pulumi.ResourceOptions(version=PLUGIN_VERSION),
     )

@@ -26,13 +26,17 @@ class PodExtras:
 
 
 NOTHING = PodExtras()
+# What the program asks for unless the cluster's owner asks for something else.
+_THEIRS = ("seccompProfile", "allowPrivilegeEscalation")
+CONFINED: Mapping[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+"""The security context of every pod: the container runtime's own list of system calls."""
 
 
 def dressed(template: Manifest, extras: PodExtras) -> Manifest:
-    """The pod template with the extras in it. Where both set a value, ours wins."""
+    """The pod template with the extras in it. Where both set a value, ours wins, unless it only confines the pod."""
     spec, metadata = dict(template["spec"]), dict(template["metadata"])
     for key, value in extras.spec.items():
-        spec[key] = {**value, **spec.get(key, {})} if isinstance(value, Mapping) else value
+        spec[key] = _both(spec.get(key, {}), value) if isinstance(value, Mapping) else value
     for key, additions in (("labels", extras.labels), ("annotations", extras.annotations)):
         if additions:
             metadata[key] = {**additions, **metadata.get(key, {})}
@@ -46,10 +50,15 @@ def dressed(template: Manifest, extras: PodExtras) -> Manifest:
     return {**template, "metadata": metadata, "spec": {**spec, "containers": [first, *others]}}
 
 
+def _both(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Manifest:
+    return {**theirs, **ours, **{key: theirs[key] for key in _THEIRS if key in theirs}}
+
+
 def _security(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Manifest:
-    """Both security contexts merged, with the added capabilities of both."""
-    merged = {**theirs, **ours}
+    """Both security contexts merged, with the added and the dropped capabilities of both."""
+    merged = _both(ours, theirs)
     if "capabilities" in ours and "capabilities" in theirs:
-        added = [*ours["capabilities"].get("add", ()), *theirs["capabilities"].get("add", ())]
-        merged["capabilities"] = {**theirs["capabilities"], **ours["capabilities"], "add": list(dict.fromkeys(added))}
+        both = (ours["capabilities"], theirs["capabilities"])
+        lists = {verb: [each for one in both for each in one.get(verb, ())] for verb in ("add", "drop")}
+        merged["capabilities"] = {verb: list(dict.fromkeys(each)) for verb, each in lists.items() if each}
     return merged

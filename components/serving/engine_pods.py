@@ -16,7 +16,7 @@ import pulumi
 
 from components.cluster.credentials import SecretKey
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
-from components.cluster.pod_extras import PodExtras, dressed
+from components.cluster.pod_extras import CONFINED, PodExtras, dressed
 from planning import timeouts
 from planning.names import API_KEY
 from planning.problems import Problem, Refused
@@ -153,6 +153,7 @@ def pod_template(
             # Our pods never call the API server; and a Service named vllm would set VLLM_PORT, which vLLM reads.
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            "securityContext": dict(CONFINED),
             "terminationGracePeriodSeconds": args.limits.grace_seconds,
             "containers": [container],
             "volumes": [
@@ -202,8 +203,11 @@ def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Mani
             *args.volume_mounts,
         ],
     }
+    # The root file system can be written: engines keep compiled kernels, sockets and logs where their release says.
+    capabilities: Manifest = {"drop": ["ALL"]}
     if args.capabilities:
-        container["securityContext"] = {"capabilities": {"add": list(args.capabilities)}}
+        capabilities["add"] = list(args.capabilities)
+    container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": capabilities}
     return container
 
 

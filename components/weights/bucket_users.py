@@ -49,11 +49,57 @@ def identity(
     policy_document: str,
     after: pulumi.Resource,
     hooks: pulumi.ResourceHookBinding | None,
+    generations: Sequence[int] = (1,),
 ) -> KeyPair:
-    """Creates the user `cloud_name` after the bucket `after`, allows it what the document says, and returns its key.
+    """Creates a user for each generation after the bucket `after`, allows them what the document says, and returns the
+    first one's key.
 
-    Every resource gets these hooks.
+    `cloud_name` is the name of the policy and of generation 1's user. A killed run can leave a key that nobody knows;
+    it is deleted with its user, so each new key gets a new user. Every resource gets these hooks.
     """
+    allowed = policy(accounts, parent, name, cloud_name, policy_document, after, hooks)
+    keys = [
+        _key(accounts, parent, generation_name(name, each), generation_name(cloud_name, each), allowed, after, hooks)
+        for each in generations
+    ]
+    return keys[0]
+
+
+def generation_name(name: str, generation: int) -> str:
+    """What is called `name` in the first generation."""
+    return name if generation == 1 else f"{name}-{generation}"
+
+
+def policy(
+    accounts: Accounts,
+    parent: pulumi.Resource,
+    name: str,
+    cloud_name: str,
+    document: str,
+    after: pulumi.Resource,
+    hooks: pulumi.ResourceHookBinding | None,
+) -> pulumi.Output[str]:
+    """Creates the policy `cloud_name`; returns its name, known once it exists."""
+    made = pulumi.CustomResource(
+        f"{accounts.package}/policy:Policy",
+        name,
+        {"policyName": cloud_name, "policyDocument": document, **accounts.policy_arguments},
+        pulumi.ResourceOptions(
+            parent=parent, replace_on_changes=list(accounts.policy_replaced), depends_on=[after], hooks=hooks
+        ),
+    )
+    return pulumi.get(made, "policyName")
+
+
+def _key(
+    accounts: Accounts,
+    parent: pulumi.Resource,
+    name: str,
+    cloud_name: str,
+    policy_name: pulumi.Output[str],
+    after: pulumi.Resource,
+    hooks: pulumi.ResourceHookBinding | None,
+) -> KeyPair:
     user = pulumi.CustomResource(
         f"{accounts.package}/user:User",
         name,
@@ -61,15 +107,7 @@ def identity(
         # Replace it: renaming in place would pull the user away from keys and policies that refer to it by name.
         pulumi.ResourceOptions(parent=parent, replace_on_changes=[accounts.name], depends_on=[after], hooks=hooks),
     )
-    policy = pulumi.CustomResource(
-        f"{accounts.package}/policy:Policy",
-        name,
-        {"policyName": cloud_name, "policyDocument": policy_document, **accounts.policy_arguments},
-        pulumi.ResourceOptions(
-            parent=parent, replace_on_changes=list(accounts.policy_replaced), depends_on=[after], hooks=hooks
-        ),
-    )
-    user_name, policy_name = pulumi.get(user, accounts.name), pulumi.get(policy, "policyName")
+    user_name = pulumi.get(user, accounts.name)
     attachment = pulumi.CustomResource(
         f"{accounts.package}/userPolicyAttachment:UserPolicyAttachment",
         name,

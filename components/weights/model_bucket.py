@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pulumi
 
-from components.cluster.credentials import KeyPair
+from components.cluster.credentials import KeyPair, Oidc, Role
 from components.weights import oss_bucket, refused_creation, tos_bucket
 from planning.problems import Problem, Refused
 
@@ -29,7 +30,9 @@ class ModelBucketArgs:
     `cloud` is acs (Alibaba Cloud's OSS) or volcengine (TOS). `prefix` is the key prefix of all models, without a slash
     at either end. `create` false uses an existing bucket and changes nothing in it. `keep` leaves bucket and weights
     when the stack is destroyed. A key passed as `reader` or `writer` is used as it is; otherwise a cloud user with its
-    own key is created. `writes` false creates no writer. Uploads still incomplete after `abort_upload_days` days are
+    own key is created for each generation in `keys`, and the first one is used. `writes` false creates no writer. With
+    `oidc`, each of reader and writer in `takers` becomes a role instead (acs only), for pods of that cluster that run
+    as one of these service accounts, each `namespace:name`. Uploads still incomplete after `abort_upload_days` days are
     aborted. Raises Refused for an unknown cloud, an invalid bucket name, and a prefix with slashes at its ends.
     """
 
@@ -44,6 +47,9 @@ class ModelBucketArgs:
     reader: KeyPair | None = None
     writer: KeyPair | None = None
     writes: bool = True
+    oidc: Oidc | None = None
+    takers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    keys: Sequence[int] = (1,)
 
     def __post_init__(self) -> None:
         if self.cloud not in _STORES:
@@ -62,7 +68,7 @@ def access_policy(args: ModelBucketArgs, *, write: bool) -> str:
 
 
 def identity_name(args: ModelBucketArgs, role: str) -> str:
-    """The name of the user for `role`, and of its policy: one for each stack, bucket and prefix."""
+    """The name of the first user, or the role, for `role`, and of its policy: one for each stack, bucket and prefix."""
     digest = hashlib.sha256("\n".join((args.stack, args.bucket, args.prefix)).encode()).hexdigest()[:8]
     return f"modelserve-{role}-{args.bucket[:_NAME_LENGTH]}-{digest}"
 
@@ -70,8 +76,8 @@ def identity_name(args: ModelBucketArgs, role: str) -> str:
 class ModelBucket(pulumi.ComponentResource):
     """The bucket, with one identity that reads and one that writes. `opts` must carry a provider of its cloud.
 
-    `bucket` is its name, known once it exists and can be written to; `reader` and `writer` are keys that work from then
-    on; `endpoint` is the host that serves it over S3 inside its region.
+    `bucket` is its name, known once it exists and can be written to; `reader` and `writer` are keys or roles that work
+    from then on; `endpoint` is the host that serves it over S3 inside its region.
     """
 
     def __init__(self, name: str, args: ModelBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -81,8 +87,10 @@ class ModelBucket(pulumi.ComponentResource):
         self.endpoint: str = self._store.endpoint(args.region)
         # Create identities after the bucket, and delete them before it: no failure leaves an identity behind.
         self._after, self.bucket = self._find(name, args)
-        self.reader = args.reader or self._identity(name, args, "reader")
-        self.writer = args.writer or (self._identity(name, args, "writer") if args.writes else None)
+        self.reader: KeyPair | Role = args.reader or self._identity(name, args, "reader")
+        self.writer: KeyPair | Role | None = args.writer
+        if args.writer is None and args.writes:
+            self.writer = self._identity(name, args, "writer")
         self.register_outputs({"bucket": self.bucket, "endpoint": self.endpoint})
 
     def _find(self, name: str, args: ModelBucketArgs) -> tuple[pulumi.Resource, pulumi.Output[str]]:
@@ -90,6 +98,9 @@ class ModelBucket(pulumi.ComponentResource):
             return self._store.look_up(self, name, args.bucket)
         return self._store.create(self, name, args.bucket, args.abort_upload_days, keep=args.keep, hooks=self._hooks)
 
-    def _identity(self, name: str, args: ModelBucketArgs, role: str) -> KeyPair:
-        policy = access_policy(args, write=role == "writer")
-        return self._store.identity(self, f"{name}-{role}", identity_name(args, role), policy, self._after, self._hooks)
+    def _identity(self, name: str, args: ModelBucketArgs, who: str) -> KeyPair | Role:
+        policy, own = access_policy(args, write=who == "writer"), identity_name(args, who)
+        if args.oidc is not None and who in args.takers:
+            trust = oss_bucket.trust_policy(args.oidc, args.takers[who])
+            return oss_bucket.role(self, f"{name}-{who}", own, policy, trust, self._after, self._hooks)
+        return self._store.identity(self, f"{name}-{who}", own, policy, self._after, self._hooks, args.keys)

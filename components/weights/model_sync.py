@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pulumi
 
 from components.cluster.credentials import KeyPair, key_secret
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
-from components.cluster.pod_extras import PodExtras, dressed
+from components.cluster.pod_extras import CONFINED, PodExtras, dressed
 from planning.catalog import fact
 from planning.origins import HUBS, hub_problem
 from planning.problems import Problem, Refused
@@ -24,20 +24,32 @@ COMPONENT = "sync"
 _PROGRAM = Path(__file__).with_name("sync")
 _PROGRAM_FOLDER = "/etc/modelserve"
 _SCRATCH, _TOOLS, _VOLUME = "/scratch", "/tools", "/weights"
+_TOKEN = PurePosixPath("/var/run/secrets/modelserve/token")
 _GRACE_SECONDS = 10
 # The Job ends itself at its own limit and reports it; Pulumi has to wait a little longer to see that.
 _MARGIN_SECONDS = 60
 _NOBODY = 65534
+_LOCKED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodRole:
+    """A role of Alibaba Cloud that the pod takes with its own token: the role's ARN, known when it may be taken, that
+    of the `provider` who vouches for the token, and the host `sts` that is asked."""
+
+    arn: pulumi.Output[str]
+    provider: str
+    sts: str
 
 
 @dataclass(frozen=True)
 class BucketTarget:
-    """A bucket to fill, reached at the host `endpoint`. `key` may list, read and write below the prefix. `scratch_gib`
-    is the pod's temporary disk, which has to hold the model's largest file."""
+    """A bucket to fill, reached at the host `endpoint`. `key`, or the role that the pod takes, may list, read and write
+    below the prefix. `scratch_gib` is the pod's temporary disk, which has to hold the model's largest file."""
 
     bucket: pulumi.Input[str]
     endpoint: str
-    key: KeyPair
+    key: KeyPair | PodRole
     scratch_gib: int
 
 
@@ -82,6 +94,12 @@ class ModelSyncArgs:
             raise Refused(Problem("source", "", *wrong))
 
     @property
+    def role(self) -> PodRole | None:
+        """The role that the pod takes; None if it has a key, or needs none."""
+        key = self.target.key if isinstance(self.target, BucketTarget) else None
+        return key if isinstance(key, PodRole) else None
+
+    @property
     def hub(self) -> dict[str, str]:
         """`kind`, `url` and `revision` of the source."""
         if self.source in HUBS:
@@ -120,11 +138,27 @@ def program_object(name: str, stack: str, namespace: str) -> Manifest:
 
 def secret(name: str, args: ModelSyncArgs) -> Manifest:
     """The Secret of the pod; its data is empty without key and token."""
-    target = args.target
-    values = {"id": target.key.id, "secret": target.key.secret} if isinstance(target, BucketTarget) else {}
+    key = args.target.key if isinstance(args.target, BucketTarget) else None
+    values = {"id": key.id, "secret": key.secret} if isinstance(key, KeyPair) else {}
     if args.token is not None:
         values["token"] = args.token
     return key_secret(secret_name(name), args.stack, args.namespace, name, values)
+
+
+def service_account(name: str, args: ModelSyncArgs, role: PodRole) -> Manifest:
+    """What the pod runs as, called `name`: the role trusts it. The annotation tells people; nothing reads it here."""
+    said = {fact("oss", "rrsa", "annotation"): role.arn.apply(lambda arn: arn.rpartition("/")[2])}
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "automountServiceAccountToken": False,
+        "metadata": {
+            "name": name,
+            "namespace": args.namespace,
+            "labels": labels(args.stack, name),
+            "annotations": said,
+        },
+    }
 
 
 def job(name: str, args: ModelSyncArgs) -> Manifest:
@@ -164,26 +198,38 @@ def pod_template(name: str, args: ModelSyncArgs) -> Manifest:
         user, volume = _NOBODY, {"name": "scratch", "emptyDir": {"sizeLimit": f"{target.scratch_gib}Gi"}}
     else:
         user, volume = target.user, {"name": "weights", "persistentVolumeClaim": {"claimName": target.claim}}
+    identity = {"runAsNonRoot": user != 0, "runAsUser": user, "runAsGroup": user, "fsGroup": user}
+    account: Manifest = {"serviceAccountName": name} if args.role else {}
     template = {
         "metadata": {
             "labels": {**args.pod_labels, **labels(args.stack, name), "app.kubernetes.io/component": COMPONENT}
         },
         "spec": {
+            **account,
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": _GRACE_SECONDS,
-            "securityContext": {"runAsNonRoot": user != 0, "runAsUser": user, "runAsGroup": user, "fsGroup": user},
+            "securityContext": {**identity, **CONFINED},
             "initContainers": [tool_container("rclone", "tools", args.tool_image)],
             "containers": [_container(name, args)],
             "volumes": [
                 {"name": "program", "configMap": {"name": program_config_name(name)}},
                 {"name": "tools", "emptyDir": {}},
                 volume,
+                *([_token_volume()] if args.role else []),
             ],
         },
     }
     return dressed(template, args.extras)
+
+
+def _token_volume() -> Manifest:
+    """The pod's own token for the cloud. Alibaba's webhook would mount the like where an add-on is installed and the
+    namespace, which is not ours, has its label; so nothing but the cluster's issuer has to be there."""
+    audience, seconds = fact("oss", "rrsa", "audience"), fact("oss", "rrsa", "sessionSeconds")
+    source = {"path": _TOKEN.name, "audience": audience, "expirationSeconds": seconds}
+    return {"name": "token", "projected": {"sources": [{"serviceAccountToken": source}]}}
 
 
 def tool_container(name: str, volume: str, image: str) -> Manifest:
@@ -193,7 +239,7 @@ def tool_container(name: str, volume: str, image: str) -> Manifest:
         "image": image,
         "command": ["cp", "/usr/local/bin/rclone", f"{_TOOLS}/rclone"],
         "resources": _resources(1, 1, None),
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": dict(_LOCKED),
         "volumeMounts": [{"name": volume, "mountPath": _TOOLS}],
     }
 
@@ -213,11 +259,7 @@ def program_container(
         "workingDir": _PROGRAM_FOLDER,
         "env": env,
         "resources": _resources(fact("sync", "pod", "cpu"), fact("sync", "pod", "memoryGib"), scratch),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": dict(_LOCKED),
         # The Kubernetes plugin quotes it when the Job fails.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
@@ -245,6 +287,8 @@ def _container(name: str, args: ModelSyncArgs) -> Manifest:
     env = _environment(name, args)
     container = program_container("sync", args.python_image, env, program="program", tools="tools", scratch=scratch)
     container["volumeMounts"].append(mount)
+    if args.role:
+        container["volumeMounts"].append({"name": "token", "mountPath": str(_TOKEN.parent), "readOnly": True})
     return container
 
 
@@ -262,7 +306,11 @@ def _environment(name: str, args: ModelSyncArgs) -> list[Manifest]:
     if isinstance(target, BucketTarget):
         values |= {"ENDPOINT": target.endpoint, "BUCKET": target.bucket, "PREFIX": args.prefix}
         values |= {"SCRATCH": _SCRATCH, "SCRATCH_GIB": str(target.scratch_gib)}
-        keys = {"KEY_ID": "id", "KEY_SECRET": "secret"}
+        if args.role:
+            values |= {"ROLE": args.role.arn, "PROVIDER": args.role.provider}
+            values |= {"STS": args.role.sts, "TOKEN_FILE": str(_TOKEN)}
+        else:
+            keys = {"KEY_ID": "id", "KEY_SECRET": "secret"}
     else:
         values["FOLDER"] = f"{_VOLUME}/{args.prefix}"
     if args.token is not None:
@@ -296,6 +344,8 @@ class ModelSync(pulumi.ComponentResource):
         keys = secret(name, args)
         if keys["data"]:
             needed.append(kubernetes_object(f"{name}-keys", keys, child))
+        if args.role:
+            needed.append(kubernetes_object(f"{name}-account", service_account(name, args, args.role), child))
         limit = f"{args.seconds + _MARGIN_SECONDS}s"
         run = kubernetes_object(
             name,

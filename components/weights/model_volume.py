@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.cluster.credentials import KeyPair, key_secret
+from components.cluster.credentials import KeyPair, Role, key_secret
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
 from planning.catalog import fact
 
@@ -24,14 +24,15 @@ _VOLUME_LABEL = "modelserve.dev/volume"
 @dataclass(frozen=True, kw_only=True)
 class ModelVolumeArgs:
     """`prefix` is the model's key prefix in `bucket`, without a slash at either end; `endpoint` is the object store's
-    host as pods reach it. `size_gib` is the size of the files there; the driver does not enforce it."""
+    host as pods reach it. The driver mounts with `key`, or takes that role. `size_gib` is the size of the files there;
+    the driver does not enforce it."""
 
     stack: str
     namespace: str
     bucket: pulumi.Input[str]
     endpoint: str
     prefix: str
-    key: KeyPair
+    key: KeyPair | Role
     size_gib: int
 
 
@@ -48,6 +49,8 @@ def revision(args: ModelVolumeArgs, bucket: str) -> str:
     claim.
     """
     place = "\n".join((bucket, args.endpoint, args.prefix, str(args.size_gib)))
+    if isinstance(args.key, Role):
+        place += "\nrole"
     return hashlib.sha256(place.encode()).hexdigest()[:8]
 
 
@@ -63,15 +66,19 @@ def volume_name(name: str, args: ModelVolumeArgs, bucket: str) -> str:
     return f"{args.namespace}.{stack}.{claim_name(name, args, bucket)}"
 
 
-def secret(name: str, args: ModelVolumeArgs) -> Manifest:
+def secret(name: str, args: ModelVolumeArgs, key: KeyPair) -> Manifest:
     """The key under the driver's field names."""
-    values = {"akId": args.key.id, "akSecret": args.key.secret}
+    values = {"akId": key.id, "akSecret": key.secret}
     return key_secret(secret_name(name), args.stack, args.namespace, name, values)
 
 
 def persistent_volume(name: str, args: ModelVolumeArgs) -> Manifest:
     """The volume: one prefix of the bucket, read by many pods, kept when its claim is deleted."""
     unique_name = _of(args, lambda bucket: volume_name(name, args, bucket))
+    keyed: Manifest = {"nodePublishSecretRef": {"name": secret_name(name), "namespace": args.namespace}}
+    role: Manifest = {}
+    if isinstance(args.key, Role):
+        keyed, role = {}, {"authType": "rrsa", "roleName": args.key.name}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -89,12 +96,13 @@ def persistent_volume(name: str, args: ModelVolumeArgs) -> Manifest:
             "csi": {
                 "driver": fact("fluid", "csi", "driver"),
                 "volumeHandle": unique_name,
-                "nodePublishSecretRef": {"name": secret_name(name), "namespace": args.namespace},
+                **keyed,
                 "volumeAttributes": {
                     "bucket": args.bucket,
                     "url": args.endpoint,
                     "path": f"/{args.prefix}",
                     "otherOpts": fact("fluid", "csi", "otherOpts"),
+                    **role,
                 },
             },
         },
@@ -139,9 +147,11 @@ class ModelVolume(pulumi.ComponentResource):
     def __init__(self, name: str, args: ModelVolumeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("modelserve:weights:ModelVolume", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
-        key = kubernetes_object(f"{name}-volume-key", secret(name, args), child)
+        needed = []
+        if isinstance(args.key, KeyPair):
+            needed.append(kubernetes_object(f"{name}-volume-key", secret(name, args, args.key), child))
         volume = kubernetes_object(
-            f"{name}-volume", persistent_volume(name, args), pulumi.ResourceOptions(parent=self, depends_on=[key])
+            f"{name}-volume", persistent_volume(name, args), pulumi.ResourceOptions(parent=self, depends_on=needed)
         )
         bound = kubernetes_object(
             f"{name}-volume-claim", claim(name, args), pulumi.ResourceOptions(parent=self, depends_on=[volume])

@@ -1,13 +1,15 @@
-"""What ModelBucket creates on Alibaba Cloud: an OSS bucket, and RAM users with access to a part of it."""
+"""What ModelBucket creates on Alibaba Cloud: an OSS bucket, and RAM users or roles with access to a part of it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import pulumi
 
+from components.cluster.credentials import Oidc, Role
 from components.weights import bucket_users
 from components.weights.bucket_users import Accounts, allow
 from planning.catalog import fact
@@ -27,6 +29,8 @@ _ACCOUNTS = Accounts(
 )
 identity = partial(bucket_users.identity, _ACCOUNTS)
 ACCESS_KEY = _ACCOUNTS.access_key
+ROLE = "alicloud:ram/role:Role"
+ROLE_POLICY = "alicloud:ram/rolePolicyAttachment:RolePolicyAttachment"
 NAME_PATTERN = fact("oss", "bucket", "namePattern")
 # Requests about the bucket that a mount (ossfs), a cache (JindoFS) and a copy send before they read an object.
 _READ_BUCKET = ("oss:GetBucketInfo", "oss:GetBucketLocation", "oss:GetBucketStat")
@@ -73,6 +77,56 @@ def access_policy(bucket: str, prefix: str, *, write: bool) -> str:
         allow(_READ_OBJECTS + (_WRITE_OBJECTS if write else ()), keys),
     ]
     return json.dumps({"Version": "1", "Statement": statements})
+
+
+def trust_policy(oidc: Oidc, accounts: Sequence[str]) -> str:
+    """The policy, JSON, of who may take a role: pods of one cluster that run as one of these service accounts, each
+    `namespace:name`."""
+    said = {
+        "oidc:aud": fact("oss", "rrsa", "audience"),
+        "oidc:iss": oidc.issuer,
+        "oidc:sub": [f"system:serviceaccount:{each}" for each in accounts],
+    }
+    statement = {
+        "Action": "sts:AssumeRole",
+        "Effect": "Allow",
+        "Principal": {"Federated": [oidc.provider]},
+        "Condition": {"StringEquals": said},
+    }
+    return json.dumps({"Version": "1", "Statement": [statement]})
+
+
+def role(
+    parent: pulumi.Resource,
+    name: str,
+    own: str,
+    policy_document: str,
+    trust: str,
+    after: pulumi.Resource,
+    hooks: pulumi.ResourceHookBinding | None,
+) -> Role:
+    """A role called `own`, made after the bucket `after`, that is allowed what the document says, and may be taken by
+    whom `trust` names."""
+    allowed = bucket_users.policy(_ACCOUNTS, parent, name, own, policy_document, after, hooks)
+    made = pulumi.CustomResource(
+        ROLE,
+        name,
+        {
+            "roleName": own,
+            "assumeRolePolicyDocument": trust,
+            "maxSessionDuration": fact("oss", "rrsa", "sessionSeconds"),
+            "force": True,
+        },
+        pulumi.ResourceOptions(parent=parent, depends_on=[after], hooks=hooks),
+    )
+    attachment = pulumi.CustomResource(
+        ROLE_POLICY,
+        name,
+        {"roleName": pulumi.get(made, "roleName"), "policyName": allowed, "policyType": "Custom"},
+        pulumi.ResourceOptions(parent=parent, hooks=hooks),
+    )
+    # The attachment's own, so that the role can do something once its name is known.
+    return Role(pulumi.get(attachment, "roleName"))
 
 
 def create(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pulumi
 
-_NAMES = ("bucketName", "bucket", "policyName", "userName", "name")
+_NAMES = ("bucketName", "bucket", "roleName", "policyName", "userName", "name")
 
 
 def named(component: str) -> pulumi.ResourceHookBinding | None:

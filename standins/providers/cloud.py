@@ -18,7 +18,7 @@ from typing import Any
 from local import faults
 from standins.providers.reporting import Refusal
 
-_TABLES = ("buckets", "users", "policies", "attachments", "keys")
+_TABLES = ("buckets", "users", "policies", "attachments", "keys", "roles")
 # What a fault in the control plane's faults.json makes of any request for its object.
 _DENIED = "denied"
 
@@ -47,6 +47,7 @@ class Cloud:
     policies: Table
     attachments: Table
     keys: Table
+    roles: Table
 
     def objects(self, bucket: str) -> Path:
         """The folder of a bucket's objects."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
@@ -15,14 +16,14 @@ from standins.providers.cloud import Cloud, CloudError, Table
 from standins.providers.kinds import Kind
 from standins.providers.wire import Properties
 
-_WHAT = {"users": "User", "policies": "Policy"}
+_WHAT = {"users": "User", "policies": "Policy", "roles": "Role"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identities:
     """One cloud's access management: `service`, its limits, and the codes of its refusals.
 
-    `names` maps a table to the pattern of its names. Codes with `{what}` are of a User or a Policy.
+    `names` maps a table to the pattern of its names. Codes with `{what}` are of a User, a Role or a Policy.
     """
 
     service: str
@@ -90,37 +91,39 @@ class Identities:
         self.key(cloud, key_id)
         del cloud.keys[key_id]
 
-    def attachment_kind(self, label: str, **ways: Any) -> Kind:
-        """That a user has a policy."""
-        arguments = frozenset({"userName", "policyName", "policyType"})
+    def attachment_kind(self, label: str, holder: str = "user", **ways: Any) -> Kind:
+        """That a user, or a role, has a policy."""
+        arguments = frozenset({f"{holder}Name", "policyName", "policyType"})
         return Kind(
             label=label,
             service=self.service,
             required=arguments,
             replacing=arguments,
             choices={"policyType": ("System", "Custom")},
-            create=self._attach,
+            create=functools.partial(self._attach, holder),
             read=self._read_attachment,
             delete=self._detach,
             **ways,
         )
 
-    def _attach(self, cloud: Cloud, news: Properties) -> str:
-        user, policy, kind = news["userName"], news["policyName"], news["policyType"]
-        self.need(cloud, "users", user)
+    def _attach(self, holder: str, cloud: Cloud, news: Properties) -> str:
+        name, policy, kind = news[f"{holder}Name"], news["policyName"], news["policyType"]
+        self.need(cloud, f"{holder}s", name)
         if kind == "Custom":
             self.need(cloud, "policies", policy)
-        key = self.attachment_id.format(user=user, policy=policy, kind=kind)
+        key = self.attachment_id.format(holder=holder, name=name, policy=policy, kind=kind)
         if key in cloud.attachments:
-            raise self.refused(409, self.attached_code, f"The policy is attached to the user: {policy}.")
-        cloud.attachments[key] = {"user": user, "policy": policy, "type": kind}
+            code = self.attached_code.format(what=_WHAT[f"{holder}s"])
+            raise self.refused(409, code, f"The policy is attached to the {holder}: {policy}.")
+        cloud.attachments[key] = {holder: name, "policy": policy, "type": kind}
         return key
 
     def _read_attachment(self, cloud: Cloud, key: str, state: Properties) -> Properties:
         if key not in cloud.attachments:
             raise self.missing_attachment(key)
         entry = cloud.attachments[key]
-        return {"userName": entry["user"], "policyName": entry["policy"], "policyType": entry["type"]}
+        holder = "role" if "role" in entry else "user"
+        return {f"{holder}Name": entry[holder], "policyName": entry["policy"], "policyType": entry["type"]}
 
     def _detach(self, cloud: Cloud, key: str, state: Properties) -> None:
         self._read_attachment(cloud, key, state)
@@ -137,6 +140,6 @@ def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def held_by(table: Table, user: str) -> list[str]:
-    """Which keys, or attachments, are a user's."""
-    return [key for key, entry in table.items() if entry["user"] == user]
+def held_by(table: Table, user: str, kind: str = "user") -> list[str]:
+    """Which keys, or attachments, are a user's, or those of another kind of holder."""
+    return [key for key, entry in table.items() if entry.get(kind) == user]

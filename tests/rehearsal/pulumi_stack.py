@@ -76,6 +76,7 @@ _STANDING = (
     ("Pod", "/api/v1/namespaces/default/pods", "batch.kubernetes.io/job-name"),
     ("Service", "/api/v1/namespaces/default/services", _OURS),
     ("Secret", "/api/v1/namespaces/default/secrets", _OURS),
+    ("ServiceAccount", "/api/v1/namespaces/default/serviceaccounts", _OURS),
     ("ConfigMap", "/api/v1/namespaces/default/configmaps", _OURS),
     ("NetworkPolicy", "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", _OURS),
     ("PersistentVolumeClaim", "/api/v1/namespaces/default/persistentvolumeclaims", ""),
@@ -219,7 +220,7 @@ class Stack:
         """`pulumi destroy`."""
         return self._deploy("destroy", "--skip-preview", "--yes", *args, ok=ok)
 
-    def ops(self, *args: str, code: int = 0) -> str:
+    def ops(self, *args: str, code: int = 0, seconds: float = 120) -> str:
         """`python -m ops COMMAND …` for this stack file."""
         done = subprocess.run(
             [sys.executable, "-m", "ops", *args],
@@ -228,7 +229,7 @@ class Stack:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=120,
+            timeout=seconds,
         )
         self.said.append(done.stdout)
         assert done.returncode == code, done.stdout

@@ -335,6 +335,32 @@ def test_a_policy_that_a_user_has_stays(place: Place):
     place.plugin.delete(policy)
 
 
+ROLE = "alicloud:ram/role:Role"
+TRUST = json.dumps(
+    {"Version": "1", "Statement": [{"Action": "sts:AssumeRole", "Effect": "Allow", "Principal": {"a": 1}}]}
+)
+
+
+@pytest.mark.parametrize("words", [ALI])
+def test_a_role_without_trust_is_refused_and_one_with_policies_stays_unless_forced(place: Place):
+    for document in ("nothing", "{}", json.dumps({"Version": "1", "Statement": STATEMENT})):
+        said = refusal(place.plugin.create, ROLE, roleName="writer", assumeRolePolicyDocument=document)
+        assert "MalformedPolicyDocument" in said
+    made = place.plugin.create(ROLE, roleName="writer", assumeRolePolicyDocument=TRUST)
+    assert "EntityAlreadyExists.Role" in refusal(
+        place.plugin.create, ROLE, roleName="writer", assumeRolePolicyDocument=TRUST
+    )
+    given = {"roleName": "writer", "policyName": "read", "policyType": "Custom"}
+    attachment = "alicloud:ram/rolePolicyAttachment:RolePolicyAttachment"
+    assert "EntityNotExist.Policy" in refusal(place.plugin.create, attachment, **given)
+    place.policy()
+    assert place.plugin.create(attachment, **given).id == "role:read:Custom:writer"
+    assert "DeleteConflict.Role.Policy" in refusal(place.plugin.delete, made)
+    made.outputs["force"] = True
+    place.plugin.delete(made)
+    assert not place.tables()["roles"] and not place.tables()["attachments"]
+
+
 KINDS = ("bucket", "setting", "user", "policy", "attached", "users_key")
 
 

@@ -16,6 +16,7 @@ _LOCAL, _ACS = StackFile("local"), StackFile("acs")
 _MLA = {"queryRank": 1536, "kvRank": 512, "nope": 128, "rope": 64, "value": 128}
 _MOE = {"experts": 256, "perToken": 8, "intermediate": 2048, "shared": 1, "denseLayers": 3}
 _NATIVE = {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher": "native"}
+_OIDC = {"provider": "acs:ram::1:oidc-provider/ack-rrsa-rehearsal", "issuer": "https://oidc.example"}
 _NO_CACHE = {"cache": {"engine": "none"}}
 _NO_GATEWAY = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring/prometheusNamespace": ...}
 
@@ -32,6 +33,7 @@ WAYS: dict[str, dict[str, Any]] = {
         cloud__gpuSeries="Own", cloud__gpu="H20-96", catalog__gpuPods={"Own": {"gpus": [8]}}
     ),
     "acs, volume": _ACS.changed(**_NO_CACHE),
+    "acs, roles": _ACS.changed(**_NO_CACHE, cluster__oidc=_OIDC),
     "acs, stream": _ACS.changed(**_NO_CACHE, weights__read="stream", services__ds__engine=_NATIVE),
     "acs, claim": _ACS.changed(**_NO_CACHE, weights=CLAIM),
     **{

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .bucket import Bucket, remote_environment
+from .bucket import Bucket, key_environment, remote_environment
 from .folder import OWN, Folder
 from .hubs import Hub
 from .manifest import LeftOut
 from .node import OnNode, check_disk
 from .origin import Origin
 from .retries import Fatal, GaveUp, Patience
+from .role import Lender
 from .tool import Rclone
 from .transfer import Limits, Source, Sync, Target
 
@@ -49,7 +50,13 @@ class Settings:
         key_id, secret, token = self.get("KEY_ID", ""), self.get("KEY_SECRET", ""), self.get("HUB_TOKEN", "")
         rest = {name: value for name, value in self._variables.items() if not name.startswith("MODELSERVE_")}
         endpoint = self.get("ENDPOINT", "")
-        remote = remote_environment(endpoint, key_id, secret) if endpoint else {}
+        if not endpoint:
+            return Rclone(self.get("RCLONE"), rest, [token])
+        remote = remote_environment(endpoint)
+        if role := self.get("ROLE", ""):
+            asked = (self.get("STS"), role, self.get("PROVIDER"), Path(self.get("TOKEN_FILE")))
+            return Rclone(self.get("RCLONE"), rest | remote, [token], Lender(*asked).lent)
+        remote |= key_environment(key_id, secret)
         return Rclone(self.get("RCLONE"), rest | remote, [key_id, secret, token])
 
 

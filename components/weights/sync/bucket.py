@@ -55,18 +55,27 @@ def digest_file(file: Path, size: int) -> Digest:
         return digest(iter(lambda: opened.read(_CHUNK), b""), size)
 
 
-def remote_environment(endpoint: str, key_id: str, secret: str) -> dict[str, str]:
+def remote_environment(endpoint: str) -> dict[str, str]:
     """What tells rclone about the bucket's service, for the remote `store:`."""
     url = endpoint if "://" in endpoint else f"https://{endpoint}"
     settings = {
         "TYPE": "s3",
         "ENDPOINT": url,
-        "ACCESS_KEY_ID": key_id,
-        "SECRET_ACCESS_KEY": secret,
         # The key may know nothing of the bucket but this prefix.
         "NO_CHECK_BUCKET": "true",
         **_dialect(urllib.parse.urlsplit(url).hostname or ""),
     }
+    return _of_remote(settings)
+
+
+def key_environment(key_id: str, secret: str, token: str = "") -> dict[str, str]:
+    """What tells rclone the key of that remote, and its token where the key is lent."""
+    return _of_remote(
+        {"ACCESS_KEY_ID": key_id, "SECRET_ACCESS_KEY": secret, **({"SESSION_TOKEN": token} if token else {})}
+    )
+
+
+def _of_remote(settings: Mapping[str, str]) -> dict[str, str]:
     return {f"RCLONE_CONFIG_STORE_{name}": value for name, value in settings.items()}
 
 
@@ -151,6 +160,8 @@ class Bucket:
     def explain(self, failure: ToolFailed) -> Exception:
         """What to make of a run that failed."""
         text = str(failure)
+        if "TokenExpired" in text:
+            return Passing(f"bucket {self._bucket}: {text}")  # a run that outlived what it was lent; the next gets more
         if any(sign in text for sign in _REFUSED):
             return Fatal(
                 f"bucket {self._bucket} refuses the access key ({text}): give a key that may {self._needs} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO
 
@@ -23,10 +23,18 @@ class ToolFailed(Exception):
 
 
 class Rclone:
-    """The program at `path`. `environment` holds the remote's settings; `secrets` are never to be seen in a text."""
+    """The program at `path`. `environment` holds the remote's settings, to which `lent` adds what lasts for a while
+    only and is asked for before each run; `secrets`, and what is lent, are never to be seen in a text."""
 
-    def __init__(self, path: str, environment: Mapping[str, str], secrets: Sequence[str]) -> None:
-        self._path, self._environment, self._secrets = path, dict(environment), [each for each in secrets if each]
+    def __init__(
+        self,
+        path: str,
+        environment: Mapping[str, str],
+        secrets: Sequence[str],
+        lent: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._path, self._environment, self._lent = path, dict(environment), lent
+        self._secrets = {each for each in secrets if each}
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
         self._lock = threading.RLock()  # a signal's handler may come while its own thread holds it
@@ -57,12 +65,14 @@ class Rclone:
 
     @contextmanager
     def _start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+        lent = self._lent()
         with self._lock:
             if self._stopped:
                 raise ToolFailed("stopped", -1)
+            self._secrets |= set(lent.values())
             process = subprocess.Popen(
                 [self._path, *arguments, *_FLAGS],
-                env=self._environment | dict(environment),
+                env={**self._environment, **lent, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -86,7 +96,7 @@ class Rclone:
         lines = text.strip().splitlines() or ["rclone said nothing"]
         line = re.sub(r"^[\d/]+ [\d:]+ \w+ *: ", "", lines[-1])
         line = re.sub(r"^Failed to \w+(?: with \d+ errors)?: (?:last error was: )?", "", line)
-        for secret in self._secrets:
+        for secret in list(self._secrets):
             line = line.replace(secret, "…")
         return line[:400]
 

@@ -1,4 +1,4 @@
-"""Access management: users, custom policies, which user has which, and the users' access keys."""
+"""Access management: users, roles, custom policies, who has which, and the users' access keys."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from standins.providers.identities import Identities, held_by, letters, now
 from standins.providers.kinds import Function, Kind
 from standins.providers.wire import Properties
 
+ACCOUNT = "1234567890123456"
+"""The account whose roles these are."""
 _ROTATE = "DeleteOldestNonDefaultVersionWhenLimitExceeded"
 
 
@@ -29,11 +31,12 @@ _IDENTITIES = Identities(
     permit=_permit,
     names={
         "users": re.compile(f"[A-Za-z0-9._@-]{{1,{fact('oss', 'ram', 'userNameLimit')}}}"),
+        "roles": re.compile(f"[A-Za-z0-9._-]{{1,{fact('oss', 'ram', 'roleNameLimit')}}}"),
         "policies": re.compile(f"[A-Za-z0-9-]{{1,{fact('oss', 'ram', 'policyNameLimit')}}}"),
     },
     document_characters=fact("oss", "ram", "policyCharacters"),
     keys_per_user=fact("oss", "ram", "keysPerUser"),
-    attachment_id="user:{policy}:{kind}:{user}",
+    attachment_id="{holder}:{policy}:{kind}:{name}",
     missing_code="EntityNotExist.{what}",
     missing_key=lambda key: _refused(404, "EntityNotExist.User.AccessKey", f"The access key does not exist: {key}."),
     missing_attachment=lambda key: _refused(404, "EntityNotExist.User.Policy", f"Nobody has the policy so: {key}."),
@@ -41,7 +44,7 @@ _IDENTITIES = Identities(
     name_code="InvalidParameter.{what}Name.InvalidChars",
     length_code="InvalidParameter.PolicyDocument.Length",
     json_code="MalformedPolicyDocument",
-    attached_code="EntityAlreadyExists.User.Policy",
+    attached_code="EntityAlreadyExists.{what}.Policy",
     keys_code="LimitExceeded.User.AccessKey",
 )
 
@@ -143,6 +146,50 @@ def _delete_policy(cloud: Cloud, name: str, state: Properties) -> None:
     del cloud.policies[name]
 
 
+def _check_trust(text: str) -> None:
+    """A role that nobody may take is refused."""
+    document = _IDENTITIES.document(text)
+    statements = document.get("Statement") if document.get("Version") == "1" else None
+    if not statements or not all(each.get("Principal") and each.get("Action") for each in statements):
+        raise _refused(400, "MalformedPolicyDocument", "The assume role policy needs a Statement with a Principal.")
+
+
+def _create_role(cloud: Cloud, news: Properties) -> str:
+    name = news["roleName"]
+    _IDENTITIES.check_new(cloud, "roles", name)
+    _check_trust(news["assumeRolePolicyDocument"])
+    seconds = news.get("maxSessionDuration", fact("oss", "rrsa", "sessionSeconds"))
+    cloud.roles[name] = {"trust": news["assumeRolePolicyDocument"], "seconds": seconds}
+    return name
+
+
+def _read_role(cloud: Cloud, name: str, state: Properties) -> Properties:
+    role = _IDENTITIES.need(cloud, "roles", name)
+    return {
+        **{key: state[key] for key in ("force",) if key in state},
+        "roleName": name,
+        "assumeRolePolicyDocument": role["trust"],
+        "maxSessionDuration": role["seconds"],
+        "arn": f"acs:ram::{ACCOUNT}:role/{name}",
+    }
+
+
+def _update_role(cloud: Cloud, name: str, news: Properties) -> None:
+    _check_trust(news["assumeRolePolicyDocument"])
+    role = _IDENTITIES.need(cloud, "roles", name)
+    role.update(trust=news["assumeRolePolicyDocument"], seconds=news.get("maxSessionDuration", role["seconds"]))
+
+
+def _delete_role(cloud: Cloud, name: str, state: Properties) -> None:
+    _IDENTITIES.need(cloud, "roles", name)
+    attached = held_by(cloud.attachments, name, "role")
+    if attached and not state.get("force"):
+        raise _refused(409, "DeleteConflict.Role.Policy", f"The role has policies: {name}.")
+    for key in attached:
+        del cloud.attachments[key]
+    del cloud.roles[name]
+
+
 def _create_key(cloud: Cloud, news: Properties) -> str:
     news["secret"] = secret = letters(30)
     fields = {"secret": secret, "status": "Active", "createTime": now()}
@@ -188,6 +235,23 @@ KINDS = {
     "alicloud:ram/userPolicyAttachment:UserPolicyAttachment": _IDENTITIES.attachment_kind(
         "alicloud_ram_user_policy_attachment", forgets=True, forgiving=True
     ),
+    "alicloud:ram/role:Role": Kind(
+        label="alicloud_ram_role",
+        service="ram",
+        required=frozenset({"roleName", "assumeRolePolicyDocument"}),
+        optional=frozenset({"force", "maxSessionDuration"}),
+        replacing=frozenset({"roleName"}),
+        outputs=frozenset({"arn"}),
+        forgets=True,
+        forgiving=True,
+        create=_create_role,
+        read=_read_role,
+        update=_update_role,
+        delete=_delete_role,
+    ),
+    "alicloud:ram/rolePolicyAttachment:RolePolicyAttachment": _IDENTITIES.attachment_kind(
+        "alicloud_ram_role_policy_attachment", "role", forgets=True, forgiving=True
+    ),
     "alicloud:ram/accessKey:AccessKey": Kind(
         label="alicloud_ram_access_key",
         service="ram",
@@ -209,12 +273,18 @@ def _list_users(cloud: Cloud, asked: Properties) -> Properties:
     return {"users": [{"id": user["id"], "name": name} for name, user in cloud.users.items() if matching.search(name)]}
 
 
+def _list_roles(cloud: Cloud, asked: Properties) -> Properties:
+    matching = re.compile(asked.get("nameRegex", ""))
+    return {"roles": [{"id": name, "name": name} for name in cloud.roles if matching.search(name)]}
+
+
 def _list_policies(cloud: Cloud, asked: Properties) -> Properties:
-    """All custom ones, or those of a user, who must be there."""
+    """All custom ones, or those of a user or a role, who must be there."""
     names = list(cloud.policies)
-    if user := asked.get("userName"):
-        _IDENTITIES.need(cloud, "users", user)
-        names = [cloud.attachments[key]["policy"] for key in held_by(cloud.attachments, user)]
+    for holder in ("user", "role"):
+        if name := asked.get(f"{holder}Name"):
+            _IDENTITIES.need(cloud, f"{holder}s", name)
+            names = [cloud.attachments[key]["policy"] for key in held_by(cloud.attachments, name, holder)]
     matching = re.compile(asked.get("nameRegex", ""))
     return {"policies": [{"policyName": name, "type": "Custom"} for name in names if matching.search(name)]}
 
@@ -222,6 +292,9 @@ def _list_policies(cloud: Cloud, asked: Properties) -> Properties:
 FUNCTIONS = {
     "alicloud:ram/getUsers:getUsers": Function(service="ram", arguments=frozenset({"nameRegex"}), answer=_list_users),
     "alicloud:ram/getPolicies:getPolicies": Function(
-        service="ram", arguments=frozenset({"enableDetails", "nameRegex", "type", "userName"}), answer=_list_policies
+        service="ram",
+        arguments=frozenset({"enableDetails", "nameRegex", "roleName", "type", "userName"}),
+        answer=_list_policies,
     ),
+    "alicloud:ram/getRoles:getRoles": Function(service="ram", arguments=frozenset({"nameRegex"}), answer=_list_roles),
 }

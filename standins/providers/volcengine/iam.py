@@ -22,7 +22,7 @@ _IDENTITIES = Identities(
     },
     document_characters=fact("tos", "iam", "policyCharacters"),
     keys_per_user=fact("tos", "iam", "keysPerUser"),
-    attachment_id="{user}:{policy}:{kind}",
+    attachment_id="{name}:{policy}:{kind}",
     missing_code="{what}NotExist",
     # The plugin's own words: it looks through lists, where nothing is refused.
     missing_key=lambda key: CloudError(f"access key {key} not exist ", gone=True),

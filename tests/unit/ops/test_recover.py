@@ -144,7 +144,7 @@ def test_nothing_is_written_where_something_could_not_be_looked_up(
     def unread(resource: dict[str, Any]) -> Found | None:
         raise UnreadError("no such host")
 
-    monkeypatch.setattr(recover, "_pulumi", pulumi)
+    monkeypatch.setattr(recover, "pulumi", pulumi)
     monkeypatch.setattr(recover, "_unlock", lambda *given, **options: None)
     monkeypatch.setattr(recover, "stack_file", lambda args: SimpleNamespace(config=lambda: None))
     monkeypatch.setattr(recover, "_cluster", lambda *given: SimpleNamespace(look=lambda resource: Found(id="a/b")))

@@ -21,6 +21,7 @@ from tests.support import volcengine
 from tests.support.program import merged
 from tests.support.recorder import STACK, Recorder
 from tests.support.stack_files import StackFile
+from tests.unit.config.test_bucket_auth import OIDC
 from tests.unit.stacks import test_acs as acs
 from watch import preflight
 from watch.api_server import UnansweredError
@@ -266,6 +267,41 @@ def test_another_kuberay_operator_is_refused_with_its_place_and_its_own_is_not(c
         said = "aibrix: another KubeRay operator runs in this cluster, ray-system/operator, and two fight"
         assert [said in line for line in lines(config=config)] == [True] * refused
     assert cluster.asked == [KUBERAY] * 2
+
+
+ROLES = StackFile("acs").changed(cache={"engine": "none"}, cluster__oidc=OIDC)
+
+
+@pytest.mark.parametrize(
+    ("image", "refused"),
+    [
+        ("registry-cn-hangzhou.ack.aliyuncs.com/acs/csi-plugin:v1.30.3-921e63a-aliyun", True),
+        ("registry-cn-hangzhou.ack.aliyuncs.com/acs/csi-plugin:v1.30.4-0f5ba8c-aliyun", False),
+        ("registry.example/csi-plugin:mine", False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["deployments", "daemonsets"])
+def test_a_driver_whose_mounts_take_no_role_is_refused_where_the_cluster_shows_it(
+    cluster: Cluster, kind: str, image: str, refused: bool
+):
+    found = deployment("kube-system")
+    found["spec"]["template"]["spec"]["containers"] = [
+        {"name": "sidecar", "image": "a/b:v1.0.0"},
+        {"name": "c", "image": image},
+    ]
+    cluster.objects = {f"/apis/apps/v1/namespaces/kube-system/{kind}": [found]}
+    said = lines(config=parse(ROLES))
+    assert len(said) == refused and all("weights.bucket.auth: rrsa: the cluster's CSI driver" in line for line in said)
+
+
+def test_a_driver_that_nobody_may_look_at_is_no_reason_to_refuse_and_is_asked_for_only_where_mounts_take_roles(
+    cluster: Cluster,
+):
+    places = [f"/apis/apps/v1/namespaces/kube-system/{kind}" for kind in ("deployments", "daemonsets")]
+    cluster.refused = dict.fromkeys(places, UnansweredError("Forbidden", 403))
+    assert lines(config=parse(ROLES)) == [] and set(places) <= set(cluster.asked)
+    cluster.asked = []
+    assert lines(config=ACS) == [] and not set(places) & set(cluster.asked)
 
 
 @pytest.mark.parametrize("aibrix", [{"install": False}, {"kuberay": "none"}])

@@ -20,7 +20,12 @@ def test_the_provider_is_tied_to_the_context_and_records_no_path_of_this_machine
     monkeypatch.setenv("KUBECONFIG", "/home/somebody/.kube/config")
     engine.run(lambda: kubernetes_provider("cluster", "prod", None).id)
     request = engine.one("kubernetes")
-    assert inputs(request) == {"kubeconfig": "", "context": "prod", "clusterIdentifier": "prod"}
+    assert inputs(request) == {
+        "kubeconfig": "",
+        "context": "prod",
+        "clusterIdentifier": "prod",
+        "enableSecretMutable": "true",
+    }
     assert request.version == PLUGIN_VERSION
 
 

@@ -148,7 +148,7 @@ def test_what_the_builder_adds_reaches_every_pod(pod: Role):
     assert made["spec"]["nodeSelector"] == {"pool": "h20"}
     assert OTHER["volumes"][0] in made["spec"]["volumes"]
     assert OTHER["volume_mounts"][0] in container["volumeMounts"]
-    assert container["securityContext"] == {"capabilities": {"add": ["IPC_LOCK"]}}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK"]}
     assert (env["NCCL_IB_DISABLE"], env["HF_TOKEN"]) == ("0", {"secretKeyRef": {"name": "hub", "key": "token"}})
     assert made["metadata"]["labels"]["team"] == "a"
     assert made["metadata"]["annotations"] == {
@@ -161,8 +161,24 @@ def test_what_the_builder_adds_reaches_every_pod(pod: Role):
 def test_a_pod_without_additions_has_none(pod: Role):
     assert not {"initContainers", "nodeSelector"} & pod()["spec"].keys()
     assert "annotations" not in pod()["metadata"]
-    assert "securityContext" not in container_of(pod())
+    assert "add" not in container_of(pod())["securityContext"]["capabilities"]
     assert container_of(pod())["resources"]["limits"].keys() == {"cpu", "memory", "nvidia.com/gpu"}
+
+
+@EVERY
+def test_a_pod_gains_nothing_it_was_not_given_unless_the_clusters_owner_says_so(pod: Role):
+    made = pod()
+    assert made["spec"]["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+    assert container_of(made)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    loose: dict[str, Any] = {"seccompProfile": {"type": "Unconfined"}}
+    other = pod(
+        extras=PodExtras(spec={"securityContext": loose}, container_security={"allowPrivilegeEscalation": True})
+    )
+    assert other["spec"]["securityContext"] == loose
+    assert container_of(other)["securityContext"]["allowPrivilegeEscalation"]
 
 
 @EVERY
@@ -246,11 +262,13 @@ def test_what_the_cluster_asks_is_on_every_pod_beside_what_is_ours(pod: Role):
     plain, dressed = pod(**ours), pod(**ours, extras=EXTRAS)
     spec, container = dressed["spec"], container_of(dressed)
     assert spec["imagePullSecrets"] == [{"name": "pull"}] and spec["schedulerName"] == "volcano"
-    assert spec["nodeSelector"] == {"pool": "gpu", "ours": "yes"} and spec["securityContext"] == {"fsGroup": 5}
+    assert spec["nodeSelector"] == {"pool": "gpu", "ours": "yes"}
+    assert spec["securityContext"] == {"fsGroup": 5, "seccompProfile": {"type": "RuntimeDefault"}}
     assert spec["volumes"] == [*plain["spec"]["volumes"], *EXTRAS.volumes]
     assert container["volumeMounts"] == [*container_of(plain)["volumeMounts"], *EXTRAS.mounts]
-    capabilities = {"add": ["IPC_LOCK", "SYS_PTRACE"], "drop": ["NET_RAW"]}
-    assert container["securityContext"] == {"runAsUser": 5, "capabilities": capabilities}
+    capabilities = {"add": ["IPC_LOCK", "SYS_PTRACE"], "drop": ["ALL", "NET_RAW"]}
+    asked = {"runAsUser": 5, "capabilities": capabilities, "allowPrivilegeEscalation": False}
+    assert container["securityContext"] == asked
     assert dressed["metadata"] == plain["metadata"]
 
 

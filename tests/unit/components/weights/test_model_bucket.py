@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pulumi.runtime.proto import resource_pb2
 
 from components.cluster.alicloud_provider import alicloud_provider
-from components.cluster.credentials import KeyPair
+from components.cluster.credentials import KeyPair, Oidc, Role
 from components.cluster.volcengine_provider import volcengine_provider
 from components.weights import oss_bucket, tos_bucket
 from components.weights.model_bucket import ModelBucket, ModelBucketArgs, access_policy, identity_name
@@ -416,3 +416,72 @@ def test_a_prefix_with_slashes_at_its_ends_is_refused(prefix: str):
 def test_a_cloud_without_buckets_is_refused():
     with pytest.raises(Refused, match="cloud local: has no buckets here; use acs or volcengine"):
         replace(OSS, cloud="local")
+
+
+# --- roles and generations
+
+
+OIDC = Oidc("acs:ram::1:oidc-provider/ack-rrsa-c1", "https://oidc.example/c1")
+TAKEN = replace(
+    OSS, oidc=OIDC, takers={"reader": ["ack-csi-fuse:csi-fuse-ossfs"], "writer": ["ml:a-sync", "ml:b-sync"]}
+)
+
+
+def test_who_takes_a_role_has_no_user_and_no_key_and_is_allowed_the_same(engine: Recorder):
+    (made,) = run(engine, TAKEN)
+    assert isinstance(made.reader, Role) and isinstance(made.writer, Role)
+    tokens = {token for token, _ in engine.seen}
+    assert not tokens & {"alicloud:ram/user:User", oss_bucket.ACCESS_KEY} and oss_bucket.ROLE_POLICY in tokens
+    for who in ("reader", "writer"):
+        role, policy = (
+            inputs(engine.seen[f"alicloud:ram/{kind}", f"weights-{who}"]) for kind in ("role:Role", "policy:Policy")
+        )
+        assert role["roleName"] == policy["policyName"] == identity_name(OSS, who)
+        assert policy["policyDocument"] == access_policy(OSS, write=who == "writer")
+        assert len(role["roleName"]) <= fact("oss", "ram", "roleNameLimit")
+
+
+def test_a_role_trusts_these_accounts_of_this_cluster_alone(engine: Recorder):
+    run(engine, TAKEN)
+    (trust,) = json.loads(inputs(engine.seen[oss_bucket.ROLE, "weights-writer"])["assumeRolePolicyDocument"])[
+        "Statement"
+    ]
+    assert (trust["Effect"], trust["Action"]) == ("Allow", "sts:AssumeRole")
+    assert trust["Principal"] == {"Federated": [OIDC.provider]}
+    assert trust["Condition"] == {
+        "StringEquals": {
+            "oidc:aud": "sts.aliyuncs.com",
+            "oidc:iss": OIDC.issuer,
+            "oidc:sub": ["system:serviceaccount:ml:a-sync", "system:serviceaccount:ml:b-sync"],
+        }
+    }
+
+
+def test_every_argument_of_a_role_is_one_of_the_sdks_own_classes(engine: Recorder):
+    run(engine, TAKEN)
+    for token in (oss_bucket.ROLE, oss_bucket.ROLE_POLICY):
+        known, given_ = constructor(token), inputs(engine.seen[token, "weights-reader"]).keys()
+        assert given_ <= known.keys() and {name for name, required in known.items() if required} <= given_
+
+
+@BOTH
+def test_each_generation_is_a_user_with_a_key_and_the_first_named_is_in_use(engine: Recorder, args: ModelBucketArgs):
+    words = WORDS[args.cloud]
+    used: list[str] = []
+
+    def program() -> None:
+        opts = pulumi.ResourceOptions(providers=[words.provider("cloud", args.region)])
+        made = ModelBucket("weights", replace(args, keys=(2, 1), writes=False), opts)
+        assert isinstance(made.reader, KeyPair)
+        made.reader.id.apply(used.append)
+
+    engine.run(program)
+    assert "weights-reader-2" in used[0]
+    keys = {name for token, name in engine.seen if token.endswith(":AccessKey")}
+    assert keys == {"weights-reader", "weights-reader-2"}
+    users = {
+        name: inputs(request)[words.user] for (token, name), request in engine.seen.items() if token.endswith(":User")
+    }
+    own = identity_name(args, "reader")
+    assert users == {"weights-reader": own, "weights-reader-2": f"{own}-2"}
+    assert len([token for token, _ in engine.seen if token.endswith("/policy:Policy")]) == 1

@@ -13,7 +13,7 @@ import pytest
 from components.cluster.credentials import KeyPair
 from components.cluster.pod_extras import NOTHING
 from components.weights import model_sync
-from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSync, ModelSyncArgs
+from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSync, ModelSyncArgs, PodRole
 from components.weights.sync.bucket import remote_environment
 from planning.problems import Refused
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
@@ -38,13 +38,15 @@ SHARED: dict[str, Any] = {
     "extras": NOTHING,
 }
 
+PROVIDER = "acs:ram::1:oidc-provider/ack-rrsa-c1"
+
 
 def arguments(**changes: Any) -> ModelSyncArgs:
     """Arguments outside a program, where no Output can be made: the key is only looked at inside one."""
     return ModelSyncArgs(**SHARED | {"target": into_bucket(KeyPair(None, None))} | changes)
 
 
-def into_bucket(key: KeyPair, bucket: pulumi.Input[str] = "weights") -> BucketTarget:
+def into_bucket(key: KeyPair | PodRole, bucket: pulumi.Input[str] = "weights") -> BucketTarget:
     return BucketTarget(bucket, "oss-cn-hangzhou-internal.aliyuncs.com", key, scratch_gib=30)
 
 
@@ -101,6 +103,19 @@ def test_the_pod_gets_what_it_asks_for_and_scratch_is_part_of_it():
     assert spec["containers"][0]["resources"]["limits"]["ephemeral-storage"] == "30Gi"
     assert {"name": "scratch", "emptyDir": {"sizeLimit": "30Gi"}} in spec["volumes"]
     assert spec["automountServiceAccountToken"] is False
+
+
+def test_the_pod_may_do_nothing_but_write_to_its_own_volumes():
+    spec = model_sync.pod_template("r1-sync", arguments())["spec"]
+    assert (
+        spec["securityContext"].items() >= {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}.items()
+    )
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
 
 
 def test_the_pod_is_found_by_its_labels_and_carries_the_clouds():
@@ -235,6 +250,29 @@ def test_a_sync_to_a_claim_passes_strict_validation_and_needs_no_secret_without_
     assert [problems(found) for found in objects] == [[], []]
 
 
+def test_a_pod_that_takes_a_role_has_its_own_account_and_token_and_no_key(engine: Recorder):
+    def with_role() -> None:
+        arn = pulumi.Output.from_input("acs:ram::1:role/modelserve-writer")
+        role = PodRole(arn=arn, provider=PROVIDER, sts="sts.a")
+        ModelSync("r1-sync", arguments(target=into_bucket(role)))
+
+    engine.run(with_role)
+    objects = {found["kind"]: found for found in engine.objects()}
+    assert list(objects) == ["ConfigMap", "ServiceAccount", "Job"]
+    assert [problem for found in objects.values() for problem in problems(found)] == []
+    account, spec = objects["ServiceAccount"], objects["Job"]["spec"]["template"]["spec"]
+    assert account["metadata"]["annotations"] == {"pod-identity.alibabacloud.com/role-name": "modelserve-writer"}
+    assert spec["serviceAccountName"] == account["metadata"]["name"] and not spec["automountServiceAccountToken"]
+    (source,) = next(each for each in spec["volumes"] if each["name"] == "token")["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "sts.aliyuncs.com"
+    (container,) = spec["containers"]
+    env = {each["name"]: each["value"] for each in container["env"]}
+    (at,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "token"]
+    assert env["MODELSERVE_TOKEN_FILE"] == f"{at}/{source['serviceAccountToken']['path']}"
+    assert not any("KEY" in name for name in env)
+    assert engine.urn(engine.one("ServiceAccount")) in engine.one("Job").dependencies
+
+
 @pytest.mark.parametrize(
     ("endpoint", "wanted"),
     [
@@ -246,5 +284,5 @@ def test_a_sync_to_a_claim_passes_strict_validation_and_needs_no_secret_without_
     ],
 )
 def test_each_object_store_is_spoken_to_in_its_own_dialect(endpoint, wanted):
-    found = remote_environment(endpoint, "id", "secret")
+    found = remote_environment(endpoint)
     assert wanted.items() <= {name.removeprefix("RCLONE_CONFIG_STORE_"): value for name, value in found.items()}.items()

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from components.weights.sync.bucket import remote_environment
+from components.weights.sync.bucket import key_environment, remote_environment
 from local.toolchain import ensure
 
 pytestmark = pytest.mark.rehearsal
@@ -60,7 +60,7 @@ def proxy() -> Iterator[Proxy]:
     ],
 )
 def test_each_clouds_bucket_is_addressed_as_it_takes_it(proxy: Proxy, host: str, address: str, region: str | None):
-    variables = remote_environment(f"http://{host}", "AKid", "canary")
+    variables = remote_environment(f"http://{host}") | key_environment("AKid", "canary")
     variables["http_proxy"] = f"http://127.0.0.1:{proxy.server_port}"
     command = [ensure("rclone")["rclone"], "--config=", "--retries=1", "--low-level-retries=1", "cat"]
     subprocess.run([*command, f"store:{BUCKET}/{KEY}"], env=os.environ | variables, capture_output=True, timeout=30)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pulumi
 import pytest
 
+from components.cluster.credentials import Role
 from components.weights.model_volume import ModelVolume, ModelVolumeArgs, claim_name, volume_name
 from tests.support.recorder import Recorder, inputs, is_secret, unmarked
 from tests.support.schemas import problems
@@ -95,3 +97,12 @@ def test_two_models_fit_in_one_stack(engine: Recorder):
     engine.run(lambda: [volume(name) for name in ("r1", "r1-volume")])
     names = engine.names()
     assert len(names) == len(set(names)) == 6
+
+
+def test_a_volume_that_takes_a_role_has_no_key_and_lies_beside_the_one_with_a_key(engine: Recorder):
+    engine.run(lambda: ModelVolume("r1", arguments(key=Role(pulumi.Output.from_input("modelserve-reader-weights")))))
+    csi = inputs(engine.one("PersistentVolume"))["spec"]["csi"]
+    assert csi["volumeAttributes"].items() >= {"authType": "rrsa", "roleName": "modelserve-reader-weights"}.items()
+    assert "nodePublishSecretRef" not in csi and "fuseType" not in csi["volumeAttributes"]
+    assert [found["kind"] for found in engine.objects()] == ["PersistentVolume", "PersistentVolumeClaim"]
+    assert claim_name("r1", arguments(key=Role(None)), "weights") != claim_name("r1", arguments(), "weights")

@@ -1,0 +1,70 @@
+"""How pods get at the bucket on ACS, walked through on a rehearsal: by roles of the cloud, and by rotated keys."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import yaml
+
+from standins.providers.alicloud.ram import ACCOUNT
+from standins.sts import claims_of
+from tests.rehearsal.clouds import Cloud
+from tests.rehearsal.pulumi_stack import Cluster, Stack, one_node
+
+BUCKET = "modelserve-llm-weights"
+
+
+def issuer(cluster: Cluster) -> str:
+    """Who signs the tokens of the cluster's pods."""
+    body: Any = {"spec": {"audiences": ["sts.aliyuncs.com"]}}
+    made = cluster.core.create_namespaced_service_account_token("default", "default", body)
+    return claims_of(made.status.token)["iss"]
+
+
+def smaller(stack: Stack) -> None:
+    """One node, and no add-on to install but what the test needs."""
+    stack.services["ds"] = one_node(stack.services["ds"])
+
+
+def test_a_stack_whose_pods_take_roles_has_no_key_anywhere_and_another_cluster_cannot_take_them(
+    acs: Stack, cluster: Cluster, cloud: Cloud
+):
+    smaller(acs)
+    acs.config["modelserve:addons"] = {"lws": {"install": False}}
+    acs.config["modelserve:cache"] = {"engine": "none"}
+    provider = f"acs:ram::{ACCOUNT}:oidc-provider/ack-rrsa-rehearsal"
+    oidc = acs.config["modelserve:cluster"]["oidc"] = {"provider": provider, "issuer": "https://another.example"}
+    said = acs.up(ok=False)
+    assert "STS answers 403 NoPermission: check cluster.oidc" in said
+    oidc["issuer"] = issuer(cluster)
+    said = acs.up()
+    assert "bucket: read by a role and filled by a role" in said
+    assert cluster.ready() and cloud.written(BUCKET)
+    tables = cloud.tables()
+    assert len(tables["roles"]) == 2 and not tables["users"] and not tables["keys"]
+    assert not [name for name in cluster.ours() if name.startswith("Secret/") and "api-key" not in name]
+    (volume,) = [each for each in cluster.core.list_persistent_volume().items if each.spec.csi and each.spec.claim_ref]
+    assert volume.spec.csi.volume_attributes["authType"] == "rrsa"
+    assert volume.spec.csi.volume_attributes["roleName"] in tables["roles"]
+    acs.up("--refresh", "--expect-no-changes")
+    acs.destroy("--exclude-protected")
+    assert cloud.left() == {"buckets": [BUCKET]}
+
+
+def test_keys_are_rotated_behind_a_cache_without_a_restart(acs: Stack, cluster: Cluster, cloud: Cloud):
+    smaller(acs)
+    acs.up()
+    pods, before = cluster.pods(), cloud.tables()["keys"]
+    told = acs.ops("rotate", acs.name, "--pause", "0", seconds=600)
+    after = cloud.tables()["keys"]
+    assert len(before) == len(after) == 2 and not before.keys() & after.keys()
+    assert all(key["user"].endswith("-2") for key in after.values()) and len(cloud.tables()["users"]) == 2
+    secret = cluster.core.read_namespaced_secret("deepseek-r1-cache-key", "default").data
+    assert base64.b64decode(secret["fs.oss.accessKeyId"]).decode() in after
+    assert cluster.pods() == pods
+    assert not any(text in told for key, entry in (before | after).items() for text in (key, entry["secret"]))
+    written = yaml.safe_load(acs.file.read_text())["config"]["modelserve:weights"]
+    assert written["bucket"]["keys"] == [2]
+    acs.config["modelserve:weights"] = written
+    acs.up("--refresh", "--expect-no-changes")
