@@ -23,8 +23,8 @@ ENGINE = Owned(
     folders=("/etc/modelserve", "/dev/shm", "/weights", "/tools", "/node"),
 )
 SYNC = Owned(
-    volumes=("program", "tools", "scratch", "weights"),
-    folders=("/etc/modelserve", "/scratch", "/tools", "/weights"),
+    volumes=("program", "tools", "scratch", "weights", "token"),
+    folders=("/etc/modelserve", "/scratch", "/tools", "/var/run/secrets/modelserve", "/weights"),
     # The user that writes files decides who can read them, and a shared volume may belong to root.
     security=("runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup"),
 )
