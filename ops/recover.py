@@ -22,7 +22,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,19 @@ def run(args: argparse.Namespace) -> int:
         pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
     nothing = f"{args.stack}: nothing is pending, and the cluster has what the state says"
     print("\n".join(outcome.line for outcome in outcomes) or nothing)
-    reread = [outcome.resource["urn"] for outcome in outcomes if outcome.is_reread]
+    # A user may have two keys: a second lost one would leave no room for the next.
+    known = {each["urn"] for each in state["deployment"].get("resources") or [] if not each.get("delete")}
+    lost = {outcome.resource["urn"] for outcome in outcomes if outcome.verdict is Verdict.LOST} - known
+    if lost:
+        pulumi("destroy", "-s", args.stack, "--skip-preview", "--yes", *_targets(lost))
+    reread = {outcome.resource["urn"] for outcome in outcomes if outcome.is_reread}
     if reread:
-        targets = [word for urn in reread for word in ("--target", urn)]
-        pulumi("refresh", "-s", args.stack, "--skip-preview", "--yes", *targets)
+        pulumi("refresh", "-s", args.stack, "--skip-preview", "--yes", *_targets(reread))
     return 1 if any(outcome.verdict in UNSOLVED for outcome in outcomes) else 0
+
+
+def _targets(urns: Iterable[str]) -> list[str]:
+    return [word for urn in sorted(urns) for word in ("--target", urn)]
 
 
 def drop_torn_attributes(backend: str, stack: str) -> Path | None:

@@ -52,7 +52,7 @@ class Verdict(enum.Enum):
         "is there but not this stack's; left alone: write another name, remove it, or take it over with `pulumi import`"
     )
     WRITTEN_AGAIN = "is a setting, which the next up writes again; forgotten"
-    LOST = "was made, and what only its maker was told is lost; the next up or destroy deletes it"
+    LOST = "was made, and what only its maker was told is lost; deleted, by now or by the next up or destroy"
     UNLISTED = "may have been made, and what only its maker was told is lost; it goes with its user at a destroy"
     GONE = "is gone; taken out of the state"
     CHANGED = "its update was cut off; the next up repeats it"

@@ -119,6 +119,16 @@ def test_runs_killed_at_every_step_are_put_right_by_recover(
 
 
 @SOAK
+def test_keys_whose_creation_was_killed_leave_room_for_the_next(volcengine: Stack, cluster: Cluster):
+    """A user has two keys at most, and nobody knows the secret of a lost one."""
+    for _ in range(4):
+        assert volcengine.kill_at("AccessKey/weights-reader", "up")
+        recovered(volcengine)
+    volcengine.up()
+    ends(volcengine, cluster)
+
+
+@SOAK
 @pytest.mark.parametrize("start", ["stack", "acs", "volcengine"])
 def test_runs_killed_at_any_step_can_be_destroyed_or_go_on(
     request: pytest.FixtureRequest, cluster: Cluster, dice: random.Random, budget: float, start: str
