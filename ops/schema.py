@@ -23,12 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the schema or the page, or writes it to its file."""
     file = key_tables.PAGE if args.docs else FILE
-    try:
-        text = key_tables.page(file.read_text()) if args.docs else json.dumps(schema(), indent=2) + "\n"
-        if args.write:
+    text = key_tables.page(_read(file)) if args.docs else json.dumps(schema(), indent=2) + "\n"
+    if args.write:
+        try:
             file.write_text(text)
-    except OSError as error:
-        raise RequestError(f"{file}: cannot be read or written ({error.strerror})") from None
-    if not args.write:
+        except OSError as error:
+            raise RequestError(f"{file}: cannot be written ({error.strerror})") from None
+    else:
         print(text, end="")
     return 0
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError as error:
+        raise RequestError(f"{file}: cannot be read ({error.strerror})") from None
