@@ -14,4 +14,5 @@ def copy_to(folder: Path) -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, tracked.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name)  # with its times: make must not think the packages too old
+        # With its times: make must not think the packages too old.
+        shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
