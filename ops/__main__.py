@@ -25,6 +25,8 @@ _COMMANDS = {
     "verify": "ask the served models for a completion",
     "recover": "finish what an interrupted pulumi run left behind",
     "policy": "what the policy pack finds in the state of a stack",
+    "report": "what a preview does to the models, the money and the data, as a comment",
+    "drift": "what the cluster has otherwise than the state says, of a refresh's JSON",
     "schema": "the JSON Schema of stack files, for editors",
 }
 
