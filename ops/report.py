@@ -131,7 +131,13 @@ def _findings(file: Path | None) -> list[Finding]:
     try:
         listed = json.loads(file.read_text(encoding="utf-8"))
         return [
-            Finding(*(str(each[key]) for key in ("id", "severity", "resource", "reason")), str(each.get("remedy", "")))
+            Finding(
+                str(each["id"]),
+                str(each["severity"]),
+                str(each["resource"]),
+                str(each["reason"]),
+                str(each.get("remedy", "")),
+            )
             for each in listed
         ]
     except OSError as error:

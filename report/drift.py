@@ -10,7 +10,7 @@ two apart (https://github.com/pulumi/pulumi/issues/8992).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -132,7 +132,7 @@ def _title(change: Change) -> str:
 
 
 def _drifted(change: Change) -> Iterator[Drifted]:
-    if not change.is_real or change.action == "none" or not change.old:
+    if not change.is_real or not change.old:
         return
     if change.action == "delete":
         yield Drifted(change, gone=True)
@@ -141,11 +141,24 @@ def _drifted(change: Change) -> Iterator[Drifted]:
         return
     others = [_pattern(path) for path in (*change.old.ignored, *_owned(change.kind))]
     old, new = (without(side.inputs, others) for side in (change.old, change.new))
+    if old == new and change.new.outputs:
+        # A refresh carries over into the inputs what differs in them, and not what somebody has added to a list.
+        stated = (_stated(side.outputs, change.old.inputs) for side in (change.old, change.new))
+        old, new = (without(side, others) for side in stated)
     found = tuple(".".join(map(str, path)) for path, _, _ in paths(old, new))
     # Secrets are hidden on both sides: that one differs the provider alone says.
     hidden = () if found else tuple(path for path in change.differing if _is_hidden(change, path))
     if found or hidden:
         yield Drifted(change, False, found or hidden, tuple(lines(old, new)))
+
+
+def _stated(live: Any, inputs: Any) -> Any:
+    """What there is, of what the program states: of a map the keys that it has, of a list everything."""
+    if isinstance(live, Mapping) and isinstance(inputs, Mapping):
+        return {key: _stated(below, inputs[key]) for key, below in live.items() if key in inputs}
+    if isinstance(live, list) and isinstance(inputs, list):
+        return [_stated(each, inputs[at] if at < len(inputs) else each) for at, each in enumerate(live)]
+    return live
 
 
 def _owned(kind: str) -> list[str]:

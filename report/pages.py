@@ -168,7 +168,7 @@ def _cell(value: str | None, is_code: bool = True) -> str:
     if value is None:
         return _NONE
     flat = " ".join(value.split()).replace("|", "\\|")
-    if not is_code or re.fullmatch(r"[\w ,.%×/-]*", flat):
+    if not is_code or re.fullmatch(r"[\w ,.;%×/()-]*", flat):
         return plain(flat)
     return f"`{flat.replace('`', chr(39))}`"
 

@@ -201,7 +201,8 @@ def _digest(found: dict[str, Any], file: str) -> Run:
 
 
 def _events(found: list[dict[str, Any]], file: str) -> Run:
-    parts, summary, last = _Parts(), None, {}
+    parts, summary = _Parts(), None
+    steps: dict[tuple[Any, Any], dict[str, Any]] = {}
     for event in sorted(found, key=lambda each: each.get("sequence", 0)):
         if prelude := event.get("preludeEvent"):
             parts.config = _strings(prelude.get("config"))
@@ -214,25 +215,8 @@ def _events(found: list[dict[str, Any]], file: str) -> Run:
             summary = ended
         for phase in ("resourcePreEvent", "resOutputsEvent", "resOpFailedEvent"):
             if about := (event.get(phase) or {}).get("metadata"):
-                step = {
-                    "op": about.get("op"),
-                    "urn": about.get("urn"),
-                    "old": about.get("old"),
-                    "new": about.get("new"),
-                    "differing": list(about.get("detailedDiff") or ()) or about.get("diffs"),
-                    "because": _forcing(about.get("detailedDiff"), "diffKind") or about.get("keys"),
-                    "failed": phase == "resOpFailedEvent",
-                }
-                # What a refresh finds is told by its end: it begins as «refresh».
-                key = (
-                    step["urn"],
-                    "refresh" if phase == "resourcePreEvent" and step["op"] == "refresh" else step["op"],
-                )
-                if key in last or (key := (step["urn"], "refresh")) in last:
-                    parts.steps[last[key]] = step
-                else:
-                    last[step["urn"], step["op"]] = len(parts.steps)
-                    parts.steps.append(step)
+                _note(steps, about, phase)
+    parts.steps = list(steps.values())
     if not parts.steps and not parts.messages:
         raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi up --json` prints"))
     run = _run(parts, file)
@@ -248,6 +232,25 @@ def _events(found: list[dict[str, Any]], file: str) -> Run:
         result=str(told.get("result", "")),
         policies=tuple(parts.policies),
     )
+
+
+def _note(steps: dict[tuple[Any, Any], dict[str, Any]], about: dict[str, Any], phase: str) -> None:
+    """Take down a step, its end in place of its beginning. What a refresh finds begins as «refresh»."""
+    detailed, urn, operation = about.get("detailedDiff"), about.get("urn"), about.get("op")
+    key, read = (urn, operation), (urn, "refresh")
+    if phase == "resourcePreEvent" and key != read:
+        steps.pop(read, None)  # it was read before it is changed
+    elif key not in steps and read in steps:
+        key = read
+    steps[key] = {
+        "op": operation,
+        "urn": urn,
+        "old": about.get("old"),
+        "new": about.get("new"),
+        "differing": list(detailed or ()) or about.get("diffs"),
+        "because": _forcing(detailed, "diffKind") or about.get("keys"),
+        "failed": phase == "resOpFailedEvent",
+    }
 
 
 def _is_planned(found: Iterable[Mapping[str, Any]]) -> bool:

@@ -1,8 +1,10 @@
 """Records what the report's tests read: `python -m tests.record_previews [NAME...]`, on a rehearsal of its own.
 
+`python -m tests.record_previews comments` writes the comments beside the records anew, and records nothing. Read them.
+
 One stack on ACS comes up once; then each change is previewed, and each drift is planted, read and taken back. What
-tells of the machine, the day or the run is taken out. `tests/data/previews/*.json.gz` are the previews,
-`tests/data/drift/*.json.gz` what `pulumi refresh --preview-only --json` found.
+tells of the machine, the day or the run is taken out. `tests/data/previews/*.json.xz` are the previews,
+`tests/data/drift/*.json.xz` what `pulumi refresh --preview-only --json` found.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import copy
 import gzip
 import json
+import lzma
 import re
 import signal
 import subprocess
@@ -25,8 +28,10 @@ from typing import Any
 from local import charts, control_plane, pulumi_home
 from local.nodes import NodePool
 from local.paths import ROOT
+from report import drift, pages
 from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.pulumi_stack import Stack, one_node
+from tests.support import reports
 
 DATA = ROOT / "tests" / "data"
 STACK = "prod"
@@ -158,10 +163,21 @@ class Recorder:
         self.stack.config, self.stack._settings = before, settings
         self.stack.write()
 
+    def update(self, name: str, change: Callable[[Config], None]) -> None:
+        """Record the events of an update, which is taken back then."""
+        before = copy.deepcopy(self.stack.config)
+        change(self.stack.config)
+        self.up()
+        self.events(name)
+        self.stack.config = before
+        self.up()
+
     def drift(self, name: str) -> None:
         """Record what a refresh finds of a planted drift, which is taken back then."""
         with DRIFT[name](self):
-            self._keep("drift", name, self._pulumi("refresh", "--preview-only", "--json"))
+            self._keep("drift", name, self._pulumi("refresh", "--preview-only", "--json", events=True))
+            if name == "image":
+                self._keep("drift", "image-digest", self._pulumi("refresh", "--preview-only", "--json"))
 
     def events(self, name: str) -> None:
         """Record the event log of the last run."""
@@ -172,12 +188,12 @@ class Recorder:
         self.stack.write()
         self._pulumi("up", "--skip-preview", "--yes", "--event-log", str(self.stack._events), ok=True)
 
-    def _pulumi(self, *args: str, ok: bool = False) -> str:
-        """What a command prints. It takes as long as the machine needs."""
+    def _pulumi(self, *args: str, ok: bool = False, events: bool = False) -> str:
+        """What a command prints, a preview as events if wanted. It takes as long as the machine needs."""
         done = subprocess.run(
             ["pulumi", *args, "-s", STACK, "--non-interactive"],
             cwd=self.stack.folder,
-            env=self.stack.env,
+            env=self.stack.env | ({"PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"} if events else {}),
             text=True,
             stdout=subprocess.PIPE,
             timeout=1800,
@@ -200,7 +216,7 @@ class Recorder:
         documents = [each for each in documents if not _is_noise(each)]
         text = "\n".join(json.dumps(_still(each), sort_keys=True, separators=(",", ":")) for each in documents)
         (DATA / folder).mkdir(parents=True, exist_ok=True)
-        (DATA / folder / f"{name}.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+        (DATA / folder / f"{name}.json.xz").write_bytes(lzma.compress(text.encode()))
         print(f"{folder}/{name}")
 
 
@@ -223,8 +239,8 @@ def _nothing(recorder: Recorder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _image(recorder: Recorder) -> Iterator[None]:
-    """Somebody sets another image by hand."""
-    path = f"{_LWS}/qwen"
+    """Somebody sets another image by hand, and owns the field from then on: no update of it would pass."""
+    path = f"{_LWS}/ds"
     template = recorder.api.get(path)["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
     container = template["spec"]["containers"][0]
 
@@ -232,7 +248,7 @@ def _image(recorder: Recorder) -> Iterator[None]:
         change = {"spec": {"containers": [container | {"image": image}]}}
         recorder.api.merge(path, {"spec": {"leaderWorkerTemplate": {"leaderTemplate": change}}})
 
-    write("vllm/vllm-openai:v0.9.1")
+    write("vllm/vllm-openai:v0.7.1")
     try:
         yield
     finally:
@@ -280,7 +296,7 @@ def _published(recorder: Recorder) -> Iterator[None]:
 def _interrupted(recorder: Recorder) -> Iterator[None]:
     """An update is cut off by Ctrl-C, and its change taken back in the stack file."""
     stack, path = recorder.stack, f"{_LWS}/qwen"
-    before, template = copy.deepcopy(stack.config), recorder.api.get(path)["spec"]["leaderWorkerTemplate"]
+    before = copy.deepcopy(stack.config)
     generation = recorder.api.get(path)["metadata"]["generation"]
     stack.services["qwen"]["engine"]["image"] = "vllm/vllm-openai:v0.9.1"
     run = stack.begin("up")
@@ -294,7 +310,7 @@ def _interrupted(recorder: Recorder) -> Iterator[None]:
     try:
         yield
     finally:
-        recorder.api.merge(path, {"spec": {"leaderWorkerTemplate": template}})
+        recorder.up()
 
 
 @contextlib.contextmanager
@@ -326,18 +342,32 @@ def _release(recorder: Recorder) -> Iterator[None]:
 
 DRIFT: dict[str, Callable[[Recorder], contextlib.AbstractContextManager[None]]] = {
     "none": _nothing,
-    "image": _image,
+    "interrupted": _interrupted,
     "service-gone": _gone,
     "network-open": _opened,
     "bucket-public": _published,
-    "interrupted": _interrupted,
     "fluid-requests": _requests,
     "helm-status": _release,
+    "image": _image,
 }
+
+
+def comments() -> None:
+    """Write each record's comment beside it, as it is to be from now on."""
+    for file in sorted((DATA / "previews").glob("*.json.xz")):
+        name = file.name.removesuffix(".json.xz")
+        file.with_name(f"{name}.md").write_text(pages.markdown(reports.judged(name)))
+    for file in sorted((DATA / "drift").glob("*.json.xz")):
+        name = file.name.removesuffix(".json.xz")
+        run = reports.recorded(name, reports.DRIFT)
+        file.with_name(f"{name}.md").write_text(drift.markdown(drift.look(run)))
 
 
 def main(wanted: list[str]) -> int:
     """Record those of that name, or all."""
+    if wanted == ["comments"]:
+        comments()
+        return 0
     with tempfile.TemporaryDirectory() as place:
         runs = PLANE in control_plane.running()
         plane = control_plane.start(PLANE, load_seconds=1, nodes=NodePool(count=3))
@@ -350,13 +380,11 @@ def main(wanted: list[str]) -> int:
             for name in CHANGES:
                 if not wanted or name in wanted:
                     recorder.preview(name)
+            if not wanted or "up-image" in wanted:
+                recorder.update("up-image", _new_image)
             for name in DRIFT:
                 if not wanted or name in wanted:
                     recorder.drift(name)
-            if not wanted or "up-image" in wanted:
-                _new_image(stack.config)
-                recorder.up()
-                recorder.events("up-image")
         finally:
             if not runs:
                 control_plane.stop(PLANE)
