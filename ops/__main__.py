@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
         args = parser.parse_args(argv)
         return importlib.import_module(f"ops.{args.command}").run(args)
     except (Refused, RequestError) as error:
-        if "--json" in argv:
+        if {"--json", "--format=json"} & {*argv} or ("--format", "json") in itertools.pairwise(argv):
             print(json.dumps(refused(error)))
         print(error, file=sys.stderr)
         return 2

@@ -62,6 +62,12 @@ def test_what_cannot_be_read_is_refused_in_one_line(file, tmp_path, capsys):
         assert said in told.err and told.err.count("\n") == 1 and not told.out
 
 
+@pytest.mark.parametrize("form", [["--format", "json"], ["--format=json"]])
+def test_who_asks_for_json_gets_refusals_as_json(form, capsys):
+    assert main(["drift", "nowhere.json", *form]) == 2
+    assert "nowhere.json" in json.loads(capsys.readouterr().out)["refusals"][0]["why"]
+
+
 def test_a_preview_of_another_project_is_refused(file, tmp_path, capsys):
     other = tmp_path / "other.json"
     other.write_text(text_of(PREVIEWS / "image.json.xz").replace("::modelserve::", "::webshop::"))
