@@ -133,6 +133,8 @@ def _difference(change: Change) -> list[str]:
     found = lines(change.old.inputs, change.new.inputs)
     if found:
         return found
+    if change.old.errors and not change.differing:
+        return [" written again, because a run was cut off amid it"]
     # What is secret on both sides, and what differs from the cluster alone.
     return [f" {path}: differs" for path in change.differing]
 

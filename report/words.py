@@ -24,6 +24,8 @@ _DONE = {
     "deletes": "deleted",
     "scales": "scaled",
 }
+# Of a list in one line; the rest is counted.
+_MOST_NAMES = 3
 # What the engine says at the end of whatever went wrong.
 _CLOSING = {
     "preview failed",
@@ -103,6 +105,8 @@ def _names(services: Sequence[ServiceChange]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
+    if len(names) > _MOST_NAMES + 1:
+        names = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
 
@@ -163,12 +167,19 @@ def _loss(judged: Judgement, data: Data) -> str:
     becomes = "is deleted" if data.action == "delete" else "is replaced by an empty one"
     allowed = "" if (data.action, data.holds) in judged.open else " A label allows that."
     means = {
-        "bucket": "The weights in it go with it.",
+        "bucket": f"The weights in it go with it.{_filled(judged, data)}",
         "claim": "What it holds goes with it, unless its volume is kept.",
         "volume": "What it holds goes with it, unless it only points at a bucket.",
         "cache": "Its model has to be loaded again." if data.action == "replace" else "It holds copies of files alone.",
     }
     return f"The {what} {becomes}. {means[data.holds]}{allowed}"
+
+
+def _filled(judged: Judgement, data: Data) -> str:
+    times = [each.fill for each in judged.after.values() if each.fill]
+    if data.action == "delete" or not times:
+        return ""
+    return f" The new one is filled from the hub, which takes about {minutes(max(times))}."
 
 
 def _service(judged: Judgement, service: ServiceChange) -> Part | None:
