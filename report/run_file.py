@@ -176,7 +176,7 @@ def _documents(text: str, file: str) -> list[dict[str, Any]]:
 
 def _why(error: ValueError, text: str) -> str:
     at = getattr(error, "pos", 0)
-    cut = at >= len(text.rstrip()) or "Unterminated" in str(error)
+    cut = at >= len(text.rstrip()) - len("false") or "Unterminated" in str(error)
     return f"is cut off after {len(text)} characters" if cut else f"is no JSON from character {at} on"
 
 

@@ -183,8 +183,8 @@ def _filled(judged: Judgement, data: Data) -> str:
 
 
 def _service(judged: Judgement, service: ServiceChange) -> Part | None:
-    if judged.level is Level.FAILED and judged.run.planned:
-        return None
+    if judged.level is Level.FAILED:
+        return None  # what was done of it until then is among the resources
     rows = [*service.rows, *judged.numbers(service.name)]
     if service.fate == "removed":
         rows = [row for row in rows if row.what == "cost per hour"]
