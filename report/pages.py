@@ -42,7 +42,9 @@ def marker(run: Run, what: str = "report") -> str:
 def markdown(judged: Judgement, limit: int = LIMIT) -> str:
     """One comment."""
     run = judged.run
-    head = f"{marker(run)}\n### {_SIGNS[judged.level]} {plain(run.stack)}: {plain(words.verdict(judged))}\n"
+    opens = judged.level < Level.STOP and any(each.opens for each in judged.services)
+    sign = _SIGNS[Level.STOP if opens else judged.level]
+    head = f"{marker(run)}\n### {sign} {plain(run.stack)}: {plain(words.verdict(judged))}\n"
     blocks = [_block(part) for part in words.parts(judged)]
     return bounded(head, blocks, _folds(judged), limit)
 

@@ -32,7 +32,8 @@ _SAID_FLAGS = {
 _MOST_VARIABLES = 4
 # What the program tells its own launch script and guard: the layout and the limits again, which are said elsewhere.
 _OWN_VARIABLES = "MODELSERVE_"
-_NONE = "none"
+_REACH = "reached from"
+_INTERNET = "the internet"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ServiceChange:
 
     `fate` is added, removed, replaced (all replicas end, then new ones start), restarted (one replica after the other),
     scaled, or kept. `replicas` are those before and after, `drain_seconds` how long a pod that ends waits for answers;
-    None where nothing tells.
+    None where nothing tells. `opens` is whether the internet reaches it from now on.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ServiceChange:
     replicas: tuple[int | None, int | None] = (None, None)
     drain_seconds: int | None = None
     surge: bool = False
+    opens: bool = False
     claims: tuple[str, ...] = ()
 
 
@@ -105,6 +107,10 @@ def _service(name: str, changes: Sequence[Change], cloud: str) -> ServiceChange:
         (_number(_map(old, "spec").get("replicas")), _number(_map(new, "spec").get("replicas"))),
         _number(_variables(head).get(_DRAIN)),
         bool(strategy.get("maxSurge")),
+        any(
+            row.what == _REACH and _INTERNET in (row.after or "") and _INTERNET not in (row.before or "")
+            for row in rows
+        ),
         tuple(dict.fromkeys([*_claims(old), *_claims(new)])),
     )
 
@@ -156,7 +162,7 @@ def _text(value: Any) -> str | None:
 def _access_rows(change: Change, cloud: str) -> Iterator[Row]:
     old, new = _inputs(change.old), _inputs(change.new)
     if change.kind == "Service":
-        yield Row("reached from", _reach(old, cloud), _reach(new, cloud))
+        yield Row(_REACH, _reach(old, cloud), _reach(new, cloud))
         if old and new:
             yield Row("port", _port(old), _port(new))
     elif change.kind == "NetworkPolicy":
@@ -265,7 +271,7 @@ def _reach(service: Mapping[str, Any], cloud: str) -> str | None:
         return "the cluster"
     known = fact("clouds", cloud, "loadBalancer") if cloud in ("acs", "volcengine") else {}
     annotations = _map(service, "metadata", "annotations")
-    words = {"public": "the internet", "private": "the cloud's network"}
+    words = {"public": _INTERNET, "private": "the cloud's network"}
     where = next((words[to] for to in words if to in known and known[to].items() <= annotations.items()), "outside")
     allowed = annotations.get(known.get("allowListId", ""))
     return f"{where}, by a load balancer" + (f", for the addresses of {allowed}" if allowed else "")

@@ -16,7 +16,7 @@ from report.services import Row, ServiceChange
 
 # A preview's words, and those of a run that is over.
 _DONE = {
-    "changes": "changed",
+    "opens": "opened",
     "restarts": "restarted",
     "stops": "stopped",
     "starts": "started",
@@ -60,7 +60,7 @@ def verdict(judged: Judgement) -> str:
         return f"the {what} {'was cancelled' if run.result == 'canceled' else 'failed'}"
     if judged.level is Level.NOTHING:
         return "nothing changes" if run.planned else "nothing changed"
-    said = [*_data(judged), *_fates(judged)]
+    said = [*_data(judged), *_opened(judged), *_fates(judged)]
     if said:
         return "; ".join(said)
     scaled = [each for each in judged.services if each.fate == "scaled"]
@@ -120,6 +120,12 @@ def _data(judged: Judgement) -> list[str]:
     return found
 
 
+def _opened(judged: Judgement) -> list[str]:
+    """Who may ask a model is no matter of restarts, and the first that a reader wants to know."""
+    opened = [each.name for each in judged.services if each.opens and each.fate != "removed"]
+    return [f"{_verb(judged, 'opens')} {_listed(opened)} to the internet"] if opened else []
+
+
 def _fates(judged: Judgement) -> list[str]:
     found = []
     if stopped := [each for each in judged.services if each.fate == "removed"]:
@@ -131,7 +137,9 @@ def _fates(judged: Judgement) -> list[str]:
         long = f" for about {minutes(max(known))}" if len(known) == len(times) else ""
         found.append(f"{_verb(judged, 'restarts')} {_names(ending)}{long}")
     if added := [each for each in judged.services if each.fate == "added"]:
-        found.append(f"{'safe: ' if not found and not judged.data else ''}{_verb(judged, 'starts')} {_names(added)}")
+        found.append(
+            f"{'safe: ' if not found and judged.level is Level.SAFE else ''}{_verb(judged, 'starts')} {_names(added)}"
+        )
     return found
 
 

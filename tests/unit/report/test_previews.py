@@ -14,7 +14,7 @@ VERDICTS = {
     "layout": ("restart", 0, ["restart"], []),
     "rdma": ("restart", 0, ["restart"], []),
     "cache-off": ("data", 1, ["restart", "delete"], ["allow-delete:cache"]),
-    "public-endpoint": ("safe", 0, [], []),
+    "public-endpoint": ("restart", 0, ["restart"], []),
     "bucket-renamed": (
         "data",
         1,
