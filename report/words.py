@@ -296,4 +296,4 @@ def _warnings(judged: Judgement) -> Part:
     if judged.open and judged.level is not Level.FAILED:
         labels = _listed(sorted({f"`allow-{what}:{which}`" for what, which in judged.open}))
         said.append(f"It stops here until the pull request is labelled {labels}.")
-    return Part("Before you approve", tuple(said))
+    return Part("Before you approve" if judged.run.planned else "Warnings", tuple(said))
