@@ -151,8 +151,11 @@ def _errors(judged: Judgement) -> Part | None:
     protected = [each for each in judged.changes if each.old and each.old.protected]
     said += [_shielded(each) for each in protected if judged.run.planned and each.action in ("replace", "delete")]
     done = counted([each for each in judged.changes if not each.failed])
-    if not judged.run.planned and done:
-        said.append(f"Until then: {done}. What is left, the next `pulumi up` does; `python -m ops recover` first.")
+    if not judged.run.planned:
+        until = f"Until then: {done}. " if done else ""
+        said.append(
+            f"{until}The next `pulumi up` does what is left; after a kill or Ctrl-C, `python -m ops recover` first."
+        )
     return Part("What went wrong", tuple(dict.fromkeys(said)) or ("Nobody says why.",))
 
 
