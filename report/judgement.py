@@ -44,13 +44,18 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a policy found. `severity` is error, or anything milder."""
+    """What a policy found. Of the severities `error` and `mandatory` stop a change."""
 
     id: str
     severity: str
     resource: str
     reason: str
     remedy: str = ""
+
+    @property
+    def stops(self) -> bool:
+        """Whether the change needs a label."""
+        return self.severity in ("error", "mandatory")
 
 
 @dataclass(frozen=True)
@@ -162,9 +167,7 @@ class Judgement:
     def rules(self) -> list[tuple[str, str]]:
         """What needs a label: `(replace or delete, kind)`, or `(policy, id)`."""
         data = [(each.action, each.holds) for each in self.data if not each.kept]
-        return list(
-            dict.fromkeys([*data, *(("policy", each.id) for each in self.findings if each.severity == "error")])
-        )
+        return list(dict.fromkeys([*data, *(("policy", each.id) for each in self.findings if each.stops)]))
 
     @cached_property
     def open(self) -> list[tuple[str, str]]:

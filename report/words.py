@@ -279,7 +279,7 @@ def _versions(judged: Judgement) -> list[Row]:
 def _policy(judged: Judgement) -> Part:
     said = []
     for each in judged.findings:
-        allowed = each.severity == "error" and ("policy", each.id) not in judged.open
+        allowed = each.stops and ("policy", each.id) not in judged.open
         note = " (a label allows it)" if allowed else ""
         remedy = f"; {each.remedy}" if each.remedy else ""
         said.append(f"{each.severity} `{each.id}` at {each.resource}: {each.reason}{remedy}{note}")

@@ -40,6 +40,8 @@ PLANE = "previews"
 _PASSING = ("created", "modified", "sourcePosition", "stackTrace", "duration", "timestamp", "durationSeconds")
 _LWS = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets"
 _RUNTIME = "/apis/data.fluid.io/v1alpha1/namespaces/default/jindoruntimes/deepseek-r1"
+# Of which the shorter form is recorded too.
+_DIGESTS = ("image", "bucket-public", "fluid-requests")
 Config = dict[str, Any]
 
 
@@ -176,8 +178,8 @@ class Recorder:
         """Record what a refresh finds of a planted drift, which is taken back then."""
         with DRIFT[name](self):
             self._keep("drift", name, self._pulumi("refresh", "--preview-only", "--json", events=True))
-            if name == "image":
-                self._keep("drift", "image-digest", self._pulumi("refresh", "--preview-only", "--json"))
+            if name in _DIGESTS:
+                self._keep("drift", f"{name}-digest", self._pulumi("refresh", "--preview-only", "--json"))
 
     def events(self, name: str) -> None:
         """Record the event log of the last run."""
@@ -244,7 +246,7 @@ def _nothing(recorder: Recorder) -> Iterator[None]:
 @contextlib.contextmanager
 def _image(recorder: Recorder) -> Iterator[None]:
     """Somebody sets another image by hand, and owns the field from then on: no update of it would pass."""
-    path = f"{_LWS}/ds"
+    path = f"{_LWS}/qwen"
     template = recorder.api.get(path)["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
     container = template["spec"]["containers"][0]
 
@@ -252,7 +254,7 @@ def _image(recorder: Recorder) -> Iterator[None]:
         change = {"spec": {"containers": [container | {"image": image}]}}
         recorder.api.merge(path, {"spec": {"leaderWorkerTemplate": {"leaderTemplate": change}}})
 
-    write("vllm/vllm-openai:v0.7.1")
+    write("vllm/vllm-openai:v0.9.1")
     try:
         yield
     finally:
