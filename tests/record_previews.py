@@ -41,7 +41,7 @@ _PASSING = ("created", "modified", "sourcePosition", "stackTrace", "duration", "
 _LWS = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets"
 _RUNTIME = "/apis/data.fluid.io/v1alpha1/namespaces/default/jindoruntimes/deepseek-r1"
 # Of which the shorter form is recorded too.
-_DIGESTS = ("image", "bucket-public", "fluid-requests")
+_DIGESTS = ("image", "service-gone", "bucket-public", "fluid-requests")
 Config = dict[str, Any]
 
 
@@ -316,6 +316,8 @@ def _interrupted(recorder: Recorder) -> Iterator[None]:
     try:
         yield
     finally:
+        # An `up` alone finds nothing to do: the state has what the program says.
+        recorder._pulumi("refresh", "--skip-preview", "--yes", ok=True)
         recorder.up()
 
 

@@ -16,6 +16,7 @@ FOUND = {
     "image": ["LeaderWorkerSet qwen"],
     "image-digest": ["LeaderWorkerSet qwen"],
     "service-gone": ["Service qwen-service"],
+    "service-gone-digest": ["Service qwen-service"],
     "network-open": ["NetworkPolicy ds-network"],
     "bucket-public": ["BucketAcl weights"],
     "bucket-public-digest": ["BucketAcl weights"],
@@ -128,7 +129,7 @@ def test_a_changed_secret_is_drift_without_its_value():
 @pytest.mark.parametrize("arguments", [["drift"], ["report", "--drift"]])
 def test_the_command_says_it_in_every_form_and_by_its_exit_code(arguments, tmp_path, capsys):
     file = tmp_path / "refresh.json"
-    file.write_text(text_of(DRIFT / "service-gone.json.xz"))
+    file.write_text(text_of(DRIFT / "service-gone-digest.json.xz"))
     for form in ("markdown", "text", "json"):
         assert main([*arguments, str(file), "--format", form]) == 1
         assert "qwen-service" in (said := capsys.readouterr().out)
