@@ -21,6 +21,9 @@ from report.pages import bounded, fold_of, marker, plain
 from report.run_file import Change, Run
 
 
+_SCALERS = ("PodAutoscaler", "HorizontalPodAutoscaler")
+
+
 @dataclass(frozen=True)
 class Drifted:
     """A resource that is not what the state says. `gone` is one that is not there at all; `difference` is YAML."""
@@ -40,7 +43,8 @@ class Seen:
     @cached_property
     def drifted(self) -> list[Drifted]:
         """What has drifted, in the run's order."""
-        return [found for change in self.run.changes for found in _drifted(change)]
+        scaled = _scaled(self.run)
+        return [found for change in self.run.changes for found in _drifted(change, scaled)]
 
     @cached_property
     def cut_off(self) -> list[Change]:
@@ -131,7 +135,14 @@ def _title(change: Change) -> str:
     return f"{change.kind} {change.name}"
 
 
-def _drifted(change: Change) -> Iterator[Drifted]:
+def _scaled(run: Run) -> set[str]:
+    """The names of what an autoscaler of the stack scales. Events do not tell which paths a program leaves to others."""
+    specs = [each.old.inputs.get("spec") for each in run.changes if each.old and each.kind in _SCALERS]
+    targets = [spec.get("scaleTargetRef") for spec in specs if isinstance(spec, Mapping)]
+    return {str(target.get("name")) for target in targets if isinstance(target, Mapping)}
+
+
+def _drifted(change: Change, scaled: set[str]) -> Iterator[Drifted]:
     if not change.is_real or not change.old:
         return
     if change.action == "delete":
@@ -139,7 +150,10 @@ def _drifted(change: Change) -> Iterator[Drifted]:
         return
     if not change.new:
         return
-    others = [_pattern(path) for path in (*change.old.ignored, *_owned(change.kind))]
+    metadata = change.old.inputs.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    replicas = ["spec.replicas"] if name in scaled else []
+    others = [_pattern(path) for path in (*change.old.ignored, *replicas, *_owned(change.kind))]
     old, new = (without(side.inputs, others) for side in (change.old, change.new))
     if old == new and change.new.outputs:
         # A refresh carries over into the inputs what differs in them, and not what somebody has added to a list.
@@ -175,5 +189,11 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _is_hidden(change: Change, path: str) -> bool:
-    """Whether what stands there is a Secret's content."""
-    return change.kind == "Secret" and path.partition(".")[0].partition("[")[0] in ("data", "stringData")
+    """Whether what stands there is content of a Secret that the program states."""
+    key = path.partition(".")[0].partition("[")[0]
+    stated = change.old.inputs if change.old else {}
+    return (
+        change.kind == "Secret"
+        and key in ("data", "stringData")
+        and bool(stated.get("data") or stated.get("stringData"))
+    )

@@ -53,6 +53,9 @@ def _program() -> None:
     }
     make(_deployment("drift-image"))
     make(_deployment("drift-scaled"), ["spec.replicas"])
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "drift-scaled"}
+    bounds = {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 5}
+    make(_object("autoscaling/v2", "HorizontalPodAutoscaler", spec=bounds))
     make(_object("v1", "ConfigMap", "drift-gone", data={"a": "b"}))
     make(_object("v1", "Secret", "drift", stringData={"a": "canary-1"}))
     make(_object("v1", "ConfigMap", "drift-written-beside", data={"a": "b"}))
