@@ -20,7 +20,6 @@ from report.differences import lines, paths, without
 from report.pages import bounded, fold_of, marker, plain
 from report.run_file import Change, Run
 
-
 _SCALERS = ("PodAutoscaler", "HorizontalPodAutoscaler")
 
 
@@ -136,7 +135,7 @@ def _title(change: Change) -> str:
 
 
 def _scaled(run: Run) -> set[str]:
-    """The names of what an autoscaler of the stack scales. Events do not tell which paths a program leaves to others."""
+    """Names of what the stack's autoscalers scale: events do not tell which paths a program leaves to others."""
     specs = [each.old.inputs.get("spec") for each in run.changes if each.old and each.kind in _SCALERS]
     targets = [spec.get("scaleTargetRef") for spec in specs if isinstance(spec, Mapping)]
     return {str(target.get("name")) for target in targets if isinstance(target, Mapping)}
