@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -27,6 +28,8 @@ _COMMANDS = {
     "policy": "what the policy pack finds in the state of a stack",
     "new": "a new stack file with every key, made like another stack's",
     "rotate": "new access keys for the bucket in place of the old ones",
+    "report": "what a preview does to the models, the money and the data, as a comment",
+    "drift": "what the cluster has otherwise than the state says, of a refresh's JSON",
     "schema": "the JSON Schema of stack files for editors, and the page of all keys",
 }
 
@@ -51,7 +54,7 @@ def main(argv: list[str]) -> int:
         args = parser.parse_args(argv)
         return importlib.import_module(f"ops.{args.command}").run(args)
     except (Refused, RequestError) as error:
-        if "--json" in argv:
+        if {"--json", "--format=json"} & {*argv} or ("--format", "json") in itertools.pairwise(argv):
             print(json.dumps(refused(error)))
         print(error, file=sys.stderr)
         return 2

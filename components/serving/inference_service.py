@@ -153,5 +153,9 @@ class InferenceService(pulumi.ComponentResource):
 
 
 def _address(status: Mapping[str, Any]) -> str:
-    ingress = status["loadBalancer"]["ingress"][0]
-    return ingress.get("ip") or ingress["hostname"]
+    found = (status.get("loadBalancer") or {}).get("ingress")
+    if not found:
+        if pulumi.runtime.is_dry_run():
+            return "the-load-balancers-address"  # the status is that of the Service before it had one
+        raise pulumi.RunError("the Service's load balancer has no address")
+    return found[0].get("ip") or found[0]["hostname"]

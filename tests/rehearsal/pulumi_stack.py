@@ -30,7 +30,10 @@ from local.control_plane import ControlPlane
 from local.paths import ROOT
 
 API_KEY = "sk-canary-1f6b0e9d"
-PARTS = ("__main__.py", "Pulumi.yaml", "planning", "config", "components", "watch", "stacks", "policy", "ops", ".venv")
+PARTS = (
+    *("__main__.py", "Pulumi.yaml", "planning", "config", "components", "watch", "stacks"),
+    *("policy", "report", "ops", ".venv"),
+)
 """What of the project a program consists of."""
 _NAME = "first-of-all"
 LWS = ("leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets")

@@ -256,3 +256,15 @@ def test_no_option_of_the_component_leaks_into_its_objects(engine: Recorder):
 
 def test_the_public_revision_of_an_api_key_is_too_short_to_confirm_a_guess():
     assert len(api_key_revision("a key")) == 4
+
+
+@pytest.mark.parametrize(
+    "status", [{}, {"loadBalancer": {}}, {"loadBalancer": None}, {"loadBalancer": {"ingress": []}}]
+)
+def test_a_service_that_gets_its_load_balancer_is_previewed_before_it_has_an_address(status, monkeypatch):
+    """A preview has the status of the Service as it is; an `up` that ends without an address has failed."""
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    assert inference_service._address(status)
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
+    with pytest.raises(pulumi.RunError, match="no address"):
+        inference_service._address(status)

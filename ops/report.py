@@ -1,0 +1,146 @@
+"""`report FILE`: what the run that FILE tells of does to the models, the money and the data, for a pull request.
+
+FILE is what `pulumi preview --json` prints or, as events, what `pulumi up --json` does and `--event-log` writes; `-` is
+the standard input. The numbers before the change are those that the last `up` exported. The numbers after it are
+planned here, from the config that the run itself says it had. Starts no engine and imports no Pulumi.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from config.errors import NAMESPACE
+from config.secrets import SECRETS, is_empty
+from config.stack import judge as judge_config
+from config.stack_file import RequestError
+from planning import answers
+from planning.problems import Problem, Refused, printable
+from planning.startup import FILL, WARM
+from report import drift, judgement, pages, run_file
+from report.judgement import Finding
+from report.run_file import Run
+from stacks.service_plans import Planned, judge_services, summary
+
+FORMATS = ("markdown", "text", "json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_file(parser)
+    parser.add_argument("--drift", action="store_true", help="FILE is of a refresh: the same as `drift FILE`")
+    parser.add_argument(
+        "--allow", metavar="LABEL", nargs="*", default=[], help="labels of the pull request; others' are passed over"
+    )
+    parser.add_argument("--findings", metavar="FILE", type=Path, help="what policies found, a JSON list")
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """FILE, and how it is told."""
+    parser.add_argument("file", metavar="FILE", help="what pulumi printed with --json; - is the standard input")
+    parser.add_argument(
+        "--events", action="store_true", default=None, help="FILE has events, as `up --json` prints them"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="markdown if left out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, or 1 where data goes or a policy forbids it and no label allows that, and where the run failed.
+
+    Raises Refused or RequestError for a file that tells of no run, or of another project's.
+    """
+    if args.drift:
+        return show_drift(args)
+    found = load(args)
+    after, unplanned = planned(found)
+    judged = judgement.judge(
+        found, after=after, findings=_findings(args.findings), labels=args.allow, unplanned=unplanned
+    )
+    if args.format == "json":
+        print(json.dumps(pages.to_json(judged)))
+    else:
+        print(pages.text(judged) if args.format == "text" else pages.markdown(judged))
+    return judged.exit_code
+
+
+def show_drift(args: argparse.Namespace) -> int:
+    """0 without drift, 1 with it, 2 where nobody can tell, because the refresh failed."""
+    seen = drift.look(load(args))
+    if args.format == "json":
+        print(json.dumps(drift.to_json(seen)))
+    else:
+        print(drift.text(seen) if args.format == "text" else drift.markdown(seen))
+    return seen.exit_code
+
+
+def load(args: argparse.Namespace) -> Run:
+    """The run that was asked for."""
+    name = "standard input" if args.file == "-" else args.file
+    try:
+        text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RequestError(printable(f"{name}: {error.strerror}; name a file that can be read")) from None
+    except UnicodeDecodeError:
+        raise RequestError(printable(f"{name}: is no text; name a file that pulumi wrote")) from None
+    return run_file.read(text, printable(name), events=args.events, project=NAMESPACE)
+
+
+def planned(run: Run) -> tuple[dict[str, Any], str]:
+    """Each service's plan by the config that the run had, as the stack exports it and a little more; or why none."""
+    prefix = f"{NAMESPACE}:"
+    given = {key.removeprefix(prefix): value for key, value in run.config.items() if key.startswith(prefix)}
+    if not given:
+        return {}, "the file says nothing of the stack's config"
+    raw = {key: _decoded(value) for key, value in given.items() if key not in SECRETS}
+    kept = {key for key in given.keys() & SECRETS if not is_empty(given[key])}
+    config, wrong = judge_config(raw, secrets=kept)
+    if wrong:
+        return {}, f"the config is refused: {printable(str(wrong[0]))}"
+    plans, unfit = judge_services(config)
+    if unfit:
+        return {}, f"the config is refused: {printable(str(min(unfit)))}"
+    return {name: _numbers(each) for name, each in plans.items()}, ""
+
+
+def _numbers(planned: Planned) -> Mapping[str, Any]:
+    path = planned.plan.startup
+    return {
+        **summary(planned),
+        "restartSeconds": planned.startup_seconds,
+        "loadSeconds": round(path.seconds(WARM)),
+        "fillSeconds": round(path.seconds(FILL)),
+        "longestAnswerSeconds": answers.longest_seconds(planned.max_model_len),
+    }
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _findings(file: Path | None) -> list[Finding]:
+    if file is None:
+        return []
+    instead = "give a list of objects with id, severity, resource, reason and remedy"
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        return [
+            Finding(
+                str(each["id"]),
+                str(each["severity"]),
+                str(each["resource"]),
+                str(each["reason"]),
+                str(each.get("remedy", "")),
+            )
+            for each in listed
+        ]
+    except OSError as error:
+        raise RequestError(f"--findings {file}: {error.strerror}; name a file that can be read") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise Refused(Problem("--findings", str(file), "is no list of findings", instead)) from None

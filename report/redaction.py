@@ -1,0 +1,86 @@
+"""Takes out of values what is secret, before anything else sees them. Pure.
+
+The engine marks secrets itself: its JSON has a mark or `[secret]` in their place. What it does not mark goes by what
+it is: the content of a Secret, what stands under a name or behind an argument of a key, what has a key's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from planning import flags, leaks
+
+SECRET = "[secret]"
+UNKNOWN = "(known later)"
+
+# Of sdk v3.250.0, go/common/resource/properties.go and sig/: what marks a value that is no plain JSON.
+_MARK = "4dabf18193072939515e22adb298388d"
+_SECRET_MARK = "1b47061264138c4ac30d75fd1eb44270"
+# go/common/resource/plugin/rpc.go: texts that stand for a value of each type which is not known yet.
+_UNKNOWN_TEXTS = frozenset(
+    {
+        "04da6b54-80e4-46f7-96ec-b56ff0331ba9",
+        "1c4a061d-8072-4f0a-a4cb-0ff528b18fe7",
+        "3eeb2bf0-c639-47a8-9e75-3b44932eb421",
+        "6a19a0b0-7e62-4c92-b797-7f8e31da9cc2",
+        "030794c1-ac77-496b-92df-f27374a8bd58",
+        "e48ece36-62e2-4504-bad9-02848725956a",
+        "dd056dcd-154b-4c76-9bd3-c8f88648b5ff",
+    }
+)
+_CONTENT = ("data", "stringData")
+
+
+def cleaned(value: Any, name: str = "") -> Any:
+    """A value without secrets; `name` is the key that it stands under."""
+    if isinstance(value, Mapping):
+        if _MARK in value:
+            return _unmarked(value)
+        secret = value.get("kind") == "Secret"
+        # A variable of a container: its name stands beside the value.
+        beside = str(value.get("name", "")) if set(value) == {"name", "value"} else ""
+        return {
+            key: _hidden(below)
+            if secret and key in _CONTENT
+            else cleaned(below, beside if key == "value" else str(key))
+            for key, below in value.items()
+        }
+    if isinstance(value, list):
+        words = [word if isinstance(word, str) else "" for word in value]
+        behind = {at: given.spelling for given in flags.parse(words) for at in given.value_indexes}
+        return [_argument(each, behind.get(at)) for at, each in enumerate(value)]
+    if isinstance(value, str):
+        if value in _UNKNOWN_TEXTS:
+            return UNKNOWN
+        return SECRET if value and (leaks.hides(name) or leaks.by_shape(value)) else value
+    return value
+
+
+def text(said: str) -> str:
+    """What somebody said, line by line, without those that have a key in them."""
+    return "\n".join(SECRET if leaks.by_shape(line) else line for line in said.splitlines())
+
+
+def _argument(value: Any, flag: str | None) -> Any:
+    if flag is None or not isinstance(value, str) or not leaks.hides(flag):
+        return cleaned(value)
+    name, equals, _ = value.partition("=")
+    return f"{name}={SECRET}" if equals and name.startswith("--") else SECRET
+
+
+def _hidden(value: Any) -> Any:
+    """The content of a Secret: its keys, at most."""
+    if isinstance(value, Mapping) and _MARK not in value:
+        return dict.fromkeys(map(str, value), SECRET)
+    return value if value is None else SECRET
+
+
+def _unmarked(value: Mapping[str, Any]) -> Any:
+    if value[_MARK] == _SECRET_MARK:
+        return SECRET
+    if "urn" in value:
+        return value["urn"]
+    if value.get("secret"):
+        return SECRET
+    return cleaned(value["value"]) if "value" in value else UNKNOWN

@@ -1,0 +1,335 @@
+"""Reads what Pulumi writes of a run as JSON: `preview --json`, `refresh --preview-only --json`, or a run's events.
+
+Owns both forms, which become one `Run`; secrets are taken out here, so that nothing behind it can show one. Not here:
+what a change means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from planning.problems import Problem, Refused
+from report import redaction
+
+STACK = "pulumi:pulumi:Stack"
+_PROVIDER = "pulumi:providers:"
+_REPLACES = {"replace", "create-replacement", "delete-replaced", "import-replacement"}
+_AS_IT_IS = {
+    "same",
+    "refresh",
+    "read",
+    "read-replacement",
+    "read-discard",
+    "discard-replaced",
+    "remove-pending-replace",
+}
+_OPERATIONS = {"create", "update", "delete", "import"} | _REPLACES | _AS_IT_IS
+
+
+@dataclass(frozen=True)
+class State:
+    """One side of a change, without secrets. `ignored` are paths that the program leaves to others; `errors` is why
+    the engine calls it unfinished."""
+
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    id: str = ""
+    parent: str = ""
+    protected: bool = False
+    kept: bool = False
+    ignored: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens, or happened, to one resource. `action` is create, update, replace, delete or none; `differing` are
+    the paths that the provider names, `because` those for which it replaces."""
+
+    urn: str
+    action: str
+    old: State | None
+    new: State | None
+    differing: tuple[str, ...] = ()
+    because: tuple[str, ...] = ()
+    failed: bool = False
+
+    @property
+    def type(self) -> str:
+        """The type's token, such as `kubernetes:core/v1:Secret`."""
+        return self.urn.split("::")[2].rpartition("$")[2]
+
+    @property
+    def kind(self) -> str:
+        """The last word of the type."""
+        return self.type.rpartition(":")[2]
+
+    @property
+    def name(self) -> str:
+        """The logical name."""
+        return self.urn.split("::", 3)[3]
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it is anything outside of Pulumi: a component, a provider and the stack are not."""
+        return self.type.startswith("kubernetes:") or (
+            not self.type.startswith((_PROVIDER, "pulumi:")) and "/" in self.type
+        )
+
+
+@dataclass(frozen=True)
+class Message:
+    """What somebody said; `severity` is info, warning or error, `about` a URN or empty."""
+
+    severity: str
+    text: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run. `config` is the stack's, by keys with namespaces, secrets as `[secret]`. `ended` is false where its
+    record stops before its end. `planned` is whether it was a preview."""
+
+    project: str
+    stack: str
+    config: Mapping[str, str]
+    changes: tuple[Change, ...]
+    messages: tuple[Message, ...]
+    planned: bool = True
+    ended: bool = True
+    result: str = ""
+    policies: tuple[Mapping[str, Any], ...] = ()
+
+    @cached_property
+    def outputs(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The stack's own outputs, before and after as far as they are told."""
+        own = next((each for each in self.changes if each.type == STACK), None)
+        old, new = (own.old, own.new) if own else (None, None)
+        return (old.outputs if old else {}), (new.outputs if new else {})
+
+    @property
+    def errors(self) -> list[Message]:
+        """What went wrong, as it was said."""
+        return [each for each in self.messages if each.severity == "error"]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not come to its end well."""
+        return bool(self.errors) or not self.ended or self.result in ("failed", "canceled")
+
+
+@dataclass
+class _Parts:
+    """A run in the making."""
+
+    config: dict[str, str] = field(default_factory=dict)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    policies: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read(text: str, file: str, *, events: bool | None = None, project: str = "") -> Run:
+    """The run that `text`, the content of `file`, tells of. `events` None: it shows which form it has.
+
+    Raises Refused where it is cut off, no record of a run, or of another project than `project`.
+    """
+    found = _documents(text, file)
+    is_digest = len(found) == 1 and "sequence" not in found[0]
+    if events is not None and events == is_digest:
+        was, instead = ("a preview's JSON", "leave --events out") if events else ("events", "write --events")
+        raise Refused(Problem(file, "", f"holds {was}", instead))
+    run = _digest(found[0], file) if is_digest else _events(found, file)
+    if project and run.project != project:
+        raise Refused(Problem(file, run.project, "is the project that it tells of", f"give one of {project}"))
+    return run
+
+
+def _documents(text: str, file: str) -> list[dict[str, Any]]:
+    again = "run the command again, with its output into a file"
+    if not text.strip():
+        raise Refused(Problem(file, "", "is empty", again))
+    try:
+        whole = json.loads(text)
+    except ValueError as error:
+        lines = text.strip().splitlines()
+        if not lines[0].endswith("}"):
+            raise Refused(Problem(file, "", _why(error, text), again)) from None
+        found = []
+        for number, line in enumerate(lines, 1):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                last = number == len(lines)
+                why = "its last event is cut off" if last else f"line {number} is no JSON"
+                raise Refused(Problem(file, "", why, again)) from None
+    else:
+        found = [whole]
+    if not all(isinstance(each, dict) for each in found):
+        raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi preview --json` prints"))
+    return found
+
+
+def _why(error: ValueError, text: str) -> str:
+    at = getattr(error, "pos", 0)
+    cut = at >= len(text.rstrip()) - len("false") or "Unterminated" in str(error)
+    return f"is cut off after {len(text)} characters" if cut else f"is no JSON from character {at} on"
+
+
+def _digest(found: dict[str, Any], file: str) -> Run:
+    parts = _Parts(config=_strings(found.get("config")))
+    for each in _maps(found.get("steps")):
+        detailed = each.get("detailedDiff")
+        parts.steps.append(
+            {
+                "op": each.get("op"),
+                "urn": each.get("urn"),
+                "old": each.get("oldState"),
+                "new": each.get("newState"),
+                "differing": list(detailed) if isinstance(detailed, dict) else each.get("diffReasons"),
+                "because": _forcing(detailed, "kind") or each.get("replaceReasons"),
+            }
+        )
+    parts.messages = [_message(each) for each in _maps(found.get("diagnostics"))]
+    if not parts.steps and not parts.messages:
+        raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi preview --json` prints"))
+    return _run(parts, file)
+
+
+def _events(found: list[dict[str, Any]], file: str) -> Run:
+    parts, summary = _Parts(), None
+    steps: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for event in sorted(found, key=lambda each: each.get("sequence", 0)):
+        if prelude := event.get("preludeEvent"):
+            parts.config = _strings(prelude.get("config"))
+        elif said := event.get("diagnosticEvent"):
+            if not said.get("ephemeral") and said.get("severity") != "debug":
+                parts.messages.append(_message(said))
+        elif policy := event.get("policyEvent"):
+            parts.policies.append(policy)
+        elif ended := event.get("summaryEvent"):
+            summary = ended
+        for phase in ("resourcePreEvent", "resOutputsEvent", "resOpFailedEvent"):
+            if about := (event.get(phase) or {}).get("metadata"):
+                _note(steps, about, phase)
+    parts.steps = list(steps.values())
+    if not parts.steps and not parts.messages:
+        raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi up --json` prints"))
+    run = _run(parts, file)
+    told = summary or {}
+    return Run(
+        run.project,
+        run.stack,
+        run.config,
+        run.changes,
+        run.messages,
+        planned=bool(told.get("isPreview", _is_planned(found))),
+        ended=summary is not None,
+        result=str(told.get("result", "")),
+        policies=tuple(parts.policies),
+    )
+
+
+def _note(steps: dict[tuple[Any, Any], dict[str, Any]], about: dict[str, Any], phase: str) -> None:
+    """Take down a step, its end in place of its beginning. What a refresh finds begins as «refresh»."""
+    detailed, urn, operation = about.get("detailedDiff"), about.get("urn"), about.get("op")
+    key, read = (urn, operation), (urn, "refresh")
+    if phase == "resourcePreEvent" and key != read:
+        steps.pop(read, None)  # it was read before it is changed
+    elif key not in steps and read in steps:
+        key = read
+    steps[key] = {
+        "op": operation,
+        "urn": urn,
+        "old": about.get("old"),
+        "new": about.get("new"),
+        "differing": list(detailed or ()) or about.get("diffs"),
+        "because": _forcing(detailed, "diffKind") or about.get("keys"),
+        "failed": phase == "resOpFailedEvent",
+    }
+
+
+def _is_planned(found: Iterable[Mapping[str, Any]]) -> bool:
+    return any((event.get("resourcePreEvent") or {}).get("planning") for event in found)
+
+
+def _run(parts: _Parts, file: str) -> Run:
+    steps: dict[str, list[dict[str, Any]]] = {}
+    for step in parts.steps:
+        if not isinstance(step["urn"], str) or step["urn"].count("::") < 3 or step["op"] not in _OPERATIONS:
+            what = f"{step['op']} of {step['urn']}"
+            raise Refused(Problem(file, what, "is no step that is known here", "give what Pulumi 3.2 prints"))
+        steps.setdefault(step["urn"], []).append(step)
+    stacks = {tuple(urn.split("::")[:2]) for urn in [*steps, *(said.about for said in parts.messages if said.about)]}
+    (stack, project), *_ = sorted(stacks) or [("", "")]
+    changes = tuple(_change(urn, found) for urn, found in steps.items())
+    return Run(project, stack.rpartition(":")[2], parts.config, changes, tuple(parts.messages))
+
+
+def _change(urn: str, steps: list[dict[str, Any]]) -> Change:
+    """Of a replacement there are up to three steps, each with a side of it."""
+    operations = {step["op"] for step in steps}
+    kind = urn.split("::")[2].rpartition(":")[2]
+    if operations == {"delete-replaced"}:
+        action = "delete"  # what an earlier run has left of a replacement
+    elif operations & _REPLACES:
+        action = "replace"
+    else:
+        action = next((each for each in ("create", "update", "delete") if each in operations), "none")
+        action = "create" if "import" in operations else action
+    named = [step for step in steps if step["op"] != "delete-replaced"] or steps
+    old = next((step["old"] for step in [*steps[::-1]] if step["old"]), None)
+    new = next((step["new"] for step in named if step["new"]), None)
+    return Change(
+        urn,
+        action,
+        _state(old, kind) if action != "create" else None,
+        _state(new, kind) if action != "delete" else None,
+        tuple(dict.fromkeys(path for step in steps for path in step["differing"] or ())),
+        tuple(dict.fromkeys(path for step in steps for path in step["because"] or ())),
+        any(step.get("failed") for step in steps),
+    )
+
+
+def _state(found: Any, kind: str) -> State | None:
+    if not isinstance(found, dict):
+        return None
+    of_kind = {"kind": kind} if kind == "Secret" else {}
+    inputs, outputs = (redaction.cleaned({**of_kind, **(found.get(side) or {})}) for side in ("inputs", "outputs"))
+    return State(
+        inputs,
+        outputs,
+        str(found.get("id") or ""),
+        str(found.get("parent") or ""),
+        bool(found.get("protect")),
+        bool(found.get("retainOnDelete")),
+        tuple(found.get("ignoreChanges") or ()),
+        tuple(map(str, found.get("initErrors") or ())),
+    )
+
+
+def _message(found: Mapping[str, Any]) -> Message:
+    severity = str(found.get("severity") or "info").partition("#")[0]
+    # A digest has the severity in the text too.
+    said = str(found.get("message") or "").replace("\r", "").removeprefix(f"{severity}: ").strip()
+    return Message(severity, redaction.text(said), str(found.get("urn") or ""))
+
+
+def _forcing(detailed: Any, kind: str) -> list[str]:
+    """The paths for which a resource is replaced."""
+    listed = detailed.items() if isinstance(detailed, dict) else ()
+    return [path for path, each in listed if str(each.get(kind, "")).endswith("-replace")]
+
+
+def _maps(found: Any) -> list[dict[str, Any]]:
+    return [each for each in found or () if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _strings(found: Any) -> dict[str, str]:
+    return (
+        {str(key): value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+    )
