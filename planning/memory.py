@@ -127,7 +127,8 @@ def judge(request: Request, max_model_len: int) -> Fit:
     counts = split(request.model.layers, request.layout.pipeline, request.engine)
     stages, first, cache = [], 0, {}
     for index, layers in enumerate(counts):
-        edge = (layers, index == 0, index == len(counts) - 1, min(first, _dense_layers(request.model)))
+        phase = first % request.model.moe.every if request.model.moe else 0
+        edge = (layers, index == 0, index == len(counts) - 1, min(first, _dense_layers(request.model)), phase)
         if edge not in cache:
             cache[edge] = _worst([_stage(request, max_model_len, first, layers, name) for name in request.runners])
         stages.append(cache[edge])

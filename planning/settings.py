@@ -48,7 +48,12 @@ class Overrides:
         if asked and form == "none" and asked not in fact("vllm", "arguments", "onlineFormats"):
             why = f"what it makes of the 16-bit weights of {model.name} is not known"
             wrong.append((f"--quantization {asked}", why, _LEAVE_OUT))
-        if asked and form != "none" and asked not in fact("vllm", "arguments", "ownFormats")[form]:
+        if (
+            asked
+            and form != "none"
+            and asked
+            not in fact("vllm", "arguments", "ownFormats").get(form.removesuffix("-32").removesuffix("-64"), ())
+        ):
             why = f"the weights of {model.name} are {form} already, and the engine would refuse another method"
             wrong.append((f"--quantization {asked}", why, "leave it out"))
         return [Problem(ARGUMENTS, *each) for each in wrong]
