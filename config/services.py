@@ -39,17 +39,14 @@ from planning.problems import Unjudged
 
 _GPUS_DEFAULT = 8
 _NONE = "none"
-# Arguments that the program derives from other keys, and those keys.
+# Arguments that the program derives from other keys, and those keys. Every spelling of them counts.
 _OWNED_FLAGS = {
     "--served-model-name": "servedModelName",
     "--port": "port",
     "--model": "model",
     "--tensor-parallel-size": "layout.tensor",
-    "-tp": "layout.tensor",
     "--pipeline-parallel-size": "layout.pipeline",
-    "-pp": "layout.pipeline",
     "--data-parallel-size": "replicas",
-    "-dp": "replicas",
     "--max-model-len": "maxModelLen",
     "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
     "--distributed-executor-backend": "engine.launcher",
@@ -57,9 +54,7 @@ _OWNED_FLAGS = {
     "--host": "nothing: it listens on every address",
     "--shutdown-timeout": "drainSeconds",
     "--nnodes": "layout.nodes",
-    "-n": "layout.nodes",
     "--node-rank": "engine.launcher",
-    "-r": "engine.launcher",
     "--master-addr": "engine.launcher",
     "--master-port": "engine.launcher",
     "--headless": "engine.launcher",
@@ -68,7 +63,7 @@ _OWNED_FLAGS = {
 }
 # More than anybody asks for, and less than arithmetic breaks on.
 _Amount = Annotated[float, Field(gt=0, le=10**9)]
-_flags = re.sub(r"(?<=\w)-", "[-_]", "|".join(_OWNED_FLAGS))
+_flags = re.sub(r"(?<=\w)-", "[-_]", "|".join(each for name in _OWNED_FLAGS for each in flags.spellings(name)))
 _Argument = Annotated[str, InSchema({"not": {"pattern": f"^({_flags})([=.].*)?$"}})]
 _FLAG_FIRST = InSchema({"allOf": [{"prefixItems": [{"pattern": r"^-(?![0-9]+([.][0-9]+)?$)[\s\S]"}]}]})
 _OUR_VARIABLES = (*fact("engines", "vllm", "variablesWeSet"), "MODELSERVE_", "LWS_")
@@ -79,7 +74,7 @@ class _OfVllm(Strict):
 
     @classmethod
     def _elsewhere(cls, key: str) -> str | None:
-        name = next((flag for flag in _OWNED_FLAGS if flag.startswith("--") and plain(flag) == plain(key)), None)
+        name = next((flag for flag in _OWNED_FLAGS if plain(flag) == plain(key)), None)
         if name is not None:
             section, _, key_here = _OWNED_FLAGS[name].rpartition(".")
             if " " in key_here:
@@ -134,10 +129,10 @@ class Engine(_OfVllm):
                 f"[{flag.index}]",
                 flag.spelling,
                 "is set by the program from another key",
-                f"use {_OWNED_FLAGS[flag.spelling]}",
+                f"use {_OWNED_FLAGS[flags.canonical(flag.spelling)]}",
             )
             for flag in flags.parse(value)
-            if flag.spelling in _OWNED_FLAGS
+            if flags.canonical(flag.spelling) in _OWNED_FLAGS
         ]
         wrong += [
             (

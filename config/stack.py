@@ -340,7 +340,7 @@ def _streamed(config: StackConfig, name: str) -> Iterator[Problem]:
     if "runai_streamer" not in (flags.choices("--load-format", engine.version) or ["runai_streamer"]):
         why = f"vLLM {engine.version} of services.{name} has no runai_streamer"
         yield Problem("weights.read", "stream", why, "write volume or download, or take a newer engine")
-    if "--load-format" in [flag.spelling for flag in flags.parse(engine.extra_args)]:
+    if "--load-format" in flags.read(engine.extra_args, engine.version):
         why = "weights.read: stream sets it"
         yield Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out")
 

@@ -62,9 +62,9 @@ class Engine:
         rule = self["graphSizes"]
         return rule["limits"].get(architecture) or min(rule["limit"], 2 * sequences)
 
-    def graph_sizes(self, sequences: int, architecture: str = "") -> int:
-        """How many batch sizes vLLM captures as CUDA graphs."""
-        limit = self.largest_graph(sequences, architecture)
+    def graph_sizes(self, sequences: int, architecture: str = "", largest: int | None = None) -> int:
+        """How many batch sizes vLLM captures as CUDA graphs, up to `largest` if the arguments say one."""
+        limit = largest or self.largest_graph(sequences, architecture)
         sizes = [1, 2, 4, *range(8, 256, 8), *range(256, limit + 1, 8 if self["graphSizes"]["fine"] else 16)]
         return sum(size <= limit for size in sizes)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from planning.catalog import fact
 
@@ -21,9 +22,9 @@ class Needed:
     copies: int = 1
 
 
-def needed(engines: Iterable[Mapping[str, str | None]]) -> Needed:
-    """The files that engines with these arguments (`--flag` to value) read of their model. If one asks for a format
-    that the catalog does not know, every file is needed."""
+def needed(engines: Iterable[Mapping[str, Any]]) -> Needed:
+    """The files that engines with these arguments (as `flags.read` gives them) read of their model. If one asks for a
+    format that the catalog does not know, every file is needed."""
     known = fact("sync", "files", "formats")
     formats = {_format(arguments) for arguments in engines}
     if not formats <= known.keys():
@@ -32,7 +33,7 @@ def needed(engines: Iterable[Mapping[str, str | None]]) -> Needed:
     return Needed(tuple(sorted(known[name]["weights"] for name in formats)), tuple(sorted(shared)), copies=len(formats))
 
 
-def _format(arguments: Mapping[str, str | None]) -> str:
+def _format(arguments: Mapping[str, Any]) -> str:
     """The catalog's name of the format that an engine reads; the engine's own word for it if the catalog has none."""
     asked = arguments.get("--load-format") or "auto"
     if asked == "auto" and arguments.get("--config-format") == "mistral":

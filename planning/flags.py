@@ -7,6 +7,7 @@ no reason to refuse. Values are checked against lists and kinds of numbers; the 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +22,9 @@ _LEAVE_OUT = "leave it out"
 _NUMBERS = {
     "int": (re.compile(r"[+-]?\d[\d_]*"), "a whole number", "8"),
     "float": (re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"), "a number", "0.5"),
-    "human": (re.compile(r"\d[\d_]*|\d+(\.\d+)?([kmgt]|[KMGT]i?)"), "a whole number", "8192"),
+    "human": (re.compile(r"\+?\d[\d_]*|\d+(\.\d+)?[kmgt]|\d+[KMGT]"), "a whole number", "8192"),
 }
-# Releases differ in what M, G and T mean: take the larger.
+# Small letters are decimal and may follow a fraction, capitals are binary (human_readable_int of vLLM's arg_utils.py).
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -39,7 +40,7 @@ class Given:
     @property
     def spelling(self) -> str:
         """The flag without its value and key, spelt with dashes."""
-        if re.fullmatch(r"-O\d+", self.word):  # vLLM's parser takes the level without a space
+        if re.fullmatch(r"-O=?\w+", self.word):  # vLLM's parser takes the level without a space
             return "-O"
         return re.split(r"[=.]", self.word, maxsplit=1)[0].replace("_", "-")
 
@@ -145,10 +146,80 @@ def first(arguments: Sequence[str]) -> int:
     return next((index for index, word in enumerate(arguments) if _is_flag(word)), len(arguments))
 
 
-def number(text: str | None) -> int | None:
-    """The whole number that vLLM reads in a value such as 8192 or 8k; None if it is not one."""
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kmgt]?|[KMGT]i?)", text or "")
-    return int(float(match[1]) * _UNITS[match[2].removesuffix("i")]) if match else None
+def number(text: object) -> int | None:
+    """The whole number that vLLM reads in a value such as 8192, 25.6k (25600) or 8K (8192); None if it is not one."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    match = re.fullmatch(r"\+?([0-9_]{1,19}|[0-9]{1,15}\.[0-9]{1,15}(?=[kmgt]))([kmgtKMGT]?)", str(text).strip())
+    return int(float(match[1].replace("_", "")) * _UNITS[match[2]]) if match else None
+
+
+def canonical(spelling: str, version: str | None = None) -> str:
+    """The long name of a flag, from any spelling of it; an unknown one is its own name.
+
+    Without a version, and for a spelling that the release lacks, it is what any release means by it.
+    """
+    release = version and _release(version, newest=True)
+    meanings = _spellings().get(spelling.replace("_", "-"), ())
+    return (release and _flag(spelling, release)) or next((name for name, _ in meanings), spelling.replace("_", "-"))
+
+
+def spellings(name: str) -> list[str]:
+    """Every spelling of a flag in any release, the long name first; without its --no- form."""
+    return [name, *_entry(name).get("aliases", {})]
+
+
+def read(arguments: Sequence[str], version: str) -> dict[str, Any]:
+    """What an argument list says, as that release reads it: the long name of each flag to its value.
+
+    A value is the text as written, True without one, False for the --no- form, a list if there are several. A text that
+    is a JSON object becomes one, and the keys of `--flag.key value` are merged into it. Does not judge: see `problems`.
+    """
+    said: dict[str, Any] = {}
+    for flag in parse(arguments):
+        name = canonical(flag.spelling, version)
+        level = re.fullmatch(r"-O=?(\w+)", flag.word)
+        if level:
+            said[name] = level[1]
+        elif flag.key:
+            _merge(said, [name, *flag.key.removesuffix("+").split(".")], _plain(flag))
+        elif not flag.values:
+            said[name] = not flag.spelling.startswith("--no-") or name.startswith("--no-")
+        else:
+            values = [_structured(value) for value in flag.values]
+            said[name] = values if len(values) > 1 else values[0]
+    return said
+
+
+def _plain(flag: Given) -> Any:
+    """The value of `--flag.key`: JSON, a number that people write such as 80g, or text; `--flag.key+` makes a list."""
+    if flag.key.endswith("+"):
+        return ",".join(flag.values).split(",")
+    text = flag.values[0] if flag.values else ""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text if (short := number(text)) is None else short
+
+
+def _structured(text: str) -> Any:
+    """The object in a JSON text; other texts as they are, also where the JSON is wrong."""
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else text
+    except ValueError:
+        return text
+
+
+def _merge(into: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        below = into.get(key)
+        into[key] = below if isinstance(below, dict) else {}
+        into = into[key]
+    into[path[-1]] = [*into[path[-1]], *value] if _lists(into.get(path[-1]), value) else value
+
+
+def _lists(*values: object) -> bool:
+    return all(isinstance(value, list) for value in values)
 
 
 def value_problem(flag: str, value: str, version: str, arguments: Sequence[str] = ()) -> tuple[str, str] | None:
@@ -219,7 +290,19 @@ def _twice(given: Iterable[Given], version: str) -> list[tuple[int, str, str]]:
         earlier = seen.setdefault((name, flag.key), flag)
         if earlier is not flag:
             repeated.append((flag.index, f"repeats {earlier.word.partition('=')[0]}", "leave one out"))
+            continue
+        # vLLM merges the keys of one spelling only, and then drops what any other said of the flag.
+        other = next((one for one in seen.values() if _apart(name, flag, one, version)), None)
+        if other:
+            why = f"vLLM would drop what {other.word.partition('=')[0]} says"
+            repeated.append((flag.index, why, "write both in one JSON, or both as keys of one spelling"))
     return repeated
+
+
+def _apart(name: str, flag: Given, other: Given, version: str) -> bool:
+    """Whether two elements say parts of one flag that vLLM does not merge."""
+    same = other is not flag and canonical(other.spelling, version) == name
+    return same and bool(flag.key or other.key) and (not (flag.key and other.key) or flag.spelling != other.spelling)
 
 
 def _joint(given: Sequence[Given], version: str) -> list[tuple[int, str, str]]:

@@ -103,7 +103,7 @@ def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
 def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
     """The widths that ranks split: (name, elements, ranks)."""
     widths = []
-    if model.moe is None or model.moe.dense_layers:
+    if model.moe is None or model.moe.dense_layers or model.moe.every > 1:
         widths.append(("MLP width", model.intermediate, layout.tensor))
     # Expert parallelism does not split experts. mxfp4 pads a rank's part instead of requiring a multiple.
     if model.moe and not layout.expert_parallel and model.quantisation != "mxfp4":
@@ -114,13 +114,15 @@ def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
 
 
 def _unit(model: Model) -> tuple[int, str]:
-    units = {
-        "fp8-block": (128, "FP8 blocks are 128 wide"),
-        "int4": (128, "quantisation groups are 128 wide"),
-        "int4-symmetric": (128, "quantisation groups are 128 wide"),
-        "nvfp4": (16, "quantisation groups are 16 wide"),
-    }
-    return units.get(model.quantisation, (1, ""))
+    if model.quantisation == "fp8-block":
+        return 128, "FP8 blocks are 128 wide"
+    if model.quantisation == "nvfp4":
+        return 16, "quantisation groups are 16 wide"
+    if not model.quantisation.startswith(("int4", "int8")):
+        return 1, ""
+    smaller = model.quantisation.rpartition("-")[2]
+    width = int(smaller) if smaller.isdecimal() else 128
+    return width, f"quantisation groups are {width} wide"
 
 
 def _context_rules(model: Model, layout: Layout) -> list[Problem]:

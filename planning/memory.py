@@ -16,6 +16,7 @@ from planning.engine import Engine
 from planning.gpus import Gpu
 from planning.layout import Layout, split
 from planning.models import Model
+from planning.settings import Overrides
 from planning.stage_weights import Weights, stage_weights
 from planning.units import GIB
 
@@ -34,6 +35,9 @@ class Request:
     speculative: bool = False
     batched_tokens: int | None = None
     sequences: int | None = None
+    overrides: Overrides = Overrides()
+    published: Model | None = None
+    """The model as its files hold it, where the engine holds another."""
 
     @property
     def runners(self) -> tuple[str, ...]:
@@ -52,6 +56,9 @@ class Stage:
     """One pipeline stage's memory, in GiB per GPU.
 
     `outside` does not count against the budget. `late` is taken after the cache, beyond what profiling left free.
+    `offloaded` weights stay in the node's memory. `loading` is the most that the weights take while they are read.
+    `given_kv` is the size of the cache where the arguments say it. `read` is what the files hold, where the engine
+    holds the weights in another format.
     """
 
     layers: int
@@ -63,11 +70,15 @@ class Stage:
     budget: float
     outside: float
     late: float
+    offloaded: float = 0.0
+    loading: float = 0.0
+    given_kv: float | None = None
+    read: Weights | None = None
 
     @property
     def weights_gib(self) -> float:
-        """Weights."""
-        return self.weights.total / GIB
+        """Weights, without those in the node's memory."""
+        return self.weights.total / GIB - self.offloaded
 
     @property
     def overhead(self) -> float:
@@ -76,15 +87,17 @@ class Stage:
 
     @property
     def kv(self) -> float:
-        """What is left for the KV cache; negative if weights and overhead alone exceed the budget."""
-        return self.budget - self.weights_gib - self.overhead
+        """What is left for the KV cache, or what it is told to take; negative if weights and overhead alone exceed the
+        budget."""
+        return self.given_kv if self.given_kv is not None else self.budget - self.weights_gib - self.overhead
 
     @property
     def peak(self) -> float:
         """The most that the GPU holds during the start, after the cache is taken."""
         graphs = 0 if self.graphs_in_budget else self.graphs
-        planned = max(self.budget, self.weights_gib + self.overhead)
-        return planned + self.outside + graphs + self.late
+        least = self.weights_gib + self.overhead
+        planned = max(self.budget, least) if self.given_kv is None else least + self.given_kv
+        return max(planned + self.outside + graphs + self.late, self.loading + self.non_torch + self.outside)
 
     @property
     def spare(self) -> float:
@@ -114,7 +127,8 @@ def judge(request: Request, max_model_len: int) -> Fit:
     counts = split(request.model.layers, request.layout.pipeline, request.engine)
     stages, first, cache = [], 0, {}
     for index, layers in enumerate(counts):
-        edge = (layers, index == 0, index == len(counts) - 1, min(first, _dense_layers(request.model)))
+        phase = first % request.model.moe.every if request.model.moe else 0
+        edge = (layers, index == 0, index == len(counts) - 1, min(first, _dense_layers(request.model)), phase)
         if edge not in cache:
             cache[edge] = _worst([_stage(request, max_model_len, first, layers, name) for name in request.runners])
         stages.append(cache[edge])
@@ -137,6 +151,14 @@ def _worst(stages: list[Stage]) -> Stage:
 def _stage(request: Request, max_model_len: int, first: int, layers: int, runner: str) -> Stage:
     model, layout, engine = request.model, request.layout, request.engine
     weights = stage_weights(model, layout, engine, first, layers, request.speculative, request.gpu.family)
+    told, published = request.overrides, request.published or model
+    read = None
+    if told.wide or published.quantisation != model.quantisation:
+        read = stage_weights(published, layout, engine, first, layers, request.speculative, request.gpu.family)
+    wide = 2 if told.wide else 1
+    weights *= wide
+    offloaded = min(told.offload_bytes, weights.total - weights.embeddings - weights.head)
+    loading = read.total - offloaded if read and told.loads_whole(engine, published) else 0.0
     tokens, sequences = batch(request, max_model_len)
     inside, outside = _non_torch(request)
     last, experts = first + layers == model.layers, first + layers > _dense_layers(model)
@@ -147,7 +169,7 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     rows = min(tokens, sequences) if last else 0
     sampler = engine["samplerBytesV2" if runner == "V2" else "samplerBytes"]
     beside = tokens * model.hidden * 2 + workspace
-    body = _body(request, tokens, experts) + context + workspace
+    body = wide * _body(request, tokens, experts) + context + workspace
     profiled = max(body, rows * model.vocab * sampler["least"] + beside)
     promised = max(body + _margin(request, runner, tokens, experts), rows * model.vocab * sampler["most"] + beside)
     graphs, counted = (0.0, 0.0) if request.eager else _graphs(request, runner, layers, sequences, context)
@@ -166,7 +188,19 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
         request.share * request.gpu.usable_gib,
         outside,
         (max(0.0, graphs - (graphs if counted is None else counted)) + max(0.0, late - profiled)) / GIB,
+        offloaded / GIB,
+        loading / GIB,
+        _given_kv(request, layers),
+        read,
     )
+
+
+def _given_kv(request: Request, layers: int) -> float | None:
+    """GiB of the KV cache on one GPU where the arguments say it; blocks overrule bytes, as in vLLM."""
+    told = request.overrides
+    if told.blocks is not None:
+        return told.blocks * _block(request) * request.layout.context * kv_bytes(request) * layers / GIB
+    return None if told.kv_bytes is None else told.kv_bytes / GIB
 
 
 def _after(request: Request, runner: str, last: bool, rows: int, sequences: int) -> float:
@@ -190,7 +224,8 @@ def _margin(request: Request, runner: str, tokens: int, experts: bool) -> float:
 def _graphs(request: Request, runner: str, layers: int, sequences: int, context: float) -> tuple[float, float | None]:
     """Bytes that capturing takes, and how many of them the budget counts; None if it counts none."""
     model, engine, mib = request.model, request.engine, 1024**2
-    sizes = engine.graph_sizes(sequences, model.architecture)
+    told = request.overrides
+    sizes = told.graph_sizes or engine.graph_sizes(sequences, model.architecture, told.largest_graph)
     of, counts = fact("vllm", "overhead", "graphMib"), engine["graphsInBudget"][runner]
     full = engine["fullGraphs"]
     nodes = of["fullFirst"] + of["fullEach"] * layers * sizes if full else of["first"] + of["each"] * layers * sizes
@@ -212,7 +247,8 @@ def _split(request: Request, sequences: int) -> float:
     if model.mla is None or model.indexer or request.kv_dtype.startswith("fp8"):
         return 0.0
     heads = model.heads / layout.tensor * layout.context
-    return count * heads * engine.largest_graph(sequences, model.architecture) * model.mla.kv_rank * 4
+    largest = request.overrides.largest_graph or engine.largest_graph(sequences, model.architecture)
+    return count * heads * largest * model.mla.kv_rank * 4
 
 
 def _context(request: Request, max_model_len: int, sequences: int) -> float:
@@ -305,7 +341,7 @@ def _expert_buffers(request: Request, tokens: float) -> float:
 def kv_bytes(request: Request) -> float:
     """Bytes of KV cache for one token in one layer on one GPU."""
     model, layout, engine = request.model, request.layout, request.engine
-    byte = 1 if request.kv_dtype.startswith("fp8") else 2
+    byte = 1 if request.kv_dtype.startswith("fp8") else 4 if request.overrides.wide else 2
     if model.mla is None:
         return 2 * max(model.kv_heads / layout.tensor, 1) * model.head_dim * byte / layout.context
     kind, row = engine["mlaCache"], (model.mla.kv_rank + model.mla.rope) * byte

@@ -7,7 +7,6 @@ local config.json. Does not know GPUs or engines. A PlanError names missing fact
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,16 +22,22 @@ CONFIG = "the path of the model's config.json"
 
 # Bytes of one weight in a linear layer, by storage format. Embeddings, norms and routers have 16 bits in every format.
 # Scales: one fp32 per 128 x 128 block (fp8-block); an fp16 scale and a 4-bit zero per group of 128 (int4, as in AWQ);
-# only the scale (int4-symmetric, as in GPTQ and compressed-tensors); fp8 per group of 16 (nvfp4); 8 bits per group of
-# 32 (mxfp4); for bitsandbytes' nf4 an 8-bit constant per block of 64, and an fp32 per 256 of those.
+# only the scale (int4-symmetric, as in GPTQ and compressed-tensors; a number names a smaller group); fp8 per group of
+# 16 (nvfp4); 8 bits per group of 32 (mxfp4); for bitsandbytes' nf4 an 8-bit constant per block of 64, and an fp32 per
+# 256 of those.
 FORMATS = {
     "none": 2.0,
     "fp8-block": 1 + 4 / 128**2,
     "fp8": 1.0,
     "fp8-mlp": 1.0,
     "w8a8": 1.0,
+    "int8-symmetric": 1 + 2 / 128,
     "int4": 0.5 + 2.5 / 128,
+    "int4-64": 0.5 + 2.5 / 64,
+    "int4-32": 0.5 + 2.5 / 32,
     "int4-symmetric": 0.5 + 2 / 128,
+    "int4-symmetric-64": 0.5 + 2 / 64,
+    "int4-symmetric-32": 0.5 + 2 / 32,
     "nvfp4": 0.5 + 1 / 16,
     "mxfp4": 0.5 + 1 / 32,
     "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
@@ -109,6 +114,12 @@ class Moe:
     shared: int = 0
     dense_layers: int = 0
     expert_bias: bool = False
+    every: int = 1
+    """Of the layers after the dense ones, each `every`-th has experts."""
+
+    def routes(self, layer: int) -> bool:
+        """Whether that layer, counted from 0, has experts."""
+        return layer >= self.dense_layers and (layer + 1) % self.every == 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,9 @@ class Model:
     file_bytes: int | None = None
     parameters: int | None = None
     architecture: str = ""
+    sixteen_bit: frozenset[str] = frozenset()
+    """Parts that a quantised model keeps in 16 bits: attention (all but its output), output, mlp (of dense layers),
+    experts, shared (experts), indexer, draft (layers)."""
 
     @property
     def weight_bytes(self) -> float:
@@ -164,8 +178,9 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
     such model, or if facts are missing. `otherwise` says what to give instead of a known name.
     """
     if name.endswith(".json") or ("/" in name and Path(name).exists()):
-        path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
-        return from_config(_read(path), path.parent.resolve().name or str(path))
+        from planning.config_json import from_file  # it needs this module
+
+        return from_file(Path(name) / "config.json" if Path(name).is_dir() else Path(name))
     key = name.rpartition("/")[2].lower()
     catalog = _names()
     if described := overruled("models", key, more or {}):
@@ -178,8 +193,15 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
             model = catalog[base]
             makers_format = "fp8" if base.startswith(("llama", "meta-", "mistral")) else "fp8-block"
             source = f"{model.source}; storage format read from the name's ending"
+            # Every published NVFP4 file of a model with latent attention leaves attention in 16 bits.
+            kept = frozenset({"attention", "output"}) if kind == "nvfp4" and model.mla else frozenset[str]()
             return replace(
-                model, name=name.rpartition("/")[2], quantisation=kind or makers_format, file_bytes=None, source=source
+                model,
+                name=name.rpartition("/")[2],
+                quantisation=kind or makers_format,
+                sixteen_bit=kept,
+                file_bytes=None,
+                source=source,
             )
     near = difflib.get_close_matches(key, catalog, n=3, cutoff=0.5)
     known = ", ".join(catalog[n].name for n in near) or "DeepSeek-R1, Qwen3-32B, Llama-3.3-70B-Instruct"
@@ -248,6 +270,7 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
             moe.get("shared", 0),
             moe.get("denseLayers", 0),
             moe.get("expertBias", False),
+            moe.get("every", 1),
         )
         if moe
         else None,
@@ -275,89 +298,3 @@ def _impossible(facts: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} {less} is more than {whole} {most}" for name, less, whole, most in pairs if (less or 0) > (most or 0)
     ]
-
-
-def from_config(config: Mapping[str, Any], name: str) -> Model:
-    """A model from its published config.json. Raises PlanError with the missing facts."""
-    text = config.get("text_config", config)
-    kinds = set(text.get("layer_types") or ())
-    if strange := sorted(kinds - {"full_attention", "sliding_attention"}):
-        why = f"the planner does not know layers of kind {', '.join(strange)}"
-        raise PlanError(Problem("model", name, why, "it knows full and sliding attention"))
-    heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
-    sliding = list(text.get("layer_types") or ()).count("sliding_attention")
-    facts: dict[str, Any] = {
-        "layers": text.get("num_hidden_layers"),
-        "hidden": hidden,
-        "heads": heads,
-        "vocab": text.get("vocab_size"),
-        "maxContext": text.get("max_position_embeddings"),
-        "intermediate": text.get("intermediate_size"),
-        "kvHeads": text.get("num_key_value_heads", heads),
-        "headDim": text.get("head_dim") or (hidden // heads if hidden and heads else None),
-        "tiedEmbeddings": config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)),
-        "qkvBias": text.get("attention_bias", text.get("model_type") == "qwen2"),
-        "mtpLayers": text.get("num_nextn_predict_layers", 0),
-        "quantisation": _format(config, text, name),
-        "slidingWindow": {"tokens": text.get("sliding_window"), "layers": sliding} if sliding else None,
-        "architecture": next(iter(config.get("architectures") or ()), ""),
-    }
-    if text.get("kv_lora_rank"):
-        facts["mla"] = {
-            "queryRank": text.get("q_lora_rank"),
-            "kvRank": text["kv_lora_rank"],
-            "nope": text.get("qk_nope_head_dim"),
-            "rope": text.get("qk_rope_head_dim"),
-            "value": text.get("v_head_dim"),
-        }
-    if text.get("index_n_heads"):
-        dim = text.get("index_head_dim", 0)
-        facts["indexer"] = {"heads": text["index_n_heads"], "dim": dim, "cacheBytesPerToken": dim + 4 * dim // 128}
-    experts = next((text[key] for key in ("n_routed_experts", "num_experts", "num_local_experts") if text.get(key)), 0)
-    if experts:
-        facts["moe"] = {
-            "experts": experts,
-            "perToken": text.get("num_experts_per_tok"),
-            "intermediate": text.get("moe_intermediate_size", text.get("intermediate_size")),
-            "shared": text.get("n_shared_experts") or 0,
-            "expertBias": text.get("model_type") == "gpt_oss",
-            "denseLayers": text.get("first_k_dense_replace", len(text.get("mlp_only_layers") or ())),
-        }
-    return from_facts(name, facts, "the model's own config.json")
-
-
-def _format(config: Mapping[str, Any], text: Mapping[str, Any], name: str) -> str:
-    quant = config.get("quantization_config") or text.get("quantization_config")
-    if not quant:
-        return "none"
-    method, bits = str(quant.get("quant_method", "")).lower(), quant.get("bits")
-    groups = json.dumps(quant.get("config_groups", {}))
-    if method == "fp8":
-        return "fp8-block" if quant.get("weight_block_size") else "fp8"
-    if method == "gptq":
-        return ("int4-symmetric" if quant.get("sym", True) else "int4") if bits == 4 else "w8a8"
-    if method in METHODS:
-        return METHODS[method]
-    if method in ("compressed-tensors", "modelopt"):
-        algorithm = str(quant.get("quant_algo", "")).upper()
-        if "FP4" in algorithm or '"num_bits": 4, "type": "float"' in groups:
-            return "nvfp4"
-        if '"num_bits": 4' in groups:
-            return "int4" if '"symmetric": false' in groups else "int4-symmetric"
-        return "fp8" if "FP8" in algorithm or '"type": "float"' in groups else "w8a8"
-    why = f"quantisation {method or 'without a method'} is unknown"
-    raise PlanError(Problem("model", name, why, "write the catalog's facts of this model instead"))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    why = "holds no JSON object"
-    try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-    except ValueError as error:
-        why = f"is not JSON ({error})"
-    else:
-        if isinstance(config, dict):
-            return config
-    raise PlanError(Problem("model", str(path), why, "write the path of a config.json"))

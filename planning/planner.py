@@ -15,6 +15,7 @@ from planning.cache import CachePlan, CacheSize, HostPlan, cache, cache_problems
 from planning.layout import Layout, below_one, broken_rules
 from planning.memory import Fit, Request, Stage, kv_bytes
 from planning.problems import PlanError, Problem, Unjudged
+from planning.settings import Overrides
 from planning.units import GIB
 
 
@@ -55,6 +56,7 @@ class Ask:
     more_models: models.Facts | None = None
     other_models: str = models.CONFIG
     more_gpus: models.Facts | None = None
+    overrides: Overrides = Overrides()
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,13 @@ def _alternatives(ask: Ask) -> Sequence[choose.Choice]:
     return choose.alternatives(_request(ask), ask.max_model_len)
 
 
-def _model(ask: Ask) -> models.Model:
+def _published(ask: Ask) -> models.Model:
     return models.find(ask.model, ask.more_models, ask.other_models)
+
+
+def _model(ask: Ask) -> models.Model:
+    """The model as the engine holds it."""
+    return ask.overrides.of(_published(ask))
 
 
 def _names(look_up: Callable[[Ask], object]) -> Callable[[Ask], list[Problem]]:
@@ -274,6 +281,7 @@ _RULES: tuple[Callable[[Ask], list[Problem]], ...] = (
     _one_or_more("nodes", "nodes"),
     _one_or_more("data", "data"),
     lambda ask: cost.problems(ask.prices),
+    lambda ask: ask.overrides.problems(_published(ask)),
     lambda ask: choose.wrong_share(ask.utilization, engine.find(ask.engine_version)),
     lambda ask: choose.wrong_context(_model(ask), ask.max_model_len),
     lambda ask: throughput.problems(ask.load, ask.max_model_len or _model(ask).max_context),
@@ -308,6 +316,8 @@ def _request(ask: Ask) -> Request:
         ask.speculative,
         ask.batched_tokens,
         ask.sequences,
+        ask.overrides,
+        _published(ask),
     )
 
 
@@ -329,7 +339,8 @@ def _kv_line(request: Request, fit: Fit) -> str:
 
 def _start_line(request: Request, fit: Fit) -> str:
     peak = max(stage.peak for stage in fit.stages)
-    lower = None if fit.starts or not fit.kv_fits else _lower(request, fit, peak + fit.stages[0].spare)
+    given = fit.stages[0].given_kv is not None  # then the share of memory does not matter
+    lower = None if fit.starts or not fit.kv_fits or given else _lower(request, fit, peak + fit.stages[0].spare)
     return (
         f"{'starts' if fit.starts else 'does not start'}: at most {peak:.2f} GiB with CUDA context, graphs and "
         f"warm-up, {fit.stages[0].spare:.2f} to spare wanted, of {request.gpu.usable_gib:g} GiB"
@@ -348,9 +359,14 @@ def _lower(request: Request, fit: Fit, wanted: float) -> float | None:
 def _reasons(request: Request, fit: Fit) -> list[str]:
     model, layout, release = request.model, request.layout, request.engine
     lines = [
-        f"stage {number} ({stage.layers} layers): {request.share:g} x {request.gpu.usable_gib:g} = "
-        f"{stage.budget:.2f} GiB - {stage.weights_gib:.2f} weights - {stage.overhead:.2f} overhead (an estimate) "
-        f"= {stage.kv:.2f} for KV"
+        f"stage {number} ({stage.layers} layers): "
+        + (
+            f"{stage.weights_gib:.2f} GiB of weights, {stage.overhead:.2f} overhead (an estimate) and {stage.kv:.2f} "
+            "for KV as the arguments say"
+            if stage.given_kv is not None
+            else f"{request.share:g} x {request.gpu.usable_gib:g} = {stage.budget:.2f} GiB - {stage.weights_gib:.2f} "
+            f"weights - {stage.overhead:.2f} overhead (an estimate) = {stage.kv:.2f} for KV"
+        )
         for number, stage in enumerate(fit.stages)
     ]
     lines += [_kv_line(request, fit), _start_line(request, fit)]
@@ -368,6 +384,13 @@ def _reasons(request: Request, fit: Fit) -> list[str]:
 
 def _notes(request: Request, stages: Sequence[Any]) -> list[str]:
     notes, release = [], request.engine
+    first = stages[0]
+    if first.offloaded:
+        notes.append(f"{first.offloaded:.2f} GiB of weights per GPU stay in the node's memory, read at every step")
+    if first.loading:
+        notes.append(
+            f"vLLM {release.version} reads all 16-bit weights ({first.loading:.2f} GiB) before it quantises them"
+        )
     if not request.eager and not stages[0].graphs_in_budget:
         notes.append(f"vLLM {release.version} takes CUDA graphs ({stages[0].graphs:.2f} GiB) on top of the budget")
     if request.model.mla and release["mlaCache"] == "latent-padded":

@@ -7,7 +7,7 @@ Computed from the architecture. Published logs of "model loading took" agree to 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 from planning.engine import Engine
@@ -60,8 +60,9 @@ def stage_weights(
 ) -> Weights:
     """Bytes on one GPU of that family (`Gpu.family`) in the stage that holds `layers` layers from `first_layer` on."""
     first, last = first_layer == 0, first_layer + layers == model.layers
-    routed = 0 if model.moe is None else max(0, first_layer + layers - max(first_layer, model.moe.dense_layers))
-    wide = model.quantisation == "int4" and family in engine["awqZerosInHalf"]
+    moe = model.moe
+    routed = sum(moe.routes(layer) for layer in range(first_layer, first_layer + layers)) if moe else 0
+    wide = model.quantisation in ("int4", "int4-64", "int4-32") and family in engine["awqZerosInHalf"]
     padding = engine["mxfp4Padding"]
     experts = _moe(model, layout, wide, tuple(padding.get(family, padding["other"])))
     attention = _attention(model, layout.tensor, engine["mlaWeights"], wide)
@@ -77,6 +78,10 @@ def stage_weights(
         total += Weights(head=table)
     if last and speculative and model.mtp_layers:
         # The draft layer, its projection of two hidden states, and its own embedding tables.
+        if "draft" in model.sixteen_bit:
+            plain = replace(model, quantisation="none", sixteen_bit=frozenset())
+            attention = _attention(plain, layout.tensor, engine["mlaWeights"])
+            experts = _moe(plain, layout, False, (1, 1))
         draft = (attention + experts).total + 2 * model.hidden**2 * _HALF + 2 * table
         total += Weights(speculative=draft * model.mtp_layers)
     return total + Weights(replicated=_positions(model))
@@ -87,9 +92,11 @@ def _positions(model: Model) -> float:
     return model.max_context * (model.mla.rope if model.mla else model.head_dim) * _HALF
 
 
-def _linear(model: Model, of_experts: bool = False, wide_zeros: bool = False) -> float:
-    """Bytes of one weight: some formats quantise only the MLP or only the experts."""
-    if model.quantisation == "fp8-mlp" or (model.quantisation == "mxfp4" and not of_experts):
+def _linear(model: Model, part: str, wide_zeros: bool = False) -> float:
+    """Bytes of one weight of a part: some formats quantise only the MLP or only the experts, some files leave parts."""
+    if part in model.sixteen_bit:
+        return _HALF
+    if model.quantisation == "fp8-mlp" or (model.quantisation == "mxfp4" and part != "experts"):
         return _HALF
     return model.weight_bytes + wide_zeros * _WIDE_ZERO
 
@@ -104,23 +111,23 @@ def _taken(elements: float, byte: float) -> float:
 @lru_cache(maxsize=256)
 def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = False) -> Weights:
     """One layer's attention and norms."""
-    byte, norms = _linear(model, wide_zeros=wide_zeros), 2 * model.hidden * _HALF
+    byte, norms = _linear(model, "attention", wide_zeros), 2 * model.hidden * _HALF
+    output = _linear(model, "output", wide_zeros)
     if model.mla is None:
         query = model.heads * model.head_dim / tensor
         kv = max(model.kv_heads / tensor, 1) * model.head_dim  # a rank holds at least one KV head
         bias = (query + 2 * kv) * _HALF if model.qkv_bias else 0
-        joined = _taken((query + 2 * kv) * model.hidden, byte) + _taken(query * model.hidden, byte)
+        joined = _taken((query + 2 * kv) * model.hidden, byte) + _taken(query * model.hidden, output)
         return Weights(attention=joined + bias, replicated=norms)
     mla, heads = model.mla, model.heads / tensor
     query_in = mla.query_rank or model.hidden
-    sharded = (
-        query_in * heads * (mla.nope + mla.rope)
-        + mla.kv_rank * heads * (mla.nope + mla.value)
-        + heads * mla.value * model.hidden
-    )
+    sharded = (query_in * heads * (mla.nope + mla.rope) + mla.kv_rank * heads * (mla.nope + mla.value)) * byte
+    sharded += heads * mla.value * model.hidden * output
+    index = 0.0
     whole = model.hidden * (mla.query_rank or 0) + model.hidden * (mla.kv_rank + mla.rope)
     if model.indexer:  # not split by tensor ranks; the small projection of head weights stays in 16 bits
-        whole += query_in * model.indexer.heads * model.indexer.dim + model.hidden * model.indexer.dim
+        index = query_in * model.indexer.heads * model.indexer.dim + model.hidden * model.indexer.dim
+        index *= _linear(model, "indexer", wide_zeros)
         norms += model.hidden * model.indexer.heads * _HALF
     absorbed = 0.0
     if mla_weights == "absorbed":
@@ -128,7 +135,7 @@ def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = F
         absorbed = merged * byte + query_in * heads * mla.rope * _HALF
     elif mla_weights == "up-projections":
         absorbed = heads * mla.kv_rank * (mla.nope + mla.value) * _HALF
-    return Weights(attention=sharded * byte, absorbed=absorbed, replicated=whole * byte + norms)
+    return Weights(attention=sharded, absorbed=absorbed, replicated=whole * byte + index + norms)
 
 
 def _mlp_elements(model: Model, tensor: int) -> float:
@@ -136,7 +143,7 @@ def _mlp_elements(model: Model, tensor: int) -> float:
 
 
 def _dense(model: Model, tensor: int, wide_zeros: bool) -> Weights:
-    byte = model.weight_bytes if model.quantisation == "fp8-mlp" else _linear(model, wide_zeros=wide_zeros)
+    byte = model.weight_bytes if model.quantisation == "fp8-mlp" else _linear(model, "mlp", wide_zeros)
     third = _mlp_elements(model, tensor) / 3
     return Weights(mlp=_taken(2 * third, byte) + _taken(third, byte))
 
@@ -153,12 +160,12 @@ def _moe(model: Model, layout: Layout, wide_zeros: bool, padding: tuple[int, int
     hidden: float = model.hidden
     if model.quantisation == "mxfp4":
         width, hidden = _up(width, padding[0]), _up(hidden, padding[1])
-    byte = FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, of_experts=True)
+    byte = FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, "experts")
     routed = _taken(experts * 2 * hidden * width, byte) + _taken(experts * hidden * width, byte)
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF
     shared = 3 * model.hidden * moe.shared * moe.intermediate / layout.tensor
-    shared *= _linear(model, wide_zeros=wide_zeros)
+    shared *= _linear(model, "shared", wide_zeros)
     return Weights(experts=routed, shared_experts=shared, replicated=model.hidden * moe.experts * _HALF)
 
 

@@ -180,7 +180,8 @@ def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit
         if model.quantisation == "fp8-block" and request.gpu.family in engine["deepGemm"]:
             at = _ranged(steps, at, "DeepGEMM kernels", "deepGemmSeconds")
     if not request.eager:
-        sizes = engine.graph_sizes(batch(request, fit.max_model_len)[1], model.architecture)
+        told, sequences = request.overrides, batch(request, fit.max_model_len)[1]
+        sizes = told.graph_sizes or engine.graph_sizes(sequences, model.architecture, told.largest_graph)
         per_size = fact("startup", "cold", "captureSecondsPerSize")["moe" if model.moe and not v0 else "dense"]
         source = f"{sizes} batch sizes: {_source('captureSecondsPerSize')}"
         at = _add(steps, at, "CUDA graphs", sizes * per_size, sizes * per_size, 0, source)
@@ -189,7 +190,7 @@ def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit
 
 def _whole(stage: Stage, layout: Layout) -> float:
     """Bytes of a stage's tensors in the files: each rank's share times the ranks, and what is replicated once."""
-    weights = stage.weights
+    weights = stage.read or stage.weights
     split = weights.total - weights.replicated - weights.absorbed - weights.experts
     return split * layout.tensor + weights.experts * layout.tensor * layout.data + weights.replicated
 

@@ -6,8 +6,6 @@ planner, and the planner's problems into those of the stack file's keys.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,15 +23,15 @@ from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket,
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
-from planning import aibrix_features, answers, timeouts
+from planning import aibrix_features, answers, flags, timeouts
 from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
-from planning.flags import number
 from planning.layout import Layout
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
+from planning.settings import ARGUMENTS, Settings, host_memory, settings
 from planning.startup import TO_NODES, Supply
 from planning.throughput import ALONE, FULL, LOADED, Load, Point
 from planning.units import GIB
@@ -54,6 +52,7 @@ _KEYS = {
     "max-num-seqs": "engine.extraArgs",
     "engine version": "engine.version",
     "max-num-batched-tokens": "engine.extraArgs",
+    ARGUMENTS: "engine.extraArgs",
 }
 _FILE_KEYS = {"GPU": "cloud.gpu"}
 _SECTIONS = ("prices.", "cache.", "catalog.")
@@ -258,6 +257,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     if unfit := list(_unfit(service, ask, found, refuse_misfits)):
         raise _MisfitError(*unfit)
     warnings = [] if found.fits else [f"deployed unproven: {found.misfit}"]
+    warnings += _about_arguments(service)
     seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
     if seconds > LONGEST:
         why = f"a start takes {seconds} s by the facts of model, GPU and links, more than Kubernetes waits"
@@ -293,28 +293,55 @@ def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
 
 def _most_tokens(service: Service) -> int | None:
     """The longest answer in tokens, if the engine's arguments limit it."""
-    given = dict(_flags(service.engine.extra_args)).get("--override-generation-config")
-    with contextlib.suppress(ValueError):
-        told = json.loads(given or "null")
-        most = told.get("max_new_tokens") if isinstance(told, dict) else None
-        return most if isinstance(most, int) and most > 0 else None
-    return None
+    told = flags.read(service.engine.extra_args, service.engine.version).get("--override-generation-config")
+    most = told.get("max_new_tokens") if isinstance(told, dict) else None
+    return most if isinstance(most, int) and most > 0 else None
 
 
 def _shaped(config: StackConfig, service: Service, ask: Ask) -> Plan:
     return _auto(ask, _pod_sizes(config)) if service.layout is None else _plan(ask)
 
 
+def _about_arguments(service: Service) -> Iterator[str]:
+    """What the engine's arguments do that the plan does not say."""
+    told = _settings(service)
+    for problem in told.problems if service.unproven else ():
+        yield f"deployed unproven: {problem.value} {problem.why}"
+    if told.trusts_code:
+        yield f"--trust-remote-code runs Python code of the repository of {service.model} in the engine"
+
+
 def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Iterator[Problem]:
     """Why a service that keeps the planner's rules still cannot work, under the service's keys."""
     if not found.fits and refuse_misfits and not service.unproven:
         yield _misfit(ask, found)
+    if refuse_misfits and not service.unproven:
+        yield from (replace(problem, key=_KEYS[problem.key]) for problem in _settings(service).problems)
+    yield from _host(service, found)
     nodes = found.request.layout.nodes
     by_ray = nodes > 1 and service.engine.launcher == "ray"
     if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
         why = f"images of vLLM {service.engine.version} ship without Ray, which joins {nodes} nodes"
         instead = "take an image with Ray and say imageHasRay: true, or write launcher: native"
         yield Problem("engine.image", service.engine.image, why, instead)
+
+
+def _host(service: Service, found: Plan) -> Iterator[Problem]:
+    """Whether a pod's memory and /dev/shm hold the buffers that the engine's arguments ask for."""
+    layout, engine, resources = found.request.layout, service.engine, service.resources
+    ranks = layout.tensor * layout.pipeline
+    asked = host_memory(engine.extra_args, engine.env, found.request.engine, layout.gpus_per_node, ranks)
+    sum_of = " + ".join(f"{size:.0f} for {name}" for name, size in asked.parts)
+    if asked.gib > gibibytes(resources.memory):
+        why = f"the engine takes {asked.gib:.0f} GiB of a pod's memory: {sum_of}"
+        yield Problem(
+            "resources.memory", resources.memory, why, f"write at least {math.ceil(asked.gib)}Gi, or ask for less"
+        )
+    if asked.shm_gib > gibibytes(resources.shm):
+        why = f"the engine keeps {asked.shm_gib:.0f} GiB of KV cache in /dev/shm"
+        yield Problem(
+            "resources.shm", resources.shm, why, f"write at least {math.ceil(asked.shm_gib)}Gi, or ask for less"
+        )
 
 
 def _copied_first(config: StackConfig) -> bool:
@@ -387,7 +414,11 @@ def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> 
 
 def needed_files(config: StackConfig, model: str) -> Needed:
     """The files of a model that its services read; they share bucket and cache."""
-    return needed(dict(_flags(each.engine.extra_args)) for each in config.services.values() if each.model == model)
+    return needed(
+        flags.read(each.engine.extra_args, each.engine.version)
+        for each in config.services.values()
+        if each.model == model
+    )
 
 
 class _Read(Protocol):
@@ -448,13 +479,14 @@ def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) 
         pipeline=read(lambda: service.layout.pipeline if service.layout else None),
         max_model_len=read(lambda: service.max_model_len),
         utilization=read(lambda: service.engine.gpu_memory_utilization),
-        eager=read(lambda: _has(service, "--enforce-eager")),
-        kv_dtype=read(lambda: _flag(service, "--kv-cache-dtype") or "auto"),
-        expert_parallel=read(lambda: _has(service, "--enable-expert-parallel")),
-        context=read(lambda: number(_flag(service, "--decode-context-parallel-size")) or 1),
-        speculative=read(lambda: _has(service, "--speculative-config")),
-        batched_tokens=read(lambda: number(_flag(service, "--max-num-batched-tokens"))),
-        sequences=read(lambda: number(_flag(service, "--max-num-seqs"))),
+        eager=read(lambda: _settings(service).eager),
+        kv_dtype=read(lambda: _settings(service).kv_dtype),
+        expert_parallel=read(lambda: _settings(service).expert_parallel),
+        context=read(lambda: _settings(service).context),
+        speculative=read(lambda: _settings(service).speculative),
+        batched_tokens=read(lambda: _settings(service).batched_tokens),
+        sequences=read(lambda: _settings(service).sequences),
+        overrides=read(lambda: _settings(service).overrides),
         supply=read(lambda: _supply(config, service.model), Supply()),
         cache_size=read(lambda: _cache_size(config), CacheSize()),
         memory_gib=read(lambda: gibibytes(service.resources.memory), None),
@@ -482,12 +514,8 @@ def _under(name: str, problem: Problem) -> Problem:
     return replace(problem, key=f"services.{name}.{problem.key}")
 
 
-def _flag(service: Service, name: str) -> str | None:
-    return dict(_flags(service.engine.extra_args)).get(name)
-
-
-def _has(service: Service, name: str) -> bool:
-    return name in dict(_flags(service.engine.extra_args))
+def _settings(service: Service) -> Settings:
+    return settings(service.engine.extra_args, service.engine.version, service.model)
 
 
 def _load(service: Service) -> Load | None:
@@ -553,16 +581,6 @@ def _cache_size(config: StackConfig) -> CacheSize:
         high=asked.high,
         low=asked.low,
     )
-
-
-def _flags(arguments: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
-    """`--flag value`, `--flag=value` and bare `--flag` alike."""
-    following: tuple[str | None, ...] = (*arguments, None)[1:]
-    for argument, after in zip(arguments, following, strict=True):
-        if argument.startswith("--"):
-            flag, equals, value = argument.partition("=")
-            own = value if equals else after if after and not after.startswith("--") else None
-            yield flag.replace("_", "-"), own
 
 
 def _frozen(facts: Mapping[str, ModelFacts] | Mapping[str, GpuFacts]) -> Mapping[str, Any] | None:

@@ -165,6 +165,7 @@ def test_auto_takes_one_node_where_one_is_enough() -> None:
 def test_a_model_from_a_config_file_weighs_what_the_catalogued_one_does(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     config = {
+        "architectures": ["DeepseekV3ForCausalLM"],
         "num_hidden_layers": 61,
         "hidden_size": 7168,
         "num_attention_heads": 128,

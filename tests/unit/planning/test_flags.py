@@ -7,12 +7,13 @@ import pytest
 from config.stack import parse
 from planning.catalog import entries, fact
 from planning.engine import find, release_key
-from planning.flags import choices, enforced, has, problem, problems
+from planning.flags import choices, enforced, has, number, problem, problems, read
 from stacks import engine_arguments
 from stacks.service_plans import plan_services
 from tests.unit.config.test_stack import GOOD, changed
 
 KNOWN = fact("vllm", "releases", "known")
+EP = {"--enable-expert-parallel": True}
 
 
 def wrong(line: str, version: str, launcher: str | None = None) -> list[str]:
@@ -33,6 +34,7 @@ def wrong(line: str, version: str, launcher: str | None = None) -> list[str]:
         ("--no-enforce-eager", "0.8.5", "does not know it yet: it came with 0.9.0"),
         ("-cc", "0.11.2", "does not know it yet: it came with 0.12.0"),
         ("-ep", "0.13.0", "does not know it yet: it came with 0.14.0"),
+        ("-sc", "0.18.1", "does not know it yet: it came with 0.19.0"),
     ],
 )
 def test_an_argument_that_the_release_would_refuse_is_found(argument, version, why):
@@ -48,6 +50,7 @@ def test_an_argument_that_the_release_would_refuse_is_found(argument, version, w
         ("8", "0.7.3"),
         ("-1", "0.7.3"),
         ("-O3", "0.11.0"),
+        ("-O3", "0.33.0"),
         ("deepseek_r1", "0.7.3"),
         ("--reasoning-parser=deepseek_r1", "0.9.0"),
         ("--kv-transfer-config.kv_role", "0.11.0"),
@@ -111,6 +114,9 @@ def test_a_list_that_the_release_takes_or_nobody_can_judge_is_left_alone(line, v
     ("line", "version", "said"),
     [
         ("--max-num-seqs 8 --max_num_seqs=16", "0.10.0", "--max_num_seqs=16: repeats --max-num-seqs"),
+        ("-tp 8 --tensor-parallel-size 8", "0.10.0", "--tensor-parallel-size: repeats -tp"),
+        ("-sc.method mtp --speculative-config.model x", "0.19.0", "vLLM would drop what -sc.method says"),
+        ("--hf-overrides {} --hf-overrides.a 1", "0.19.0", "vLLM would drop what --hf-overrides says"),
         ("--enforce-eager --no-enforce-eager", "0.10.0", "--no-enforce-eager: repeats --enforce-eager"),
         ("--quantization fp8 -q awq", "0.10.0", "-q: repeats --quantization"),
         (
@@ -181,7 +187,7 @@ def test_choices_are_those_that_the_release_names():
     [
         ("--max-num-seqs", "0.9.0", ("8", "1_024", "+8"), ("eight", "8.5", "8k", "")),
         ("--max-num-batched-tokens", "0.9.0", ("8192",), ("8k",)),
-        ("--max-num-batched-tokens", "0.9.1", ("8192", "8k", "25.6k", "8K", "8Ki"), ("8kb", "k", "8.5")),
+        ("--max-num-batched-tokens", "0.9.1", ("8192", "8k", "25.6k", "8K"), ("8Ki", "25.6K", "8kb", "k", "8.5")),
         ("--swap-space", "0.9.0", ("4", "0.5", ".5", "1e1"), ("4GiB", ".")),
         ("--seed", "0.9.0", ("-1", "None"), ("x",)),
         ("--max-num-seqs", "0.99.0", ("eight",), ()),  # newer than what was read: unknown
@@ -230,3 +236,50 @@ def test_no_release_gets_an_argument_of_ours_that_it_lacks(version):
     )
     assert "--max-model-len" in arguments
     assert problems(arguments, version, "ray") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "version", "said"),
+    [
+        ("-dcp 8 -tp=4 -ep", "0.33.0", {"--decode-context-parallel-size": "8", "--tensor-parallel-size": "4", **EP}),
+        ("--enable_expert_parallel", "0.9.0", EP),
+        ("--no-enable-expert-parallel", "0.9.0", {"--enable-expert-parallel": False}),
+        ("-O3", "0.11.0", {"--compilation-config": "3"}),
+        ("-O3", "0.12.0", {"--optimization-level": "3"}),
+        ("-O=2", "0.12.0", {"--optimization-level": "2"}),
+        ("-cc.mode 3", "0.12.0", {"--compilation-config": {"mode": 3}}),
+        ('-sc {"method":"mtp"}', "0.19.0", {"--speculative-config": {"method": "mtp"}}),
+        (
+            "--speculative-config.method mtp --speculative-config.num_speculative_tokens 2",
+            "0.19.0",
+            {"--speculative-config": {"method": "mtp", "num_speculative_tokens": 2}},
+        ),
+        ("--hf-overrides.a.b=80k", "0.19.0", {"--hf-overrides": {"a": {"b": 80000}}}),
+        ("--eplb-config.x+ a,b --eplb-config.x+ c", "0.19.0", {"--eplb-config": {"x": ["a", "b", "c"]}}),
+        ("--hf-overrides {not-json", "0.19.0", {"--hf-overrides": "{not-json"}),
+        ("--cudagraph-capture-sizes 1 2", "0.19.0", {"--cudagraph-capture-sizes": ["1", "2"]}),
+        ("--never-heard-of 5", "0.19.0", {"--never-heard-of": "5"}),
+    ],
+)
+def test_a_flag_says_the_same_in_every_spelling_that_its_release_has(line, version, said):
+    assert read(line.split(), version) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8192", 8192),
+        ("128K", 131072),
+        ("128k", 128000),
+        ("25.6k", 25600),
+        ("1_024", 1024),
+        ("2M", 2097152),
+        ("2m", 2000000),
+        ("25.6K", None),
+        ("8Ki", None),
+        ("auto", None),
+        (None, None),
+    ],
+)
+def test_small_letters_are_decimal_and_capitals_binary_as_in_the_engine(text, value):
+    assert number(text) == value

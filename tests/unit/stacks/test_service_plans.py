@@ -124,18 +124,51 @@ def test_several_nodes_need_an_image_with_ray():
     assert plan_services(parse(on("H20-141", engine=engine_without, layout=ONE_NODE)))
 
 
+def told(*flags: str, version: str = "0.18.1", **service: Any) -> dict[str, Any]:
+    """The good stack file on one node of a release, with further arguments of its engine."""
+    raw = on("H20-141", layout=ONE_NODE, **service)
+    image = {"version": version, "image": f"vllm/vllm-openai:v{version}"}
+    raw["services"]["ds"]["engine"] = GOOD["services"]["ds"]["engine"] | image | {"extraArgs": list(flags)}
+    return raw
+
+
 def test_flags_in_the_stack_file_change_the_plan():
     def kv(*flags: str) -> int:
-        raw = on("H20-141", layout=ONE_NODE)
-        raw["services"]["ds"]["engine"] = GOOD["services"]["ds"]["engine"] | {
-            "version": "0.18.1",
-            "image": "vllm/vllm-openai:v0.18.1",
-            "extraArgs": list(flags),
-        }
-        return plan_services(parse(raw))["ds"].plan.fit.kv_tokens
+        return plan_services(parse(told(*flags)))["ds"].plan.fit.kv_tokens
 
     assert kv("--kv-cache-dtype", "fp8") > kv() == kv("--kv-cache-dtype=auto")
     assert kv("--max_num_batched_tokens=65536") < kv()
+    assert kv("--max-num-batched-tokens", "16K") == kv("--max-num-batched-tokens", "16384") < kv()
+    assert kv("-dcp", "2") == kv("--decode-context-parallel-size", "2") > 1.5 * kv()
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "said"),
+    [
+        (told("--enable-lora"), "engine.extraArgs: --enable-lora", "the adapters' buffers are not known; leave it out"),
+        (told("--quantization", "awq"), "engine.extraArgs: --quantization awq", "fp8-block already"),
+        (told("--config", "/e.yaml"), "engine.extraArgs: --config /e.yaml", "is not read here"),
+        (told("--cpu-offload-gb", "40"), "resources.memory: 512Gi", "684 GiB of a pod's memory: 614 for --cpu-offload"),
+        (
+            told("--kv-offloading-size", "100", version="0.33.0"),
+            "resources.shm: 32Gi",
+            "192 GiB of KV cache in /dev/shm; write at least 193Gi",
+        ),
+    ],
+)
+def test_an_argument_that_cannot_be_planned_or_held_is_refused_by_name(raw, key, said):
+    [line] = refused(raw)
+    assert line.startswith(f"modelserve:services.ds.{key}: ") and said in line
+
+
+def test_an_argument_that_cannot_be_planned_is_a_warning_where_the_service_is_unproven():
+    warned = plan_services(parse(told("--enable-lora", unproven=True)))["ds"].warnings
+    assert any("--enable-lora cannot be planned" in line for line in warned)
+
+
+def test_the_preview_names_an_argument_that_runs_the_repositorys_code():
+    warned = plan_services(parse(told("--trust-remote-code")))["ds"].warnings
+    assert any(line.startswith("--trust-remote-code runs Python code of the repository") for line in warned)
 
 
 def test_the_start_is_the_plans_unless_the_stack_file_knows_better():

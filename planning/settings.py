@@ -1,0 +1,281 @@
+"""What an engine's arguments change in its plan: memory on the GPU, and memory of the node. What nobody can compute is
+named, not passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from planning import flags
+from planning.catalog import fact
+from planning.engine import Engine, release_key
+from planning.models import Model
+from planning.problems import Problem
+from planning.units import GIB
+
+# `Problem.key` of what follows: whoever asked knows where it wrote its arguments.
+ARGUMENTS = "arguments"
+_LEAVE_OUT = "leave it out, or write unproven: true"
+_WIDE = ("float32", "float")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What an engine is told in place of what it would find out. None and 0 change nothing.
+
+    `kv_bytes` and `offload_bytes` count one GPU; `blocks` are blocks of the KV cache. `rope` is the factor of a scaled
+    position table and the length that it multiplies (None: the model's own).
+    """
+
+    wide: bool = False
+    quantization: str | None = None
+    kv_bytes: int | None = None
+    blocks: int | None = None
+    offload_bytes: float = 0.0
+    positions: int | None = None
+    rope: tuple[float, int | None] | None = None
+    largest_graph: int | None = None
+    graph_sizes: int | None = None
+
+    def problems(self, model: Model) -> list[Problem]:
+        """What an engine would refuse of this model."""
+        asked, form = self.quantization, model.quantisation
+        wrong = []
+        if self.wide and (form != "none" or asked):
+            wrong.append(("--dtype float32", "quantised weights need 16 bits beside them", "write --dtype auto"))
+        if asked and form == "none" and asked not in fact("vllm", "arguments", "onlineFormats"):
+            why = f"what it makes of the 16-bit weights of {model.name} is not known"
+            wrong.append((f"--quantization {asked}", why, _LEAVE_OUT))
+        if (
+            asked
+            and form != "none"
+            and asked
+            not in fact("vllm", "arguments", "ownFormats").get(form.removesuffix("-32").removesuffix("-64"), ())
+        ):
+            why = f"the weights of {model.name} are {form} already, and the engine would refuse another method"
+            wrong.append((f"--quantization {asked}", why, "leave it out"))
+        return [Problem(ARGUMENTS, *each) for each in wrong]
+
+    def of(self, model: Model) -> Model:
+        """The model as this engine holds it."""
+        online = fact("vllm", "arguments", "onlineFormats").get(self.quantization)
+        if online and model.quantisation == "none":
+            model = replace(model, quantisation=online, file_bytes=model.file_bytes)
+        length = self.positions or model.max_context
+        if self.rope:
+            length = int(self.rope[0] * (self.rope[1] or length))
+        return model if length == model.max_context else replace(model, max_context=length)
+
+    def loads_whole(self, engine: Engine, model: Model) -> bool:
+        """Whether all 16-bit weights are on the GPU before any is quantised, for a model as it is published."""
+        online = self.quantization and model.quantisation == "none" and self.quantization != "bitsandbytes"
+        return bool(online) and release_key(engine.version) < release_key(fact("vllm", "arguments", "onlineStreams"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An engine's arguments as the planner's terms. `problems` are those that it cannot compute."""
+
+    eager: bool = False
+    kv_dtype: str = "auto"
+    expert_parallel: bool = False
+    context: int = 1
+    speculative: bool = False
+    batched_tokens: int | None = None
+    sequences: int | None = None
+    overrides: Overrides = Overrides()
+    problems: tuple[Problem, ...] = ()
+    trusts_code: bool = False
+
+
+@lru_cache(maxsize=256)
+def settings(arguments: tuple[str, ...], version: str, model: str) -> Settings:
+    """What these arguments of that release say. `model` is the name of the served model, which may be its own draft."""
+    said = flags.read(arguments, version)
+    wrong: list[Problem] = []
+    for flag, why in fact("vllm", "arguments", "notPlanned").items():
+        if said.get(flag) not in (None, False, "0", "1", "None"):
+            wrong.append(_unknown(flag, "" if said[flag] is True else said[flag], why))
+    asked_graphs, eager = _graphs(said, wrong)
+    rope, positions = _hf_overrides(said, wrong)
+    offload = _float(said, "--cpu-offload-gb", wrong)
+    dtype, kv = str(said.get("--dtype", "auto")), str(said.get("--kv-cache-dtype", "auto"))
+    redundant = said.get("--eplb-config")
+    if isinstance(redundant, Mapping) and redundant.get("num_redundant_experts"):
+        wrong.append(_unknown("--eplb-config", redundant, "the copies of experts that it adds are not known"))
+    if kv not in fact("vllm", "arguments", "kvCacheBytes"):
+        wrong.append(_unknown("--kv-cache-dtype", kv, "the size of its scales is not known"))
+    return Settings(
+        eager=eager or said.get("--enforce-eager") is True,
+        kv_dtype="fp8" if fact("vllm", "arguments", "kvCacheBytes").get(kv) == 1 else "auto",
+        expert_parallel=said.get("--enable-expert-parallel") is True,
+        context=_whole(said, "--decode-context-parallel-size", wrong) or 1,
+        speculative=_speculative(said, version, model, wrong),
+        batched_tokens=_whole(said, "--max-num-batched-tokens", wrong),
+        sequences=_whole(said, "--max-num-seqs", wrong),
+        overrides=Overrides(
+            wide=dtype in _WIDE,
+            quantization=None if said.get("--quantization") in (None, "None") else str(said["--quantization"]),
+            kv_bytes=_whole(said, "--kv-cache-memory-bytes", wrong),
+            blocks=_whole(said, "--num-gpu-blocks-override", wrong),
+            offload_bytes=offload * GIB,
+            positions=positions,
+            rope=rope,
+            largest_graph=max(asked_graphs) if asked_graphs else None,
+            graph_sizes=len(asked_graphs) if asked_graphs and len(asked_graphs) > 1 else None,
+        ),
+        problems=tuple(wrong),
+        trusts_code=said.get("--trust-remote-code") is True,
+    )
+
+
+def _unknown(flag: str, value: object, why: str) -> Problem:
+    return Problem(ARGUMENTS, f"{flag} {value}".strip(), f"cannot be planned: {why}", _LEAVE_OUT)
+
+
+def _whole(said: Mapping[str, Any], flag: str, wrong: list[Problem]) -> int | None:
+    if said.get(flag) in (None, "None"):
+        return None
+    number = flags.number(said[flag])
+    if number is None:
+        wrong.append(Problem(ARGUMENTS, f"{flag} {said[flag]}", "is not a whole number", "write one such as 8192"))
+    return number
+
+
+def _float(said: Mapping[str, Any], flag: str, wrong: list[Problem]) -> float:
+    try:
+        return float(said.get(flag) or 0)
+    except (TypeError, ValueError):
+        wrong.append(Problem(ARGUMENTS, f"{flag} {said[flag]}", "is not a number", "write GiB, such as 8"))
+        return 0.0
+
+
+def _speculative(said: Mapping[str, Any], version: str, model: str, wrong: list[Problem]) -> bool:
+    """Whether the model's own draft layer is loaded."""
+    config = said.get("--speculative-config")
+    method = said.get("--spec-method")
+    draft = said.get("--speculative-model") or said.get("--spec-model")
+    if isinstance(config, Mapping):
+        method, draft = config.get("method") or method, config.get("model") or draft
+    elif config not in (None, "None"):
+        wrong.append(_unknown("--speculative-config", config, "it is not a JSON object"))
+    if method is None and draft is None:
+        return False
+    known = fact("vllm", "arguments", "speculativeMethods")
+    # Without a method vLLM reads the draft's config: the model itself has only its own layer to offer.
+    named = str(method or draft)
+    own_layer = draft is None or str(draft).rpartition("/")[2].lower() == model.rpartition("/")[2].lower()
+    if named in known["none"]:
+        return False
+    if own_layer and (method is None or method in known["own"]):
+        return True
+    wrong.append(_unknown("--speculative-config", named, "the size of its draft model is not known"))
+    return False
+
+
+def _graphs(said: Mapping[str, Any], wrong: list[Problem]) -> tuple[tuple[int, ...] | None, bool]:
+    """The batch sizes of CUDA graphs (one: the largest), and whether there are none."""
+    config = said.get("--compilation-config")
+    inside = config if isinstance(config, Mapping) else {}
+    if str(inside.get("cudagraph_mode", "")).upper() == "NONE" or inside.get("use_cudagraph") is False:
+        return None, True
+    given = [
+        said.get("--cudagraph-capture-sizes"),
+        said.get("--cuda-graph-sizes"),
+        said.get("--max-cudagraph-capture-size"),
+        inside.get("cudagraph_capture_sizes"),
+        inside.get("max_cudagraph_capture_size"),
+    ]
+    for sizes in given:
+        if sizes in (None, "None"):
+            continue
+        each = sizes if isinstance(sizes, list) else [sizes]
+        numbers = tuple(number for size in each if (number := flags.number(size)) is not None)
+        if len(numbers) == len(each):
+            return (numbers, False) if numbers else (None, True)
+        wrong.append(_unknown("--cudagraph-capture-sizes", sizes, "it is not a list of whole numbers"))
+    return None, False
+
+
+def _hf_overrides(said: Mapping[str, Any], wrong: list[Problem]) -> tuple[tuple[float, int | None] | None, int | None]:
+    """The rope's factor with the length that it multiplies, and the model's length, where they are overridden."""
+    given = said.get("--hf-overrides") or {}
+    if not isinstance(given, Mapping):
+        wrong.append(_unknown("--hf-overrides", given, "it is not a JSON object"))
+        given = {}
+    text = given.get("text_config", {})
+    keys = {**given, **(text if isinstance(text, Mapping) else {"text_config": text})}
+    keys.pop("text_config", None)
+    if old := said.get("--rope-scaling"):
+        keys["rope_scaling"] = old
+    rope, positions = None, None
+    for key, value in keys.items():
+        if key in ("rope_scaling", "rope_parameters"):
+            rope = _rope(key, value, wrong)
+        elif key == "max_position_embeddings" and isinstance(value, int) and value > 0:
+            positions = value
+        elif key != "rope_theta":
+            wrong.append(_unknown("--hf-overrides", key, "what it changes is not known"))
+    return rope, positions
+
+
+def _rope(key: str, value: object, wrong: list[Problem]) -> tuple[float, int | None] | None:
+    if value is None:
+        return None
+    kind = str(value.get("rope_type", value.get("type"))) if isinstance(value, Mapping) else ""
+    if kind in fact("vllm", "arguments", "ropeUnscaled"):
+        return None
+    factor, length = (
+        (value.get("factor"), value.get("original_max_position_embeddings")) if isinstance(value, Mapping) else (0, 0)
+    )
+    if not isinstance(factor, (int, float)) or factor <= 0 or not isinstance(length, (int, type(None))):
+        wrong.append(_unknown("--hf-overrides", key, "it has no factor"))
+        return None
+    if kind == "yarn" and not length:
+        wrong.append(_unknown("--hf-overrides", key, "yarn needs original_max_position_embeddings"))
+        return None
+    return float(factor), (length if kind == "yarn" else None)
+
+
+@dataclass(frozen=True)
+class HostMemory:
+    """GiB that one pod's engine takes of the node beside weights: `parts` by name; `shm_gib` of it in /dev/shm."""
+
+    parts: tuple[tuple[str, float], ...]
+    shm_gib: float
+
+    @property
+    def gib(self) -> float:
+        """All parts together with the engine's own processes; 0 if there is no part."""
+        return sum(size for _, size in self.parts)
+
+
+def host_memory(arguments: Sequence[str], env: Mapping[str, str], engine: Engine, gpus: int, ranks: int) -> HostMemory:
+    """What buffers take in a pod of `gpus` GPUs, of an engine that has `ranks` tensor and pipeline ranks."""
+    said, parts, shm = flags.read(arguments, engine.version), [], 0.0
+    ignored: list[Problem] = []
+    kv, cpu = fact("vllm", "hostMemory", "kvOffloading"), fact("vllm", "hostMemory", "cpuOffloading")
+    swap, lmcache = fact("vllm", "hostMemory", "swap"), fact("vllm", "hostMemory", "lmcache")
+    native = said.get("--kv-offloading-backend") != lmcache["backend"]
+    if size := _float(said, "--kv-offloading-size", ignored):
+        taken = size * gpus / ranks * (kv["factor"] if native else 1)
+        parts.append(("--kv-offloading-size", taken))
+        if native and release_key(engine.version) >= release_key(kv["inShmSince"]):
+            shm = taken
+    if size := _float(said, "--cpu-offload-gb", ignored):
+        parts.append(("--cpu-offload-gb", size * gpus * cpu["factor"]))
+    said.setdefault("--swap-space", swap["gib"])
+    if engine["engine"] == swap["engine"] and (size := _float(said, "--swap-space", ignored)):
+        parts.append(("--swap-space", size * gpus))
+    connector = lmcache["connector"] in str(said.get("--kv-transfer-config", ""))
+    if "--kv-offloading-size" not in said and (connector or lmcache["variable"] in env):
+        try:
+            each = float(env.get(lmcache["variable"], lmcache["gib"]))
+        except ValueError:
+            each = lmcache["gib"]
+        parts.append((lmcache["variable"], each * gpus))
+    if parts:
+        parts.append(("the engine's processes", fact("vllm", "hostMemory", "processGib") * gpus))
+    return HostMemory(tuple(parts), shm)

@@ -1,0 +1,297 @@
+"""A config.json is read whole: its size is the published one, or what is not understood is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planning import engine
+from planning.catalog import fact
+from planning.config_json import from_config, from_file
+from planning.layout import Layout, broken_rules
+from planning.models import FORMATS, Model, find
+from planning.problems import PlanError
+from planning.stage_weights import stage_weights
+
+CONFIGS = Path("tests/data/configs")
+ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
+# Parameters without draft layers, and bytes of the files with them; None: none published was read. Sources: the model
+# cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», Kimi-K2 as in the catalog), the weight indexes of
+# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB»), gpt-oss's card and file list.
+PUBLISHED: dict[str, tuple[float | None, float | None]] = {
+    "DeepSeek-V3.1-NVFP4": (671.03e9, None),
+    "GLM-5": (744e9, None),
+    "GLM-5-FP8": (744e9, None),
+    "GLM-5.1-NVFP4": (744e9, None),
+    "Kimi-K2-Instruct": (1026.41e9, 1029.17e9),
+    "Kimi-K2.5": (None, 595e9),
+    "Kimi-K2.6-NVFP4": (1026.9e9, None),
+    "Llama-4-Maverick-17B-128E-Instruct": (400.7e9, 801.4e9),
+    "MiniMax-M2.5": (230e9, None),
+    "MiniMax-M2.7-NVFP4": (230e9, None),
+    "Mixtral-8x22B-v0.1": (140.62e9, 281.24e9),
+    "Qwen3-235B-A22B-NVFP4": (235.09e9, None),
+    "Qwen3-Coder-480B-A35B-Instruct": (480e9, None),
+    "Qwen3-VL-235B-A22B-Instruct": (236e9, None),
+    "gpt-oss-120b": (116.83e9, 65.22e9),
+}
+# What must be named where the planner does not understand the model.
+REFUSED = {
+    "DeepSeek-V4-Flash": "compress_ratios",
+    "Gemma-4-26B-A4B-NVFP4": "num_global_key_value_heads",
+    "Llama-3_3-Nemotron-Super-49B-v1": "block_configs",
+    "MiMo-V2-Flash": "hybrid_layer_pattern",
+    "NVIDIA-Nemotron-3-Super-120B-A12B-FP8": "moe_latent_size",
+    "Nemotron-H-56B-Base-8K": "hybrid_override_pattern",
+    "Qwen3.5-122B-A10B-NVFP4": "linear_num_value_heads",
+    "Qwen3.5-397B-A17B": "attn_output_gate",
+    "Step-3.7-Flash": "share_expert_dim",
+}
+
+
+def weight_bytes(model: Model, *, draft: bool = True) -> float:
+    """Bytes of the model's files: what one GPU would hold, without what the engine adds."""
+    held = stage_weights(model, Layout(1, 1, 1, 1), engine.find(None), 0, model.layers, draft, "hopper")
+    return held.total - held.absorbed
+
+
+def config(name: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((CONFIGS / name / "config.json").read_text())
+    return read
+
+
+def test_every_config_file_has_a_published_size_or_a_refusal():
+    assert {*PUBLISHED, *REFUSED} == {*ALL}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_size_of_a_model_is_within_a_hundredth_of_the_published(name):
+    model = from_file(CONFIGS / name / "config.json")
+    parameters, size = PUBLISHED[name]
+    if parameters:
+        bare = replace(model, quantisation="none", sixteen_bit=frozenset())
+        assert weight_bytes(bare, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
+    if size and model.quantisation == "mxfp4":
+        assert size == pytest.approx(unpadded(model), rel=0.01)
+    elif size:
+        assert weight_bytes(model) == pytest.approx(size, rel=0.01)
+
+
+def unpadded(model: Model) -> float:
+    """Bytes of an mxfp4 model's files: the engine pads experts, the files do not."""
+    assert model.moe
+    experts = 3 * model.layers * model.moe.experts * model.moe.intermediate * model.hidden
+    plain = weight_bytes(replace(model, quantisation="none"))
+    return plain - experts * (2 - FORMATS["mxfp4"])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_is_not_understood_is_refused_by_the_key(name):
+    with pytest.raises(PlanError) as caught:
+        find(str(CONFIGS / name / "config.json"))
+    [line] = caught.value.lines
+    assert f"the architecture {config(name)['architectures'][0]} is not understood" in line and REFUSED[name] in line
+
+
+def test_a_new_key_of_a_known_architecture_is_named_unless_it_says_that_there_is_nothing():
+    with pytest.raises(PlanError, match="compress_ratios is not understood"):
+        from_config({**config("GLM-5"), "compress_ratios": [4]}, "x")
+    assert from_config({**config("GLM-5"), "compress_ratios": [], "new_thing": False}, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("DeepSeek-V3.1-NVFP4", {"attention", "draft"}),
+        ("GLM-5-FP8", set()),
+        ("GLM-5.1-NVFP4", {"attention", "output", "mlp", "shared", "indexer", "draft"}),
+        ("Kimi-K2.5", {"attention", "output", "mlp", "shared"}),
+        ("Kimi-K2.6-NVFP4", {"attention", "output", "mlp", "shared"}),
+        ("MiniMax-M2.7-NVFP4", {"attention", "output"}),
+        ("Qwen3-235B-A22B-NVFP4", set()),
+    ],
+)
+def test_lists_of_ignored_modules_say_which_parts_keep_sixteen_bits(name, kept):
+    assert from_file(CONFIGS / name / "config.json").sixteen_bit == kept
+
+
+def test_the_draft_layer_of_a_quantised_file_may_keep_sixteen_bits():
+    model = from_file(CONFIGS / "GLM-5.1-NVFP4" / "config.json")
+    bare = replace(model, quantisation="none", sixteen_bit=frozenset())
+    draft = [weight_bytes(each) - weight_bytes(each, draft=False) for each in (model, bare)]
+    assert draft[0] == draft[1]
+
+
+SMALL = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "num_hidden_layers": 4,
+    "hidden_size": 1024,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "intermediate_size": 2048,
+    "moe_intermediate_size": 512,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+}
+
+
+def groups(**weights: Any) -> dict[str, Any]:
+    return {"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"], "weights": weights}}}
+
+
+@pytest.mark.parametrize(
+    ("quant", "form"),
+    [
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8-block"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, "int4-symmetric"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False}, "int4-32"),
+        ({"quant_method": "gptq", "bits": 8, "group_size": 128, "sym": True}, "int8-symmetric"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}, "int4-64"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "nf4"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "w8a8"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16}, "nvfp4"),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "fp8"),
+        (groups(num_bits=4, type="int", group_size=32, symmetric=True, strategy="group"), "int4-symmetric-32"),
+        (groups(num_bits=4, type="float", group_size=16), "nvfp4"),
+        (groups(num_bits=8, type="float", strategy="channel"), "fp8"),
+        (groups(num_bits=8, type="float", strategy="block", block_structure=[128, 128]), "fp8-block"),
+    ],
+)
+def test_the_storage_format_is_read_with_bits_group_and_zeros(quant, form):
+    assert from_config({**SMALL, "quantization_config": quant}, "x").quantisation == form
+
+
+@pytest.mark.parametrize(
+    "quant",
+    [
+        {"quant_method": "gptq", "bits": 3, "group_size": 128},
+        {"quant_method": "gptq", "bits": 4, "group_size": 1024},
+        {"quant_method": "awq", "bits": 4, "group_size": 128, "surprise": 1},
+        {"quant_method": "bitsandbytes"},
+        {"quant_method": "fp8", "weight_block_size": [64, 64]},
+        {"quant_method": "quark"},
+        {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"},
+        {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 32},
+        {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.1.mlp.experts"]},
+        {"quant_method": "fp8", "modules_to_not_convert": "lm_head"},
+        {"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["re:.*mlp.*"], "weights": {}}}},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {
+                "a": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "float", "group_size": 16}},
+                "b": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float"}},
+            },
+        },
+        {"bits": 4},
+        [4],
+    ],
+)
+def test_a_storage_format_that_is_not_understood_is_refused(quant):
+    with pytest.raises(PlanError, match="understood|is no map|is not a list"):
+        from_config({**SMALL, "quantization_config": quant}, "x")
+
+
+def test_a_file_beside_the_config_says_the_format_too(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    beside = tmp_path / "hf_quant_config.json"
+    beside.write_text(json.dumps({"quantization": {"quant_algo": "NVFP4", "exclude_modules": ["*self_attn*"]}}))
+    model = find(str(tmp_path / "config.json"))
+    assert (model.quantisation, model.sixteen_bit) == ("nvfp4", {"attention", "output"})
+    beside.write_text("{}")
+    with pytest.raises(PlanError, match="has no map quantization"):
+        find(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"architectures": None}, "architectures names no class"),
+        ({"architectures": ["NewForCausalLM"]}, "the architecture NewForCausalLM is not understood"),
+        ({"text_config": None}, "text_config is no map"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0 is not a whole number from 1 up"),
+        ({"hidden_size": "1024"}, 'hidden_size "1024" is not a whole number'),
+        ({"num_experts": True}, "num_experts true is not a whole number"),
+        ({"vocab_size": 3.5}, "vocab_size 3.5 is not a whole number"),
+        ({"layer_types": 3}, "layer_types 3 is not a list"),
+        ({"layer_types": ["full_attention"]}, "layer_types has 1 layers, num_hidden_layers says 4"),
+        ({"layer_types": ["linear_attention"] * 4}, "where layers are linear_attention"),
+        ({"mlp_only_layers": [2]}, "mlp_only_layers is not understood where dense layers follow others"),
+        ({"decoder_sparse_step": 2}, "decoder_sparse_step 2 is not understood"),
+        ({"hidden_act": "relu2"}, 'hidden_act "relu2" is not understood'),
+        ({"vision_config": {"depth": 2}}, "vision_config is not understood"),
+        ({"num_key_value_heads": 32}, "kvHeads 32 is more than heads 16"),
+        ({"vocab_size": None}, "the plan also needs vocab"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(change, said):
+    with pytest.raises(PlanError) as caught:
+        from_config({**SMALL, **change}, "x")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": ', "[1]", "null", "\x00", "[" * 100000, json.dumps(SMALL)[:-20]])
+def test_a_file_that_is_cut_or_no_object_is_refused_in_one_line(text, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(PlanError) as caught:
+        find(str(path))
+    assert len(caught.value.lines) == 1
+
+
+ODD = (None, 0, -1, "8", 2.5, True, [], [None], [{}], {}, {"a": 1})
+
+
+@pytest.mark.parametrize("name", ["MiniMax-M2.7-NVFP4", "Kimi-K2.5", "gpt-oss-120b"])
+@pytest.mark.parametrize("place", [None, "text_config", "quantization_config", "vision_config"])
+def test_no_value_of_any_key_breaks_the_reader(name, place):
+    """Each key in turn gets values of every kind: a model or a refusal, never a traceback."""
+    whole = config(name)
+    part = whole if place is None else whole.get(place, {})
+    for key in part:
+        for value in ODD:
+            changed = {**part, key: value}
+            accepted_or_refused(changed if place is None else {**whole, place: changed})
+
+
+def accepted_or_refused(raw: dict[str, Any]) -> None:
+    try:
+        assert from_config(raw, "x").layers > 0
+    except PlanError as error:
+        assert error.lines
+
+
+def test_experts_in_every_second_layer_are_counted_where_they_are():
+    model = from_file(CONFIGS / "Llama-4-Maverick-17B-128E-Instruct" / "config.json")
+    stages = [stage_weights(model, Layout(1, 8, 8, 1), engine.find(None), first, 24) for first in (0, 24)]
+    assert stages[0].experts == stages[1].experts == 12 * stages[0].experts / 12 > 0
+    alone = [stage_weights(model, Layout(1, 8, 8, 1), engine.find(None), first, 1).experts for first in (0, 1)]
+    assert alone[0] == 0 < alone[1]
+
+
+@pytest.mark.parametrize(("form", "unit"), [("int4-symmetric-32", 32), ("int4", 128), ("int8-symmetric", 128)])
+def test_a_rank_holds_whole_groups_of_the_formats_width(form, unit):
+    model = replace(from_config({**SMALL, "moe_intermediate_size": 8 * unit // 2}, "x"), quantisation=form)
+    assert any("not a multiple" in problem.why for problem in broken_rules(model, Layout(1, 8, 8, 1)))
+    wider = replace(model, moe=replace(model.moe, intermediate=8 * unit))
+    assert not any("expert width" in problem.why for problem in broken_rules(wider, Layout(1, 8, 8, 1)))
+
+
+def test_every_architecture_that_is_accepted_has_a_model_of_known_size_here_or_by_name():
+    here = {config(name)["architectures"][0] for name in PUBLISHED}
+    by_name = {
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+        "DeepseekV2ForCausalLM",
+    }
+    # V3.2 has the tensors of GLM-5, with the numbers of V3.
+    assert set(fact("config_json", "architectures", "known")) == here | by_name | {"DeepseekV32ForCausalLM"}
