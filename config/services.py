@@ -274,12 +274,13 @@ class Resources(_OfVllm):
         which = [str(cpu)] if cpu else list(shapes)
         sizes = list(dict.fromkeys(gib for vcpu in which for gib in shapes[vcpu]))
         if gibibytes(value) not in sizes:
+            larger = [gib for gib in sizes if gib > gibibytes(value)]
             what = f"of {cpu} vCPU with" if cpu else "with"
             raise rule(
                 value,
                 f"series {surroundings(info).series} has no pod {what} that memory, and it would be billed as the next "
                 "larger",
-                f"write one of {', '.join(f'{gib}Gi' for gib in sizes)}",
+                f"write {' or '.join(f'{gib}Gi' for gib in larger or sizes)}",
             )
         return value
 

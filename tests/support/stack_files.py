@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -64,3 +64,8 @@ class StackFile:
         with pytest.raises(ConfigError) as caught:
             plan_services(parse(raw, **more))
         return str(caught.value).splitlines()
+
+
+def besides_trust(warnings: Sequence[str]) -> tuple[str, ...]:
+    """A plan's warnings but for the one on the flag that the documents' own stacks have."""
+    return tuple(line for line in warnings if not line.startswith("--trust-remote-code runs Python code"))

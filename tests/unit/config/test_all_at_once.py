@@ -51,7 +51,11 @@ APART: list[tuple[str, object, str]] = [
 
 def test_no_mistake_hides_another():
     """Every pair, since the second may stand anywhere: in the same part, above it, below it, or in a plan."""
+    # Arguments may stretch the model's context: while they are refused, nobody knows how far it goes.
+    entangled = {"services/ds/engine/extraArgs", "services/ds/maxModelLen"}
     for one, two in itertools.combinations(APART, 2):
+        if {one[0], two[0]} == entangled:
+            continue
         found = keys(with_values(ACS.whole, {path: value for path, value, _ in (one, two)}))
         for path, _, key in (one, two):
             assert (key or path.replace("/", ".")) in found, (one, two)
@@ -125,7 +129,7 @@ def test_a_misspelt_key_is_the_one_line_of_what_is_missing_for_it(right, wrong):
     [
         (ACS, {"cache__quota": "128G"}, "write at most 120Gi, or more memory"),
         (ACS, {"cache__memory": "0.5Ti"}, "write 512Gi"),
-        (ACS, {f"{DS}resources__memory": "500G"}, "write one of 64Gi, 128Gi, 256Gi, 512Gi"),
+        (ACS, {f"{DS}resources__memory": "500G"}, "write 512Gi"),
         (LOCAL, {f"{DS}resources__memory": "0.5Ti"}, "write 512Gi"),
         (LOCAL, {f"{DS}resources__memory": "1.5T"}, "write 1536Gi"),
         (LOCAL, {f"{DS}resources__memory": "549755813888"}, "write 512Gi"),
