@@ -321,6 +321,12 @@ class AibrixChoice(Strict):
     address: Literal["private", "public"] = Field(
         "private", description="where the gateway's load balancer is reached from: private is the cloud's network"
     )
+    gateway_replicas: int = Field(
+        2,
+        ge=1,
+        le=100,
+        description="how many proxies the gateway has, and how many of AIBrix's plugin, each of 2 CPU and 8 GiB",
+    )
     gateway_chart: Annotated[str, InSchema({"pattern": "://"})] | None = Field(
         None, description="Envoy Gateway's chart, such as your mirror of it: an oci:// URL"
     )
@@ -333,11 +339,11 @@ class AibrixChoice(Strict):
             raise rule(version, *problem)
         return version
 
-    @field_validator("images", "manifests", "kuberay", "address", "gateway_chart")
+    @field_validator("images", "manifests", "kuberay", "address", "gateway_replicas", "gateway_chart")
     @classmethod
     def _it_is_installed(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("install") is False:
-            shown = value if isinstance(value, str) else ""
+            shown = str(value) if isinstance(value, (str, int)) else ""
             raise rule(shown, "the stack does not change an installed AIBrix", "leave it out, or write install: true")
         return value
 

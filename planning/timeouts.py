@@ -49,6 +49,11 @@ def longest_drain(grace_seconds: int) -> int:
     return grace_seconds - SETTLE_SECONDS - STOP_SECONDS
 
 
+def grace_seconds(drain_seconds: int) -> int:
+    """Seconds from the deletion of a pod to its kill; by then it has given its answers."""
+    return SETTLE_SECONDS + drain_seconds + STOP_SECONDS
+
+
 @dataclass(frozen=True)
 class Timeouts:
     """Time limits of one service, in seconds, except `startup_failures` (a number of probe periods)."""
@@ -61,7 +66,7 @@ class Timeouts:
     @property
     def grace_seconds(self) -> int:
         """Seconds from a pod's deletion to its kill; by then it has given its answers."""
-        return SETTLE_SECONDS + self.drain_seconds + STOP_SECONDS
+        return grace_seconds(self.drain_seconds)
 
     @property
     def replace_seconds(self) -> int:

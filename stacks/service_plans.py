@@ -281,6 +281,9 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
     if drain < longest:
         warnings.append(f"pods that end wait {drain} s for their answers, of which one may take {longest} s")
+    if service.gateway == "aibrix":
+        limit = f"AIBrix's gateway refuses a request of {fact('aibrix', 'gateway', 'bodyMib')} MiB and more with 413"
+        found = replace(found, reasons=(*found.reasons, limit))
     return Planned(service, found, found.fit.max_model_len, seconds, drain, copied, tuple(warnings), longest)
 
 

@@ -26,7 +26,7 @@ from components.weights.model_claim import ModelClaim, ModelClaimArgs
 from components.weights.model_download import TOKEN, ModelDownload, ModelDownloadArgs, secret_name
 from components.weights.model_sync import ClaimTarget
 from config.clouds import VolcengineCloud
-from config.errors import ConfigError
+from config.errors import NAMESPACE, ConfigError
 from config.stack import (
     StackConfig,
     aibrix_choice,
@@ -39,7 +39,7 @@ from config.stack import (
 from config.types import gibibytes
 from config.weights import Bucket, BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
 from planning.catalog import fact
-from planning.names import model_object
+from planning.names import API_KEY, model_object
 from planning.problems import PlanError
 from stacks import addon_charts, aibrix_files, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
@@ -261,6 +261,9 @@ def _installation(
         version=aibrix_release(config),
         documents=documents,
         request_seconds=max(planned.service.routing.request_seconds for planned in plans.values()),
+        drain_seconds=max(planned.drain_seconds for planned in plans.values()),
+        replicas=chosen.gateway_replicas,
+        api_key=pulumi.Config(NAMESPACE).get_secret(API_KEY),
         registry=aibrix_registry(config),
         images=chosen.images,
         service_annotations=fact("clouds", "volcengine", "loadBalancer")[chosen.address],

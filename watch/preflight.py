@@ -4,7 +4,8 @@ A preview by Pulumi's plugin accepts such a name, and `up` then fails half-way. 
 the program is about to register, with one list per kind and namespace. It refuses those that exist without this
 stack's labels, and says who owns them and what to do. An add-on's Helm release has no labels; Helm's record tells whose
 it is, and whether an adopted one is the version that the stack expects. Another KubeRay operator is refused too: two
-would fight over every RayCluster. So is a CSI driver that is too old to mount by a role.
+would fight over every RayCluster. So is a CSI driver that is too old to mount by a role, and somebody else's gateway
+that lets its clients say where requests go.
 
 `findings` asks the cluster; `problems` judges and is pure. Not here: how the program's names are collected
 (`stacks.registrations`), and names that only the run knows, such as a volume's, which contains its stack's name.
@@ -74,13 +75,15 @@ class Findings:
     """What the cluster has: metadata of wanted objects, deployed releases' records by add-on id, a foreign KubeRay, the
     oldest release of the OSS driver if the cluster shows it.
 
-    `unread` says in one line what could not be looked up.
+    `inner_headers` are headers by which clients of somebody else's gateway can say where their requests go, each with
+    the policy that should remove it. `unread` says in one line what could not be looked up.
     """
 
     objects: dict[Wanted, Object] = field(default_factory=dict)
     records: dict[str, Object | None] = field(default_factory=dict)
     kuberay: str | None = None
     driver: str | None = None
+    inner_headers: Mapping[str, str | None] = field(default_factory=dict)
     unread: str = ""
 
 
@@ -121,12 +124,14 @@ def findings(
         questions["kuberay"] = "/apis/apps/v1/deployments", _JSON
     if "reader" in role_takers(config):
         questions |= {kind: (f"/apis/apps/v1/namespaces/kube-system/{kind}", _JSON) for kind in _DRIVERS}
+    gateway = _trusted_gateway(config)
+    questions |= {path: (path, _JSON) for path in gateway}
     try:
         in_order = ApiServer(config.cluster.context, kubeconfig).answers([*questions.values()])
         answers: dict[str, Answer] = dict(zip(questions, in_order, strict=True))
     except UnansweredError as error:
         answers = dict.fromkeys(questions, error)
-    found.unread = _unread(config.cluster.context, places, answers)
+    found.unread = _unread(config.cluster.context, {*places, *gateway}, gateway, answers)
     lists = {
         key: answer.get("items") or [] for key, answer in answers.items() if not isinstance(answer, UnansweredError)
     }
@@ -143,6 +148,8 @@ def findings(
 
         found.kuberay = other_kuberay(lists["kuberay"])
     found.driver = _driver([item for kind in _DRIVERS for item in lists.get(kind, ())])
+    if gateway:
+        found.inner_headers = _inner_headers(*(answers[path] for path in gateway))
     return found
 
 
@@ -152,6 +159,16 @@ def _driver(workloads: Sequence[Object]) -> str | None:
     images = [str(container.get("image")) for template in templates for container in template["containers"]]
     found = [each[1] for image in images if (each := _DRIVER_IMAGE.search(image))]
     return min(found, key=release_key, default=None)
+
+
+def _inner_headers(gateway: Answer, policies: Answer) -> Mapping[str, str | None]:
+    from components.cluster.aibrix import inner_headers
+
+    if isinstance(policies, UnansweredError):
+        if policies.status != 404:
+            return {}
+        policies = {}  # a cluster without the kind has none
+    return {} if isinstance(gateway, UnansweredError) else inner_headers(gateway, policies.get("items") or [])
 
 
 def _newest(secrets: Sequence[Object]) -> Object | None:
@@ -187,7 +204,19 @@ def problems(
         listed.append(
             Problem("weights.bucket.auth", "rrsa", why, "upgrade csi-plugin and csi-provisioner, or write key")
         )
+    listed += [_of_header(header, policy) for header, policy in found.inner_headers.items()]
     return listed
+
+
+def _of_header(header: str, policy: str | None) -> Problem:
+    known = fact("aibrix", "gateway", "object")
+    place = known["namespace"]
+    why = f"the gateway {place}/{known['name']} sends a request wherever its client says by the header {header}"
+    spec = f"headers: {{earlyRequestHeaders: {{remove: [{header}]}}}}"
+    instead = f"write in the cluster a ClientTrafficPolicy for it in {place}, with {spec}"
+    if policy:
+        instead = f"add in the cluster to the spec of its ClientTrafficPolicy {place}/{policy}: {spec}"
+    return Problem("addons.aibrix.install", "false", why, f"{instead}, or take gateway out of the services")
 
 
 def owner(metadata: Object) -> str:
@@ -241,17 +270,30 @@ def _brings_kuberay(config: StackConfig) -> bool:
     return installs_aibrix(config) and aibrix_choice(config).kuberay == "aibrix"
 
 
-def _unread(context: str, places: Mapping[str, object], answers: Mapping[str, Answer]) -> str:
+def _trusted_gateway(config: StackConfig) -> tuple[str, ...]:
+    """The paths of AIBrix's gateway and of its policies for clients, if a model is behind somebody else's gateway."""
+    if installs_aibrix(config) or not any(service.gateway == "aibrix" for service in config.services.values()):
+        return ()
+    known = fact("aibrix", "gateway", "object")
+    return (
+        f"/apis/gateway.networking.k8s.io/v1/namespaces/{known['namespace']}/gateways/{known['name']}",
+        f"/apis/gateway.envoyproxy.io/v1alpha1/namespaces/{known['namespace']}/clienttrafficpolicies",
+    )
+
+
+def _unread(context: str, may_miss: Collection[str], gateway: Collection[str], answers: Mapping[str, Answer]) -> str:
     """What could not be looked up, in one line. A kind that the cluster does not know counts as answered: it has no
     objects."""
     silent = {
         key: error
         for key, error in answers.items()
-        if isinstance(error, UnansweredError) and not (error.status == 404 and key in places) and key not in _DRIVERS
+        if isinstance(error, UnansweredError) and not (error.status == 404 and key in may_miss) and key not in _DRIVERS
     }
     if not silent:
         return ""
-    then = "whether names of this stack are taken there is unknown"
+    unknown = ["whether names of this stack are taken there"] * (not silent.keys() <= {*gateway})
+    unknown += ["whether clients of its gateway can send requests anywhere"] * (not silent.keys().isdisjoint(gateway))
+    then = f"{' and '.join(unknown)} is unknown"
     if gone := next((error for error in silent.values() if error.status is None), None):
         return f"the cluster of context {context} does not answer ({gone}): {then}"
     told = ", ".join(f"{_what(key)} ({error})" for key, error in silent.items())
@@ -259,7 +301,7 @@ def _unread(context: str, places: Mapping[str, object], answers: Mapping[str, An
 
 
 def _what(key: str) -> str:
-    """A place in words: `secrets in default`."""
+    """A place or an object in words: `secrets in default`."""
     namespace, _, kind = key.partition("/namespaces/")[2].partition("/")
     return f"{kind} in {namespace}" if kind else key.rpartition("/")[2]
 

@@ -12,22 +12,28 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pulumi
 
 from components.cluster.cluster_addons import Addon
+from components.cluster.credentials import key_secret
 from components.cluster.kubernetes import KubernetesObject, Manifest, kubernetes_object, labels
-from planning import addons
+from planning import addons, aibrix_features, timeouts
 from planning.aibrix_install import release
 from planning.catalog import fact
 from planning.images import Images, image_name
+from planning.names import API_KEY
 from planning.problems import Problem, Refused
 
 INSTANCE = "aibrix"
 _SECONDS = 600
 _GATEWAY_ADDON, _KINDS_ADDON = "envoy-gateway", "aibrix-kinds"
 _CRD, _SECRET, _CLIENT_POLICY = "CustomResourceDefinition", "Secret", "ClientTrafficPolicy"
+_KEY_SECRET, _KEY_FOLDER = "modelserve-gateway-key", "/etc/modelserve"
+_KEY_CHECK = Path(__file__).with_name("gateway_key.lua")
+_TOOLS = "modelserve-tools"
 _RAY_GROUP = "ray.io"
 _CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "GatewayClass"}
 _WEBHOOKS = {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
@@ -59,15 +65,20 @@ class AibrixArgs:
     `documents` maps `core`, and `crds` and `dependency` if the release has them, to the objects of its manifests. Of
     the dependencies only Ray's CRDs are used. `registry` and `images` say where images are pulled from
     (`planning.images.Images`). `service_annotations` go on the gateway's load balancer. `request_seconds` limits a
-    request with its streamed answer. With `kuberay` none, somebody else runs the operator and owns Ray's CRDs.
+    request with its streamed answer; a proxy that is to end waits `drain_seconds` for running ones. With `api_key`, a
+    secret Output, the gateway asks every request for it. There are `replicas` proxies, and as many plugins. With
+    `kuberay` none, somebody else runs the operator and owns Ray's CRDs.
     `seconds` limits how long each Deployment takes to become ready, and the gateway to get its address.
-    Raises Refused for an unknown release or image, and for `request_seconds` below 1.
+    Raises Refused for an unknown release or image, and for `request_seconds`, `drain_seconds` or `replicas` below 1.
     """
 
     stack: str
     version: str
     documents: Mapping[str, Sequence[Manifest]]
     request_seconds: int
+    drain_seconds: int
+    replicas: int = 2
+    api_key: pulumi.Output[str] | None = None
     registry: str | None = None
     images: Mapping[str, str] = field(default_factory=dict)
     service_annotations: Mapping[str, str] = field(default_factory=dict)
@@ -75,9 +86,9 @@ class AibrixArgs:
     seconds: int = _SECONDS
 
     def __post_init__(self) -> None:
-        if self.request_seconds < 1:
-            why = "is not a positive time"
-            raise Refused(Problem("request_seconds", str(self.request_seconds), why, "write at least 1"))
+        for name in ("request_seconds", "drain_seconds", "replicas"):
+            if getattr(self, name) < 1:
+                raise Refused(Problem(name, str(getattr(self, name)), "is too little", "write at least 1"))
         missing = sorted(release(self.version).manifests.keys() - self.documents.keys())
         if missing:
             why = f"the manifest {missing[0]} is missing"
@@ -150,7 +161,18 @@ def crds(args: AibrixArgs) -> list[Manifest]:
 def objects(args: AibrixArgs) -> list[Manifest]:
     """Everything but the CRDs, as it goes into the cluster."""
     documents = [document for document in _chosen(args) if document["kind"] != _CRD]
-    return [_rewritten(document, args) for document in (*documents, *_missing_policies(documents))]
+    key = _key_checks(documents) if args.api_key is not None else ()
+    return [_rewritten(document, args) for document in (*documents, *_missing_policies(documents), *key)]
+
+
+def gateway_key(args: AibrixArgs) -> Manifest:
+    """The Secret with the key that the gateway asks for, beside its proxies. Needs `args.api_key`."""
+    assert args.api_key is not None
+    return key_secret(_KEY_SECRET, args.stack, _proxies_namespace(), INSTANCE, {API_KEY: args.api_key})
+
+
+def _proxies_namespace() -> str:
+    return addons.source(_GATEWAY_ADDON, "upstream", "").namespace
 
 
 def images(args: AibrixArgs) -> set[str]:
@@ -176,6 +198,49 @@ def other_kuberay(deployments: Sequence[Mapping[str, Any]], namespace: str = "ai
         if is_operator and metadata["namespace"] != namespace and spec.get("replicas") != 0:
             return f"{metadata['namespace']}/{metadata['name']}"
     return None
+
+
+def inner_headers(gateway: Mapping[str, Any], policies: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+    """Headers with which clients of a Gateway may say where their requests go, and the ClientTrafficPolicy that ought
+    to take them away, None where there is none. Both as the cluster has them.
+
+    Of a listener's own policies, else of the Gateway's, Envoy Gateway takes the oldest (v1.2.8
+    internal/gatewayapi/clienttrafficpolicy.go), and none of one that it does not accept.
+    """
+    found: dict[str, str | None] = {}
+    for listener in gateway["spec"]["listeners"]:
+        policy = _policy_of(gateway, listener["name"], policies)
+        early = ((policy or {"spec": {}})["spec"].get("headers") or {}).get("earlyRequestHeaders") or {}
+        taken = {header.lower() for header in early.get("remove") or []}
+        if policy is not None and not _is_accepted(policy):
+            taken = set()
+        for header in fact("aibrix_install", "gateway", "innerHeaders"):
+            if header not in taken:
+                found[header] = policy["metadata"]["name"] if policy else None
+    return found
+
+
+def _policy_of(
+    gateway: Mapping[str, Any], listener: str, policies: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    own: list[Mapping[str, Any]] = []
+    general: list[Mapping[str, Any]] = []
+    for policy in sorted(policies, key=lambda each: each["metadata"].get("creationTimestamp") or ""):
+        for target in _targets(policy):
+            if target["name"] == gateway["metadata"]["name"] and target.get("sectionName") in (None, listener):
+                (own if target.get("sectionName") else general).append(policy)
+        for selector in policy["spec"].get("targetSelectors") or []:
+            wanted, given = selector.get("matchLabels") or {}, gateway["metadata"].get("labels") or {}
+            if selector["kind"] == "Gateway" and wanted.items() <= given.items():
+                general.append(policy)
+    return next(iter([*own, *general]), None)
+
+
+def _is_accepted(policy: Mapping[str, Any]) -> bool:
+    """Unless its controller has said that it is not."""
+    ancestors = (policy.get("status") or {}).get("ancestors") or []
+    told = [condition for ancestor in ancestors for condition in ancestor.get("conditions") or []]
+    return not any(condition["type"] == "Accepted" and condition["status"] == "False" for condition in told)
 
 
 def _chosen(args: AibrixArgs) -> Iterator[Manifest]:
@@ -240,16 +305,48 @@ def _missing_policies(documents: Sequence[Manifest]) -> Iterator[Manifest]:
     for document in documents:
         metadata = document["metadata"]
         if document["kind"] == "Gateway" and (metadata.get("namespace"), metadata["name"]) not in covered:
-            target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": metadata["name"]}
             yield {
                 "apiVersion": "gateway.envoyproxy.io/v1alpha1",
                 "kind": _CLIENT_POLICY,
                 "metadata": {"name": f"{metadata['name']}-clients", "namespace": metadata.get("namespace")},
-                "spec": {"targetRefs": [target]},
+                "spec": {"targetRefs": [_target(document)]},
             }
 
 
-def _targets(policy: Manifest) -> list[dict[str, Any]]:
+def _key_checks(documents: Sequence[Manifest]) -> Iterator[Manifest]:
+    """A policy for each Gateway that puts the check of the key before all that its proxies do. Not a SecurityPolicy:
+    it reaches no route that is patched in, and of Envoy Gateway 1.2 none takes a key (it came by 1.3)."""
+    code = _KEY_CHECK.read_text().replace("FILE", f"{_KEY_FOLDER}/{API_KEY}")
+    known = fact("aibrix_install", "gateway", "firstFilter")
+    value = {"name": known["name"], "typed_config": {"@type": known["type"], "default_source_code": {}}}
+    value["typed_config"]["default_source_code"]["inline_string"] = code
+    for document in documents:
+        if document["kind"] == "Gateway":
+            metadata = document["metadata"]
+            yield {
+                "apiVersion": "gateway.envoyproxy.io/v1alpha1",
+                "kind": "EnvoyPatchPolicy",
+                "metadata": {"name": f"{metadata['name']}-key", "namespace": metadata["namespace"]},
+                "spec": {
+                    "type": "JSONPatch",
+                    "targetRef": _target(document),
+                    "jsonPatches": [
+                        {
+                            "type": known["in"],
+                            "name": f"{metadata['namespace']}/{metadata['name']}/{listener['name']}",
+                            "operation": {"op": "add", "path": known["path"], "value": value},
+                        }
+                        for listener in document["spec"]["listeners"]
+                    ],
+                },
+            }
+
+
+def _target(gateway: Manifest) -> dict[str, Any]:
+    return {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway["metadata"]["name"]}
+
+
+def _targets(policy: Mapping[str, Any]) -> list[dict[str, Any]]:
     spec = policy["spec"]
     return [*(spec.get("targetRefs") or []), *([spec["targetRef"]] if "targetRef" in spec else [])]
 
@@ -272,9 +369,68 @@ def _rewrite_deployment(document: Manifest, args: AibrixArgs) -> None:
     for container in containers:
         if variable and image_name(container["image"]) == "aibrix/controller-manager":
             _set_environment(container, {variable: str(args.request_seconds)})
+        if image_name(container["image"]) == "aibrix/gateway-plugins":
+            _keep_answers(document["spec"], container, args)
         if _is_operator(document):
             _set_environment(container, fact("aibrix_install", "kuberay", "environment"))
             container["args"] = _with_gates(container.get("args") or [])
+
+
+def _keep_answers(spec: dict[str, Any], container: dict[str, Any], args: AibrixArgs) -> None:
+    """Lets the plugin end without cutting answers, all of which go through it: at SIGTERM it aborts every stream.
+
+    Envoy opens none to a pod that is no endpoint any more, and lets go of its connections when the last answer is
+    given: until then a preStop hook waits. The plugin's image has no shell, so an init container brings one.
+    """
+    spec["replicas"] = args.replicas
+    pod, known = spec["template"]["spec"], fact("aibrix_install", "gateway", "plugin")
+    named = {variable["name"] for variable in container.get("env") or []}
+    if args.replicas > 1 and known["stateSync"] in named:
+        _set_environment(container, {known["stateSync"]: "true"})
+    shells = [each["image"] for each in pod.get("initContainers") or [] if image_name(each["image"]) == "busybox"]
+    if not shells:
+        return
+    mount = {"name": _TOOLS, "mountPath": f"/{_TOOLS}"}
+    shell = f"/{_TOOLS}/busybox"
+    pod["initContainers"].append(
+        {
+            "name": _TOOLS,
+            "image": shells[0],
+            "command": ["cp", "/bin/busybox", shell],
+            "volumeMounts": [mount],
+        }
+    )
+    pod.setdefault("volumes", []).append({"name": _TOOLS, "emptyDir": {}})
+    container.setdefault("volumeMounts", []).append(mount)
+    hook = [shell, "sh", "-c", _until_let_go(shell, known["port"], args.drain_seconds)]
+    container["lifecycle"] = {"preStop": {"exec": {"command": hook}}}
+    pod["terminationGracePeriodSeconds"] = timeouts.grace_seconds(args.drain_seconds)
+
+
+def _until_let_go(shell: str, port: int, seconds: int) -> str:
+    """Waits while anybody is connected to the port (state 01 of /proc/net/tcp), so many seconds at most."""
+    connected = f"{shell} grep -q ':{port:04X} [0-9A-F]*:[0-9A-F]* 01 ' /proc/net/tcp /proc/net/tcp6"
+    return (
+        f"{shell} sleep {timeouts.SETTLE_SECONDS}; left={seconds}; "
+        f'while [ "$left" -gt 0 ] && {connected}; do {shell} sleep 1; left=$((left - 1)); done'
+    )
+
+
+def _rewrite_budget(document: Manifest, args: AibrixArgs) -> None:
+    # One that must stay of one that there is would hold up every drain of its node.
+    document["spec"].pop("minAvailable", None)
+    document["spec"]["maxUnavailable"] = 1
+
+
+def _rewrite_route(document: Manifest, args: AibrixArgs) -> None:
+    """The plugin reads the model's name only out of what this route takes, and the release's own leaves paths out."""
+    if document["metadata"]["name"] != fact("aibrix_install", "gateway", "reservedRoute"):
+        return
+    matches = document["spec"]["rules"][0].setdefault("matches", [])
+    prefixes = [match["path"]["value"].rstrip("/") for match in matches if "path" in match]
+    for path in aibrix_features.route_paths(args.version):
+        if matches and not any(f"{path}/".startswith(f"{prefix}/") for prefix in prefixes):
+            matches.append({"path": {"type": "PathPrefix", "value": path}})
 
 
 def _set_environment(container: dict[str, Any], values: Mapping[str, str]) -> None:
@@ -319,12 +475,21 @@ def _rewrite_extension(document: Manifest, args: AibrixArgs) -> None:
 
 def _rewrite_proxy(document: Manifest, args: AibrixArgs) -> None:
     platform = document["spec"].setdefault("provider", {"type": "Kubernetes"}).setdefault("kubernetes", {})
+    deployment = platform.setdefault("envoyDeployment", {})
+    deployment["replicas"] = args.replicas
+    if args.replicas == 1:
+        platform.pop("envoyPDB", None)
+    document["spec"]["shutdown"] = {"drainTimeout": f"{args.drain_seconds}s"}
+    if args.api_key is not None:
+        volume = {"name": _KEY_SECRET, "secret": {"secretName": _KEY_SECRET}}
+        deployment.setdefault("pod", {}).setdefault("volumes", []).append(volume)
+        mount = {"name": _KEY_SECRET, "mountPath": _KEY_FOLDER, "readOnly": True}
+        deployment.setdefault("container", {}).setdefault("volumeMounts", []).append(mount)
     if args.service_annotations:
         service = platform.setdefault("envoyService", {})
         service["annotations"] = {**(service.get("annotations") or {}), **args.service_annotations}
     if not any(_with_image(document)):
-        container = platform.setdefault("envoyDeployment", {}).setdefault("container", {})
-        container["image"] = release(args.version).envoy_image
+        deployment.setdefault("container", {})["image"] = release(args.version).envoy_image
 
 
 def _without_data(document: Manifest, args: AibrixArgs) -> None:
@@ -343,6 +508,8 @@ _REWRITES = {
     _CLIENT_POLICY: _rewrite_client_policy,
     "EnvoyExtensionPolicy": _rewrite_extension,
     "EnvoyProxy": _rewrite_proxy,
+    "HTTPRoute": _rewrite_route,
+    "PodDisruptionBudget": _rewrite_budget,
     _SECRET: _without_data,
     **dict.fromkeys(_WEBHOOKS, _without_authority),
 }
@@ -367,6 +534,9 @@ class Aibrix(pulumi.ComponentResource):
         namespaces = self._layer(manifests, {"Namespace"}, [])
         other_kinds = {manifest["kind"] for manifest in manifests} - set().union(*_LAYERS) - _WEBHOOKS
         basis = self._layer(manifests, other_kinds, namespaces)
+        if args.api_key is not None:
+            key = pulumi.ResourceOptions(parent=self, depends_on=namespaces)
+            basis = [*basis, kubernetes_object(f"{name}-gateway-key", gateway_key(args), key)]
         deployments = self._layer(manifests, {"Deployment"}, basis)
         # Webhooks come after their controller: before it answers, they only slow requests down.
         webhooks = self._layer(manifests, _WEBHOOKS, deployments)

@@ -36,6 +36,8 @@ DATASET = Wanted("data.fluid.io/v1alpha1", "Dataset", "default", MODEL, MODEL)
 JOB = Wanted("batch/v1", "Job", "default", f"{MODEL}-sync", f"{MODEL}-sync")
 LWS = Addon(name="lws", chart="./lws-0.9.0.tgz", version="0.9.0", namespace="lws-system")
 KUBERAY = "/apis/apps/v1/deployments"
+GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/aibrix-system/gateways/aibrix-eg"
+POLICIES = "/apis/gateway.envoyproxy.io/v1alpha1/namespaces/aibrix-system/clienttrafficpolicies"
 
 
 class Cluster:
@@ -43,6 +45,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.objects: dict[str, list[dict[str, Any]]] = {}
+        self.single: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, UnansweredError] = {}
         self.asked: list[str] = []
         self.state: set[str] = set()
@@ -67,6 +70,8 @@ class Cluster:
     def _answer(self, path: str, query: Mapping[str, list[str]]) -> Mapping[str, Any] | UnansweredError:
         if path in self.refused:
             return self.refused[path]
+        if path in self.single:
+            return self.single[path]
         named = query.get("fieldSelector", ["metadata.name="])[0].removeprefix("metadata.name=")
         found = [each for each in self.objects.get(path, ()) if named in ("", each["metadata"].get("name"))]
         return {"items": found or None}
@@ -307,8 +312,61 @@ def test_a_driver_that_nobody_may_look_at_is_no_reason_to_refuse_and_is_asked_fo
 @pytest.mark.parametrize("aibrix", [{"install": False}, {"kuberay": "none"}])
 def test_who_brings_no_kuberay_asks_for_none(aibrix: dict[str, Any], cluster: Cluster):
     cluster.objects = {KUBERAY: [deployment("ray-system")]}
+    cluster.refused = {GATEWAY: UnansweredError("HTTP 404", 404)}
     assert lines(config=parse(StackFile("volcengine").changed(addons__aibrix=aibrix))) == []
-    assert cluster.asked == []
+    assert KUBERAY not in cluster.asked
+
+
+SAID = (
+    "modelserve:addons.aibrix.install: false: the gateway aibrix-system/aibrix-eg sends a request wherever its client "
+    "says by the header target-pod; "
+)
+SPEC = "headers: {earlyRequestHeaders: {remove: [target-pod]}}"
+ELSE = ", or take gateway out of the services"
+
+
+@pytest.mark.parametrize(
+    ("policies", "said"),
+    [
+        ([{"headers": {"earlyRequestHeaders": {"remove": ["x-other", "Target-Pod"]}}}], []),
+        ([{"connection": {}}], [f"{SAID}add in the cluster to the spec of its ClientTrafficPolicy aibrix-system/p0: "]),
+        ([], [f"{SAID}write in the cluster a ClientTrafficPolicy for it in aibrix-system, with "]),
+        (
+            UnansweredError("HTTP 404", 404),
+            [f"{SAID}write in the cluster a ClientTrafficPolicy for it in aibrix-system, with "],
+        ),
+        (
+            UnansweredError("HTTP 403", 403),
+            [
+                "the cluster of context vke does not tell clienttrafficpolicies in aibrix-system (HTTP 403): whether "
+                "clients of its gateway can send requests anywhere is unknown"
+            ],
+        ),
+    ],
+    ids=["taken", "not taken", "no policy", "no such kind", "forbidden"],
+)
+def test_a_model_is_not_put_behind_somebody_elses_gateway_whose_clients_steer_it(
+    cluster: Cluster, policies: list[dict[str, Any]] | UnansweredError, said: list[str]
+):
+    cluster.single = {GATEWAY: {"metadata": {"name": "aibrix-eg"}, "spec": {"listeners": [{"name": "http"}]}}}
+    if isinstance(policies, UnansweredError):
+        cluster.refused = {POLICIES: policies}
+    else:
+        target = {"targetRefs": [{"kind": "Gateway", "name": "aibrix-eg"}]}
+        cluster.objects = {
+            POLICIES: [
+                {"metadata": {"name": f"p{place}"}, "spec": target | spec} for place, spec in enumerate(policies)
+            ]
+        }
+    file = StackFile("volcengine")
+    expected = [f"{line}{SPEC}{ELSE}" if line.startswith(SAID) else line for line in said]
+    assert lines(config=parse(file.changed(addons__aibrix={"install": False}))) == expected
+    cluster.asked.clear()
+    assert lines(config=parse(file.whole)) == []  # its own, which the program writes the policy of
+    service = "services__deepseek-r1-671b"
+    alone = {f"{service}__gateway": "none", f"{service}__routing": ..., "monitoring": ...}
+    assert lines(config=parse(file.changed(addons__aibrix={"install": False}, **alone))) == []
+    assert not {GATEWAY, POLICIES} & {*cluster.asked}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -18,6 +20,7 @@ from components.cluster.aibrix import (
     crds,
     gateway_addon,
     images,
+    inner_headers,
     kinds_addon,
     kinds_chart,
     objects,
@@ -26,6 +29,7 @@ from components.cluster.aibrix import (
 from components.cluster.cluster_addons import ClusterAddons, ClusterAddonsArgs, release_inputs
 from components.cluster.kubernetes import Manifest, labels
 from local.paths import ROOT
+from planning.aibrix_features import route_paths
 from planning.catalog import fact
 from planning.images import Images
 from planning.problems import Refused
@@ -44,8 +48,9 @@ NEW = AibrixArgs(
     version="0.7.0",
     documents={part: manifest(f"{part}-0.7.0") for part in ("core", "crds", "dependency")},
     request_seconds=3600,
+    drain_seconds=420,
 )
-OLD = AibrixArgs(stack="test", version="0.2.1", documents={"core": manifest("core-0.2.1")}, request_seconds=3600)
+OLD = replace(NEW, version="0.2.1", documents={"core": manifest("core-0.2.1")})
 
 
 def one(args: AibrixArgs, kind: str, name: str = "") -> Manifest:
@@ -185,7 +190,7 @@ def test_a_request_may_last_as_long_as_asked_for_on_every_way_through_the_gatewa
         {"name": "AIBRIX_GATEWAY_TIMEOUT_SECONDS", "value": "3600"},
     ]
     assert "env" not in container(OLD, "controller")
-    with pytest.raises(Refused, match="request_seconds 0: is not a positive time"):
+    with pytest.raises(Refused, match="request_seconds 0: is too little"):
         replace(NEW, request_seconds=0)
 
 
@@ -194,6 +199,147 @@ def test_no_client_says_which_address_the_gateway_sends_its_request_to(args: Aib
     spec = one(args, "ClientTrafficPolicy")["spec"]
     assert spec["headers"] == {"earlyRequestHeaders": {"remove": ["target-pod"]}}
     assert [target["name"] for target in spec["targetRefs"]] == [one(args, "Gateway")["metadata"]["name"]]
+
+
+def _policy(name: str, removes: bool, target: dict[str, Any], age: str = "2026-01-01", **more: Any) -> dict[str, Any]:
+    headers = {"earlyRequestHeaders": {"remove": ["target-pod"]}} if removes else {}
+    return {"metadata": {"name": name, "creationTimestamp": age}, "spec": {**target, "headers": headers}, **more}
+
+
+_WHOLE = {"targetRef": {"kind": "Gateway", "name": "aibrix-eg"}}
+_HTTP = {"targetRefs": [{"kind": "Gateway", "name": "aibrix-eg", "sectionName": "http"}]}
+_OTHER = {"targetRefs": [{"kind": "Gateway", "name": "another"}]}
+_LABELLED = {"targetSelectors": [{"kind": "Gateway", "matchLabels": {"app": "aibrix"}}]}
+_REFUSED = {"ancestors": [{"conditions": [{"type": "Accepted", "status": "False"}]}]}
+
+
+@pytest.mark.parametrize(
+    ("policies", "blamed"),
+    [
+        ([_policy("a", True, _WHOLE)], "nobody"),
+        ([_policy("a", True, _HTTP), _policy("b", False, _WHOLE)], "nobody"),
+        ([_policy("a", True, _LABELLED)], "nobody"),
+        ([_policy("b", False, _WHOLE, "2026-02-01"), _policy("a", True, _WHOLE)], "nobody"),
+        ([_policy("b", True, _WHOLE, "2026-02-01"), _policy("a", False, _WHOLE)], "a"),
+        ([_policy("a", False, _HTTP, "2026-02-01"), _policy("b", True, _WHOLE)], "a"),
+        ([_policy("a", True, _WHOLE, status=_REFUSED)], "a"),
+        ([_policy("a", True, _OTHER)], None),
+        ([], None),
+    ],
+)
+def test_the_policy_that_a_gateway_takes_has_to_take_the_header_from_clients(
+    policies: list[dict[str, Any]], blamed: str | None
+):
+    gateway = {
+        "metadata": {"name": "aibrix-eg", "labels": {"app": "aibrix", "more": "x"}},
+        "spec": {"listeners": [{"name": "http"}]},
+    }
+    assert inner_headers(gateway, policies) == ({} if blamed == "nobody" else {"target-pod": blamed})
+
+
+def test_a_proxy_ends_when_its_answers_are_given_and_one_is_left_when_a_node_goes():
+    for args in (NEW, OLD):
+        proxy = one(args, "EnvoyProxy")["spec"]
+        assert proxy["shutdown"] == {"drainTimeout": "420s"}
+        assert proxy["provider"]["kubernetes"]["envoyDeployment"]["replicas"] == 2
+    platform = one(NEW, "EnvoyProxy")["spec"]["provider"]["kubernetes"]
+    assert platform["envoyPDB"] == {"minAvailable": 1}
+    # One that must stay of one would hold up every drain of its node.
+    assert "envoyPDB" not in one(replace(NEW, replicas=1), "EnvoyProxy")["spec"]["provider"]["kubernetes"]
+    for replicas in (1, 2):
+        budget = one(replace(NEW, replicas=replicas), "PodDisruptionBudget")["spec"]
+        assert (budget.get("minAvailable"), budget["maxUnavailable"]) == (None, 1)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_plugins_share_what_they_know_and_end_when_envoy_has_let_go_of_them(replicas: int):
+    args = replace(NEW, replicas=replicas, registry="r.example")
+    spec = one(args, "Deployment", "gateway-plugins")["spec"]
+    assert spec["replicas"] == replicas
+    (plugin,), (_, tools) = (spec["template"]["spec"][kind] for kind in ("containers", "initContainers"))
+    shared = {"name": "AIBRIX_STATESYNC_ENABLED", "value": "true" if replicas > 1 else "false"}
+    assert plugin["env"] == [shared]
+    assert tools["image"] == "r.example/busybox:1.37.0"
+    shell, *command = plugin["lifecycle"]["preStop"]["exec"]["command"]
+    (volume,) = spec["template"]["spec"]["volumes"]
+    for mount in (*tools["volumeMounts"], *plugin["volumeMounts"]):
+        assert (
+            (mount["name"], f"{mount['mountPath']}/busybox")
+            == (volume["name"], shell)
+            == (volume["name"], tools["command"][-1])
+        )
+    assert command[:2] == ["sh", "-c"]
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > 420
+
+
+@pytest.mark.parametrize("clients", [0, 1, 2])
+def test_the_plugins_hook_waits_for_its_connections_and_no_longer_than_the_longest_answer(clients: int, tmp_path: Path):
+    """Run for real, with a shell that counts seconds instead of waiting; a client leaves at each."""
+    connected, listening = "0100007F:C384 0100007F:9C40 01 00000000", "00000000:C384 00000000:0000 0A 00000000"
+    other = "0100007F:1F90 0100007F:C384 01 00000000"
+    table, slept = tmp_path / "tcp", tmp_path / "slept"
+    table.write_text("\n".join([listening, other, *[connected] * clients]) + "\n")
+    shell = tmp_path / "busybox"
+    shell.write_text(
+        f"#!/bin/sh\n"
+        f'if [ "$1" = sleep ]; then echo "$2" >> {slept}; [ "$2" = 1 ] && sed -i "$ d" {table}; exit 0; fi\n'
+        f'exec "$@"\n'
+    )
+    shell.chmod(0o755)
+    *_, hook = container(NEW, "gateway-plugins")["lifecycle"]["preStop"]["exec"]["command"]
+    hook = hook.replace("/modelserve-tools/busybox", str(shell)).replace("/proc/net/tcp6", "/dev/null")
+    for limit in (420, 1):
+        slept.unlink(missing_ok=True)
+        table.write_text("\n".join([listening, other, *[connected] * clients]) + "\n")
+        subprocess.run(
+            ["sh", "-c", hook.replace("left=420", f"left={limit}").replace("/proc/net/tcp", str(table))], check=True
+        )
+        assert slept.read_text().split() == ["5", *["1"] * min(clients, limit)]
+
+
+def test_the_plugin_sees_requests_for_every_path_of_ours_and_those_of_the_release_stay():
+    before = next(each for each in NEW.documents["core"] if each["kind"] == "HTTPRoute")
+    matches = one(NEW, "HTTPRoute")["spec"]["rules"][0]["matches"]
+    given = before["spec"]["rules"][0]["matches"]
+    assert matches[: len(given)] == given
+    values = [match["path"]["value"] for match in matches]
+    assert {*route_paths("0.7.0")} <= {*values}
+    assert len(values) == len({*values})
+
+
+def test_a_route_that_takes_every_path_is_left_as_it_is():
+    route = {
+        "kind": "HTTPRoute",
+        "metadata": {"name": "aibrix-reserved-router", "namespace": "aibrix-system"},
+        "spec": {"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}]}]},
+    }
+    args = replace(OLD, documents={"core": [*OLD.documents["core"], route]})
+    assert one(args, "HTTPRoute")["spec"] == route["spec"]
+
+
+@pytest.mark.parametrize("args", [OLD, NEW], ids=["old", "new"])
+def test_with_a_key_the_first_that_a_proxy_does_is_to_ask_for_it_and_only_a_secret_has_it(args: AibrixArgs):
+    assert not [each for each in objects(args) if each["metadata"]["name"].endswith("-key")]
+    recorder, _ = run(args, "the-key")
+    secret = inputs(recorder.one("Secret", "aibrix-gateway-key"))
+    place = secret["metadata"]["namespace"], secret["metadata"]["name"]
+    assert place == ("envoy-gateway-system", "modelserve-gateway-key")
+    ((field, _),) = secret["data"].items()
+    assert "data" not in recorder.one("Secret", "aibrix-gateway-key").ignoreChanges
+    deployment = inputs(recorder.one("EnvoyProxy"))["spec"]["provider"]["kubernetes"]["envoyDeployment"]
+    (volume,) = deployment["pod"]["volumes"]
+    (mount,) = deployment["container"]["volumeMounts"]
+    assert (volume["name"], volume["secret"]["secretName"]) == (mount["name"], place[1])
+    policy = inputs(recorder.one("EnvoyPatchPolicy", "aibrix-envoypatchpolicy-aibrix-eg-key"))
+    (patch,) = policy["spec"]["jsonPatches"]
+    assert patch["name"] == "aibrix-system/aibrix-eg/http"
+    assert patch["operation"]["path"].endswith("/http_filters/0")
+    code = patch["operation"]["value"]["typed_config"]["default_source_code"]["inline_string"]
+    assert f'io.open("{mount["mountPath"]}/{field}"' in code
+    assert "pulumi.com/waitFor" in policy["metadata"]["annotations"]
+    everything = json.dumps([inputs(request) for request in recorder.seen.values()], default=str)
+    assert "the-key" not in everything
+    assert after(recorder, "envoyproxy-aibrix-custom-proxy-config", "aibrix-gateway-key")
 
 
 @pytest.mark.parametrize("args", [OLD, NEW], ids=["old", "new"])
@@ -257,11 +403,11 @@ def test_aibrixs_own_operator_and_one_that_does_not_run_are_no_others(found: dic
     assert other_kuberay([found]) is None
 
 
-def run(args: AibrixArgs) -> tuple[Recorder, Aibrix]:
+def run(args: AibrixArgs, key: str | None = None) -> tuple[Recorder, Aibrix]:
     recorder, made = Recorder(preview=True), []
 
     def program() -> None:
-        made.append(Aibrix("aibrix", args))
+        made.append(Aibrix("aibrix", replace(args, api_key=pulumi.Output.secret(key) if key else None)))
 
     recorder.run(program)
     return recorder, made[0]
@@ -323,7 +469,9 @@ def test_the_gateway_is_waited_for_until_it_has_an_address_and_takes_the_patches
     recorder, component = run(NEW)
     gateway = inputs(recorder.one("Gateway"))
     assert gateway["metadata"]["annotations"]["pulumi.com/waitFor"] == "condition=Programmed"
-    patches = inputs(recorder.one("EnvoyPatchPolicy"))["metadata"]["annotations"]["pulumi.com/waitFor"]
+    patches = inputs(recorder.one("EnvoyPatchPolicy", "aibrix-envoypatchpolicy-aibrix-epp"))["metadata"]["annotations"][
+        "pulumi.com/waitFor"
+    ]
     assert patches == 'jsonpath={.status.ancestors[*].conditions[?(@.type=="Programmed")].status}=True'
     assert recorder.one("Gateway").customTimeouts.create == "600s"
     assert isinstance(component.gateway, pulumi.CustomResource)
