@@ -3,13 +3,14 @@
 Mounted beside the launch script and given to `vllm serve --middleware modelserve_guard.Guard`: a pure ASGI class, for
 vLLM asks for its key on some prefixes only, and answers the rest to anybody. It lets through the methods and paths of
 MODELSERVE_PATHS, asks for VLLM_API_KEY (where there is one) on all but health, and touches nothing else: what an answer
-sends passes as it comes. An error's head waits for its body, so that both leave in one write: AIBrix's gateway plugin
-loses bodies that come later (vLLM's event loop, uvloop, joins what is written in one go).
+sends passes as it comes. An error's head waits for its body, and the kernel is told to send both at once: AIBrix's
+gateway plugin loses bodies that come later, and uvicorn writes head and body apart.
 
 As a program it is the preStop hook: `drain` on who serves, `await-leader` on the other pods. It runs in the
 engine's image: one file, the standard library, Python 3.8.
 """
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -68,6 +69,7 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
         if self._counts(scope):
             return await _answer(send, 200, str(self.open).encode(), b"text/plain")
+        send = _joined(send, _connection(receive))
         works = not _is_health(scope) and scope["path"] != _METRICS
         refusal = self._refusal(scope) or (_ended() if works else None)
         if refusal:
@@ -77,7 +79,7 @@ class Guard:
         self.open += 1
         try:
             received = await self._whole(scope, receive)
-            await self.app(scope, received, _joined(send))
+            await self.app(scope, received, send)
         except TooLarge:
             await _refuse(send, 413, _TOO_LARGE % self._most)
         finally:
@@ -134,19 +136,49 @@ class Guard:
         return replay
 
 
-def _joined(send):
-    """A `send` that gives an error's head away together with the first of its body."""
+def _joined(send, connection):
+    """A `send` that gives an error's head away together with its body, in one piece."""
     held = []
 
     async def joining(message):
         if message["type"] == "http.response.start" and message["status"] >= 400:
             held.append(message)
-            return
-        while held:
-            await send(held.pop())
-        await send(message)
+        elif held:
+            with _Corked(connection):
+                await send(held.pop())
+                await send(message)
+        else:
+            await send(message)
 
     return joining
+
+
+def _connection(receive):
+    """The transport below a request: uvicorn's own `receive` is a method of what writes to it. None below others."""
+    return getattr(getattr(receive, "__self__", None), "transport", None)
+
+
+class _Corked:
+    """What is written to a connection meanwhile leaves when it is over. Linux alone can do that, and engines run there.
+
+    By another descriptor of the socket: the transport may have let go of its own by then.
+    """
+
+    def __init__(self, transport):
+        self._socket = None
+        known = transport and transport.get_extra_info("socket")
+        if known and hasattr(socket, "TCP_CORK") and known.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # the client may have gone
+                self._socket = socket.socket(fileno=os.dup(known.fileno()))
+
+    def __enter__(self):
+        if self._socket:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+
+    def __exit__(self, *_):
+        if self._socket:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+            self._socket.close()
 
 
 def _ended():
