@@ -74,7 +74,7 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         (
             {"services__ds__resources__memory": "500Gi"},
             "resources.memory: 500Gi: series GU8TF has no pod of 64 vCPU with that memory, and it would be billed as "
-            "the next larger; write one of 64Gi, 128Gi, 256Gi, 512Gi",
+            "the next larger; write 512Gi",
         ),
         ({"services__ds__resources__memory": "512G"}, "resources.memory: 512G: is not a whole number of Mi, Gi or Ti"),
         ({"services__ds__resources__limits": {"cpu": 64}}, "requests equal limits"),
