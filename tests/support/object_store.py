@@ -109,6 +109,7 @@ def serve(folder: Path, endpoint: str, bucket: str) -> Iterator[ObjectStore]:
 
 class _Objects(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     store: ObjectStore
 
     def log_message(self, *_: object) -> None:
