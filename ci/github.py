@@ -21,6 +21,8 @@ from planning.problems import Problem, Refused, printable
 MARKER = re.compile(r"<!-- modelserve (?P<what>[a-z]+) (?P<project>[\w.-]+)/(?P<stack>[\w.-]+) -->")
 _SHOWS = re.compile(r"<!-- shows (?P<labels>[a-z,]*) -->")
 _SECONDS = 30
+# Each is a request of its own, of 1,000 that a repository's jobs have in an hour.
+_MOST_RUNS = 30
 _CUT = "\n\n…cut: the rest is in the job's log.\n"
 # What has no effect the second time. A comment that was made although its answer got lost must not be made again.
 _REPEATABLE = ("GET", "PATCH", "PUT", "DELETE")
@@ -124,13 +126,15 @@ class GitHub:
     def unfinished(self, workflow: str, run: int, attempt: int, job: str) -> bool:
         """Whether the last job of this name, in an earlier run or attempt, ended in any way but success.
 
-        A skipped job has touched nothing, so the one before it counts. With no earlier job nothing is unfinished.
+        A skipped job has touched nothing, so the one before it counts. With no earlier job nothing is unfinished; where
+        too many runs had none of the name, nobody looked so far back, and it may be.
         """
         if attempt > 1:
             return True
-        for earlier in self._all(f"/actions/workflows/{workflow}/runs?exclude_pull_requests=true", "workflow_runs"):
-            if earlier["id"] >= run:
-                continue
+        runs = self._all(f"/actions/workflows/{workflow}/runs?exclude_pull_requests=true", "workflow_runs")
+        for number, earlier in enumerate(each for each in runs if each["id"] < run):
+            if number == _MOST_RUNS:
+                return True
             for each in self._all(f"/actions/runs/{earlier['id']}/jobs", "jobs"):
                 if each["name"] == job and each["conclusion"] != "skipped":
                     return each["conclusion"] != "success"

@@ -86,9 +86,7 @@ def _assume(cloud: str, spelt: _Cloud, role: str, stack: str) -> list[str]:
     if cloud == "acs":
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         query |= {"Format": "JSON", "Timestamp": now, "SignatureNonce": uuid.uuid4().hex}
-        form["OIDCProviderArn"] = _required(
-            PROVIDER, "write acs:ram::ACCOUNT:oidc-provider/NAME"
-        )
+        form["OIDCProviderArn"] = _required(PROVIDER, "write acs:ram::ACCOUNT:oidc-provider/NAME")
     answer = _answer(ROLE, requests.post, os.environ.get(STS) or asked["url"], params=query, data=form)
     found: Any = answer
     for key in spelt.result:

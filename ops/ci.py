@@ -251,18 +251,18 @@ def _told(folder: Path, surroundings: Mapping[str, str], stack: str, command: st
         return subprocess.run(words, env=surroundings, text=True, capture_output=True)
 
     said, data = say("markdown"), say("json")
-    text, verdict = said.stdout, data.stdout
+    text, verdict, code = said.stdout, data.stdout, said.returncode
     if not MARKER.match(text):
         # The run told nothing that can be read. The comment must not go on telling of an older one.
         why = printable(said.stderr.strip()) or "nothing was printed"
         print(why, file=sys.stderr)
         text = f"{marker(command, NAMESPACE, stack)}\n### ❌ {stack}: pulumi failed\n\nThe job's log says why.\n"
-        verdict = json.dumps({"stack": stack, "verdict": "error"})
+        verdict, code = json.dumps({"stack": stack, "verdict": "error"}), 2
     (folder / _TEXT).write_text(text)
     (folder / _VERDICT).write_text(verdict)
     print(text)
     _append("GITHUB_STEP_SUMMARY", text)
-    return said.returncode
+    return code
 
 
 def _read(folder: str) -> tuple[str, dict[str, Any]]:

@@ -47,7 +47,8 @@ class Refusal:
 
 @dataclass
 class ObjectStore:
-    """What is in it, and what was refused. `keys` are the access keys that signed."""
+    """What is in it, and what was refused. `keys` and `tokens` are those that signed. With `takes_chunks` it is kind to
+    an engine that sends bodies in chunks."""
 
     endpoint: str
     bucket: str
@@ -56,12 +57,13 @@ class ObjectStore:
     refused: list[Refusal] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
+    takes_chunks: bool = False
 
 
 @contextmanager
-def serve(folder: Path, endpoint: str, bucket: str) -> Iterator[ObjectStore]:
+def serve(folder: Path, endpoint: str, bucket: str, *, takes_chunks: bool = False) -> Iterator[ObjectStore]:
     """A store that answers as `endpoint`, a host name such as s3.oss-cn-hangzhou.aliyuncs.com, for one bucket."""
-    store = ObjectStore(endpoint, bucket)
+    store = ObjectStore(endpoint, bucket, takes_chunks=takes_chunks)
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(endpoint, f"*.{endpoint}").configure_cert(context)
@@ -133,7 +135,9 @@ class _Objects(BaseHTTPRequestHandler):
             return self._refuse(404, "NoSuchBucket", host)
         hashed = self.headers.get("X-Amz-Content-Sha256", "")
         if "aws-chunked" in self.headers.get("Content-Encoding", "") or hashed.startswith("STREAMING-"):
-            return self._refuse(400, "NotImplemented", host)
+            if not self.store.takes_chunks:
+                return self._refuse(400, "NotImplemented", host)
+            body = _joined(body)
         said = self.headers.get("X-Amz-Checksum-Sha256")
         if said is not None and said != base64.b64encode(hashlib.sha256(body).digest()).decode():
             return self._refuse(400, "InvalidDigest", host)
@@ -209,6 +213,18 @@ class _Objects(BaseHTTPRequestHandler):
             self.rfile.readline()
             return body
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+
+def _joined(body: bytes) -> bytes:
+    """A body in chunks (aws-chunked), without their lengths and what follows them."""
+    whole = b""
+    while body:
+        length, _, body = body.partition(b"\r\n")
+        size = int(length.partition(b";")[0], 16)
+        if size == 0:
+            break
+        whole, body = whole + body[:size], body[size + 2 :]
+    return whole
 
 
 def _tag(body: bytes) -> str:

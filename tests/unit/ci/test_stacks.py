@@ -44,7 +44,13 @@ def test_a_list_that_is_none_or_names_a_stack_without_a_file_is_refused(text: st
 
 @pytest.mark.parametrize(
     ("expires", "over"),
-    [("2026-11-28", True), ("2026-11-29", False), (TODAY - datetime.timedelta(1), True), ("soon", False), (None, False)],
+    [
+        ("2026-11-28", True),
+        ("2026-11-29", False),
+        (TODAY - datetime.timedelta(1), True),
+        ("soon", False),
+        (None, False),
+    ],
 )
 def test_a_stack_is_expired_from_the_day_after_its_last(expires: object, over: bool):
     assert stacks.expired({} if expires is None else {"expires": expires}, TODAY) is over
