@@ -132,6 +132,6 @@ def _answer(key: str, ask: Callable[..., requests.Response], url: str, **options
         raise Refused(Problem(key, "", f"no answer ({type(error).__name__})", "run the job again")) from None
     if answer.ok:
         return body
-    error = body.get("ResponseMetadata", {}).get("Error", body)
-    said = f"{error.get('Code', answer.status_code)}: {error.get('Message', answer.reason)}"
+    wrong = body.get("ResponseMetadata", {}).get("Error", body)
+    said = f"{wrong.get('Code', answer.status_code)}: {wrong.get('Message', answer.reason)}"
     raise Refused(Problem(key, "", printable(said), "look at the role's trust policy: issuer, audience and subject"))

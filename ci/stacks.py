@@ -66,7 +66,8 @@ def left(state: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
     `state` is what `pulumi stack export` prints.
     """
-    kept, alive = [], []
+    kept: list[str] = []
+    alive: list[str] = []
     for each in state.get("deployment", {}).get("resources") or []:
         if not each.get("custom") or each["type"].startswith("pulumi:providers:"):
             continue
