@@ -47,7 +47,7 @@ def test_from_pull_request_to_the_end_of_a_stack(stack: Stack, tmp_path_factory:
         assert run("nightly.yml", "drift") and issues() == []
         group, version, namespace, plural = LWS
         path = f"/apis/{group}/{version}/namespaces/{namespace}/{plural}/ds"
-        stack.plane.api.merge(path, {"spec": {"networkConfig": {"subdomainPolicy": "UniquePerReplica"}}})
+        stack.plane.api.merge(path, {"spec": {"replicas": 2}})
         assert run("nightly.yml", "drift") and issues() == ["open"]
         repository.runs = [{"id": 400, "jobs": {f"up ({stack.name})": "cancelled"}}]
         assert run("deploy.yml", "up")
