@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(drift, "look for drift, and write what to tell of it into a folder", "STACK", "FOLDER")
     add(issue, "tell of drift, in the stack's one issue, and close it when there is none", "FOLDER")
+    add(judge, "hold a stack that is there against the policies", "STACK")
     add(expire, "destroy a stack whose last day is over, and see what is left", "STACK")
 
 
@@ -186,6 +187,15 @@ def issue(args: argparse.Namespace) -> int:
     return 0
 
 
+def judge(args: argparse.Namespace) -> int:
+    """The exit code of `ops policy`: 1 where a mandatory rule is broken."""
+    surroundings = _environment(args.stack)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "state.json"
+        file.write_text(_exported(args.stack, surroundings))
+        return _call([*_OPS, "policy", str(file)], surroundings)
+
+
 def expire(args: argparse.Namespace) -> int:
     """1 if the destroy failed, or something is left that nobody wanted to keep."""
     if not stacks.expired(read(path_of(args.stack)).raw, datetime.date.today()):
@@ -194,12 +204,7 @@ def expire(args: argparse.Namespace) -> int:
     surroundings = _environment(args.stack)
     destroy = ["pulumi", "destroy", "-s", args.stack, "--yes", "--skip-preview", "--non-interactive"]
     code = _call([*destroy, "--exclude-protected"], surroundings)
-    exported = subprocess.run(
-        ["pulumi", "stack", "export", "-s", args.stack], env=surroundings, text=True, capture_output=True
-    )
-    if exported.returncode:
-        raise RequestError(printable(f"pulumi stack export: {exported.stderr.strip()}"))
-    kept, alive = stacks.left(json.loads(exported.stdout))
+    kept, alive = stacks.left(json.loads(_exported(args.stack, surroundings)))
     for names, what in ((kept, "is kept, and may cost money"), (alive, "is still there")):
         for name in names:
             print(f"{args.stack}: {name} {what}")
@@ -241,6 +246,13 @@ def _pulumi_to(file: Path, surroundings: Mapping[str, str], *arguments: str) -> 
             subprocess.run(["pulumi", *arguments, "--non-interactive"], env=surroundings, stdout=out)
     except FileNotFoundError:
         raise RequestError("pulumi is not on PATH: install it") from None
+
+
+def _exported(stack: str, surroundings: Mapping[str, str]) -> str:
+    done = subprocess.run(["pulumi", "stack", "export", "-s", stack], env=surroundings, text=True, capture_output=True)
+    if done.returncode:
+        raise RequestError(printable(f"pulumi stack export: {done.stderr.strip()}"))
+    return done.stdout
 
 
 def _told(folder: Path, surroundings: Mapping[str, str], stack: str, command: str, options: Sequence[str]) -> int:

@@ -200,9 +200,12 @@ def test_drift_has_one_issue_that_closes_itself(job: Job):
     assert night("none", "no drift", "0") and issues() == []
     assert night("drift", "replicas", "1") and issues() == [("open", "replicas")]
     assert night("drift", "image", "1") and issues() == [("open", "image")]
+    assert [line.split()[1] for line in job.log] == ["refresh", "drift", "drift", "stack", "policy"]
     assert not night("error", "failed", "2") and issues() == [("open", "image")]
     assert night("none", "no drift", "0") and issues() == [("closed", "image")]
     assert night("drift", "replicas", "1") and issues() == [("open", "replicas")]
+    job.play(policy_code="1")
+    assert not night("drift", "replicas", "1")
 
 
 def test_a_stack_is_destroyed_when_its_last_day_is_over_and_what_is_left_fails_the_job(job: Job):
