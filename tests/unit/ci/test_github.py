@@ -96,6 +96,14 @@ def test_a_stack_has_one_issue_that_is_closed_and_opened_again(repository: githu
     assert repository.issues[forged]["body"] == f"{DRIFT}\nforged"
 
 
+def test_of_two_issues_of_a_stack_the_open_one_is_written(repository: github.Repository, told: GitHub):
+    still_open, closed = (
+        repository.issue(f"{DRIFT}\nold", state=state, labels=("drift",)) for state in ("open", "closed")
+    )
+    told.put_issue("acs: drift", f"{DRIFT}\nnew", "drift")
+    assert [repository.issues[number]["body"] for number in (still_open, closed)] == [f"{DRIFT}\nnew", f"{DRIFT}\nold"]
+
+
 @pytest.mark.parametrize(
     ("runs", "attempt", "unfinished"),
     [
@@ -107,6 +115,7 @@ def test_a_stack_has_one_issue_that_is_closed_and_opened_again(repository: githu
         ([("up (acs)", "timed_out")], 1, True),
         ([("up (acs)", "cancelled"), ("up (vke)", "success")], 1, True),
         ([("up (acs)", "cancelled"), ("up (acs)", "skipped")], 1, True),
+        ([("up (acs)", "success"), ("up (acs)", "skipped")], 1, False),
         ([("up (acs)", "cancelled"), ("up (acs)", "success")], 1, False),
         ([("up (acs)", "cancelled"), *[("up (vke)", "success")] * 29], 1, True),
         ([("up (acs)", "success"), *[("up (vke)", "success")] * 29], 1, False),
