@@ -32,7 +32,7 @@ _COMMANDS = {
     "drift": "what the cluster has otherwise than the state says, of a refresh's JSON",
     "schema": "the JSON Schema of stack files for editors, and the page of all keys",
     "ci": "the steps of the team's workflows: preview, comment, up, drift, expire",
-    "schema": "the JSON Schema of stack files, for editors",
+    "schema": "the JSON Schema of stack files for editors, and the page of all keys",
 }
 
 
