@@ -46,7 +46,7 @@ def test_from_pull_request_to_the_end_of_a_stack(stack: Stack, tmp_path_factory:
         stack.write()
         assert run("nightly.yml", "drift") and issues() == []
         # What somebody else wrote over a field stays theirs, and `up` says so; what is gone it makes again.
-        stack.plane.api.delete("/apis/networking.k8s.io/v1/namespaces/default/networkpolicies/ds-network")
+        stack.plane.api.delete("/api/v1/namespaces/default/services/ds-leader")
         assert run("nightly.yml", "drift") and issues() == ["open"]
         repository.runs = [{"id": 400, "jobs": {f"up ({stack.name})": "cancelled"}}]
         assert run("deploy.yml", "up")
