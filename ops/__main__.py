@@ -30,6 +30,7 @@ _COMMANDS = {
     "rotate": "new access keys for the bucket in place of the old ones",
     "report": "what a preview does to the models, the money and the data, as a comment",
     "drift": "what the cluster has otherwise than the state says, of a refresh's JSON",
+    "ci": "the steps of the team's workflows: preview, comment, up, drift, expire",
     "schema": "the JSON Schema of stack files for editors, and the page of all keys",
 }
 

@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     add_stack(parser)
     parser.add_argument("--force", action="store_true", help="remove the lock even where its owner may be alive")
+    parser.add_argument(
+        "--force-user", metavar="USER", help="the same, for a lock of that user: a CI runner's, whose job has ended"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.stack}: removed {torn.name}, which the kill had left empty; the state itself is complete")
     exported = pulumi("stack", "export", "-s", args.stack)
     state = json.loads(exported)
-    cluster.since = _unlock(args.stack, state, force=args.force)
+    cluster.since = _unlock(args.stack, state, force=args.force, user=args.force_user)
     pending = pending_operations(state)
     left = orphans.plugins(Path.cwd())
     if left:
@@ -129,7 +132,7 @@ def kubeconfig(stack: str) -> str | None:
     return said.stdout if said.returncode == 0 else None
 
 
-def _unlock(stack: str, state: Mapping[str, Any], *, force: bool) -> str | None:
+def _unlock(stack: str, state: Mapping[str, Any], *, force: bool, user: str | None = None) -> str | None:
     """Removes the lock of a dead run; returns since when the run held it. Raises RequestError if its owner is alive, or
     may be alive on another machine."""
     unprotected = (
@@ -154,6 +157,7 @@ def _unlock(stack: str, state: Mapping[str, Any], *, force: bool) -> str | None:
     if lock is None:
         raise RequestError(f"pulumi {' '.join(question)}: {asked.stderr.strip()}")
     owner = f"{lock['user']}@{lock['host']} (pid {lock['pid']}), since {lock['at']}"
+    force = force or lock["user"] == user
     if not force and (lock["host"] != socket.gethostname() or psutil.pid_exists(int(lock["pid"]))):
         raise RequestError(
             f"stack {stack}: is locked by {owner}, which may be alive: wait for it; if you know that it "

@@ -135,6 +135,7 @@ def _kwok(name: str, minutes: float, gib: float) -> Program:
     return Program(name, "kwok", f"sigs.k8s.io/kwok/cmd/{name}", "sigs.k8s.io/kwok", minutes, gib, stamp=stamp)
 
 
+_ACTIONLINT = "github.com/rhysd/actionlint"
 _AIBRIX = "github.com/vllm-project/aibrix"
 _KUBERAY = "github.com/ray-project/kuberay/ray-operator"
 _KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
@@ -172,6 +173,8 @@ PROGRAMS = {
             "kustomize", "kustomize", _KUSTOMIZE, _KUSTOMIZE, 0.2, 0.1, "version",
             "-X sigs.k8s.io/kustomize/api/provenance.version={v}", same_major=True,
         ),
+        # For tests: what is wrong in .github/workflows.
+        Program("actionlint", "actionlint", f"{_ACTIONLINT}/cmd/actionlint", _ACTIONLINT, 0.2, 0.1, "-version"),
     )
 }  # fmt: skip
 WHEELS = {

@@ -32,7 +32,7 @@ from local.paths import ROOT
 API_KEY = "sk-canary-1f6b0e9d"
 PARTS = (
     *("__main__.py", "Pulumi.yaml", "planning", "config", "components", "watch", "stacks"),
-    *("policy", "report", "ops", ".venv"),
+    *("policy", "report", "ci", "ops", ".venv"),
 )
 """What of the project a program consists of."""
 _NAME = "first-of-all"

@@ -150,7 +150,7 @@ def test_nothing_is_written_where_something_could_not_be_looked_up(
     monkeypatch.setattr(recover, "_cluster", lambda *given: SimpleNamespace(look=lambda resource: Found(id="a/b")))
     monkeypatch.setattr(recover, "Clouds", lambda *given: SimpleNamespace(look=unread))
     monkeypatch.setattr(recover.orphans, "plugins", lambda folder: [])
-    assert recover.run(argparse.Namespace(stack="dev", force=False)) == 1
+    assert recover.run(argparse.Namespace(stack="dev", force=False, force_user=None)) == 1
     assert ("stack", "import") not in asked
     assert capsys.readouterr().out.splitlines() == [
         "AccessKey reader: could not be looked up (no such host)",
@@ -295,3 +295,29 @@ def test_attributes_that_a_kill_left_empty_are_removed_and_whole_ones_and_other_
     assert drop_torn_attributes("s3://bucket", "dev") is None and torn.exists()
     assert drop_torn_attributes(f"file://{tmp_path}", "dev") == torn
     assert not torn.exists() and whole.exists() and (place / "dev.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("owner", "host", "user", "force", "removed"),
+    [
+        ("runner", "runner-of-yesterday", "runner", False, True),
+        ("alice", "laptop", "runner", False, False),
+        ("runner", "runner-of-yesterday", None, False, False),
+        ("alice", "laptop", None, True, True),
+    ],
+)
+def test_a_lock_from_another_machine_is_removed_only_if_its_user_was_named_or_by_force(
+    monkeypatch: pytest.MonkeyPatch, owner: str, host: str, user: str | None, force: bool, removed: bool
+):
+    said = f"the stack is currently locked by 1 lock(s)\n  x: created by {owner}@{host} (pid 7) at 2026-11-29T00:00:00Z"
+    ran: list[str] = []
+    locked = SimpleNamespace(returncode=255, stderr=said)
+    monkeypatch.setattr(recover.subprocess, "run", lambda *_, **__: locked)
+    monkeypatch.setattr(recover, "_pulumi", lambda *words, **_: ran.append(words[0]))
+    state = {"deployment": {"resources": [group()]}}
+    if removed:
+        assert recover._unlock("dev", state, force=force, user=user) == "2026-11-29T00:00:00Z"
+    else:
+        with pytest.raises(recover.RequestError):
+            recover._unlock("dev", state, force=force, user=user)
+    assert ran == ["cancel"] * removed

@@ -1,0 +1,137 @@
+"""Cloud keys for one job: its OIDC token, exchanged for those of a role (AssumeRoleWithOIDC of either cloud).
+
+The same keys open the cloud's provider and the state's bucket. They are handed to programs by their environment alone.
+The providers' own `assumeRoleWithOidc` is left out: as an argument the token would be in the state, and the bucket of
+the state needs keys before any provider runs.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import requests
+
+from planning.catalog import fact
+from planning.problems import Problem, Refused, printable
+
+ROLE = "MODELSERVE_ROLE"
+PROVIDER = "MODELSERVE_OIDC_PROVIDER"
+TOKEN = "MODELSERVE_OIDC_TOKEN"
+AUDIENCE = "MODELSERVE_OIDC_AUDIENCE"
+SECONDS = "MODELSERVE_SESSION_SECONDS"
+STS = "MODELSERVE_STS"
+_REQUEST = ("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+_KEPT_BACK = (*_REQUEST, TOKEN, "GITHUB_TOKEN")
+_WAIT = 30
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """How a cloud is asked, and how its answer and its provider spell key, secret and token."""
+
+    role: str
+    result: tuple[str, ...]
+    answer: tuple[str, str, str]
+    variables: tuple[str, str, str]
+
+
+_CLOUDS = {
+    "acs": _Cloud(
+        "RoleArn",
+        ("Credentials",),
+        ("AccessKeyId", "AccessKeySecret", "SecurityToken"),
+        ("ALICLOUD_ACCESS_KEY", "ALICLOUD_SECRET_KEY", "ALICLOUD_SECURITY_TOKEN"),
+    ),
+    "volcengine": _Cloud(
+        "RoleTrn",
+        ("Result", "Credentials"),
+        ("AccessKeyId", "SecretAccessKey", "SessionToken"),
+        ("VOLCENGINE_ACCESS_KEY", "VOLCENGINE_SECRET_KEY", "VOLCENGINE_SESSION_TOKEN"),
+    ),
+}
+_BUCKET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+def environment(cloud: str, stack: str, say: Callable[[str], None] = print) -> dict[str, str]:
+    """The environment of the programs that a job runs for a stack: this one's, without the job's own tokens.
+
+    With MODELSERVE_ROLE set it has that role's keys, which are said to the runner to be masked; else those that are
+    there. Raises Refused where the role cannot be had.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
+    role = os.environ.get(ROLE)
+    if not role or cloud not in _CLOUDS:
+        return kept
+    spelt = _CLOUDS[cloud]
+    keys = _assume(cloud, spelt, role, stack)
+    for key in keys:
+        say(f"::add-mask::{key}")
+    return kept | dict(zip(spelt.variables, keys, strict=True)) | dict(zip(_BUCKET, keys, strict=True))
+
+
+def _assume(cloud: str, spelt: _Cloud, role: str, stack: str) -> list[str]:
+    asked = fact("ci", "sessions", cloud)
+    query = {"Action": "AssumeRoleWithOIDC", "Version": asked["version"]}
+    form = {
+        spelt.role: role,
+        "OIDCToken": _token(),
+        "RoleSessionName": f"modelserve-{stack}"[:64],
+        "DurationSeconds": str(_seconds()),
+    }
+    if cloud == "acs":
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        query |= {"Format": "JSON", "Timestamp": now, "SignatureNonce": uuid.uuid4().hex}
+        form["OIDCProviderArn"] = _required(PROVIDER, "write acs:ram::ACCOUNT:oidc-provider/NAME")
+    answer = _answer(ROLE, requests.post, os.environ.get(STS) or asked["url"], params=query, data=form)
+    found: Any = answer
+    for key in spelt.result:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping) or not all(isinstance(found.get(key), str) for key in spelt.answer):
+        raise Refused(Problem(ROLE, role, "was not given: the answer has no keys", "look at the role's trust policy"))
+    return [found[key] for key in spelt.answer]
+
+
+def _token() -> str:
+    if given := os.environ.get(TOKEN):
+        return given
+    url, bearer = (os.environ.get(name) for name in _REQUEST)
+    if not url or not bearer:
+        instead = f"give the job `permissions: id-token: write`; elsewhere than on GitHub set {TOKEN}"
+        raise Refused(Problem(_REQUEST[0], "", "is not set", instead))
+    audience = {"audience": os.environ[AUDIENCE]} if os.environ.get(AUDIENCE) else {}
+    answer = _answer(_REQUEST[0], requests.get, url, params=audience, headers={"Authorization": f"Bearer {bearer}"})
+    return str(answer["value"])
+
+
+def _seconds() -> int:
+    given = os.environ.get(SECONDS) or "3600"
+    least, most = (fact("ci", "sessions", name) for name in ("shortestSeconds", "longestSeconds"))
+    if not (given.isascii() and given.isdigit() and least <= int(given) <= most):
+        raise Refused(Problem(SECONDS, given, "is no length of a session", f"write a number from {least} to {most}"))
+    return int(given)
+
+
+def _required(name: str, instead: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise Refused(Problem(name, "", "is not set", instead))
+    return value
+
+
+def _answer(key: str, ask: Callable[..., requests.Response], url: str, **options: Any) -> Any:
+    """What was answered. The error of a cloud names its code and never the token."""
+    try:
+        answer = ask(url, timeout=_WAIT, **options)
+        body = answer.json()
+    except (requests.RequestException, ValueError) as error:
+        raise Refused(Problem(key, "", f"no answer ({type(error).__name__})", "run the job again")) from None
+    if answer.ok:
+        return body
+    wrong = body.get("ResponseMetadata", {}).get("Error", body)
+    said = f"{wrong.get('Code', answer.status_code)}: {wrong.get('Message', answer.reason)}"
+    raise Refused(Problem(key, "", printable(said), "look at the role's trust policy: issuer, audience and subject"))
