@@ -47,16 +47,17 @@ class Arguments:
         """Reads an argument list; flags that mean nothing here are passed over, as are their values."""
         found = _flags(words)
 
-        def number(default: int, *names: str) -> int:
-            return next((_human_int(found[name][-1]) for name in names if found.get(name)), default)
+        def number(default: int, name: str) -> int:
+            read = flags.number(found[name][-1]) if found.get(name) else None
+            return default if read is None else read
 
         model = next(iter(found.get("", found.get("--model", ()))), "")
         return cls(
             model=model,
             served_names=tuple(found.get("--served-model-name", ())) or (model,),
             port=number(8000, "--port"),
-            tensor_parallel=number(1, "--tensor-parallel-size", "-tp"),
-            pipeline_parallel=number(1, "--pipeline-parallel-size", "-pp"),
+            tensor_parallel=number(1, "--tensor-parallel-size"),
+            pipeline_parallel=number(1, "--pipeline-parallel-size"),
             max_model_len=number(_DEFAULT_MAX_MODEL_LEN, "--max-model-len"),
             api_keys=tuple(found.get("--api-key", ())),
             executor=next(iter(found.get("--distributed-executor-backend", ())), "mp"),
@@ -74,23 +75,12 @@ def _each(words: Sequence[str], name: str) -> list[list[str]]:
 
 
 def _flags(words: Sequence[str]) -> dict[str, list[str]]:
-    """Flag → its values; under the empty name the words before the first flag."""
-    found: dict[str, list[str]] = {}
-    current = ""
-    for word in words:
-        if re.match(r"--?[A-Za-z]", word):
-            name, _, value = word.partition("=")
-            current = name.replace("_", "-")
-            found[current] = [value] if value else []
-        else:
-            found.setdefault(current, []).append(word)
+    """Long name of a flag → its values; under the empty name the words before the first flag."""
+    found = {"": list(words[: flags.first(words)])} if flags.first(words) else {}
+    for given in flags.parse(words):
+        negated = given.spelling.startswith("--no-")
+        found[given.spelling if negated else flags.canonical(given.spelling)] = given.values
     return found
-
-
-def _human_int(text: str) -> int:
-    """vLLM's human_int: 32k is 32000, 32K is 32768."""
-    powers = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-    return int(float(text[:-1]) * powers[text[-1]]) if text[-1:] in powers else int(text)
 
 
 def refusal(words: Sequence[str], release: str, *, serves: bool = True) -> list[str]:
