@@ -313,7 +313,7 @@ def test_a_lock_from_another_machine_is_removed_only_if_its_user_was_named_or_by
     ran: list[str] = []
     locked = SimpleNamespace(returncode=255, stderr=said)
     monkeypatch.setattr(recover.subprocess, "run", lambda *_, **__: locked)
-    monkeypatch.setattr(recover, "_pulumi", lambda *words, **_: ran.append(words[0]))
+    monkeypatch.setattr(recover, "pulumi", lambda *words, **_: ran.append(words[0]))
     state = {"deployment": {"resources": [group()]}}
     if removed:
         assert recover._unlock("dev", state, force=force, user=user) == "2026-11-29T00:00:00Z"
