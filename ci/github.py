@@ -28,11 +28,6 @@ _CUT = "\n\n…cut: the rest is in the job's log.\n"
 _REPEATABLE = ("GET", "PATCH", "PUT", "DELETE")
 
 
-def marker(what: str, project: str, stack: str) -> str:
-    """The first line of what a job writes of a stack: `what` is report or drift."""
-    return f"<!-- modelserve {what} {project}/{stack} -->"
-
-
 class GitHub:
     """One repository, with the rights of the job's token."""
 

@@ -36,7 +36,7 @@ _EXAMPLE_PROVIDER = "acs:ram::1234567890123456:oidc-provider/ack-rrsa-CLUSTER"
 
 
 @dataclass(frozen=True)
-class Surroundings(Judging):
+class ValidationContext(Judging):
     """What rules of one section need from other sections. It is read leniently from the raw file, so that rules run
     whatever else is wrong.
 
@@ -59,16 +59,16 @@ class Surroundings(Judging):
     oidc: bool = False
 
 
-def surroundings(info: ValidationInfo) -> Surroundings:
+def context_of(info: ValidationInfo) -> ValidationContext:
     """The validation context: what a validator may read of other sections."""
-    assert isinstance(info.context, Surroundings)
+    assert isinstance(info.context, ValidationContext)
     return info.context
 
 
 def _known_region(value: str, info: ValidationInfo) -> str:
     """A rule of the clouds' regions: a misspelt region has no bucket, and the pods would look for one there."""
     cloud = info.data.get("kind", "")
-    known = [*fact({"acs": "oss", "volcengine": "tos"}[cloud], "regions", "known"), *surroundings(info).more_regions]
+    known = [*fact({"acs": "oss", "volcengine": "tos"}[cloud], "regions", "known"), *context_of(info).more_regions]
     if value not in known:
         near = difflib.get_close_matches(value, known, n=3, cutoff=0.6) or known
         instead = f"write one such as {', '.join(near[:3])}, or add it to modelserve:catalog.regions if it is new"
@@ -133,7 +133,7 @@ class AcsCloud(Strict):
     @field_validator("gpu_series")
     @classmethod
     def _series_is_known(cls, value: str, info: ValidationInfo) -> str:
-        known = [*fact("clouds", "acs", "gpuPods"), *sorted(surroundings(info).more_pods)]
+        known = [*fact("clouds", "acs", "gpuPods"), *sorted(context_of(info).more_pods)]
         if value not in known:
             raise rule(
                 value,
@@ -145,7 +145,7 @@ class AcsCloud(Strict):
     @field_validator("rdma")
     @classmethod
     def _series_has_rdma(cls, value: bool, info: ValidationInfo) -> bool:
-        pods = surroundings(info).pods
+        pods = context_of(info).pods
         if value and pods and pods.get("rdma") is False:
             raise rule(value, f"series {info.data.get('gpu_series')} has no RDMA network", "write false")
         return value
@@ -153,7 +153,7 @@ class AcsCloud(Strict):
 
 def require_key(value: str, info: ValidationInfo) -> None:
     """Refuse access from outside the cluster unless clients need a key."""
-    if API_KEY not in surroundings(info).secrets:
+    if API_KEY not in context_of(info).secrets:
         why = "there is no API key, so whoever reaches the address could use the GPUs"
         raise rule(value, why, f"run: pulumi config set --secret modelserve:{API_KEY}")
 
@@ -247,7 +247,7 @@ class Cluster(Strict):
     @field_validator("oidc")
     @classmethod
     def _the_cloud_has_roles(cls, value: Oidc | None, info: ValidationInfo) -> Oidc | None:
-        cloud = surroundings(info).cloud
+        cloud = context_of(info).cloud
         if value is not None and cloud in CLOUDS and "rrsa" not in CLOUDS[cloud].auths:
             raise rule("", f"pods take no roles on {cloud}", "leave it out")
         return value
@@ -377,7 +377,7 @@ class Addons(Strict):
     @field_validator("lws", "fluid", "aibrix")
     @classmethod
     def _the_cloud_has_it(cls, choice: Any, info: ValidationInfo) -> Any:
-        cloud, name = surroundings(info).cloud, str(info.field_name)
+        cloud, name = context_of(info).cloud, str(info.field_name)
         can = CLOUDS.get(cloud or "")
         if choice is None or can is None or name in can.installs:
             return choice
@@ -399,7 +399,7 @@ class Addons(Strict):
         instead = "write a folder, an oci:// URL or an https:// repository"
         if value is None:
             return value
-        cloud = surroundings(info).cloud
+        cloud = context_of(info).cloud
         if cloud in CLOUDS and not CLOUDS[cloud].installs:
             raise rule(value, f"a stack on {cloud} installs nothing", "leave it out")
         if not value.strip() or value != value.strip() or any(sign.isspace() for sign in value):

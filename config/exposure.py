@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
 from config.abilities import CLOUDS
-from config.clouds import require_key, surroundings
+from config.clouds import context_of, require_key
 from config.errors import rule
 from config.strict import Strict
 from config.types import INT32, AclId, Count, Labels, Namespace, Seconds
@@ -42,7 +42,7 @@ class Exposure(Strict):
     @field_validator("to")
     @classmethod
     def _asks_for_a_key(cls, value: str, info: ValidationInfo) -> str:
-        can = CLOUDS.get(surroundings(info).cloud or "")
+        can = CLOUDS.get(context_of(info).cloud or "")
         if can and value not in can.exposes:
             raise rule(value, "the rehearsal has no load balancer of a cloud", "write cluster")
         if value != "cluster":
@@ -109,8 +109,8 @@ class Routing(Strict):
     @field_validator("strategy")
     @classmethod
     def _the_release_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
-        version = surroundings(info).aibrix
-        if value is None or version is None or surroundings(info).above.get("gateway") == "none":
+        version = context_of(info).aibrix
+        if value is None or version is None or context_of(info).above.get("gateway") == "none":
             return value
         if problem := aibrix_features.strategy_problem(version, value):
             raise rule(value, *problem)

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from config.abilities import CLOUDS
-from config.clouds import surroundings
+from config.clouds import context_of
 from config.errors import refuse
 from config.strict import Judging, Strict, refusals
 from config.types import Labels, PodAnnotations, PodLabels, PriorityClass, ServiceAccount
@@ -153,7 +153,7 @@ _NODES_ARE_OURS = ("is a label by which the program chooses nodes", "leave it ou
 
 
 def _node_labels(info: ValidationInfo) -> tuple[str, ...]:
-    cloud = surroundings(info).cloud
+    cloud = context_of(info).cloud
     return CLOUDS[cloud].node_labels if cloud in CLOUDS else ()
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from config.abilities import CLOUDS, WORKLOADS
-from config.clouds import surroundings
+from config.clouds import context_of
 from config.errors import plain, refuse, rule
 from config.exposure import Autoscaling, Client, Exposure, Rollout, Routing, balancer_annotations
 from config.pods import EnginePod
@@ -193,7 +193,7 @@ class Layout(_OfVllm):
     @field_validator("gpus_per_node")
     @classmethod
     def _a_pod_has_so_many(cls, value: int, info: ValidationInfo) -> int:
-        around = surroundings(info)
+        around = context_of(info)
         allowed = around.pods.get("gpus") if around.pods else None
         if allowed and value not in allowed:
             whose = f"series {around.series} of {around.cloud}" if around.series else around.cloud
@@ -243,7 +243,7 @@ class Resources(_OfVllm):
     @field_validator("cpu")
     @classmethod
     def _the_series_has_such_cpus(cls, value: int, info: ValidationInfo) -> int:
-        shapes, series = (surroundings(info).pods or {}).get("memoryGib"), surroundings(info).series
+        shapes, series = (context_of(info).pods or {}).get("memoryGib"), context_of(info).series
         if shapes and str(value) not in shapes:
             raise rule(
                 value,
@@ -256,7 +256,7 @@ class Resources(_OfVllm):
     @field_validator("cpu", "memory")
     @classmethod
     def _a_node_has_so_much(cls, value: Any, info: ValidationInfo) -> Any:
-        node = (surroundings(info).pods or {}).get("node")
+        node = (context_of(info).pods or {}).get("node")
         if node and info.field_name == "cpu" and value > node["vcpu"]:
             raise rule(value, f"a node of {node['type']} has {node['vcpu']}", f"write at most {node['vcpu']}")
         if node and info.field_name == "memory" and gibibytes(value) > node["memoryGib"]:
@@ -267,7 +267,7 @@ class Resources(_OfVllm):
     @field_validator("memory")
     @classmethod
     def _the_series_has_such_pods(cls, value: str, info: ValidationInfo) -> str:
-        shapes, cpu = (surroundings(info).pods or {}).get("memoryGib"), info.data.get("cpu")
+        shapes, cpu = (context_of(info).pods or {}).get("memoryGib"), info.data.get("cpu")
         if not shapes:
             return value
         # If the CPUs are refused, check against the pods of every CPU size.
@@ -278,7 +278,7 @@ class Resources(_OfVllm):
             what = f"of {cpu} vCPU with" if cpu else "with"
             raise rule(
                 value,
-                f"series {surroundings(info).series} has no pod {what} that memory, and it would be billed as the next "
+                f"series {context_of(info).series} has no pod {what} that memory, and it would be billed as the next "
                 "larger",
                 f"write {' or '.join(f'{gib}Gi' for gib in larger or sizes)}",
             )
@@ -287,10 +287,10 @@ class Resources(_OfVllm):
     @field_validator("ephemeral_storage")
     @classmethod
     def _the_series_has_such_disks(cls, value: str | None, info: ValidationInfo) -> str | None:
-        most = (surroundings(info).pods or {}).get("ephemeralGib")
+        most = (context_of(info).pods or {}).get("ephemeralGib")
         if value and most and gibibytes(value) > most:
             raise rule(
-                value, f"a pod of series {surroundings(info).series} has at most {most}Gi", f"write at most {most}Gi"
+                value, f"a pod of series {context_of(info).series} has at most {most}Gi", f"write at most {most}Gi"
             )
         return value
 
@@ -402,7 +402,7 @@ class Service(_OfVllm):
     @field_validator("workload")
     @classmethod
     def _the_cloud_runs_it(cls, value: str | None, info: ValidationInfo) -> str:
-        cloud = surroundings(info).cloud
+        cloud = context_of(info).cloud
         can = CLOUDS.get(cloud or "")
         usual = can.workloads[0] if can else "lws"
         if can and value and value not in can.workloads:
@@ -414,7 +414,7 @@ class Service(_OfVllm):
     @field_validator("gateway")
     @classmethod
     def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str:
-        workload, around = info.data.get("workload"), surroundings(info)
+        workload, around = info.data.get("workload"), context_of(info)
         can = CLOUDS.get(around.cloud or "")
         if can and value and value not in can.gateways:
             raise rule(value, f"AIBrix is not installed on {around.cloud}", "write none")
@@ -429,7 +429,7 @@ class Service(_OfVllm):
     @classmethod
     def _a_gateway_routes(cls, value: Routing, info: ValidationInfo) -> Routing:
         if info.data.get("gateway") == "none":
-            can = CLOUDS.get(surroundings(info).cloud or "")
+            can = CLOUDS.get(context_of(info).cloud or "")
             instead = "leave it out" + (", or write gateway: aibrix" if can and "aibrix" in can.gateways else "")
             raise rule("", "only a Kubernetes Service routes this service's requests", instead)
         return value
@@ -446,7 +446,7 @@ class Service(_OfVllm):
     @field_validator("autoscaling")
     @classmethod
     def _the_release_scales_so(cls, value: Autoscaling | None, info: ValidationInfo) -> Autoscaling | None:
-        around, engine = surroundings(info), info.data.get("engine")
+        around, engine = context_of(info), info.data.get("engine")
         if value is None:
             return None
         can = CLOUDS.get(around.cloud or "")
@@ -471,7 +471,7 @@ class Service(_OfVllm):
     @field_validator("port")
     @classmethod
     def _port_is_free(cls, value: int, info: ValidationInfo) -> int:
-        cloud = surroundings(info).cloud
+        cloud = context_of(info).cloud
         reserved = fact("clouds", cloud, "reservedPorts") if cloud else {}
         launcher = _launcher(info)
         inside = fact("engines", launcher, "ports") if launcher else {}
@@ -483,7 +483,7 @@ class Service(_OfVllm):
             raise rule(value, taken[str(value)], "write 8000")
         if info.data.get("workload") == "fleet" and (problem := fleet.ray_port(value)):
             raise rule(value, *problem)
-        version = surroundings(info).aibrix if info.data.get("gateway") == "aibrix" else None
+        version = context_of(info).aibrix if info.data.get("gateway") == "aibrix" else None
         if version and (problem := aibrix_features.port_problem(version, value)):
             raise rule(value, *problem)
         return value
@@ -509,7 +509,7 @@ class Service(_OfVllm):
     @field_validator("drain_seconds")
     @classmethod
     def _the_platform_waits_so_long(cls, value: int | None, info: ValidationInfo) -> int | None:
-        notice = surroundings(info).notice
+        notice = context_of(info).notice
         if value and notice and value > (most := timeouts.longest_drain(notice)):
             raise rule(value, f"an evicted pod has {notice} s in all", f"write at most {most}")
         return value
@@ -529,7 +529,7 @@ class Service(_OfVllm):
     @field_validator("restart_policy")
     @classmethod
     def _lws_has_it(cls, value: str, info: ValidationInfo) -> str:
-        lws = surroundings(info).lws
+        lws = context_of(info).lws
         if value == "RecreateGroupAfterStart" and lws and not addons.has("lws", lws, value):
             raise rule(value, f"LeaderWorkerSet {lws} does not have it", "write RecreateGroupOnPodRestart")
         return value
@@ -537,7 +537,7 @@ class Service(_OfVllm):
     @field_validator("service_annotations")
     @classmethod
     def _no_load_balancer_of_ours(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        ours = balancer_annotations(surroundings(info).cloud)
+        ours = balancer_annotations(context_of(info).cloud)
         refuse(
             *(
                 (f".{key}", text, "is set by the program from expose", "write expose")

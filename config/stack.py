@@ -24,7 +24,7 @@ from config.clouds import (
     Cluster,
     LocalCloud,
     Monitoring,
-    Surroundings,
+    ValidationContext,
     VolcengineCloud,
     gpu_node,
 )
@@ -157,7 +157,7 @@ def judge(
     problems += _names(raw.get("services"), _map(raw, "cloud").get("kind"))
     reported = {problem.key for problem in problems} | {key for key in meant if key not in raw}
     sections = {key: value for key, value in raw.items() if key in SECTIONS}
-    config = StackConfig.model_validate(sections, context=_surroundings(raw, present))
+    config = StackConfig.model_validate(sections, context=_validation_context(raw, present))
     problems += [problem for problem in refusals(config) if problem.key not in reported]
     # Skip a rule that reads a refused value, and a problem whose key is refused itself or has a refused key below it.
     refused = {problem.key for problem in problems}
@@ -547,12 +547,12 @@ def _addon(config: StackConfig, name: Literal["lws", "fluid"]) -> Iterator[Probl
         yield from (replace(problem, key=f"addons.{name}.version") for problem in error.problems)
 
 
-def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundings:
+def _validation_context(raw: Mapping[str, Any], secrets: frozenset[str]) -> ValidationContext:
     """The validation context: what rules read of other sections, whatever is wrong there."""
     cloud = _map(raw, "cloud")
     kind, weights = cloud.get("kind"), _map(raw, "weights")
     if not isinstance(kind, str) or kind not in _CLOUDS:
-        return Surroundings(secrets=secrets, weights=weights)
+        return ValidationContext(secrets=secrets, weights=weights)
     lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
     listed = _map(raw, "catalog").get("regions")
     regions = tuple(region for region in listed if isinstance(region, str)) if isinstance(listed, list) else ()
@@ -563,9 +563,11 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
         node = {**known, "type": cloud["instanceType"]} if known else None
         pods = {"gpus": list(range(1, known["gpus"] + 1)), "node": node} if known else None
         release = None if aibrix_features.version_problem(installed) else installed
-        return Surroundings(kind, None, pods, secrets, lws, more_regions=regions, aibrix=release, weights=weights)
+        return ValidationContext(kind, None, pods, secrets, lws, more_regions=regions, aibrix=release, weights=weights)
     if kind == "local":
-        return Surroundings(kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws, weights=weights)
+        return ValidationContext(
+            kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws, weights=weights
+        )
     series, described = cloud.get("gpuSeries"), _map(raw, "catalog", "gpuPods")
     pods = None
     if isinstance(series, str):
@@ -574,7 +576,7 @@ def _surroundings(raw: Mapping[str, Any], secrets: frozenset[str]) -> Surroundin
             pods = gpu_pods(series, more)
     notice = fact("clouds", kind, "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
     oidc = bool(_map(raw, "cluster").get("oidc"))
-    return Surroundings(
+    return ValidationContext(
         kind,
         series,
         pods,

@@ -59,7 +59,7 @@ class Strict(BaseModel):
     """Base of every part of the stack file: no unknown keys, no silent conversion, no later change.
 
     A rule that joins fields is a validator of the last one and reads `info.data`, so it also runs if another field is
-    wrong. A rule across sections reads the others through `config.clouds.surroundings`.
+    wrong. A rule across sections reads the others through `config.clouds.context_of`.
     """
 
     # Defer building: few files use every part.

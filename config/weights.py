@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from config.abilities import CLOUDS, Abilities
-from config.clouds import surroundings
+from config.clouds import context_of
 from config.errors import refuse, rule
 from config.pods import CachePod, SyncPod
 from config.strict import Strict
@@ -39,12 +39,12 @@ FOREIGN = ("s3", "gcs")
 
 def _can(info: ValidationInfo) -> Abilities | None:
     """What the file's cloud can do; None if the file names no known cloud."""
-    return CLOUDS.get(surroundings(info).cloud or "")
+    return CLOUDS.get(context_of(info).cloud or "")
 
 
 def _served_here(value: str, info: ValidationInfo) -> str:
     """The rule of every `source`: the cloud must have it."""
-    can, cloud = _can(info), surroundings(info).cloud
+    can, cloud = _can(info), context_of(info).cloud
     if can and value not in can.sources:
         why = (
             "the rehearsal's local stack has no cloud with buckets"
@@ -111,9 +111,9 @@ class Bucket(Strict):
             return clouds_own
         if value not in stores:
             raise rule(
-                value, f"{surroundings(info).cloud} reads only its own buckets", f"write {clouds_own}, or leave it out"
+                value, f"{context_of(info).cloud} reads only its own buckets", f"write {clouds_own}, or leave it out"
             )
-        if value != clouds_own and "accessKey" not in surroundings(info).secrets:
+        if value != clouds_own and "accessKey" not in context_of(info).secrets:
             why = "the stack cannot create a user there, and there is no access key"
             raise rule(value, why, "run: pulumi config set --secret modelserve:accessKey, and secretKey")
         return value
@@ -155,14 +155,14 @@ class Bucket(Strict):
         if store in FOREIGN:
             raise rule(value, f"{store} is another cloud's, which gives this cluster's pods no role", "write key")
         if value not in can.auths:
-            raise rule(value, f"pods take no roles on {surroundings(info).cloud}", "write key")
+            raise rule(value, f"pods take no roles on {context_of(info).cloud}", "write key")
         return value
 
     @field_validator("auth")
     @classmethod
     def _says_something(cls, value: str | None, info: ValidationInfo) -> str | None:
         # Where nobody vouches for pods, `key` says no more than its absence.
-        return None if value == "key" and not surroundings(info).oidc else value
+        return None if value == "key" and not context_of(info).oidc else value
 
     @field_validator("keys")
     @classmethod
@@ -225,7 +225,7 @@ class PvcWeights(Strict):
     def _the_cloud_makes_it(cls, value: ClaimToMake | None, info: ValidationInfo) -> ClaimToMake | None:
         can = _can(info)
         if value is not None and can and "pvc" not in can.made:
-            why = f"a stack on {surroundings(info).cloud} creates no claim"
+            why = f"a stack on {context_of(info).cloud} creates no claim"
             raise rule("", why, "leave it out, and create the claim yourself")
         return value
 
@@ -247,7 +247,7 @@ class PvcWeights(Strict):
         can = _can(info)
         if value is not None and can and "pvc" not in can.filled:
             instead = "leave it out, or write source: bucket" if can.filled else "leave it out"
-            raise rule("", f"{surroundings(info).cloud} fills {'buckets only' if can.filled else 'nothing'}", instead)
+            raise rule("", f"{context_of(info).cloud} fills {'buckets only' if can.filled else 'nothing'}", instead)
         if value is None and info.data.get("create") is not None:
             raise rule("", "is missing, and a claim that the stack creates is empty", "write a map with from")
         return value
@@ -301,7 +301,7 @@ class BucketWeights(Strict):
         if value is None or not ways:
             return value or (ways[0] if ways else None)
         if value not in ways:
-            raise rule(value, f"{surroundings(info).cloud} cannot read so", f"write {' or '.join(ways)}")
+            raise rule(value, f"{context_of(info).cloud} cannot read so", f"write {' or '.join(ways)}")
         return value
 
     @field_validator("download")
@@ -377,11 +377,11 @@ class Cache(Strict):
     @field_validator("engine")
     @classmethod
     def _the_cloud_has_it(cls, value: str, info: ValidationInfo) -> str:
-        can, cloud = _can(info), surroundings(info).cloud
+        can, cloud = _can(info), context_of(info).cloud
         if can and value not in can.caches:
             here = "the rehearsal's local stack reads an existing volume" if cloud == "local" else "only ACS has it"
             raise rule(value, here, "write none")
-        weights = surroundings(info).weights
+        weights = context_of(info).weights
         if value == "fluid" and (
             weights.get("source") in ("pvc", "huggingface", "nvme") or weights.get("read") == "stream"
         ):

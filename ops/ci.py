@@ -22,10 +22,11 @@ from typing import Any
 import yaml
 
 from ci import backend, sessions, stacks
-from ci.github import MARKER, GitHub, marker
+from ci.github import MARKER, GitHub
 from config.errors import NAMESPACE
 from config.stack_file import RequestError, path_of, read
 from planning.problems import Problem, Refused, printable
+from report.pages import marker
 
 LABELS = ("restart", "replace", "delete")
 """What a pull request shows of its stacks."""

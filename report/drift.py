@@ -103,7 +103,8 @@ def sentences(seen: Seen) -> list[str]:
 def markdown(seen: Seen) -> str:
     """A comment or an issue's text, with a marker of its own."""
     sign = {"none": "✅", "drift": "⚠️", "error": "❌"}[seen.verdict]
-    head = f"{marker(seen.run, 'drift')}\n### {sign} {plain(seen.run.stack)}: {plain(headline(seen))}\n"
+    mark = marker("drift", seen.run.project, seen.run.stack)
+    head = f"{mark}\n### {sign} {plain(seen.run.stack)}: {plain(headline(seen))}\n"
     body = "".join(f"- {plain(' '.join(each.split()))}\n" for each in sentences(seen))
     folds = [fold_of(_title(each.change), each.difference) for each in seen.drifted if each.difference]
     return bounded(head, [f"\n{body}"] if body else [], folds, title="What differs: state → cluster")

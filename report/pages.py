@@ -14,7 +14,7 @@ from typing import Any
 from report import words
 from report.differences import lines
 from report.judgement import Judgement, Level
-from report.run_file import Change, Run
+from report.run_file import Change
 from report.services import Row
 from report.words import Part
 
@@ -34,9 +34,10 @@ _NONE = "–"
 _MOST_LINES = 120
 
 
-def marker(run: Run, what: str = "report") -> str:
-    """What finds the stack's comment again. It is not shown."""
-    return f"<!-- modelserve {what} {_comment(run.project)}/{_comment(run.stack)} -->"
+def marker(what: str, project: str, stack: str) -> str:
+    """The first line of a stack's comment or issue, by which it is found again; it is not shown. `what` is report or
+    drift."""
+    return f"<!-- modelserve {what} {_comment(project)}/{_comment(stack)} -->"
 
 
 def markdown(judged: Judgement, limit: int = LIMIT) -> str:
@@ -44,7 +45,9 @@ def markdown(judged: Judgement, limit: int = LIMIT) -> str:
     run = judged.run
     opens = judged.level < Level.STOP and any(each.opens for each in judged.services)
     sign = _SIGNS[Level.STOP if opens else judged.level]
-    head = f"{marker(run)}\n### {sign} {plain(run.stack)}: {plain(words.verdict(judged))}\n"
+    head = (
+        f"{marker('report', run.project, run.stack)}\n### {sign} {plain(run.stack)}: {plain(words.verdict(judged))}\n"
+    )
     blocks = [_block(part) for part in words.parts(judged)]
     return bounded(head, blocks, _folds(judged), limit)
 

@@ -31,7 +31,7 @@ from stacks.monitors import monitor
 from stacks.pod_extras import extras
 from stacks.service_plans import Planned
 from stacks.serving import Network, Place
-from watch.cache_state import CacheLook
+from watch.cache_state import CacheReader
 
 
 def build(
@@ -53,7 +53,7 @@ class _Stack(CloudStack):
         self.cloud = config.cloud
         needed = isinstance(config.weights, BucketWeights)
         super().__init__(config, plans, alicloud_provider("cloud", self.cloud.region) if needed else None)
-        self.look = CacheLook(config.cluster.context, self.namespace, self.kubeconfig)
+        self.look = CacheReader(config.cluster.context, self.namespace, self.kubeconfig)
         self.addons = ClusterAddons(
             "addons", ClusterAddonsArgs(stack=self.name, addons=addon_charts.wanted(config)), self.on_cluster
         )

@@ -98,9 +98,9 @@ def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str,
     """The next number of each warm-up, from the cluster: Pulumi would not repeat one that failed."""
     if config.cache.engine != "fluid":
         return {}
-    from watch.cache_state import CacheLook
+    from watch.cache_state import CacheReader
 
-    look = CacheLook(config.cluster.context, config.cluster.namespace, pulumi.Config(NAMESPACE).get("kubeconfig"))
+    look = CacheReader(config.cluster.context, config.cluster.namespace, pulumi.Config(NAMESPACE).get("kubeconfig"))
     return {name: look.attempt(name) for name in {model_object(planned.service.model) for planned in plans.values()}}
 
 

@@ -4,7 +4,7 @@ the next `up` must load again.
 The bytes in the bucket decide. The plan's figure is an estimate for most models and would refuse complete caches, so it
 only causes a warning. A DataLoad runs once, and Pulumi sees no change if it failed or if what it loaded was lost. So
 the program asks the cluster when it starts, and raises the attempt if another load is needed. `attempt`, `shortfall`
-and `doubt` are pure; `CacheLook` reads the cluster. Not here: waiting for a load (`progress`), and the resources
+and `doubt` are pure; `CacheReader` reads the cluster. Not here: waiting for a load (`progress`), and the resources
 (`components.weights.fluid_cache`).
 """
 
@@ -130,7 +130,7 @@ def ended_since(load: Object | None, now: datetime) -> float | None:
     return (now - datetime.fromisoformat(ends[-1].replace("Z", "+00:00"))).total_seconds()
 
 
-class CacheLook:
+class CacheReader:
     """Reads the caches of one namespace. A load that looks incomplete has `patience_seconds` to look complete."""
 
     def __init__(

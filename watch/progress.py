@@ -17,13 +17,13 @@ import pulumi
 from pulumi.runtime.proto import engine_pb2
 from pulumi.runtime.settings import get_engine
 
-from watch.rollout import Reader, Standing, lost
+from watch.rollout import Reader, RolloutStatus, lost
 
 # For a shorter wait, loading the Kubernetes library is not worth it.
 _FIRST_LOOK_SECONDS = 3.0
 _PERIOD_SECONDS = 2.0
 
-Look = Callable[[Reader, str], Standing | None]
+Look = Callable[[Reader, str], RolloutStatus | None]
 
 
 class Progress:
@@ -35,7 +35,7 @@ class Progress:
         self._lock = threading.Lock()
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._names: dict[str, str] = {}
-        self._last: dict[str, Standing] = {}
+        self._last: dict[str, RolloutStatus] = {}
         self._trouble: dict[str, str] = {}
         self._said: dict[str, set[str]] = {}
         self._bindings: dict[str, pulumi.ResourceHookBinding] = {}

@@ -27,14 +27,14 @@ _HEALTHY_WAITING = {"ContainerCreating", "PodInitializing"}
 
 
 @dataclass(frozen=True)
-class Standing:
+class RolloutStatus:
     """The state of a start: `status` in one line, and `problems` of one line each, worst first."""
 
     status: str
     problems: tuple[str, ...] = ()
 
 
-def lost(standing: Standing, trouble: str | None) -> str:
+def lost(standing: RolloutStatus, trouble: str | None) -> str:
     """Why a wait failed. The current attempt may have no error yet, so `trouble`, the last error seen, is included."""
     return "; ".join(standing.problems) or standing.status + (f"; before that: {trouble}" if trouble else "")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.weights.fluid_cache import API_VERSION, failure
-from watch.rollout import Reader, Standing, failures, pod_name, unplaced
+from watch.rollout import Reader, RolloutStatus, failures, pod_name, unplaced
 
 # Warnings that Fluid emits at every start, while it only waits.
 _PATIENT = ("RuntimeNotReady", "TargetDatasetNotFound")
@@ -14,7 +14,7 @@ _PATIENT = ("RuntimeNotReady", "TargetDatasetNotFound")
 
 def describe_runtime(
     runtime: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], warnings: Sequence[str]
-) -> Standing:
+) -> RolloutStatus:
     """What the cache's workers wait for. `pods` are the runtime's, `warnings` are Fluid's events about it."""
     status, wanted = runtime.get("status") or {}, runtime["spec"].get("replicas", 1)
     problems = [text for pod in pods for text in failures(pod, {}, "it is started again")]
@@ -23,7 +23,7 @@ def describe_runtime(
     ready = f"cache workers ready: {status.get('workerNumberReady', 0)} of {wanted}"
     if status.get("masterPhase") != "Ready":
         ready = "the cache's master is not ready"
-    return Standing(ready, (*problems, *_told(warnings)))
+    return RolloutStatus(ready, (*problems, *_told(warnings)))
 
 
 def describe_load(
@@ -32,7 +32,7 @@ def describe_load(
     pods: Sequence[Mapping[str, Any]],
     ends: Mapping[str, str],
     warnings: Sequence[str],
-) -> Standing:
+) -> RolloutStatus:
     """How far a load is. `pods` are its loader's, `ends` has the last lines of those that ended, `warnings` are Fluid's
     events about it."""
     phase, files = (load.get("status") or {}).get("phase"), (dataset or {}).get("status") or {}
@@ -45,14 +45,14 @@ def describe_load(
         status = f"the Dataset is {files.get('phase') or 'not there'}, the load begins when it is Bound"
     else:
         status = f"load {phase}: {states.get('cached', '0.00B')} of {files.get('ufsTotal') or '[Calculating]'} cached"
-    return Standing(status, (*problems, *_told(warnings)))
+    return RolloutStatus(status, (*problems, *_told(warnings)))
 
 
 def _told(warnings: Sequence[str]) -> list[str]:
     return [f"Fluid says: {text}" for text in warnings if not text.startswith(_PATIENT)]
 
 
-def look_at_runtime(reader: Reader, name: str) -> Standing | None:
+def look_at_runtime(reader: Reader, name: str) -> RolloutStatus | None:
     """The status of the JindoRuntime `name`; None while it cannot be read."""
     runtime, pods = reader.custom(API_VERSION, "jindoruntimes", name), reader.pods(f"release={name}")
     if runtime is None or pods is None:
@@ -60,7 +60,7 @@ def look_at_runtime(reader: Reader, name: str) -> Standing | None:
     return describe_runtime(runtime, pods, reader.warnings(runtime["metadata"]["uid"]))
 
 
-def look_at_load(reader: Reader, name: str) -> Standing | None:
+def look_at_load(reader: Reader, name: str) -> RolloutStatus | None:
     """The status of the DataLoad `name`; None while it cannot be read."""
     load, pods = reader.custom(API_VERSION, "dataloads", name), reader.pods(f"release={name}-loader")
     if load is None or pods is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from watch.rollout import Reader, Standing
+from watch.rollout import Reader, RolloutStatus
 from watch.rollout_group import look_at_group
 
 _RAY, _INSTANCE = "ray.io/", "app.kubernetes.io/instance"
 _HEAD = (f"{_RAY}node-type", "head")
 
 
-def look(reader: Reader, name: str) -> Standing | None:
+def look(reader: Reader, name: str) -> RolloutStatus | None:
     """The status of the fleet `name`; None while it cannot be read."""
     fleet = reader.custom("orchestration.aibrix.ai/v1alpha1", "rayclusterfleets", name)
     if fleet is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from watch.rollout import Reader, Standing, failures, given_up, gone, pod_name, running, unplaced, waiting
+from watch.rollout import Reader, RolloutStatus, failures, given_up, gone, pod_name, running, unplaced, waiting
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class View:
     gone: Mapping[str, str]
 
 
-def describe(view: View) -> Standing:
+def describe(view: View) -> RolloutStatus:
     """What a start waits for, and what is wrong with it."""
     replicas, wanted = view.replicas, view.size * view.replicas
     pods = sorted(view.pods, key=lambda pod: pod["metadata"]["name"])
@@ -41,19 +41,19 @@ def describe(view: View) -> Standing:
         *gone(view.gone),
     )
     if len(pods) < wanted:
-        return Standing(f"pods created: {len(pods)} of {wanted}", problems)
+        return RolloutStatus(f"pods created: {len(pods)} of {wanted}", problems)
     if len(placed) < wanted:
-        return Standing(f"pods scheduled: {len(placed)} of {wanted}", problems)
+        return RolloutStatus(f"pods scheduled: {len(placed)} of {wanted}", problems)
     if len(started) < wanted:
         late = next(pod for pod in placed if pod not in started)
-        return Standing(
+        return RolloutStatus(
             f"pods started: {len(started)} of {wanted} ({pod_name(late)}: {waiting(late) or 'Pending'})", problems
         )
     leaders = [pod for pod in pods if _leads(pod, view.leader)]
     late_leader = next((pod for pod in leaders if not _ready(pod)), None)
     if late_leader is None:
-        return Standing(f"replicas ready: {replicas} of {replicas}", problems)
-    return Standing(f"{pod_name(late_leader)}: {running(view.logs.get(pod_name(late_leader)))}", problems)
+        return RolloutStatus(f"replicas ready: {replicas} of {replicas}", problems)
+    return RolloutStatus(f"{pod_name(late_leader)}: {running(view.logs.get(pod_name(late_leader)))}", problems)
 
 
 def _no_room(pods: Sequence[Mapping[str, Any]], view: View) -> list[str]:
@@ -94,7 +94,7 @@ def _ready(pod: Mapping[str, Any]) -> bool:
 
 def look_at_group(
     reader: Reader, selectors: tuple[str, str], size: int, replicas: int, leader: tuple[str, str]
-) -> Standing | None:
+) -> RolloutStatus | None:
     """The status of a workload; None while its pods cannot be read. `selectors` find its pods, and all others."""
     pods = reader.pods(selectors[0])
     if pods is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watch.rollout import Reader, Standing, failures, pod_name, running, unplaced, waiting
+from watch.rollout import Reader, RolloutStatus, failures, pod_name, running, unplaced, waiting
 
 _SAYS = "modelserve: sync: "
 
@@ -15,7 +15,7 @@ def describe(
     pods: Sequence[Mapping[str, Any]],
     logs: Mapping[str, str | None],
     ends: Mapping[str, str],
-) -> Standing:
+) -> RolloutStatus:
     """What a Job waits for, and what is wrong with it. Job and pods are the API's JSON, `logs` has the pods' last
     lines, `ends` those of ended runs."""
     newest = sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
@@ -28,7 +28,7 @@ def describe(
         problems += failures(pod, ends, "it is tried again, up to the Job's limit")
         if why := unplaced(pod):
             problems.append(f"no node for {pod_name(pod)}: {why}")
-    return Standing(_status(newest[-1] if newest else None, logs), tuple(problems))
+    return RolloutStatus(_status(newest[-1] if newest else None, logs), tuple(problems))
 
 
 def _status(pod: Mapping[str, Any] | None, logs: Mapping[str, str | None]) -> str:
@@ -44,7 +44,7 @@ def _status(pod: Mapping[str, Any] | None, logs: Mapping[str, str | None]) -> st
     return f"{pod_name(pod)}: {waiting(pod) or (running(log) if phase == 'Running' else phase)}"
 
 
-def look(reader: Reader, name: str) -> Standing | None:
+def look(reader: Reader, name: str) -> RolloutStatus | None:
     """The status of the Job `name`; None while it cannot be read."""
     job, pods = reader.job(name), reader.pods(f"batch.kubernetes.io/job-name={name}")
     if job is None or pods is None:

@@ -23,7 +23,7 @@ from local.control_plane import ControlPlane
 from local.paths import ROOT
 from standins.fluid import GROUP, PLURALS
 from tests.rehearsal.small_program import Engine, Outcome
-from watch.cache_state import CacheLook
+from watch.cache_state import CacheReader
 from watch.progress import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -80,7 +80,7 @@ class Room:
     def cache(self) -> None:
         """The program: the cache, and something that needs it: a pod where `mounted`, else a ConfigMap."""
         provider = pulumi.ResourceOptions(provider=kubernetes_provider("cluster", "rehearsal", _kubeconfig(self.plane)))
-        look = CacheLook("rehearsal", self.namespace, self.plane.kubeconfig.read_text(), patience_seconds=4)
+        look = CacheReader("rehearsal", self.namespace, self.plane.kubeconfig.read_text(), patience_seconds=4)
         progress = Progress("rehearsal", self.namespace, self.plane.kubeconfig.read_text())
         settings: dict[str, Any] = {
             "stack": "test",

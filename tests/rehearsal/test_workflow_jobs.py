@@ -13,8 +13,6 @@ import pytest
 from tests.rehearsal.pulumi_stack import Stack
 from tests.support import github, workflows
 
-pytest.importorskip("ops.report", reason="the comment is that command's")
-
 
 def test_from_pull_request_to_the_end_of_a_stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory):
     runner = tmp_path_factory.mktemp("runner")

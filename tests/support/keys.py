@@ -24,7 +24,7 @@ from tests.support.program import run_program
 from tests.support.recorder import Recorder
 from tests.support.stack_files import with_values
 from tests.support.volcengine import GATEWAY, GATEWAY_TYPE
-from watch.cache_state import CacheLook
+from watch.cache_state import CacheReader
 
 Path = tuple[str, ...]
 _RELEASE = "kubernetes:helm.sh/v3:Release"
@@ -160,7 +160,7 @@ def made_of(text: str, secrets: tuple[str, ...]) -> tuple[str, ...]:
     engine = Recorder(preview=True)
     engine.found |= {GATEWAY_TYPE: GATEWAY, _RELEASE: {"status": {}}, oss_bucket.BUCKET: {}, tos_bucket.BUCKET: {}}
     with pytest.MonkeyPatch.context() as patch, volcengine.apart():
-        patch.setattr(CacheLook, "_read", lambda *_: None)
+        patch.setattr(CacheReader, "_read", lambda *_: None)
         patch.setenv("MODELSERVE_MANIFESTS", str(volcengine.manifests()))
         outputs = run_program(engine, raw, secrets=secrets, made={})
     told = [repr((plan.plan, plan.startup_seconds, plan.copy_seconds)) for plan in plans.values()]

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ci.github import GitHub, marker
+from ci.github import GitHub
 from planning.problems import Refused
+from report.pages import marker
 from tests.support import github
 
 REPORT = marker("report", "modelserve", "acs")

@@ -25,7 +25,7 @@ from tests.support.program import run_program
 from tests.support.recorder import Recorder
 from tests.support.stack_files import StackFile, whole_file
 from tests.support.volcengine import GATEWAY, GATEWAY_TYPE, SERVICE
-from watch.cache_state import CacheLook
+from watch.cache_state import CacheReader
 
 Path = tuple[str, ...]
 
@@ -126,7 +126,7 @@ def test_every_service_of_a_file_that_is_accepted_is_rendered_as_kubernetes_take
     if config is None:
         return
     assert [error.message for error in _EDITOR.iter_errors(whole_file(raw, secrets))] == []
-    monkeypatch.setattr(CacheLook, "_read", lambda *_: None)
+    monkeypatch.setattr(CacheReader, "_read", lambda *_: None)
     engine = Recorder(preview=True)
     engine.found |= {GATEWAY_TYPE: GATEWAY, RELEASE: {"status": {}}, oss_bucket.BUCKET: {}, tos_bucket.BUCKET: {}}
     with volcengine.apart():

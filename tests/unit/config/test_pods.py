@@ -18,7 +18,7 @@ from tests.support.recorder import Recorder
 from tests.support.stack_files import StackFile, with_values
 from tests.support.volcengine import GATEWAY, GATEWAY_TYPE, SERVICE
 from tests.support.ways import WAYS, secrets
-from watch.cache_state import CacheLook
+from watch.cache_state import CacheReader
 
 ACS = StackFile("acs")
 NODES = {
@@ -178,7 +178,7 @@ def _objects(way: str, asked: bool) -> list[dict[str, Any]]:
     engine = Recorder(preview=True)
     engine.found |= {GATEWAY_TYPE: GATEWAY}
     with pytest.MonkeyPatch.context() as patch, volcengine.apart():
-        patch.setattr(CacheLook, "_read", lambda *_: None)
+        patch.setattr(CacheReader, "_read", lambda *_: None)
         run_program(engine, _asking(way) if asked else WAYS[way], secrets=secrets(way), made={})
     return engine.objects()
 

@@ -22,7 +22,7 @@ from tests.support.program import (
 )
 from tests.support.recorder import Recorder, inputs
 from tests.support.stack_files import StackFile
-from watch.cache_state import CacheLook
+from watch.cache_state import CacheReader
 
 WHOLE = StackFile("acs").whole
 STREAM = {
@@ -49,7 +49,7 @@ BALANCER = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-"
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that knows nothing against the cache: whether it is whole is `test_cache_look`'s."""
-    monkeypatch.setattr(CacheLook, "_read", lambda *_: None)
+    monkeypatch.setattr(CacheReader, "_read", lambda *_: None)
 
 
 def run(engine: Recorder, changes: Mapping[str, Any] | None = None, *, secrets: Collection[str] = ()) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pulumi
 import pytest
 
 from standins.fluid_model import bytes_size
-from watch.cache_state import CacheLook, attempt, doubt, ended_since, read_size, shortfall
+from watch.cache_state import CacheReader, attempt, doubt, ended_since, read_size, shortfall
 
 GIB = 1024**3
 R1 = 688586727753
@@ -95,7 +95,7 @@ def test_only_a_load_that_failed_or_lost_files_is_tried_again(live, dataset, nex
 
 def ask(monkeypatch: pytest.MonkeyPatch, states: list[Any], expected: int = R1) -> tuple[str | None, float, list[str]]:
     """What is lacking after these looks, of which the last one stays; for how long it waited, and its warnings."""
-    look, slept, warned = CacheLook("c", "n", None), [0.0], []
+    look, slept, warned = CacheReader("c", "n", None), [0.0], []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
@@ -143,4 +143,4 @@ def test_a_cluster_out_of_reach_means_the_first_attempt():
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         "users": [{"name": "u", "user": {}}],
     }
-    assert CacheLook("c", "n", json.dumps(config)).attempt("m") == 1
+    assert CacheReader("c", "n", json.dumps(config)).attempt("m") == 1

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.recorder import Recorder
 from watch.progress import Progress
-from watch.rollout import Standing, lost
+from watch.rollout import RolloutStatus, lost
 
 
 @pytest.mark.preview_too
@@ -27,6 +27,6 @@ def test_each_kind_has_hooks_of_its_own_which_two_objects_share_and_a_preview_ha
 
 
 def test_a_lost_wait_names_what_is_wrong_now_else_where_it_stands_and_what_went_wrong_before():
-    assert lost(Standing("pods: 1 of 2", ("a", "b")), "old") == "a; b"
-    assert lost(Standing("pods: 1 of 2"), "old") == "pods: 1 of 2; before that: old"
-    assert lost(Standing("pods: 1 of 2"), None) == "pods: 1 of 2"
+    assert lost(RolloutStatus("pods: 1 of 2", ("a", "b")), "old") == "a; b"
+    assert lost(RolloutStatus("pods: 1 of 2"), "old") == "pods: 1 of 2; before that: old"
+    assert lost(RolloutStatus("pods: 1 of 2"), None) == "pods: 1 of 2"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from watch.rollout import Standing
+from watch.rollout import RolloutStatus
 from watch.rollout_cache import describe_load, describe_runtime
 
 
@@ -23,7 +23,7 @@ def runtime(master: str, ready: int) -> dict[str, Any]:
     ],
 )
 def test_a_runtime_is_told_by_its_workers(live, status):
-    assert describe_runtime(live, [], []) == Standing(status)
+    assert describe_runtime(live, [], []) == RolloutStatus(status)
 
 
 def test_workers_without_a_node_are_one_line_and_fluids_warnings_follow():
@@ -53,7 +53,7 @@ DATASET = {"status": {"phase": "Bound", "ufsTotal": "641.30GiB", "cacheStates": 
 )
 def test_a_load_is_told_by_its_phase_and_bytes(phase, dataset, status):
     live = {"status": {"phase": phase}} if phase else {}
-    assert describe_load(live, dataset, [], {}, []) == Standing(status)
+    assert describe_load(live, dataset, [], {}, []) == RolloutStatus(status)
 
 
 def test_a_failed_load_is_told_with_its_loaders_last_words_and_the_events_that_mean_something():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from watch.rollout import Standing
+from watch.rollout import RolloutStatus
 from watch.rollout_group import View, describe
 
 
@@ -104,7 +104,7 @@ def view(
     ],
 )
 def test_the_status_names_the_first_thing_that_is_missing(pods, logs, status):
-    assert describe(view(*pods, logs=logs)) == Standing(status)
+    assert describe(view(*pods, logs=logs)) == RolloutStatus(status)
 
 
 def test_a_cluster_too_small_is_told_with_the_gpus_wanted_there_and_free():

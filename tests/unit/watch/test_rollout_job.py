@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from watch.rollout import Standing
+from watch.rollout import RolloutStatus
 from watch.rollout_job import describe
 
 JOB: dict[str, Any] = {"metadata": {"name": "r1-sync"}}
@@ -44,7 +44,7 @@ def pod(name: str = "r1-sync-a", at: str = "1", node: str | None = "n", phase: s
     ],
 )
 def test_the_status_is_the_newest_pods_newest_word(pods, logs, status):
-    assert describe(JOB, pods, logs, {}) == Standing(status)
+    assert describe(JOB, pods, logs, {}) == RolloutStatus(status)
 
 
 def test_a_pod_that_ended_badly_is_told_with_its_last_words_and_the_job_first():
