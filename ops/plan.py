@@ -235,8 +235,8 @@ def _speed(planned: Plan) -> Iterator[str]:
 
 
 def _columns(*cells: str) -> str:
-    widths = (6, 8, 22, 20, 10, 8)
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
+    widths = (5, 8, 24, 22, 9, 7)
+    return "".join(f" {cell:>{width}}" for cell, width in zip(cells, widths, strict=False)) + f"  {cells[-1]}"
 
 
 def _span(times: Range, unit: float) -> str:
