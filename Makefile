@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # The tests of one file stay together, because they share what is slow to make, such as a control plane. Tests on a
 # rehearsal wait more than they compute: three workers suit two cores.
-PYTEST := $(PY) -m pytest -q --dist loadgroup --no-loadscope-reorder -n
+PYTEST := $(PY) -m pytest -q --dist loadscope --no-loadscope-reorder -n
 # Workers import every file that they are given, so name only the files that have such tests.
 REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,6 @@ from tests.support.recorder import Recorder
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Fixtures, or names of fixtures in a parameter, of a control plane with what Volcengine needs.
-_VOLCENGINE = {"volcengine", "equipped", "fleets"}
 _REHEARSAL = Path(__file__).parent / "rehearsal"
 _LONGEST = ("volcengine", "test_stack", "test_acs", "test_interruption", "test_model_bucket", "test_fluid")
 
@@ -41,23 +40,39 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """A worker takes a file as a whole, for the sake of what its tests share. All tests that need Volcengine's
-    operators go to one worker, because to add them to a control plane takes most of a minute."""
     if _REHEARSAL in item.path.parents:
         item.add_marker(pytest.mark.rehearsal)
-    parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-    needs = {*getattr(item, "fixturenames", ()), *(each for each in parameters if isinstance(each, str))}
-    item.add_marker(pytest.mark.xdist_group("volcengine" if needs & _VOLCENGINE else item.path.stem))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The groups that take longest come first: what is left for the end is short, and all workers end together."""
 
     def place(item: pytest.Item) -> int:
-        (group,) = next(item.iter_markers("xdist_group")).args
+        group = group_of(item.nodeid)
         return _LONGEST.index(group) if group in _LONGEST else len(_LONGEST)
 
     items.sort(key=place)
+
+
+def group_of(nodeid: str) -> str:
+    """A worker takes a file as a whole, for the sake of what its tests share. All rehearsals with Volcengine's
+    operators go to one worker, because to add them to a control plane takes most of a minute."""
+    file, _, test = nodeid.partition("::")
+    if "/rehearsal/" in file and any(word in f"{Path(file).stem} {test}" for word in ("volcengine", "fleet")):
+        return "volcengine"
+    return Path(file).stem
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Its own way to group tests, `--dist loadgroup`, writes an attribute that pytest 9.2 no longer has."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
