@@ -1,1 +1,1 @@
-"""What the rehearsal plays because it cannot be had: vLLM on GPUs, Fluid, a gateway's data plane, hubs and clouds."""
+"""What the rehearsal simulates because it cannot have it: vLLM on GPUs, Fluid, a gateway's data plane, hubs, clouds."""

@@ -1,6 +1,6 @@
-"""What runs in one pod: its simulated engine, and its preStop hook, both as real processes with the pod's environment.
+"""What runs in one pod: its simulated engine and its preStop hook, as real processes with the pod's environment.
 
-Does not decide when they run: `engines.py` does.
+`engines.py` decides when they run.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from local.paths import ROOT
 
-# Here a pod is no endpoint any more as soon as it is told to end.
+# In the rehearsal, a pod stops being an endpoint as soon as it is told to terminate.
 _SETTLE_SECONDS = "0.5"
 
 
 class EngineProcess:
-    """A running engine. `port` is its HTTP, `alive` a port that is open as long as it lives."""
+    """A running engine. `port` is its HTTP port; `alive` is a port that is open as long as the engine lives."""
 
     def __init__(self, folder: Path, launch: Path, release: str, words: Sequence[str], env: Mapping[str, str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as alive:
@@ -38,7 +38,7 @@ class EngineProcess:
             )  # fmt: skip
 
     def term(self, seconds: float) -> None:
-        """Asks it to end, and kills it after so many seconds."""
+        """Sends SIGTERM, and kills the process after `seconds` seconds."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(seconds)
@@ -46,13 +46,13 @@ class EngineProcess:
             self.kill()
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills it at once."""
         self._process.kill()
         self._process.wait()
 
     @property
     def gone(self) -> bool:
-        """Whether it has ended."""
+        """Whether it has exited."""
         return self._process.poll() is not None
 
 
@@ -64,7 +64,7 @@ def run_hook(
     leader: EngineProcess | None,
     seconds: float,
 ) -> None:
-    """Runs a preStop hook for at most so many seconds. `leader` is the engine that the pod has joined, or is."""
+    """Runs a preStop hook for at most `seconds` seconds. `leader` is the engine that the pod has joined, or runs."""
     mounted = [word.replace("/etc/modelserve", str(launch)) for word in command]
     program = sys.executable if mounted[0] == "python3" else mounted[0]
     changes = {"MODELSERVE_SETTLE_SECONDS": _SETTLE_SECONDS}
@@ -82,7 +82,7 @@ def run_hook(
 
 
 def _environment(folder: Path, launch: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """The pod's, with the places that are its own there and this machine's here."""
+    """The pod's environment, with this machine's values and paths where the pod's do not apply."""
     own = {
         "PYTHONPATH": f"{launch}:{ROOT}",
         "MODELSERVE_DRAIN_FILE": str(folder / "drain"),

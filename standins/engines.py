@@ -1,10 +1,10 @@
 """Puts a simulated engine behind every fake pod that would run vLLM.
 
-`python -m standins.engines --kubeconfig F --folder D`, one process a control plane. For each such pod it writes the log
-that a start would write, in step with what the pod's status says, and, as long as a leader is Ready, serves vLLM's HTTP
-with the pod's own arguments and API key. kwok's `Logs` and `PortForward` objects of the pod's name make both reachable
-through the real API server. Does not own the pods' status: the stages of `stages/pods.yaml` move it, and a pod is ready
-here exactly when the cluster says so. An engine that does not take its arguments has its pod marked to fail.
+`python -m standins.engines --kubeconfig F --folder D`, one process per control plane. For each such pod it writes the
+log of a start, in step with the pod's status. While a leader is Ready, it serves vLLM's HTTP API with the pod's own
+arguments and API key. kwok's `Logs` and `PortForward` objects with the pod's name make both reachable through the real
+API server. Does not own the pods' status: the stages of `stages/pods.yaml` change it, and a pod counts as ready here
+exactly when the cluster says so. If an engine rejects its arguments, this process marks its pod to fail.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Engines:
         self._lock = threading.RLock()
 
     def see(self, pod: dict[str, Any]) -> None:
-        """Takes in a pod as it is now."""
+        """Records the current state of a pod."""
         container = engine_container(pod)
         if container is None:
             return
@@ -60,14 +60,14 @@ class Engines:
             self._tell(member)
             if watching.deleting(pod) and not member.ending and member.hook is not None:
                 member.ending = True
-                # At once where nothing runs: a kubelet asks nothing of it.
+                # If nothing runs, it ends at once: a kubelet has nothing to wait for.
                 threading.Thread(target=self._end, args=(member,), daemon=True).start()
 
     def _settle(self, member: Member) -> None:
-        """Lets a leader answer as long as it is ready and none of its group is missing."""
+        """Lets a leader serve while it is ready and its group is complete."""
         mates = {uid: each for uid, each in self._groups[member.group].items() if each.running and not each.over}
         if member.process is None:
-            # A group that is about to end may stand beside the new one; what it still has is not the new one's.
+            # A terminating group may exist beside its successor. The successor cannot use the pods of the old group.
             fresh = {uid for uid, each in mates.items() if not watching.deleting(each.pod)}
             if member.leads and member.ready and member.uid in fresh and len(fresh) >= member.nodes:
                 member.mates = fresh
@@ -76,13 +76,13 @@ class Engines:
             self._unserve(member)
 
     def _doom(self, pod: dict[str, Any]) -> None:
-        """Marks a new pod of a fleet that is to fail."""
+        """Marks a new pod to fail if its fleet should fail."""
         name = fleet(pod)
         if how := fate(pod, faults.of(self._folder.parent, "RayClusterFleet", name) if name else None):
             self._mark(pod, how)
 
     def forget(self, uid: str) -> None:
-        """Removes whatever stands behind a pod that is gone."""
+        """Removes everything that simulates a deleted pod."""
         with self._lock:
             member = self._members.pop(uid, None)
             if member is None:
@@ -98,7 +98,7 @@ class Engines:
             shutil.rmtree(member.log.folder, ignore_errors=True)
 
     def keep_only(self, pods: Sequence[dict[str, Any]]) -> None:
-        """Forgets every pod that is not among `pods`, and removes what an earlier process left of such."""
+        """Forgets every pod that is not among `pods`, and removes what an earlier process left behind for others."""
         for uid in self._members.keys() - {pod["metadata"]["uid"] for pod in pods}:
             self.forget(uid)
         names = {(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in pods}
@@ -109,10 +109,10 @@ class Engines:
                     self._delete(plural, metadata)
 
     def tick(self) -> None:
-        """Lets the logs of starting pods grow."""
+        """Writes more of the logs of starting pods."""
         with self._lock:
             for member in self._members.values():
-                # A worker without a probe is ready at once.
+                # A worker without a probe is ready at once, with lines still to write.
                 if not member.ready or member.formed_at is None or member.script:
                     self._tell(member)
 
@@ -122,7 +122,7 @@ class Engines:
         member.formed_at, member.said, member.said_at, member.doomed = None, "", 0.0, False
         member.script = script(member)
         member.refusal = member.refuses()
-        # What its end needs may be deleted before it.
+        # Read now what the shutdown needs: it may be deleted before the pod.
         with contextlib.suppress(ApiError):
             member.given = self._environment(member), self._mount(member)
         if member.nodes == 1:
@@ -139,7 +139,7 @@ class Engines:
         if not member.running or member.doomed:
             return
         if member.crashes or member.refusal:
-            # Now, not at the end: LeaderWorkerSet deletes the pod, and with it the log, as soon as that is known.
+            # Write now, not at the end: as soon as LeaderWorkerSet sees the failure, it deletes the pod and its log.
             member.doomed = True
             member.log.write(last_words(member))
             return
@@ -147,7 +147,7 @@ class Engines:
             self._tell_join(member)
         if member.formed_at is None or not member.script:
             return
-        # What joining took is part of the start: the engine has what is left of it.
+        # Joining is part of the start: the engine gets the time that is left.
         left = max(start_seconds(member.pod) - (member.formed_at - member.begun), 0.1)
         share = min((time.monotonic() - member.formed_at) / left, vllm_log.HELD_BACK)
         if member.ready and member.leads:
@@ -179,7 +179,7 @@ class Engines:
             member.formed_at = now
 
     def _mark(self, pod: dict[str, Any], how: str) -> None:
-        """Has the stages let the pod fail."""
+        """Tells the stages to make the pod fail."""
         metadata = pod["metadata"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         try:
@@ -192,7 +192,7 @@ class Engines:
         try:
             env, launch = member.given or (self._environment(member), self._mount(member))
         except ApiError as error:
-            # A kubelet does not start a container without its Secret; the fake one did.
+            # A kubelet does not start a container whose Secret is missing; kwok does.
             member.log.write([f"Error: {error}"])
             return
         process = EngineProcess(member.log.folder, launch, member.release, member.words, env)
@@ -207,7 +207,7 @@ class Engines:
             self._remove("portforwards", member)
 
     def _end(self, member: Member) -> None:
-        """Ends a pod that is told to, as a kubelet does: its hook, SIGTERM, after its grace SIGKILL; then it goes."""
+        """Terminates a pod as a kubelet does: preStop hook, SIGTERM, SIGKILL after the grace; then deletes it."""
         metadata = member.pod["metadata"]
         grace = metadata.get("deletionGracePeriodSeconds") or 0
         begun = time.monotonic()
@@ -220,7 +220,7 @@ class Engines:
                 env, launch = member.given
                 run_hook(hook, member.log.folder, launch, env, leader, grace)
             if member.process:
-                # The kubelet gives it two seconds whatever the hook has taken.
+                # The kubelet leaves at least two seconds, however long the hook took.
                 member.process.term(max(grace - (time.monotonic() - begun), 2))
             with self._lock:
                 member.over = True
@@ -233,7 +233,7 @@ class Engines:
                 raise
 
     def _environment(self, member: Member) -> dict[str, str]:
-        """The container's variables, those from Secrets too. Raises ApiError where one is missing."""
+        """The container's variables, including those from Secrets. Raises ApiError if a Secret is missing."""
         found = {}
         for each in member.container.get("env") or []:
             reference = (each.get("valueFrom") or {}).get("secretKeyRef")
@@ -246,7 +246,7 @@ class Engines:
         return found
 
     def _mount(self, member: Member) -> Path:
-        """The folder with the files of the pod's launch ConfigMap; empty where it has none."""
+        """The folder with the files of the pod's launch ConfigMap; empty if the pod has none."""
         folder = member.log.folder / "launch"
         volumes = member.pod["spec"].get("volumes") or []
         name = next((each["configMap"]["name"] for each in volumes if each["name"] == "launch"), None)
@@ -259,8 +259,8 @@ class Engines:
 
     def _apply(self, kind: str, member: Member, spec: dict[str, Any]) -> None:
         metadata = member.pod["metadata"]
-        # Not owned by the pod: LeaderWorkerSet deletes leaders in the foreground, which takes what they own first, and
-        # a pod's log can be read until the pod itself is gone.
+        # The pod must not own this object: LeaderWorkerSet deletes leaders in the foreground, so what they own goes
+        # first, but a pod's log stays readable until the pod itself is gone.
         manifest = {
             "apiVersion": "kwok.x-k8s.io/v1alpha1",
             "kind": kind,
@@ -271,7 +271,7 @@ class Engines:
         try:
             self._api.apply(_path(plural, metadata), manifest)
         except ApiError as error:
-            # A namespace on its way out takes nothing in; the pod follows it.
+            # A terminating namespace accepts no new objects; the pod will be gone soon too.
             print(f"{metadata['namespace']}/{metadata['name']}: {error}", flush=True)
 
     def _remove(self, plural: str, member: Member) -> None:
@@ -293,7 +293,7 @@ def _path(plural: str, metadata: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs until it is ended or its control plane is gone."""
+    """Runs until it is stopped or its control plane is gone."""
     options = watching.parser("python -m standins.engines", __doc__).parse_args(argv)
     api = WatchingApi.of(options.kubeconfig, options.folder)
     engines = Engines(api, options.folder / "pod-logs")

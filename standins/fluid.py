@@ -1,10 +1,10 @@
-"""Plays Fluid's controllers for Dataset, JindoRuntime and DataLoad, as far as their objects in the cluster go.
+"""Plays Fluid's controllers for Dataset, JindoRuntime and DataLoad, limited to their objects in the cluster.
 
-`python -m standins.fluid --kubeconfig F --folder D --load-seconds N`, one process a control plane. Finalizers, owners,
-phases, events, volumes and the order in which they come are those of github.com/fluid-cloudnative/fluid v1.0.8
-(pkg/controllers, pkg/ddc/base, pkg/ddc/jindocache); its waits are shorter. There are no pods, no loader Job and no file
-system behind them, and the webhook that puts a sidecar into pods is not played. What is to fail stands in
-`standins/faults.py`.
+`python -m standins.fluid --kubeconfig F --folder D --load-seconds N`, one process per control plane. Finalizers,
+owners, phases, events, volumes and their order are those of github.com/fluid-cloudnative/fluid v1.0.8
+(pkg/controllers, pkg/ddc/base, pkg/ddc/jindocache); the waits are shorter. There are no pods, no loader Job and no file
+system behind them, and the webhook that adds a sidecar to pods is not simulated. `standins/faults.py` says what
+should fail.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _FINALIZERS = {
     "DataLoad": "fluid-dataload-controller-finalizer",
 }
 _TICK_SECONDS = 0.2
-# How old the cache states of a Dataset get: 15 s by Fluid's chart.
+# Maximum age of a Dataset's cache states; 15 s in Fluid's chart.
 _SYNC_SECONDS = 1.0
-# A claim whose pods stay is complained about after that long; 10 s in Fluid.
+# Time after which Fluid reports a claim whose pods remain; 10 s in Fluid.
 _CLAIM_SECONDS = 2.0
 _EVENT_SECONDS = 10.0
 _READY_AFTER = "rehearsal.modelserve.dev/ready-after"
@@ -41,22 +41,22 @@ _MADE_BY_FLUID = {"CreatedBy": "fluid"}
 
 
 class Fluid:
-    """The controllers of one control plane. `tick` moves every object on."""
+    """The controllers of one control plane. `tick` advances every object."""
 
     def __init__(self, api: Api, folder: Path, load_seconds: float) -> None:
         self._api, self._folder, self._load_seconds = api, folder, load_seconds
         self.lock = threading.RLock()
         self.kinds = {kind: Things(self.lock) for kind in PLURALS}
-        # By uid of a runtime or a load: since when its pods start, or it runs.
+        # When a runtime's pods began to start, or a load began to run, by uid.
         self._begun: dict[str, float] = {}
         self._loads: dict[str, fluid_model.Loading] = {}
-        # By uid of a runtime: bytes in its workers, when they were last told, and what it found in the bucket.
+        # By uid of a runtime: bytes cached in its workers at the last report, and bytes that it found in the bucket.
         self._cached: dict[str, float] = {}
         self._totals: dict[str, int] = {}
         self._told: dict[tuple[str, str], float] = {}
 
     def tick(self) -> None:
-        """Looks at every object once."""
+        """Reconciles every object once."""
         work = {"Dataset": self._dataset, "JindoRuntime": self._runtime, "DataLoad": self._load}
         with self.lock:
             for kind, reconcile in work.items():
@@ -64,7 +64,7 @@ class Fluid:
                     try:
                         reconcile(thing)
                     except ApiError as error:
-                        # Changed or gone since it was seen: the watch will tell.
+                        # The object has changed or gone since it was observed; the watch will report that.
                         if error.code not in (404, 409):
                             print(f"{kind} {'/'.join(place_of(thing))}: {error}", flush=True)
 
@@ -105,11 +105,11 @@ class Fluid:
             self._sync(runtime, files)
 
     def _sync(self, runtime: Thing, files: Thing) -> None:
-        """The cache states, as old as Fluid lets them get."""
+        """Updates the cache states, no more often than Fluid does."""
         uid = runtime["metadata"]["uid"]
         if not self._due((uid, "sync"), _SYNC_SECONDS):
             return
-        # Counted when the runtime is set up, and never again while it lives (pkg/ddc/jindocache/metadata.go).
+        # Fluid counts once, when it sets up the runtime, and never again (pkg/ddc/jindocache/metadata.go).
         total = self._totals.setdefault(uid, fluid_model.bucket_bytes(self._folder, files))
         states = fluid_model.cache_states(runtime, self._cached.get(uid, 0.0), total)
         self._tell(runtime, {"cacheStates": states})
@@ -178,7 +178,7 @@ class Fluid:
         self._release(thing)
 
     def _make_volume(self, files: Thing) -> None:
-        """What pods mount: a volume and a claim, named by the Dataset."""
+        """Creates what pods mount: a volume and a claim with the Dataset's name."""
         namespace, name = place_of(files)
         if not self._due((files["metadata"]["uid"], "volume"), _EVENT_SECONDS):
             return
@@ -195,7 +195,7 @@ class Fluid:
             self._api.request("POST", path, {"metadata": metadata, "spec": access | spec})
 
     def _pod_on(self, files: Thing) -> Thing | None:
-        """A pod that has not ended and mounts the Dataset's claim."""
+        """A pod that mounts the Dataset's claim and has not ended."""
         namespace, name = place_of(files)
         for pod in self._api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]:
             claims = [volume.get("persistentVolumeClaim") or {} for volume in pod["spec"].get("volumes") or []]
@@ -205,7 +205,7 @@ class Fluid:
         return None
 
     def _held(self, thing: Thing) -> bool:
-        """Whether our finalizer was there already; else it is put there."""
+        """Whether our finalizer is already there; if not, adds it."""
         finalizer, held = _FINALIZERS[thing["kind"]], thing["metadata"].get("finalizers") or []
         if finalizer in held:
             return True
@@ -213,7 +213,7 @@ class Fluid:
         return False
 
     def _owned(self, thing: Thing, files: Thing) -> bool:
-        """Whether the Dataset was its owner already; else it becomes so."""
+        """Whether the Dataset is already its owner; if not, makes it the owner."""
         owners, uid = thing["metadata"].get("ownerReferences") or [], files["metadata"]["uid"]
         if any(owner["uid"] == uid for owner in owners):
             return True
@@ -231,7 +231,7 @@ class Fluid:
         self.kinds[thing["kind"]].see(self._api.merge(_path(thing), {"metadata": metadata | version}))
 
     def _tell(self, thing: Thing, status: Thing) -> Thing:
-        """Writes what is new in a status; gives the object as it is then."""
+        """Writes the changes to a status; returns the object after that."""
         known = self.kinds[thing["kind"]].things.get(thing["metadata"]["uid"], thing)
         if all(_status(known).get(key) == value for key, value in status.items()):
             return known
@@ -287,7 +287,7 @@ def _status(thing: Thing) -> Thing:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs until it is ended or its control plane is gone."""
+    """Runs until it is stopped or its control plane is gone."""
     parser = watching.parser("python -m standins.fluid", __doc__)
     parser.add_argument("--load-seconds", type=float, default=10, help="how long a DataLoad takes")
     options = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""What Fluid's controllers write into a status, and when: pure, told the time. `standins/fluid.py` does the writing."""
+"""What Fluid's controllers write into a status, and when. Pure: callers pass the time; `standins/fluid.py` writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def bytes_size(amount: float) -> str:
-    """Bytes as Fluid writes them, such as `641.30GiB`."""
+    """Formats bytes as Fluid does, such as `641.30GiB`."""
     unit = 0
     while amount >= 1024 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1024, unit + 1
@@ -24,13 +24,13 @@ def bytes_size(amount: float) -> str:
 
 
 def seconds(text: str) -> float:
-    """A duration such as `1m30s`, in seconds; 0 for none."""
+    """A duration such as `1m30s` in seconds; 0 for none."""
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     return sum(float(number) * units[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text))
 
 
 def capacity(runtime: Thing, *, usable: bool = False) -> float:
-    """Bytes that the workers hold; `usable`: before they evict."""
+    """Bytes that the workers can hold; with `usable`, before they start to evict."""
     levels = (runtime["spec"].get("tieredstore") or {}).get("levels") or [{"quota": "1Gi"}]  # Fluid's own default
     level = levels[0]
     gib = float(re.findall(r"\d+", str(level["quota"]))[0])
@@ -38,12 +38,12 @@ def capacity(runtime: Thing, *, usable: bool = False) -> float:
 
 
 def workers(runtime: Thing) -> int:
-    """Workers that a JindoRuntime asks for."""
+    """Number of workers that a JindoRuntime asks for."""
     return runtime["spec"].get("replicas", 1)
 
 
 def runtime_status(runtime: Thing, age: float, fault: str | None) -> Thing:
-    """The phases of a JindoRuntime whose set-up began `age` seconds ago: the master first, then worker by worker."""
+    """The phases of a JindoRuntime whose setup began `age` seconds ago: first the master, then worker by worker."""
     wanted = workers(runtime)
     master = age >= _MASTER_SECONDS and fault != "stuck"
     share = min(max(age - _MASTER_SECONDS, 0.0) / _WORKERS_SECONDS, 1.0) if master else 0.0
@@ -68,7 +68,7 @@ def runtime_status(runtime: Thing, age: float, fault: str | None) -> Thing:
 
 
 def bound(dataset: Thing, runtime: Thing, *, failed: bool, now: str) -> Thing:
-    """A Dataset's status when its runtime is up, or broken."""
+    """A Dataset's status when its runtime is up or has failed."""
     condition = {
         "type": "Ready",
         "status": "False" if failed else "True",
@@ -92,7 +92,7 @@ def bound(dataset: Thing, runtime: Thing, *, failed: bool, now: str) -> Thing:
 
 
 def cache_states(runtime: Thing, cached: float, total: int) -> dict[str, str]:
-    """What the runtime says of its cache, and of the bucket."""
+    """What the runtime reports about its cache and the bucket."""
     share = min(cached / total, 1.0) if total else 0.0
     return {
         "cacheCapacity": bytes_size(capacity(runtime)),
@@ -102,31 +102,31 @@ def cache_states(runtime: Thing, cached: float, total: int) -> dict[str, str]:
 
 
 def bucket_bytes(folder: Path, dataset: Thing) -> int:
-    """What lies under a Dataset's mount point, whatever anybody plans with. Holes in files count."""
+    """Bytes under a Dataset's mount point, whatever size anybody planned with. Holes in sparse files count."""
     bucket, _, prefix = dataset["spec"]["mounts"][0]["mountPoint"].partition("://")[2].partition("/")
     return sum(file.stat().st_size for file in (folder / _BUCKETS / bucket / prefix).rglob("*") if file.is_file())
 
 
 @dataclass
 class Loading:
-    """A load that runs: since when, how long it takes, and how many bytes the cache can take in."""
+    """A running load: its start, its duration, and how many bytes the cache can take in."""
 
     begun: float
     seconds: float
     bytes: float
 
     def share(self, now: float, fault: str | None) -> float:
-        """The part that is loaded by then."""
+        """The share that is loaded at time `now`."""
         most = {"failed": 0.25, "partial": 0.5, "stuck": 0.25}.get(fault or "", 1.0)
         return min(max(now - self.begun, 0.0) / self.seconds, most) if self.seconds else most
 
     def over(self, now: float, fault: str | None) -> bool:
-        """Whether it has ended, one way or the other."""
+        """Whether it has ended, successfully or not."""
         return fault != "stuck" and now - self.begun >= self.seconds
 
 
 def load_ended(*, failed: bool, lasted: float, now: str) -> Thing:
-    """A DataLoad's status at its end: the condition is that of its Job."""
+    """A DataLoad's status at its end; the condition is that of its Job."""
     reason, message = (
         ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
         if failed

@@ -1,7 +1,7 @@
-"""A model hub on loopback, speaking ModelScope's and Hugging Face's HTTP: lists, files, ranges, redirects, and faults.
+"""A model hub on loopback: speaks ModelScope's and Hugging Face's HTTP, with lists, files, ranges, redirects, faults.
 
-Serves given files, or for any repository that is asked for a tiny model made up from its name. Owns no process: the
-server is threads of whoever starts it.
+Serves given files or, for any requested repository, a tiny model generated from its name. Owns no process: the server
+runs as threads of the process that starts it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _PIECE = 16 << 10
 class Fault:
     """What goes wrong with the next `times` requests whose path matches `path`.
 
-    One of: `status` with `retry_after` seconds; `cut`: the connection ends properly after so many bytes of the body,
-    `reset`: it breaks there, `hold`: it stops there until `released`; `corrupt`: one byte is another one.
+    One of: `status` with `retry_after` seconds; `cut`: the connection closes cleanly after so many bytes of the body;
+    `reset`: it is reset there; `hold`: it stalls there until `released`; `corrupt`: one byte is wrong.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """One request that was answered: path without query, status, what it showed, bytes of the body that were sent."""
+    """One answered request: path without query, status, the credentials it showed, and body bytes sent."""
 
     path: str
     status: int
@@ -57,8 +57,8 @@ class Seen:
 
 
 def made_up(repository: str) -> dict[str, bytes]:
-    """The files of a tiny model, always the same for one name. `.git` lies among them, as in a clone, and copies that
-    no engine reads, as https://discuss.huggingface.co/t/173329 lists them in gpt-oss."""
+    """The files of a tiny model, always the same for a given name. Among them are a `.git`, as in a clone, and copies
+    that no engine reads, as https://discuss.huggingface.co/t/173329 lists them for gpt-oss."""
     chance = random.Random(repository)
     names = [f"model-{i:05d}-of-{_SHARDS:05d}.safetensors" for i in range(1, _SHARDS + 1)]
     index = {
@@ -80,10 +80,10 @@ def made_up(repository: str) -> dict[str, bytes]:
 
 
 class Hub:
-    """A running hub. `repositories` maps `owner/name` to files; without it every repository is made up."""
+    """A running hub. `repositories` maps `owner/name` to files; without it, the hub generates every repository."""
 
     def __init__(self, repositories: Mapping[str, Files] | None = None, token: str = "") -> None:
-        """With `token`, nobody without it gets anything."""
+        """With `token`, the hub answers only requests that carry it."""
         self._repositories, self.token = repositories, token
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
@@ -95,13 +95,13 @@ class Hub:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        # A test's hub that still holds a request back must not hold its own end back.
+        # A test's hub that still holds a request back must still be able to stop.
         self._server.block_on_close = False
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Its base URL."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -110,18 +110,18 @@ class Hub:
         return self._server.server_address[1]
 
     def stop(self) -> None:
-        """Ends it; what it holds back is let go."""
+        """Stops the hub and releases the requests that it holds back."""
         for fault in self.faults:
             fault.released.set()
         self._server.shutdown()
         self._server.server_close()
 
     def files(self, repository: str) -> Files | None:
-        """The files of a repository, or None when there is none of that name."""
+        """The files of a repository, or None if no repository has that name."""
         return made_up(repository) if self._repositories is None else self._repositories.get(repository)
 
     def fault(self, path: str) -> Fault | None:
-        """What is to go wrong with a request for `path` now."""
+        """The fault that applies to a request for `path` now."""
         with self._lock:
             for fault in self.faults:
                 if fault.times > 0 and (fault.status or path.startswith("/cdn/")) and re.search(fault.path, path):
@@ -130,7 +130,7 @@ class Hub:
         return None
 
     def fetched(self) -> list[str]:
-        """Names of the files of which bytes were sent, one entry for each request."""
+        """Names of the files of which bytes were sent, one entry per request."""
         return [unquote(seen.path.partition("/cdn/")[2]) for seen in self.seen if "/cdn/" in seen.path and seen.sent]
 
 
@@ -180,14 +180,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(self, files: Files, found: Mapping[str, str], _: Mapping[str, str]) -> None:
         if found["path"] not in files:
             return self._answer(404, b"")
-        # Another host's name: what a client must not show there can be told.
+        # Redirect to another host name, so that a test can see whether the client sends credentials there.
         address = f"http://localhost:{self.owner.port}/cdn/{found['repository']}//{quote(found['path'])}"
         return self._answer(302, b"", {"Location": address})
 
     def _file(self, path: str, fault: Fault | None) -> None:
         repository, _, name = path.removeprefix("/cdn/").partition("//")
         if self._credentials():
-            # As S3 does with a signed address.
+            # As S3 does for a signed URL.
             return self._answer(400, b"only one auth mechanism allowed")
         data = (self.owner.files(repository) or {})[name]
         if fault and fault.corrupt:
@@ -230,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.hold is not None:
                 fault.released.wait()
             if fault.reset is not None:
-                # Closing with no time to linger is a reset instead of an end.
+                # Closing with a linger time of zero sends a reset instead of a clean close.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
         return end
@@ -255,7 +255,7 @@ _ROUTES: tuple[tuple[str, _Answer], ...] = (
 
 
 def _shown(token: str) -> tuple[str, str]:
-    """How Hugging Face and ModelScope want to see a token."""
+    """The two forms in which Hugging Face and ModelScope expect a token."""
     return f"Bearer {token}", f"m_session_id={token}"
 
 

@@ -1,10 +1,10 @@
-"""Really runs what the fake pods of a model sync would run: the pod's own program, as a process of this machine.
+"""Runs for real what the fake pods of a model sync would run: the pod's own program, as a process on this machine.
 
-`python -m standins.jobs --kubeconfig F --folder D --rclone R --store URL`, one process a control plane; the rehearsal's
-model hub, token service and the bucket's gate are threads of it. Volumes become folders, Secrets become variables,
-hosts of clouds and hubs become loopback by the file `addresses.json`, the rehearsal's DNS. The exit code ends the pod,
-for the real Job controller to count.
-Does not own the stages before that: the container runs when the cluster says so.
+`python -m standins.jobs --kubeconfig F --folder D --rclone R --store URL`, one process per control plane. The
+rehearsal's model hub, token service and bucket gate are threads of it. Volumes become folders, and Secrets become
+variables. The file `addresses.json`, the rehearsal's DNS, maps the hosts of clouds and hubs to loopback. The program's
+exit code ends the pod, and the real Job controller counts it.
+Does not own the stages before that: a container starts when the cluster says that it runs.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _STS_HOSTS = ("sts.aliyuncs.com", "sts.*.aliyuncs.com", "sts-vpc.*.aliyuncs.com"
 _STORE_HOSTS = ("*.aliyuncs.com", "*.volces.com", "*.ivolces.com")
 _HUB_HOSTS = ("modelscope.cn", "*.modelscope.cn", "huggingface.co", "hf-mirror.com")
 _NOBODY_ANSWERS = "http://127.0.0.1:9"
-# A rehearsal's files are small, and its faults are meant to show soon.
+# A rehearsal's files are small, and its faults should show soon.
 _PACE = {"MODELSERVE_PROGRESS_SECONDS": "1", "MODELSERVE_PAUSE_SECONDS": "0.2"}
 _GRACE_SECONDS = 2
 _CANNOT_START = 128
 
 
 def write_addresses(folder: Path, store: str, hub: str, sts: str = _NOBODY_ANSWERS) -> None:
-    """Writes the address book: host, or pattern of hosts, to URL. The first that fits counts."""
+    """Writes the address book: maps a host, or a pattern of hosts, to a URL. The first match wins."""
     book = dict.fromkeys(_STS_HOSTS, sts) | dict.fromkeys(_STORE_HOSTS, store) | dict.fromkeys(_HUB_HOSTS, hub)
     fresh = folder / "addresses.json.new"
     fresh.write_text(json.dumps(book, indent=2))
@@ -55,7 +55,7 @@ def write_addresses(folder: Path, store: str, hub: str, sts: str = _NOBODY_ANSWE
 
 
 def translated(value: str, book: Mapping[str, str]) -> str:
-    """A URL or bare host with its host looked up in the book; anything else as it is."""
+    """Translates a URL or bare host through the address book; returns anything else unchanged."""
     try:
         parts = urlsplit(value if "://" in value else f"//{value}")
     except ValueError:
@@ -67,13 +67,13 @@ def translated(value: str, book: Mapping[str, str]) -> str:
 
 
 def volume_folder(folder: Path, namespace: str, claim: str) -> Path:
-    """What stands for the volume of a claim, in the control plane's folder."""
+    """The folder under the control plane's that stands for the volume of a claim."""
     return folder / "volumes" / namespace / claim
 
 
 @dataclass
 class Run:
-    """One container of a sync, as a process."""
+    """One container of a sync, run as a process."""
 
     process: subprocess.Popen[str] | None = None
     gone: bool = False
@@ -88,7 +88,7 @@ class Jobs:
         self._lock = threading.Lock()
 
     def see(self, pod: dict[str, Any]) -> None:
-        """Takes in a pod as it is now."""
+        """Records the current state of a pod."""
         metadata = pod["metadata"]
         if (metadata.get("labels") or {}).get(_COMPONENT) != "sync":
             return
@@ -103,7 +103,7 @@ class Jobs:
         threading.Thread(target=self._run, args=(pod, run), daemon=True).start()
 
     def forget(self, uid: str) -> None:
-        """Removes whatever stands behind a pod that is gone."""
+        """Removes everything that simulates a deleted pod."""
         self._end(uid)
         with self._lock:
             self._runs.pop(uid, None)
@@ -130,7 +130,7 @@ class Jobs:
             process.kill()
 
     def _run(self, pod: dict[str, Any], run: Run) -> None:
-        """The container's life, from its start to what the pod's status says at its end."""
+        """The container's life, from its start to the exit code in the pod's status."""
         uid, container = pod["metadata"]["uid"], pod["spec"]["containers"][0]
         log, room = Log(self._folder / "pod-logs" / uid), self._folder / "sync-pods" / uid
         log.begin()
@@ -138,7 +138,7 @@ class Jobs:
         try:
             code = self._live(pod, container, run, log, room)
         except (ApiError, KeyError, OSError) as error:
-            # A kubelet does not start a container whose Secret or ConfigMap is missing; the fake one did.
+            # A kubelet does not start a container whose Secret or ConfigMap is missing; kwok does.
             log.write([f"Error: {error}"])
             code = _CANNOT_START
         finally:
@@ -161,7 +161,7 @@ class Jobs:
         with self._lock:
             if run.gone:
                 return _CANNOT_START
-            # In this process's group: whoever ends the control plane ends it too.
+            # Same process group as this process, so that a signal that ends the control plane ends it too.
             run.process = subprocess.Popen(
                 [sys.executable if part == "python3" else part for part in container["command"]],
                 cwd=_on_host(container["workingDir"], mounts),
@@ -180,7 +180,7 @@ class Jobs:
         return faults.of(self._folder, "Job", labels.get("batch.kubernetes.io/job-name", labels.get(_INSTANCE, "")))
 
     def _volumes(self, pod: dict[str, Any], container: dict[str, Any], room: Path) -> dict[str, Path]:
-        """Mount path to the folder that stands for it."""
+        """Maps each mount path to the folder that stands for it."""
         namespace, names = pod["metadata"]["namespace"], {}
         claims = {
             volume["name"]: volume["persistentVolumeClaim"]["claimName"]
@@ -188,10 +188,10 @@ class Jobs:
             if "persistentVolumeClaim" in volume
         }
         for number, mount in enumerate(container["volumeMounts"]):
-            # The same end as in the pod: a Python package is called by it.
+            # Keep the last part of the path as in the pod: Python packages are imported by it.
             where = room / str(number) / mount["mountPath"].strip("/")
             if claim := claims.get(mount["name"]):
-                # What lies on a volume outlives the pod.
+                # The contents of a volume outlive the pod.
                 where = volume_folder(self._folder, namespace, claim)
             where.mkdir(parents=True, exist_ok=True)
             names[mount["name"]] = mount["mountPath"], where
@@ -204,14 +204,14 @@ class Jobs:
                 token = source["serviceAccountToken"]
                 (names[volume["name"]][1] / token["path"]).write_text(self._token(pod, token))
         for helper in pod["spec"].get("initContainers") or []:
-            # What copies rclone out of its image.
+            # Stands for the init container that copies rclone out of its image.
             for mount in helper.get("volumeMounts") or []:
                 if mount["name"] in names and any(part.endswith("/rclone") for part in helper["command"]):
                     (names[mount["name"]][1] / "rclone").symlink_to(self._rclone)
         return dict(names.values())
 
     def _token(self, pod: dict[str, Any], asked: Mapping[str, Any]) -> str:
-        """A token of the pod's service account, from the API server itself, as a kubelet asks for it."""
+        """Gets a token for the pod's service account from the API server, with the request that a kubelet sends."""
         account = pod["spec"]["serviceAccountName"]
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/serviceaccounts/{account}/token"
         spec = {"audiences": [asked["audience"]], "expirationSeconds": asked["expirationSeconds"]}
@@ -231,7 +231,7 @@ class Jobs:
         return found | _PACE
 
     def _show(self, pod: dict[str, Any], container: str, log: Log) -> None:
-        """Makes the log reachable through the API server."""
+        """Makes the log readable through the API server."""
         metadata = pod["metadata"]
         owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
         manifest = {
@@ -257,9 +257,9 @@ class Jobs:
 
 
 def ended(status: dict[str, Any], code: int, at: datetime) -> dict[str, Any]:
-    """What changes in a pod's status when its container ends with `code`."""
+    """The changes to a pod's status when its container exits with `code`."""
     now, reason = at.strftime("%Y-%m-%dT%H:%M:%SZ"), "Completed" if code == 0 else "Error"
-    # A process that a signal ended has a negative code here and 128 + signal in a container.
+    # If a signal ended the process, its code is negative here, and 128 + signal in a container.
     state = {"exitCode": code if code >= 0 else 128 - code, "reason": reason, "finishedAt": now}
     containers = [
         each
@@ -279,7 +279,7 @@ def ended(status: dict[str, Any], code: int, at: datetime) -> dict[str, Any]:
 
 
 def _on_host(path: str, mounts: Mapping[str, Path]) -> str:
-    """A path of the pod on this machine: below a mount, or above one."""
+    """Where a path of the pod lies on this machine, whether it is below a mount or above one."""
     for mount, where in mounts.items():
         if path == mount or path.startswith(f"{mount}/"):
             return str(where) + path[len(mount) :]
@@ -289,7 +289,7 @@ def _on_host(path: str, mounts: Mapping[str, Path]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs until it is ended or its control plane is gone."""
+    """Runs until it is stopped or its control plane is gone."""
     parser = watching.parser("python -m standins.jobs", __doc__)
     parser.add_argument("--rclone", type=Path, required=True)
     parser.add_argument("--store", required=True, help="URL of the control plane's object store")

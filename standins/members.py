@@ -1,6 +1,6 @@
-"""A fake pod that would run vLLM: what its spec says of the engine, and the log that it writes.
+"""A fake pod that would run vLLM: what its spec says about the engine, and the log that it writes.
 
-Pure but for the log's files. Does not decide when anything happens: `engines.py` does.
+Pure except for the log files. `engines.py` decides when things happen.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _FLEET = "orchestration.aibrix.ai/raycluster-fleet-name"
 _CRASH = "rehearsal.modelserve.dev/crash"
 _NO_HOOK = "rehearsal.modelserve.dev/no-prestop"
 _READY_AFTER = "rehearsal.modelserve.dev/ready-after"
-# What a start is taken to last where the pod does not say; at Ready the rest of the log follows at once.
+# Assumed length of a start if the pod does not give one. Once the pod is Ready, the rest of the log follows at once.
 _START_SECONDS = 10.0
 
 
 def engine_container(pod: dict[str, Any]) -> dict[str, Any] | None:
-    """The container that would run vLLM: by our launch script, or as `vllm serve` itself."""
+    """The container that would run vLLM, through our launch script or as `vllm serve` directly."""
     for container in pod["spec"]["containers"]:
         command = container.get("command") or []
         if (command[-1:] and command[-1].endswith("/launch.sh")) or command[:2] == ["vllm", "serve"]:
@@ -38,7 +38,7 @@ def engine_container(pod: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def fate(pod: dict[str, Any], fault: str | None) -> str | None:
-    """What a pod's annotation has to say so that its fleet fails as `fault` says; None for nothing."""
+    """The value of the pod's fail annotation that makes its fleet fail as `fault` says; None if none is needed."""
     if (pod["metadata"].get("annotations") or {}).get(FAIL):
         return None
     worker = (pod["metadata"].get("labels") or {}).get(f"{_RAY}node-type") == "worker"
@@ -48,12 +48,12 @@ def fate(pod: dict[str, Any], fault: str | None) -> str | None:
 
 
 def fleet(pod: dict[str, Any]) -> str | None:
-    """The RayClusterFleet that a pod is of, by AIBrix's own label."""
+    """The RayClusterFleet that the pod belongs to, from AIBrix's own label."""
     return (pod["metadata"].get("labels") or {}).get(_FLEET)
 
 
 def start_seconds(pod: dict[str, Any]) -> float:
-    """How long this pod's start is meant to last, in seconds."""
+    """How long this pod's start should take, in seconds."""
     text = (pod["metadata"].get("annotations") or {}).get(_READY_AFTER, "")
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
@@ -62,18 +62,18 @@ def start_seconds(pod: dict[str, Any]) -> float:
 
 @dataclass
 class Log:
-    """The log of one container, in the form that a container runtime writes and a kubelet reads."""
+    """The log of one container, in the format that a container runtime writes and a kubelet reads."""
 
     folder: Path
 
     @property
     def current(self) -> Path:
-        """The running or last container's log."""
+        """The log of the current container, or of the last one if none runs."""
         return self.folder / "current.log"
 
     @property
     def previous(self) -> Path:
-        """The log of the container before."""
+        """The log of the container before that."""
         return self.folder / "previous.log"
 
     def begin(self) -> None:
@@ -84,7 +84,7 @@ class Log:
         self.current.touch()
 
     def write(self, lines: Sequence[str]) -> None:
-        """Appends lines; `{now}` in one becomes vLLM's own time stamp. A log that is gone takes no more."""
+        """Appends lines; `{now}` in a line becomes vLLM's own time stamp. Does nothing if the log has been deleted."""
         stamp = datetime.now(timezone.utc)
         mark, now = stamp.strftime("%Y-%m-%dT%H:%M:%S.%f000Z"), stamp.strftime("%m-%d %H:%M:%S")
         text = "".join(f"{mark} stdout F {line.replace('{now}', now)}\n" for line in lines)
@@ -98,39 +98,39 @@ class Log:
 
 @dataclass
 class Member:
-    """One pod that would run vLLM, as it was last seen, and what stands behind it."""
+    """One pod that would run vLLM: its last observed state, and what simulates it."""
 
     pod: dict[str, Any]
     container: dict[str, Any]
     log: Log
     process: EngineProcess | None = None
-    # The pods, by uid, whose GPUs the engine that serves has.
+    # UIDs of the pods whose GPUs the serving engine uses.
     mates: set[str] = field(default_factory=set)
-    # The container whose log is being written, by the time it started; empty before the first.
+    # Start time of the container whose log is being written, as its identity; empty before the first container.
     run: str = ""
     begun: float = 0.0
     script: list[tuple[float, str]] = field(default_factory=list)
     formed_at: float | None = None
     said_at: float = 0.0
     said: str = ""
-    # The last words of an engine that does not take its arguments.
+    # The last log lines of an engine that rejects its arguments.
     refusal: list[str] = field(default_factory=list)
-    # Whether its last words are written.
+    # Whether the last log lines of a failing container have been written.
     doomed: bool = False
-    # Whether it was told to end, and whether its container has ended so.
+    # Whether the pod has been told to terminate, and whether its container has terminated because of that.
     ending: bool = False
     over: bool = False
-    # The container's variables and its folder of mounted files, as they were when it started.
+    # The container's variables and its folder of mounted files, as they were when the container started.
     given: tuple[dict[str, str], Path] | None = None
 
     @property
     def uid(self) -> str:
-        """What tells the pod from others of its name."""
+        """Distinguishes the pod from others with the same name."""
         return self.pod["metadata"]["uid"]
 
     @property
     def hook(self) -> list[str] | None:
-        """The command of the container's preStop hook; empty where an annotation takes it away, None without any."""
+        """The command of the container's preStop hook; empty if an annotation disables it, None if there is no hook."""
         lifecycle = self.container.get("lifecycle") or {}
         command = ((lifecycle.get("preStop") or {}).get("exec") or {}).get("command")
         return [] if command and _NO_HOOK in (self.pod["metadata"].get("annotations") or {}) else command
@@ -142,27 +142,27 @@ class Member:
 
     @property
     def leads(self) -> bool:
-        """Whether this pod is the one that serves: the leader of its group, Ray's head, or a pod without either."""
+        """Whether this is the serving pod: the leader of its group, Ray's head, or a pod that belongs to neither."""
         if kind := self.labels.get(f"{_RAY}node-type"):
             return kind == "head"
         return self.labels.get(f"{_GROUP}worker-index", "0") == "0"
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What the pods of one group have in common."""
+        """The key that all pods of one group share."""
         metadata = self.pod["metadata"]
         name = self.labels.get(f"{_GROUP}name") or self.labels.get(f"{_RAY}cluster") or metadata["name"]
         return metadata["namespace"], name, self.labels.get(f"{_GROUP}group-index", "")
 
     @property
     def ready(self) -> bool:
-        """Whether the cluster calls the pod ready."""
+        """Whether the cluster reports the pod as ready."""
         conditions = self.pod["status"].get("conditions") or []
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
     @property
     def state(self) -> dict[str, Any]:
-        """The container's state: one of waiting, running, terminated; empty before any."""
+        """The container's state: waiting, running or terminated; empty before it has one."""
         for status in self.pod["status"].get("containerStatuses") or []:
             if status["name"] == self.container["name"]:
                 return status.get("state") or {}
@@ -180,37 +180,37 @@ class Member:
 
     @property
     def crash(self) -> str:
-        """How this container fails, where it does."""
+        """How this container fails, if it does."""
         return (self.pod["metadata"].get("annotations") or {}).get(_CRASH, vllm_log.WORKSPACE)
 
     @property
     def writer(self) -> vllm_log.Writer:
-        """What writes the engine's lines."""
+        """The writer of the engine's log lines."""
         return vllm_log.Writer(self.arguments, self.release)
 
     def variable(self, name: str, default: str = "") -> str:
-        """An environment variable that the pod's spec gives a plain value."""
+        """An environment variable that the pod's spec sets to a literal value."""
         found = (each.get("value") for each in self.container.get("env") or [] if each["name"] == name)
         return next((value for value in found if value), default)
 
     @property
     def nodes(self) -> int:
-        """Pods of the group."""
+        """Number of pods in the group."""
         return int(self.variable("MODELSERVE_NODES", self.variable("LWS_GROUP_SIZE", "1")))
 
     @property
     def gpus(self) -> int:
-        """GPUs of this pod."""
+        """Number of GPUs of this pod."""
         return int(self.variable("MODELSERVE_GPUS_PER_NODE", "8"))
 
     @property
     def launcher(self) -> str:
-        """What joins the pods of the group: ray or native."""
+        """What connects the pods of the group: ray or native."""
         return self.variable("MODELSERVE_LAUNCHER", "ray")
 
     @property
     def leader_address(self) -> str:
-        """Where a worker looks for its leader."""
+        """The address at which a worker looks for its leader."""
         return self.variable("LWS_LEADER_ADDRESS", self.variable("FQ_RAY_IP", "the-leader"))
 
     @property
@@ -220,12 +220,12 @@ class Member:
 
     @property
     def runs_vllm(self) -> bool:
-        """Whether vLLM's own program runs in this pod, and not only Ray's."""
+        """Whether this pod runs vLLM itself, not just Ray."""
         return self.leads or self.launcher == "native"
 
     @property
     def words(self) -> list[str]:
-        """The engine's argument list, with what the launch script adds."""
+        """The engine's argument list, including what the launch script adds."""
         command = self.container.get("command") or []
         words = [*command[2:], *(self.container.get("args") or [])]
         if self.nodes == 1 or self.launcher != "native":
@@ -235,16 +235,16 @@ class Member:
         return [*words, *place, *([] if self.leads else ["--headless"])]
 
     def refuses(self) -> list[str]:
-        """The last words of an engine that does not take its arguments; none where it does.
+        """The last log lines of an engine that rejects its arguments; empty if it accepts them.
 
-        An image whose tag names no release takes what it is given: nobody knows what it knows.
+        An image whose tag names no release accepts any arguments: nobody knows what it supports.
         """
         release = release_of(self.container.get("image", "")) if self.runs_vllm else None
         return refusal(self.words, release, serves=self.leads) if release else []
 
     @property
     def arguments(self) -> Arguments:
-        """What the simulator takes from the engine's argument list."""
+        """What the simulator uses of the engine's argument list."""
         return Arguments.parse(self.words)
 
     @property
@@ -254,7 +254,7 @@ class Member:
 
 
 def script(member: Member) -> list[tuple[float, str]]:
-    """The lines of a pod's start once its group has formed."""
+    """The lines of a pod's start after its group has formed."""
     if member.leads:
         return member.writer.engine()
     if member.runs_vllm:
@@ -263,7 +263,7 @@ def script(member: Member) -> list[tuple[float, str]]:
 
 
 def last_words(member: Member) -> list[str]:
-    """What a container that will end in failure writes."""
+    """The last lines that a failing container writes."""
     if not member.leads and not member.refusal:
         seconds = member.variable("MODELSERVE_JOIN_SECONDS", "600")
         return vllm_log.worker_crash(member.launcher, member.leader_address, member.join_port, seconds)

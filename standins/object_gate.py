@@ -1,9 +1,9 @@
-"""Who may do what with a played OSS bucket: stands before the object store, which asks for no key, and asks for one.
+"""Access control for played OSS buckets: a proxy that checks keys, in front of an object store that asks for none.
 
-A request's key, of a user or lent for a role, is looked up in the played cloud, and the holder's policies decide, as
-RAM's do (https://www.alibabacloud.com/help/en/ram/policy-elements): one statement has to allow action, resource and, of
-a list, prefix. Signatures are not checked. A key that the cloud does not know is its owner's, who may do anything;
-policies of the other cloud are let pass.
+A request carries the key of a user or a temporary key of a role. The gate looks the key up in the played cloud, and the
+holder's policies decide, as in RAM (https://www.alibabacloud.com/help/en/ram/policy-elements): one statement has to
+allow the action, the resource and, for a list, the prefix. Signatures are not checked. A key that the cloud does not
+know counts as the account owner's, who may do anything. A key whose policies are all the other cloud's may pass.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _PIECE = 1 << 20
 _BUCKET_ACTIONS = {"location": "oss:GetBucketLocation", "uploads": "oss:ListMultipartUploads"}
 
 Lent = Callable[[str], "tuple[str, str] | None"]
-"""Of a lent key the role and the token that goes with it."""
+"""Maps a temporary key to its role and its session token; None if the key is unknown."""
 
 
 def action(method: str, key: str, query: Mapping[str, Any]) -> str:
-    """The action that a request is, in RAM's words."""
+    """The name of the request's action in RAM."""
     if not key:
         named = next((each for asked, each in _BUCKET_ACTIONS.items() if asked in query), None)
         return named or ("oss:GetBucketInfo" if method == "HEAD" else "oss:ListObjects")
@@ -42,7 +42,7 @@ def action(method: str, key: str, query: Mapping[str, Any]) -> str:
 
 
 def allows(document: str, asked: str, resource: str, prefix: str | None) -> bool:
-    """Whether a policy allows an action on `acs:oss:*:*:BUCKET/KEY`; a list carries a prefix."""
+    """Whether a policy allows an action on `acs:oss:*:*:BUCKET/KEY`; a list has a prefix."""
     for statement in json.loads(document)["Statement"]:
         fits = statement.get("Condition", {}).get("StringLike", {}).get("oss:Prefix")
         if (
@@ -56,7 +56,7 @@ def allows(document: str, asked: str, resource: str, prefix: str | None) -> bool
 
 
 def policies(cloud: Cloud, key: str, token: str, lent: Lent) -> list[str] | None:
-    """The documents of whoever a key is of, None for the owner's; none at all for a lent key whose token is wrong."""
+    """The policies of a key's holder; None for the account owner's key, empty for a role's key with a wrong token."""
     if key.startswith("STS."):
         role, wanted = lent(key) or ("", None)
         held = held_by(cloud.attachments, role, "role") if token == wanted else []
@@ -72,7 +72,7 @@ def _document(policy: Mapping[str, Any]) -> str:
 
 
 class Gate:
-    """The way to the store of the cloud in `folder`, on loopback at `url`; threads of whoever starts it."""
+    """The proxy to the store of the cloud in `folder`, on loopback at `url`; threads of the process that starts it."""
 
     def __init__(self, folder: Path, store: str, lent: Lent) -> None:
         target, gate = urlsplit(store), self
@@ -117,7 +117,7 @@ class Gate:
                 self.wfile.write(body or b"")
 
             def log_message(self, *_: Any) -> None:
-                """Says nothing."""
+                """Logs nothing."""
 
         self._folder, self._lent = folder, lent
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -126,7 +126,7 @@ class Gate:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def permits(self, method: str, path: str, headers: Message) -> bool:
-        """Whether a request may go on."""
+        """Whether a request may pass."""
         found = _KEY.search(headers.get("Authorization", ""))
         parts = urlsplit(path)
         bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
@@ -138,13 +138,13 @@ class Gate:
             return True
         asked = action(method, key, query)
         resource = f"acs:oss:*:*:{bucket}/{key}" if key else f"acs:oss:*:*:{bucket}"
-        # What no document of this cloud's is about is the other cloud's business.
+        # Policies that say nothing about OSS are the other cloud's, and no reason to refuse a request here.
         judged = [each for each in documents if "oss:" in each]
         prefix = query.get("prefix", [None])[0]
         return (bool(documents) and not judged) or any(allows(each, asked, resource, prefix) for each in judged)
 
     def close(self) -> None:
-        """Ends it."""
+        """Stops the proxy."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -1,10 +1,9 @@
-"""Alibaba Cloud's token service, as far as a pod takes a role with its own token: AssumeRoleWithOIDC over HTTP.
+"""Alibaba Cloud's token service, limited to what a pod needs to assume a role: AssumeRoleWithOIDC over HTTP.
 
-Who asks is told by the cluster, which reviews the token; whether the role is theirs to take, by its trust policy in the
-played cloud. Codes are those of the service's documents
-(https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerolewithoidc); where they name
-none, the request is refused as one that nothing allows. What a key that was lent
-opens, `object_gate` says.
+The cluster's token review says who the caller is. The role's trust policy in the played cloud says whether the caller
+may assume the role. Error codes are those of the service's documents
+(https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerolewithoidc). Where they name
+no code, the error is that of a request that nothing allows. `object_gate` decides what a temporary key gives access to.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from standins.providers.cloud import opened
 
 Claims = Mapping[str, Any]
 Review = Callable[[str], "Claims | None"]
-"""What a token says, None of one that the cluster did not give."""
+"""Returns the claims of a token; None if the cluster did not issue it."""
 
 _ACTION = "AssumeRoleWithOIDC"
 _LEAST_SECONDS = 900
 
 
 class STSError(Exception):
-    """A refusal, by its code."""
+    """A refusal, with its error code."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(code)
@@ -39,7 +38,7 @@ class STSError(Exception):
 
 
 def taken(role: Mapping[str, Any] | None, form: Mapping[str, str], claims: Claims | None) -> None:
-    """Raises STSError unless whoever the claims are of may take the role."""
+    """Raises STSError unless the holder of the claims may assume the role."""
     if form.get("Action") != _ACTION or form.get("Version") != "2015-04-01":
         raise STSError(404, "InvalidAction.NotFound")
     if not form.get("RoleSessionName"):
@@ -72,15 +71,15 @@ def _listed(value: Any) -> list[str]:
 
 
 def claims_of(token: str) -> Claims:
-    """What is written in a token, whoever has signed it."""
+    """The claims in a token; does not verify its signature."""
     body = token.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
 
 
 class STS:
-    """The service of the cloud in `folder`, on loopback at `url`; threads of whoever starts it.
+    """The token service of the cloud in `folder`, on loopback at `url`; runs as threads of the process that starts it.
 
-    `sessions` has, by the id of a key that was lent, its role and token.
+    `sessions` maps the id of each temporary key to its role and token.
     """
 
     def __init__(self, folder: Path, review: Review) -> None:
@@ -101,7 +100,7 @@ class STS:
                 self.wfile.write(said)
 
             def log_message(self, *_: Any) -> None:
-                """Says nothing: requests carry tokens."""
+                """Logs nothing: requests carry tokens."""
 
         self._folder, self._review = folder, review
         self.sessions: dict[str, tuple[str, str]] = {}
@@ -110,7 +109,7 @@ class STS:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def lend(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """The answer to a request. Raises STSError."""
+        """Answers a request for a temporary key. Raises STSError."""
         with opened(self._folder, "") as cloud:
             role = cloud.roles.get(form.get("RoleArn", "").rpartition("/")[2])
         taken(role, form, self._review(form.get("OIDCToken", "")))
@@ -121,6 +120,6 @@ class STS:
         return {"Credentials": key, "RequestId": "0"}
 
     def close(self) -> None:
-        """Ends it."""
+        """Stops the service."""
         self._server.shutdown()
         self._server.server_close()

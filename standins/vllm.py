@@ -1,11 +1,12 @@
-"""An engine simulator: speaks vLLM's HTTP on a loopback port and makes its answers up, with no model behind them.
+"""An engine simulator: speaks vLLM's HTTP on a loopback port and invents its answers, with no model behind them.
 
-Owns the protocol as clients, probes and Prometheus see it: paths, status codes, shapes of answers and errors, metric
-names of the release that it plays, counters that count. Does not own pods: `engines.py` decides when one serves.
-Left out: sampling parameters, tools, embeddings, LoRA, metric labels other than the model's name and the finish reason.
+Owns the protocol that clients, probes and Prometheus see: paths, status codes, the shapes of answers and errors, the
+metric names of the release that it plays, and working counters. Does not own pods: `engines.py` decides when one
+serves. Left out: sampling parameters, tools, embeddings, LoRA, metric labels except the model's name and the finish
+reason.
 
-How a release from 0.25.1 on answers is as measured there (`vllm serve` on H200, 2026-11-28); one between 0.10.1 and
-that is played as the older ones are.
+Answers of 0.25.1 and later follow measurements of that release (`vllm serve` on H200, 2026-11-28). Releases between
+0.10.1 and 0.25.1 are played like the older ones.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _absent(names: str) -> dict[str, None]:
     return dict.fromkeys(names.split())
 
 
-# Fields that an answer has beside those that mean something here, from _MEASURED on.
+# Fields that an answer also has, from _MEASURED on, besides those that the simulator fills in.
 _MESSAGE = _absent("refusal annotations audio function_call reasoning")
 _CHOICE = _absent("stop_reason token_ids routed_experts")
 _PROMPT = _absent("prompt_token_ids prompt_text")
@@ -59,7 +60,7 @@ _BUCKETS = (0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 100.0, 1000.0, 100
 
 
 def release_of(image: str) -> str | None:
-    """The release that an image's tag names, such as 0.7.3 in vllm/vllm-openai:v0.7.3; None where it names none."""
+    """The release in an image's tag, such as 0.7.3 in vllm/vllm-openai:v0.7.3; None if the tag names no release."""
     match = re.search(r":(?:.*?[^\d.])?(\d+\.\d+\.\d+)", image.rpartition("/")[2].partition("@")[0])
     return match[1] if match else None
 
@@ -79,14 +80,14 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 
 class Metrics:
-    """The engine's metrics under the names of one release. What is not observed is exported as zero."""
+    """The engine's metrics, with the names of one release. Metrics without observations are exported as zero."""
 
     def __init__(self, release: str, model: str) -> None:
         known = _metric_table()
         self.types = {
             name: kind["type"]
             for name, kind in known.items()
-            # An older release than any that was read has the oldest names.
+            # A release older than the oldest known one gets the oldest names.
             if (_numbers(kind["first"]) <= _numbers(release) or kind["first"] == "0.6.6")
             and _numbers(release) <= _numbers(kind.get("last", "999.0.0"))
         }
@@ -139,7 +140,7 @@ class Metrics:
 
 
 class ApiError(Exception):
-    """A request that vLLM refuses; `kind` is the name it gives the refusal."""
+    """A request that vLLM refuses; `kind` is vLLM's name for the refusal."""
 
     def __init__(self, status: int, kind: str, message: str, parameter: str | None = None) -> None:
         super().__init__(message)
@@ -147,7 +148,7 @@ class ApiError(Exception):
 
 
 def _invalid(path: str, kind: str, place: tuple[str | int, ...], text: str) -> ApiError:
-    """A request whose fields are not those of its kind, as FastAPI refuses it."""
+    """FastAPI's refusal of a request whose fields do not match its schema."""
     problem = {"type": kind, "loc": place, "msg": text}
     message = f"1 validation error:\n  {problem}\n\n    POST {path} [{problem}]"
     return ApiError(400, "Bad Request", message, ".".join(map(str, place)))
@@ -155,7 +156,7 @@ def _invalid(path: str, kind: str, place: tuple[str | int, ...], text: str) -> A
 
 @dataclass
 class Generation:
-    """One answer in the making."""
+    """One answer while it is generated."""
 
     prompt_tokens: int
     limit: int
@@ -165,7 +166,7 @@ class Generation:
 
     @property
     def finish_reason(self) -> str:
-        """stop where the answer came to its end, length where max_tokens cut it."""
+        """stop if the answer reached its end, length if max_tokens cut it off."""
         return "length" if self.limit < len(self.words) else "stop"
 
     @property
@@ -176,7 +177,7 @@ class Generation:
 
 
 class Engine:
-    """Makes answers up, at `token_seconds` a token, and counts them."""
+    """Invents answers, at `token_seconds` per token, and counts them."""
 
     def __init__(
         self,
@@ -186,8 +187,8 @@ class Engine:
         token_seconds: float = 0.01,
         switched_on: Collection[str] = (),
     ) -> None:
-        """`api_keys` are further keys beside those of the argument list, such as VLLM_API_KEY; `switched_on` names what
-        opens further routes, as `planning.routes.switches` does."""
+        """`api_keys` are accepted in addition to those in the argument list, such as VLLM_API_KEY; `switched_on` names
+        what enables more routes, as `planning.routes.switches` does."""
         self.arguments, self.release, self.token_seconds = arguments, release, token_seconds
         self.measured = _numbers(release) >= _MEASURED
         self.api_keys = (*arguments.api_keys, *api_keys)
@@ -201,7 +202,7 @@ class Engine:
         self.metrics.add("cache_config_info", 1)
 
     def begin(self, request: Mapping[str, Any], prompt: str) -> Generation:
-        """Takes a request in, or raises ApiError with vLLM's reason."""
+        """Accepts a request, or raises ApiError with vLLM's reason."""
         name = request.get("model") or self.arguments.served_names[0]
         if name not in self.arguments.served_names:
             raise self._refusal(404, "NotFoundError", f"The model `{name}` does not exist.", "model")
@@ -226,7 +227,7 @@ class Engine:
         longest = self.arguments.max_model_len
         head = f"This model's maximum context length is {longest} tokens. However, you requested"
         if self.measured:
-            # It stops counting one token behind the limit.
+            # vLLM stops counting one token past the limit.
             least = longest - wanted + 1
             return (
                 f"{head} {wanted} output tokens and your prompt contains at least {least} input tokens, for a total of "
@@ -245,7 +246,7 @@ class Engine:
         return ApiError(status, kind, f"{text}{named}", parameter)
 
     async def tokens(self, generation: Generation) -> AsyncGenerator[str, None]:
-        """The answer piece by piece, each in its time; what was made is counted, also when the client goes away."""
+        """Yields the answer piece by piece, in time; counts what was generated even if the client disconnects."""
         metrics, ended = self.metrics, "abort"
         metrics.add("num_requests_running", 1)
         metrics.add("prompt_tokens_total", generation.prompt_tokens)
@@ -275,7 +276,7 @@ class Engine:
 
 
 def count_tokens(text: str) -> int:
-    """About what a tokenizer would count: words and marks."""
+    """Roughly what a tokenizer would count: words and punctuation."""
     return len(re.findall(r"\w+|[^\w\s]", text))
 
 
@@ -284,11 +285,11 @@ _INFO = {"title": "FastAPI", "version": "0.1.0"}
 
 
 class Application:
-    """vLLM's ASGI application: every route of the release, as open as there."""
+    """vLLM's ASGI application: every route of the release, with the same access rules."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # What has a parameter comes after what matches as it stands.
+        # Routes with a path parameter come after literal routes.
         has = sorted(engine.routes.items(), key=lambda each: "{" in each[0])
         self._routes = [
             (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path, methods) for path, methods in has
@@ -305,7 +306,7 @@ class Application:
             await send({"type": "websocket.close"})
 
     def _find(self, asked: str) -> tuple[str, list[str]]:
-        """The route that takes a path, and its methods."""
+        """The route that matches a path, and its methods."""
         return next(((path, methods) for known, path, methods in self._routes if known.fullmatch(asked)), ("", []))
 
 
@@ -355,7 +356,7 @@ class _Request:
                 "/load": {"server_load": 0},
                 "/openapi.json": {"openapi": "3.1.0", "info": _INFO, "paths": {}},
             }
-            # What the others do is not played; that they answer is.
+            # The simulator answers the other routes, but does not play what they do.
             await self._json(200, bodies.get(path, {"simulated": path}))
 
     def _error(self, error: ApiError) -> dict[str, Any]:
@@ -398,7 +399,7 @@ class _Request:
         return request
 
     def _missing(self, field: str) -> ApiError:
-        """A field without which a request is none."""
+        """The refusal of a request that lacks a required field."""
         if not self._engine.measured:
             return ApiError(400, "BadRequestError", f"{field}: Field required")
         if field == "messages":
@@ -431,7 +432,7 @@ class _Request:
         request = self._request()
         if not isinstance(request.get("prompt"), str):
             raise self._missing("prompt")
-        # The completions API cuts after 16 tokens unless told otherwise.
+        # The completions API stops after 16 tokens by default.
         request.setdefault("max_tokens", 16)
         measured = self._engine.measured
         await self._generate(
@@ -444,7 +445,7 @@ class _Request:
         self, request: dict[str, Any], prompt: str, kind: str, prefix: str, *,
         first: Any, piece: Any, whole: Any, choice: dict[str, Any], tail: dict[str, Any],
     ) -> None:  # fmt: skip
-        """`choice` and `tail` are the fields without a value of a whole answer's choice and of its end."""
+        """`choice` and `tail` are the null fields of a complete answer: those of its choice, and those at its end."""
         engine = self._engine
         generation = engine.begin(request, prompt)
         streamed, chat, measured = bool(request.get("stream")), prefix == "chatcmpl", engine.measured
@@ -470,7 +471,7 @@ class _Request:
         gone = asyncio.create_task(self._receive())
         tokens = engine.tokens(generation)
         counted = bool((request.get("stream_options") or {}).get("include_usage"))
-        # A chat's pieces say why they stopped only at the end, a completion's in each.
+        # A chat stream gives the stop reason only in its last chunk, a completion stream in every chunk.
         each = _absent("token_ids" if chat else "stop_reason prompt_token_ids token_ids") if measured else {}
         try:
             if first:
@@ -520,7 +521,7 @@ def _text(piece: str) -> dict[str, Any]:
 
 
 def served(engine: Engine, access: Callable[[str], None]) -> Any:
-    """What a server runs: the application inside its middlewares, the last named outermost, as vLLM puts them."""
+    """What a server runs: the application inside its middlewares. The last one named is outermost, as in vLLM."""
     application: Any = Application(engine)
     for name in engine.arguments.middlewares:
         module, _, attribute = name.rpartition(".")
@@ -539,18 +540,18 @@ def served(engine: Engine, access: Callable[[str], None]) -> Any:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, whose connections can be cut."""
+    """uvicorn, with connections that can be cut."""
 
     def __init__(self, engine: Engine, access: Callable[[str], None]) -> None:
         super().__init__(uvicorn.Config(served(engine, access), log_config=None, access_log=False))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Remembers where it runs."""
+        """Remembers its event loop."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
     def cut(self) -> None:
-        """Ends now, from another thread: who dies does not finish its sentence."""
+        """Stops at once, from another thread: a process that dies does not finish its answers."""
         while not self.started:
             time.sleep(0.01)
         self._loop.call_soon_threadsafe(self._cut)

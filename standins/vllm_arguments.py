@@ -1,6 +1,6 @@
-"""The argument list of `vllm serve` as the simulated engine takes it, and as the parser of a release refuses it.
+"""The argument list of `vllm serve`, as the simulated engine reads it and as a release's parser refuses it.
 
-Knows the flags' facts by planning.flags; checks no types, and nothing that vLLM finds out only with the model at hand.
+Takes facts about flags from planning.flags. Does not check types, nor what vLLM finds out only when it has the model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from planning import flags
 
-# vLLM takes the model's own, which nothing here knows.
+# vLLM uses the model's own limit, which is unknown here.
 _DEFAULT_MAX_MODEL_LEN = 131072
 _USAGE = "usage: vllm serve [model_tag] [options]"
 _LOADER = "--model-loader-extra-config"
@@ -20,7 +20,7 @@ _REASONING = "--reasoning-parser"
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the simulator takes from the argument list of `vllm serve`."""
+    """What the simulator uses of the argument list of `vllm serve`."""
 
     model: str
     served_names: tuple[str, ...]
@@ -39,12 +39,12 @@ class Arguments:
 
     @property
     def world_size(self) -> int:
-        """GPUs of the engine."""
+        """Number of GPUs of the engine."""
         return self.tensor_parallel * self.pipeline_parallel
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Arguments:
-        """Reads an argument list; flags that mean nothing here are passed over, as are their values."""
+        """Reads an argument list; skips flags that the simulator does not use, with their values."""
         found = _flags(words)
 
         def number(default: int, name: str) -> int:
@@ -70,12 +70,12 @@ class Arguments:
 
 
 def _each(words: Sequence[str], name: str) -> list[list[str]]:
-    """The values of a flag, each time that it is given: of this one vLLM keeps all."""
+    """The values of each occurrence of a flag, for a flag of which vLLM keeps all occurrences."""
     return [given.values for given in flags.parse(words) if given.spelling == name]
 
 
 def _flags(words: Sequence[str]) -> dict[str, list[str]]:
-    """Long name of a flag → its values; under the empty name the words before the first flag."""
+    """Maps each flag's long name to its values; the empty name maps to the words before the first flag."""
     found = {"": list(words[: flags.first(words)])} if flags.first(words) else {}
     for given in flags.parse(words):
         negated = given.spelling.startswith("--no-")
@@ -84,10 +84,10 @@ def _flags(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def refusal(words: Sequence[str], release: str, *, serves: bool = True) -> list[str]:
-    """The last words of an engine of that release that does not take the argument list; none where it does.
+    """The last log lines of an engine of that release that rejects the argument list; empty if it accepts the list.
 
-    A value is refused before a flag that is unknown, as argparse goes. The name of a reasoning parser that may be a
-    plugin's is looked up only by the API server, which `serves` says this engine has.
+    Bad values are reported before unknown flags, as argparse does. Only the API server looks up the name of a reasoning
+    parser, which may come from a plugin; `serves` says whether this engine has an API server.
     """
     given = flags.parse(words)
     for each in given:

@@ -1,9 +1,9 @@
-"""What a pod of ours writes while it starts: lines of the launch script, then vLLM's own. Pure text, no clock, no file.
+"""What our pods write while they start: lines of the launch script, then vLLM's own. Pure text: no clock, no files.
 
-The wording and the order follow vLLM 0.25.1 as measured on H200 (2026-11-28), and for older releases the logs in
+Wording and order follow vLLM 0.25.1 as measured on H200 (2026-11-28). For older releases they follow the logs in
 vllm-project/vllm#11349 #11560 #13276 (0.7), #17939 (0.8), #21728 #22303 (0.10.0), #23517 (0.10.1), #27508 #29637
-(0.11) and #16692 (Ray); the numbers are examples and belong to no model. A failed start ends, as there, with the
-traceback of a parent that only says that a child has failed, far below the child's own.
+(0.11) and #16692 (Ray). The numbers are examples and belong to no model. A failed start ends as in those logs: with
+the traceback of a parent that says only that a child has failed, far below the child's own traceback.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from standins.vllm_arguments import Arguments
 
 _SHARDS = 163
 _SHARD_LINES = 20
-# From this share of the start on only a pod that is ready goes on: one that never gets ready stays behind it.
+# Only a ready pod gets past this share of its start; a pod that never becomes ready stops here.
 HELD_BACK = 0.95
 _LOADED, _COMPILED, _SIZED = 0.85, 0.9, 0.92
-# A release from this one on has the V1 engine, brackets around the place of a line, and compiles.
+# First release with the V1 engine: it puts brackets around a line's source location, and compiles.
 _V1 = (0, 8)
-# The engine's own process, by the release from which on it is called so; before, no line names its process.
+# The name of the engine's own process, by the first release that uses it. Older releases name no process in a line.
 _CORES = (((0, 20), "EngineCore"), ((0, 10, 2), "EngineCore_DP0"), ((0, 10, 1), "EngineCore_0"))
 _BARS = {"runai_streamer": "Loading safetensors using Runai Model Streamer"}
 _ROUTES = {
@@ -29,8 +29,8 @@ _ROUTES = {
 }  # fmt: skip
 
 NO_CACHE, CAPTURE, WORKSPACE, KILLED = "no-cache", "capture", "workspace", "killed"
-"""How a start fails: no memory for the KV cache, or none for CUDA graphs (as CUDA says it, as torch says it), or it is
-killed from outside."""
+"""How a start fails: no memory for the KV cache; none for CUDA graphs (in CUDA's words, in torch's words); or the
+process is killed from outside."""
 _CAPTURES = ("initialize_from_config", "collective_rpc", "compile_or_warm_up_model", "capture_model")
 _EXCEPTIONS = {
     NO_CACHE: (
@@ -50,7 +50,7 @@ _EXCEPTIONS = {
         "95.00 GiB of which 3.90 GiB is free.",
     ),
 }
-# What lies between the engine's own frames in a real traceback.
+# The frames between the engine's own in a real traceback.
 _BETWEEN = ("_wrapped_call_impl", "_call_impl", "decorate_context", "__call__") * 5
 
 
@@ -63,33 +63,33 @@ RAY_FORMED = "modelserve: ray: formed, starting vLLM"
 
 
 def native_leads(nodes: int, leader: str, port: str) -> str:
-    """The leader's line where vLLM itself joins the nodes."""
+    """The leader's line if vLLM itself connects the nodes."""
     return f"modelserve: native: leading {nodes} nodes at {leader}:{port}, starting vLLM"
 
 
 def one_node(gpus: int) -> str:
-    """The first line of a group of one, which needs no Ray."""
+    """The first line of a group of one pod, which needs no Ray."""
     return f"modelserve: one node, {gpus} GPUs: starting vLLM"
 
 
 def worker_waits(launcher: str, leader: str, port: str) -> str:
-    """A worker's line while its leader is not there."""
+    """A worker's line while it waits for its leader."""
     return f"modelserve: {launcher}: waiting for the leader at {leader}:{port}"
 
 
 def worker_joins(launcher: str, leader: str, gpus: int) -> list[str]:
-    """A worker's lines once it has found the leader; with Ray it stays silent after them."""
+    """A worker's lines after it has found the leader. With Ray it writes nothing after them."""
     ray = ["Ray runtime started.", "This command will now block forever until terminated by a signal."]
     return [f"modelserve: {launcher}: joining {leader} with {gpus} GPUs", *(ray if launcher == "ray" else [])]
 
 
 def worker_crash(launcher: str, leader: str, port: str, seconds: str) -> list[str]:
-    """The last words of a worker whose leader never came."""
+    """The last lines of a worker whose leader never came."""
     return [f"modelserve: {launcher}: no leader at {leader}:{port} in {seconds} s"]
 
 
 class Writer:
-    """Writes as the processes of one engine do; `{now}` in a line is for the caller."""
+    """Writes lines as the processes of one engine do; the caller fills in `{now}`."""
 
     def __init__(self, arguments: Arguments, release: str) -> None:
         self._arguments, self._release = arguments, release
@@ -103,7 +103,7 @@ class Writer:
         self._worker = self._worker_of(numbers)
 
     def _worker_of(self, numbers: tuple[int, ...]) -> str:
-        """The prefix of the first worker. In one process with the engine it has the engine's."""
+        """The line prefix of the first worker. If it shares the engine's process, it has the engine's prefix."""
         if self._alone or not self._v1:
             return self._core
         if self._arguments.executor == "ray":
@@ -114,7 +114,7 @@ class Writer:
         return f"{self._core}(VllmWorker TP0 pid=130) " if numbers < (0, 10, 2) else f"(Worker{rank} pid=130) "
 
     def headless(self, leader: str, port: str) -> list[tuple[float, str]]:
-        """A native worker's lines, as `engine` gives the leader's: it loads its part and serves nothing."""
+        """A native worker's lines, in the form of `engine`. The worker loads its part and serves nothing."""
         text = (
             f"Launching vLLM (v{self._release}) headless multiproc executor, with head node address {leader}:{port} "
             "for torch.distributed process group."
@@ -122,7 +122,7 @@ class Writer:
         return [(0.0, self._line("", "serve.py:116", text)), *self._loading()]
 
     def engine(self) -> list[tuple[float, str]]:
-        """The engine's lines, each with the share of the start after which it is written."""
+        """The engine's lines, each with the share of the start after which it is due."""
         api, core, world = self._api, self._core, self._arguments.world_size
         lines = [(0.0, self._line(api, "api_server.py:840", f"vLLM API server version {self._release}"))]
         if self._v1:
@@ -142,7 +142,7 @@ class Writer:
         return lines
 
     def crash(self, how: str, script: Sequence[tuple[float, str]]) -> list[str]:
-        """The rest of a start that fails as `how` says, to its last line; `script` are the lines not written yet."""
+        """The remaining lines of a start that fails as `how` says; `script` holds the lines not written yet."""
         reached = {NO_CACHE: _COMPILED, KILLED: _LOADED / 2}.get(how, _SIZED)
         lines = [line for share, line in script if share <= reached]
         if how == KILLED:
@@ -156,7 +156,7 @@ class Writer:
         ]
 
     def _v1_crash(self, how: str, functions: Sequence[str], exception: str) -> list[str]:
-        """The worker that fails, the engine's process, the server; with one GPU the first two are one."""
+        """Tracebacks of the failing worker, the engine process and the server. With one GPU the first two are one."""
         told, above = [], ("run_engine_core", "__init__", "_initialize_kv_caches")
         if self._alone or how == NO_CACHE:
             functions = (*above, *functions)
@@ -190,7 +190,7 @@ class Writer:
         return f"{process}{level} {{now}} {f'[{place}]' if self._v1 else f'{place}]'} {text}"
 
     def _logged(self, process: str, place: str, text: str) -> list[str]:
-        # Lines of one record are parted by both characters.
+        # vLLM separates the lines of one record with both characters, \r\n.
         return [f"{self._line(process, place, line, 'ERROR')}\r" for line in text.split("\n")]
 
     def _available(self, gib: str) -> str:
@@ -204,7 +204,7 @@ class Writer:
         for step in range(_SHARD_LINES + 1):
             done = round(_SHARDS * step / _SHARD_LINES)
             share = 0.1 + (_LOADED - 0.1) * step / _SHARD_LINES
-            # The bar's text ends in a line's end, and no process names itself in it.
+            # The progress bar's text ends with a newline, and no process prefixes it with its name.
             lines.append((share, f"{bar}: {100 * done // _SHARDS:3d}% Completed | {done}/{_SHARDS}"))
         took = "Model loading took 41.13 GiB memory and 62.41 seconds"
         if not self._v1:

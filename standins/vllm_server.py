@@ -1,8 +1,9 @@
-"""A simulated engine as a process of its own, which ends as the release that it plays would.
+"""Runs one simulated engine as its own process, which handles SIGTERM the way the release it plays does.
 
 `python -m standins.vllm_server --release R --listener FD --alive FD --folder D -- ARGUMENTS OF VLLM SERVE`, with the
-pod's environment. `listener` is its open port, `alive` one that is open as long as it lives, as Ray's and the process
-group's are; `folder` has the pod's log. It ends with its parent, whose end of its standard input is closed then.
+pod's environment. `listener` is the listening HTTP socket. `alive` is a socket that stays open as long as the process
+lives, like the ports of Ray and of the process group. `folder` holds the pod's log. The process exits with its parent:
+that closes the process's standard input.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TOKEN_SECONDS = "REHEARSAL_TOKEN_SECONDS"
 
 
 def at_term(release: str, pipeline: int, shutdown_timeout: int) -> str:
-    """What SIGTERM does to running answers: `cut`, `abort` (they end early, as if they were whole) or `finish`."""
+    """What SIGTERM does to running answers: `cut`, `abort` (they end early but look complete) or `finish`."""
     steps = fact("vllm", "end", "atTerm")
     step = [each for each in steps if release_key(each["since"]) <= release_key(release)][-1]
     how = step["one" if pipeline == 1 else "several"]
@@ -41,7 +42,7 @@ class _Engine(Server):
         self.config.timeout_graceful_shutdown = engine.arguments.shutdown_timeout or None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM. No new connection is taken from now on, whatever becomes of those that are there."""
+        """Handles SIGTERM: accepts no new connections from now on, whatever happens to the open ones."""
         arguments = self._engine.arguments
         how = at_term(self._engine.release, arguments.pipeline_parallel, arguments.shutdown_timeout)
         if how == "cut":
@@ -56,7 +57,7 @@ def _end_with_parent() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serves until it is told to end."""
+    """Serves until told to exit."""
     parser = argparse.ArgumentParser(prog="python -m standins.vllm_server", description=__doc__)
     for name in ("listener", "alive"):
         parser.add_argument(f"--{name}", type=int, required=True)

@@ -1,6 +1,6 @@
-"""Follows the objects of one kind on the rehearsal's API server: a list, then what changes, for as long as it runs.
+"""Follows all objects of one kind on the rehearsal's API server: one list, then the changes.
 
-And what else the processes that play a controller have alike: their command line, and the loop that moves objects on.
+Also holds what the processes that play a controller share: their command line, and the loop that calls them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import yaml
 
 from local.api import Api, ApiError
 
-# An API server that stays away so long has been killed without us.
+# If the API server does not answer for this long, somebody killed it without stopping us.
 _LOST_SECONDS = 30
 
 
 class WatchingApi(Api):
-    """The client with a watch."""
+    """The API client, with watches."""
 
     @classmethod
     def of(cls, kubeconfig: Path, folder: Path) -> WatchingApi:
@@ -33,7 +33,7 @@ class WatchingApi(Api):
         return cls(server, folder / "pki")
 
     def watch(self, path: str, version: str) -> Iterator[dict[str, Any]]:
-        """Events after `version`, until the server ends the stream. Raises ApiError when `version` is too old."""
+        """Yields events after `version` until the server ends the stream. Raises ApiError if `version` is too old."""
         query = f"?watch=true&resourceVersion={version}&allowWatchBookmarks=true&timeoutSeconds=240"
         timeout = urllib3.Timeout(connect=5, read=300)
         answer = self._pool.request("GET", self._server + path + query, preload_content=False, timeout=timeout)
@@ -49,34 +49,34 @@ class WatchingApi(Api):
                         raise ApiError(event["object"].get("code", 500), event["object"].get("message", ""))
                     yield event
         finally:
-            # Half-read streams must not go back to the pool.
+            # A half-read stream must not go back to the connection pool.
             answer.close()
 
 
 class Sink(Protocol):
-    """Whoever takes in what is followed."""
+    """Receives the objects that `follow` reports."""
 
     def see(self, item: dict[str, Any], /) -> None:
-        """Takes in an object as it is now."""
+        """Records the current state of an object."""
 
     def forget(self, uid: str, /) -> None:
-        """An object is gone."""
+        """Removes an object that is gone."""
 
     def keep_only(self, items: list[dict[str, Any]], /) -> None:
-        """Every object that is not among `items` is gone."""
+        """Removes every object that is not among `items`."""
 
 
 class Things:
-    """The objects of one kind as they were last seen, by uid."""
+    """The objects of one kind as last observed, by uid."""
 
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self.things: dict[str, dict[str, Any]] = {}
-        # Whether all that there is has been seen once.
+        # Whether the first complete list has arrived.
         self.listed = False
 
     def see(self, thing: dict[str, Any]) -> None:
-        """Takes in an object, unless a newer state of it is known."""
+        """Records an object, unless a newer state of it is known."""
         uid = thing["metadata"]["uid"]
         with self._lock:
             known = self.things.get(uid)
@@ -84,22 +84,22 @@ class Things:
                 self.things[uid] = thing
 
     def forget(self, uid: str) -> None:
-        """An object is gone."""
+        """Removes an object that is gone."""
         with self._lock:
             self.things.pop(uid, None)
 
     def keep_only(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Every object that is not among `items` is gone."""
+        """Removes every object that is not among `items`."""
         for uid in self.things.keys() - {item["metadata"]["uid"] for item in items}:
             self.forget(uid)
         self.listed = True
 
     def named(self, like: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:
-        """The object in the namespace of `like` with its name, or with another."""
+        """The object in the namespace of `like`, with the same name or with `name`."""
         return self.at(like["metadata"].get("namespace"), name or like["metadata"]["name"])
 
     def at(self, namespace: str | None, name: str) -> dict[str, Any] | None:
-        """The object of that name; `namespace` is None for what has none."""
+        """The object with that name; `namespace` is None for cluster-scoped objects."""
         for each in list(self.things.values()):
             if (each["metadata"].get("namespace"), each["metadata"]["name"]) == (namespace, name):
                 return each
@@ -107,17 +107,17 @@ class Things:
 
 
 def place_of(thing: Mapping[str, Any]) -> tuple[str, str]:
-    """The namespace and name of an object that is in one."""
+    """The namespace and name of a namespaced object."""
     return thing["metadata"]["namespace"], thing["metadata"]["name"]
 
 
 def deleting(thing: Mapping[str, Any]) -> bool:
-    """Whether somebody has asked for its deletion."""
+    """Whether its deletion has been requested."""
     return bool(thing["metadata"].get("deletionTimestamp"))
 
 
 def now() -> str:
-    """The time, as Kubernetes writes it."""
+    """The current time in Kubernetes' format."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -126,9 +126,9 @@ def _version(thing: Mapping[str, Any]) -> int:
 
 
 def follow(api: WatchingApi, path: str, sink: Sink, folder: Path) -> None:
-    """Tells `sink` of every object at `path` until the control plane in `folder` is gone.
+    """Reports every object at `path` to `sink` until the control plane in `folder` is gone.
 
-    Raises SystemExit when the API server stays away.
+    Raises SystemExit if the API server stops answering.
     """
     alive = time.monotonic()
     while folder.exists():
@@ -152,9 +152,9 @@ def follow(api: WatchingApi, path: str, sink: Sink, folder: Path) -> None:
 
 
 def play(api: WatchingApi, folder: Path, sinks: Mapping[str, Sink], tick: Callable[[], None], seconds: float) -> None:
-    """Tells each of `sinks`, by the path of its objects, of them, and calls `tick` every so many seconds.
+    """Reports objects to `sinks`, which maps a path to the sink of its objects; calls `tick` every `seconds` seconds.
 
-    Ends when the control plane in `folder` is gone or its API server stays away.
+    Returns when the control plane in `folder` is gone or its API server stops answering.
     """
     followers = [
         threading.Thread(target=follow, args=(api, path, sink, folder), daemon=True) for path, sink in sinks.items()
@@ -170,7 +170,7 @@ def play(api: WatchingApi, folder: Path, sinks: Mapping[str, Sink], tick: Callab
 
 
 def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
-    """The command line of a process beside one control plane."""
+    """The command line of a process that runs beside one control plane."""
     made = argparse.ArgumentParser(prog=prog, description=description)
     made.add_argument("--kubeconfig", type=Path, required=True)
     made.add_argument("--folder", type=Path, required=True, help="the control plane's folder")

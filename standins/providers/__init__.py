@@ -1,1 +1,1 @@
-"""Stand-ins for Pulumi resource plugins, for machines without the official ones."""
+"""Stand-ins for Pulumi resource plugins, for machines that do not have the official ones."""

@@ -1,7 +1,7 @@
-"""A cloud in a folder: `cloud.json` with all but objects, and `buckets/NAME/` with each bucket's objects as files.
+"""A cloud in a folder: `cloud.json` holds everything but objects; `buckets/NAME/` holds each bucket's objects as files.
 
-Several plugins, and whoever serves the buckets, use it at once: a lock lets one at a time change it. A folder holds one
-namespace, whichever clouds' plugins use it: what one cloud's account has is somebody else's to the other.
+Several plugins and the bucket server use it at the same time; a lock lets only one of them change it at a time. A
+folder holds one namespace for all clouds' plugins: to one cloud, a name that another cloud's account uses is taken.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from local import faults
 from standins.providers.reporting import Refusal
 
 _TABLES = ("buckets", "users", "policies", "attachments", "keys", "roles")
-# What a fault in the control plane's faults.json makes of any request for its object.
+# The value in the control plane's faults.json that makes the cloud deny every request for an object.
 _DENIED = "denied"
 
 Table = dict[str, dict[str, Any]]
 
 
 class CloudError(Refusal):
-    """A request that the cloud refused, as its SDK tells it. `gone` is what the plugin takes for «it is not there».
+    """A request that the cloud refused, as its SDK reports it. `gone`: the plugin reads it as «does not exist».
 
-    `status` is an HTTP status, or 0 where the plugin itself says so.
+    `status` is an HTTP status, or 0 if the message is the plugin's own.
     """
 
     def __init__(self, text: str, *, status: int = 0, gone: bool = False) -> None:
@@ -38,7 +38,7 @@ class CloudError(Refusal):
 
 @dataclass
 class Cloud:
-    """One account's view of the cloud from one region; the tables are those of `cloud.json`, free to change."""
+    """One account's view of the cloud from one region. Its tables are those of `cloud.json`; callers may edit them."""
 
     region: str
     folder: Path
@@ -50,11 +50,11 @@ class Cloud:
     roles: Table
 
     def objects(self, bucket: str) -> Path:
-        """The folder of a bucket's objects."""
+        """The folder that holds a bucket's objects."""
         return self.folder / "buckets" / bucket
 
     def is_empty(self, bucket: str) -> bool:
-        """Whether a bucket has no object, and no upload under way."""
+        """Whether a bucket has no objects and no upload in progress."""
         return not any(path.is_file() for path in self.objects(bucket).rglob("*"))
 
     def forbids(self, kind: str, name: str) -> bool:
@@ -64,7 +64,7 @@ class Cloud:
 
 @contextmanager
 def opened(folder: Path, region: str) -> Iterator[Cloud]:
-    """The cloud for one request, made when there is none. What the request changes is kept unless it fails."""
+    """Opens the cloud for one request; creates it if needed. Saves the request's changes unless the request fails."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -75,7 +75,7 @@ def opened(folder: Path, region: str) -> Iterator[Cloud]:
         after = json.dumps(tables, indent=2, sort_keys=True)
         if after != before:
             fresh = folder / "cloud.json.new"
-            # It holds the keys' secrets, as the real cloud does.
+            # The file holds the keys' secrets, as the real cloud does.
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
                 out.write(after)
             fresh.replace(file)

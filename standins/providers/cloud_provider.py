@@ -1,6 +1,6 @@
 """A cloud plugin's requests, the same for every kind of every cloud: check, diff, create, read, update and delete.
 
-Each cloud's plugin says which kinds it has, where its credentials are, and how it words what went wrong.
+Each cloud's plugin defines its kinds, where it finds its credentials, and how it words errors.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from standins.providers.reporting import Refusal, reported
 from standins.providers.wire import UNKNOWN, Properties, Secret, decode, encode, has_unknowns, mark_like, plain
 
 RETRY_VARIABLE = "MODELSERVE_CLOUD_RETRY_SECONDS"
-"""How long a patient plugin tries a refused deletion again, in the environment; the real one takes 15 minutes."""
+"""Environment variable: seconds for which a patient plugin retries a refused deletion; the real one: 15 minutes."""
 UNKNOWN_KEY = "denied"
-"""As an access key: one that the cloud does not know. Any other is taken."""
+"""The one access key that the cloud does not know; it accepts any other."""
 _RETRY_SECONDS = 2.0
 _RETRY_PAUSE_SECONDS = 0.1
 _EMPTY: tuple[Any, ...] = (None, "", False, 0, [], {})
 
 
 class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
-    """One provider instance; the engine starts a plugin process for each, and configures it before anything else."""
+    """One provider instance. The engine starts a plugin process for each, and configures it before anything else."""
 
     name: str
     version: str
     kinds: Mapping[str, Kind]
     functions: Mapping[str, Function]
     region_variable: str
-    """Where the environment names a region, of which the stack's configuration comes first."""
+    """The environment variable that names a region; the region in the stack's configuration takes precedence."""
     default_region: str
     key_variables: Sequence[Sequence[str]]
-    """Names of the variable with the access key, and of the one with its secret."""
+    """Per credential (access key, then secret), the names of its environment variables."""
     no_keys: str
-    """What the plugin says when one is missing."""
+    """The plugin's message if a credential is missing."""
 
     def __init__(self, engine: str) -> None:
         self._region, self._key = "", ""
@@ -52,22 +52,22 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
         """Raises Refusal for a region that the plugin itself refuses."""
 
     def unknown_key(self, service: str) -> CloudError:
-        """How the service refuses an access key that the cloud does not know."""
+        """The service's error for an access key that the cloud does not know."""
         raise NotImplementedError
 
     def heard(self, kind: Kind, error: CloudError) -> CloudError:
-        """What the plugin hears of a refused reading."""
+        """The error that reaches the plugin when the cloud refuses a read."""
         return error
 
     def failure(self, request: str, kind: Kind, name: str, error: CloudError) -> str:
-        """What the plugin makes of a refused `request`, one of creating, reading, updating and deleting."""
+        """The plugin's message for a refused `request`: creating, reading, updating or deleting."""
         raise NotImplementedError
 
     def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
         return plugin_pb2.PluginInfo(version=self.version)
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Empty:
-        return Empty()  # no request takes longer than a deletion is tried again
+        return Empty()  # no request lasts longer than the retries of a deletion
 
     @reported
     def CheckConfig(self, request: Any) -> Any:
@@ -91,7 +91,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
 
     @contextmanager
     def _telling(self, request: str, urn: str, kind: Kind, name: str) -> Iterator[None]:
-        """Refusals of the cloud, told with what was asked for."""
+        """Reports refusals of the cloud together with the request that caused them."""
         try:
             yield
         except CloudError as error:
@@ -101,7 +101,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
 
     @contextmanager
     def _cloud(self, kind: Kind | Function) -> Iterator[Cloud]:
-        """The cloud for one request."""
+        """Opens the cloud for one request."""
         folder = os.environ.get("MODELSERVE_CLOUD")
         if not folder:
             raise Refusal("MODELSERVE_CLOUD names no folder for the cloud: `python -m local env` prints what to set")
@@ -163,7 +163,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
 
     @reported
     def Read(self, request: Any) -> Any:
-        """Inputs that the program gave, as the cloud has them now."""
+        """Returns the inputs that the program gave, with the cloud's current values."""
         kind, inputs, state = self._kind(request.urn), decode(request.inputs), plain(decode(request.properties))
         with self._telling("reading", request.urn, kind, request.id):
             try:
@@ -193,7 +193,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
                         break
                     if not kind.patient or time.monotonic() >= until:
                         raise
-                # Not while the cloud is locked: what is in the way can only go meanwhile.
+                # Wait without the cloud's lock: only another request can remove what blocks the deletion.
                 time.sleep(_RETRY_PAUSE_SECONDS)
         return Empty()
 
@@ -210,7 +210,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.InvokeResponse(**{"return": encode(answer)})
 
     def _is_gone(self, kind: Kind, name: str, state: Properties) -> bool:
-        """Whether a reading says so. Raises CloudError when it is refused for another reason."""
+        """Whether a read says that it is gone. Raises CloudError if the read is refused for another reason."""
         try:
             self._look(kind, name, state)
         except CloudError as error:
@@ -238,7 +238,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
 
 
 def _problems(kind: Kind, urn: str, inputs: Properties) -> Iterator[str]:
-    """What is wrong with the arguments, in the words of the official plugin."""
+    """What is wrong with the arguments, in the official plugin's words."""
     name = urn.rpartition("::")[2]
     for key in sorted(kind.required - inputs.keys()):
         problem = f'Missing required argument. The argument "{key}" is required, but no definition was found.'
@@ -255,6 +255,6 @@ def _problems(kind: Kind, urn: str, inputs: Properties) -> Iterator[str]:
 
 
 def _marked(kind: Kind, outputs: Properties, inputs: Properties) -> Properties:
-    """Outputs with the kind's own secrets, and what was secret among the inputs."""
+    """The outputs, with secret marks on the kind's own secrets and on inputs that were secret."""
     marked = mark_like(outputs, inputs)
     return {key: Secret(plain(value)) if key in kind.secrets else value for key, value in marked.items()}

@@ -1,4 +1,4 @@
-"""A plugin's process: gRPC on a port of its own, from the engine's start of it to the engine's end."""
+"""A plugin's process: serves gRPC on its own port from when the engine starts it until the engine exits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from typing import Any
 
-# An operation occupies a thread while it waits; threads are made when they are needed.
+# An operation blocks a thread while it waits. The pool creates threads only when it needs them.
 _THREADS = 512
 _MESSAGE_BYTES = 400 << 20
 _ENGINE_CHECK_SECONDS = 5
@@ -40,12 +40,12 @@ def _is_gone(engine: str) -> bool:
 
 
 def serve(engine: str, load: Callable[[], Callable[[str], Any]]) -> None:
-    """Prints the port and serves until the engine at this address is gone, which a killed one is too.
+    """Prints the port and serves until the engine at this address is gone, even if it was killed.
 
     `load` imports the provider's class, whose modules need the SDK's generated ones.
     """
     skip_sdk()
-    gc.disable()  # an eighth of the start would go into looking for garbage that imports do not make
+    gc.disable()  # imports make no garbage; looking for it would take an eighth of the start
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
@@ -58,7 +58,7 @@ def serve(engine: str, load: Callable[[], Callable[[str], Any]]) -> None:
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(provider, server)
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     server.start()
-    # The engine's way to end a plugin. Nothing is under way then; a user's Ctrl-C arrives as the request Cancel.
+    # The engine ends a plugin with SIGINT, when no request is running. A user's Ctrl-C arrives as the request Cancel.
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     while not _is_gone(engine):
         time.sleep(_ENGINE_CHECK_SECONDS)

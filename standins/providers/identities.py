@@ -1,4 +1,4 @@
-"""What users, policies and keys of every cloud have in common."""
+"""What users, policies and keys have in common in every cloud."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _WHAT = {"users": "User", "policies": "Policy", "roles": "Role"}
 
 @dataclass(frozen=True, kw_only=True)
 class Identities:
-    """One cloud's access management: `service`, its limits, and the codes of its refusals.
+    """One cloud's access management: its `service`, its limits, and its error codes.
 
-    `names` maps a table to the pattern of its names. Codes with `{what}` are of a User, a Role or a Policy.
+    `names` maps a table to the pattern of its names. In a code, `{what}` stands for User, Role or Policy.
     """
 
     service: str
@@ -44,7 +44,7 @@ class Identities:
     keys_code: str
 
     def need(self, cloud: Cloud, table: str, name: str) -> dict[str, Any]:
-        """The entry of a user or policy that must be there."""
+        """The entry of a user or policy. Raises CloudError if it does not exist."""
         what = _WHAT[table]
         self.permit(cloud, what, name)
         found = getattr(cloud, table).get(name)
@@ -54,7 +54,7 @@ class Identities:
         return found
 
     def check_new(self, cloud: Cloud, table: str, name: str) -> None:
-        """Raises CloudError unless a user or policy may be made with this name."""
+        """Raises CloudError unless a user or policy with this name may be created."""
         what = _WHAT[table]
         self.permit(cloud, what, name)
         if not self.names[table].fullmatch(name):
@@ -73,7 +73,7 @@ class Identities:
             raise self.refused(400, self.json_code, f"The policy is not JSON: {error}.") from error
 
     def create_key(self, cloud: Cloud, key_id: str, user: str, **fields: str) -> str:
-        """The id of a new access key of a user."""
+        """Creates an access key for a user; returns its id."""
         self.need(cloud, "users", user)
         if len(held_by(cloud.keys, user)) >= self.keys_per_user:
             raise self.refused(409, self.keys_code, f"The user has as many access keys as it may: {user}.")
@@ -81,7 +81,7 @@ class Identities:
         return key_id
 
     def key(self, cloud: Cloud, key_id: str) -> dict[str, Any]:
-        """The entry of a key that must be there."""
+        """The entry of a key. Raises CloudError if it does not exist."""
         if key_id not in cloud.keys:
             raise self.missing_key(key_id)
         return cloud.keys[key_id]
@@ -92,7 +92,7 @@ class Identities:
         del cloud.keys[key_id]
 
     def attachment_kind(self, label: str, holder: str = "user", **ways: Any) -> Kind:
-        """That a user, or a role, has a policy."""
+        """The kind of resource that attaches a policy to a user or a role."""
         arguments = frozenset({f"{holder}Name", "policyName", "policyType"})
         return Kind(
             label=label,
@@ -136,10 +136,10 @@ def letters(length: int) -> str:
 
 
 def now() -> str:
-    """The time, as the clouds write it."""
+    """The current time in the clouds' format."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def held_by(table: Table, user: str, kind: str = "user") -> list[str]:
-    """Which keys, or attachments, are a user's, or those of another kind of holder."""
+    """The keys or attachments of a user, or of another `kind` of holder."""
     return [key for key, entry in table.items() if entry.get(kind) == user]

@@ -1,4 +1,4 @@
-"""What a kind of resource is to a cloud's plugin: its arguments, and the requests that carry it out."""
+"""What a resource type means to a cloud's plugin: its arguments, and the requests that implement it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from standins.providers.wire import Properties
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One resource type. Arguments are named as Pulumi does.
+    """One resource type. Arguments have Pulumi's names.
 
-    `outputs` are no arguments. `create` gives the id, and may add what only a creator is told; `read` gives arguments
-    and outputs: what the cloud does not keep is in the state that it gets.
+    `outputs` are not arguments. `create` returns the id, and may add values that the cloud tells only the creator.
+    `read` returns arguments and outputs; it takes what the cloud does not store from the state that it gets.
 
-    A kind whose every argument is `replacing` has no `update`; one without `delete` is left behind, unasked. `label` is
-    what the plugin's messages call it, `service` the cloud's service that answers.
+    A kind whose arguments are all `replacing` has no `update`. A kind without `delete` stays in the cloud: a deletion
+    sends no request. `label` is the plugin's name for it in messages, `service` the cloud service that answers.
 
-    What is not there leaves the state at a refresh where the kind `forgets`, and fails the refresh of any other. Of a
-    refused deletion a `forgiving` kind looks whether the thing is there: if not, it is deleted. A `patient` one tries
-    again what it then still finds.
+    If a resource no longer exists, a refresh drops it from the state if the kind `forgets`, and fails otherwise. If the
+    cloud refuses a deletion, a `forgiving` kind checks whether the resource still exists, and counts it as deleted if
+    not; a `patient` kind retries while it exists.
     """
 
     label: str
@@ -44,13 +44,13 @@ class Kind:
 
     @property
     def arguments(self) -> frozenset[str]:
-        """Every argument."""
+        """All arguments."""
         return self.required | self.optional
 
 
 @dataclass(frozen=True, kw_only=True)
 class Function:
-    """What a program, or whoever puts a state right, may ask a cloud's `service`; it changes nothing."""
+    """A query to a cloud's `service`, for programs and for whoever repairs a state; it changes nothing."""
 
     service: str
     arguments: frozenset[str]

@@ -1,4 +1,4 @@
-"""How a request of the engine fails: the form in which it gets what went wrong."""
+"""How a request from the engine fails: the form in which the engine gets the error."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import grpc
 
 
 class Refusal(Exception):
-    """Something cannot be done, for reasons that the user reads word for word."""
+    """Something cannot be done; the user sees the reasons word for word."""
 
 
 def reported(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
-    """A request's handler whose errors go to the engine; UNKNOWN is the code that it shows without comment."""
+    """A request handler that reports its errors to the engine. The engine shows code UNKNOWN without a comment."""
 
     @functools.wraps(method)
     def served(self: Any, request: Any, context: grpc.ServicerContext) -> Any:

@@ -1,4 +1,4 @@
-"""Pulumi's property wire format: google.protobuf.Struct to and from Python values with secrets and unknowns."""
+"""Pulumi's property wire format: converts google.protobuf.Struct to and from Python values, secrets and unknowns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Properties = dict[str, Any]
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"
-# A value that only `up` will know, as the Python SDK says it of every type.
+# A value that is known only during `up`; the Python SDK uses this marker for every type.
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 
@@ -82,7 +82,7 @@ def has_unknowns(value: Any) -> bool:
 
 
 def mark_like(value: Properties, pattern: Properties) -> Properties:
-    """`value` with secret marks where `pattern` has them; a secret anywhere in a list hides the whole list."""
+    """`value` with secret marks where `pattern` has them. A secret anywhere in a list marks the whole list."""
     marked = dict(value)
     for key, example in pattern.items():
         item = marked.get(key)

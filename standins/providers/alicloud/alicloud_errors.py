@@ -6,7 +6,7 @@ from standins.providers.cloud import Cloud, CloudError
 
 
 def refused(service: str, status: int, code: str, message: str) -> CloudError:
-    """A refusal as the SDK of its service (`oss`, `ram`) tells it: any 404 is «not there» to the plugin."""
+    """A refusal as the SDK of the service (`oss`, `ram`) reports it. The plugin reads any 404 as «does not exist»."""
     if service == "oss":
         told = "[SDK aliyun-oss-go-sdk ERROR]:\noss: service returned error: "
         told += f'StatusCode={status}, ErrorCode={code}, ErrorMessage="{message}"'
@@ -17,7 +17,7 @@ def refused(service: str, status: int, code: str, message: str) -> CloudError:
 
 
 def permit(cloud: Cloud, service: str, kind: str, name: str) -> None:
-    """Raises CloudError where the control plane's faults forbid what concerns this object."""
+    """Raises CloudError if the control plane's faults forbid requests for this object."""
     if not cloud.forbids(kind, name):
         return
     if service == "oss":

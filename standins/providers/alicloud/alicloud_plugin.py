@@ -1,4 +1,4 @@
-"""The alicloud plugin: its kinds, its configuration and its words."""
+"""The alicloud plugin: its resource types, its configuration and its error messages."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from standins.providers.kinds import Function, Kind
 from standins.providers.wire import Properties
 
 ACCOUNT = "1000000000000001"
-"""The rehearsal's own account. A bucket in `cloud.json` with another owner is somebody else's."""
+"""The rehearsal's own account. A bucket with another owner in `cloud.json` belongs to somebody else."""
 _NAME = re.compile(fact("oss", "bucket", "namePattern"))
 _ACLS = ("private", "public-read", "public-read-write")
-# Kept as the program wrote them, and given back so.
+# Stored as the program wrote them, and returned unchanged.
 _SETTINGS = frozenset({"lifecycleRules", "serverSideEncryptionRule", "tags"})
 
 
@@ -26,7 +26,7 @@ def _refused(status: int, code: str, message: str) -> CloudError:
 
 
 def _bucket(cloud: Cloud, name: str) -> dict[str, Any]:
-    """The entry of a bucket of this account in this region."""
+    """The entry of a bucket that belongs to this account and region."""
     permit(cloud, "oss", "Bucket", name)
     bucket = cloud.buckets.get(name)
     if bucket is None:
@@ -50,7 +50,7 @@ def _create_bucket(cloud: Cloud, news: Properties) -> str:
         if cloud.buckets[name]["owner"] != ACCOUNT:
             shared = "The bucket namespace is shared by all users of the system."
             raise _refused(409, "BucketAlreadyExists", f"The requested bucket name is not available. {shared} {other}")
-        # The plugin looks among the account's own before it asks for one.
+        # Before it creates a bucket, the plugin looks for the name among the account's own buckets.
         shared = "The bucket namespace is shared by all users of the OSS system."
         raise CloudError(f'[ERROR] The specified bucket name: "{name}" is not available. {shared} {other}')
     cloud.buckets[name] = {
@@ -174,7 +174,7 @@ KINDS = {
 
 
 def _list_buckets(cloud: Cloud, asked: Properties) -> Properties:
-    """The account's buckets, of every region."""
+    """The account's buckets in all regions."""
     matching = re.compile(asked.get("nameRegex", ""))
     found = [
         {"name": name, "creationDate": bucket["creationDate"], "location": f"oss-{bucket['region']}"}

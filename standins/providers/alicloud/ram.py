@@ -1,4 +1,4 @@
-"""Access management: users, roles, custom policies, who has which, and the users' access keys."""
+"""Access management: users, roles, custom policies, policy attachments, and the users' access keys."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _IDENTITIES = Identities(
 
 
 def _name_of(cloud: Cloud, user_id: str) -> str:
-    """A user's name by id."""
+    """The name of the user with this id."""
     for name, user in cloud.users.items():
         if user["id"] == user_id:
             return name
@@ -119,7 +119,7 @@ def _read_policy(cloud: Cloud, name: str, state: Properties) -> Properties:
 
 
 def _update_policy(cloud: Cloud, name: str, news: Properties) -> None:
-    """A new document is a new version, of which there may be few."""
+    """Adds the new document as a new version. RAM limits the number of versions."""
     policy = _IDENTITIES.need(cloud, "policies", name)
     versions, document = policy["versions"], news["policyDocument"]
     if document == versions[policy["default"]]:
@@ -147,7 +147,7 @@ def _delete_policy(cloud: Cloud, name: str, state: Properties) -> None:
 
 
 def _check_trust(text: str) -> None:
-    """A role that nobody may take is refused."""
+    """Refuses a role that nobody may assume."""
     document = _IDENTITIES.document(text)
     statements = document.get("Statement") if document.get("Version") == "1" else None
     if not statements or not all(each.get("Principal") and each.get("Action") for each in statements):
@@ -197,7 +197,7 @@ def _create_key(cloud: Cloud, news: Properties) -> str:
 
 
 def _read_key(cloud: Cloud, key_id: str, state: Properties) -> Properties:
-    """The secret is told once, to its creator; who has it in the state keeps it."""
+    """The cloud tells the secret only once, to the key's creator; after that only the state holds it."""
     key = _IDENTITIES.key(cloud, key_id)
     shown = {"userName": key["user"], "status": key["status"], "createTime": key["createTime"]}
     return shown | ({"secret": state["secret"]} if "secret" in state else {})
@@ -279,7 +279,7 @@ def _list_roles(cloud: Cloud, asked: Properties) -> Properties:
 
 
 def _list_policies(cloud: Cloud, asked: Properties) -> Properties:
-    """All custom ones, or those of a user or a role, who must be there."""
+    """All custom policies, or those attached to one user or role, which must exist."""
     names = list(cloud.policies)
     for holder in ("user", "role"):
         if name := asked.get(f"{holder}Name"):

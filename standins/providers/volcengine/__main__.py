@@ -1,4 +1,4 @@
-"""`python -m standins.providers.volcengine ENGINE_ADDRESS`: the plugin process, which ends with its engine."""
+"""`python -m standins.providers.volcengine ENGINE_ADDRESS`: the plugin process, which exits with its engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from standins.providers.grpc_server import serve
 
 
 def provider() -> Any:
-    """The provider's class, imported late: `serve` first makes its imports cheap."""
+    """The provider's class. Imported late, because `serve` first makes its imports cheap."""
     from standins.providers.volcengine.volcengine_plugin import Provider
 
     return Provider

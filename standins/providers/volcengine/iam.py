@@ -1,4 +1,4 @@
-"""Access management: users, custom policies, which user has which, and the users' access keys."""
+"""Access management: users, custom policies, policy attachments, and the users' access keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IDENTITIES = Identities(
     keys_per_user=fact("tos", "iam", "keysPerUser"),
     attachment_id="{name}:{policy}:{kind}",
     missing_code="{what}NotExist",
-    # The plugin's own words: it looks through lists, where nothing is refused.
+    # The plugin's own message: it searches lists, and a list request refuses nothing.
     missing_key=lambda key: CloudError(f"access key {key} not exist ", gone=True),
     missing_attachment=lambda key: CloudError(f"User policy attachment {key} not exist ", gone=True),
     taken_code="{what}AlreadyExists",
@@ -119,7 +119,7 @@ def _create_key(cloud: Cloud, news: Properties) -> str:
 
 
 def _read_key(cloud: Cloud, key_id: str, state: Properties) -> Properties:
-    """The secret is told once, to its creator; who has it in the state keeps it."""
+    """The cloud tells the secret only once, to the key's creator; after that only the state holds it."""
     key = _IDENTITIES.key(cloud, key_id)
     shown = {"userName": key["user"], "accessKeyId": key_id}
     shown |= {name: key[name] for name in ("status", "createDate", "updateDate")}
@@ -157,21 +157,21 @@ KINDS = {
     "volcengine:iam/accessKey:AccessKey": Kind(
         label="access key",
         service="iam",
-        # The official plugin makes a key of the caller's own user when none is named: not here, not by accident.
+        # Without this, the official plugin creates a key for the caller's own user. Required here, to avoid accidents.
         required=frozenset({"userName"}),
         replacing=frozenset({"userName"}),
         outputs=frozenset({"accessKeyId", "createDate", "secretAccessKey", "status", "updateDate"}),
         secrets=frozenset({"secretAccessKey"}),
         create=_create_key,
         read=_read_key,
-        # It makes the key inactive first, and waits to see it so: one that is gone never is.
+        # The official plugin first deactivates the key and waits until it reads as inactive. A deleted key never does.
         delete=_IDENTITIES.delete_key,
     ),
 }
 
 
 def _list_users(cloud: Cloud, asked: Properties) -> Properties:
-    """Those in whose name the query stands."""
+    """Users whose names contain the query."""
     names = [name for name in cloud.users if asked.get("query", "") in name]
     return {"users": [{"userName": name, "createDate": cloud.users[name]["createDate"]} for name in names]}
 

@@ -14,12 +14,12 @@ from standins.providers.volcengine.volcengine_errors import ACCOUNT, permit, ref
 from standins.providers.wire import Properties
 
 _NAME = re.compile(fact("tos", "bucket", "namePattern"))
-# Kept as the program wrote them, and given back so.
+# Stored as the program wrote them, and returned unchanged.
 _SETTINGS = frozenset({"bucketType", "projectName", "publicAcl", "storageClass"})
 
 
 def _reach(cloud: Cloud, name: str) -> None:
-    """Raises CloudError where no endpoint has the region's name: the plugin takes any, and asks nobody before."""
+    """Raises CloudError if no endpoint has the region's name: the plugin accepts any region without a check."""
     permit(cloud, "Bucket", name)
     if cloud.region not in fact("tos", "regions", "known"):
         host = f"{name}.{fact('tos', 'endpoint', 'public').format(region=cloud.region)}"
@@ -27,7 +27,7 @@ def _reach(cloud: Cloud, name: str) -> None:
 
 
 def _bucket(cloud: Cloud, name: str) -> dict[str, Any]:
-    """The entry of a bucket of this account in this region, the only one that its endpoint knows."""
+    """The entry of a bucket of this account in this region, the only region whose buckets the endpoint knows."""
     _reach(cloud, name)
     bucket = cloud.buckets.get(name)
     if bucket is not None and bucket["owner"] != ACCOUNT:
@@ -84,7 +84,7 @@ def _delete_bucket(cloud: Cloud, name: str, state: Properties) -> None:
 
 
 def _setting_of_a_bucket(label: str, argument: str, entry: str) -> Kind:
-    """A resource that is one setting of a bucket, known by the bucket's name."""
+    """A resource that is one setting of a bucket, identified by the bucket's name."""
 
     def put(cloud: Cloud, name: str, news: Properties) -> None:
         _bucket(cloud, name)[entry] = news[argument]
@@ -151,7 +151,7 @@ KINDS: dict[str, Kind] = {
 
 
 def _list_buckets(cloud: Cloud, asked: Properties) -> Properties:
-    """The account's buckets of this region."""
+    """The account's buckets in this region."""
     found = [
         {"name": name, "creationDate": bucket["creationDate"], "location": bucket["region"]}
         for name, bucket in cloud.buckets.items()

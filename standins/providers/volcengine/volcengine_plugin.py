@@ -1,4 +1,4 @@
-"""The volcengine plugin: its kinds, its configuration and its words."""
+"""The volcengine plugin: its resource types, its configuration and its error messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Provider(CloudProvider):
         return refused(401, "InvalidAccessKey", f"The accesskey [{self._key}] included in the request is invalid.")
 
     def heard(self, kind: Kind, error: CloudError) -> CloudError:
-        """A bucket is asked for by HEAD, and what answers that has a status and no words."""
+        """The plugin reads a bucket with HEAD, whose response has a status but no message."""
         return refused(error.status, "", "") if kind.label == "tos bucket" and error.status else error
 
     def failure(self, request: str, kind: Kind, name: str, error: CloudError) -> str:
