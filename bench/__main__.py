@@ -1,12 +1,12 @@
-"""`python -m bench`: what the program costs, as ratios inside one run, on a rehearsal that is gone afterwards.
+"""`python -m bench`: what the program costs, as ratios within one run, on a rehearsal that is deleted afterwards.
 
-1. CPU of a preview of the local stack over that of an empty Pulumi program.
-2. Wall clock of its `up` over that of an empty `up` plus `kubectl apply --server-side` of what `ops render` prints.
-3. CPU of the program's own process, in a preview, for each added service, and how the whole tree grows.
-4. Preview and `up` over those of a plain Pulumi program that says the same objects with the typed SDK.
-5. Whose the CPU of one preview and one `up` is, and what the program does with its own: where to cut next.
+1. CPU of a preview of the local stack, over that of an empty Pulumi program.
+2. Wall clock of its `up`, over that of an empty `up` plus `kubectl apply --server-side` of what `ops render` prints.
+3. CPU of the program's own process in a preview, for each added service, and how the whole process tree grows.
+4. Preview and `up`, over those of a plain Pulumi program that declares the same objects with the typed SDK.
+5. Where the CPU of one preview and one `up` goes, and what the program spends its own share on: where to cut next.
 
-In every `up` the groups have no replica, so that nobody waits for a simulated model.
+In every `up` the groups have no replicas, so that nothing waits for a simulated model.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Project:
     def __init__(self, folder: Path, plane: control_plane.ControlPlane, main: str) -> None:
         folder.mkdir()
         self.folder, self.env = folder, pulumi_home.environment(plane, folder / "state")
-        # As users have it: the second run of a program does not compile it again.
+        # As for users: the second run of a program does not compile it again.
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
         (folder / ".venv").symlink_to(ROOT / ".venv")
         (folder / "__main__.py").write_text(main)
@@ -62,14 +62,14 @@ class Project:
         return self.cost(_PREVIEW)
 
     def up(self) -> Cost:
-        """What an `up` costs from nothing to everything; takes it away again."""
+        """What an `up` costs, from nothing to everything; destroys it again."""
         spent = self.cost(_UP)
         self.cost(_DESTROY)
         return spent
 
 
 class Ours(Project):
-    """This program with the local stack, and a clock in it where `timed`."""
+    """This program with the local stack; with a clock in it if `timed`."""
 
     def describe(self) -> None:
         for part in ("Pulumi.yaml", "stacks", "components", "planning", "ops"):
@@ -87,14 +87,14 @@ class Ours(Project):
         path.write_text(yaml.safe_dump(whole, sort_keys=False))
 
     def objects(self) -> list[dict[str, Any]]:
-        """What the stack puts into the cluster."""
+        """The objects that the stack creates in the cluster."""
         command = [sys.executable, "-m", "ops", "render", "bench", "--json"]
         return json.loads(
             subprocess.run(command, cwd=self.folder, env=self.env, check=True, capture_output=True).stdout
         )
 
     def steps(self) -> dict[str, Any]:
-        """What the last run's own process took, by step: only of a timed program."""
+        """CPU that the last run's own process took, by step; only for a timed program."""
         return json.loads((self.folder / "steps.json").read_text())
 
 
@@ -156,7 +156,7 @@ def _by_hand(ours: Project, empty: Project, objects: list[dict[str, Any]], pairs
 
 
 def _shares(timed: Ours, empty: Project, typed: Project) -> None:
-    """Whose the CPU is, in milliseconds, of one preview and one `up`."""
+    """Prints where the CPU of one preview and one `up` goes, in milliseconds."""
     steps = {}
     for what, run in (("preview", Project.preview), ("up", Project.up)):
         found = {name: run(project) for name, project in (("ours", timed), ("typed", typed), ("empty", empty))}
@@ -173,7 +173,7 @@ def _table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def _growth(timed: Ours, sizes: list[int]) -> None:
-    """The first service also pays what is paid once; the cost of *adding* services is what is left without it."""
+    """The first service also pays one-time costs; without it, what is left is the cost of *adding* services."""
     own, whole = [], []
     for size in sizes:
         timed.services(size)

@@ -1,8 +1,8 @@
-"""`python -m bench.throughput`: fits the efficiencies of `planning/catalog/throughput.json` on published measurements.
+"""`python -m bench.throughput`: fits the efficiencies of `planning/catalog/throughput.json` to published measurements.
 
-tests/data/throughput.csv has the rows, tests/data/throughput.md says where they are from. A row is fitted on or held
-out by a checksum of what was measured, so that repeats of one measurement fall on the same side. Sums of absolute
-relative errors are made least, which one slow run does not move. Prints the catalog's two sections.
+tests/data/throughput.csv has the rows, tests/data/throughput.md says where they are from. A checksum of what was
+measured decides whether a row is fitted or held out, so that repeats of one measurement fall on the same side. The fit
+minimises the sum of absolute relative errors, which one slow run does not move. Prints the catalog's two sections.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DATE = "2026-11-29"
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: means in seconds of requests of `input` tokens, `at_once` of them in the replica."""
+    """One measurement: mean seconds for requests of `input` tokens, with `at_once` of them in the replica."""
 
     id: str
     engine: str
@@ -47,7 +47,7 @@ class Row:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """Which efficiency it is of."""
+        """The efficiency that it belongs to."""
         return self.engine, self.request.gpu.family, kind_of(self.request.model)
 
     @property
@@ -58,7 +58,7 @@ class Row:
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """Every measurement of the file."""
+    """Every measurement in the file."""
     with ROWS.open() as file:
         return tuple(map(_row, csv.DictReader(file)))
 
@@ -85,7 +85,7 @@ def _row(said: Mapping[str, str]) -> Row:
 
 
 def fitted(some: Iterable[Row]) -> Efficiency:
-    """The efficiency that comes nearest to these rows."""
+    """The efficiency that fits these rows best."""
     known = [row for row in some if row.first is not None]
     each = _least(
         [
@@ -97,7 +97,7 @@ def fitted(some: Iterable[Row]) -> Efficiency:
             for row in known
         ],
         [row.each for row in known],
-        [0.0, 1.0, 1.0],  # nothing is quicker than its roofline
+        [0.0, 1.0, 1.0],  # nothing is faster than its roofline
     )
     first = _least(
         [[1.0, row.floors.prefill, row.floors.prefill * row.floors.others / row.floors.stages] for row in known],
@@ -108,8 +108,8 @@ def fitted(some: Iterable[Row]) -> Efficiency:
 
 
 def _least(terms: Sequence[Sequence[float]], wanted: Sequence[float], least: Sequence[float]) -> list[float]:
-    """Factors of the terms, each at least as given, that make the sum of absolute relative errors least: squares,
-    weighted anew by the errors before, each solved one factor at a time."""
+    """Factors of the terms, each with a lower bound, that minimise the sum of absolute relative errors: iteratively
+    reweighted least squares, each step solved one factor at a time."""
     scale = [max(row[at] / value for row, value in zip(terms, wanted, strict=True)) for at in range(len(least))]
     table = [
         [term / value / by for term, by in zip(row, scale, strict=True)]
@@ -132,7 +132,7 @@ def _least(terms: Sequence[Sequence[float]], wanted: Sequence[float], least: Seq
 
 
 def errors(some: Iterable[Row], efficiency: Efficiency) -> tuple[list[float], list[float]]:
-    """Measured over planned, less one: of seconds per token, and to the first."""
+    """Measured over planned, minus one: of seconds per token, and of seconds to the first token."""
     some = list(some)
     each = [row.each / efficiency.each_seconds(row.floors, row.output) - 1 for row in some]
     first = [row.first / efficiency.first_token_seconds(row.floors) - 1 for row in some if row.first is not None]
@@ -140,7 +140,7 @@ def errors(some: Iterable[Row], efficiency: Efficiency) -> tuple[list[float], li
 
 
 def median(found: Sequence[float]) -> float:
-    """Of the errors' sizes."""
+    """The median size of the errors."""
     return statistics.median(map(abs, found))
 
 
@@ -195,7 +195,7 @@ def _digits(value: float) -> float:
 
 
 def carried_over() -> dict[str, Any]:
-    """By what part measurements exceed an estimate that is carried over to them."""
+    """The share by which measurements exceed an estimate carried over from elsewhere (model, GPU, nodes, release)."""
     by_kind = kinds()
     models_apart = [
         errors(left, fitted(row for row in some if row.model != name and not row.held_out))

@@ -1,6 +1,6 @@
 """Whether Pulumi can keep its state at a URL, in the object store of either cloud.
 
-Both stores want the bucket in the host name, and refuse a body that comes in chunks: the URL and the engine must fit.
+Both stores want the bucket in the host name, and refuse a chunked body: the URL and the engine must suit that.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _NO = ("false", "0", "f")
 
 
 def problems(url: str, engine: str | None = None) -> list[Problem]:
-    """Everything that keeps an engine of version `engine`, such as 3.272.0, from keeping state at `url`.
+    """Everything that prevents an engine of version `engine`, such as 3.272.0, from keeping state at `url`.
 
-    Only `s3://` URLs are judged. None leaves the engine out.
+    Judges only `s3://` URLs. If `engine` is None, judges the URL alone.
     """
     parts = urlsplit(url)
     if parts.scheme != "s3":

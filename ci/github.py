@@ -1,7 +1,7 @@
-"""The few things that a job asks of GitHub: one comment a stack, labels, one issue a stack, how an earlier job ended.
+"""The few things that a job asks of GitHub: one comment per stack, labels, one issue per stack, how earlier jobs ended.
 
-Each thing that is written has a marker as its first line and is found by it, through all pages. Only what the job's
-own user wrote counts: anybody can quote a marker.
+Each comment or issue has a marker as its first line, by which it is found again, over all pages. Only those of the
+job's own user count: anybody can quote a marker.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from planning.problems import Problem, Refused, printable
 MARKER = re.compile(r"<!-- modelserve (?P<what>[a-z]+) (?P<project>[\w.-]+)/(?P<stack>[\w.-]+) -->")
 _SHOWS = re.compile(r"<!-- shows (?P<labels>[a-z,]*) -->")
 _SECONDS = 30
-# Each is a request of its own, of 1,000 that a repository's jobs have in an hour.
+# Each costs one request, of the 1,000 per hour that a repository's jobs have.
 _MOST_RUNS = 30
 _CUT = "\n\n…cut: the rest is in the job's log.\n"
-# What has no effect the second time. A comment that was made although its answer got lost must not be made again.
+# Methods that have no effect the second time. If a comment was created but the answer got lost, do not create it again.
 _REPEATABLE = ("GET", "PATCH", "PUT", "DELETE")
 
 
@@ -48,7 +48,7 @@ class GitHub:
 
     @classmethod
     def of_job(cls) -> GitHub:
-        """As a job's environment names it. Raises Refused with everything that is missing."""
+        """The repository and token in a job's environment. Raises Refused with everything that is missing."""
         names = ("GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN")
         missing = [name for name in names if not os.environ.get(name)]
         if missing:
@@ -57,9 +57,9 @@ class GitHub:
         return cls(*(os.environ[name] for name in names))
 
     def put_comment(self, number: int, body: str, labels: Iterable[str] = ()) -> str:
-        """Writes a stack's one comment on a pull request: a new one, or over the old. Gives made, changed or same.
+        """Writes a stack's one comment on a pull request, new or over the old one. Returns made, changed or same.
 
-        `labels` are what the stack asks to be shown; they are kept in the comment, unseen.
+        `labels` are those that the stack asks for; the comment keeps them in hidden text.
         """
         first, _, rest = body.partition("\n")
         text = _bounded(f"{_marked(first)}\n<!-- shows {','.join(sorted(labels))} -->\n{rest}")
@@ -74,9 +74,9 @@ class GitHub:
         return "made"
 
     def settle_labels(self, number: int, known: Sequence[str], stacks: Sequence[str]) -> list[str]:
-        """Gives a pull request those of the `known` labels that the comments of `stacks` show, and takes the others.
+        """Sets on a pull request those `known` labels that the comments of `stacks` ask for, and removes the others.
 
-        Comments of stacks that it no longer changes are removed. Labels of others stay.
+        Deletes comments of stacks that the pull request no longer changes. Leaves all other labels alone.
         """
         shown: set[str] = set()
         for comment in list(self._own(f"/issues/{number}/comments")):
@@ -91,12 +91,12 @@ class GitHub:
         if new := sorted(shown - there):
             self._ask("POST", f"/issues/{number}/labels", {"labels": new})
         for label in sorted((there & set(known)) - shown):
-            # 404: somebody else was quicker.
+            # 404: somebody else has already removed it.
             self._ask("DELETE", f"/issues/{number}/labels/{label}", fine=(404,))
         return sorted(shown)
 
     def put_issue(self, title: str, body: str, label: str) -> str:
-        """Writes a stack's one issue: the open one, else the closed one, which is opened again, else a new one."""
+        """Writes a stack's one issue: updates the open one, else reopens the closed one, else creates a new one."""
         first = _marked(body.partition("\n")[0])
         text = _bounded(body)
         issue = self._issue(first, label)
@@ -110,7 +110,7 @@ class GitHub:
         return "changed"
 
     def close_issue(self, first: str, label: str, why: str) -> str:
-        """Closes a stack's open issue, by its marker, and says why. Gives closed or none."""
+        """Closes a stack's open issue, found by its marker, and says why. Returns closed or none."""
         issue = self._issue(first, label)
         if issue is None or issue["state"] != "open":
             return "none"
@@ -121,8 +121,8 @@ class GitHub:
     def unfinished(self, workflow: str, run: int, attempt: int, job: str) -> bool:
         """Whether the last job of this name, in an earlier run or attempt, ended in any way but success.
 
-        A skipped job has touched nothing, so the one before it counts. With no earlier job nothing is unfinished; where
-        too many runs had none of the name, nobody looked so far back, and it may be.
+        A skipped job has touched nothing, so the one before it counts. If there was no earlier job, nothing is
+        unfinished. If many runs had no job of the name, the search stops, and the answer is yes, to be safe.
         """
         if attempt > 1:
             return True
@@ -183,7 +183,7 @@ _INSTEAD = {
 
 
 def _first(written: dict[str, Any]) -> str:
-    # Somebody may have edited it in a browser, which ends lines with two characters.
+    # Somebody may have edited it in a browser, which ends lines with CR LF.
     return (written.get("body") or "").partition("\n")[0].rstrip("\r")
 
 

@@ -1,8 +1,8 @@
-"""Cloud keys for one job: its OIDC token, exchanged for those of a role (AssumeRoleWithOIDC of either cloud).
+"""Cloud keys for one job: exchanges its OIDC token for a role's keys (AssumeRoleWithOIDC of either cloud).
 
-The same keys open the cloud's provider and the state's bucket. They are handed to programs by their environment alone.
-The providers' own `assumeRoleWithOidc` is left out: as an argument the token would be in the state, and the bucket of
-the state needs keys before any provider runs.
+The same keys open the cloud's provider and the state's bucket. Programs get them only through their environment.
+The providers' own `assumeRoleWithOidc` is not used: as an argument, the token would end up in the state; and the
+state's bucket needs keys before any provider runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WAIT = 30
 
 @dataclass(frozen=True)
 class _Cloud:
-    """How a cloud is asked, and how its answer and its provider spell key, secret and token."""
+    """How to ask a cloud, and how its answer and its provider spell key, secret and token."""
 
     role: str
     result: tuple[str, ...]
@@ -60,8 +60,8 @@ _BUCKET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 def environment(cloud: str, stack: str, say: Callable[[str], None] = print) -> dict[str, str]:
     """The environment of the programs that a job runs for a stack: this one's, without the job's own tokens.
 
-    With MODELSERVE_ROLE set it has that role's keys, which are said to the runner to be masked; else those that are
-    there. Raises Refused where the role cannot be had.
+    With MODELSERVE_ROLE set, it has that role's keys, which the runner is told to mask; otherwise the keys that are
+    already there. Raises Refused if the role's keys cannot be had.
     """
     kept = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
     role = os.environ.get(ROLE)
@@ -124,7 +124,7 @@ def _required(name: str, instead: str) -> str:
 
 
 def _answer(key: str, ask: Callable[..., requests.Response], url: str, **options: Any) -> Any:
-    """What was answered. The error of a cloud names its code and never the token."""
+    """The cloud's answer. If the cloud returns an error, the refusal gives its code and never the token."""
     try:
         answer = ask(url, timeout=_WAIT, **options)
         body = answer.json()

@@ -14,13 +14,13 @@ from planning.problems import Problem, Refused
 LIST = Path(".github/stacks.json")
 """A JSON list of the names of the stacks that the workflows look after."""
 
-# What no preview shows: the rest is program, and may change every stack.
+# Folders that no preview depends on. Everything else is program, and may change every stack.
 _BESIDE = ("docs", "tests", "bench", "local", "standins", ".github", ".ci")
 _FILES = re.compile(r"(.*\.md|LICENSE|Makefile|requirements-dev\..*|\.[^/]*)")
 
 
 def looked_after(folder: Path) -> list[str]:
-    """The stacks in the list. Raises Refused if it is none, or names one that has no file."""
+    """The stacks in the list. Raises Refused if the file is not a list, or names a stack that has no file."""
     instead = 'write a list of stack names, such as ["acs"]'
     try:
         names = json.loads((folder / LIST).read_text())
@@ -38,7 +38,7 @@ def looked_after(folder: Path) -> list[str]:
 
 
 def changed(stacks: Iterable[str], files: Iterable[str] | None) -> list[str]:
-    """The stacks that these changed files may change, in the order of `stacks`; all of them where None is known."""
+    """The stacks, in the order of `stacks`, that changed `files` may change; all of them if `files` is None."""
     stacks = list(stacks)
     if files is None:
         return stacks
@@ -54,7 +54,7 @@ def changed(stacks: Iterable[str], files: Iterable[str] | None) -> list[str]:
 
 
 def expired(raw: Mapping[str, Any], today: datetime.date) -> bool:
-    """Whether the stack file says that the stack was needed until a day that is over."""
+    """Whether the last day on which the stack was needed, as the stack file says, is over."""
     try:
         return datetime.date.fromisoformat(str(raw["expires"])) < today
     except (KeyError, ValueError):
@@ -62,7 +62,7 @@ def expired(raw: Mapping[str, Any], today: datetime.date) -> bool:
 
 
 def left(state: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What a destroyed stack's state still has: what is kept on purpose, and what should be gone.
+    """What a destroyed stack's state still has: what was kept on purpose, and what should be gone.
 
     `state` is what `pulumi stack export` prints.
     """

@@ -23,7 +23,7 @@ from local.paths import work_dir
 from local.toolchain import ToolchainError
 
 _FAIL = "rehearsal.modelserve.dev/fail"
-# What can be made to fail, and how; the first is meant where nothing is said.
+# What can be made to fail, and in which ways. The first way is the default.
 _FAULTS = {
     "pod": ("crash", "never-ready"),
     "DataLoad": ("failed", "partial", "stuck"),
@@ -75,7 +75,7 @@ def up(args: argparse.Namespace) -> int:
 def down(args: argparse.Namespace) -> int:
     control_plane.stop(args.name)
     _environment_file(args.name).unlink(missing_ok=True)
-    # What it tells of went with the control plane; a later run would take it for true.
+    # The backend's state describes a control plane that is gone; a later run would believe it.
     shutil.rmtree(_state(args.name), ignore_errors=True)
     return 0
 
@@ -100,7 +100,7 @@ def environment(args: argparse.Namespace) -> int:
 
 
 def kill(args: argparse.Namespace) -> int:
-    """A container dies once, as by the kernel's out-of-memory killer, and is started again."""
+    """Kills a container once, as the kernel's out-of-memory killer would; it is then restarted."""
     plane, path = _running(args.name), _pod_path(args)
     pod = _pod(plane, path, args.target)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -124,7 +124,7 @@ def kill(args: argparse.Namespace) -> int:
 
 
 def fail(args: argparse.Namespace) -> int:
-    """A pod fails from now on, and one that replaces it does not; KIND/NAME fails whenever it is made, until healed."""
+    """Makes a pod fail from now on, but not its replacement; KIND/NAME fails each time it is created, until healed."""
     plane = _running(args.name)
     if "/" in args.target:
         kind, name = args.target.split("/", 1)
@@ -139,7 +139,7 @@ def fail(args: argparse.Namespace) -> int:
 
 
 def heal(args: argparse.Namespace) -> int:
-    """What `fail KIND/NAME` arranged is off."""
+    """Removes the fault that `fail KIND/NAME` set up."""
     kind, name = args.target.split("/", 1)
     faults.put(_running(args.name).folder, kind, name, None)
     print(f"{args.target} fails no more; what has failed already stays so")
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_fault(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends with exit code 2 unless the target can fail, and so; the first way is the default."""
+    """Ends with exit code 2 unless the target can fail in the given way. The first way is the default."""
     kind, slash, name = args.target.partition("/")
     if not slash and args.run is not heal:
         kind, name = "pod", args.target
@@ -224,7 +224,7 @@ def _state(name: str) -> Path:
 
 
 def _own_state(plane: ControlPlane) -> Path:
-    """The folder of the file backend, emptied when what it tells of stood on a control plane that is gone."""
+    """The folder of the file backend, emptied if its state describes a control plane that is gone."""
     state = _state(plane.name)
     owner = sha256((plane.folder / "pki" / "ca.crt").read_bytes()).hexdigest()
     mark = state / "control-plane"
@@ -241,7 +241,7 @@ def _environment_file(name: str) -> Path:
 
 
 def _exports(settings: Mapping[str, str], path_start: Sequence[Path]) -> str:
-    """Lines that turn any shell's environment into the rehearsal's: that of another day, or one that has it already."""
+    """Lines that set up the rehearsal's environment in any shell, even on another day or where it is set up already."""
     first = shlex.quote("".join(f"{each}{os.pathsep}" for each in path_start))
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(settings.items())]
     lines += [f"unset {name}\n" for name in pulumi_home.UNSET]

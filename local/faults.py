@@ -1,7 +1,7 @@
-"""Faults of a control plane, written down before the objects exist that will fail.
+"""Faults of a control plane, recorded before the objects that will fail exist.
 
 Owns the file `faults.json` in a control plane's folder, which maps `KIND/NAME` to a way to fail. The stand-in for that
-kind's controller reads it. Pods that already exist fail by an annotation instead.
+kind's controller reads it. Pods that already exist are made to fail by an annotation instead.
 """
 
 from __future__ import annotations

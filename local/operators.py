@@ -1,4 +1,4 @@
-"""What a control plane is equipped with, at its start or for one cloud: operators that run for real, and CRDs."""
+"""What a control plane gets, at its start or for one cloud: CRDs, and operators that really run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from local.toolchain import module
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator as a process of this machine. `ports` free ports are handed to `arguments`, the first for webhooks.
+    """An operator, run as a process on this machine. `arguments` receives `ports` free ports, the first for webhooks.
 
-    `webhooks` is a file in `module` whose configurations are pointed at the process; `pod_label` limits those on pods.
+    `webhooks` is a file in `module`; its configurations are pointed at the process. `pod_label` limits those on pods.
     """
 
     name: str
@@ -50,7 +50,7 @@ def _lws_arguments(folder: Path, ports: tuple[int, ...]) -> list[str]:
 
 
 def _aibrix_arguments(_: Path, __: tuple[int, ...]) -> list[str]:
-    # Its webhooks listen on one fixed port, which two control planes cannot share.
+    # Its webhooks listen on a fixed port, which two control planes cannot share.
     addresses = ["-metrics-bind-address=0", "-health-probe-bind-address=0"]
     return ["-disable-webhook", "-leader-elect=false", *addresses]
 
@@ -61,9 +61,9 @@ def _kuberay_arguments(_: Path, __: tuple[int, ...]) -> list[str]:
 
 @dataclass(frozen=True)
 class Equipment:
-    """What a control plane gets. `players` are modules of this package that play a controller, each a process.
+    """What a control plane gets. `players` are modules of this package; each plays a controller, in its own process.
 
-    `crds` are pairs of a module and its files with CustomResourceDefinitions, also of operators that do not run here.
+    `crds` pairs a module with its CustomResourceDefinition files, also for operators that do not run here.
     """
 
     operators: tuple[Operator, ...]
@@ -71,8 +71,8 @@ class Equipment:
     crds: tuple[tuple[str, str], ...]
 
 
-# At its start. Of prometheus-operator those kinds that a workload brings along: the rest is megabytes of schema, and
-# every start would wait for them.
+# What every control plane starts with. Of prometheus-operator's CRDs it takes only the kinds that a workload creates:
+# the rest is megabytes of schema, which every start would wait for.
 BASIC = Equipment(
     operators=(
         Operator(
@@ -95,7 +95,7 @@ BASIC = Equipment(
         ),
     ),
 )
-# What the first rehearsal of a cloud adds: building it takes minutes, which the others need not wait for.
+# What the first rehearsal of a cloud adds. Building it takes minutes, so the other rehearsals do not wait for it.
 CLOUDS = {
     "volcengine": Equipment(
         operators=(
@@ -112,7 +112,7 @@ CLOUDS = {
                 module="github.com/ray-project/kuberay/ray-operator",
                 ports=0,
                 arguments=_kuberay_arguments,
-                # As AIBrix's manifests run it: its probes call wget, which engine images lack.
+                # As AIBrix's manifests set it: the injected probes call wget, which engine images lack.
                 environment={"ENABLE_PROBES_INJECTION": "false"},
             ),
         ),
@@ -131,7 +131,7 @@ CLOUDS = {
 
 
 def crd_files(equipment: Equipment) -> list[Path]:
-    """Its CRD files, out of the Go module cache."""
+    """The equipment's CRD files, from the Go module cache."""
     found: list[Path] = []
     for path, pattern in equipment.crds:
         files = sorted(module(path).glob(pattern))
@@ -142,7 +142,7 @@ def crd_files(equipment: Equipment) -> list[Path]:
 
 
 def launch(operator: Operator, folder: Path, program: Path, ports: tuple[int, ...]) -> None:
-    """Starts the operator's process. Its webhooks show the API server's own certificate, which names 127.0.0.1."""
+    """Starts the operator's process. Its webhooks use the API server's own certificate, which names 127.0.0.1."""
     pki = folder / "webhook-pki"
     pki.mkdir(exist_ok=True)
     for link, target in (("tls.crt", "admin.crt"), ("tls.key", "admin.key")):
@@ -162,14 +162,14 @@ def webhook_configurations(operator: Operator, folder: Path, port: int) -> list[
             path = webhook["clientConfig"]["service"]["path"]
             webhook["clientConfig"] = {"url": f"https://127.0.0.1:{port}{path}", "caBundle": authority}
             if any("pods" in rule["resources"] for rule in webhook["rules"]):
-                # Else no pod at all could be created while this one operator is down.
+                # Otherwise no pod at all could be created while this one operator is down.
                 exists = {"key": operator.pod_label, "operator": "Exists"}
                 webhook["objectSelector"] = {"matchExpressions": [exists]}
     return found
 
 
 def install_webhooks(operator: Operator, api: Api, folder: Path, port: int) -> list[str]:
-    """Applies the webhook configurations; gives the addresses that they call."""
+    """Applies the webhook configurations and returns the addresses that they call."""
     urls = []
     for configuration in webhook_configurations(operator, folder, port):
         plural = configuration["kind"].lower() + "s"
@@ -179,6 +179,6 @@ def install_webhooks(operator: Operator, api: Api, folder: Path, port: int) -> l
 
 
 def answers(url: str, folder: Path) -> bool:
-    """Whether a webhook is served: it is registered some time after its server's port is open."""
+    """Whether the webhook is being served: its server opens the port some time before it registers the webhook."""
     with urllib3.PoolManager(ca_certs=str(folder / "pki" / "ca.crt"), retries=False, timeout=5) as pool:
         return pool.request("POST", url, body=b"{}").status != 404

@@ -1,8 +1,8 @@
 """`ci …`: the steps of the workflows in .github/workflows, each a command that any machine can run.
 
-Programs that a step runs for a stack get the stack's cloud keys by their environment, and none of the job's own tokens:
-a program that a pull request brings must not write to GitHub. So what runs it and what tells of it are two steps, with
-a folder between them.
+The programs that a step runs for a stack get the stack's cloud keys through their environment, and none of the job's
+own tokens: code that a pull request brings must not be able to write to GitHub. So one step runs the programs and
+another reports on them, with a folder to hand the results over.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from planning.problems import Problem, Refused, printable
 from report.pages import marker
 
 LABELS = ("restart", "replace", "delete")
-"""What a pull request shows of its stacks."""
+"""Labels by which a pull request shows what it does to its stacks."""
 DRIFT = "drift"
 
 _TEXT, _VERDICT, _RUN = "text.md", "verdict.json", "run.json"
@@ -70,12 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """What the step returns: 0 fine, 1 what was looked at is wrong. Raises Refused or RequestError."""
+    """Runs the step: 0 fine, 1 what it looked at is wrong. Raises Refused or RequestError."""
     return args.step(args)
 
 
 def show(args: argparse.Namespace) -> int:
-    """Checks and plans onto the run's page, and renders into its log. Asks no cluster: the context is made up."""
+    """Writes check and plan to the run's page, the rendering to its log. Asks no cluster: the context is made up."""
     raw = read(path_of(args.stack)).raw
     cluster = raw.get("cluster")
     context = cluster.get("context", "") if isinstance(cluster, dict) else ""
@@ -94,13 +94,13 @@ def show(args: argparse.Namespace) -> int:
 
 
 def changed(args: argparse.Namespace) -> int:
-    """Prints the list, and writes it as the step's output `stacks`."""
+    """Prints the list of changed stacks, and writes it as the step's output `stacks`."""
     names = stacks.looked_after(Path())
     base = args.base or _base()
     files = None
     if base:
         done = subprocess.run(["git", "diff", "--name-only", f"{base}...HEAD"], text=True, capture_output=True)
-        # A commit that a forced push removed: then nobody knows what changed.
+        # If a forced push removed the base commit, nobody knows what changed.
         files = done.stdout.splitlines() if done.returncode == 0 else None
     found = json.dumps(stacks.changed(names, files))
     print(found)
@@ -119,7 +119,7 @@ def backend_(args: argparse.Namespace) -> int:
 
 
 def preview(args: argparse.Namespace) -> int:
-    """The exit code of `ops report`: 1 where something needs a label that is not there, or the preview failed."""
+    """The exit code of `ops report`: 1 if the change needs a label that is missing, or the preview failed."""
     folder, surroundings = _begin(args)
     _pulumi_to(folder / _RUN, surroundings, "preview", "--json", "-s", args.stack)
     allowed = [name for name in _event_labels() if name.startswith("allow-")]
@@ -135,7 +135,7 @@ def comment(args: argparse.Namespace) -> int:
 
 
 def labels(args: argparse.Namespace) -> int:
-    """Sets the labels of all stacks' comments together: the jobs of the stacks run side by side."""
+    """Sets the labels that all stacks' comments ask for, in one go: the stacks' own jobs run side by side."""
     print(json.dumps(GitHub.of_job().settle_labels(_number(), LABELS, json.loads(args.stacks))))
     return 0
 
@@ -143,7 +143,7 @@ def labels(args: argparse.Namespace) -> int:
 def before(args: argparse.Namespace) -> int:
     """Prints true or false, and writes it as the step's output `unfinished`."""
     number, attempt = (int(os.environ.get(name) or 0) for name in ("GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT"))
-    # Such as o/r/.github/workflows/deploy.yml@refs/heads/main.
+    # For example o/r/.github/workflows/deploy.yml@refs/heads/main.
     workflow = os.environ.get("GITHUB_WORKFLOW_REF", "").partition("@")[0].rpartition("/")[2]
     unfinished = json.dumps(GitHub.of_job().unfinished(workflow, number, attempt, args.job))
     print(unfinished)
@@ -152,11 +152,11 @@ def before(args: argparse.Namespace) -> int:
 
 
 def up(args: argparse.Namespace) -> int:
-    """1 if the update failed, or a model does not answer. After an unfinished run it repairs and refreshes first."""
+    """1 if the update failed or a model does not answer. After an unfinished run, repairs and refreshes first."""
     surroundings = _environment(args.stack)
     refresh = []
     if args.unfinished == "true":
-        # The runs of one stack exclude each other, so a lock of the runners' own user is that of a dead one.
+        # Runs of one stack exclude each other, so a lock held by the runners' own user belongs to a dead run.
         repair = [*_OPS, "recover", args.stack, "--force-user", getpass.getuser()]
         if code := subprocess.run(repair, env=surroundings).returncode:
             return code
@@ -168,7 +168,7 @@ def up(args: argparse.Namespace) -> int:
 
 
 def drift(args: argparse.Namespace) -> int:
-    """0 with drift too, which the issue tells; 2 where nobody can tell, because the refresh failed."""
+    """0 even with drift, which the issue reports; 2 if the refresh failed, so that nobody can tell."""
     folder, surroundings = _begin(args)
     _pulumi_to(folder / _RUN, surroundings, "refresh", "--preview-only", "--json", "-s", args.stack)
     code = _told(folder, surroundings, args.stack, DRIFT, [])
@@ -176,7 +176,7 @@ def drift(args: argparse.Namespace) -> int:
 
 
 def issue(args: argparse.Namespace) -> int:
-    """Writes, opens again or closes the stack's issue. A refresh that failed leaves it as it is."""
+    """Opens, updates, reopens or closes the stack's issue. If the refresh failed, leaves the issue as it is."""
     text, verdict = _read(args.folder)
     told, stack = GitHub.of_job(), verdict.get("stack", "")
     if verdict.get("verdict") == "drift":
@@ -189,7 +189,7 @@ def issue(args: argparse.Namespace) -> int:
 
 
 def judge(args: argparse.Namespace) -> int:
-    """The exit code of `ops policy`: 1 where a mandatory rule is broken."""
+    """The exit code of `ops policy`: 1 if a mandatory rule is broken."""
     surroundings = _environment(args.stack)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "state.json"
@@ -198,7 +198,7 @@ def judge(args: argparse.Namespace) -> int:
 
 
 def expire(args: argparse.Namespace) -> int:
-    """1 if the destroy failed, or something is left that nobody wanted to keep."""
+    """1 if the destroy failed, or something is left that was not kept on purpose."""
     if not stacks.expired(read(path_of(args.stack)).raw, datetime.date.today()):
         print(f"{args.stack}: is still needed")
         return 0
@@ -220,7 +220,7 @@ def _begin(args: argparse.Namespace) -> tuple[Path, dict[str, str]]:
 
 
 def _environment(stack: str) -> dict[str, str]:
-    """The environment of the stack's programs, once its state can be kept where it is said to be."""
+    """The environment of the stack's programs, after a check that its backend can hold the state."""
     if url := os.environ.get("PULUMI_BACKEND_URL"):
         _check_backend(url)
     cloud = read(path_of(stack)).raw.get("cloud")
@@ -241,7 +241,7 @@ def _check_backend(url: str) -> None:
 
 
 def _pulumi_to(file: Path, surroundings: Mapping[str, str], *arguments: str) -> None:
-    """Runs pulumi, its JSON into a file. What went wrong is read off the file: exit codes do not tell all."""
+    """Runs pulumi and writes its JSON to a file. Failures are read from the file: exit codes do not tell all."""
     try:
         with file.open("w") as out:
             subprocess.run(["pulumi", *arguments, "--non-interactive"], env=surroundings, stdout=out)
@@ -257,7 +257,7 @@ def _exported(stack: str, surroundings: Mapping[str, str]) -> str:
 
 
 def _told(folder: Path, surroundings: Mapping[str, str], stack: str, command: str, options: Sequence[str]) -> int:
-    """Puts what `report` or `drift` says of the run into the folder, and gives its exit code."""
+    """Writes what `report` or `drift` says of the run into the folder, and returns its exit code."""
 
     def say(form: str) -> subprocess.CompletedProcess[str]:
         words = [*_OPS, command, str(folder / _RUN), "--format", form, *options]
@@ -266,7 +266,7 @@ def _told(folder: Path, surroundings: Mapping[str, str], stack: str, command: st
     said, data = say("markdown"), say("json")
     text, verdict, code = said.stdout, data.stdout, said.returncode
     if not MARKER.match(text):
-        # The run told nothing that can be read. The comment must not go on telling of an older one.
+        # The run left nothing readable. The comment must not keep describing an older one.
         why = printable(said.stderr.strip()) or "nothing was printed"
         print(why, file=sys.stderr)
         text = f"{marker(command, NAMESPACE, stack)}\n### ❌ {stack}: pulumi failed\n\nThe job's log says why.\n"
@@ -298,7 +298,7 @@ def _event() -> dict[str, Any]:
 
 
 def _base() -> str:
-    """The commit that the event's own is compared with; empty where there is none."""
+    """The commit to compare the event's own with; empty if there is none."""
     event = _event()
     base = event.get("pull_request", {}).get("base", {}).get("sha") or event.get("before") or ""
     return base if base.strip("0") else ""
@@ -316,7 +316,7 @@ def _number() -> int:
 
 
 def _append(variable: str, text: str) -> None:
-    """Writes to one of the files by which a step speaks to its runner; nothing where there is none."""
+    """Appends to one of the files through which a step talks to its runner; does nothing without that file."""
     if path := os.environ.get(variable):
         with Path(path).open("a") as file:
             file.write(text)

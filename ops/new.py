@@ -1,6 +1,6 @@
-"""`new STACK --like OTHER`: a stack file with every key, with the values of another stack but for what must be its own.
+"""`new STACK --like OTHER`: writes a stack file with every key and another stack's values, except what must be its own.
 
-Writes one file. Does not touch the state: `pulumi stack init` makes the stack.
+Writes one file. Does not touch the state: `pulumi stack init` creates the stack.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from stacks.service_plans import judge_services
 _WORKFLOWS = Path(".github/stacks.json")
 _Path = list[str | int]
 
-# What a terminal asks for if the other stack has it. True: the other stack's value does not do, because a stack in
-# somebody else's cluster, with somebody else's bucket or last day, is a mistake that nobody sees.
+# What the command asks for at a terminal, if the other stack has it. True: the other stack's value is not acceptable,
+# because nobody would notice a stack that uses another one's cluster, bucket or last day by mistake.
 _ASKED = {
     "owner": False,
     "expires": True,
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the stack file. Raises RequestError if it exists or the name is none, Refused with what is missing or
+    """Writes the stack file. Raises RequestError if it exists or the name is invalid, Refused with what is missing or
     wrong in the values."""
     path = Path(f"Pulumi.{args.stack}.yaml")
     kept = _kept(args.stack, path)
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _kept(stack: str, path: Path) -> dict[str, Any]:
-    """What a file of this name has already, if that is only what `pulumi stack init` and secrets write. Raises
-    RequestError if it has more, or the name is none."""
+    """What a file of this name already has, if that is only what `pulumi stack init` and secrets write. Raises
+    RequestError if it has more, or the name is invalid."""
     if not re.fullmatch(fact("pulumi", "stack", "namePattern"), stack):
         raise RequestError(f"stack {stack}: is not a stack's name; write at most 100 letters, digits, dots, - and _")
     if not path.exists():
@@ -109,7 +109,7 @@ def _assignment(text: str) -> tuple[_Path, Any]:
 
 
 def _value(key: str, text: str) -> Any:
-    """What the text means in a stack file."""
+    """The text as a value of a stack file."""
     try:
         document = pulumi_yaml.read(text)
     except pulumi_yaml.UnreadableError:
@@ -133,8 +133,8 @@ def _assign(raw: dict[str, Any], path: _Path, value: Any) -> None:
 
 
 def _fill_in(raw: dict[str, Any], answered: set[str], ask: Callable[[str, str], str] | None) -> None:
-    """Ask for what must be the stack's own, and offer what may be. Raises Refused with what is missing without a
-    terminal, or at its end."""
+    """Ask for what must be the stack's own, and offer what may be. Raises Refused with what is missing if there is no
+    terminal, or its input ends."""
     missing = []
     for key, path, must in list(_questions(raw)):
         if join(path) in answered:
@@ -158,7 +158,7 @@ def _fill_in(raw: dict[str, Any], answered: set[str], ask: Callable[[str, str], 
 
 
 def _questions(raw: Mapping[str, Any]) -> Iterator[tuple[Key, _Path, bool]]:
-    """Keys to ask for, with their paths, and whether an answer is needed."""
+    """Keys to ask for, with their paths, and whether an answer is required."""
     for text, own in _ASKED.items():
         path = steps(text)
         assert path is not None
@@ -206,7 +206,7 @@ def _key(raw: Mapping[str, Any], path: _Path) -> Key | None:
 
 
 def _prompt(question: str, offered: str) -> str:
-    """What a person types; what is offered if only Enter."""
+    """What a person types; the offered value if they only press Enter."""
     try:
         return input(f"{question}{f' [{offered}]' if offered else ''}\n> ").strip() or offered
     except EOFError:
@@ -214,7 +214,7 @@ def _prompt(question: str, offered: str) -> str:
 
 
 def _judge(raw: Mapping[str, Any], like: StackFile, path: Path) -> None:
-    """Refuse values that a check would refuse, as if the other stack's secrets were set here too."""
+    """Refuse values that a check would refuse, as if the other stack's secrets were set here as well."""
     config = project_file.fill({f"{NAMESPACE}:{key}": value for key, value in raw.items()}, project_file.shared(Path()))
     ours = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in config.items() if key.startswith(NAMESPACE)}
     file = replace(like, name=path.name, raw=ours, roots=(), problems=())

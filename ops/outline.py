@@ -1,7 +1,7 @@
-"""A stack as the policy pack's early rules look at it, from the stack file and its plans alone.
+"""A stack as the policy pack's early rules see it, from the stack file and its plans alone.
 
-Not the objects themselves: `render` makes those, and takes Pulumi and seconds for it. Here is what of them those rules
-read, under the same names; a test holds it against the rendering.
+Not the objects themselves: `render` creates those, which needs Pulumi and takes seconds. The outline has what those
+rules read of the objects, under the same names; a test compares it with the rendering.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""`rotate STACK`: new access keys for the bucket in place of the old ones, while whoever reads it goes on.
+"""`rotate STACK`: replaces the bucket's access keys with new ones, without interrupting whoever reads the bucket.
 
-The stack file names the generations of keys that there are, the one in use first (`weights.bucket.keys`). With both in
-it, `pulumi up` makes the new users and keys and moves the Secrets; once nobody reads by the old key any more, the file
-names the new one alone, and `pulumi up` deletes the old users with their keys. So file and state are true at every
-step, and a rotation that was killed goes on where it was. A key that a killed run has made and nobody knows goes with
-its user. Keys never pass through here: only the engine and the cloud's plugin see them.
+The stack file lists the generations of keys that exist, the one in use first (`weights.bucket.keys`). With both in it,
+`pulumi up` creates the new users and keys and switches the Secrets; once nobody reads with the old key, the file names
+only the new generation, and `pulumi up` deletes the old users with their keys. So file and state are true at every
+step, and a killed rotation resumes where it stopped. A key that a killed run created, and that nobody knows, is deleted
+with its user. Keys never pass through this command: only the engine and the cloud's plugin see them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the old keys are gone, 1 when somebody still reads by them. Raises RequestError where there is nothing to
+    """0 when the old keys are gone, 1 when somebody still reads with them. Raises RequestError if there is nothing to
     rotate, or something else has to happen first."""
     file = stack_file(args)
     config, stack = file.config(), args.stack
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         keys = (keys[0] + 1, keys[0])
         _write(stack, keys)
     elif lost(state, keys[0]):
-        # A user has two keys at most, and one of them may be known to nobody.
+        # A user has at most two keys, and nobody may know one of them: a new generation means new users.
         keys = (keys[0] + 1, keys[1])
         _write(stack, keys)
     print(f"{stack}: keys of generation {keys[0]} come beside those of {keys[1]}", flush=True)
@@ -91,14 +91,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _finish(stack: str, generation: int) -> int:
-    """Delete all keys but those of the one generation that the file names."""
+    """Delete all keys except those of the one generation that the file names."""
     _up(stack)
     print(f"{stack}: only keys of generation {generation} are left; commit the stack file, which names it")
     return 0
 
 
 def generations(config: StackConfig, secrets: Collection[str]) -> tuple[int, ...]:
-    """The generations of keys that the stack file names. Raises RequestError where none can be rotated."""
+    """The generations of keys that the stack file names. Raises RequestError if none can be rotated."""
     bucket = own_bucket(config)
     made = made_keys(config, frozenset(secrets))
     if bucket is None or not made:
@@ -120,7 +120,7 @@ def lost(state: State, generation: int) -> set[str]:
 
 
 def outlived(state: State, generation: int) -> set[str]:
-    """Users of other generations, by logical name, that there are still."""
+    """Users of other generations, by logical name, that still exist."""
     return {name for name in _names(state, "User") if _generation(name) != generation}
 
 
@@ -136,7 +136,7 @@ def _names(state: State, kind: str) -> Iterator[str]:
 
 
 def key_secrets(state: State) -> set[str]:
-    """The Secrets of the cluster, by name, that hold keys of the stack's own users."""
+    """The cluster's Secrets, by name, that hold keys of the stack's own users."""
     return {
         each["outputs"]["metadata"]["name"]
         for each in state["deployment"].get("resources") or []
@@ -145,9 +145,9 @@ def key_secrets(state: State) -> set[str]:
 
 
 def readers(pods: Sequence[Object], secrets: Collection[str]) -> dict[str, str]:
-    """The pods, by uid, that run on what a Secret held when they started; each with its name.
+    """The pods, by uid, that still depend on what a Secret held when they started; each with its name.
 
-    A variable is read when its container starts. An engine that is ready has its weights, and a Job reads to its end.
+    A container reads its variables when it starts. A ready engine has its weights already; a Job reads until it ends.
     """
     found = {}
     for pod in pods:
@@ -173,7 +173,7 @@ def _names_one(container: Object, secrets: Collection[str]) -> bool:
 
 
 def _await_readers(config: StackConfig, stack: str, secrets: Collection[str], limit: float) -> list[str]:
-    """Waits for whoever reads by the old key now; gives the names of those that still do at the limit."""
+    """Waits for the pods that read with the old key; returns the names of those that still do at the time limit."""
     from watch.client import dynamic_client, errors
 
     kubeconfig = recover.kubeconfig(stack)
@@ -198,7 +198,7 @@ def _state(stack: str) -> State:
 
 
 def _require_settled(stack: str) -> None:
-    """A rotation brings nothing else along."""
+    """A rotation must not bring along any other change."""
     command = ["pulumi", "preview", "-s", stack, "--expect-no-changes", "--non-interactive"]
     said = subprocess.run(command, capture_output=True, text=True)
     if said.returncode:
@@ -207,7 +207,7 @@ def _require_settled(stack: str) -> None:
 
 
 def _write(stack: str, keys: Sequence[int]) -> None:
-    """Names these generations in the stack file, in one write."""
+    """Writes these generations to the stack file, in one write."""
     if len(keys) == 1:
         recover.pulumi("config", "rm", "-s", stack, "--path", f"{_KEYS}[1]")
         return

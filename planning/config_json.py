@@ -1,7 +1,7 @@
 """A model from its published config.json (and hf_quant_config.json beside it), read whole.
 
-Every key that changes weights, cache or activations is understood, or named in a refusal. Which keys change nothing,
-and which classes the planner knows, is data (catalog `config_json`).
+Every key that changes weights, cache or activations is either understood or named in a refusal. The catalog
+(`config_json`) lists the keys that change nothing and the classes that the planner knows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LISTS = ("ignore", "ignored_layers", "exclude_modules", "modules_to_not_convert
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
 # Keys of one entry in `config_groups`, and of its weights.
 _SCHEME = {"num_bits", "type", "group_size", "strategy", "symmetric", "block_structure"}
-# What precedes `layers.N.` in module names; wrappers with a vision tower have one of the longer ones.
+# What precedes `layers.N.` in module names; wrappers with a vision tower use one of the longer ones.
 _ROOTS = ("model", "language_model.model", "model.language_model", "language_model")
 
 
@@ -60,7 +60,7 @@ def from_config(config: Mapping[str, Any], name: str, quantised: Mapping[str, An
     if wrong:
         raise PlanError(*(Problem("model", name, why, _INSTEAD) for why in wrong))
     model = from_facts(name, {**facts, "quantisation": form}, _SOURCE)
-    if isinstance(quant, Mapping) and form not in ("none", "mxfp4", "fp8-mlp"):  # these say themselves what they leave
+    if isinstance(quant, Mapping) and form not in ("none", "mxfp4", "fp8-mlp"):  # these define what stays in 16 bits
         kept = _kept(model, kind, _ignored(quant), name)
     return replace(model, sixteen_bit=kept)
 
@@ -70,7 +70,7 @@ def _refusal(name: str, why: str) -> PlanError:
 
 
 def _kind(config: Mapping[str, Any]) -> Mapping[str, Any] | str:
-    """What the catalog knows of the architecture, or why there is nothing."""
+    """What the catalog knows of the architecture, or why it knows nothing."""
     classes = config.get("architectures")
     if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
         return "architectures names no class"
@@ -79,7 +79,7 @@ def _kind(config: Mapping[str, Any]) -> Mapping[str, Any] | str:
 
 
 def _shapes(text: Mapping[str, Any]) -> list[str]:
-    """Values that are of another kind than their key says."""
+    """Values whose type does not fit their key."""
     keys = entries("config_json")["keys"]
     wrong = []
     for names, least in ((keys["numbers"]["value"], 1), (keys["counts"]["value"], 0)):
@@ -100,7 +100,7 @@ def _short(value: object) -> str:
 
 
 def _unknown_keys(config: Mapping[str, Any], text: Mapping[str, Any]) -> list[str]:
-    """The keys that nobody here understands, unless their value says that the model has no such thing."""
+    """The keys that the planner does not understand, unless their value says that the model has no such feature."""
     keys = entries("config_json")["keys"]
     known = {key for part in ("numbers", "counts", "lists", "understood", "harmless") for key in keys[part]["value"]}
     only, suffixes = keys["only"]["value"], tuple(keys["harmless"]["suffixes"])
@@ -121,7 +121,7 @@ def _says_nothing(value: object) -> bool:
 def _facts(
     config: Mapping[str, Any], text: Mapping[str, Any], kind: Mapping[str, Any], wrong: list[str]
 ) -> dict[str, Any]:
-    """The catalog's facts of the model. Adds to `wrong` what contradicts them."""
+    """The catalog's facts about the model. Adds whatever contradicts them to `wrong`."""
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
     facts: dict[str, Any] = {
         "layers": text.get("num_hidden_layers"),
@@ -182,7 +182,7 @@ def _moe(
 
 
 def _window(text: Mapping[str, Any], wrong: list[str]) -> dict[str, int] | None:
-    """Tokens of the sliding window, and how many layers have it."""
+    """Tokens of the sliding window, and how many layers use it."""
     kinds = list(text.get("layer_types") or ())
     if strange := sorted({str(each) for each in kinds} - {"full_attention", "sliding_attention"}):
         wrong.append(f"layer_types is not understood where layers are {', '.join(strange)}")
@@ -255,7 +255,7 @@ def _sizes(tower: Any, *keys: str) -> list[int]:
 def _quantization(
     config: Mapping[str, Any], text: Mapping[str, Any], beside: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | str | None:
-    """The description of the weights' format, wherever it is; why it cannot be read; None if there is none."""
+    """The description of the weights' format, wherever it is; why it cannot be read; or None if there is none."""
     quant = config.get("quantization_config") or text.get("quantization_config")
     if not quant and beside is not None:
         quant = beside.get("quantization")
@@ -271,7 +271,7 @@ def _quantization(
 
 
 def _format(quant: Mapping[str, Any]) -> str | list[str]:
-    """The planner's name of the storage format, or everything that is not understood."""
+    """The planner's name for the storage format, or everything that is not understood."""
     method = str(quant.get("quant_method", "")).lower().replace("_", "-")
     readers: dict[str, tuple[Callable[[Mapping[str, Any]], str | None], set[str]]] = {
         "fp8": (_fp8, {"weight_block_size"}),
@@ -320,7 +320,7 @@ def _gptq(quant: Mapping[str, Any]) -> str | None:
 
 
 def _int(bits: object, group: object, symmetric: bool) -> str | None:
-    """Whole numbers of `bits` bits with a scale for each `group` weights (-1: for each row)."""
+    """Integers of `bits` bits with one scale per `group` weights (-1: per row)."""
     if bits == 8 and group in (-1, None):
         return "w8a8"
     if bits == 8 and symmetric and group == 128:
@@ -348,7 +348,7 @@ def _modelopt(quant: Mapping[str, Any]) -> str | None:
 
 
 def _groups(quant: Mapping[str, Any]) -> str | None:
-    """The one format of `config_groups`; None if there are several, or if a group is not of all linear layers."""
+    """The one format of `config_groups`; None if there are several, or if a group does not cover all linear layers."""
     forms = {
         _scheme(group["weights"], group.get("input_activations")) if group["targets"] == ["Linear"] else None
         for group in quant["config_groups"].values()
@@ -397,7 +397,7 @@ def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], name: 
 
 
 def _leaves(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Whether these entries of an ignore list leave out a module, or one that contains it.
+    """Whether these entries of an ignore list exclude a module, or a module that contains it.
 
     An entry is a module's whole name, one word of it, a pattern with `*`, or `re:` and a regular expression.
     """
@@ -420,7 +420,7 @@ def _leaves(patterns: Sequence[str]) -> Callable[[str], bool]:
 
 
 def _parts(model: Model, kind: Mapping[str, Any]) -> list[tuple[str, list[str], Sequence[int]]]:
-    """The parts whose format may differ, with the modules of one layer, and the layers that have it."""
+    """The parts whose format may differ, with the modules of one layer and the layers that have them."""
     mlp = kind.get("mlp", "mlp")
     routed = [layer for layer in range(model.layers) if model.moe and model.moe.routes(layer)]
     dense = [layer for layer in range(model.layers) if layer not in set(routed)]
@@ -441,7 +441,7 @@ def _parts(model: Model, kind: Mapping[str, Any]) -> list[tuple[str, list[str], 
         ("experts", [f"{experts}.0.{module}" for module in each], routed),
         ("shared", [f"{shared}.{module}" for module in names], routed if model.moe and model.moe.shared else ()),
         ("indexer", ["self_attn.indexer.wq_b", "self_attn.indexer.wk"], whole if model.indexer else ()),
-        # The draft layers come after the others.
+        # The draft layers follow the others.
         ("draft", [f"self_attn.{module}" for module in inner], range(model.layers, model.layers + model.mtp_layers)),
     ]
     return [(part, modules, layers) for part, modules, layers in parts if layers]

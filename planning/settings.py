@@ -1,5 +1,5 @@
-"""What an engine's arguments change in its plan: memory on the GPU, and memory of the node. What nobody can compute is
-named, not passed over."""
+"""What an engine's arguments change in its plan: GPU memory and node memory. Arguments whose effect cannot be computed
+are reported, not ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from planning.models import Model
 from planning.problems import Problem
 from planning.units import GIB
 
-# `Problem.key` of what follows: whoever asked knows where it wrote its arguments.
+# `Problem.key` of the problems here: the caller knows where the arguments were written.
 ARGUMENTS = "arguments"
 _LEAVE_OUT = "leave it out, or write unproven: true"
 _WIDE = ("float32", "float")
@@ -23,9 +23,9 @@ _WIDE = ("float32", "float")
 
 @dataclass(frozen=True)
 class Overrides:
-    """What an engine is told in place of what it would find out. None and 0 change nothing.
+    """What an engine is told instead of working it out itself. None and 0 change nothing.
 
-    `kv_bytes` and `offload_bytes` count one GPU; `blocks` are blocks of the KV cache. `rope` is the factor of a scaled
+    `kv_bytes` and `offload_bytes` are per GPU; `blocks` are blocks of the KV cache. `rope` is the scaling factor of the
     position table and the length that it multiplies (None: the model's own).
     """
 
@@ -40,7 +40,7 @@ class Overrides:
     graph_sizes: int | None = None
 
     def problems(self, model: Model) -> list[Problem]:
-        """What an engine would refuse of this model."""
+        """What an engine would refuse for this model."""
         asked, form = self.quantization, model.quantisation
         wrong = []
         if self.wide and (form != "none" or asked):
@@ -69,14 +69,14 @@ class Overrides:
         return model if length == model.max_context else replace(model, max_context=length)
 
     def loads_whole(self, engine: Engine, model: Model) -> bool:
-        """Whether all 16-bit weights are on the GPU before any is quantised, for a model as it is published."""
+        """Whether all 16-bit weights are on the GPU before any is quantised, for a model as published."""
         online = self.quantization and model.quantisation == "none" and self.quantization != "bitsandbytes"
         return bool(online) and release_key(engine.version) < release_key(fact("vllm", "arguments", "onlineStreams"))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """An engine's arguments as the planner's terms. `problems` are those that it cannot compute."""
+    """An engine's arguments in the planner's terms. `problems` are those whose effect cannot be computed."""
 
     eager: bool = False
     kv_dtype: str = "auto"
@@ -92,7 +92,7 @@ class Settings:
 
 @lru_cache(maxsize=256)
 def settings(arguments: tuple[str, ...], version: str, model: str) -> Settings:
-    """What these arguments of that release say. `model` is the name of the served model, which may be its own draft."""
+    """What these arguments mean in that release. `model` is the name of the served model; it may be its own draft."""
     said = flags.read(arguments, version)
     wrong: list[Problem] = []
     for flag, why in fact("vllm", "arguments", "notPlanned").items():
@@ -164,7 +164,7 @@ def _speculative(said: Mapping[str, Any], version: str, model: str, wrong: list[
     if method is None and draft is None:
         return False
     known = fact("vllm", "arguments", "speculativeMethods")
-    # Without a method vLLM reads the draft's config: the model itself has only its own layer to offer.
+    # Without a method vLLM reads the draft's config: the model itself can only offer its own layer.
     named = str(method or draft)
     own_layer = draft is None or str(draft).rpartition("/")[2].lower() == model.rpartition("/")[2].lower()
     if named in known["none"]:
@@ -176,7 +176,7 @@ def _speculative(said: Mapping[str, Any], version: str, model: str, wrong: list[
 
 
 def _graphs(said: Mapping[str, Any], wrong: list[Problem]) -> tuple[tuple[int, ...] | None, bool]:
-    """The batch sizes of CUDA graphs (one: the largest), and whether there are none."""
+    """The batch sizes of CUDA graphs (if only one: the largest), and whether graphs are off."""
     config = said.get("--compilation-config")
     inside = config if isinstance(config, Mapping) else {}
     if str(inside.get("cudagraph_mode", "")).upper() == "NONE" or inside.get("use_cudagraph") is False:
@@ -200,7 +200,7 @@ def _graphs(said: Mapping[str, Any], wrong: list[Problem]) -> tuple[tuple[int, .
 
 
 def _hf_overrides(said: Mapping[str, Any], wrong: list[Problem]) -> tuple[tuple[float, int | None] | None, int | None]:
-    """The rope's factor with the length that it multiplies, and the model's length, where they are overridden."""
+    """The rope factor with the length that it multiplies, and the model's length, if they are overridden."""
     given = said.get("--hf-overrides") or {}
     if not isinstance(given, Mapping):
         wrong.append(_unknown("--hf-overrides", given, "it is not a JSON object"))
@@ -241,19 +241,19 @@ def _rope(key: str, value: object, wrong: list[Problem]) -> tuple[float, int | N
 
 @dataclass(frozen=True)
 class HostMemory:
-    """GiB that one pod's engine takes of the node beside weights: `parts` by name; `shm_gib` of it in /dev/shm."""
+    """GiB of node memory that one pod's engine takes besides weights: `parts` by name; `shm_gib` of it in /dev/shm."""
 
     parts: tuple[tuple[str, float], ...]
     shm_gib: float
 
     @property
     def gib(self) -> float:
-        """All parts together with the engine's own processes; 0 if there is no part."""
+        """All parts plus the engine's own processes; 0 if there are no parts."""
         return sum(size for _, size in self.parts)
 
 
 def host_memory(arguments: Sequence[str], env: Mapping[str, str], engine: Engine, gpus: int, ranks: int) -> HostMemory:
-    """What buffers take in a pod of `gpus` GPUs, of an engine that has `ranks` tensor and pipeline ranks."""
+    """What buffers take in a pod of `gpus` GPUs, for an engine with `ranks` tensor and pipeline ranks."""
     said, parts, shm = flags.read(arguments, engine.version), [], 0.0
     ignored: list[Problem] = []
     kv, cpu = fact("vllm", "hostMemory", "kvOffloading"), fact("vllm", "hostMemory", "cpuOffloading")

@@ -1,12 +1,12 @@
-"""What a layout does per second: time to the first token and per output token, tokens, money per million, replicas.
+"""What a layout does per second: time to first token and per output token, tokens, cost per million, replicas.
 
 Each time is a range. Its floor is the roofline: the bytes that a step reads over the memory's bandwidth, or its
-arithmetic over the peak where that takes longer, and what GPUs send each other over their links. The estimate is what
-engines were measured to need for such floors (`bench/throughput.py` fits their efficiency); where nothing like it was
-measured, it is carried over, says so, and its upper end says how far that was off elsewhere.
+arithmetic over the peak where that takes longer, plus what GPUs send each other over their links. The estimate is what
+engines were measured to need for such floors (`bench/throughput.py` fits their efficiency). Where nothing similar was
+measured, the estimate is carried over and says so, and its upper end tells how far off that was elsewhere.
 
-Times are means of requests of one length in steady state. What speculative decoding or a cache of prefixes saves is
-not counted.
+Times are means for requests of one length in steady state. What speculative decoding or a prefix cache saves is not
+counted.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from planning.problems import Problem
 from planning.stage_weights import Weights, stage_weights
 
 ALONE, FULL, LOADED = "alone", "full", "load"
-# In which of a GPU's peaks a format's linear layers are multiplied, the fastest that there may be; all else in bf16.
+# The GPU peak at which a format's linear layers are multiplied, the fastest possible one; everything else uses bf16.
 _ARITHMETIC = {"fp8-block": "fp8", "fp8": "fp8", "fp8-mlp": "fp8", "w8a8": "int8", "nvfp4": "fp4", "mxfp4": "fp4"}
-# Bytes of an activation that GPUs send each other, and of one that is quantised before it is sent to its experts.
+# Bytes of an activation that GPUs send each other, and of one that is quantised before it goes to its experts.
 _ACTIVATION, _DISPATCHED = 2, 1
 _MILLION = 1e6
 
 
 @dataclass(frozen=True)
 class Load:
-    """What clients ask for: tokens of a request and of its answer, and the requests over all replicas, as `rate` a
-    second or as `concurrency` at once. `ttft_seconds` and `tpot_seconds` are what the means may be at most."""
+    """What clients ask for: tokens of a request and of its answer, and the requests over all replicas, as `rate` per
+    second or as `concurrency` at once. `ttft_seconds` and `tpot_seconds` are upper limits for the means."""
 
     input: int
     output: int
@@ -49,7 +49,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Range:
-    """Seconds: the roofline, what is expected, and what is expected at most."""
+    """Seconds: the roofline, the estimate, and the upper end of the estimate."""
 
     floor: float
     expected: float
@@ -62,8 +62,8 @@ class Range:
 
 @dataclass(frozen=True)
 class Point:
-    """One replica with `at_once` requests in it. Tokens are a second's of the replica; costs are of a million tokens,
-    None where the price is unknown."""
+    """One replica with `at_once` requests in it. Tokens are per second and replica; costs are per million tokens, None
+    if the price is unknown."""
 
     name: str
     at_once: float
@@ -78,12 +78,12 @@ class Point:
 
     @property
     def output_tokens(self) -> float:
-        """Output tokens a second."""
+        """Output tokens per second."""
         return self.requests_per_second * self.output
 
     @property
     def input_tokens(self) -> float:
-        """Input tokens a second."""
+        """Input tokens per second."""
         return self.requests_per_second * self.input
 
     def to_json(self) -> dict[str, Any]:
@@ -110,8 +110,9 @@ def _rounded(money: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Throughput:
-    """The points of a plan, none where they are unknown. `replicas_needed` is for the load: None without one, or where
-    no number is enough. `problems` are what the load asks for in vain; `reasons` say where the numbers come from."""
+    """The points of a plan; none if they are unknown. `replicas_needed` is for the load: None without one, or if no
+    number is enough. `problems` are the demands of the load that cannot be met; `reasons` say where the numbers are
+    from."""
 
     points: tuple[Point, ...] = ()
     load: Load | None = None
@@ -126,7 +127,7 @@ class Throughput:
         return next((point for point in self.points if point.name == name), None)
 
     def to_json(self) -> dict[str, Any]:
-        """It under the names of a plan's JSON."""
+        """The throughput under the names of a plan's JSON."""
         load = self.load
         return {
             "points": [point.to_json() for point in self.points],
@@ -148,8 +149,8 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Floors:
-    """The roofline of one step of one engine, in seconds: a token for each of `others` + 1 requests, and one request's
-    prefill. Stages of a pipeline follow each other in both; each is busy a `stages`-th of the time."""
+    """The roofline of an engine, in seconds: of one decode step, a token for each of `others` + 1 requests, and of one
+    request's prefill. Both pass the pipeline's stages one after the other; each stage is busy for 1/`stages` of it."""
 
     step: float
     prefill: float
@@ -160,10 +161,10 @@ class Floors:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """How an engine on a family of GPUs comes up to the roofline: parts of one, and seconds that no roofline has.
+    """How close an engine on a family of GPUs comes to the roofline: fractions of one, and seconds beyond the roofline.
 
     `waiting` is how much of each other request's prefill a first token waits for. `tpot_spread` and `ttft_spread` are
-    by what part the truth may exceed the estimate.
+    the fractions by which the truth may exceed the estimate.
     """
 
     layer_seconds: float
@@ -190,7 +191,7 @@ class Efficiency:
 
 
 def problems(load: Load | None, max_context: int) -> list[Problem]:
-    """Why a load cannot be planned for a model with that context."""
+    """Why a load cannot be planned for a model with that maximum context."""
     if load is None:
         return []
     found = [
@@ -238,7 +239,7 @@ def plan(
     replicas: int = 1,
     per_gpu_hour: float | None = None,
 ) -> Throughput:
-    """The points of one replica, and what `replicas` of them make of the load."""
+    """The points of one replica, and how `replicas` of them cope with the load."""
     speeds = request.gpu.speeds
     if speeds is None:
         name = request.gpu.name
@@ -274,20 +275,20 @@ def plan(
 
 
 def _usual(max_model_len: int) -> Load:
-    """The length of requests where nobody says it, cut to the context."""
+    """The request length assumed if none is given, cut to the context."""
     usual = fact("throughput", "load", "usual")
     half = max(1, max_model_len // 2)
     return Load(min(usual["input"], half), min(usual["output"], half))
 
 
 def _most_at_once(request: Request, fit: Fit, load: Load) -> int:
-    """Requests of that length in one replica: what the cache holds, and the engine takes."""
+    """Requests of that length in one replica: what the KV cache holds and the engine accepts."""
     held = fit.kv_tokens // (load.input + load.output)
     return min(held, batch(request, fit.max_model_len)[1]) * request.layout.data
 
 
 def _needed(load: Load, point: Callable[[float], Point], most: int) -> tuple[int | None, list[Problem]]:
-    """Replicas that hold the load within its limits, None where no number does, and why."""
+    """Replicas that keep the load within its limits, None if no number does, and why."""
     alone = point(1.0)
     found = []
     for key, limit, seconds in (
@@ -321,17 +322,17 @@ def _limited(load: Load) -> str:
 
 
 def _held(load: Load, replicas: int, point: Callable[[float], Point], most: int) -> float:
-    """Requests at once in each replica under the load: as many as it holds where that is too much for it."""
+    """Requests at once in each replica under the load; the most that it holds if the load is too much for it."""
     if load.concurrency is not None:
         return max(1.0, min(load.concurrency / replicas, most))
     assert load.rate is not None
     rate = load.rate / replicas
-    # By Little's law so many are in it that they leave as fast as they come.
+    # By Little's law, as many requests are in the replica as make them leave as fast as they arrive.
     return _search(lambda at_once: point(at_once).requests_per_second <= rate, float(most))
 
 
 def _search(holds: Callable[[float], bool], most: float) -> float:
-    """The largest number of requests from 1 to `most` for which that holds, which it does for 1."""
+    """The largest number of requests from 1 to `most` for which `holds` is true; it is true for 1."""
     if holds(most):
         return most
     low, high = 1.0, most
@@ -342,7 +343,7 @@ def _search(holds: Callable[[float], bool], most: float) -> float:
 
 
 def _up(seconds: float) -> float:
-    """Two digits, rounded up."""
+    """Rounded up to two significant digits."""
     step = 10.0 ** (math.floor(math.log10(seconds)) - 1)
     return math.ceil(seconds / step) * step
 
@@ -357,7 +358,7 @@ def _point(
     gpus, input_cost, output_cost = request.layout.gpus, None, None
     if per_gpu_hour is not None:
         second = per_gpu_hour * gpus / 3600
-        # What a request costs is shared by what its prefill keeps the GPUs busy for, and the rest.
+        # Split a request's cost: the time for which its prefill keeps the GPUs busy, and the rest.
         prefill = min(1 / rate, floors.prefill / efficiency.prefill / floors.stages / request.layout.data)
         input_cost = second * prefill / load.input * _MILLION
         output_cost = second * (1 / rate - prefill) / load.output * _MILLION
@@ -376,7 +377,7 @@ def _point(
 
 
 def find(request: Request, engine: str = "vllm") -> Efficiency:
-    """The efficiency of that engine for a model and a GPU: as measured, or carried over from the nearest measured."""
+    """The engine's efficiency for a model and a GPU: as measured, or carried over from the nearest measured one."""
     kind = kind_of(request.model)
     measured = {
         (value["engine"], value["family"], value["kind"]): entry
@@ -416,7 +417,7 @@ def find(request: Request, engine: str = "vllm") -> Efficiency:
 
 
 def kind_of(model: Model) -> str:
-    """What engines have kernels of their own for: `mla` (latent attention), `moe` (experts), or `dense`."""
+    """The kinds for which engines have their own kernels: `mla` (latent attention), `moe` (experts), or `dense`."""
     return "mla" if model.mla else "moe" if model.moe else "dense"
 
 
@@ -435,10 +436,10 @@ def _reasons(request: Request, efficiency: Efficiency, load: Load, most: int) ->
 
 @lru_cache(maxsize=4096)
 def roofline(request: Request, at_once: float, input: int, output: int) -> Floors:
-    """The floors of a replica with `at_once` requests, each of `input` tokens and an answer of `output`."""
+    """The floors of a replica with `at_once` requests, each with `input` tokens and an answer of `output`."""
     layout = request.layout
     own = max(1.0, at_once / layout.data)
-    together = max(1.0, own / layout.pipeline)  # requests that pass a stage at the same time
+    together = max(1.0, own / layout.pipeline)  # requests that are in a stage at the same time
     decode = _Pass(together, together * layout.data, input + output / 2, prefill=False)
     prefill = _Pass(float(input), float(input), float(input), prefill=True)
     return Floors(_seconds(request, decode), _seconds(request, prefill), request.model.layers, layout.pipeline, own - 1)
@@ -446,8 +447,8 @@ def roofline(request: Request, at_once: float, input: int, output: int) -> Floor
 
 @dataclass(frozen=True)
 class _Pass:
-    """One way through the layers: tokens of a data rank and of all, and the context that each of them looks back on
-    (a prefill's tokens on half of it in the mean)."""
+    """One pass through the layers: tokens of one data rank and of all, and the context that each token attends to
+    (in a prefill, half of its tokens on average)."""
 
     tokens: float
     all_tokens: float
@@ -457,7 +458,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Part:
-    """A stage on one GPU: bytes of its weights, and their number of elements, by part."""
+    """One GPU's part of a stage: bytes of its weights and their number of elements, by part of the model."""
 
     layers: int
     weights: Weights
@@ -467,7 +468,7 @@ class _Part:
 @lru_cache(maxsize=64)
 def _parts(request: Request) -> tuple[_Part, ...]:
     model, layout, release, family = request.model, request.layout, request.engine, request.gpu.family
-    text = replace(model, other_bytes=0)  # what else is in the files, such as a vision tower, no token passes
+    text = replace(model, other_bytes=0)  # no token passes the rest of the files, such as a vision tower
     found, first = [], 0
     for layers in split(model.layers, layout.pipeline, release):
         held, plain = (
@@ -480,7 +481,7 @@ def _parts(request: Request) -> tuple[_Part, ...]:
 
 
 def _seconds(request: Request, run: _Pass) -> float:
-    """The roofline of a pass through all stages."""
+    """The roofline of one pass through all stages."""
     return sum(_stage_seconds(request, part, run) for part in _parts(request)) + _hops(request, run)
 
 
@@ -492,7 +493,7 @@ def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
     always, multiplied = (
         each.attention + each.mlp + each.shared_experts + each.replicated for each in (held, elements)
     )
-    # Elements are of two bytes, and each is a product and a sum for a token.
+    # Elements have two bytes; each takes a multiplication and an addition per token.
     seconds = max(always / speeds.memory, multiplied * run.tokens / linear)
     seconds += max(held.head / speeds.memory, elements.head * (1 if run.prefill else run.tokens) / speeds.peak("bf16"))
     if model.moe:
@@ -503,7 +504,7 @@ def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
 
 
 def _attention(request: Request, part: _Part, run: _Pass) -> float:
-    """Reading the cache, or the arithmetic between queries and it."""
+    """Seconds to read the KV cache, or for the arithmetic between queries and cache where that takes longer."""
     model, layout, speeds = request.model, request.layout, _speeds(request)
     windowed = part.layers * model.window_layers / model.layers
     row, index = kv_bytes(request), 0.0
@@ -529,7 +530,8 @@ def _attention(request: Request, part: _Part, run: _Pass) -> float:
 
 
 def _exchange(request: Request, run: _Pass) -> float:
-    """What one layer sends: two sums over the tensor ranks, or one and its tokens' way to their experts and back."""
+    """Seconds for what one layer sends: two all-reduces over the tensor ranks; with data ranks and experts, one
+    all-reduce plus sending the tokens to their experts and back."""
     model, layout = request.model, request.layout
     size = run.tokens * model.hidden * _ACTIVATION
     if layout.data == 1 or model.moe is None:
@@ -550,12 +552,12 @@ def _all_reduce(request: Request, size: float) -> float:
 
 
 def _sent(request: Request, size: float, near: float) -> float:
-    """Seconds for `size` bytes of which the part `near` stays in the node."""
+    """Seconds for `size` bytes, of which the fraction `near` stays in the node."""
     return max(size * near / _speeds(request).link, size * (1 - near) / _between_nodes())
 
 
 def _hops(request: Request, run: _Pass) -> float:
-    """From stage to stage."""
+    """Seconds to send activations from stage to stage."""
     layout = request.layout
     size = run.tokens * request.model.hidden * _ACTIVATION / layout.tensor
     link = _between_nodes() if layout.nodes > 1 else _speeds(request).link

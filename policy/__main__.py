@@ -1,7 +1,7 @@
-"""What Pulumi's engine starts: hands it the rules as policies.
+"""The entry point for Pulumi's engine: hands it the rules as policies.
 
-A rule that needs its resource alone is asked before the resource is made; the others are asked once at the end of a
-preview, with all resources. Unlike the rest of the room it needs the packages of requirements.txt.
+A rule that needs only its own resource runs before that resource is created; the others run once at the end of a
+preview, with all resources. Unlike the rest of this package, it needs the packages of requirements.txt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# The engine puts this folder on the path, and the rooms are beside it.
+# The engine puts this folder on the path; the project's packages are one level up.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import grpc  # noqa: E402
@@ -36,7 +36,7 @@ from policy.rules import RULES  # noqa: E402
 
 
 def plain(value: Any) -> Any:
-    """A property without the SDK's proxies, which raise at each value that is not known yet."""
+    """A property without the SDK's proxies, which raise at each value that is still unknown."""
     if isinstance(value, Mapping):
         return {key: _known(value, key) for key in value}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -52,7 +52,7 @@ def _known(holder: Any, key: Any) -> Any:
 
 
 def _resource(given: Any) -> Resource:
-    # The engine does not tell whether a resource is retained on delete.
+    # The engine does not say whether a resource is retained on delete.
     return Resource(given.resource_type, given.name, plain(given.props), bool(given.opts.protect), given.urn)
 
 
@@ -99,7 +99,7 @@ def _policy(rule: Rule) -> Policy:
 
 
 class _Checked(sdk._PolicyAnalyzerServicer):  # type: ignore[misc]  # the SDK has no types here
-    """Refuses a config with keys that nobody knows: the engine hands them on, and the SDK drops them."""
+    """Refuses a config with unknown keys: the engine passes them on, and the SDK drops them silently."""
 
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:
         given = {name: sdk.json_format.MessageToDict(each.properties) for name, each in request.policyConfig.items()}

@@ -1,4 +1,4 @@
-"""The table of docs/policy.md, from the rules. `python -m policy.document` writes it."""
+"""The table of docs/policy.md, generated from the rules. `python -m policy.document` writes it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _BETWEEN = re.compile(r"(?<=<!-- rules -->\n).*(?=<!-- end of rules -->)", re.DO
 
 
 def table() -> str:
-    """One row a rule."""
+    """One row per rule."""
     head = "| rule | severity | `check` | why | what to do | settings |\n| --- | --- | --- | --- | --- | --- |\n"
     return head + "".join(map(_row, RULES.values()))
 
 
 def page(text: str) -> str:
-    """The page with the table of now."""
+    """The page with its table brought up to date."""
     return _BETWEEN.sub(lambda _: table(), text)
 
 

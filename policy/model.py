@@ -1,4 +1,4 @@
-"""What a rule is, what it looks at and what it finds. Knows no rule, no engine and no file."""
+"""What a rule is, what it looks at and what it finds. Knows no single rule, no engine and no file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Severity = Literal["advisory", "mandatory"]
 SEVERITIES: tuple[Severity, ...] = ("advisory", "mandatory")
 STACK = "pulumi:pulumi:Stack"
 UNKNOWN = "(unknown until it is made)"
-"""Stands for what a preview cannot know. No rule judges it; the run that makes the resource does."""
+"""Stands for what a preview cannot know. No rule judges it; the run that creates the resource does."""
 SECRET = "(secret)"
-"""Stands for what is encrypted: no rule sees it."""
+"""Stands for an encrypted value: no rule sees it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One resource that one rule is against. `resource` is a name that its owner knows, `reason` and `remedy` whole
-    sentences without a full stop."""
+    """One resource that breaks one rule. `resource` is a name that its owner recognises; `reason` and `remedy` are
+    whole sentences without a full stop."""
 
     id: str
     severity: Severity
@@ -33,16 +33,16 @@ class Finding:
         return f"{self.severity} {self.id}: {self.resource}: {self.reason}; {self.remedy}"
 
     def plain(self) -> dict[str, str]:
-        """It as plain data, for JSON."""
+        """The finding as plain data, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource as the engine, a state or an outline of a stack file has it.
+    """A resource, as the engine, a state file or an outline of a stack file shows it.
 
-    `type` is Pulumi's token, `properties` its inputs or outputs; of a Kubernetes object they are the manifest. `kept`
-    says that a destroy leaves it: protected, or retained.
+    `type` is Pulumi's token, `properties` its inputs or outputs; for a Kubernetes object they are the manifest. `kept`
+    says that a destroy leaves it in place: it is protected, or retained.
     """
 
     type: str
@@ -59,33 +59,33 @@ class Resource:
 
     @property
     def label(self) -> str:
-        """How a finding calls it."""
+        """How a finding names it."""
         if not self.kind:
             return self.name
         return f"{self.kind} {at(self.properties, 'metadata', 'name') or self.name}"
 
     @property
     def service(self) -> str:
-        """The service of the stack file that a Kubernetes object belongs to; empty where nobody says."""
+        """The service of the stack file that a Kubernetes object belongs to; empty if the object does not say."""
         return str(at(self.properties, "metadata", "labels", "app.kubernetes.io/instance") or "")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """All resources that there are to judge together, and the day it is."""
+    """All resources to judge together, and today's date."""
 
     resources: Sequence[Resource]
     today: datetime.date
 
     @cached_property
     def outputs(self) -> Mapping[str, Any]:
-        """What the program exports; empty where its stack is not among the resources."""
+        """What the program exports; empty if its stack is not among the resources."""
         found = next((each.properties for each in self.resources if each.type == STACK), None)
         return found if isinstance(found, Mapping) else {}
 
     @property
     def plans(self) -> Mapping[str, Mapping[str, Any]]:
-        """Of each service its plan in few numbers (`stacks.service_plans.summary`)."""
+        """A summary of each service's plan (`stacks.service_plans.summary`)."""
         plans = self.outputs.get("plan")
         return plans if isinstance(plans, Mapping) else {}
 
@@ -108,8 +108,8 @@ Judge = Callable[[Resource, Stack, Mapping[str, Any]], Iterable[str]]
 
 @dataclass(frozen=True)
 class Rule:
-    """`judge` gives the reasons why it is against a resource. `alone` says that it needs no other resource, so that an
-    engine can stop before the resource is made; `early` that a stack file alone tells enough for it."""
+    """`judge` returns the reasons why a resource breaks the rule. `alone` says that it needs no other resource, so that
+    an engine can stop before the resource is created; `early` that a stack file by itself tells enough for it."""
 
     id: str
     severity: Severity
@@ -121,12 +121,12 @@ class Rule:
     settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
 
     def defaults(self) -> dict[str, Any]:
-        """Its settings where nobody says otherwise."""
+        """Its settings unless the config says otherwise."""
         return {name: setting.default for name, setting in self.settings.items()}
 
 
 def at(value: Any, *path: str | int) -> Any:
-    """What stands at a path of keys and indexes; None where nothing does."""
+    """The value at a path of keys and indexes; None if there is none."""
     for part in path:
         inside = value if isinstance(value, Mapping) else dict(enumerate(listed(value)))
         if part not in inside:
@@ -136,12 +136,12 @@ def at(value: Any, *path: str | int) -> Any:
 
 
 def listed(value: Any) -> Sequence[Any]:
-    """A list as it is, and anything else as none."""
+    """A list as it is; an empty one for anything else."""
     return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
 def number(value: Any) -> float | None:
-    """A number, written as one or as text; None for anything else."""
+    """A number, whether written as a number or as text; None for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     try:

@@ -14,7 +14,7 @@ _LEADERS = ("leader", "head")
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod, or the template of one. `copies` is how many of it one replica of its workload has."""
+    """A pod, or a pod template. `copies` is how many of this pod one replica of its workload has."""
 
     template: Mapping[str, Any]
     copies: int = 1
@@ -25,13 +25,13 @@ class Pod:
 
     @property
     def containers(self) -> list[Mapping[str, Any]]:
-        """Its containers, and those that run before them."""
+        """Its containers, init containers included."""
         both = (*listed(self.spec.get("initContainers")), *listed(self.spec.get("containers")))
         return [each for each in both if isinstance(each, Mapping)]
 
     @property
     def leads(self) -> bool:
-        """Whether it answers requests for its replica."""
+        """Whether this pod answers the requests of its replica."""
         return at(self.template, "metadata", "labels", _COMPONENT) in _LEADERS
 
     @property
@@ -40,18 +40,18 @@ class Pod:
 
 
 def gpus(container: Mapping[str, Any]) -> dict[str, Any]:
-    """What a container asks of GPUs: resource name to amount."""
+    """The GPUs that a container requests: resource name to amount."""
     asked = {**(at(container, "resources", "requests") or {}), **(at(container, "resources", "limits") or {})}
     return {name: amount for name, amount in asked.items() if name.endswith("/gpu")}
 
 
 def pods(resource: Resource) -> list[Pod]:
-    """Every pod that a Kubernetes object makes."""
+    """Every pod that a Kubernetes object creates."""
     return list(_pods(resource.properties, 1)) if resource.kind else []
 
 
 def variables(container: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Its environment: name to the entry, which has a `value` or says where it is from."""
+    """Its environment: name to entry, which has a `value` or says where the value comes from."""
     entries = (each for each in listed(container.get("env")) if isinstance(each, Mapping))
     return {str(each.get("name")): each for each in entries}
 

@@ -1,6 +1,6 @@
-"""The rules, each once: what it is against, why, what to do instead, how severe it is and what its pack may set.
+"""The rules: what each is against, why, what to do instead, how severe it is and what the pack's config may set.
 
-Pure: a rule looks at resources and settings, and asks nobody. A value that is not known yet is judged by no rule.
+Pure: a rule looks only at resources and settings. No rule judges a value that is still unknown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def judge(
     *,
     only: Callable[[Rule], bool] = lambda rule: True,
 ) -> list[Finding]:
-    """What the rules find in a stack, the mandatory first.
+    """What the rules find in a stack, mandatory rules first.
 
     `settings` and `severities` are those of `policy.settings.read`; a rule that is `disabled` there finds nothing.
     """
@@ -217,7 +217,7 @@ def _requests_are_limits(resource: Resource, stack: Stack, settings: Mapping[str
         for container in pod.containers:
             limits = at(container, "resources", "limits") or {}
             requests = at(container, "resources", "requests") or {}
-            # What has limits alone requests as much: https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
+            # A limit without a request sets the request too: https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
             differ = [name for name in {*limits, *requests} if requests.get(name, limits.get(name)) != limits.get(name)]
             if gpus(container) and differ:
                 yield f"container {container.get('name')} requests another {', '.join(sorted(differ))} than its limit"
@@ -408,7 +408,7 @@ def _holes(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Ite
 
 
 def _annotations(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every map of annotations in a manifest: what makes a load balancer may stand in another object."""
+    """Every map of annotations in a manifest: the one that creates a load balancer may be nested in another object."""
     if isinstance(value, Mapping):
         for key, below in value.items():
             if key == "annotations" and isinstance(below, Mapping):
@@ -420,7 +420,7 @@ def _annotations(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _some_pods(peers: Iterable[Any]) -> bool:
-    """Whether these are chosen pods or namespaces alone, and at least one."""
+    """Whether the peers are only selected pods or namespaces, and at least one."""
     peers = list(peers)
     chosen = [
         not at(peer, "ipBlock")
@@ -450,7 +450,7 @@ def _bare(image: str) -> str:
 
 
 def _gpus_of(resource: Resource, stack: Stack) -> tuple[float, float]:
-    """GPUs that a workload may hold, and those beyond it during an update."""
+    """GPUs that a workload may hold, and the extra ones during an update."""
     of_replica = sum(pod.gpus * pod.copies for pod in pods(resource))
     spec = resource.properties.get("spec")
     if not of_replica or not isinstance(spec, Mapping):
@@ -470,14 +470,14 @@ def _gpus_of(resource: Resource, stack: Stack) -> tuple[float, float]:
 
 
 def _surging(given: Any, replicas: float) -> float:
-    """Replicas of a `maxSurge`, which may be a share that rounds up."""
+    """Replicas of a `maxSurge`; a percentage rounds up."""
     if isinstance(given, str) and given.endswith("%"):
         return math.ceil(replicas * (number(given[:-1]) or 0) / 100)
     return number(given) or 0
 
 
 def _cooldowns() -> set[str]:
-    """The annotations by which any release of AIBrix reads how long it waits before it scales down."""
+    """The annotations, over all AIBrix releases, that set how long it waits before it scales down."""
 
     def inside(value: Any) -> Iterator[str]:
         if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""The pack's config: which rules are how severe, and what they are given. The form is Pulumi's own.
+"""The pack's config: how severe each rule is, and its settings. The format is Pulumi's own.
 
     {"all": "advisory", "image-registry": {"enforcementLevel": "mandatory", "allowed": ["registry.example.com"]}}
 
-Pulumi's engine lets keys pass that nobody knows (`convertSchema` in its pkg/resource/analyzer); here they are refused.
+Pulumi's engine accepts unknown keys (`convertSchema` in its pkg/resource/analyzer); here they are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from policy.model import SEVERITIES, Rule
 from policy.rules import RULES
 
 FILE = Path(__file__).with_name("config.json")
-"""What every command and the engine read, where they are given nothing else."""
+"""What every command and the engine read unless they are given another file."""
 LEVELS = (*SEVERITIES, "disabled")
 _LEVEL = "enforcementLevel"
 _EVERY = "all"
@@ -37,19 +37,19 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Of every rule its settings and its level: `advisory`, `mandatory` or `disabled`."""
+    """The settings of every rule, and its level: `advisory`, `mandatory` or `disabled`."""
 
     values: Mapping[str, Mapping[str, Any]]
     levels: Mapping[str, str]
 
 
 def read(path: Path | None = None) -> Settings:
-    """The settings of a config file, the pack's own unless given. Raises Refused with everything wrong in it."""
+    """The settings of a config file, by default the pack's own. Raises Refused with everything that is wrong in it."""
     return parse(load(path or FILE))
 
 
 def load(path: Path) -> Any:
-    """A config file's JSON. Raises Refused where it cannot be read."""
+    """A config file's JSON. Raises Refused if it cannot be read."""
     try:
         return json.loads(path.read_text())
     except OSError as error:
@@ -60,7 +60,7 @@ def load(path: Path) -> Any:
 
 
 def parse(given: Any) -> Settings:
-    """The settings of a config. Raises Refused with everything wrong in it."""
+    """The settings of a config. Raises Refused with everything that is wrong in it."""
     if not isinstance(given, Mapping):
         raise Refused(Problem("policy config", "", "is not a map", "write a map of rules"))
     if found := list(problems(given)):
@@ -111,12 +111,12 @@ def _unknown(path: str, key: str, known: list[str]) -> Problem:
 
 
 def _misfit(value: Any, wanted: Mapping[str, Any]) -> str | None:
-    """Why a value does not fit a schema, of what schemas of settings say."""
+    """Why a value does not fit a schema; knows only those parts of JSON Schema that settings use."""
     if "enum" in wanted:
         return None if value in wanted["enum"] else f"is none of {', '.join(wanted['enum'])}"
     kinds = wanted["type"] if isinstance(wanted["type"], list) else [wanted["type"]]
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # the engine's protocol has no whole numbers
+        value = int(value)  # the engine's protocol has no integers
     if isinstance(value, bool) or not any(isinstance(value, _KINDS[kind]) for kind in kinds):
         return f"is no {' or '.join(kinds)}"
     if isinstance(value, (int, float)):

@@ -1,4 +1,4 @@
-"""Resources of a stack's state, as `pulumi stack export` writes it. Encrypted values stay so."""
+"""Resources of a stack's state, as `pulumi stack export` writes it. Encrypted values stay encrypted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from planning.problems import Problem, Refused
 from policy.model import SECRET, STACK, UNKNOWN, Resource
 
-# How the engine marks what is no plain value: sdk/go/common/resource/properties.go and plugin/rpc.go of Pulumi.
+# How the engine marks special values: sdk/go/common/resource/properties.go and plugin/rpc.go of Pulumi.
 _MARK = "4dabf18193072939515e22adb298388d"
 _UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 _WHERE = "state"
@@ -18,7 +18,7 @@ _INSTEAD = "write the file that `pulumi stack export` prints"
 
 
 def read(path: Path, project: str) -> list[Resource]:
-    """The resources of a state file of `project`. Raises Refused where it is none."""
+    """The resources in a state file of `project`. Raises Refused if the file is not one."""
     try:
         given = json.loads(path.read_text())
     except OSError as error:
@@ -50,7 +50,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         if _MARK in value:
             return SECRET
-        # The provider's own notes, which repeat the object.
+        # Keys with `__` are the provider's own notes, which repeat the object.
         return {key: _plain(below) for key, below in value.items() if not key.startswith("__")}
     if isinstance(value, list):
         return [_plain(below) for below in value]

@@ -1,1 +1,1 @@
-"""What a run of Pulumi will do, does or finds, told to the people who decide on it. Imports no Pulumi."""
+"""Tells the people who decide on a Pulumi run what it will do, does or finds. Imports no Pulumi."""

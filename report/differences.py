@@ -1,4 +1,4 @@
-"""What differs between two values, as paths and as lines of YAML: the changed paths alone, with what leads to them."""
+"""What differs between two values, as paths and as lines of YAML: only the changed paths, and what leads to them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LONGEST = 200
 
 
 class _Absent:
-    """There is nothing, which is not the same as null."""
+    """There is no value, which is not the same as null."""
 
 
 ABSENT = _Absent()
 
 
 def paths(old: Any, new: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any, Any]]:
-    """Each leaf that differs: its path, and both values, ABSENT for none. Lists of named things go by their names."""
+    """Each leaf that differs: its path and both values, ABSENT for none. Items with names are matched by name."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from paths(old.get(key, ABSENT), new.get(key, ABSENT), (*at, str(key)))
@@ -32,12 +32,12 @@ def paths(old: Any, new: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[
 
 
 def lines(old: Any, new: Any) -> list[str]:
-    """The same as a diff of YAML: each line begins with `-`, `+`, or a space where it only leads to a change."""
+    """The same as a YAML diff: each line begins with `-`, `+`, or a space if it only leads to a change."""
     return [f"{sign}{text}" for sign, text in _tree(old, new, 0)]
 
 
 def without(value: Any, patterns: Sequence[re.Pattern[str]], at: str = "") -> Any:
-    """A value without what stands at dotted paths that match; things of a list go by their place in it."""
+    """A value without what is at matching dotted paths; list items go by their position."""
 
     def kept(key: object) -> bool:
         return not any(pattern.fullmatch(f"{at}{key}") for pattern in patterns)
@@ -50,7 +50,7 @@ def without(value: Any, patterns: Sequence[re.Pattern[str]], at: str = "") -> An
 
 
 def _named(value: Any) -> dict[str, Any] | None:
-    """A list of things with names of their own, by them; None for any other value."""
+    """A list of items that have names, as a map by name; None for any other value."""
     if not isinstance(value, list) or not all(isinstance(each, Mapping) and "name" in each for each in value):
         return None
     found = {str(each["name"]): {key: below for key, below in each.items() if key != "name"} for each in value}
@@ -58,7 +58,7 @@ def _named(value: Any) -> dict[str, Any] | None:
 
 
 def _tree(old: Any, new: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """Lines of a change from one map, or list of named things, to another."""
+    """Lines of a change from one map, or list of named items, to another."""
     pad = "  " * depth
     for key in [*old, *(key for key in new if key not in old)]:
         before, after = old.get(key, ABSENT), new.get(key, ABSENT)
@@ -93,11 +93,11 @@ def _items(old: Mapping[str, Any], new: Mapping[str, Any], depth: int) -> Iterat
 
 
 def _list(old: Sequence[Any], new: Sequence[Any], pad: str) -> Iterator[tuple[str, str]]:
-    """Of an argument list the arguments that go and come, one line each."""
+    """The arguments that are removed from or added to an argument list, one line each."""
     before, after = ([_dumped([each]) for each in side] for side in (old, new))
     for tag, from_, to, start, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag != "equal":
-            if from_ and str(old[from_ - 1]).startswith("--"):  # the argument whose value it is
+            if from_ and str(old[from_ - 1]).startswith("--"):  # the flag that this value belongs to
                 yield " ", f"{pad}{before[from_ - 1]}"
             yield from (("-", f"{pad}{line}") for text in before[from_:to] for line in text.splitlines())
             yield from (("+", f"{pad}{line}") for text in after[start:end] for line in text.splitlines())
@@ -114,7 +114,7 @@ def _dumped(value: Any) -> str:
 
 
 def _short(value: Any) -> Any:
-    """A value whose long texts, such as scripts, are named by their length."""
+    """A value whose long texts, such as scripts, are replaced by their length."""
     if isinstance(value, str) and (len(value) > _LONGEST or value.count("\n") > 1):
         return f"({len(value)} characters)"
     if isinstance(value, Mapping):

@@ -1,10 +1,10 @@
-"""What a refresh found otherwise than the state says: drift, which is told, and what others own, which is not.
+"""What a refresh found to differ from the state: drift, which is reported, and what others own, which is not.
 
-Only what the program states can drift: statuses and what controllers add beside it are theirs. So are paths that the
-program leaves to others, as an autoscaler's replicas, which the state itself lists, and those that an operator is known
-to write (`planning/catalog/owners.json`). What an interrupted update has written is drift like any other: the cluster
-has it, and the state does not. Whether a refresh failed is read off what it said, for its exit code does not tell the
-two apart (https://github.com/pulumi/pulumi/issues/8992).
+Only what the program states can drift: statuses, and what controllers add, belong to others. So do paths that the
+program leaves to others, such as an autoscaler's replicas, which the state itself lists, and those that an operator is
+known to write (`planning/catalog/owners.json`). What an interrupted update wrote is drift like any other: the cluster
+has it, and the state does not. Whether a refresh failed is read from its messages, because its exit code does not tell
+drift from failure (https://github.com/pulumi/pulumi/issues/8992).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SCALERS = ("PodAutoscaler", "HorizontalPodAutoscaler")
 
 @dataclass(frozen=True)
 class Drifted:
-    """A resource that is not what the state says. `gone` is one that is not there at all; `difference` is YAML."""
+    """A resource that differs from the state. `gone` means that it no longer exists; `difference` is YAML."""
 
     change: Change
     gone: bool
@@ -47,12 +47,12 @@ class Seen:
 
     @cached_property
     def cut_off(self) -> list[Change]:
-        """What the engine itself calls unfinished: a run was cut off amid it."""
+        """What the engine itself calls unfinished: a run was cut off in the middle of it."""
         return [each for each in self.run.changes if each.is_real and each.old and each.old.errors]
 
     @property
     def verdict(self) -> str:
-        """`error` where nobody can tell, else `drift` or `none`."""
+        """`error` if nobody can tell, else `drift` or `none`."""
         if self.run.failed:
             return "error"
         return "drift" if self.drifted or self.cut_off else "none"
@@ -64,7 +64,7 @@ class Seen:
 
 
 def look(run: Run) -> Seen:
-    """What a refresh's run tells."""
+    """What a refresh found, from its run."""
     return Seen(run)
 
 
@@ -82,7 +82,7 @@ def headline(seen: Seen) -> str:
 
 
 def sentences(seen: Seen) -> list[str]:
-    """What is to be said of each, and what to do."""
+    """What to say about each finding, and what to do."""
     if seen.verdict == "error":
         return [each.text for each in seen.run.errors] or ["Its record stops before its end."]
     said = [
@@ -101,7 +101,7 @@ def sentences(seen: Seen) -> list[str]:
 
 
 def markdown(seen: Seen) -> str:
-    """A comment or an issue's text, with a marker of its own."""
+    """The text of a comment or an issue, with a marker of its own."""
     sign = {"none": "✅", "drift": "⚠️", "error": "❌"}[seen.verdict]
     mark = marker("drift", seen.run.project, seen.run.stack)
     head = f"{mark}\n### {sign} {plain(seen.run.stack)}: {plain(headline(seen))}\n"
@@ -136,7 +136,7 @@ def _title(change: Change) -> str:
 
 
 def _scaled(run: Run) -> set[str]:
-    """Names of what the stack's autoscalers scale: events do not tell which paths a program leaves to others."""
+    """Names of what the stack's autoscalers scale: events do not say which paths a program leaves to others."""
     specs = [each.old.inputs.get("spec") for each in run.changes if each.old and each.kind in _SCALERS]
     targets = [spec.get("scaleTargetRef") for spec in specs if isinstance(spec, Mapping)]
     return {str(target.get("name")) for target in targets if isinstance(target, Mapping)}
@@ -156,18 +156,18 @@ def _drifted(change: Change, scaled: set[str]) -> Iterator[Drifted]:
     others = [_pattern(path) for path in (*change.old.ignored, *replicas, *_owned(change.kind))]
     old, new = (without(side.inputs, others) for side in (change.old, change.new))
     if old == new and change.new.outputs:
-        # A refresh carries over into the inputs what differs in them, and not what somebody has added to a list.
+        # A refresh copies changed values into the inputs, but not what somebody added to a list.
         stated = (_stated(side.outputs, change.old.inputs) for side in (change.old, change.new))
         old, new = (without(side, others) for side in stated)
     found = tuple(".".join(map(str, path)) for path, _, _ in paths(old, new))
-    # Secrets are hidden on both sides: that one differs the provider alone says.
+    # Secrets are hidden on both sides: only the provider can tell that one differs.
     hidden = () if found else tuple(path for path in change.differing if _is_hidden(change, path))
     if found or hidden:
         yield Drifted(change, False, found or hidden, tuple(lines(old, new)))
 
 
 def _stated(live: Any, inputs: Any) -> Any:
-    """What there is, of what the program states: of a map the keys that it has, of a list everything."""
+    """The live value, limited to what the program states: of a map only the program's keys, of a list everything."""
     if isinstance(live, Mapping) and isinstance(inputs, Mapping):
         return {key: _stated(below, inputs[key]) for key, below in live.items() if key in inputs}
     if isinstance(live, list) and isinstance(inputs, list):
@@ -176,20 +176,20 @@ def _stated(live: Any, inputs: Any) -> Any:
 
 
 def _owned(kind: str) -> list[str]:
-    """Paths that somebody else writes on objects of that kind."""
+    """Paths that others write on objects of that kind."""
     listed = (entry["value"] for entry in entries("owners")["fields"].values())
     return [path for each in listed if each["kind"] == kind for path in each["paths"]]
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """A path of the engine, such as `webhooks[*].clientConfig.caBundle`, and all below it, over dotted paths."""
+    """Matches, as dotted paths, an engine's path such as `webhooks[*].clientConfig.caBundle` and all below it."""
     dotted = re.sub(r'\["?([^"\]]+)"?\]', r".\1", path)
     parts = [r"[^.]+" if part == "*" else re.escape(part) for part in dotted.split(".")]
     return re.compile(rf"{'[.]'.join(parts)}([.].*)?")
 
 
 def _is_hidden(change: Change, path: str) -> bool:
-    """Whether what stands there is content of a Secret that the program states."""
+    """Whether the value there is content of a Secret that the program states."""
     key = path.partition(".")[0].partition("[")[0]
     stated = change.old.inputs if change.old else {}
     return (

@@ -18,7 +18,7 @@ from report import services
 from report.run_file import Change, Message, Run
 from report.services import Row, ServiceChange
 
-# What holds data, by the last word of its type.
+# Types that hold data, by the last word of the type.
 _HOLDS = {
     "Bucket": "bucket",
     "PersistentVolumeClaim": "claim",
@@ -32,7 +32,7 @@ _LABEL = re.compile(rf"{_PREFIX}(?P<what>{'|'.join(_ALLOWS)})(:(?P<which>.+))?")
 
 
 class Level(enum.IntEnum):
-    """How much a run asks of who approves it."""
+    """How much a run asks of the person who approves it."""
 
     NOTHING = 0
     SAFE = 1
@@ -44,7 +44,7 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a policy found. Of the severities `error` and `mandatory` stop a change."""
+    """What a policy found. Severities `error` and `mandatory` stop a change."""
 
     id: str
     severity: str
@@ -60,7 +60,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A service's plan in few numbers, as the program exports it; None is unknown. Seconds, tokens, money an hour."""
+    """A summary of a service's plan, as the program exports it; None is unknown. Seconds, tokens, money per hour."""
 
     kv_tokens: int | None = None
     context: int | None = None
@@ -74,7 +74,7 @@ class Numbers:
 
     @classmethod
     def of(cls, said: Any) -> Numbers:
-        """From the `plan` of the stack's outputs, with what `ops report` adds to it."""
+        """From the `plan` in the stack's outputs, with what `ops report` adds to it."""
         found = said if isinstance(said, Mapping) else {}
 
         def number(key: str) -> Any:
@@ -101,7 +101,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run does to something that holds data: `action` is replace or delete."""
+    """What a run does to a resource that holds data: `action` is replace or delete."""
 
     action: str
     holds: str
@@ -111,7 +111,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A run, judged. `before` and `after` are the services' numbers; `planned` is false where nobody could plan."""
+    """A run, judged. `before` and `after` are the services' numbers; `planned` is false if no plan could be made."""
 
     run: Run
     before: Mapping[str, Numbers]
@@ -123,12 +123,12 @@ class Judgement:
 
     @cached_property
     def changes(self) -> list[Change]:
-        """What changes outside of Pulumi, and nothing else."""
+        """The changes to what exists outside of Pulumi."""
         return [each for each in self.run.changes if each.action != "none" and each.is_real]
 
     @cached_property
     def data(self) -> list[Data]:
-        """What is replaced or deleted of what holds data, each thing once."""
+        """What is replaced or deleted among the resources that hold data, each once."""
         found = []
         for change in self.changes:
             holds = _HOLDS.get(change.kind)
@@ -139,7 +139,7 @@ class Judgement:
 
     @cached_property
     def level(self) -> Level:
-        """The worst of it."""
+        """The worst level of anything in the run."""
         if self.run.failed:
             return Level.FAILED
         fates = {each.fate for each in self.services}
@@ -154,7 +154,7 @@ class Judgement:
     def restart_seconds(self, service: ServiceChange) -> int | None:
         """How long one replica of a service answers nothing, from its old pods' end to the first answer; None unknown.
 
-        A cache that is replaced under it loads the model first.
+        If its cache is replaced too, the cache loads the model first.
         """
         numbers = self.after.get(service.name, Numbers())
         if numbers.restart is None:
@@ -171,12 +171,12 @@ class Judgement:
 
     @cached_property
     def open(self) -> list[tuple[str, str]]:
-        """Of these the ones that no label allows."""
+        """Those of `rules` that no label allows."""
         return [rule for rule in self.rules if not any(_allows(label, rule) for label in self.labels)]
 
     @cached_property
     def idle_labels(self) -> list[str]:
-        """Labels that allow what is not in the change: they would allow it later, unseen."""
+        """Labels that allow what is not in the change: they would allow it later, unnoticed."""
         return [
             label
             for label in self.labels
@@ -185,11 +185,11 @@ class Judgement:
 
     @property
     def exit_code(self) -> int:
-        """1 where it failed, or asks for a label that is not there; else 0."""
+        """1 if the run failed or needs a label that is missing; else 0."""
         return 1 if self.run.failed or self.open else 0
 
     def numbers(self, name: str) -> list[Row]:
-        """What changes of a service's numbers."""
+        """What changes in a service's numbers."""
         old, new = self.before.get(name), self.after.get(name)
         if (old is None and new is None) or self.unplanned:
             return []
@@ -203,7 +203,7 @@ class Judgement:
 
     @cached_property
     def warnings(self) -> list[Message]:
-        """What somebody should read before approving."""
+        """What somebody should read before approving the change."""
         return list(dict.fromkeys(each for each in self.run.messages if each.severity == "warning"))
 
 
@@ -217,7 +217,7 @@ def judge(
 ) -> Judgement:
     """The judgement on a run. `after` is each service's plan as the program exports it, `unplanned` why there is none.
 
-    Labels of others are passed over. Raises Refused for one of ours that is misspelt.
+    Ignores other people's labels. Raises Refused for one of ours that is misspelt.
     """
     wrong = [label for label in labels if label.startswith(_PREFIX) and not _LABEL.fullmatch(label)]
     if wrong:
@@ -245,7 +245,7 @@ def _object_name(change: Change) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """A time for people: whole minutes, rounded up, or seconds below one."""
+    """A time for people: whole minutes, rounded up; seconds if it is below one minute."""
     return f"{math.ceil(seconds)} s" if seconds < 60 else f"{math.ceil(seconds / 60)} min"
 
 

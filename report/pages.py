@@ -1,7 +1,7 @@
 """Lays a judgement out as Markdown for a comment, as text for a terminal, or as JSON. Pure.
 
-A comment has a marker by which it is found again, and a bound: what does not fit is left out from the end, and the
-verdict never is.
+A comment has a marker by which it is found again, and a size limit: what does not fit is dropped from the end, but
+never the verdict.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from report.services import Row
 from report.words import Part
 
 LIMIT = 65_536
-"""Characters of a comment, as GitHub has it; counted as bytes here, of which there are never fewer."""
+"""GitHub's limit of a comment in characters; counted here in bytes, of which there are never fewer."""
 _SIGNS = {
     Level.NOTHING: "✅",
     Level.SAFE: "✅",
@@ -28,15 +28,15 @@ _SIGNS = {
     Level.DATA: "🛑",
     Level.FAILED: "❌",
 }
-# Room for what says that something was left out, and for what closes an open fold.
+# Room for the note that something was left out, and for closing an open fold.
 _SPARE = 400
 _NONE = "–"
 _MOST_LINES = 120
 
 
 def marker(what: str, project: str, stack: str) -> str:
-    """The first line of a stack's comment or issue, by which it is found again; it is not shown. `what` is report or
-    drift."""
+    """The first line of a stack's comment or issue, by which it is found again; GitHub does not show it. `what` is
+    report or drift."""
     return f"<!-- modelserve {what} {_comment(project)}/{_comment(stack)} -->"
 
 
@@ -55,7 +55,7 @@ def markdown(judged: Judgement, limit: int = LIMIT) -> str:
 def bounded(
     head: str, blocks: Sequence[str], folds: Sequence[str], limit: int = LIMIT, title: str = "Resources, old → new"
 ) -> str:
-    """As much as fits: what is read at once comes before what is folded."""
+    """As much as fits: what is visible at once comes before what is folded."""
     text, left = head, 0
     for block in blocks:
         cut = _cut(block, limit - _SPARE - _size(text))
@@ -118,7 +118,7 @@ def to_json(judged: Judgement) -> dict[str, Any]:
 
 
 def fold_of(title: str, difference: Sequence[str]) -> str:
-    """One resource, with what differs of it."""
+    """One resource, with its differences."""
     if not difference:
         return f"- {plain(title)}\n"
     more = [f" … {len(difference) - _MOST_LINES} more lines"] if len(difference) > _MOST_LINES else []
@@ -132,7 +132,7 @@ def _folds(judged: Judgement) -> list[str]:
 
 
 def _difference(change: Change) -> list[str]:
-    """What differs, of a change from one state to another: what comes or goes whole is in the stack file."""
+    """What differs if a change has both an old and a new state: what comes or goes whole is in the stack file."""
     if not change.old or not change.new:
         return []
     found = lines(change.old.inputs, change.new.inputs)
@@ -140,7 +140,7 @@ def _difference(change: Change) -> list[str]:
         return found
     if change.old.errors and not change.differing:
         return [" written again, because a run was cut off amid it"]
-    # What is secret on both sides, and what differs from the cluster alone.
+    # What is secret on both sides, and what differs only from the cluster.
     return [f" {path}: differs" for path in change.differing]
 
 
@@ -181,7 +181,7 @@ def _cell(value: str | None, is_code: bool = True) -> str:
 
 
 def plain(value: str) -> str:
-    """Text that no Markdown and no HTML hides in; what stands between backticks stays."""
+    """Text in which Markdown and HTML have no effect; text between backticks stays as it is."""
     pieces = value.split("`")
     if len(pieces) % 2 == 0:
         pieces = [value.replace("`", "'")]
@@ -211,7 +211,7 @@ def _size(value: str) -> int:
 
 
 def _cut(block: str, room: int) -> str:
-    """Whole lines of a block, as many as fit; a fence that is open is closed."""
+    """As many whole lines of a block as fit; closes a fence that is left open."""
     if _size(block) <= room:
         return block
     kept, used, fence = [], 0, ""

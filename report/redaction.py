@@ -1,7 +1,7 @@
-"""Takes out of values what is secret, before anything else sees them. Pure.
+"""Removes secrets from values before anything else sees them. Pure.
 
-The engine marks secrets itself: its JSON has a mark or `[secret]` in their place. What it does not mark goes by what
-it is: the content of a Secret, what stands under a name or behind an argument of a key, what has a key's shape.
+The engine marks secrets itself: its JSON has a mark or `[secret]` in their place. An unmarked secret is recognised by
+what it is: the content of a Secret, a value under a key-like name or after a key-like argument, or a key's shape.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from planning import flags, leaks
 SECRET = "[secret]"
 UNKNOWN = "(known later)"
 
-# Of sdk v3.250.0, go/common/resource/properties.go and sig/: what marks a value that is no plain JSON.
+# From sdk v3.250.0, go/common/resource/properties.go and sig/: marks a value that is not plain JSON.
 _MARK = "4dabf18193072939515e22adb298388d"
 _SECRET_MARK = "1b47061264138c4ac30d75fd1eb44270"
-# go/common/resource/plugin/rpc.go: texts that stand for a value of each type which is not known yet.
+# go/common/resource/plugin/rpc.go: the texts that stand for a still unknown value, one for each type.
 _UNKNOWN_TEXTS = frozenset(
     {
         "04da6b54-80e4-46f7-96ec-b56ff0331ba9",
@@ -33,12 +33,12 @@ _CONTENT = ("data", "stringData")
 
 
 def cleaned(value: Any, name: str = "") -> Any:
-    """A value without secrets; `name` is the key that it stands under."""
+    """A value without its secrets; `name` is its key."""
     if isinstance(value, Mapping):
         if _MARK in value:
             return _unmarked(value)
         secret = value.get("kind") == "Secret"
-        # A variable of a container: its name stands beside the value.
+        # An environment variable of a container: its name stands beside its value.
         beside = str(value.get("name", "")) if set(value) == {"name", "value"} else ""
         return {
             key: _hidden(below)
@@ -58,7 +58,7 @@ def cleaned(value: Any, name: str = "") -> Any:
 
 
 def text(said: str) -> str:
-    """What somebody said, line by line, without those that have a key in them."""
+    """A message in which each line that contains a key is replaced."""
     return "\n".join(SECRET if leaks.by_shape(line) else line for line in said.splitlines())
 
 
@@ -70,7 +70,7 @@ def _argument(value: Any, flag: str | None) -> Any:
 
 
 def _hidden(value: Any) -> Any:
-    """The content of a Secret: its keys, at most."""
+    """The content of a Secret: at most its keys are shown."""
     if isinstance(value, Mapping) and _MARK not in value:
         return dict.fromkeys(map(str, value), SECRET)
     return value if value is None else SECRET

@@ -1,7 +1,7 @@
-"""Reads what Pulumi writes of a run as JSON: `preview --json`, `refresh --preview-only --json`, or a run's events.
+"""Reads Pulumi's JSON record of a run: `preview --json`, `refresh --preview-only --json`, or a run's events.
 
-Owns both forms, which become one `Run`; secrets are taken out here, so that nothing behind it can show one. Not here:
-what a change means.
+Owns both formats, which become one `Run`. Secrets are removed here, so that no later step can show one. Not here: what
+a change means.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OPERATIONS = {"create", "update", "delete", "import"} | _REPLACES | _AS_IT_IS
 @dataclass(frozen=True)
 class State:
     """One side of a change, without secrets. `ignored` are paths that the program leaves to others; `errors` is why
-    the engine calls it unfinished."""
+    the engine calls the resource unfinished."""
 
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
@@ -48,7 +48,7 @@ class State:
 @dataclass(frozen=True)
 class Change:
     """What happens, or happened, to one resource. `action` is create, update, replace, delete or none; `differing` are
-    the paths that the provider names, `because` those for which it replaces."""
+    the paths that the provider names, `because` those that force a replacement."""
 
     urn: str
     action: str
@@ -75,7 +75,7 @@ class Change:
 
     @property
     def is_real(self) -> bool:
-        """Whether it is anything outside of Pulumi: a component, a provider and the stack are not."""
+        """Whether it exists outside of Pulumi: a component, a provider and the stack do not."""
         return self.type.startswith("kubernetes:") or (
             not self.type.startswith((_PROVIDER, "pulumi:")) and "/" in self.type
         )
@@ -83,7 +83,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Message:
-    """What somebody said; `severity` is info, warning or error, `about` a URN or empty."""
+    """A message of a run; `severity` is info, warning or error, `about` a URN or empty."""
 
     severity: str
     text: str
@@ -92,8 +92,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Run:
-    """A run. `config` is the stack's, by keys with namespaces, secrets as `[secret]`. `ended` is false where its
-    record stops before its end. `planned` is whether it was a preview."""
+    """A run. `config` is the stack's, by keys with namespaces, secrets as `[secret]`. `ended` is false if the record
+    stops before the run's end. `planned` is whether it was a preview."""
 
     project: str
     stack: str
@@ -107,25 +107,25 @@ class Run:
 
     @cached_property
     def outputs(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """The stack's own outputs, before and after as far as they are told."""
+        """The stack's own outputs, before and after, as far as the record has them."""
         own = next((each for each in self.changes if each.type == STACK), None)
         old, new = (own.old, own.new) if own else (None, None)
         return (old.outputs if old else {}), (new.outputs if new else {})
 
     @property
     def errors(self) -> list[Message]:
-        """What went wrong, as it was said."""
+        """The run's error messages, as they were given."""
         return [each for each in self.messages if each.severity == "error"]
 
     @property
     def failed(self) -> bool:
-        """Whether it did not come to its end well."""
+        """Whether the run ended badly, or not at all."""
         return bool(self.errors) or not self.ended or self.result in ("failed", "canceled")
 
 
 @dataclass
 class _Parts:
-    """A run in the making."""
+    """A run while it is being read."""
 
     config: dict[str, str] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -134,9 +134,9 @@ class _Parts:
 
 
 def read(text: str, file: str, *, events: bool | None = None, project: str = "") -> Run:
-    """The run that `text`, the content of `file`, tells of. `events` None: it shows which form it has.
+    """The run that `text`, the content of `file`, records. With `events` None, the text shows which format it has.
 
-    Raises Refused where it is cut off, no record of a run, or of another project than `project`.
+    Raises Refused if it is cut off, not a record of a run, or of another project than `project`.
     """
     found = _documents(text, file)
     is_digest = len(found) == 1 and "sequence" not in found[0]
@@ -235,11 +235,11 @@ def _events(found: list[dict[str, Any]], file: str) -> Run:
 
 
 def _note(steps: dict[tuple[Any, Any], dict[str, Any]], about: dict[str, Any], phase: str) -> None:
-    """Take down a step, its end in place of its beginning. What a refresh finds begins as «refresh»."""
+    """Record a step; its end overwrites its beginning. What a refresh finds begins as «refresh»."""
     detailed, urn, operation = about.get("detailedDiff"), about.get("urn"), about.get("op")
     key, read = (urn, operation), (urn, "refresh")
     if phase == "resourcePreEvent" and key != read:
-        steps.pop(read, None)  # it was read before it is changed
+        steps.pop(read, None)  # the engine read it before it changed it
     elif key not in steps and read in steps:
         key = read
     steps[key] = {
@@ -271,11 +271,11 @@ def _run(parts: _Parts, file: str) -> Run:
 
 
 def _change(urn: str, steps: list[dict[str, Any]]) -> Change:
-    """Of a replacement there are up to three steps, each with a side of it."""
+    """A replacement has up to three steps, each with one side of it."""
     operations = {step["op"] for step in steps}
     kind = urn.split("::")[2].rpartition(":")[2]
     if operations == {"delete-replaced"}:
-        action = "delete"  # what an earlier run has left of a replacement
+        action = "delete"  # what an earlier run left behind of a replacement
     elif operations & _REPLACES:
         action = "replace"
     else:
@@ -314,13 +314,13 @@ def _state(found: Any, kind: str) -> State | None:
 
 def _message(found: Mapping[str, Any]) -> Message:
     severity = str(found.get("severity") or "info").partition("#")[0]
-    # A digest has the severity in the text too.
+    # A digest repeats the severity in the text.
     said = str(found.get("message") or "").replace("\r", "").removeprefix(f"{severity}: ").strip()
     return Message(severity, redaction.text(said), str(found.get("urn") or ""))
 
 
 def _forcing(detailed: Any, kind: str) -> list[str]:
-    """The paths for which a resource is replaced."""
+    """The paths that force a resource's replacement."""
     listed = detailed.items() if isinstance(detailed, dict) else ()
     return [path for path, each in listed if str(each.get(kind, "")).endswith("-replace")]
 

@@ -1,6 +1,6 @@
-"""What a run changes of each service, in the words of a stack file: layout, image, arguments, replicas, access.
+"""What a run changes in each service, in the terms of a stack file: layout, image, arguments, replicas, access.
 
-Read off the objects' own inputs, before and after. Not here: what that means for who uses it (`judgement`).
+Read from the objects' own inputs, before and after. Not here: what that means for users (`judgement`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _WORKLOADS = ("LeaderWorkerSet", "RayClusterFleet")
 _TEMPLATES = ("leaderWorkerTemplate", "template")
 _LAYOUT = "modelserve.dev/layout"
 _DRAIN = "MODELSERVE_DRAIN_SECONDS"
-# Said in other words, as layout and context.
+# Flags that are reported in other words, as layout and context.
 _SAID_FLAGS = {
     "--tensor-parallel-size",
     "--pipeline-parallel-size",
     "--max-model-len",
     "--distributed-executor-backend",
 }
-# More of them say less than their number.
+# With more variables than this, their number says more than their names.
 _MOST_VARIABLES = 4
-# What the program tells its own launch script and guard: the layout and the limits again, which are said elsewhere.
+# What the program tells its own launch script and guard: layout and limits again, which are reported elsewhere.
 _OWN_VARIABLES = "MODELSERVE_"
 _REACH = "reached from"
 _INTERNET = "the internet"
@@ -38,7 +38,7 @@ _INTERNET = "the internet"
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that changes; `before` or `after` is None where there is no such thing."""
+    """One thing that changes; `before` or `after` is None if it did not exist then."""
 
     what: str
     before: str | None
@@ -47,11 +47,11 @@ class Row:
 
 @dataclass(frozen=True)
 class ServiceChange:
-    """A service of which anything changes.
+    """A service in which anything changes.
 
     `fate` is added, removed, replaced (all replicas end, then new ones start), restarted (one replica after the other),
-    scaled, or kept. `replicas` are those before and after, `drain_seconds` how long a pod that ends waits for answers;
-    None where nothing tells. `opens` is whether the internet reaches it from now on.
+    scaled, or kept. `replicas` are those before and after; `drain_seconds` is how long an ending pod waits for answers;
+    None if nothing says so. `opens` is whether the internet can reach it from now on.
     """
 
     name: str
@@ -65,7 +65,7 @@ class ServiceChange:
 
 
 def of(run: Run) -> list[ServiceChange]:
-    """Every service of which the run changes anything, by their names."""
+    """Every service in which the run changes anything, by name."""
     found: dict[str, list[Change]] = {}
     for change in run.changes:
         if change.action != "none" and change.is_real and (name := service_of(change)):
@@ -75,7 +75,7 @@ def of(run: Run) -> list[ServiceChange]:
 
 
 def service_of(change: Change) -> str | None:
-    """The service that an object is of, None for one of none."""
+    """The service that an object belongs to, None if it belongs to none."""
     parent = next((side.parent for side in (change.new, change.old) if side and side.parent), "")
     kind, _, name = parent.rpartition("::")
     return name if f"{kind.split('::')[-1].rpartition('$')[2]}".startswith(SERVING) else None
@@ -133,7 +133,7 @@ def _workload_rows(old: Mapping[str, Any], new: Mapping[str, Any], cloud: str) -
         yield Row(what, read(old), read(new))
     yield Row("RDMA", _rdma(old, cloud), _rdma(new, cloud))
     before, after = (_flags(_leader(side)) for side in (old, new))
-    if old:  # of a new service the arguments are in the stack file, which is what is reviewed
+    if old:  # the arguments of a new service are in the stack file, which is reviewed anyway
         yield from (Row(f"`{flag}`", _text(was), _text(now)) for (flag,), was, now in _pairs(before, after))
         variables = [
             (str(path[0]), was, now)
@@ -192,7 +192,7 @@ def _first(value: Any) -> Mapping[str, Any]:
 
 
 def _pod(workload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The template of the pods that answer."""
+    """The template of the pods that answer requests."""
     spec = _map(workload, "spec")
     return _map(spec, "leaderWorkerTemplate", "leaderTemplate") or _map(
         spec, "template", "spec", "headGroupSpec", "template"
@@ -200,7 +200,7 @@ def _pod(workload: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _leader(workload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The container that answers."""
+    """The container that answers requests."""
     return _first(_map(_pod(workload), "spec").get("containers"))
 
 
@@ -213,7 +213,7 @@ def _layout(workload: Mapping[str, Any]) -> str | None:
 
 
 def _flags(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the engine by their names, but for those that are told in other words."""
+    """The engine's arguments by name, except those that are reported in other words."""
     arguments = container.get("args")
     words = [str(word) for word in arguments] if isinstance(arguments, list) else []
     found: dict[str, Any] = {}
@@ -253,7 +253,7 @@ def _claims(workload: Mapping[str, Any]) -> list[str]:
 
 
 def _rdma(workload: Mapping[str, Any], cloud: str) -> str | None:
-    """Whether its pods have the cloud's RDMA; None where nothing is said of that."""
+    """Whether its pods have the cloud's RDMA; None if nothing says so."""
     labels = fact("clouds", cloud, "labels") if cloud == "acs" else {}
     resource = fact("clouds", cloud, "rdma")["resource"] if cloud == "volcengine" else None
     if not workload or not (labels or resource):
@@ -283,7 +283,7 @@ def _port(service: Mapping[str, Any]) -> str | None:
 
 
 def _clients(policy: Mapping[str, Any]) -> str | None:
-    """Who reaches the port: the rule that names it."""
+    """Who may reach the port: the rule that names it."""
     rules = _map(policy, "spec").get("ingress")
     if not isinstance(rules, list):
         return None

@@ -1,6 +1,6 @@
-"""A judgement in sentences: the verdict first, then service by service, what it costs and risks, and what to do.
+"""A judgement in sentences: the verdict first, then service by service what it costs and risks, and what to do.
 
-Owns the words, for a preview and for a run that is over. Not here: how they are laid out (`pages`).
+Owns the words, for a preview and for a finished run. Not here: the layout (`pages`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from report.judgement import Data, Judgement, Level, minutes
 from report.run_file import Change
 from report.services import Row, ServiceChange
 
-# A preview's words, and those of a run that is over.
+# The words for a preview, and those for a finished run.
 _DONE = {
     "opens": "opened",
     "restarts": "restarted",
@@ -24,9 +24,9 @@ _DONE = {
     "deletes": "deleted",
     "scales": "scaled",
 }
-# Of a list in one line; the rest is counted.
+# Names shown of a list in one line; the rest is only counted.
 _MOST_NAMES = 3
-# What the engine says at the end of whatever went wrong.
+# What the engine says at the end of every failure.
 _CLOSING = {
     "preview failed",
     "update failed",
@@ -43,7 +43,7 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Part:
-    """What is said of one thing: sentences, then a table. `heading` is a service's name, or a title."""
+    """What there is to say about one thing: sentences, then a table. `heading` is a service's name, or a title."""
 
     heading: str
     sentences: tuple[str, ...] = ()
@@ -71,21 +71,21 @@ def verdict(judged: Judgement) -> str:
 
 
 def parts(judged: Judgement) -> list[Part]:
-    """Everything that is to be read without unfolding anything."""
+    """Everything to read without unfolding."""
     found = [_errors(judged), _state(judged), *(_service(judged, each) for each in judged.services)]
     found += [_around(judged), _policy(judged), _warnings(judged)]
     return [part for part in found if part and (part.sentences or part.rows)]
 
 
 def counted(changes: Sequence[Change]) -> str:
-    """How many resources of which action, such as «1 updated, 2 created»."""
+    """How many resources have which action, such as «1 updated, 2 created»."""
     words = {"create": "created", "update": "updated", "replace": "replaced", "delete": "deleted"}
     counts = Counter(each.action for each in changes)
     return ", ".join(f"{counts[action]} {word}" for action, word in words.items() if counts[action])
 
 
 def title(change: Change) -> str:
-    """A resource by its kind and name, and what becomes of it."""
+    """A resource by its kind and name, and what happens to it."""
     words = {"create": "created", "update": "updated", "replace": "replaced", "delete": "deleted"}
     failed = ", and failed" if change.failed else ""
     because = (
@@ -121,7 +121,7 @@ def _data(judged: Judgement) -> list[str]:
 
 
 def _opened(judged: Judgement) -> list[str]:
-    """Who may ask a model is no matter of restarts, and the first that a reader wants to know."""
+    """Which services the internet can now reach: independent of restarts, and what a reader wants to know first."""
     opened = [each.name for each in judged.services if each.opens and each.fate != "removed"]
     return [f"{_verb(judged, 'opens')} {_listed(opened)} to the internet"] if opened else []
 
@@ -195,7 +195,7 @@ def _filled(judged: Judgement, data: Data) -> str:
 
 def _service(judged: Judgement, service: ServiceChange) -> Part | None:
     if judged.level is Level.FAILED:
-        return None  # what was done of it until then is among the resources
+        return None  # what was done to it before the failure is among the resources
     rows = [*service.rows, *judged.numbers(service.name)]
     if service.fate == "removed":
         rows = [row for row in rows if row.what == "cost per hour"]
@@ -230,19 +230,19 @@ def _sentences(judged: Judgement, service: ServiceChange) -> list[str]:
 
 
 def _risk(judged: Judgement, service: ServiceChange) -> list[str]:
-    """Which answers are lost."""
+    """Which answers may be lost."""
     drain, numbers = service.drain_seconds, judged.after.get(service.name) or judged.before.get(service.name)
     if drain is None:
         return []
     longest = numbers.longest_answer if numbers else None
-    # Of the longest only that is known which is waited for: there may be longer ones.
+    # LONGEST_WAIT_SECONDS as the longest answer is only a cap: pods wait no longer, but some answers may take longer.
     if longest is not None and longest <= drain and longest < LONGEST_WAIT_SECONDS:
         return [f"No answer is cut: the longest takes {minutes(longest)}, and pods that end wait {minutes(drain)}."]
     return [f"Answers at risk: pods that end wait {minutes(drain)} for their answers, and cut what takes longer."]
 
 
 def _around(judged: Judgement) -> Part | None:
-    """What changes beside services, by what it belongs to."""
+    """What changes outside the services, grouped by what it belongs to."""
     if judged.level is Level.FAILED:
         return None
     from report.services import service_of

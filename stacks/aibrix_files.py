@@ -1,4 +1,4 @@
-"""AIBrix's own manifests for a stack: where the stack file or the release has them, fetched once, parsed once."""
+"""AIBrix's own manifests for a stack, from the stack file or the release; fetched once, parsed once."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from planning.problems import Problem
 from stacks.downloads import OWN, PROJECT, DownloadError, Pins, cache
 from stacks.manifests import load
 
-# A folder with files that are taken in place of fetched ones, by their names; a rehearsal has one as soon as it has
-# AIBrix.
+# The variable with a folder whose files are used, by name, instead of fetched ones. A rehearsal sets it as soon as it
+# has AIBrix.
 _INSTEAD = "MODELSERVE_MANIFESTS"
 _EQUIP = "add it by `python -m local up --cloud volcengine`"
 
 
 def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
-    """The objects of each manifest that the stack installs; nothing where AIBrix is there, or not needed.
+    """The objects of each manifest that the stack installs; empty if AIBrix is already there, or not needed.
 
-    Raises ConfigError for those that cannot be had, and on a rehearsal that has no AIBrix yet.
+    Raises ConfigError if manifests cannot be had, or if a rehearsal has no AIBrix yet.
     """
     release, shadow = aibrix_release(config), os.environ.get(_INSTEAD)
     if shadow and "aibrix" in used_addons(config) and not Path(shadow).is_dir():
@@ -61,10 +61,10 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
 
 
 def chart(release: str, files: Mapping[str, str]) -> str:
-    """Writes a chart of these files beside the program; gives its path, the same on every machine.
+    """Writes a chart of these files beside the program and returns its path, the same on every machine.
 
-    Relative, because it is an input of a resource: another one would be a change. Named by its content, so that no file
-    of another choice is left in it.
+    The path is relative because it is a resource input: a different path would show as a change. It is named by its
+    content, so that no file of an earlier choice is left in it.
     """
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:8]
     name = f"aibrix-kinds-{release}-{digest}"
@@ -79,7 +79,7 @@ def chart(release: str, files: Mapping[str, str]) -> str:
             try:
                 made.rename(target)
             except OSError:
-                # Another run was faster; what it made is the same.
+                # Another run was faster; its result is the same.
                 if not target.is_dir():
                     raise
     return f"./{OWN}/{name}"

@@ -1,7 +1,7 @@
 """The program on Volcengine Kubernetes Engine: AIBrix, bucket, weights of four sources, fleets behind the gateway.
 
-What must exist first is what a resource depends on, and a destroy runs that chain backwards: autoscalers, fleets,
-routes, Secrets, the gateway, AIBrix, Envoy Gateway. Kinds and a kept bucket stay.
+Each resource depends on what must exist before it, and a destroy follows that chain backwards: autoscalers, fleets,
+routes, Secrets, the gateway, AIBrix, Envoy Gateway. CRDs and a retained bucket stay.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 def build(
     config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int]
 ) -> dict[str, pulumi.Input[Any]]:
-    """Register the stack and return its outputs. Raises ConfigError, before that, where AIBrix's manifests cannot be
-    had or an image is none of theirs."""
+    """Register the stack and return its outputs. Raises ConfigError, before it registers anything, if AIBrix's
+    manifests cannot be had or do not contain an image that the stack file names."""
     documents = aibrix_files.documents(config)
     try:
         installing = _installation(config, plans, documents) if documents else None
@@ -92,14 +92,14 @@ class _Stack(CloudStack):
             self.gateway = self._found_gateway().status.apply(_address)
 
     def _found_gateway(self) -> KubernetesObject:
-        """The gateway that is there already, looked at and left alone."""
+        """The gateway that already exists; the stack only reads it."""
         known = fact("aibrix", "gateway", "object")
         opts = pulumi.ResourceOptions(id=f"{known['namespace']}/{known['name']}")
         token = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
         return KubernetesObject(token, "gateway", {"status": None}, pulumi.ResourceOptions.merge(self.on_cluster, opts))
 
     def source(self, model: str, planned: Planned) -> Weights:
-        """The model's weights, from whichever of the four sources."""
+        """The model's weights, from whichever of the four sources it uses."""
         weights, name = self.config.weights, model_object(model)
         if isinstance(weights, PvcWeights):
             return self._from_claim(weights, name, model, planned)
@@ -124,7 +124,7 @@ class _Stack(CloudStack):
 
     @functools.cached_property
     def _claim(self) -> ModelClaim:
-        """The one claim that the stack makes, for all of its models."""
+        """The one claim that the stack creates, shared by all of its models."""
         weights = self.config.weights
         assert isinstance(weights, PvcWeights) and weights.create is not None
         args = ModelClaimArgs(
@@ -212,7 +212,7 @@ class _Stack(CloudStack):
         return ModelDownload(name, args, self.on_cluster)
 
     def _store(self, bucket: Bucket) -> Store:
-        """How pods reach the bucket: the stack's own, or a foreign store's with the key that was given."""
+        """How pods reach the bucket: the stack's own, or somebody else's with the key that was given."""
         if self.bucket is not None:
             assert isinstance(self.bucket.reader, KeyPair)
             return Store("tos", self.bucket.bucket, self.bucket.endpoint, self.cloud.region, self.bucket.reader)
@@ -238,7 +238,7 @@ class _Stack(CloudStack):
         return self.serving.serve(name, planned, weights.source, place)
 
     def _network(self, gpus: int) -> Network:
-        """With RDMA each pod gets one device for each of its GPUs, and may pin memory."""
+        """With RDMA, each pod gets one device per GPU and may pin memory."""
         plain = fact("clouds", "volcengine", "network")
         if not self.cloud.rdma:
             return Network(env={**plain, **fact("clouds", "volcengine", "noRdma")})

@@ -1,8 +1,8 @@
-"""The way through AIBrix's gateway to one model: its Service, API key and network policy, our route and its grant.
+"""The path through AIBrix's gateway to one model: its Service, API key, network policy, our route and its grant.
 
-Works in front of any workload whose servers a label selector finds and whose own metadata names the model, so that
-AIBrix makes its route too. Not here: the workload, AIBrix and its gateway (`aibrix`), and requests with a routing
-strategy, which no HTTPRoute sees: AIBrix's plugins send those to a pod of their choice.
+Works for any workload whose servers a label selector finds and whose own metadata names the model, so that AIBrix
+creates its route too. Not here: the workload, AIBrix and its gateway (`aibrix`), and requests with a routing strategy:
+those bypass every HTTPRoute, because AIBrix's plugins send them to a pod of their choice.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRouteArgs:
-    """`model_name` is the model in requests, in the engine's --served-model-name and of the Service. `head_selector`
-    finds the pods that serve HTTP on `port`, `member_selector` every pod of the workload.
+    """`model_name` is the model's name in requests, in the engine's --served-model-name and of the Service.
+    `head_selector` finds the pods that serve HTTP on `port`, `member_selector` every pod of the workload.
 
-    `gateway_address` is the Gateway object's first address, which may be known after others. `request_seconds` is how
-    long a request may last, an answer that streams included. `api_key` is a secret Output, or None.
-    `monitoring_namespace` may reach the port too, to read metrics, and so may `more_clients`. `service_annotations` are
-    further ones of the Service.
-    Raises Refused for a name or a port that AIBrix cannot route to, and a time that the Gateway API cannot say.
+    `gateway_address` is the Gateway object's first address, which may become known late. `request_seconds` is how long
+    a request may last, including a streamed answer. `api_key` is a secret Output, or None.
+    Pods in `monitoring_namespace` may reach the port too, to read metrics, and so may `more_clients`.
+    `service_annotations` are added to those of the Service.
+    Raises Refused for a name or a port that AIBrix cannot route to, and for a time that the Gateway API cannot express.
     """
 
     stack: str
@@ -62,7 +62,7 @@ class ModelRouteArgs:
 
     @property
     def front(self) -> InferenceServiceArgs:
-        """The Service, key and policy. A request without a strategy goes to the Service named as its model."""
+        """The Service, key and policy. A request without a strategy goes to the Service that has the model's name."""
         return InferenceServiceArgs(
             stack=self.stack,
             namespace=self.namespace,
@@ -78,7 +78,7 @@ class ModelRouteArgs:
 
 
 def clients(monitoring_namespace: str | None) -> list[Manifest]:
-    """Who reaches the engine's port, as a NetworkPolicy names peers: Envoy, AIBrix's readers of metrics, monitoring."""
+    """Who may reach the engine's port, as NetworkPolicy peers: Envoy, AIBrix's metrics readers, monitoring."""
     peers: list[Manifest] = [
         {
             "namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: each["namespace"]}},
@@ -92,11 +92,11 @@ def clients(monitoring_namespace: str | None) -> list[Manifest]:
 
 
 def reference_grant(name: str, args: ModelRouteArgs) -> Manifest:
-    """Lets the gateway's routes send to this model's Service, as long as the model is there.
+    """Lets the gateway's routes send to this model's Service for as long as the model exists.
 
-    AIBrix makes one for a whole namespace, and takes it away with any model there, although others still need it
-    (https://github.com/vllm-project/aibrix/issues/1504); this one goes with its model. It names no Service all the
-    same: Envoy Gateway 1.1 (findReferenceGrant) looks at one grant of a namespace alone, whichever Service that names.
+    AIBrix creates one grant for a whole namespace, and deletes it with any model there, although others still need it
+    (https://github.com/vllm-project/aibrix/issues/1504); this one lives and dies with its own model. Still, it names no
+    Service: Envoy Gateway 1.1 (findReferenceGrant) looks at only one grant per namespace, whichever Service that names.
     """
     gateway = fact("aibrix", "gateway", "object")
     return {
@@ -113,12 +113,12 @@ def reference_grant(name: str, args: ModelRouteArgs) -> Manifest:
 def http_route(name: str, args: ModelRouteArgs) -> Manifest:
     """The route with our timeout, ready when the gateway has accepted it and found the Service.
 
-    AIBrix's controller makes `<model>-router`, which lets no request last longer than its 120 s, answers included that
-    still stream. Made beforehand under that name, ours would hold, but the controller deletes it with the workload, a
-    replaced one too, and makes its own anew; while without any of that name the gateway's plugins refuse requests. So
-    ours stands beside it under another name. The older one wins by the Gateway API, but not by Envoy Gateway 1.1 and
-    1.2 (internal/gatewayapi/sort.go): they never look at ages, and leave equals in any order. An exact path goes before
-    AIBrix's prefixes with both.
+    AIBrix's controller creates `<model>-router`, which ends every request after its 120 s, even while an answer still
+    streams. A route of ours created earlier under that name would hold, but the controller deletes it with the workload
+    (also one that is replaced) and creates its own again; and while no route has that name, the gateway's plugins
+    refuse requests. So ours stands beside it under another name. By the Gateway API the older route wins, but not with
+    Envoy Gateway 1.1 and 1.2 (internal/gatewayapi/sort.go): they ignore age and leave equal routes in any order. In
+    both versions an exact path comes before AIBrix's prefixes.
     """
     gateway = fact("aibrix", "gateway", "object")
     wait = [
@@ -142,8 +142,8 @@ def http_route(name: str, args: ModelRouteArgs) -> Manifest:
                 {
                     "matches": [{"path": {"type": "Exact", "value": path}, "headers": [header]} for path in paths],
                     "backendRefs": [{"name": args.model_name, "namespace": args.namespace, "port": args.port}],
-                    # Envoy Gateway lengthens the stream's idle limit of five minutes with it, which an answer that is
-                    # not streamed would meet.
+                    # Envoy Gateway also raises the stream's idle timeout (five minutes by default) to this value; an
+                    # answer that is not streamed would run into it otherwise.
                     "timeouts": {"request": f"{args.request_seconds}s"},
                 }
             ],
@@ -152,12 +152,12 @@ def http_route(name: str, args: ModelRouteArgs) -> Manifest:
 
 
 class ModelRoute(pulumi.ComponentResource):
-    """A model's endpoint behind AIBrix's gateway. The workload comes after it: its pods need the Secret."""
+    """A model's endpoint behind AIBrix's gateway. Create the workload after it: the pods need the Secret."""
 
     endpoint: pulumi.Output[str]
-    """Base URL of the OpenAI-compatible API at the gateway's address, known when the route is accepted."""
+    """Base URL of the OpenAI-compatible API at the gateway's address, known once the route is accepted."""
     service_name: str
-    """The Service, named as the model."""
+    """The Service, named after the model."""
     secret_name: str | None
     """The API key's Secret, or None."""
 
@@ -166,7 +166,7 @@ class ModelRoute(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
         front = InferenceService(name, args.front, child)
         grant = kubernetes_object(f"{name}-grant", reference_grant(name, args), child)
-        # References count as resolved only where Service and grant are there.
+        # References count as resolved only once the Service and the grant exist.
         behind = pulumi.ResourceOptions(parent=self, depends_on=[front, grant])
         route = kubernetes_object(f"{name}-route", http_route(name, args), behind)
         self.service_name = args.model_name

@@ -1,9 +1,9 @@
 """Runs one Pulumi program in this process, as `host.py` asks: SETTINGS LIFELINE PROGRAM [ARGUMENT …].
 
-SETTINGS is a JSON object (project, stack, addresses of engine and monitor), LIFELINE the number of a file descriptor
-that closes when the host dies, PROGRAM a folder with `__main__.py` or a file. The config comes in PULUMI_CONFIG and
+SETTINGS is a JSON object (project, stack, addresses of engine and monitor). LIFELINE is the number of a file descriptor
+that closes when the host dies. PROGRAM is a folder with `__main__.py`, or a file. The config comes in PULUMI_CONFIG and
 PULUMI_CONFIG_SECRET_KEYS, as with the official host. Exit codes, as with the official executor: 0 fine, 1 the program
-refused with RunError, 32 it failed and the traceback was shown.
+refused with RunError, 32 it failed and the traceback has been shown.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _die_with(lifeline: int) -> None:
 
 
 def _user_frames(tail: TracebackType | None, program: str) -> TracebackType | None:
-    """The part of a traceback that begins in the program's own code; all of it when the program is not in it."""
+    """The part of a traceback that starts in the program's own code, or all of it if the program is not in it."""
     start = os.path.join(program, "__main__.py") if os.path.isdir(program) else program
     frame = tail
     while frame is not None and os.path.abspath(frame.tb_frame.f_code.co_filename) != start:
@@ -45,7 +45,7 @@ def _user_frames(tail: TracebackType | None, program: str) -> TracebackType | No
 
 
 def _run(settings: dict[str, Any], program: str) -> int:
-    gc.disable()  # an import makes no garbage worth looking for
+    gc.disable()  # an import leaves hardly any garbage to collect
     import pulumi
 
     gc.freeze()
@@ -56,7 +56,7 @@ def _run(settings: dict[str, Any], program: str) -> int:
     runtime = pulumi.runtime
     runtime.set_all_config(runtime.get_config_env(), runtime.get_config_secret_keys_env())
     runtime.configure(runtime.Settings(**settings))
-    # asyncio reports tasks that a failed program leaves behind; the engine's own diagnostics are the ones to read.
+    # asyncio reports tasks that a failed program leaves behind; users should read the engine's own diagnostics instead.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
     def start() -> None:
@@ -70,7 +70,7 @@ def _run(settings: dict[str, Any], program: str) -> int:
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
         return 1
-    except Exception as error:  # whatever a stranger's program raises ends here, in words
+    except Exception as error:  # report whatever the user's program raises as a message
         shown = traceback.format_exception(type(error), error, _user_frames(error.__traceback__, program))
         pulumi.log.error("Program failed with an unhandled exception:\n" + "".join(shown))
         return ERROR_SHOWN
@@ -85,7 +85,7 @@ def main() -> None:
     _die_with(int(lifeline))
     program = os.path.abspath(program)
     sys.argv = [program, *sys.argv[4:]]
-    # This file's own folder must not shadow the program's modules, which callbacks import even after its last line.
+    # This file's folder must not shadow the program's modules: callbacks import them even after its last line.
     sys.path[0] = program if os.path.isdir(program) else os.path.dirname(program)
     sys.exit(_run(json.loads(settings), program))
 

