@@ -1,9 +1,9 @@
-"""Fixtures of every room, and which tests `make check`, `make test` and `make soak` run.
+"""Fixtures for all tests, and the selection of tests that `make check`, `make test` and `make soak` run.
 
-`make check` runs what carries no mark. `make test` adds the mark `rehearsal`: what needs a control plane, or runs other
-programs than Python (Pulumi, rclone); all of tests/rehearsal has it by its place, others by hand. `make soak` runs the
-mark `soak` alone: tests that take the fixtures `dice` and `budget`, and go on for as long as they are given, and tests
-that take minutes, such as the README's commands.
+`make check` runs the tests without a mark. `make test` adds those marked `rehearsal`, which need a control plane or run
+programs other than Python (Pulumi, rclone). Every test in tests/rehearsal gets this mark automatically; others set it
+explicitly. `make soak` runs only the tests marked `soak`: those that use the fixtures `dice` and `budget` and fill the
+time they are given, and those that take minutes, such as the README's commands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.recorder import Recorder
 
-# A run in the background inherits an ignored SIGINT and would hand it down to every program that a test interrupts.
+# A background run inherits an ignored SIGINT and would pass it on to every program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -45,7 +45,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The groups that take longest come first: what is left for the end is short, and all workers end together."""
+    """Run the slowest groups first: only short ones remain at the end, and all workers finish together."""
 
     def place(item: pytest.Item) -> int:
         group = group_of(item.nodeid)
@@ -55,8 +55,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def group_of(nodeid: str) -> str:
-    """A worker takes a file as a whole, for the sake of what its tests share. All rehearsals with Volcengine's
-    operators go to one worker, because to add them to a control plane takes most of a minute."""
+    """One worker runs all tests of a file, because they share fixtures. One worker runs all rehearsals with
+    Volcengine's operators, because adding these to a control plane takes most of a minute."""
     file, _, test = nodeid.partition("::")
     if "/rehearsal/" in file and any(word in f"{Path(file).stem} {test}" for word in ("volcengine", "fleet")):
         return "volcengine"
@@ -65,7 +65,7 @@ def group_of(nodeid: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Its own way to group tests, `--dist loadgroup`, writes an attribute that pytest 9.2 no longer has."""
+    """Replace xdist's own grouping, `--dist loadgroup`: it writes an attribute that pytest 9.2 no longer has."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByGroup(LoadScopeScheduling):
@@ -76,8 +76,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Once as in `pulumi up`, and as in `pulumi preview` where a test says that this differs. Whole stacks are rendered
-    as in a preview by the tests of the documents beside them."""
+    """Run each test as in `pulumi up`, and also as in `pulumi preview` where a test says that the two differ. The tests
+    of the documents render whole stacks as in a preview."""
     own = any("engine" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "engine" in metafunc.fixturenames and not own:
         marked = metafunc.definition.get_closest_marker("preview_too")
@@ -86,13 +86,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def dice(request: pytest.FixtureRequest) -> random.Random:
-    """A soak test's choices. The run's seed and the test's name decide them: alone it does what it did among others."""
+    """A soak test's random choices. They depend only on the run's seed and the test's name, so that a test run alone
+    makes the same choices as in a full run."""
     return random.Random(f"{request.config.getoption('seed')} {request.node.nodeid}")
 
 
 @pytest.fixture
 def budget(request: pytest.FixtureRequest) -> float:
-    """Seconds of one soak test that fills its time: its share of what the run was given."""
+    """The seconds that one time-filling soak test may take: its share of the run's time."""
     items = request.session.items
     return request.config.getoption("budget") / sum("budget" in getattr(item, "fixturenames", ()) for item in items)
 
@@ -100,6 +101,6 @@ def budget(request: pytest.FixtureRequest) -> float:
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """A recorder in place of the engine."""
-    # An Output inside an f-string is silently useless text; so it is an error.
+    # An Output inside an f-string silently yields useless text; make it an error.
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     return Recorder(preview=request.param == "preview")

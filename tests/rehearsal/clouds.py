@@ -1,4 +1,4 @@
-"""A rehearsal's cloud, as tests see it and change it beside the program."""
+"""A rehearsal's cloud, as tests inspect and change it from outside the program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from local import faults
 
 @dataclass
 class Cloud:
-    """The cloud as somebody beside the program sees it. `environment` is that of the engine's runs."""
+    """The cloud as seen from outside the program. `environment` is that of the engine's runs."""
 
     plane: Path
     environment: dict[str, str]
@@ -26,16 +26,16 @@ class Cloud:
         return json.loads(self.file.read_text()) if self.file.exists() else {}
 
     def left(self) -> dict[str, list[str]]:
-        """The names of what there is, by table."""
+        """The names of the existing entries, by table."""
         return {name: sorted(table) for name, table in self.tables().items() if table}
 
     def change(self, **tables: dict[str, Any]) -> None:
-        """Puts these tables in place of those that are there."""
+        """Replaces the existing tables with these."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps({**self.tables(), **tables}))
 
     def put_bucket(self, name: str, entry: dict[str, Any]) -> None:
-        """A bucket that is there already."""
+        """Adds a bucket that the program did not create."""
         self.change(buckets={**self.tables().get("buckets", {}), name: entry})
         self.objects(name).mkdir(parents=True, exist_ok=True)
 
@@ -43,7 +43,7 @@ class Cloud:
         return self.plane / "cloud" / "buckets" / bucket
 
     def lay(self, bucket: str, path: str, size: int) -> None:
-        """An object of that many bytes, all of them a hole."""
+        """Adds an object of `size` bytes, stored as a sparse file."""
         file = self.objects(bucket) / path
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("wb") as opened:

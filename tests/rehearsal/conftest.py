@@ -1,4 +1,4 @@
-"""One control plane for all engine tests of a session: started once, under a name of its own, always stopped."""
+"""One control plane for all engine tests of a session: started once, under its own name, and always stopped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.rehearsal.pulumi_stack import Cluster, Stack
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[planes.ControlPlane]:
-    """Two 8-GPU nodes, LWS's own manager, pods with GPUs and a probe ready after one second."""
+    """Two 8-GPU nodes and LWS's own manager; pods with GPUs and a probe become ready after one second."""
     name = f"test-{secrets.token_hex(4)}"
     with pytest.MonkeyPatch.context() as patch:
         try:
             plane = planes.start(name, load_seconds=1)
             pulumi_home.install()
-            # The automation API asks for the engine's version on this process's own PATH.
+            # The automation API looks for the engine on this process's own PATH to learn its version.
             patch.setenv("PATH", pulumi_home.environment(plane, tmp_path_factory.mktemp("state"))["PATH"])
             yield plane
         finally:
@@ -34,26 +34,26 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[planes.C
 
 @pytest.fixture(scope="session")
 def equipped(control_plane: planes.ControlPlane) -> planes.ControlPlane:
-    """The same, with what only stacks on Volcengine need, from then on."""
+    """The same control plane; from now on with the components that only stacks on Volcengine need."""
     return planes.start(control_plane.name, clouds=["volcengine"])
 
 
 @pytest.fixture
 def cluster(control_plane: planes.ControlPlane) -> Cluster:
-    """What stands in the session's control plane."""
+    """The objects in the session's control plane."""
     return Cluster(control_plane)
 
 
 @pytest.fixture
 def stack(control_plane: planes.ControlPlane, cluster: Cluster, tmp_path: Path) -> Iterator[Stack]:
-    """A fresh stack as the local stack file has it."""
+    """A fresh stack from the local stack file."""
     with _checked(Stack(control_plane, tmp_path), cluster) as made:
         yield made
 
 
 @pytest.fixture
 def acs(control_plane: planes.ControlPlane, cluster: Cluster, cloud: Cloud, tmp_path: Path) -> Iterator[Stack]:
-    """A fresh stack as the stack file for ACS has it, of whose cloud nothing but buckets is left."""
+    """A fresh stack from the stack file for ACS. After the test, only buckets may be left in the cloud."""
     with _checked(Stack(control_plane, tmp_path, "acs"), cluster) as made:
         yield made
     assert cloud.left().keys() <= {"buckets"}
@@ -71,7 +71,7 @@ def cloud(control_plane: planes.ControlPlane) -> Iterator[Cloud]:
 
 @pytest.fixture
 def volcengine(equipped: planes.ControlPlane, cluster: Cluster, cloud: Cloud, tmp_path: Path) -> Iterator[Stack]:
-    """A fresh stack as the stack file for Volcengine has it, of whose cloud nothing but buckets is left."""
+    """A fresh stack from the stack file for Volcengine. After the test, only buckets may be left in the cloud."""
     with _checked(Stack(equipped, tmp_path, "volcengine"), cluster) as made:
         yield made
     assert cloud.left().keys() <= {"buckets"}
@@ -85,13 +85,13 @@ def fleets(cluster: Cluster) -> Fleets:
 
 @contextmanager
 def _checked(made: Stack, cluster: Cluster) -> Iterator[Stack]:
-    """Whatever a test did, nothing of it is left in the cluster, and nobody has said or stored a secret in plain."""
+    """After each test: the cluster holds nothing of it, and no secret was printed or stored in plain text."""
     before = cluster.ours()
     try:
         yield made
         if made.has_resources():
             made.destroy("--exclude-protected")
-        # What was there before may be fewer: AIBrix takes its grant for all models away with any one of them.
+        # Objects from before may be missing: AIBrix removes its grant for all models together with any one of them.
         cluster.wait_for_end(before)
     finally:
         cluster.clear(before)

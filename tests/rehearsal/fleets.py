@@ -1,4 +1,4 @@
-"""AIBrix's side of a rehearsal, as tests look at it: fleets, their pods, what they were beside, and the gateway."""
+"""AIBrix's part of a rehearsal, as tests see it: fleets, their pods, the GPUs that they used, and the gateway."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ class Fleets:
         return found
 
     def pods(self, name: str = NAME) -> list[Any]:
-        """The pods of a service that are there, also those that are about to go."""
+        """The existing pods of a service, including terminating ones."""
         selector = f"ray.io/cluster,app.kubernetes.io/instance={name}"
         return self.cluster.core.list_namespaced_pod("default", label_selector=selector).items
 
     def uids(self, name: str = NAME) -> set[str]:
-        """What tells a service's pods from others of the same name."""
+        """The uids of a service's pods, which distinguish them from others of the same name."""
         return {pod.metadata.uid for pod in self.pods(name)}
 
     def head(self, name: str = NAME) -> Any:
-        """The pod that answers for a service of one replica."""
+        """The pod that serves requests for a service with one replica."""
         (found,) = [pod for pod in self.pods(name) if pod.metadata.labels["ray.io/node-type"] == "head"]
         return found
 
     def ready(self, name: str = NAME, replicas: int = 1, size: int = 2) -> bool:
-        """Whether these are all of the service's pods, and ready."""
+        """Whether the service has exactly this many pods, all of them ready."""
         found = self.pods(name)
         return len(found) == replicas * size and all(
             any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or []) for pod in found
         )
 
     def now(self) -> str:
-        """A moment, for `most_gpus`."""
+        """The current time, for `most_gpus`."""
         return self.cluster.core.list_namespaced_pod("default").metadata.resource_version
 
     def most_gpus(self, since: str) -> int:
-        """The most GPUs that pods had, or wanted, at one time after `since`, but for those that were told to end.
+        """The most GPUs that pods held or requested at any one time after `since`, without terminating pods.
 
-        AIBrix does not wait for the end of pods that it takes away: until then, new ones may have to wait for GPUs.
+        AIBrix does not wait until the pods that it deletes have ended; until then, new pods may have to wait for GPUs.
         """
         there: dict[str, int] = {}
         most = 0
@@ -77,20 +77,20 @@ class Fleets:
         return most
 
     def ask(self, model: str = NAME, **headers: str) -> requests.Response:
-        """A completion through the gateway's listener on this machine."""
+        """Requests a completion through the gateway's listener on this machine."""
         book = json.loads((self.cluster.plane.folder / gateway.FILE).read_text())
         message = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
         url = f"{book['aibrix-system/aibrix-eg']}/v1/chat/completions"
         return requests.post(url, json=message, headers={"Authorization": f"Bearer {API_KEY}", **headers}, timeout=20)
 
     def way(self, model: str = NAME, **headers: str) -> str | int:
-        """The route by which a request is answered, or the status of its refusal."""
+        """The route that serves a request, or the status if it is refused."""
         answer = self.ask(model, **headers)
         return answer.headers["x-rehearsal-route"] if answer.status_code == 200 else answer.status_code
 
     @contextmanager
     def more_nodes(self, count: int) -> Iterator[None]:
-        """With so many GPU nodes beside the two that a rehearsal has. Pods that are on them then end late."""
+        """Adds `count` GPU nodes to the rehearsal's two. Pods on them end late when the nodes are removed."""
         here = NodePool().manifests()
         fresh = [node for node in NodePool(count=2 + count).manifests() if node not in here]
         paths = [f"/api/v1/nodes/{node['metadata']['name']}" for node in fresh]
@@ -103,7 +103,7 @@ class Fleets:
                 self.cluster.plane.api.delete(path)
 
     def there(self, path: str) -> dict[str, Any] | None:
-        """Whatever is at a path of the API server."""
+        """The object at a path of the API server, if any."""
         try:
             return self.cluster.plane.api.get(path)
         except ApiError as error:

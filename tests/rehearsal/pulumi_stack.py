@@ -1,4 +1,4 @@
-"""Drives the project with the plain pulumi CLI on a rehearsal, as a user would, with a stack of its own."""
+"""Runs the project on a rehearsal with the plain pulumi CLI, as a user would, each time with a separate stack."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PARTS = (
 """What of the project a program consists of."""
 _NAME = "first-of-all"
 LWS = ("leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets")
-# A start takes a second or two here; the limits that derive from this one are what tests wait for.
+# A start takes a second or two here. Tests wait for the limits that derive from this one.
 STARTUP_SECONDS = 8
 
 _OURS = "app.kubernetes.io/managed-by=modelserve"
@@ -45,8 +45,8 @@ _FLUID = "/apis/data.fluid.io/v1alpha1/namespaces/default"
 _FLEETS = "/apis/orchestration.aibrix.ai/v1alpha1/namespaces/default"
 _GATEWAY = "/apis/gateway.networking.k8s.io"
 _SYSTEMS = ("lws-system", "fluid-system", "envoy-gateway-system")
-# Where what a stack makes stands, by kind, and what selects it there; owners before what goes with them. A claim of
-# Fluid's own carries no label, nor does what AIBrix and KubeRay make of a fleet. AIBrix is in a namespace of its own.
+# The API path and selector of each kind that a stack creates; owners come before the objects deleted with them. Fluid's
+# own claims carry no label, nor do the objects that AIBrix and KubeRay make for a fleet. AIBrix has its own namespace.
 _STANDING = (
     ("PodAutoscaler", "/apis/autoscaling.aibrix.ai/v1alpha1/namespaces/default/podautoscalers", ""),
     ("RayClusterFleet", f"{_FLEETS}/rayclusterfleets", ""),
@@ -88,9 +88,9 @@ _STANDING = (
     *(("Deployment", f"/apis/apps/v1/namespaces/{place}/deployments", "") for place in _SYSTEMS),
 )
 _NO_STEPS = ("same", "read", "refresh")
-# The rehearsal's own volume, which is there before any stack.
+# The rehearsal's own volume, which exists before any stack.
 _GIVEN = "model-weights"
-# What else can repeat a secret.
+# Other places that can repeat a secret.
 _TELLING = (
     "/api/v1/namespaces/default/events",
     "/apis/apps/v1/namespaces/default/statefulsets",
@@ -102,14 +102,14 @@ _TELLING = (
 
 @dataclass(frozen=True)
 class _First:
-    """A stack as `pulumi stack init` and `config set` make it, once: to run them for each test takes seconds."""
+    """A stack that `pulumi stack init` and `config set` make once, because running them for each test takes seconds."""
 
     state: Path
     settings: dict[str, Any]
     api_key: dict[str, Any]
 
     def copy(self, state: Path, name: str) -> None:
-        """Its state, as that of a stack of another name."""
+        """Copies its state under another stack name."""
         for file in self.state.rglob("*"):
             if file.is_file():
                 target = state / str(file.relative_to(self.state)).replace(_NAME, name)
@@ -135,7 +135,7 @@ def _first(plane: ControlPlane) -> _First:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a run; `begun` and `done` order it among the others. `done` is None for one that failed."""
+    """One step of a run; `begun` and `done` order it among the others. `done` is None if the step failed."""
 
     operation: str
     begun: int
@@ -144,10 +144,10 @@ class Step:
 
 @dataclass
 class Stack:
-    """One stack in a folder of its own: state, stack file, and links to the program. `config` is free to change.
+    """One stack in its own folder: state, stack file, and links to the program. Tests may change `config`.
 
-    It starts as `Pulumi.<start>.yaml` of the project, on this control plane. `hidden` are the secrets that it knows of,
-    `said` is what runs and cluster have told.
+    It starts from the project's `Pulumi.<start>.yaml`, on this control plane. `hidden` are the secrets that it knows
+    of, `said` collects what the runs and the cluster have printed.
     """
 
     plane: ControlPlane
@@ -167,7 +167,7 @@ class Stack:
         if self.start == "local":
             self.config["modelserve:services"]["ds"]["startupSeconds"] = STARTUP_SECONDS
         self.env = pulumi_home.environment(self.plane, self.folder / "state")
-        self.env["PULUMI_DEBUG_COMMANDS"] = "1"  # --event-log is one
+        self.env["PULUMI_DEBUG_COMMANDS"] = "1"  # enables --event-log
         for part in PARTS:
             (self.folder / part).symlink_to(ROOT / part)
         made = _first(self.plane)
@@ -189,7 +189,7 @@ class Stack:
         self.config[f"modelserve:{key}"] = self._settings.pop("config")[f"modelserve:{key}"]
 
     def fault(self, target: str, how: str | None) -> None:
-        """Let KIND/NAME fail from now on, or with None no more."""
+        """Make KIND/NAME fail from now on; None stops that."""
         kind, _, name = target.partition("/")
         faults.put(self.plane.folder, kind, name, how)
 
@@ -200,7 +200,7 @@ class Stack:
 
     @property
     def services(self) -> dict[str, Any]:
-        """The stack file's services, free to change."""
+        """The stack file's services, which tests may change."""
         return self.config["modelserve:services"]
 
     def write(self) -> None:
@@ -208,7 +208,7 @@ class Stack:
         self.file.write_text(yaml.safe_dump({"config": self.config, **self._settings}, sort_keys=False))
 
     def up(self, *args: str, ok: bool = True) -> str:
-        """`pulumi up` with the config as it is now; what it said. Fails when it ends otherwise than `ok`."""
+        """Run `pulumi up` with the current config; returns its output. Fails if the result differs from `ok`."""
         return self._deploy("up", "--skip-preview", "--yes", *args, ok=ok)
 
     def preview(self, *args: str, ok: bool = True) -> str:
@@ -239,7 +239,7 @@ class Stack:
         return done.stdout
 
     def begin(self, command: str, *args: str) -> subprocess.Popen[str]:
-        """A `pulumi up` or `destroy` in a process group of its own, to be interrupted."""
+        """A `pulumi up` or `destroy` in its own process group, so that a test can interrupt it."""
         self.write()
         self._events.write_text("")
         return subprocess.Popen(
@@ -253,22 +253,22 @@ class Stack:
         )
 
     def interrupt(self, process: subprocess.Popen[str], number: signal.Signals) -> str:
-        """Send a signal to the CLI alone, as a terminal's Ctrl-C or a kill would; what the run had said."""
+        """Send a signal to the CLI alone, as a terminal's Ctrl-C or a kill would; returns the run's output."""
         os.kill(process.pid, number)
         said = process.communicate(timeout=60)[0]
         self.said.append(said)
         return said
 
     def kill_at(self, moment: int | str, command: str, *args: str) -> bool:
-        """Kill a run at a moment of its event log: when so many steps have begun or ended, or when the step of this
-        `Kind/name` begins. Whether it came to that."""
+        """Kill a run at a point in its event log: when this many steps have begun or ended, or when the step of this
+        `Kind/name` begins. Returns whether the run reached that point."""
         if isinstance(moment, str):
             return self._kill_when(lambda moments: f"{moment} begun" in moments, command, *args)
         return self._kill_when(lambda moments: len(moments) >= moment, command, *args)
 
     def kill_at_news(self, seen: set[str], command: str, *args: str) -> bool:
-        """Kill a run when a step begins or ends that has not been `seen` to, and add it there. Whether it came to
-        that."""
+        """Kill a run at the first begin or end of a step that is not in `seen`, and add it there. Returns whether the
+        run reached such a point."""
 
         def news(moments: set[str]) -> bool:
             new = moments - seen
@@ -290,7 +290,7 @@ class Stack:
         return False
 
     def _moments(self) -> set[str]:
-        """What has begun and ended so far in the run."""
+        """The steps that have begun and ended so far in the run."""
         return {
             moment
             for name, step in self.steps().items()
@@ -302,7 +302,7 @@ class Stack:
         return json.loads(self.run("stack", "export"))
 
     def has_resources(self) -> bool:
-        """Whether anything is in the state; asks no engine."""
+        """Whether the state contains anything; does not run the engine."""
         (file,) = (self.folder / "state").rglob(f"stacks/*/{self.name}.json")
         latest = json.loads(file.read_text())["checkpoint"].get("latest") or {}
         return bool(latest.get("resources"))
@@ -318,7 +318,7 @@ class Stack:
 
     def _deploy(self, *args: str, ok: bool) -> str:
         self.write()
-        self._events.write_text("")  # a run that never begins writes none
+        self._events.write_text("")  # a run that never begins writes no events
         done = subprocess.run(
             ["pulumi", *args, "-s", self.name, "--non-interactive", "--event-log", str(self._events)],
             cwd=self.folder,
@@ -328,7 +328,7 @@ class Stack:
             stderr=subprocess.STDOUT,
             timeout=150,
         )
-        # Its first event repeats the stack file, in which a test may have written a key in plain.
+        # The first event repeats the stack file, in which a test may have written a key in plain text.
         events = [line for line in self._events.read_text().splitlines() if '"preludeEvent"' not in line]
         self.said += [done.stdout, *events]
         self.look_around()
@@ -342,11 +342,11 @@ class Stack:
     def steps(self) -> dict[str, Step]:
         """What the last run changed: `Kind/name` to its step."""
         found: dict[str, Step] = {}
-        # The last line may be half written.
+        # The last line may be incomplete.
         for event in map(json.loads, self._events.read_text().rpartition("\n")[0].splitlines()):
             for phase in ("resourcePreEvent", "resOutputsEvent"):
                 about = (event.get(phase) or {}).get("metadata")
-                # A component can have the name and kind of an object in it, and nothing happens to it.
+                # A component can share name and kind with an object inside it; the engine does nothing to a component.
                 if about is None or about["op"] in _NO_STEPS or about["type"].startswith("modelserve:"):
                     continue
                 key = f"{about['type'].split(':')[-1]}/{about['urn'].split('::')[-1]}"
@@ -360,14 +360,14 @@ class Stack:
         return all(first.done is not None and first.done < then.begun for first, then in itertools.pairwise(steps))
 
     def look_around(self) -> None:
-        """Take down what everybody may read in cluster and logs, and which keys the cloud has made."""
+        """Record what anybody may read in the cluster and logs, and which keys the cloud has created."""
         self.said.append(public(self.plane))
         cloud = self.plane.folder / "cloud" / "cloud.json"
         keys = json.loads(cloud.read_text()).get("keys", {}) if cloud.exists() else {}
         self.hidden |= {key["secret"] for key in keys.values()}
 
     def leaks(self) -> list[str]:
-        """Where a secret stands in plain: in what was said, and in what the backend keeps of the stack."""
+        """The places where a secret appears in plain text: in outputs, or in the backend's files of the stack."""
         kept = [path for path in (self.folder / "state").rglob("*") if path.is_file()]
         told = {"told": "\n".join(self.said)} | {path.name: path.read_text(errors="replace") for path in kept}
         forms = [form for secret in self.hidden for form in (secret, base64.b64encode(secret.encode()).decode())]
@@ -376,7 +376,7 @@ class Stack:
 
 @dataclass
 class Cluster:
-    """What stands in the rehearsal's namespace `default`."""
+    """The objects in the rehearsal's namespace `default`."""
 
     plane: ControlPlane
 
@@ -402,28 +402,28 @@ class Cluster:
         )
 
     def sync_log(self) -> str:
-        """What the newest pod of a sync said."""
+        """The log of the newest pod of a sync."""
         found = self.core.list_namespaced_pod("default", label_selector="app.kubernetes.io/component=sync").items
         newest = max(found, key=lambda pod: pod.metadata.creation_timestamp)
         return self.core.read_namespaced_pod_log(newest.metadata.name, "default")
 
     def ours(self) -> list[str]:
-        """Every object that a stack made, or that others made for it."""
+        """Every object that a stack created, or that controllers created for it."""
         return sorted({f"{kind}/{name}" for kind, _, name in self._standing()})
 
     def clear(self, but: Sequence[str] = ()) -> None:
-        """Delete every object of ours `but` some, so that one test's failure is not the next one's."""
+        """Delete every object of ours `but` some, so that one test's failure does not fail the next one."""
         for kind, path, name in list(self._standing()):
             if f"{kind}/{name}" not in but:
                 try:
                     self.plane.api.delete(f"{path}/{name}")
                 except ApiError as error:
-                    if error.code not in (404, 409):  # gone with its owner, or going
+                    if error.code not in (404, 409):  # deleted with its owner, or being deleted
                         raise
         self.wait_for_end(but)
 
     def wait_for_end(self, but: Sequence[str] = ()) -> None:
-        """Wait until of ours nothing `but` some is left; fails with what is."""
+        """Wait until no object of ours `but` some is left; fails with a list of the others."""
 
         def standing(kinds: Sequence[str] | None = None) -> list[tuple[str, str]]:
             return sorted({(kind, name) for kind, _, name in self._standing(kinds) if f"{kind}/{name}" not in but})
@@ -431,7 +431,7 @@ class Cluster:
         left = standing()
 
         def gone() -> bool:
-            # While something is left, ask for its kinds alone: all kinds are 36 requests.
+            # While objects are left, list only their kinds: listing all kinds takes 36 requests.
             left[:] = standing([kind for kind, _ in left]) or standing()
             return not left
 
@@ -441,8 +441,8 @@ class Cluster:
             raise AssertionError(f"still there: {', '.join('/'.join(each) for each in left)}") from None
 
     def _standing(self, kinds: Sequence[str] | None = None) -> Iterator[tuple[str, str, str]]:
-        """Kind, path and name of each object of ours, or of those of some kinds. Volumes of other namespaces' claims
-        are other tests'."""
+        """Kind, path and name of each object of ours, or of some kinds only. Volumes bound to claims in other
+        namespaces belong to other tests."""
         for kind, path, selector in _STANDING:
             if kinds is not None and kind not in kinds:
                 continue
@@ -454,7 +454,7 @@ class Cluster:
                     yield kind, path, _name(item)
 
     def object(self, kind: str, name: str) -> dict[str, Any] | None:
-        """An object of one of the kinds that stacks make, None for one that is not there."""
+        """An object of one of the kinds that stacks create; None if it does not exist."""
         path = next(path for listed, path, _ in _STANDING if listed == kind)
         try:
             return self.plane.api.get(f"{path}/{name}")
@@ -464,7 +464,7 @@ class Cluster:
             return None
 
     def wait(self, what: str, test: Callable[[], bool], seconds: float = 30) -> None:
-        """Wait until `test` holds; fails, saying `what`, when it does not in time."""
+        """Wait until `test` holds; fails with `what` if it does not within `seconds`."""
         end = time.monotonic() + seconds
         while not test():
             assert time.monotonic() < end, f"not in {seconds} s: {what}"
@@ -472,7 +472,7 @@ class Cluster:
 
 
 def public(plane: ControlPlane) -> str:
-    """All that is to be read in the cluster without leave to read Secrets, and the logs of its pods."""
+    """Everything readable in the cluster without permission to read Secrets, and the logs of its pods."""
     paths = dict.fromkeys((*(path for _, path, _ in _STANDING), *_TELLING))
     shown = [
         json.dumps([item | {"data": None} for item in _items(plane, path, "")])
@@ -485,7 +485,7 @@ def public(plane: ControlPlane) -> str:
 
 
 def _items(plane: ControlPlane, path: str, selector: str) -> list[dict[str, Any]]:
-    """The objects there; none of a kind that this control plane has not."""
+    """The objects at a path; none if this control plane lacks the kind."""
     listed = _of_kind(plane, f"{path}?labelSelector={quote(selector)}", plane.api.get)
     return listed["items"] if listed else []
 

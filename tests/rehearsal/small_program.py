@@ -19,7 +19,7 @@ Program = Callable[[], None]
 
 @dataclass
 class Outcome:
-    """What one operation of the CLI did, by its engine events."""
+    """What one operation of the CLI did, according to its engine events."""
 
     ok: bool = False
     output: str = ""
@@ -34,7 +34,7 @@ class Outcome:
             if step.type == "pulumi:pulumi:Stack" or name.startswith("default_"):
                 return
             self.steps.append((step.op.value, name))
-            # Of a replacement's three steps some carry no details.
+            # Some of a replacement's three steps carry no details.
             self.detail[name] = self.detail.get(name) or {
                 path: change.diff_kind.value for path, change in (step.detailed_diff or {}).items()
             }
@@ -44,14 +44,14 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """The first error, that of the resource; the stack's own comes last."""
+        """The first error, which is the resource's; the stack's own comes last."""
         return self.errors[0] if self.errors else ""
 
 
 class Engine:
     """One stack. Each operation runs the given program, or the last one again.
 
-    Making a stack costs as much as an operation, so all tests have the same one, which `fresh` empties.
+    Creating a stack takes as long as an operation, so all tests share one, which `fresh` empties.
     """
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
@@ -67,7 +67,7 @@ class Engine:
                 project_settings=auto.ProjectSettings(name="small", runtime="python"),
             ),
         )
-        # Each would run the CLI again after every operation, for what no test asks.
+        # Each would run the CLI again after every operation, for information that no test uses.
         summary = auto.UpdateSummary("update", datetime.now(), "", {}, {}, "succeeded")
         vars(self.stack).update(outputs=dict, info=lambda show_secrets=False: summary)
         self._made = folder / "made"
@@ -75,13 +75,13 @@ class Engine:
 
     @contextmanager
     def fresh(self) -> Iterator[Engine]:
-        """With the state, locks and program of a new stack."""
+        """This engine, reset to the state, locks and program of a new stack."""
         shutil.rmtree(self.backend)
         shutil.copytree(self._made, self.backend)
         self._program = lambda: None
         yield self
-        # The SDK leaves a program's coroutine behind when the engine ends it early. Python collects it at any time
-        # later, inside its own parser too, which that breaks: so never.
+        # The SDK leaves a program's coroutine behind when the engine ends it early. Python may collect it at any later
+        # time, even inside its own parser, which that breaks; so prevent its collection.
         gc.freeze()
 
     def _run(self, operation: Callable[..., Any], program: Program | None = None, **options: Any) -> Outcome:
@@ -107,17 +107,17 @@ class Engine:
         return self._run(self.stack.destroy, **options)
 
     def state(self) -> dict[str, Any]:
-        """What `pulumi stack export` would give, which takes as long as an operation."""
+        """What `pulumi stack export` would print; running that command takes as long as an operation."""
         (file,) = self.backend.rglob(f"stacks/**/{self.name}.json")
         return json.loads(file.read_text())["checkpoint"]["latest"] or {}
 
     def resource(self, kind: str, name: str) -> dict[str, Any]:
-        """The state's entry of a resource, by the end of its type and its logical name."""
+        """A resource's entry in the state, found by the end of its type and its logical name."""
         found = [item for item in self.state()["resources"] if item["type"].endswith(f":{kind}")]
         return next(item for item in found if item["urn"].endswith(f"::{name}"))
 
     def forget_pending_deletions(self) -> None:
-        """What `pulumi state delete URN` does where the user chooses the one «Pending Deletion»."""
+        """Does what `pulumi state delete URN` does when the user chooses the entry «Pending Deletion»."""
         exported = self.stack.export_stack()
         resources = exported.deployment["resources"]
         exported.deployment["resources"] = [item for item in resources if not item.get("delete")]

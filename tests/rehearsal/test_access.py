@@ -1,4 +1,4 @@
-"""How pods get at the bucket on ACS, walked through on a rehearsal: by roles of the cloud, and by rotated keys."""
+"""How pods access the bucket on ACS, run on a rehearsal: through roles of the cloud, and with rotated keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def issuer(cluster: Cluster) -> str:
 
 
 def smaller(stack: Stack) -> None:
-    """One node, and no add-on to install but what the test needs."""
+    """Reduces the stack to one node and the add-ons that the test needs."""
     stack.services["ds"] = one_node(stack.services["ds"])
 
 

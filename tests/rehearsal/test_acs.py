@@ -1,4 +1,4 @@
-"""The stack file for Alibaba Cloud as it stands, walked through on a rehearsal: all of it, from nothing to nothing."""
+"""The unchanged stack file for Alibaba Cloud on a rehearsal: its whole life, from first `up` to `destroy`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What fails on the way to a service on ACS: `up` ends with the cause before it costs more, and the next one heals."""
+"""Failures while a service on ACS starts: `up` ends early with the cause, before it costs more, and the next one
+repairs the stack."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ BUSY = {"Job", "Pod", "Dataset", "JindoRuntime", "DataLoad", "LeaderWorkerSet"}
 
 @pytest.fixture
 def acs(acs: Stack) -> Stack:
-    """With the add-ons as there, and a start, a sync and a look at the cache that are soon given up."""
+    """The stack with the add-ons already installed, and short time limits for start, sync and cache check."""
     acs.config["modelserve:addons"] = {"lws": {"install": False}, "fluid": {"install": False}}
     acs.services["ds"]["startupSeconds"] = STARTUP_SECONDS
     planning = acs.folder / "planning"

@@ -1,4 +1,4 @@
-"""Other stacks on ACS than the one in its file: streamed weights, an address outside, adopted add-ons, more models."""
+"""Stacks on ACS other than the committed one: streamed weights, an external address, adopted add-ons, more models."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_engine_streams_the_bucket_with_a_key_of_its_own_behind_a_private_add
 def test_models_of_which_the_plan_knows_only_an_estimate_are_cached_whole_and_are_so_at_the_next_up(
     acs: Stack, cluster: Cluster, cloud: Cloud
 ):
-    # GiB at their repositories' roots. The plan counts with more: ranks hold some weights twice, or padded.
+    # GiB at their repositories' roots. The plan assumes more, because ranks duplicate or pad some weights.
     models = {"Qwen3-30B-A3B-Instruct-2507": 56.89, "gpt-oss-120b": 60.80}
     acs.config["modelserve:addons"] = THERE
     weights = acs.config["modelserve:weights"]
@@ -128,5 +128,5 @@ def test_services_of_one_model_share_bucket_sync_and_cache_and_another_model_has
 
 
 def shared(cluster: Cluster) -> list[str]:
-    """What is made once for each model."""
+    """The objects that exist once for each model."""
     return [name for name in cluster.ours() if name.startswith(("DataLoad/", "Dataset/", "Job/"))]

@@ -1,4 +1,4 @@
-"""What becomes of answers that run while the program or the cluster changes what runs: none is cut."""
+"""Answers that are being streamed while the program or the cluster replaces pods: none is cut off."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 
 
 class Clients:
-    """Clients that ask a service for one streamed answer after the other, each of its ready endpoints in turn."""
+    """Clients that request one streamed answer after the other from a service, using its ready endpoints in turn."""
 
     def __init__(self, cluster: Cluster, service: str) -> None:
         self._cluster, self._service = cluster, service
@@ -37,7 +37,7 @@ class Clients:
             each.start()
 
     def end(self) -> Counter[str]:
-        """What became of every answer."""
+        """Stops the clients; returns how every answer ended."""
         self._stop.set()
         for each in self._threads:
             each.join(60)
@@ -56,7 +56,7 @@ class Clients:
 
     @staticmethod
     def addresses(cluster: Cluster, service: str) -> list[str]:
-        """Where a Service leads, as kube-proxy sees it."""
+        """The endpoints of a Service, as kube-proxy sees them."""
         found, api = [], cluster.plane.api
         for each in api.get(f"{_SLICES}?labelSelector=kubernetes.io/service-name={service}")["items"]:
             for endpoint in each.get("endpoints") or []:
@@ -86,7 +86,7 @@ class Clients:
 
 
 def open_routes(address: str, release: str, **headers: str) -> set[str]:
-    """The routes of a release that answer somebody without a key, asked one after the other."""
+    """The routes of a release that answer a request without a key, tried one after the other."""
     body = {"model": NAME, "prompt": "hi", "messages": [{"role": "user", "content": "hi"}]}
     return {
         f"{method} {path}"
@@ -98,7 +98,7 @@ def open_routes(address: str, release: str, **headers: str) -> set[str]:
 
 @contextmanager
 def asked(cluster: Cluster, event: str, service: str = "ds-leader") -> Iterator[Counter[str]]:
-    """Clients that ask all the time; what became of their answers is printed and given."""
+    """Runs clients that send requests continuously; prints and yields how their answers ended."""
     clients = Clients(cluster, service)
     try:
         cluster.wait("answers are given", lambda: clients.outcomes["whole"] > 0)

@@ -1,4 +1,4 @@
-"""The control plane itself: the real scheduler and LeaderWorkerSet manager over fake nodes, and that nothing stays."""
+"""The control plane itself: the real scheduler and LeaderWorkerSet manager over fake nodes, and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Room:
 
 @pytest.fixture
 def room(control_plane: ControlPlane) -> Iterator[Room]:
-    """An empty namespace, and all GPUs free again afterwards."""
+    """An empty namespace; frees all GPUs afterwards."""
     made = Room(control_plane)
     yield made
     for path in (_LWS, "/apis/batch/v1/namespaces/{}/jobs", "/api/v1/namespaces/{}/pods"):
@@ -85,7 +85,7 @@ def room(control_plane: ControlPlane) -> Iterator[Room]:
 
 @pytest.fixture
 def other() -> Iterator[str]:
-    """A name for another control plane, which is not there afterwards."""
+    """A name for another control plane, which is removed afterwards."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
     planes.stop(name)
@@ -198,7 +198,7 @@ def test_the_context_is_named_rehearsal_and_every_server_is_on_the_loopback(cont
     assert config["current-context"] == "rehearsal" and [c["name"] for c in config["contexts"]] == ["rehearsal"]
     assert urlsplit(config["clusters"][0]["cluster"]["server"]).hostname == "127.0.0.1"
     assert json.loads((control_plane.folder / "kwokctl.json").read_text())["options"]["bindAddress"] == "127.0.0.1"
-    # Webhooks of what a stack installs call Services, which the API server really dials.
+    # Webhooks that a stack installs point to Services, and the API server really connects to those.
     service = control_plane.api.get("/api/v1/namespaces/default/services/kubernetes")
     assert ipaddress.ip_address(service["spec"]["clusterIP"]).is_loopback
 
@@ -215,7 +215,7 @@ def test_start_returns_a_running_control_plane_as_it_is(control_plane: ControlPl
 
 
 def cut_short(name: str, sign: signal.Signals) -> tuple[Path, dict[str, int], int, str]:
-    """A start that gets the signal as soon as the API server runs: folder, processes, exit code, what it said."""
+    """Sends the signal to a start as soon as the API server runs; returns folder, processes, exit code and output."""
     folder = planes.find(name).folder
     up = subprocess.Popen(
         [sys.executable, "-m", "local", "up", "--name", name],
@@ -251,7 +251,7 @@ def test_a_cloud_that_is_there_is_added_no_second_time(equipped: ControlPlane) -
 
 
 def kinds(plane: ControlPlane) -> set[str]:
-    """Groups that its API server has kinds of."""
+    """The API groups that its API server serves."""
     return {group["name"] for group in plane.api.get("/apis")["groups"]}
 
 
@@ -266,7 +266,7 @@ def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hu
     pids, ports = processes.alive(folder), ports_of(plane)
     assert not set(started.values()) & set(pids.values())
 
-    # It has not what only one cloud needs, and gets it without a new start.
+    # It lacks the components that only one cloud needs, and gets them without a restart.
     assert not planes.is_equipped(plane, "volcengine") and "ray.io" not in kinds(plane)
     planes.start(other, clouds=["volcengine"], say=said.append)
     assert said[-1] == (

@@ -1,4 +1,4 @@
-"""Drift on a real API server: what is planted by hand is found, what other controllers write is not told."""
+"""Drift on a real API server: changes made by hand are found; what other controllers write is not reported."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def engine(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 
 
 def _plant(plane: ControlPlane) -> None:
-    """Five ways in which somebody changes what is ours, and four in which others write what is theirs."""
+    """Changes our objects in five ways, and writes in four ways what belongs to other controllers."""
     api = plane.api
     container = api.get(f"{_APPS}/deployments/drift-image")["spec"]["template"]["spec"]["containers"][0]
     other = {"spec": {"containers": [container | {"image": "image:2"}]}}

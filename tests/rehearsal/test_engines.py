@@ -1,4 +1,4 @@
-"""What stands behind a fake pod, through the real API server: its log and its port, for as long as it lives."""
+"""What backs a fake pod, seen through the real API server: its log and its port, for as long as the pod lives."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Bench:
         ]
 
     def target(self, name: str) -> str:
-        """Where the pod's port leads on this machine."""
+        """The address on this machine that the pod's port leads to."""
         forward = self.api.get(f"{KWOK}/{self.namespace}/portforwards/{name}")["spec"]["forwards"][0]
         return f"http://{forward['target']['address']}:{forward['target']['port']}"
 

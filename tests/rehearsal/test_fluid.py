@@ -1,4 +1,5 @@
-"""The cached and the uncached volume on the real engine, API server and volume controllers, with Fluid's played."""
+"""The cached and the uncached volume on the real engine, API server and volume controllers; Fluid's controllers are
+simulated."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ CHAIN = [f"{NAME}-cache-key", f"{NAME}-dataset", f"{NAME}-runtime", f"{NAME}-loa
 
 
 class Room:
-    """A namespace of its own, a stack in it, and what the program there is to be."""
+    """A separate namespace, a stack in it, and the program to run there."""
 
     def __init__(self, plane: ControlPlane, engine: Engine, namespace: str) -> None:
         self.plane, self.api, self.engine, self.namespace = plane, plane.api, engine, namespace
@@ -50,7 +51,7 @@ class Room:
         self.fill(20 * GIB)
 
     def fill(self, size: int, prefix: str = PREFIX) -> None:
-        """So much lies in the bucket, as a hole."""
+        """Puts this much into the bucket, as a sparse file."""
         file = object_store.buckets(self.plane.folder) / self.bucket / prefix / "model.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("wb") as opened:
@@ -60,7 +61,7 @@ class Room:
         return self.api.get(f"/apis/{GROUP}/namespaces/{self.namespace}/{plural}/{self.name}")
 
     def left(self) -> list[str]:
-        """Everything of the cache or volume that is still there."""
+        """All remaining objects of the cache or volume."""
         paths = [f"/apis/{GROUP}/namespaces/{self.namespace}/{plural}" for plural in PLURALS.values()]
         paths += [f"/api/v1/namespaces/{self.namespace}/{plural}" for plural in ("secrets", "persistentvolumeclaims")]
         found = [item["metadata"]["name"] for path in paths for item in self.api.get(path)["items"]]
@@ -72,13 +73,13 @@ class Room:
         subprocess.run(given, cwd=ROOT, check=True, timeout=60, capture_output=True)
 
     def steps(self, outcome: Outcome) -> list[tuple[str, str]]:
-        """The steps on the objects, with the room's own name for the model left out."""
+        """The steps on the objects, without the room's own name for the model."""
         assert not [error for error in outcome.errors if "Traceback" in error]
         short = [(op, name.replace(self.name, NAME)) for op, name in outcome.steps]
         return [(op, name) for op, name in short if name not in ("cluster", NAME)]
 
     def cache(self) -> None:
-        """The program: the cache, and something that needs it: a pod where `mounted`, else a ConfigMap."""
+        """The program: the cache, and an object that depends on it: a pod if `mounted`, otherwise a ConfigMap."""
         provider = pulumi.ResourceOptions(provider=kubernetes_provider("cluster", "rehearsal", _kubeconfig(self.plane)))
         look = CacheReader("rehearsal", self.namespace, self.plane.kubeconfig.read_text(), patience_seconds=4)
         progress = Progress("rehearsal", self.namespace, self.plane.kubeconfig.read_text())
@@ -145,9 +146,9 @@ def _needs(name: str, claim: pulumi.Output[str], namespace: str, opts: pulumi.Re
 
 
 def _mounts(name: str, cache: FluidCache, namespace: str, opts: pulumi.ResourceOptions) -> None:
-    """A pod with the claim, as a cluster without Fluid's sidecar has it; it goes with what it mounts."""
+    """A pod with the claim, as in a cluster without Fluid's sidecar; it is deleted with what it mounts."""
     volume = {"name": "weights", "persistentVolumeClaim": {"claimName": cache.claim, "readOnly": True}}
-    # Its mount is the point, from the moment it exists; when the scheduler has placed it is not waited for.
+    # Only its mount matters, from the moment the pod exists; so nothing waits for the scheduler to place it.
     unawaited = {"pulumi.com/skipAwait": "true"}
     container = {"name": "c", "image": "i", "volumeMounts": [{"name": "weights", "mountPath": "/weights"}]}
     metadata = {"name": name, "namespace": namespace, "annotations": unawaited}
@@ -165,7 +166,7 @@ def only_engine(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def room(control_plane: ControlPlane, only_engine: Engine) -> Iterator[Room]:
-    """Whatever the test did, nothing of it is left, and neither state nor output holds the key."""
+    """After each test: no object of it is left, and neither state nor output contains the key."""
     api, namespace = control_plane.api, f"fluid-{secrets.token_hex(4)}"
     api.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
@@ -276,7 +277,7 @@ def test_another_prefix_takes_what_mounts_the_cache_before_runtime_and_dataset(r
     assert changed.ok, changed.errors
     gone = [name for op, name in room.steps(changed) if op == "delete-replaced"]
     key, dataset, runtime, load = CHAIN
-    # Whether the workload or the load goes first is the engine's choice, and no matter to Fluid.
+    # The engine chooses whether to delete the workload or the load first; Fluid accepts either order.
     assert sorted(gone[:2]) == sorted(["workload", load]) and gone[2:] == [key, runtime, dataset]
     assert room.object("datasets")["spec"]["mounts"][0]["mountPoint"] == f"oss://{room.bucket}/models/other/"
 

@@ -1,4 +1,4 @@
-"""Fluid's controllers as the rehearsal plays them, on the real API server, volume controllers and garbage collector."""
+"""The rehearsal's simulated Fluid controllers, on the real API server, volume controllers and garbage collector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from standins.fluid import GROUP, PLURALS
 
 
 class Room:
-    """A namespace of its own with a cache in it."""
+    """A separate namespace with a cache in it."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane, self.api, self.name = plane, plane.api, f"fluid-{secrets.token_hex(4)}"
@@ -28,7 +28,7 @@ class Room:
         self.wait(lambda: bool(self.api.get(accounts)["items"]), "no service account")
 
     def fill(self, gib: int) -> None:
-        """So much lies in the bucket, as a hole."""
+        """Puts this much into the bucket, as a sparse file."""
         self.bucket.mkdir(exist_ok=True)
         with (self.bucket / "model.safetensors").open("wb") as file:
             file.truncate(gib * 1024**3)
@@ -85,7 +85,7 @@ class Room:
 
 @pytest.fixture
 def room(control_plane: ControlPlane) -> Iterator[Room]:
-    """Everything in it goes afterwards, in whatever order."""
+    """A room; deletes everything in it afterwards, in any order."""
     made = Room(control_plane)
     yield made
     made.api.delete(f"/api/v1/namespaces/{made.name}/pods")
@@ -109,7 +109,7 @@ def test_a_dataset_is_bound_only_by_a_runtime_and_a_load_begins_only_then(room: 
     owners = [room.get(kind)["metadata"]["ownerReferences"][0]["uid"] for kind in ("JindoRuntime", "DataLoad")]
     assert owners == [dataset["metadata"]["uid"]] * 2
     room.wait(lambda: room.claim()["status"].get("phase") == "Bound", "the claim is not bound")
-    # Three workers hold 95 % of 10 GiB each, and Fluid calls that complete.
+    # Three workers each hold 95 % of 10 GiB, and Fluid calls that complete.
     room.wait(lambda: room.status("Dataset", "cacheStates")["cached"] == "28.50GiB", "the states do not come")
 
 
@@ -134,7 +134,8 @@ def test_a_dataset_that_goes_first_takes_its_runtime_and_load_along(room: Room) 
     room.wait(lambda: room.status("DataLoad", "phase") == "Complete", "the load does not end")
     room.delete("Dataset")
     room.wait(lambda: not any(room.get(kind) for kind in PLURALS), "the garbage collector leaves something")
-    # The collector takes what the Dataset owns; the volume, which it does not, is the runtime's controller's to take.
+    # The garbage collector deletes what the Dataset owns. It does not own the volume: the runtime's controller deletes
+    # that.
     assert room.claim() is None and room.find(room.volume()) is None
 
 

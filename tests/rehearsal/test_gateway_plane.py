@@ -1,4 +1,4 @@
-"""What goes through the gateway that the program installs: AIBrix's own objects, rewritten, in a real Envoy, with
+"""Requests through the gateway that the program installs: AIBrix's own objects, rewritten, in a real Envoy, with
 AIBrix's real plugin and simulated engines behind it. No control plane."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def chat(**more: Any) -> dict[str, Any]:
 
 @dataclass
 class Way:
-    """The proxy with what is behind it. `reached` is what a server that no route leads to was asked."""
+    """The proxy with its backends. `reached` holds the requests to a server that no route may lead to."""
 
     proxy: Address
     foreign: Address
@@ -59,7 +59,7 @@ class Way:
         headers: Mapping[str, str] | None = None,
         key: str | None = KEY,
     ) -> tuple[int, bytes]:
-        """Status and whole body; an answer that is cut raises."""
+        """Status and whole body; raises if the answer is cut off."""
         given = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         connection = http.client.HTTPConnection(*self.proxy, timeout=60)
         content = None if method == "GET" else json.dumps(chat() if body is None else body)
@@ -115,7 +115,7 @@ def monkeymodule() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture(scope="module")
 def way(core: list[Thing], tmp_path_factory: pytest.TempPathFactory, monkeymodule: pytest.MonkeyPatch) -> Iterator[Way]:
-    """With the key asked for and the header taken away, as the program installs it."""
+    """The gateway as the program installs it: it requires the key and removes the header."""
     yield from running(installed(core, key=True), tmp_path_factory.mktemp("plane"), monkeymodule)
 
 
@@ -206,7 +206,7 @@ def test_no_client_sends_a_request_to_an_address_of_its_own(way: Way, method: st
 def test_without_the_policy_and_the_key_a_client_reaches_any_address(
     core: list[Thing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """What the two tests above are for: AIBrix's objects as they are released."""
+    """The reason for the two tests above: AIBrix's objects as released."""
     objects = installed(core, key=False)
     for each in objects:
         if each["kind"] == "ClientTrafficPolicy":
@@ -249,12 +249,12 @@ def test_the_limit_that_the_plan_tells_is_the_gateways(way: Way):
     for more, whole in ((-100, True), (1, False)):
         body = chat(messages=[{"role": "user", "content": "x" * (limit - empty + more)}])
         assert (way.status(body=body) == 200) is whole
-    assert way.status(body=body, headers={"model": MODEL}) == 200  # past the plugin there is none
+    assert way.status(body=body, headers={"model": MODEL}) == 200  # a request that bypasses the plugin has no limit
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/rerank"])
 def test_every_path_of_ours_gets_to_the_engine_without_a_header(way: Way, path: str):
-    """The engine of this release does not have them, and says so itself."""
+    """The engine of this release lacks them, and says so itself."""
     body = {"model": MODEL, "max_tokens": 3, "input": "hi", "query": "q", "documents": ["d"], **chat()}
     status, said = way.ask(path=path, body=body)
     assert (b"unknown request path" not in said and b"detail" in said) or status == 200

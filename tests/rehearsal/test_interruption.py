@@ -1,4 +1,4 @@
-"""Runs that are cut off: what they leave, and that the documented way back is one command."""
+"""Interrupted runs: what they leave behind, and that the documented recovery takes one command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.rehearsal.pulumi_stack import Cluster, Stack
 
 SOAK = pytest.mark.soak
-# What a protected bucket keeps with it in the state.
+# What stays in the state together with a protected bucket.
 KEPT = {"Stack", "alicloud", "volcengine", "ModelBucket", "Bucket"}
 SLOW = {"rehearsal.modelserve.dev/ready-after": "6s"}
 
@@ -42,18 +42,18 @@ def test_ctrl_c_during_the_wait_ends_at_once_and_the_next_up_goes_on_waiting(sta
 
 
 def recovered(stack: Stack) -> str:
-    """What recover says of a stack that a killed run has locked; nothing is pending then."""
+    """The output of `recover` for a stack that a killed run has locked; nothing is pending afterwards."""
     said = stack.ops("recover", stack.name)
     assert pending(stack) == []
     return said
 
 
 def goes_on(stack: Stack, cluster: Cluster) -> None:
-    """After a killed `up`: the next one makes what is missing, and no more."""
+    """After a killed `up`: the next one creates what is missing, and nothing else."""
     recovered(stack)
     there = cluster.ours()
     stack.up()
-    # Before 4.29 the official plugin's create takes over what is there, later ones refuse it: neither may come to pass.
+    # Before 4.29 the official plugin's create adopts an existing object; later versions refuse it. Neither may happen.
     assert not {name for name, step in stack.steps().items() if step.operation == "create"} & set(there)
     stack.up("--refresh", "--expect-no-changes")
 
@@ -79,7 +79,7 @@ def test_runs_killed_amid_a_step_go_on_after_recover(
 ):
     stack = request.getfixturevalue(start)
     assert stack.kill_at(made, "up")
-    # The second: a kill amid a write of the state, which recover mends too.
+    # The second: a kill in the middle of writing the state, which `recover` repairs too.
     assert re.search("currently locked by 1 lock|failed to load checkpoint: EOF", said := stack.up(ok=False)), said
     goes_on(stack, cluster)
     assert stack.kill_at(deleted, "destroy", "--exclude-protected")
@@ -92,7 +92,7 @@ def test_runs_killed_amid_a_step_go_on_after_recover(
 def test_runs_killed_at_every_step_are_put_right_by_recover(
     request: pytest.FixtureRequest, cluster: Cluster, start: str
 ):
-    """Kill each run at the first step that no run before it began, or ended, until one comes through."""
+    """Kill each run at the first step that no earlier run began or ended, until one run completes."""
     stack = request.getfixturevalue(start)
     engine = next(iter(stack.services.values()))["engine"]
 
@@ -120,7 +120,7 @@ def test_runs_killed_at_every_step_are_put_right_by_recover(
 
 @SOAK
 def test_keys_whose_creation_was_killed_leave_room_for_the_next(volcengine: Stack, cluster: Cluster):
-    """A user has two keys at most, and nobody knows the secret of a lost one."""
+    """A user can have at most two keys, and nobody knows the secret of a lost one."""
     for _ in range(4):
         assert volcengine.kill_at("AccessKey/weights-reader", "up")
         recovered(volcengine)
@@ -133,8 +133,8 @@ def test_keys_whose_creation_was_killed_leave_room_for_the_next(volcengine: Stac
 def test_runs_killed_at_any_step_can_be_destroyed_or_go_on(
     request: pytest.FixtureRequest, cluster: Cluster, dice: random.Random, budget: float, start: str
 ):
-    """Moments of the event log in an order that the seed decides, each from the start, for as long as the budget
-    lasts."""
+    """Kills runs at points of the event log, in an order that the seed decides, each time from a fresh start, until the
+    time budget is used up."""
     end = time.monotonic() + budget
     stack = request.getfixturevalue(start)
     engine = next(iter(stack.services.values()))["engine"]

@@ -1,4 +1,4 @@
-"""ModelBucket on both clouds' stand-ins: what runs of the engine leave in cloud and state, without a control plane."""
+"""ModelBucket on both clouds' stand-ins: what engine runs leave in cloud and state, without a control plane."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Clo
     plane: Any = SimpleNamespace(kubeconfig=folder / "kubeconfig", folder=folder / "plane")
     environment = pulumi_home.environment(plane, folder / "state") | {"MODELSERVE_CLOUD_RETRY_SECONDS": "0.3"}
     with pytest.MonkeyPatch.context() as patch:
-        # The automation API asks for the engine's version on this process's own PATH.
+        # The automation API looks for the engine on this process's own PATH to learn its version.
         patch.setenv("PATH", environment["PATH"])
         yield Engine(environment, folder), Cloud(plane.folder, environment)
 
 
 @pytest.fixture
 def cloud(made: tuple[Engine, Cloud]) -> Iterator[Cloud]:
-    """Empty, with good keys."""
+    """The cloud, empty, with valid keys."""
     cloud = made[1]
     shutil.rmtree(cloud.plane, ignore_errors=True)
     cloud.plane.mkdir()
@@ -112,7 +112,7 @@ def secrets(cloud: Cloud) -> list[str]:
 
 
 def everything(engine: Engine) -> str:
-    """The state, its backups and its history, as they lie on disk."""
+    """The state, its backups and its history, as stored on disk."""
     return "".join(path.read_text() for path in engine.backend.rglob("*") if path.is_file())
 
 
@@ -162,7 +162,7 @@ def test_new_settings_change_in_place_a_new_prefix_is_a_new_identity_and_no_secr
     assert len(set(hidden)) == 4
     told = everything(engine) + "".join(outcome.output for outcome in said)
     assert not [secret for secret in hidden if secret in told]
-    # Neither do the account's own keys, which the plugin reads out of the environment, for itself.
+    # Neither do the account's own keys, which the plugin itself reads from the environment.
     (provider,) = [item for item in engine.state()["resources"] if item["type"].startswith("pulumi:providers:")]
     assert not {"accessKey", "secretKey"} & {*provider["inputs"], *provider["outputs"]}
 
@@ -329,7 +329,7 @@ def test_what_a_run_made_is_found_again_without_a_state_and_what_is_gone_is_not(
 
     assert engine.destroy().ok
     gone = cloud_lists.find(made, regions)
-    # A user's attachments and keys are asked for by the user, whom the cloud does not know any more.
+    # The plugin looks up attachments and keys by their user, whom the cloud no longer knows.
     asked = {each["urn"] for each in made if "userName" in each["inputs"] and not each["type"].endswith("/user:User")}
     assert all(isinstance(gone[urn], str) if urn in asked else gone[urn] == [] for urn in gone)
 

@@ -1,4 +1,4 @@
-"""A group without Ray on a real control plane, by a program of a few lines: its pods, its logs, what holds it back."""
+"""A group without Ray on a real control plane, from a short program: its pods, its logs, and what delays it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack
 from tests.support.pods import PODS
 
-# The weights are a ConfigMap here: what counts is that its name is known only once it exists.
+# A ConfigMap stands for the weights: all that matters is that its name is known only after its creation.
 PROGRAM = """
 import json
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""The policy pack in the real engine, on the program itself. There is no cluster: a preview does without."""
+"""The policy pack in the real engine, on the program itself. A preview needs no cluster, so there is none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NOWHERE = {
 
 
 class Project:
-    """The program in a folder of its own, with a stack `dev` and the pack beside it."""
+    """The program in its own folder, with a stack `dev` and the pack beside it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

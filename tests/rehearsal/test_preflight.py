@@ -1,4 +1,4 @@
-"""Names that are taken in the cluster, as a preview and an `up` on the plain pulumi CLI refuse them."""
+"""A preview and an `up` on the plain pulumi CLI refuse names that are already taken in the cluster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def planted(control_plane: ControlPlane) -> Iterator[Planted]:
 
 
 class Planted:
-    """What others have in the cluster."""
+    """Objects in the cluster that belong to others."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -70,7 +70,7 @@ class Planted:
 
 
 def refusals(said: str) -> list[str]:
-    """The lines of refusals in what a run said."""
+    """The refusals in a run's output, line by line."""
     lines = sorted(line.strip() for line in said.splitlines() if line.strip().startswith("modelserve:"))
     return [re.sub("(?<=ds-launch-)[0-9a-f]+", "*", line) for line in lines]
 

@@ -1,4 +1,4 @@
-"""What a check reads of a stack file is what the engine reads of it and hands to the program."""
+"""A check reads the same values from a stack file as the engine reads and passes to the program."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MAPS = """
 
 
 def engines(stack: Stack, values: list[str]) -> list[Any]:
-    """What the program would get of these values, by the engine itself."""
+    """The values that the program would get, according to the engine itself."""
     stack.write()
     told = stack.file.read_text().replace("config:\n", "config:\n  modelserve:values:\n" + lines(values), 1)
     stack.file.write_text(told)
@@ -59,7 +59,7 @@ def ours(values: list[str]) -> list[Any]:
 
 
 def as_program(value: Any) -> str:
-    """A value with its types: 1, 1.0 and true are three. The engine sorts keys."""
+    """A value with its types, so that 1, 1.0 and true differ. The engine sorts keys."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -80,7 +80,7 @@ def test_texts_of_digits_and_signs_are_read_as_the_engine_reads_them(stack: Stac
 
 
 def test_a_check_and_the_program_get_the_same_config_of_the_same_files(stack: Stack):
-    """Stack files with anything at any place; JSON is YAML."""
+    """Stack files with any value at any place, written as JSON, which is valid YAML."""
     dice, texts = random.Random(7), []
     for _ in range(60):
         changes = [(path, dice.choice(dice.choice((TEXTS, NUMBERS, OTHERS)))) for path, _ in dice.choices(FIELDS, k=3)]

@@ -1,4 +1,4 @@
-"""The README's commands, and those of the pages that it links to, run as they stand and in their order."""
+"""Runs the commands of the README and of the pages that it links to, unchanged and in order."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pytest
 from local.paths import ROOT, work_dir
 from tests.support import checkout, documents
 
-# It would run all of these tests again.
+# This command would run all of these tests again.
 _NOT_RUN = "make test"
-# What somebody who has just cloned the project does not have in his environment.
+# Variables that are not set for somebody who has just cloned the project.
 _OURS = ("ALICLOUD_", "KUBECONFIG", "MAKE", "MFLAGS", "MODELSERVE_", "PULUMI_", "PYTEST_", "VIRTUAL_ENV", "VOLCENGINE_")
 _SECONDS = 1800
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project as version control has it, which spares what takes half an hour: the built programs, and
-    the Python packages."""
+    """A copy of the project's tracked files, with the built programs and the Python packages added, because making
+    those takes half an hour."""
     folder = tmp_path / "modelserve"
     checkout.copy_to(folder)
     (folder / ".venv").symlink_to((ROOT / ".venv").resolve())
@@ -34,7 +34,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
 
 
 def linked(source: str, target: str) -> None:
-    """A second name of the same file where that can be had: the programs are a gigabyte."""
+    """Hard-links a file where possible, because the programs take up a gigabyte."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,5 +1,5 @@
-"""Pulumi's state in a bucket that wants virtual hosts, as OSS and TOS do: the URL that docs/ci.md gives works with the
-real engine, one in path style does not, and `ops ci backend` says both beforehand."""
+"""Pulumi's state in a bucket that requires virtual-hosted URLs, as OSS and TOS do: the URL that docs/ci.md gives works
+with the real engine, a path-style one does not, and `ops ci backend` predicts both."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def command(folder: Path, environment: dict[str, str]) -> Pulumi:
 def test_login_update_lock_cancel_and_refresh_work_where_the_bucket_is_in_the_host_name(
     store: str, engine: str, project: dict[str, str], tmp_path: Path
 ):
-    """Chunks are taken where the engine still sends them: this is about the URL."""
+    """The store accepts chunked bodies if the engine still sends them, because this test is about the URL."""
     host, region = STORES[store]
     old = bool(problems(url(host, region), engine))
     with object_store.serve(tmp_path, host, "team-state", takes_chunks=old) as bucket:
@@ -117,7 +117,7 @@ def test_an_engine_whose_writes_the_store_refuses_is_refused_beforehand_and_no_o
 ):
     host, region = STORES["oss"]
     with object_store.serve(tmp_path, host, "team-state") as bucket:
-        # The first login of all writes the bucket's layout.
+        # The very first login writes the bucket's layout.
         wrote = command(tmp_path, project | bucket.environment)("login", url(host, region)).returncode == 0
     assert wrote is (problems(url(host, region), engine) == [])
     assert {each.code for each in bucket.refused} <= {"NotImplemented", "InvalidDigest"}

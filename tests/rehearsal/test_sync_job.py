@@ -1,4 +1,4 @@
-"""A sync's Job on the rehearsal: the real Job controller and program, rclone; hub, store and volume on loopback."""
+"""A sync's Job on the rehearsal: the real Job controller and program (rclone); hub, store and volume on loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PODS = "/api/v1/namespaces/default/pods"
 
 
 class Room:
-    """One sync's objects on a control plane, without a program that would register them."""
+    """One sync's objects on a control plane, created without a Pulumi program."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane, self.api, self.name = plane, plane.api, f"sync-{secrets.token_hex(3)}"
@@ -63,7 +63,7 @@ class Room:
         self.api.apply(self.made[1], secret)
 
     def run(self) -> str:
-        """Makes the Job anew, without its retries, and gives the condition that it ends with."""
+        """Recreates the Job, without its retries; returns the condition that it ends with."""
         self.remove()
         job = model_sync.job(self.name, self.args)
         self.api.apply(f"{_JOBS}/{self.name}", job | {"spec": job["spec"] | {"backoffLimit": 0}})

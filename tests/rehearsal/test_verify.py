@@ -64,7 +64,7 @@ def group(annotations: dict[str, str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
-    """A namespace with the Service and the Secret, and the group ready."""
+    """A namespace with the Service, the Secret and a ready group."""
     api, name = control_plane.api, f"verify-{secrets.token_hex(3)}"
     api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     selector = {"leaderworkerset.sigs.k8s.io/name": "ds", "leaderworkerset.sigs.k8s.io/worker-index": "0"}
@@ -78,7 +78,7 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
 
 
 def start_group(api: Api, namespace: str, annotations: dict[str, str]) -> None:
-    """Makes the group anew and waits for it: ready, or running where it is not to get ready."""
+    """Recreates the group and waits until it is ready, or only running if it is not meant to become ready."""
     path = GROUP.format(namespace)
     try:
         api.delete(path)
@@ -133,7 +133,7 @@ def test_served_model_answers_a_streamed_completion(verify: Verify) -> None:
     assert (service["service"], answer["model"]) == ("ds", "ds")
     assert "simulated answer" in answer["text"]
     assert answer["tokens"] > 10
-    # Tokens that came all at once, at the end, would have no rate.
+    # Tokens that all arrived at once, at the end, would have no rate.
     assert answer["tokens_per_second"] > 0
 
 
@@ -148,7 +148,7 @@ def test_answer_is_told_in_one_line_without_the_key(verify: Verify) -> None:
 def test_wrong_key_is_said_and_not_shown(verify: Verify, control_plane: ControlPlane, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/secrets/ds-api-key"
     try:
-        # The engine keeps the key that it was started with.
+        # The engine keeps using the key that it started with.
         control_plane.api.apply(path, key_secret("another-key"))
         wrong = verify()
         control_plane.api.delete(path)
@@ -211,7 +211,7 @@ def test_a_client_that_goes_before_the_end_troubles_nobody(
         host, port = url.removeprefix("http://").split(":")
         for _ in range(10):
             with socket.create_connection((host, int(port))) as client:
-                # Closed at once, with most of the answer under way.
+                # Close at once, while most of the answer is still on its way.
                 client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
                 client.recv(1)
     wait_until(lambda: set(threading.enumerate()) <= others, 30, lambda: "threads go on")

@@ -1,4 +1,4 @@
-"""The stack file for Volcengine as it stands, walked through on a rehearsal: all of it, from nothing to nothing."""
+"""The unchanged stack file for Volcengine on a rehearsal: its whole life, from first `up` to `destroy`."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def routing_is_switched_on_and_off(stack: Stack, fleets: Fleets) -> None:
         told = [(pod.metadata.annotations or {}).get(key, "") for pod in fleets.pods()]
         assert all(("least-request" in each) is bool(strategy) for each in told) and len(told) == 2
         assert fleets.way() == OURS
-        # Around every route and Service, to a pod of the plugins' choice.
+        # Bypasses every route and Service, and goes to a pod that the plugin chooses.
         assert fleets.way(**{"routing-strategy": "random"}) == "original_route"
-    # Not to an address of the client's choice.
+    # Never to an address that the client chooses.
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as elsewhere:
         told = {"routing-strategy": "", "target-pod": f"127.0.0.1:{elsewhere.server_address[1]}"}
         elsewhere.timeout = 1
@@ -155,7 +155,7 @@ def autoscaling_is_switched_on_and_off(stack: Stack, cluster: Cluster, fleets: F
     cluster.wait("the autoscaler has added a replica", lambda: fleets.ready(replicas=2), 60)
     before = fleets.uids()
     stack.up("--expect-no-changes")
-    # Whatever else changes, the number of replicas stays the autoscaler's.
+    # Whatever else changes, the autoscaler keeps control of the number of replicas.
     stack.services[NAME]["podLabels"] = {"team": "search"}
     stack.up()
     assert list(stack.steps()) == [FLEET] and fleets.ready(replicas=2) and not fleets.uids() & before
@@ -175,7 +175,7 @@ def replicas_go_and_come(stack: Stack, cluster: Cluster, fleets: Fleets) -> None
     stack.services[NAME]["replicas"] = 0
     stack.up()
     cluster.wait("no pod is left", lambda: fleets.pods() == [])
-    assert fleets.way() == 400  # AIBrix knows models by their pods
+    assert fleets.way() == 400  # AIBrix learns of models from their pods
     stack.services[NAME]["replicas"] = 1
     stack.up()
     assert fleets.ready() and fleets.way() == OURS

@@ -1,5 +1,5 @@
-"""Other stacks on Volcengine than the one in its file, on an AIBrix that is there: each source of weights, models side
-by side, a LeaderWorkerSet behind the gateway, and starts that fail."""
+"""Stacks on Volcengine other than the committed one, on an existing AIBrix: each source of weights, models side by
+side, a LeaderWorkerSet behind the gateway, and starts that fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_node
 
-# Each needs AIBrix installed beforehand, by a stack of its own: minutes.
+# Each test needs AIBrix, which a separate stack installs beforehand; that takes minutes.
 pytestmark = pytest.mark.soak
 FLEET = f"RayClusterFleet/{NAME}"
 HUB = {"source": "huggingface", "endpoint": "https://hf-mirror.com"}
@@ -40,7 +40,7 @@ def platform(equipped: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def volcengine(platform: Stack, volcengine: Stack) -> Stack:
-    """On the platform, with a start that is soon given up."""
+    """A stack on the installed platform, with a short time limit for the start."""
     volcengine.config["modelserve:addons"]["aibrix"] = {"install": False, "version": "0.7.0"}
     volcengine.services[NAME]["startupSeconds"] = STARTUP_SECONDS
     volcengine.set_secret("hubToken", "hub-canary-77d0")
@@ -59,7 +59,7 @@ def storage_class(control_plane: ControlPlane) -> Iterator[str]:
             "provisioner": "kubernetes.io/no-provisioner",
             "volumeBindingMode": "WaitForFirstConsumer",
         },
-        # Called so that nobody takes it for something of a stack's.
+        # Named so that nothing takes it for an object of a stack.
         f"/api/v1/persistentvolumes/{name}": {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
@@ -80,17 +80,17 @@ def storage_class(control_plane: ControlPlane) -> Iterator[str]:
 
 
 def volumes(pod: Any) -> dict[str, Any]:
-    """A pod's volumes of weights, by name."""
+    """A pod's volumes with weights, by name."""
     return {each.name: each for each in pod.spec.volumes if each.name.startswith("weights")}
 
 
 def steps_before(pod: Any) -> list[str]:
-    """The pod's init containers, but for KubeRay's own."""
+    """The pod's init containers, except KubeRay's own."""
     return [each.name for each in pod.spec.init_containers or [] if each.name != "wait-gcs-ready"]
 
 
 def environment(container: Any) -> dict[str, Any]:
-    """Variable to value, or to where a Secret has it."""
+    """Maps each variable to its value, or to the Secret key that holds it."""
     return {
         each.name: each.value
         if each.value_from is None or each.value_from.secret_key_ref is None
@@ -100,7 +100,8 @@ def environment(container: Any) -> dict[str, Any]:
 
 
 def moved(stack: Stack, fleets: Fleets, weights: dict[str, Any], *before_it: str) -> list[Any]:
-    """The pods after `up` with these weights, which comes after these steps, and which a second one leaves alone."""
+    """The pods after an `up` with these weights; checks that they come after these steps, and that a second `up`
+    changes nothing."""
     before = fleets.uids()
     stack.config["modelserve:weights"] = weights
     stack.up()
@@ -159,7 +160,7 @@ def test_a_model_moves_from_one_source_of_weights_to_the_next(
         )
     assert cloud.written(BUCKET["name"]) == written
 
-    # A kept bucket does not go with the source that read it. Who leaves it has the stack forget it.
+    # A kept bucket is not deleted with the source that used it. To leave it, the user makes the stack forget it.
     pods = fleets.uids()
     volcengine.config["modelserve:weights"] = HUB
     said = volcengine.up(ok=False)
@@ -173,7 +174,7 @@ def test_a_model_moves_from_one_source_of_weights_to_the_next(
 
 
 def two_models(stack: Stack) -> str:
-    """Lets a second model stand beside the first, each on one node; its name."""
+    """Adds a second model beside the first, each on one node; returns its name."""
     stack.config["modelserve:weights"] = HUB
     stack.services[NAME] = one_node({**stack.services[NAME], "unproven": True})
     stack.services["twin"] = {**stack.services[NAME], "model": "DeepSeek-V3"}

@@ -1,7 +1,7 @@
-"""When `pulumi up` calls a custom resource ready: each wait that the program writes, asked of the plugin's own code.
+"""When `pulumi up` calls a custom resource ready: evaluates each wait that the program writes with the plugin's code.
 
-The plugin reads a wait only after it has created the object, so one that it cannot read costs an hour of GPUs. Statuses
-are as the controllers write them: counters without their zeros.
+The plugin parses a wait only after it has created the object, so one that it cannot parse costs an hour of GPUs. The
+statuses are as the controllers write them: they omit counters that are zero.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Status = dict[str, Any]
 
 
 def ask(*live: Manifest) -> list[dict[str, Any]]:
-    """What the plugin makes of each object as it is: `ready`, and `error` where it cannot read the wait."""
+    """The plugin's verdict on each object as it is: `ready`, and `error` if it cannot parse the wait."""
     program = ensure("waitfor")["waitfor"]
     answer = subprocess.run([program], input=json.dumps(live), capture_output=True, text=True, check=True)
     return json.loads(answer.stdout)
@@ -55,7 +55,7 @@ def conditions(generation: int = 1, **states: bool) -> list[Status]:
     return [{"type": kind, "status": str(state), "observedGeneration": generation} for kind, state in states.items()]
 
 
-# --- what the controllers write, by kind: statuses that end the wait, and statuses that must not
+# --- what the controllers write, by kind: statuses that end the wait, and statuses that must not end it
 
 
 def fleet(made: Manifest) -> tuple[list[Status], list[Status]]:
@@ -92,13 +92,13 @@ def runtime(made: Manifest) -> tuple[list[Status], list[Status]]:
         return counters(workerNumberReady=ready) | {"workerPhase": phase, "masterPhase": "Ready"}
 
     n = made["spec"]["replicas"]
-    # Of an older generation, when there were fewer or more.
+    # From an older generation, when there were fewer or more replicas.
     waiting = [status(0, "NotReady"), status(n - 1, "PartialReady"), status(n, "PartialReady"), status(n + 1, "Ready")]
     return [status(n, "Ready")], [*waiting, status(n - 1, "Ready")]
 
 
 def load(_: Manifest) -> tuple[list[Status], list[Status]]:
-    # Either end; which of them, the component looks at afterwards.
+    # Either outcome ends the wait; the component checks afterwards which one it was.
     return [{"phase": "Complete"}, {"phase": "Failed"}], [{"phase": phase} for phase in ("", "Pending", "Executing")]
 
 
@@ -152,14 +152,14 @@ WRITTEN: dict[str, Callable[[Manifest], tuple[list[Status], list[Status]]]] = {
 
 
 def is_autoscaled(made: Manifest) -> bool:
-    """Whether the fleet's wait leaves the number of replicas open; no other field says so."""
+    """Whether the fleet's wait leaves the number of replicas open; no other field shows this."""
     return (
         f"== {made['spec']['replicas']}" not in made["metadata"]["annotations"][WAIT] and made["spec"]["replicas"] > 0
     )
 
 
 def by_components() -> Iterator[Manifest]:
-    """Each kind in each form that its arguments give it."""
+    """Each kind in each form that its arguments allow."""
     for replicas in range(5):
         yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, replicas=replicas))
         yield ray_lws_group.leader_worker_set("m", replace(test_ray_lws_group.ARGS, replicas=replicas))
@@ -190,7 +190,7 @@ def by_stacks() -> Iterator[Manifest]:
 
 @pytest.fixture(scope="module")
 def waiting() -> list[Manifest]:
-    """Every object with a wait, once for each text of a wait and number of replicas."""
+    """Every object with a wait, once for each combination of wait and number of replicas."""
     found = {}
     for made in itertools.chain(by_components(), by_stacks()):
         if wait := made["metadata"].get("annotations", {}).get(WAIT):
@@ -199,7 +199,7 @@ def waiting() -> list[Manifest]:
 
 
 def live(made: Manifest, status: Status | None) -> Manifest:
-    """The object as the API server has it, in its first generation."""
+    """The object as the API server stores it, in its first generation."""
     found = {"apiVersion": made["apiVersion"], "kind": made["kind"], "spec": made["spec"]}
     found["metadata"] = made["metadata"] | {"generation": 1}
     return found if status is None else found | {"status": status}
@@ -242,7 +242,7 @@ def test_every_kind_that_a_component_waits_for_is_asked_about(waiting: list[Mani
     assert {made["kind"] for made in waiting} == WRITTEN.keys()
     for file in sorted((ROOT / "components").glob("*.py")):
         tree = ast.parse(file.read_text())
-        # A table of waits by kind stands beside the functions.
+        # A table of waits by kind is defined beside the functions.
         tables = {
             target.id: _texts(each.value)
             for each in tree.body

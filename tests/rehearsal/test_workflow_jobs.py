@@ -1,4 +1,4 @@
-"""The jobs of the workflows, end to end: their steps on the real engine and a control plane, GitHub played."""
+"""The jobs of the workflows, end to end: their steps on the real engine and a control plane, with GitHub simulated."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_from_pull_request_to_the_end_of_a_stack(stack: Stack, tmp_path_factory:
         stack.services["ds"]["engine"].pop("extraArgs")
         stack.write()
         assert run("nightly.yml", "drift") and issues() == []
-        # What somebody else wrote over a field stays theirs, and `up` says so; what is gone it makes again.
+        # `up` leaves a field that somebody else has overwritten, and says so; it recreates deleted objects.
         stack.plane.api.delete("/api/v1/namespaces/default/services/ds-leader")
         assert run("nightly.yml", "drift") and issues() == ["open"]
         repository.runs = [{"id": 400, "jobs": {f"up ({stack.name})": "cancelled"}}]

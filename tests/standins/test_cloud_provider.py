@@ -1,4 +1,4 @@
-"""What the clouds' stand-ins keep of the official plugins and of the clouds: each line of their RULES.md."""
+"""The behaviour of the official plugins and clouds that the stand-ins reproduce: each line of their RULES.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STATEMENT = [{"Effect": "Allow", "Action": ["GetObject"], "Resource": ["*"]}]
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """What a cloud calls things. `missing` and `taken` are codes with the kind's word in them."""
+    """A cloud's names for things. `missing` and `taken` are error codes that contain the kind's name."""
 
     provider: type[CloudProvider]
     package: Any
@@ -100,7 +100,7 @@ BOTH = pytest.mark.parametrize("words", [ALI, VOLC], ids=["alicloud", "volcengin
 
 
 class Place:
-    """A plugin, and its cloud as somebody beside it sees it."""
+    """A plugin, and its cloud as seen from outside the plugin."""
 
     def __init__(self, words: Words, plane: Path) -> None:
         self.words, self.plane = words, plane
@@ -375,7 +375,7 @@ def test_what_is_gone_leaves_the_state_or_fails_as_the_official_plugin_has_it(pl
         told = refusal(place.plugin.read, made)
         assert f'"{made.id}", error on  reading  resource "{made.id}", ' in told
         assert {"bucket": ": \n\tstatus code: 404", "setting": "NoSuchBucket"}.get(kind, "not exist") in told
-    # Of what is gone the deletion fails where the plugin does not look first, or cannot.
+    # Deleting an object that is already gone fails if the plugin does not, or cannot, look first.
     if kind in {ALI: {"setting"}, VOLC: {"user", "users_key"}}[words]:
         assert refusal(place.plugin.delete, made)
     else:
@@ -443,7 +443,7 @@ def test_a_fault_takes_a_permission_away_until_it_is_gone(place: Place, kind: st
 
 
 class Stubborn:
-    """A deletion that is refused so many times before it succeeds."""
+    """A deletion that the cloud refuses this many times before it succeeds."""
 
     def __init__(self, times: int) -> None:
         self.left = times

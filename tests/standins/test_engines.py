@@ -1,4 +1,4 @@
-"""The simulated engines: what they remove and break, against a client that writes down what it was asked."""
+"""The simulated engines: what they remove and break, checked with a client that records its calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from standins.members import FAIL, Log, Member, engine_container
 
 
 class Client:
-    """Holds kwok's objects of two pods, of which one is gone."""
+    """Holds kwok's objects for two pods, one of which no longer exists."""
 
     def __init__(self) -> None:
         self.deleted: list[str] = []
@@ -41,7 +41,7 @@ def test_what_an_earlier_process_left_of_a_pod_that_is_gone_is_removed_and_nothi
 
 
 def pod(kind: str, *, ready: bool = True) -> dict[str, Any]:
-    """A pod of KubeRay's, running."""
+    """A running pod of KubeRay's."""
     labels = {
         "ray.io/node-type": kind,
         "ray.io/cluster": "ds-1",

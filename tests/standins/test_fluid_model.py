@@ -1,4 +1,4 @@
-"""What Fluid's status says and when, as its controllers would write it."""
+"""What Fluid's status says at each point, as its controllers would write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Envoy Gateway as the rehearsal plays it: names, statuses and the precedence of routes."""
+"""The rehearsal's simulation of Envoy Gateway: names, statuses and the precedence of routes."""
 
 from __future__ import annotations
 

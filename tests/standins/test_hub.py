@@ -1,4 +1,4 @@
-"""The loopback hub: both protocols, and faults that are what they are called."""
+"""The loopback hub: both protocols, and faults that do what their names say."""
 
 from __future__ import annotations
 

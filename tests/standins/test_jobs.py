@@ -1,4 +1,4 @@
-"""What stands behind a sync's fake pod: the pod's own program as a real process. The API server is a dictionary."""
+"""What backs a sync's fake pod: the pod's own program as a real process. A dictionary stands in for the API server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOOK = {"STORE": "http://127.0.0.1:1111", "HUB": "http://127.0.0.1:2222"}
 
 
 class FakeApi:
-    """Objects by path, and what was written."""
+    """Objects by path, and a record of the writes."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Any] = {
@@ -57,7 +57,7 @@ class FakeApi:
 
 
 def pod(then: str = "0", uid: str = "u1", **labels: str) -> dict[str, Any]:
-    """A running pod of a sync, whose program ends with the code `then`."""
+    """A running pod of a sync, whose program exits with the code `then`."""
     values = {
         "SCRATCH": "/scratch",
         "RCLONE": "/tools/rclone",
@@ -128,7 +128,7 @@ class Room:
         return [line.split(" F ", 1)[1] for line in file.read_text().splitlines()] if file.exists() else []
 
     def outcome(self) -> dict[str, Any]:
-        """The status that was written at the end."""
+        """The last status that was written."""
         wait_until(lambda: bool(self.api.merged), 20, lambda: f"no end: {self.log()}", 0.01)
         return self.api.merged[f"{POD}/status"]["status"]
 

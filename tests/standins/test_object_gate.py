@@ -1,4 +1,4 @@
-"""The gate before the object store lets through what the holder's policies allow, and nothing else."""
+"""The gate in front of the object store admits what the key holder's policies allow, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUCKET, PREFIX = "weights", "models/R1"
 
 
 class Store(BaseHTTPRequestHandler):
-    """Answers every request with what it got."""
+    """Echoes every request in its answer."""
 
     protocol_version = "HTTP/1.1"
 

@@ -1,4 +1,5 @@
-"""The played token service lends to whom the role trusts and to nobody else, and the sync's program takes it."""
+"""The simulated token service gives credentials only to those whom the role trusts, and the sync's program accepts
+them."""
 
 from __future__ import annotations
 

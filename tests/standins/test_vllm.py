@@ -24,7 +24,7 @@ QUESTION = {"messages": [{"role": "user", "content": "Who are you?"}]}
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts simulators and gives their addresses."""
+    """Starts simulators and returns their addresses."""
     running = []
 
     def start(*words: str, release: str = "0.7.3", api_keys: tuple[str, ...] = (), token_seconds: float = 0) -> str:
@@ -197,7 +197,7 @@ RECORDED = json.loads((ROOT / "tests" / "data" / "vllm-http.json").read_text())[
 
 
 def shape(value: Any) -> Any:
-    """A body without what differs from answer to answer: what has a value has only its kind."""
+    """A body without the parts that differ from answer to answer: each value is replaced by its kind."""
     if isinstance(value, dict):
         return {key: shape(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -206,7 +206,7 @@ def shape(value: Any) -> Any:
 
 
 def without_numbers(error: dict[str, Any]) -> dict[str, Any]:
-    """A refusal whose text is as long as it is the engine's own: what FastAPI adds of the request is a dump."""
+    """A refusal with only the engine's own text, without the dump of the request that FastAPI appends."""
     message, dumped, _ = error["message"].partition("1 validation error")
     return error | {"message": message or dumped}
 
@@ -251,7 +251,7 @@ def test_metrics_count_requests_and_tokens(serve: Serve) -> None:
 def test_running_requests_are_visible_while_they_run(serve: Serve) -> None:
     url = serve(token_seconds=0.2)
     with requests.post(f"{url}/v1/chat/completions", json=QUESTION | {"stream": True}, stream=True) as answer:
-        lines = answer.iter_lines()  # kept: one that is dropped closes the connection, and the request is gone
+        lines = answer.iter_lines()  # keep it: a dropped iterator closes the connection and ends the request
         next(lines)
         assert metric(url, "vllm:num_requests_running{") == 1
 

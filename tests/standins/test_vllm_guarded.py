@@ -1,4 +1,4 @@
-"""Every release's routes behind the guard, which `--middleware` loads as in vLLM: who gets an answer without a key."""
+"""Every release's routes behind the guard, which `--middleware` loads as in vLLM: which ones answer without a key."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_without_a_key_health_answers_and_metrics_inside_the_cluster_and_nothing
     assert answers == {"GET /metrics"} | HEALTH & {
         f"{m} {p}" for p, each in routes.routes(release).items() for m in each
     }
-    # And it is the guard that keeps the others: the release itself answers them to anybody.
+    # And it is the guard that protects the others: the release itself answers them for anybody.
     alone = ask(release)
     opened = {line for line, status in alone.items() if status == 200} - answers
     assert "POST /tokenize" in opened and ("POST /invocations" in opened) == (release != "0.6.6")

@@ -1,4 +1,4 @@
-"""The log of a played start, as the program's own reader understands it: it was written from other logs."""
+"""The log of a simulated start, parsed by the program's own reader, which was written from other logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A simulated engine as a process: what its end does to running answers, by release, layout, flags and preStop hook."""
+"""A simulated engine as a process: how its shutdown affects running answers, by release, layout, flags and preStop
+hook."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def start(tmp_path: Path, launch: Path) -> Iterator[Start]:
 
 
 class Stream:
-    """A client's running answer."""
+    """An answer that a client is receiving."""
 
     def __init__(self, engine: EngineProcess) -> None:
         self.outcome = ""
@@ -86,7 +87,7 @@ class Stream:
         self.outcome = "whole" if "stop" in ends and b"[DONE]" in lines else "ended early, as if whole"
 
     def wait(self) -> str:
-        """What became of it."""
+        """How the answer ended."""
         self._thread.join(60)
         return self.outcome
 

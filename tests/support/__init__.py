@@ -1,1 +1,1 @@
-"""What several tests share. No test in it asserts a promise of the program."""
+"""Helpers that several tests share. The tests in here check these helpers, not the program."""

@@ -1,4 +1,4 @@
-"""The project as version control has it, with what is changed here and not yet committed."""
+"""A copy of the project's tracked files, including uncommitted changes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from local.paths import ROOT
 
 
 def copy_to(folder: Path) -> None:
-    """Copy every file that Git knows into a folder."""
+    """Copy every file that Git tracks into a folder."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, tracked.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        # With its times: make must not think the packages too old.
+        # Keep the modification times, so that make does not consider the packages out of date.
         shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)

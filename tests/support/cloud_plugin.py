@@ -1,4 +1,4 @@
-"""A cloud plugin's stand-in at its own interface: the engine's requests without an engine and without a process."""
+"""Calls a cloud plugin's stand-in directly, with the engine's requests but without an engine or a process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from standins.providers.wire import Properties, decode, encode
 
 
 class Refused(Exception):
-    """What the user reads."""
+    """A refused request, with the message that the user reads."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Made:
 
 
 class Plugin:
-    """A configured plugin; each request raises Refused as the engine would be told."""
+    """A configured plugin. A request that it refuses raises Refused with the text that the engine would get."""
 
     def __init__(self, provider: type[CloudProvider], region: str) -> None:
         self.provider = provider("127.0.0.1:1")
@@ -44,7 +44,7 @@ class Plugin:
         return [failure.reason for failure in self._ask("Check", request).failures]
 
     def diff(self, old: Made, ignore: Sequence[str] = (), **inputs: Any) -> dict[str, bool]:
-        """What differs, and whether it takes a new one."""
+        """The inputs that differ, and for each whether it requires a replacement."""
         news = {**self._defaults(old.token), **inputs}
         told = self._ask(
             "Diff",
@@ -61,7 +61,7 @@ class Plugin:
         return Made(token, told.id, inputs, decode(told.properties))
 
     def read(self, made: Made) -> Properties | None:
-        """The outputs; None when it leaves the state."""
+        """The outputs; None when the resource is gone and leaves the state."""
         told = self._ask("Read", provider_pb2.ReadRequest(**self._of(made), inputs=encode(made.inputs)))
         return decode(told.properties) if told.id else None
 

@@ -1,6 +1,6 @@
-"""The project's documents, as a reader takes them: commands in their order, links, and the files that they name.
+"""The project's documents as a reader follows them: commands in order, links, and the files that they name.
 
-Knows how the documents are marked: a block marked `sh` runs on the rehearsal; one marked `text` shows what was printed.
+Relies on the tags of code blocks: a block tagged `sh` runs on the rehearsal; one tagged `text` shows output.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Section:
 
 
 def sections(page: Path = START, seen: set[Path] | None = None) -> Iterator[Section]:
-    """What a reader of a page runs who follows each link to another page in docs/ after the section that has it."""
+    """The sections of a page, in the order of a reader who follows each link to another page in docs/ right after the
+    section that contains it."""
     seen = {page} if seen is None else seen
     for part in re.split(r"^(?=#+ )", page.read_text(), flags=re.MULTILINE):
         ours = tuple(line for mark, block in _BLOCK.findall(part) if mark == "sh" for line in block.splitlines())
@@ -48,7 +49,7 @@ def links(page: Path, text: str | None = None) -> list[Path]:
 
 
 def commands(page: Path) -> list[str]:
-    """Every command line that a page shows, in a block or within a sentence, without its comment."""
+    """Every command line on a page, in a block or within a sentence, without its comment."""
     text = page.read_text()
     lines = [line for mark, block in _BLOCK.findall(text) if mark == "sh" for line in block.splitlines()]
     lines += _CODE.findall(_BLOCK.sub("", text))
@@ -56,7 +57,7 @@ def commands(page: Path) -> list[str]:
 
 
 def named_files(page: Path) -> list[str]:
-    """What a page names as a file or folder of the project: code that looks like a path."""
+    """The files and folders of the project that a page names: inline code that looks like a path."""
     codes = _CODE.findall(_BLOCK.sub("", page.read_text()))
     return [code for code in codes if is_path(code)]
 
@@ -67,5 +68,5 @@ def is_path(code: str) -> bool:
 
 
 def untagged(page: Path) -> list[str]:
-    """Blocks of which nobody knows whether they are to be run."""
+    """Code blocks without a tag, of which nobody can tell whether to run them."""
     return [block for mark, block in _BLOCK.findall(page.read_text()) if not mark]

@@ -1,5 +1,5 @@
-"""A git repository behind https on 127.0.0.1, as a host of repositories serves it: Git's own `http-backend` behind
-Python's server."""
+"""Serves Git repositories over https on 127.0.0.1, as a Git host does: Git's own `http-backend` behind Python's HTTP
+server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import trustme
 
 @contextmanager
 def serving(repositories: Path) -> Iterator[tuple[str, Path]]:
-    """The URL under which a folder's bare repositories are, and the file with the authority to trust."""
+    """The base URL of a folder's bare repositories, and the file with the CA certificate to trust."""
     authority = trustme.CA()
     trusted = repositories / "authority.pem"
     authority.cert_pem.write_to_path(trusted)

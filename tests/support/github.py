@@ -1,18 +1,19 @@
-"""A loopback stand-in of GitHub's REST API, and of what hands out OIDC tokens and cloud keys.
+"""A loopback stand-in for GitHub's REST API, and for the services that issue OIDC tokens and cloud keys.
 
-What it keeps of the original, and from where that is known (docs.github.com/en/rest, read 2026-11-29):
+The behaviour that it reproduces, with sources (docs.github.com/en/rest, read 2026-11-29):
 
-- lists come in pages, of 30 without per_page and of 100 at most; the header Link names the next page, and is left out
-  where there is one page only (using-the-rest-api/using-pagination-in-the-rest-api);
-- comments come by ascending id, issues by descending number, and pull requests are among the issues, with the key
-  pull_request (issues/comments, issues/issues);
+- lists are paginated, with 30 entries per page by default and at most 100; the Link header names the next page, and is
+  absent when there is only one page (using-the-rest-api/using-pagination-in-the-rest-api);
+- comments are sorted by ascending id, issues by descending number; pull requests are listed among the issues, with the
+  key pull_request (issues/comments, issues/issues);
 - a body of more than 65,536 characters is refused with 422 (github.com/orgs/community/discussions/27190);
-- labels of an issue are added beside those that are there; one that is not on the issue is 404 when it is taken away
-  (issues/labels). Adding an unknown label makes it in the repository;
-- no token is 401, a token without the permission is 403 (authentication, "Resource not accessible by integration");
-- what a job's own token writes is by github-actions[bot];
-- runs of a workflow and their jobs lie below workflow_runs and jobs, the newest first (actions/workflow-runs);
-- an OIDC token is had by GET with the request token as bearer, in `value` (actions/reference/security/oidc).
+- adding labels to an issue keeps its existing ones; removing a label that the issue does not have gives 404
+  (issues/labels). Adding an unknown label creates it in the repository;
+- a missing token gives 401, a token without the permission 403 (authentication, "Resource not accessible by
+  integration");
+- github-actions[bot] is the author of what a job's own token writes;
+- a workflow's runs and their jobs are listed under workflow_runs and jobs, newest first (actions/workflow-runs);
+- a GET with the request token as bearer returns an OIDC token in `value` (actions/reference/security/oidc).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _MOST = 65_536
 
 @dataclass
 class Repository:
-    """What is in the repository. `issues` has pull requests too. `failures` are answered first, one a request."""
+    """The repository's content. `issues` includes pull requests. The server answers with `failures` first, one per
+    request."""
 
     url: str = ""
     issues: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -54,11 +56,11 @@ class Repository:
         return self._next
 
     def pull_request(self, number: int, labels: tuple[str, ...] = ()) -> None:
-        """Opens one."""
+        """Opens a pull request."""
         self.issues[number] = _issue(number, "a change", "", labels, "alice") | {"pull_request": {}}
 
     def issue(self, body: str, *, state: str = "open", labels: tuple[str, ...] = (), user: str = BOT) -> int:
-        """Opens one, or one that is closed."""
+        """Creates an issue, open or closed."""
         number = self.number()
         self.issues[number] = _issue(number, "an issue", body, labels, user) | {"state": state}
         return number
@@ -70,7 +72,7 @@ class Repository:
         return made["id"]
 
     def bodies(self, number: int) -> list[str]:
-        """What the comments say, in order."""
+        """The texts of the comments, in order."""
         return [each["body"] for each in self.comments.get(number, [])]
 
     def labels(self, number: int) -> list[str]:
@@ -79,11 +81,11 @@ class Repository:
 
     @property
     def writes(self) -> list[str]:
-        """The methods of what was asked to change something."""
+        """The HTTP methods of all requests that change something."""
         return [method for method, _ in self.requests if method != "GET"]
 
     def environment(self) -> dict[str, str]:
-        """What a job's environment has of GitHub, with the token that a step asks for."""
+        """GitHub's variables in a job's environment, with the token that a step asks for."""
         return {
             "GITHUB_API_URL": self.url,
             "GITHUB_REPOSITORY": REPOSITORY,

@@ -1,4 +1,4 @@
-"""Every key of the stack file's types, with values to try, and what the program makes of a file that has them."""
+"""Every key of the stack file's types, with values to try, and what the program makes of a file with that key."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _RELEASE = "kubernetes:helm.sh/v3:Release"
 
 @dataclass(frozen=True)
 class Key:
-    """One optional key. `samples` are values other than its default, each a map of the key and what is told with it;
-    `beside` is what its section has to have in any case."""
+    """One optional key. `samples` are values other than its default, each a map of the key and those that must be set
+    with it; `beside` holds the keys that its section always needs."""
 
     path: Path
     samples: tuple[Mapping[str, Any], ...]
@@ -46,9 +46,9 @@ class Key:
 
 
 def optional_keys(samples: Mapping[str, Any], together: Mapping[str, Mapping[str, Any]], name: str) -> list[Key]:
-    """Those of the whole file, of the service called `name`. `samples` maps a key, by its last names, to values that
-    its type alone does not tell; what has none is tried with plain text. `together` maps a key to all of its section
-    that it is tried with."""
+    """The optional keys of the whole file, with the service called `name`. `samples` maps a key, by the last parts of
+    its path, to values that do not follow from its type; a key without samples is tried with plain text. `together`
+    maps a key to the section that it is tried with."""
     found = []
     for key in _keys(StackConfig, (), samples, name):
         known = together.get(key.path[-1])
@@ -71,7 +71,7 @@ def _keys(model: type[BaseModel], at: Path, samples: Mapping[str, Any], name: st
     beside = {key: _values((*at, key), field, samples)[0] for key, field in fields.items() if field.is_required()}
     for key, field in fields.items():
         path = (*at, key)
-        # A section of optional keys alone says nothing by being there.
+        # A section with only optional keys means nothing by itself.
         says = not _models(field.annotation) or any(_least(each, path, samples) for each in _models(field.annotation))
         if not field.is_required() and says:
             values = [value for value in _values(path, field, samples) if value != field.default]
@@ -81,7 +81,7 @@ def _keys(model: type[BaseModel], at: Path, samples: Mapping[str, Any], name: st
 
 
 def _values(path: Path, field: FieldInfo, samples: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Values to try; of a map of required keys alone where it is one."""
+    """Values to try; for a section, one with only its required keys."""
     for length in range(len(path), 0, -1):
         if (told := samples.get(".".join(path[-length:]))) is not None:
             return told if isinstance(told, tuple) else (told,)

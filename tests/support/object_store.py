@@ -1,17 +1,17 @@
-"""A loopback object store that speaks S3 as unkindly as OSS and TOS do, under their real host names.
+"""A loopback object store that speaks S3 as strictly as OSS and TOS do, under their real host names.
 
-It is an HTTPS proxy: a client that is told of it by HTTPS_PROXY, and of its authority by AWS_CA_BUNDLE, reaches it
-under any name. So the host names in a URL are the real ones, and nothing leaves the machine.
+It is an HTTPS proxy: a client that has HTTPS_PROXY set to it, and AWS_CA_BUNDLE to its CA certificate, reaches it under
+any host name. So URLs contain the real host names, and nothing leaves the machine.
 
-What it refuses, and from where that is known:
+What it refuses, with sources:
 
-- a bucket in the path: 403 SecondLevelDomainForbidden (https://github.com/treeverse/lakeFS/issues/3613; TOS wants
+- a bucket in the path: 403 SecondLevelDomainForbidden (https://github.com/treeverse/lakeFS/issues/3613; TOS requires
   virtual hosts too: https://www.volcengine.com/docs/6349/147050);
-- a body in chunks with a checksum behind it: 400 NotImplemented (https://github.com/multica-ai/multica/pull/6261);
-- a checksum that is none: 400 InvalidDigest. Cloudflare R2 does (https://github.com/pulumi/pulumi/issues/24219); of OSS
-  and TOS nobody has told, so they do here.
+- a chunked body with a trailing checksum: 400 NotImplemented (https://github.com/multica-ai/multica/pull/6261);
+- an invalid checksum: 400 InvalidDigest. Cloudflare R2 does this (https://github.com/pulumi/pulumi/issues/24219);
+  whether OSS and TOS do is unknown, so they do here.
 
-Signatures are not checked, only that there is one.
+A request must carry a signature, but the store does not verify it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Refusal:
 
 @dataclass
 class ObjectStore:
-    """What is in it, and what was refused. `keys` and `tokens` are those that signed. With `takes_chunks` it is kind to
-    an engine that sends bodies in chunks."""
+    """The store's content and refusals. `keys` and `tokens` are those that signed requests. With `takes_chunks` it
+    accepts chunked bodies from an engine that sends them."""
 
     endpoint: str
     bucket: str
@@ -216,7 +216,7 @@ class _Objects(BaseHTTPRequestHandler):
 
 
 def _joined(body: bytes) -> bytes:
-    """A body in chunks (aws-chunked), without their lengths and what follows them."""
+    """A chunked body (aws-chunked), without the chunk lengths and their extensions."""
     whole = b""
     while body:
         length, _, body = body.partition(b"\r\n")

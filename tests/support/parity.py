@@ -1,6 +1,6 @@
-"""A document of deviations, held together with what is rendered: each field of the original is as here, or is a row.
+"""Compares a document of deviations with the rendering: each field of the original is rendered alike, or has a row.
 
-Not here: which original, which of our objects is like which of its (`Parity` is given both), and the rendering.
+Not here: the original, how its objects map to ours (`Parity` is given both), and the rendering.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Fields = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Difference:
-    """A field of the original that is rendered otherwise. `here` is None where nothing is; `ours` are all fields."""
+    """A field of the original that we render differently. `here` is None if we lack it; `ours` are all our fields."""
 
     object: str
     field: str
@@ -49,8 +49,9 @@ class Parity:
     """One document and its original. `columns` are the headings of its tables, `objects` each object of the original
     with the values of its fields by path, None for a field that it lacks.
 
-    `here` says of each object in which variant its like is rendered, and how that one's kind and name begin. `rendered`
-    gives the fields of every object of a variant, by kind and name. `renamed` are list elements of another name here.
+    `here` gives for each object the variant that renders its counterpart, and how the counterpart's kind and name
+    begin. `rendered` gives the fields of every object of a variant, by kind and name. `renamed` are list elements that
+    have another name here.
     """
 
     document: Path
@@ -73,7 +74,7 @@ class Parity:
         return found
 
     def differences(self) -> list[Difference]:
-        """Where the original's fields are rendered otherwise."""
+        """The fields of the original that we render differently."""
         found = []
         for name, facts in self.objects.items():
             variant, beginning = self.here[name]
@@ -88,7 +89,7 @@ class Parity:
         return found
 
     def unused(self) -> list[str]:
-        """Objects without a like, and renamings of nothing."""
+        """Objects without a counterpart, and renamings that match nothing."""
         paths = [path for facts in self.objects.values() for path in facts]
         idle = [theirs for theirs in self.renamed if not any(theirs in path for path in paths)]
         return [*(self.objects.keys() ^ self.here.keys()), *idle]
@@ -96,12 +97,12 @@ class Parity:
 
 @functools.cache
 def fits(pattern: str, text: str) -> bool:
-    """Whether a pattern with `*` for anything is about this text."""
+    """Whether a pattern, in which `*` stands for anything, matches the text."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
 
 
 def flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Every leaf with its path, as the original's facts have them: list elements by name, `args` by flag."""
+    """Every leaf with its path, written as in the original's facts: list elements by name, `args` by flag."""
     if isinstance(value, dict):
         for key, below in value.items():
             yield from flat(below, f"{at}.{key}" if at else key)
@@ -115,7 +116,7 @@ def flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
 
 
 def by_flag(words: list[str]) -> dict[str | int, Any]:
-    """A command line's values by their flags, the others by their place."""
+    """A command line's values by flag; positional ones by index."""
     found: dict[str | int, Any] = {}
     for i, word in enumerate(words):
         after = words[i + 1] if i + 1 < len(words) else "--"
@@ -127,15 +128,15 @@ def by_flag(words: list[str]) -> dict[str | int, Any]:
 
 
 def text(value: Any) -> str:
-    """A value as the document writes it, None for what is not there. Kubernetes reads a quantity alike as a number and
-    as text."""
+    """A value as the document writes it; None for an absent one. Kubernetes accepts a quantity as a number or as text,
+    so both are written alike."""
     if value is None:
         return ABSENT
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def complaints(found: list[Difference], rows: list[Row]) -> list[str]:
-    """Where document and rendering part."""
+    """Where the document and the rendering disagree."""
     said = []
     for each in found:
         count = sum(row.covers(each) for row in rows)
@@ -159,7 +160,7 @@ def complaints(found: list[Difference], rows: list[Row]) -> list[str]:
 
 
 def is_instead(cell: str, gone: list[Difference]) -> bool:
-    """Whether the cell says of absent fields that they are absent, or, as `path: value`, where they have gone."""
+    """Whether the cell says that absent fields are absent, or, as `path: value`, which fields replace them."""
     path, _, value = cell.rpartition(": ")
     return cell == ABSENT or any(
         fits(path, field) and is_so == value for each in gone for field, is_so in each.ours.items()

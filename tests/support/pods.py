@@ -1,4 +1,4 @@
-"""Arguments of an engine's pods, and looks into their templates."""
+"""Arguments for an engine's pods, and helpers that read their templates."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _OF_PODS = {field.name for field in fields(EnginePodsArgs)}
 
 
 def having(args: WorkloadArgs, **changes: Any) -> WorkloadArgs:
-    """The arguments with these changes, of the pods or of the workload."""
+    """The arguments with changes to the pods' or the workload's fields."""
     of_pods = {name: value for name, value in changes.items() if name in _OF_PODS}
     own = {name: value for name, value in changes.items() if name not in _OF_PODS}
     return replace(args, pods=replace(args.pods, **of_pods), **own)
@@ -85,7 +85,7 @@ def container_of(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def env_of(template: dict[str, Any]) -> dict[str, Any]:
-    """Its variables, each with its value or where that comes from."""
+    """The container's variables, each with its value or the source of its value."""
     entries = container_of(template)["env"]
     names = [entry["name"] for entry in entries]
     assert len(set(names)) == len(names), f"a variable twice: {names}"
@@ -93,7 +93,7 @@ def env_of(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that holds no other, by its path; what has a name is in it by that."""
+    """Every leaf value with its path; named list elements appear in the path by name."""
     if isinstance(value, dict | list):
         for key, below in value.items() if isinstance(value, dict) else enumerate(value):
             name = below["name"] if isinstance(below, dict) and isinstance(value, list) else key
@@ -103,6 +103,6 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
-    """The paths of what differs."""
+    """The paths of the values that differ."""
     old, new = dict(leaves(before)), dict(leaves(after))
     return {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}

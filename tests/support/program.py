@@ -1,6 +1,6 @@
-"""The whole program on a recorder, and what a test reads of such a run: order, kinds, secrets.
+"""Runs the whole program on a recorder, and reads the run for tests: order, kinds, secrets.
 
-Not here: what an engine decides, and any real cluster or cloud.
+Not here: the engine's decisions, and any real cluster or cloud.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def run_program(
     secrets: Collection[str] = (),
     made: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Runs a stack file's content with canaries as `secrets`; gives the outputs. `made` maps types to the outputs that
-    only their maker knows."""
+    """Runs the program on a stack file's content with canaries as `secrets`; returns the outputs. `made` maps types to
+    the outputs that only the cloud or cluster knows."""
     config = parse(dict(raw), secrets=secrets)
     plans = plan_services(config)
     outputs: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def run_program(
 
 
 def merged(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `whole` with changes in it, map by map; None removes."""
+    """A copy of `whole` with the changes merged in recursively; None removes a key."""
     found = copy.deepcopy(dict(whole))
     for key, value in changes.items():
         below = found.get(key)
@@ -67,7 +67,7 @@ def kind_of(token: str) -> str:
 
 
 def before(engine: Recorder, later: str) -> set[str]:
-    """`Kind name` of all that must be there before `later`, no component, begins, and outlives it at a destroy."""
+    """`Kind name` of every resource that is created before `later` (not a component) and outlives it at a destroy."""
     requests = {engine.urn(request): request for request in (*engine.seen.values(), *engine.reads.values())}
     own = {urn: request for urn, request in requests.items() if getattr(request, "custom", True)}
     (start,) = (urn for urn, request in own.items() if f"{kind_of(request.type)} {request.name}" == later)
@@ -88,14 +88,14 @@ def env(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def secret_data(engine: Recorder, name: str) -> dict[str, str]:
-    """Fields of a Secret in plain, each checked to travel as a secret."""
+    """A Secret's fields in plain text; checks that each is marked as secret on the wire."""
     data = inputs(engine.one("Secret", name))["data"]
     assert is_secret(data) or all(is_secret(value) for value in data.values())
     return {key: base64.b64decode(value).decode() for key, value in unmarked(data).items()}
 
 
 def leaked(engine: Recorder) -> list[str]:
-    """Every text of the run that has a canary in it and does not travel as a secret."""
+    """Every text of the run that contains a canary and is not marked as secret on the wire."""
     coded = (base64.b64encode(f"canary-{key}".encode()).decode() for key in (*SECRETS, "made"))
     canaries = ["canary", *coded]
     texts = [text for request in engine.requests() for text in _plain(json_format.MessageToDict(request))]

@@ -1,6 +1,6 @@
-"""An engine's place-holder that keeps every request of the program whole, so that tests can read resource options.
+"""Stands in for the engine and keeps every request of the program whole, so that tests can read resource options.
 
-Pulumi's own mocks show inputs only. Not here: anything an engine decides (diffs, replacements, order).
+Pulumi's own mocks show only inputs. Not here: anything that the engine decides (diffs, replacements, order).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"
 class Recorder(MockMonitor):
     """One run of a program. `seen` maps (type, logical name) to the RegisterResourceRequest, in order.
 
-    In a preview no resource has an id, as with the engine. A look-up (invoke, call or read) fails the run, but for a
-    read of a type in `found`. `found` and `made` map a type to the outputs that only cloud and cluster know: of what is
-    there already, and of what `up` makes.
+    In a preview no resource has an id, as with the engine. A look-up (invoke, call or read) fails the run, except a
+    read of a type in `found`. `found` and `made` map a type to the outputs that only the cloud or cluster knows:
+    `found` for existing resources, `made` for those that `up` creates.
     """
 
     def __init__(self, *, preview: bool) -> None:
@@ -46,8 +46,8 @@ class Recorder(MockMonitor):
 
     def run(self, program: Callable[[], Any]) -> None:
         """Run `program` to its end, and raise what it raises."""
-        # The SDK keeps its root resource in a context variable and its work on the current loop; a run that failed
-        # leaves both half done, so each run has its own.
+        # The SDK keeps its root resource in a context variable and its tasks on the current event loop. A failed run
+        # leaves both in an undefined state, so each run gets its own.
         contextvars.copy_context().run(self._run, program)
 
     def _run(self, program: Callable[[], Any]) -> None:
@@ -58,9 +58,9 @@ class Recorder(MockMonitor):
             pulumi.runtime.set_mocks(self.mocks, project=PROJECT, stack=STACK, preview=self.preview, monitor=self)
             pulumi.runtime.test(program)()
         finally:
-            # A run that failed leaves tasks that wait for what never comes, and errors that nobody asks for. asyncio
-            # would log those whenever the garbage is collected: amid a later test, and CPython 3.11 cannot format a
-            # traceback while it builds a syntax tree (test_structure does).
+            # A failed run leaves tasks that wait forever, and exceptions that nobody retrieves. asyncio would log these
+            # at garbage collection, in the middle of a later test, and CPython 3.11 cannot format a traceback while it
+            # builds a syntax tree (as test_structure does).
             loop.set_exception_handler(lambda *_: None)
             left = asyncio.all_tasks(loop)
             for task in left:
@@ -80,11 +80,11 @@ class Recorder(MockMonitor):
         return found[0]
 
     def urn(self, request: resource_pb2.RegisterResourceRequest | resource_pb2.ReadResourceRequest) -> str:
-        """The URN that the request was given."""
+        """The URN that the recorder assigned to the request."""
         return self._urns[request.type, request.name]
 
     def objects(self) -> list[dict[str, Any]]:
-        """Every Kubernetes object as the API server would get it: no mark of a secret, whole numbers whole."""
+        """Every Kubernetes object as the API server would get it: no secret markers, integers not as floats."""
         return [unmarked(inputs(request)) for request in self.seen.values() if "kind" in request.object]
 
     def names(self) -> list[tuple[str, str]]:
@@ -92,7 +92,7 @@ class Recorder(MockMonitor):
         return [(made["kind"], made["metadata"]["name"]) for made in self.objects()]
 
     def wire(self) -> list[str]:
-        """Every request of the run as text, each with all that it carried."""
+        """Every request of the run, complete, as text."""
         return [wire(request) for request in self.requests()]
 
     def requests(self) -> list[Message]:
@@ -134,7 +134,8 @@ class Recorder(MockMonitor):
 
 
 class _Echo(pulumi.runtime.Mocks):
-    """Answers each creation with its inputs, and outside a preview with what only the maker knows."""
+    """Answers each creation with its inputs and, outside a preview, with the outputs that only the cloud or cluster
+    knows."""
 
     def __init__(self, preview: bool, made: Mapping[str, dict[str, Any]]) -> None:
         self._preview, self._made = preview, made
@@ -149,7 +150,7 @@ class _Echo(pulumi.runtime.Mocks):
 
 
 def inputs(request: resource_pb2.RegisterResourceRequest) -> dict[str, Any]:
-    """A request's inputs as they travel, secrets marked at the leaf."""
+    """A request's inputs as sent, with secrets marked at the leaves."""
     return _whole(json_format.MessageToDict(request.object))
 
 
@@ -159,12 +160,12 @@ def wire(request: Message) -> str:
 
 
 def is_secret(value: Any) -> bool:
-    """Whether an input value travels as a secret."""
+    """Whether an input value is marked as secret on the wire."""
     return isinstance(value, dict) and value.get(_SIGNATURE) == _SECRET_SIGNATURE
 
 
 def unmarked(value: Any) -> Any:
-    """`value` with every secret in plain."""
+    """`value` with all secret markers removed."""
     if is_secret(value):
         return unmarked(value["value"])
     if isinstance(value, dict):

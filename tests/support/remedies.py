@@ -1,4 +1,4 @@
-"""Follows what a refusal says to write instead, as a reader would."""
+"""Applies the remedy that a refusal names, as a reader would."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUOTED = re.compile(r'put it in quotes: "(?P<value>.*)"$')
 
 
 def followed(raw: Mapping[str, Any], problem: Problem) -> dict[str, Any] | None:
-    """The file with a problem's remedy in it; None where that names no value."""
+    """The file with a problem's remedy applied; None if the remedy names no value."""
     made = copy.deepcopy(dict(raw))
     place, key = _place(made, problem.key)
     if place is None:
@@ -50,7 +50,7 @@ def followed(raw: Mapping[str, Any], problem: Problem) -> dict[str, Any] | None:
 
 
 def _place(raw: dict[str, Any], key: str) -> tuple[Any, Any]:
-    """The map or list that has a problem's key, and its last part."""
+    """The map or list that contains a problem's key, and the key's last part."""
     place: Any = raw
     rest = key
     while True:
@@ -60,7 +60,7 @@ def _place(raw: dict[str, Any], key: str) -> tuple[Any, Any]:
                 return None, None
             part, rest = int(at[1]), rest[at.end() :]
         elif isinstance(place, dict):
-            # Names may have points in them.
+            # Names may contain dots.
             part = next((each for each in sorted(place, key=len, reverse=True) if _is_head(each, rest)), None)
             if part is None:
                 return (place, rest) if re.fullmatch(r"\w+", rest) else (None, None)

@@ -1,4 +1,4 @@
-"""Recorded runs of Pulumi, and runs that are made up, for the tests of reports."""
+"""Recorded and made-up runs of Pulumi, for the tests of reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def judged(name: str, **given: Any) -> Judgement:
 
 
 def step(kind: str, name: str, operation: str, old: Any = None, new: Any = None, **more: Any) -> dict[str, Any]:
-    """A step of a preview's JSON. `kind` is a type's token, with its parents' before a `$` if it has any."""
+    """A step of a preview's JSON. `kind` is a type token, prefixed with its parents' tokens and `$` if it has any."""
     urn = f"{URN}{kind}::{name}"
     sides = {
         side: {"urn": urn, "type": kind, "inputs": inputs, "outputs": {}, **more}

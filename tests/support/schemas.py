@@ -1,6 +1,6 @@
-"""Validates Kubernetes objects as strictly as an API server that is asked for strict field validation.
+"""Validates Kubernetes objects as an API server with strict field validation does.
 
-The schemas are the real ones: the operators' CRDs and Kubernetes' own OpenAPI documents, read out of Go's module cache
+The schemas are the real ones: the operators' CRDs and Kubernetes' own OpenAPI documents, read from Go's module cache
 at the versions that the rehearsal pins. Not here: rules that no schema states (names, webhooks, CEL).
 """
 
@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from local.toolchain import module
 
 _GATEWAY = "config/crd/standard/gateway.networking.k8s.io_{}s.yaml"
-# API version of custom kinds → Go module and its CRD file, with the kind's plural left open.
+# API version of custom kinds → Go module and its CRD file, with a placeholder for the kind's plural.
 _CUSTOM = {
     "leaderworkerset.x-k8s.io/v1": ("sigs.k8s.io/lws", "config/crd/bases/leaderworkerset.x-k8s.io_{}s.yaml"),
     "orchestration.aibrix.ai/v1alpha1": (
@@ -65,7 +65,7 @@ def _custom(group_version: str, kind: str) -> dict[str, Any]:
     version = group_version.partition("/")[2]
     (schema,) = (each["schema"]["openAPIV3Schema"] for each in crd["spec"]["versions"] if each["name"] == version)
     schema = _strict(schema)
-    # A CRD leaves metadata to the API server.
+    # A CRD's schema does not cover metadata; the API server validates that.
     schema["properties"]["metadata"] = {"$ref": f"#/components/schemas/{_OBJECT_META}"}
     return schema | {"components": {"schemas": _open_api("v1")}}
 
@@ -78,7 +78,8 @@ def _open_api(group_version: str) -> dict[str, Any]:
 
 
 def _strict(schema: Any) -> Any:
-    """The schema with every object closed whose fields it names; maps and free-form objects stay open."""
+    """The schema, with unknown fields refused in every object whose fields it names; maps and free-form objects stay
+    open."""
     if isinstance(schema, list):
         return [_strict(below) for below in schema]
     if not isinstance(schema, dict):

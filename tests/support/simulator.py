@@ -1,4 +1,4 @@
-"""A simulated engine inside the test's own process, where a rehearsal's has one of its own."""
+"""A simulated engine inside the test's process; a rehearsal runs it in a separate process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Simulator:
     """A running engine on a free port of 127.0.0.1, inside this process."""
 
     def __init__(self, engine: Engine, access: Callable[[str], None] = lambda line: None) -> None:
-        """`access` is called with one line a request."""
+        """`access` is called with one line per request."""
         self.engine = engine
         listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = listener.getsockname()[1]

@@ -33,19 +33,19 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[st
 
 
 def problems(raw: Mapping[str, Any], **more: Any) -> list[Problem]:
-    """Everything that is wrong in a file, in itself and in its plans."""
+    """All problems of a file: in the file itself and in its plans."""
     config, found = judge(raw, **more)
     return sorted({*found, *judge_services(config)[1]})
 
 
 def whole_file(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> dict[str, Any]:
-    """A stack file as an editor has it, with these values and secrets of ours."""
+    """A complete stack file as an editor shows it, with these values and secrets."""
     ours = dict(raw) | {key: {"secure": "v1:nonce:secret"} for key in secrets}
     return {"config": {f"modelserve:{key}": value for key, value in ours.items()}}
 
 
 class StackFile:
-    """A committed stack file without its secrets; values are set by path, such as `services__ds__replicas`."""
+    """A committed stack file without its secrets; tests set values by path, such as `services__ds__replicas`."""
 
     def __init__(self, stack: str) -> None:
         text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
@@ -60,12 +60,12 @@ class StackFile:
         return with_values(self.whole, {path.replace("__", "/"): value for path, value in values.items()})
 
     def lines(self, raw: dict[str, Any], **more: Any) -> list[str]:
-        """What is refused of a file, line by line."""
+        """The refusals of a file, one per line."""
         with pytest.raises(ConfigError) as caught:
             plan_services(parse(raw, **more))
         return str(caught.value).splitlines()
 
 
 def besides_trust(warnings: Sequence[str]) -> tuple[str, ...]:
-    """A plan's warnings but for the one on the flag that the documents' own stacks have."""
+    """A plan's warnings, except the one about the flag that the stacks in the documents set."""
     return tuple(line for line in warnings if not line.startswith("--trust-remote-code runs Python code"))

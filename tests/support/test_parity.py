@@ -1,4 +1,4 @@
-"""A document of deviations that is wrong in anything does not pass."""
+"""A document of deviations with any mistake does not pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation sees a mistake in an object of every kind that the program makes. At any depth: test_schema.py."""
+"""The validation finds a mistake in every kind that the program creates. For mistakes at any depth: test_schema.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The committed stack file of Volcengine in unit tests: with few of AIBrix's objects, and nothing written elsewhere."""
+"""The committed stack file for Volcengine in unit tests, with few of AIBrix's objects and no writes outside the run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stack_file(**values: object) -> dict[str, Any]:
 
 
 def run(engine: Recorder, *, secrets: Collection[str] = (), **values: object) -> dict[str, Any]:
-    """Runs the program on the changed stack file; gives the outputs."""
+    """Runs the program on the changed stack file; returns the outputs."""
     service = {"status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.8"}]}}}
     made = {ACCESS_KEY: {"secretAccessKey": MADE}, GATEWAY_TYPE: GATEWAY, "kubernetes:core/v1:Service": service}
     with apart():
@@ -75,5 +75,5 @@ def manifests() -> Path:
 
 @functools.cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Gone when the process ends."""
+    """A temporary folder that is removed when the process ends."""
     return tempfile.TemporaryDirectory()

@@ -1,4 +1,4 @@
-"""One stack file for each way through the builders, with the secrets that it needs."""
+"""One stack file for each path through the builders, with the secrets that it needs."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def secrets(way: str) -> tuple[str, ...]:
-    """The secrets of a way, with an API key."""
+    """The secrets that a way needs, with an API key."""
     return ("apiKey", *(KEYS if way.endswith("s3") else ()))

@@ -1,4 +1,4 @@
-"""Where a model's files lie, for tests of what mounts or caches them."""
+"""Where a model's files are stored, for tests of the code that mounts or caches them."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ PLACE = {
 
 
 def key() -> KeyPair:
-    """A key to them. Only inside a program: an Output needs an engine's loop."""
+    """A key to the files. Call it only inside a program: an Output needs an engine's event loop."""
     return KeyPair(pulumi.Output.secret("id-1"), pulumi.Output.secret("secret-1"))

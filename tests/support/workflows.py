@@ -1,7 +1,7 @@
-"""Runs the jobs of .github/workflows here: their `run:` steps, in order, with the env that the file gives them.
+"""Runs the jobs of .github/workflows locally: their `run:` steps, in order, with the env that the file gives them.
 
-Steps that use an action, and those that set up Python, are the runner's. Of GitHub's expressions it takes names alone,
-such as `matrix.stack`, and of conditions that a step runs also after a failure.
+It skips steps that use an action or set up Python. Of GitHub's expressions it supports only names, such as
+`matrix.stack`; of conditions, only that a step also runs after a failure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Execute = Callable[[str, dict[str, str]], int]
 
 @dataclass(frozen=True)
 class Step:
-    """One step, where it stands."""
+    """One step, with its position."""
 
     file: str
     job: str
@@ -53,9 +53,9 @@ def steps() -> Iterator[Step]:
 
 
 def run(file: str, job: str, names: Mapping[str, str], environment: Mapping[str, str], execute: Execute) -> bool:
-    """Whether every step of the job ended well. `names` maps what stands in expressions to its value.
+    """Whether every step of the job succeeded. `names` maps the names in expressions to their values.
 
-    A step with an id gives its outputs to later ones, as the runner does by the file GITHUB_OUTPUT.
+    A step with an id passes its outputs to later steps through the file GITHUB_OUTPUT, as on the runner.
     """
     described = load(FOLDER / file)["jobs"][job]
     names = dict(names)
@@ -75,5 +75,5 @@ def run(file: str, job: str, names: Mapping[str, str], environment: Mapping[str,
 
 
 def _filled(value: str, names: Mapping[str, str]) -> str:
-    # As on GitHub, what nobody set is empty.
+    # As on GitHub, an unset name is empty.
     return _EXPRESSION.sub(lambda found: names.get(found[1], ""), value)

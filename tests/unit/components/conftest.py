@@ -1,4 +1,4 @@
-"""A hub, an object store and the sync's program as the Job's pod runs it: all real, all on loopback."""
+"""A hub, an object store, and the sync's program as the Job's pod runs it, all on loopback."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SHARDS = [path for path in MODEL if path.endswith(".safetensors")]
 
 @dataclass
 class Ended:
-    """A run of the program that is over."""
+    """A finished run of the program."""
 
     status: int
     lines: list[str]
@@ -69,7 +69,7 @@ class Room:
 
     @property
     def objects(self) -> Path:
-        """What lies under the prefix, as files."""
+        """The folder with the objects under the prefix, as files."""
         return object_store.buckets(self.folder) / self.bucket / PREFIX
 
     def environment(self, **changes: str) -> dict[str, str]:
@@ -93,7 +93,7 @@ class Room:
         return os.environ | {f"MODELSERVE_{name}": value for name, value in (settings | changes).items()}
 
     def start(self, **changes: str) -> subprocess.Popen[str]:
-        """Starts the program as the Job's container does, in a process group of its own."""
+        """Starts the program as the Job's container does, in its own process group."""
         return subprocess.Popen(
             [sys.executable, "-m", "sync"],
             cwd=self.program,
@@ -105,7 +105,7 @@ class Room:
         )
 
     def run(self, **changes: str) -> Ended:
-        """Runs the program to its end. Whatever happens, no secret is in its log and no traceback."""
+        """Runs the program to its end. Checks that its log contains neither a secret nor a traceback."""
         process = self.start(**changes)
         try:
             output, _ = process.communicate(timeout=PATIENCE_SECONDS)
@@ -121,7 +121,7 @@ class Room:
         return {str(file.relative_to(self.objects)): file.read_bytes() for file in files}
 
     def assert_whole(self, wanted: dict[str, bytes] = WANTED) -> None:
-        """The bucket has the model, nothing but the model, and a manifest that says so."""
+        """The bucket contains the model, nothing but the model, and a manifest that says so."""
         stored = self.stored()
         manifest: dict[str, Any] = json.loads(stored.pop(MANIFEST))
         assert stored.keys() == wanted.keys()
@@ -133,7 +133,7 @@ class Room:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Ends a run and everything that it started, at once."""
+    """Kills a run and everything that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -151,7 +151,7 @@ def eventually(done: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program as the ConfigMap brings it: its files, in a folder of that name."""
+    """The program as the ConfigMap delivers it: its files, in a folder of that name."""
     folder = tmp_path_factory.mktemp("etc-modelserve")
     (folder / "sync").mkdir()
     for name, text in model_sync.program().items():
@@ -161,7 +161,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """An object store that knows one key, and its folder."""
+    """An object store that accepts one key, and its folder."""
     folder = tmp_path_factory.mktemp("store")
     url = object_store.launch(folder, ensure("rclone")["rclone"], *free_ports(1), {KEY_ID: KEY_SECRET})
     log = folder / "logs" / "object-store.log"
@@ -175,7 +175,7 @@ def room(store: tuple[Path, str], shipped: Path) -> Iterator[Room]:
     """An empty bucket, and a hub with one model."""
     folder, url = store
     hub = Hub({REPOSITORY: MODEL})
-    # Each time another one: the store remembers the metadata of objects that go behind its back.
+    # A new bucket each time: the store remembers the metadata of objects that are deleted behind its back.
     bucket = object_store.buckets(folder) / f"weights-{next(_numbers)}"
     bucket.mkdir()
     yield Room(folder, hub, url, shipped, bucket.name)

@@ -1,4 +1,4 @@
-"""Every object that the program can register is one that the real API server knows, field by field."""
+"""The real API server knows every field of every object that the program can register."""
 
 from __future__ import annotations
 

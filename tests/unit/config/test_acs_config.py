@@ -1,4 +1,4 @@
-"""The stack file of ACS: what is refused, with which remedy, and that series, cache and exposure are judged by data."""
+"""The stack file of ACS: what is refused, with which remedy; data decides about series, cache and exposure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No mistake hides another, one mistake is one line, and what a line says to write instead is right."""
+"""No mistake hides another, each mistake gives one line, and the remedy that a line names is right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def keys(raw: dict[str, Any]) -> list[str]:
     return [problem.key for problem in problems(raw)]
 
 
-# Mistakes of which none is another's input: each by its path, with the key that it is said under where that differs.
+# Independent mistakes: each by its path, with the key under which it is reported if that differs.
 APART: list[tuple[str, object, str]] = [
     ("cloud/region", "nowhere at all", ""),
     ("cluster/namespace", "Prod", ""),
@@ -50,8 +50,8 @@ APART: list[tuple[str, object, str]] = [
 
 
 def test_no_mistake_hides_another():
-    """Every pair, since the second may stand anywhere: in the same part, above it, below it, or in a plan."""
-    # Arguments may stretch the model's context: while they are refused, nobody knows how far it goes.
+    """Every pair, since the second mistake may be anywhere: in the same part, above it, below it, or in a plan."""
+    # Arguments may extend the model's context: while they are refused, its length is unknown.
     entangled = {"services/ds/engine/extraArgs", "services/ds/maxModelLen"}
     for one, two in itertools.combinations(APART, 2):
         if {one[0], two[0]} == entangled:
@@ -80,7 +80,7 @@ def test_a_plans_rules_run_beside_those_of_the_file(file, values, wanted):
 
 
 def test_what_is_refused_already_is_no_reason_for_another_line():
-    """The workload is what the launcher decides, the gateway what the workload does."""
+    """The launcher decides about the workload, and the workload about the gateway."""
     path = volcengine.SERVICE.replace("/", "__")
     more = {f"{path}__engine__launcher": "rai", f"{path}__routing": {"strategy": "least-request"}}
     more |= {f"{path}__autoscaling": {"maximum": 2}, "cloud__kind": ...}
@@ -162,6 +162,6 @@ def test_whatever_a_remedy_names_is_right_where_it_says():
         for problem in problems(raw):
             if (better := followed(raw, problem)) is not None:
                 tried += 1
-                # A model is looked up once its stack file is right: not before this remedy was followed.
+                # A model is looked up only once its stack file is right, so not before this remedy is applied.
                 again = [each for each in problems(better) if each.key == problem.key and each.why != UNKNOWN]
                 assert not again, f"{problem}: followed, that is refused too: {again[0]}"

@@ -1,4 +1,4 @@
-"""How pods prove to the bucket who they are: who takes a role, what is refused, and what a preview says of it."""
+"""How pods authenticate to the bucket: which ones assume a role, what is refused, and what a preview says about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No key of the stack file does nothing: with it the program makes something else than without, or it is refused."""
+"""Every key of the stack file has an effect: the program makes something different with it, or refuses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.stack_files import StackFile
 from tests.support.volcengine import SERVICE
 from tests.support.ways import WAYS, secrets
 
-# Values of keys whose types do not tell one, or whose first guess every way refuses.
+# Values for keys whose types suggest none, or whose first guess every way refuses.
 SAMPLES: dict[str, Any] = {
     "model": "DeepSeek-R1",
     "namespace": "team",
@@ -72,7 +72,7 @@ SAMPLES: dict[str, Any] = {
     "containerSecurityContext": {"runAsUser": 5},
     "cache.pod": {"nodeSelector": {"a": "b"}},
 }
-# What is of use only together is tried together, by the key that comes last.
+# Keys that are useful only together are tried together, listed under the key that comes last.
 TOGETHER: dict[str, dict[str, Any]] = {
     "volumeMounts": {
         "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
@@ -85,12 +85,13 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "perCacheWorkerHour": {"perCacheWorkerHour": 1.0, "perGpuHour": 1.0, "currency": "CNY", "asOf": "2026-11-02"},
     "repo": {"chart": "lws", "repo": "https://mirror.example/charts"},
 }
-# Statements on how things are, of which a stack may have no use yet; and what needs other files than a stack's own.
-# What only decides what is accepted: the release of a LeaderWorkerSet that is there; that a foreign bucket is there.
+# FACTS: statements of fact that a stack may not use yet, and keys that need files other than the stack's own.
+# JUDGED: keys that only decide what is accepted: the release of an existing LeaderWorkerSet; that a foreign bucket
+# exists.
 JUDGED = {"local": ("addons.lws",), "volcengine, s3": ("weights.bucket.create",)}
-# Who owns a stack, and until when, are outputs alone (tests/unit/stacks/test_program.py).
+# A stack's owner and expiry only become outputs (tests/unit/stacks/test_program.py).
 FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests", "owner", "expires")
-# What runs each way: a way takes half a minute of one core. Between them, all kinds of keys come up in `make test`.
+# Which test runs each way: a way takes half a minute of one core. Together they cover all kinds of keys in `make test`.
 SHORT = ("local", "acs, claim")
 MARKS = {
     **dict.fromkeys(WAYS, (pytest.mark.soak,)),
@@ -107,7 +108,7 @@ def keys_of(way: str) -> list[Key]:
 
 
 def outcome(way: str, key: Key) -> str:
-    """What becomes of the key: `alive`, `refused`, or `dead`."""
+    """The verdict on the key: `alive`, `refused`, or `dead`."""
     known, without = secrets(way), json.dumps(with_key(WAYS[way], key))
     outcomes = set()
     for sample in key.samples:
@@ -116,7 +117,7 @@ def outcome(way: str, key: Key) -> str:
             outcomes.add("refused")
         elif accepted(without, known) is None or made_of(with_it, known) != made_of(without, known):
             return "alive"
-        # The usual value may be said aloud.
+        # Writing the default value explicitly is allowed.
         elif accepted(with_it, known) != accepted(without, known):
             outcomes.add("dead")
     return "dead" if "dead" in outcomes else "refused"
@@ -125,7 +126,7 @@ def outcome(way: str, key: Key) -> str:
 def test_what_is_made_of_a_file_is_the_same_every_time_and_of_another_is_not():
     for way in SHORT:
         text = json.dumps(WAYS[way])
-        # Another spelling of the same, so that nothing is remembered.
+        # A different spelling of the same content, so that no cached result is used.
         one, two = made_of(text, secrets(way)), made_of(f" {text}", secrets(way))
         assert one == two
         other = json.dumps({**WAYS[way], "cluster": {"context": "other"}})

@@ -1,4 +1,4 @@
-"""The catalog's entries are typed once: for the program's own data files and for the stack file's section."""
+"""The same types describe the catalog's entries in the program's own data files and in the stack file's section."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_facts_are_overruled_one_by_one_also_inside_a_map():
 
 
 def test_an_entry_speaks_of_every_name_that_the_catalog_has_for_it():
-    """A cloud's series is another name of its GPU: what the stack file says of the GPU must not be lost by it."""
+    """A cloud's series is another name for its GPU; using it must not lose what the stack file says about the GPU."""
     assert gpus.find("GU8TF", {"H20-96": {"usableGib": 94.5}}).usable_gib == 94.5
     assert gpus.find("H20-96", {"gu8tf": {"usableGib": 94.5}}).usable_gib == 94.5
     assert gpus.find("mine", {"Own": {"usableGib": 40.0, "link": "pcie", "alsoNamed": ["Mine"]}}).usable_gib == 40.0

@@ -1,4 +1,5 @@
-"""A stack file or kubeconfig may be anything: one line says what it is, with exit code 2, at once, and in JSON too."""
+"""A stack file or kubeconfig may contain anything: one line says what is wrong, with exit code 2, at once, and in JSON
+too."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ config:
       layout: {nodes: 2, tensor: 8, pipeline: 2}
       resources: {cpu: 64, memory: 512Gi}
 """
-SECONDS = 0.5  # of computing; a machine that does something else beside takes longer
+SECONDS = 0.5  # of CPU time; a busy machine takes longer
 
 
 def bomb(first: str, more: str) -> str:
@@ -234,7 +235,7 @@ _PIECES += [b"modelserve:", b"config:", b"9" * 400, b"1e400", b"2026-02-30", b'"
 
 
 def spoilt(text: bytes, chance: random.Random) -> bytes:
-    """The text with a few bytes, words or lines taken out, put in, moved or repeated."""
+    """The text with a few bytes, words or lines removed, inserted, moved or repeated."""
     lines = text.split(b"\n")
     for _ in range(chance.randint(1, 3)):
         at, other = chance.randrange(len(lines)), chance.randrange(len(lines))
@@ -258,7 +259,7 @@ def spoilt(text: bytes, chance: random.Random) -> bytes:
 
 
 def survived(folder: Path, chance: random.Random) -> None:
-    """One spoilt file, in its structure or in its text, is accepted or refused in lines, and soon."""
+    """A file with damaged structure or text is soon either accepted or refused, line by line."""
     if chance.random() < 0.5:
         text = (ROOT / f"Pulumi.{chance.choice(('local', 'acs', 'volcengine'))}.yaml").read_bytes()
     else:

@@ -1,4 +1,5 @@
-"""The schema for editors: it accepts what a check accepts, and refuses of what a check refuses what it can say."""
+"""The schema for editors: it accepts what a check accepts, and of what a check refuses, it refuses what a schema can
+express."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ from tests.unit.config import (
 SCHEMA = jsonschema.Draft202012Validator(schema())
 TEXT = (ROOT / "Pulumi.local.yaml").read_text()
 Table = tuple[Callable[..., None], Callable[..., dict[str, Any]]]
-# Tests with tables of files that are refused, and how each makes a file of a row.
+# Tests with tables of refused files, and how each builds a file from a row.
 TABLES: list[Table] = [
     (test_stack.test_bad_input_is_one_line_with_key_value_why_and_remedy, lambda *row: test_stack.changed(*row[:2])),
     (test_stack.test_a_missing_key_is_named_with_what_to_write, lambda path: test_stack.changed(path, ...)),
@@ -55,7 +56,7 @@ TABLES: list[Table] = [
 
 
 def refused_files() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The files of the tests' tables that a check refuses, each under a name."""
+    """The files from the tests' tables that a check refuses, each under a name."""
     for test, made in TABLES:
         (rows,) = (mark.args[1] for mark in test.pytestmark if mark.name == "parametrize")
         for row in rows:
@@ -69,7 +70,7 @@ def test_it_is_a_schema_and_refuses_so_many_of_the_refused_files_of_our_tests():
     jsonschema.Draft202012Validator.check_schema(SCHEMA.schema)
     files = [*refused_files()]
     missed = [name for name, raw in files if SCHEMA.is_valid(whole_file(raw))]
-    # What is left asks for arithmetic, or for what a release has.
+    # The rest would require arithmetic, or knowledge of what a release has.
     assert (len(files) - len(missed), len(files)) == (167, 232), "\n".join(missed)
 
 
@@ -182,7 +183,7 @@ def _patterns(node: Any) -> Iterator[str]:
 
 
 def test_no_pattern_takes_ever_longer_over_a_text_that_it_refuses():
-    """A key's rule has the same pattern, so this would be a check that never ends."""
+    """A key's rule has the same pattern, so such a pattern would make a check run forever."""
     for pattern in {*_patterns(SCHEMA.schema)}:
         begin = time.process_time()
         for unit in ("a", "a-", "a.", "9", "A", "-", "a/", "a:", "x--", "[", "a_"):

@@ -1,4 +1,4 @@
-"""What is told of the keys agrees with what the types and rules do."""
+"""The description of the keys agrees with what the types and rules do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from config.keys import keys_of, parts
 from config.stack import judge
 from tests.support.ways import WAYS, secrets
 
-# For each key that only some clouds have a use for: where it is, and a value that its own rules accept.
+# For each key that only some clouds use: where it is, and a value that its own rules accept.
 EXAMPLES: dict[str, tuple[str, Any]] = {
     "Cache": ("cache", {"engine": "fluid"}),
     "Addons.charts": ("addons/charts", "charts"),

@@ -1,5 +1,5 @@
-"""Whatever is wrong in a stack file is refused, or every one of its services is rendered: never neither, never an error
-of the program's own."""
+"""For any change to a stack file, either the check refuses it or all of its services are rendered; the program itself
+never fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Path = tuple[str, ...]
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
 _LOCAL, _ACS, _SYNC, _CLAIM = StackFile("local"), StackFile("acs"), ways.SYNC, ways.CLAIM
-# What rules turn on: spellings at their edges, and what has lost a refusal or ended in a traceback once.
+# Values that rules depend on: spellings at their limits, and values that once escaped refusal or caused a traceback.
 TEXTS = (
     *("", " ", "auto", "none", "a; b: c", "<yours>", "x" * 70, "9" * 5000),
     *("H20-96:abc", "H20-96:96GiB", "H20-96:44.42", "H100-80", "DeepSeek-R1", "Qwen3-8B", "x.json"),
@@ -45,14 +45,14 @@ TEXTS = (
 )
 NUMBERS = (0, 1, 2, 3, 4, 8, 16, 64, -1, 128, 8265, 52365, 65535, 10**9, 10**30, 0.0, 0.5, 0.95, 1.0, 1e300)
 OTHERS = (True, False, None, [], {}, ["a"], [1], ["--flag"], {"a": "b"}, {"a b": "c d"}, {"a": 1}, {"secure": "v1:x"})
-# Judged with AIBrix's manifests at hand, which a check of the file has not.
+# These need AIBrix's manifests, which a check of the file does not have.
 _APART = ("images", "manifests")
 
 
 def _fields(node: dict[str, Any], whole: dict[str, Any], path: Path = ()) -> Iterator[tuple[Path, tuple[Any, ...]]]:
     """Every key that a stack file may have, with the values that the schema itself names."""
     while "$ref" in node:
-        if "/kubernetes." in node["$ref"]:  # said by its own test
+        if "/kubernetes." in node["$ref"]:  # has its own test
             return
         node = whole["$defs"][node["$ref"].rpartition("/")[2]]
     branches = [*node.get("oneOf", ()), *node.get("anyOf", ())]
@@ -84,7 +84,7 @@ def mutations(draw: st.DrawFn) -> tuple[Path, Any]:
 
 
 def mutated(file: dict[str, Any], changes: list[tuple[Path, Any]]) -> dict[str, Any]:
-    """A copy with values set; `*` is the first key that is there."""
+    """A copy with values set; `*` stands for the first existing key."""
     made = copy.deepcopy(file)
     for path, value in changes:
         place = made
@@ -99,7 +99,7 @@ def mutated(file: dict[str, Any], changes: list[tuple[Path, Any]]) -> dict[str, 
 
 
 def accepted(raw: dict[str, Any], secrets: tuple[str, ...]) -> StackConfig | None:
-    """The config of a file that `check` finds nothing wrong in; None where it says why not."""
+    """The config of a file that `check` accepts; None if it refuses the file and says why."""
     try:
         config = parse(raw, secrets=secrets)
         plan_services(config)

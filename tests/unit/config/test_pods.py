@@ -1,4 +1,5 @@
-"""What a stack file may ask of pods: by Kubernetes' types, on every kind of pod, and never against what is ours."""
+"""What a stack file may set on pods: with Kubernetes' types, on every kind of pod, and never in conflict with our own
+settings."""
 
 from __future__ import annotations
 
@@ -162,7 +163,7 @@ def test_what_fights_with_the_programs_own_is_refused(file: StackFile, values: d
 
 
 def _asking(way: str) -> dict[str, Any]:
-    """The way's file with everything asked of every kind of pod that it has."""
+    """The way's file with every setting on every kind of pod that it has."""
     file = WAYS[way]
     (name,) = file["services"]
     values: dict[str, object] = {f"services/{name}/pod": WHOLE}
@@ -195,7 +196,7 @@ def _templates(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _ours(way: str, asked: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pod templates of our own making, without AIBrix's."""
+    """The pod templates that we build ourselves, without AIBrix's."""
     for made in _objects(way, asked):
         if made["kind"] in WORKLOADS:
             yield from ((made["kind"], template) for template in _templates(made))

@@ -1,4 +1,4 @@
-"""Names and amounts that a registry, Kubernetes or a cloud would refuse when a part of the stack is there already."""
+"""Names and amounts that a registry, Kubernetes or a cloud would refuse only after part of the stack exists."""
 
 from __future__ import annotations
 

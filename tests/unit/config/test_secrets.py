@@ -1,4 +1,4 @@
-"""Secrets of a stack file: none without a value, none in plain text unsaid, and none repeated."""
+"""Secrets of a stack file: none is empty, none is in plain text without a message, and none is repeated in output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.stack_files import StackFile as Committed
 
 LOCAL = Committed("local")
 HF, LTAI = f"hf_{'aB' * 17}", f"LTAI{'5t' * 10}"
-# As the engine keeps a secret that was set to "" (AES-256-GCM under a passphrase).
+# How the engine stores a secret that was set to "" (AES-256-GCM under a passphrase).
 NOTHING = "v1:4WrlTU7NwKKg1oHV:D9mXxCvnt2G9uKTfD5yGXA=="
 SERVICE = """
 config:

@@ -1,4 +1,4 @@
-"""The stack file's rules: what is refused, in which words, and that nothing is refused one by one."""
+"""The stack file's rules: what is refused, in which words, and that all refusals come at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOOD: dict[str, Any] = {
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
-    """A good stack file with one value set, or removed where `value` is Ellipsis."""
+    """A valid stack file with one value set, or removed if `value` is Ellipsis."""
     return with_values(GOOD, {path: value})
 
 

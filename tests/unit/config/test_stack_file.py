@@ -1,4 +1,4 @@
-"""Reading a stack file without Pulumi gives what Pulumi would give, and sees what YAML hides."""
+"""Reading a stack file without Pulumi gives the same values as Pulumi, and detects what YAML hides."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_what_the_engine_reads_otherwise_or_not_at_all_is_refused(stack, value, 
 
 
 def test_a_number_with_a_point_and_nothing_behind_it_is_a_whole_one(stack):
-    """The engine hands over 8.0 and 8 alike."""
+    """The engine passes 8.0 and 8 on as the same value."""
     assert read(stack(GOOD.replace("tensor: 8", "tensor: 8.0"))).config().services["ds"].layout.tensor == 8
 
 

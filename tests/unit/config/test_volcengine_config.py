@@ -1,4 +1,4 @@
-"""The stack file of Volcengine: what is refused, with which remedy, and what each choice turns into."""
+"""The stack file of Volcengine: what is refused, with which remedy, and what each choice leads to."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_only_weights_that_the_stack_has_put_somewhere_to_stay_bill_after_a_dest
 
 def test_weights_from_the_hub_or_a_disk_are_planned_as_copies_of_their_own():
     hub = plan_services(parse(FILE.changed(weights={"source": "huggingface"})))["deepseek-r1-671b"]
-    # vLLM downloads itself: the probes have to wait for it, no init container does.
+    # vLLM downloads the weights itself: the probes must allow for that, because no init container does it.
     assert hub.copy_seconds == 0 and hub.startup_seconds > 3600
     assert besides_trust(hub.warnings) == (
         "each pod keeps 642 GiB of weights on its node's own disk; weights.source: nvme puts them on another",

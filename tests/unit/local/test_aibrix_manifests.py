@@ -1,4 +1,4 @@
-"""AIBrix's manifests on the rehearsal: a release's files, made once. With a kustomize that only says what it saw."""
+"""AIBrix's manifests on the rehearsal: a release's files, built once. A fake kustomize only prints its input."""
 
 from __future__ import annotations
 

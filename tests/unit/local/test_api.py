@@ -1,4 +1,4 @@
-"""The rehearsal's client: a server that asks it to wait is waited for, any other refusal is told at once."""
+"""The rehearsal's client: it waits if the server asks it to, and reports any other refusal at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from local.api import Api, ApiError
 
 
 class Server(HTTPServer):
-    """Answers with one status after the other."""
+    """Answers requests with a sequence of statuses."""
 
     statuses: list[int]
 

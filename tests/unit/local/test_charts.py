@@ -1,4 +1,4 @@
-"""The rehearsal's charts: what of them goes, and that every chart of the catalog is in the folder under its version."""
+"""The rehearsal's charts: what is removed from them, and that the folder has every chart of the catalog by version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m local` where nothing runs, and the exports that it writes."""
+"""`python -m local` while nothing is running, and the exports that it writes."""
 
 from __future__ import annotations
 

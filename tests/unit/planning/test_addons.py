@@ -1,4 +1,4 @@
-"""Which release of an add-on can do what, and where its chart is."""
+"""The features of each add-on release, and where its chart is."""
 
 from __future__ import annotations
 

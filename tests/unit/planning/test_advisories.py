@@ -1,4 +1,4 @@
-"""Known holes of vLLM's releases."""
+"""Known vulnerabilities of vLLM's releases."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from planning import advisories
         ("0.8.5", "GHSA-hj4w-hm2g-p6w5", False),
         ("0.8.5.post1", "GHSA-hj4w-hm2g-p6w5", False),
         ("0.7.3.self.post1", "GHSA-hj4w-hm2g-p6w5", True),
-        # The fourth number counts, and a candidate may have been cut before the fix.
+        # The fourth number counts, and a release candidate may predate the fix.
         ("0.10.1", "GHSA-79j6-g2m3-jgfw", True),
         ("0.10.1.1", "GHSA-79j6-g2m3-jgfw", False),
         ("0.24.0rc1", "GHSA-rwxx-mrjm-wc2m", True),
         ("v0.24.0", "GHSA-rwxx-mrjm-wc2m", False),
-        # An advisory that names the last release that has it, and no fix.
+        # An advisory that names the last affected release, but no fix.
         ("0.8.1", "GHSA-pgr7-mhp5-fgjp", True),
         ("0.8.2", "GHSA-pgr7-mhp5-fgjp", False),
     ],

@@ -1,4 +1,4 @@
-"""What each AIBrix release can do, and how bad wishes are answered."""
+"""What each AIBrix release can do, and how unsupported requests are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cache and host sizes, the start-up path, and cost: what stands around the GPUs."""
+"""What surrounds the GPUs: cache and host sizes, the start-up path, and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A config.json is read whole: its size is the published one, or what is not understood is named."""
+"""The planner understands all of a config.json: its size matches the published one, or the planner names what it does
+not understand."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "Qwen3-VL-235B-A22B-Instruct": (236e9, None),
     "gpt-oss-120b": (116.83e9, 65.22e9),
 }
-# What must be named where the planner does not understand the model.
+# What the planner must name if it does not understand the model.
 REFUSED = {
     "DeepSeek-V4-Flash": "compress_ratios",
     "Gemma-4-26B-A4B-NVFP4": "num_global_key_value_heads",
@@ -54,7 +55,7 @@ REFUSED = {
 
 
 def weight_bytes(model: Model, *, draft: bool = True) -> float:
-    """Bytes of the model's files: what one GPU would hold, without what the engine adds."""
+    """Bytes of the model's files: what one GPU would hold, without the engine's additions."""
     held = stage_weights(model, Layout(1, 1, 1, 1), engine.find(None), 0, model.layers, draft, "hopper")
     return held.total - held.absorbed
 

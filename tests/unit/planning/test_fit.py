@@ -1,4 +1,4 @@
-"""Weights, KV cache and verdicts against figures worked out by hand, and the properties that every layout must keep."""
+"""Weights, KV cache and verdicts, compared with figures calculated by hand, and the properties of every layout."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_every_catalogued_parameter_count_is_what_the_shape_gives() -> None:
     assert wrong == []
 
 
-# Limits as real deployments have them: enough to break every rule somewhere.
+# Limits of real deployments: enough to break every rule somewhere.
 layouts = st.builds(
     lambda tensor, pipeline: Layout(pipeline, tensor, tensor, pipeline),
     st.sampled_from([1, 2, 4, 8, 16]),

@@ -1,4 +1,4 @@
-"""Which arguments a vLLM release takes: what it dropped or has not yet is told apart, what is newer is not judged."""
+"""Which arguments a vLLM release accepts: dropped ones are told from ones not yet added; newer releases are unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a fleet's name may be, so that nothing that is built from it is clipped."""
+"""How long a fleet's name may be, so that no name derived from it is truncated."""
 
 from __future__ import annotations
 

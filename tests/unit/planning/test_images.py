@@ -1,4 +1,4 @@
-"""References of images are judged as registries and container runtimes read them."""
+"""Image references are judged as registries and container runtimes parse them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looks like a key is found, and looking for it ends."""
+"""The search finds what looks like a key, and always terminates."""
 
 from __future__ import annotations
 

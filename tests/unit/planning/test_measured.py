@@ -1,4 +1,4 @@
-"""The planner against start-ups that were measured for it: tests/data/vllm-h200.csv, one or two H200, vLLM 0.25.1.
+"""The planner compared with start-ups measured for it: tests/data/vllm-h200.csv, one or two H200, vLLM 0.25.1.
 
 Weights were dummies, so loading them took no time; DeepSeek-R1 was cut to 6 and 10 layers. `oom` says where a start
 died.
@@ -20,7 +20,7 @@ from planning.memory import Fit, Request, Stage, batch, kv_bytes
 from planning.units import GIB
 
 ROWS = list(csv.DictReader((ROOT / "tests" / "data" / "vllm-h200.csv").open()))
-# Cut off by a time limit while it captured graphs: its peak and seconds are no whole start's.
+# A time limit ended it while it captured graphs: its peak and seconds are not those of a complete start.
 CUT_OFF = "tp2-dsr1l10"
 
 
@@ -47,7 +47,7 @@ class Measured:
         return float(self.row[column])
 
     def error(self, column: str, planned: float) -> float:
-        """How far the plan is off, as a part of what was measured."""
+        """The plan's error, as a fraction of the measured value."""
         return planned / self.number(column) - 1
 
 
@@ -86,7 +86,7 @@ def test_weights_are_within_half_a_per_cent(starts: list[Measured]) -> None:
 
 
 def test_the_cache_is_never_promised_too_large_and_little_too_small(starts: list[Measured]) -> None:
-    """Within 3 % below what there was, 5 % where attention is latent."""
+    """At most 3 % below the measured value, 5 % with latent attention."""
     wrong = []
     for one in starts:
         logged, least = one.number("kv_cache_gib_per_gpu"), 0.95 if one.request.model.mla else 0.97

@@ -1,4 +1,4 @@
-"""Which release exports what: renames, their overlaps, and releases that no catalog lists."""
+"""Which metrics each release exports: renames, their overlaps, and releases that no catalog lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What releases answer over HTTP, and what of it is let through."""
+"""The HTTP routes of each release, and which of them are let through."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_may_be_let_through_is_judged_by_the_release():
         "/nope",
     ]:
         assert routes.problem(path, "0.33.0"), path
-    # Before it was for development alone, anybody could stop the engine by it.
+    # Before this route became development-only, anybody could stop the engine with it.
     assert within("0.12.0", "0.12.0") and routes.switches("/pause", "0.12.0") == []
 
 

@@ -1,4 +1,4 @@
-"""What an engine's arguments change in its plan, and that what nobody can compute is named."""
+"""How an engine's arguments change its plan; the plan names the effects that it cannot compute."""
 
 from __future__ import annotations
 

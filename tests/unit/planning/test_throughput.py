@@ -1,6 +1,6 @@
-"""Tokens a second, held against published measurements; tests/data/throughput.md says where they are from.
+"""Tokens per second, compared with published measurements; tests/data/throughput.md names their sources.
 
-`pytest -s` prints the errors of the rows that no efficiency was fitted on.
+`pytest -s` prints the errors of the rows that were not used to fit an efficiency.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from planning.layout import Layout
 from planning.memory import Request
 from planning.throughput import ALONE, FULL, LOADED, Load, Throughput
 
-# Medians of the errors of rows that nothing was fitted on.
+# Medians of the errors of rows that were not used for fitting.
 WANTED_TPOT, WANTED_TTFT = 0.15, 0.30
 KINDS = fit.kinds()
 ON_H200 = [kind for kind in KINDS if KINDS[kind][0].model == "DeepSeek-R1"]

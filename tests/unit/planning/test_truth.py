@@ -1,4 +1,4 @@
-"""The planner against start-up logs that people published. tests/data/vllm-logs.csv names each log's source.
+"""The planner compared with start-up logs that people published. tests/data/vllm-logs.csv names each log's source.
 
 A row says what it is used for (weights, kv, verdict) and, where the log leaves something out, how that was found; rows
 that cannot be used say why. `pytest -s` prints the error of every row.
@@ -23,7 +23,7 @@ ROWS = list(csv.DictReader((ROOT / "tests" / "data" / "vllm-logs.csv").open()))
 
 @dataclass(frozen=True)
 class Compared:
-    """One row's errors, as fractions of the logged value; None where the row is not used for it."""
+    """One row's errors, as fractions of the logged value; None for a value that the row is not used for."""
 
     row: dict[str, str]
     fit: Fit

@@ -1,4 +1,4 @@
-"""The program on ACS: what depends on what, what stays, what is secret, and which parts each choice brings."""
+"""The program on ACS: what depends on what, what is kept, what is secret, and which parts each choice adds."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ BALANCER = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-"
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster that knows nothing against the cache: whether it is whole is `test_cache_look`'s."""
+    """A cluster that reports no problem with the cache; `test_cache_look` tests whether the cache is complete."""
     monkeypatch.setattr(CacheReader, "_read", lambda *_: None)
 
 
 def run(engine: Recorder, changes: Mapping[str, Any] | None = None, *, secrets: Collection[str] = ()) -> dict[str, Any]:
-    """Runs the committed stack file with changes merged in (None removes), canaries as secrets; gives the outputs."""
+    """Runs the committed stack file with changes merged in (None removes), canaries as secrets; returns the outputs."""
     made = {
         ACCESS_KEY: {"secret": MADE},
         SERVICE: {"status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.9"}]}}},
@@ -62,7 +62,7 @@ def run(engine: Recorder, changes: Mapping[str, Any] | None = None, *, secrets: 
 
 
 def templates(engine: Recorder, name: str = "ds") -> list[dict[str, Any]]:
-    """Leader's and workers'."""
+    """The pod templates of the leader and the workers."""
     group = inputs(engine.one("LeaderWorkerSet", name))["spec"]["leaderWorkerTemplate"]
     return [group["leaderTemplate"], group["workerTemplate"]]
 
@@ -314,7 +314,7 @@ def test_with_a_key_or_an_exposure_named_peers_alone_reach_the_port(
     run(engine, {"services": {"ds": service}, "monitoring": monitoring}, secrets=secrets)
     members, http = inputs(engine.one("NetworkPolicy"))["spec"]["ingress"]
     assert "ports" not in members and http.get("from") == peers
-    # Behind a load balancer metrics ask for the key, of the cluster's Prometheus too.
+    # Behind a load balancer, /metrics requires the key, from the cluster's Prometheus too.
     exposed = "expose" in service
     assert (env(templates(engine)[0]).get("MODELSERVE_METRICS") == "key") == exposed
     (endpoint,) = inputs(engine.one("ServiceMonitor"))["spec"]["endpoints"]

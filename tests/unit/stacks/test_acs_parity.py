@@ -1,4 +1,4 @@
-"""docs/acs-parity.md and what the ACS stack renders, held together: each field of the guide is as here, or is a row."""
+"""Compare docs/acs-parity.md with the ACS stack's rendering: each field of the guide is rendered alike or has a row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ops.render import render
 from tests.support.parity import Parity, complaints, flat
 
 GROUP = "LeaderWorkerSet/deepseek-r1-671b-fp8-distrubution"
-# The stack file as it stands, and what each variant says otherwise.
+# The unchanged stack file, and what each variant changes.
 VARIANTS: dict[str, dict[str, Any]] = {
     "fluid": {},
     "volume": {"cache": {"engine": "none"}},

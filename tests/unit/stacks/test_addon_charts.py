@@ -1,4 +1,4 @@
-"""`addons.charts`: every chart of the catalog from one place, and what is missing there is said before a preview."""
+"""`addons.charts`: every chart of the catalog comes from one place, and missing ones are reported before a preview."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def found(stack: StackConfig) -> dict[str, list[str]]:
 
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """What was asked of the network, which is away; what earlier runs have kept is away too."""
+    """The requests to the network, which is unreachable; the cache of earlier runs is hidden too."""
     urls: list[str] = []
 
     def send(self: Any, request: requests.PreparedRequest, **options: Any) -> requests.Response:
@@ -64,7 +64,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def rehearsal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder that manifests are taken from in place of fetched ones."""
+    """The folder with manifests that are used instead of fetched ones."""
     folder = tmp_path / "rehearsal"
     for part in ("core-v0.7.0", "core-crds-v0.7.0", "dependency-v0.7.0", "core-v0.2.1"):
         write(folder / f"aibrix-{part}.yaml", part)
@@ -104,7 +104,7 @@ def test_a_rehearsal_without_aibrix_is_refused_in_one_line_with_the_command_that
 
 
 def test_a_file_of_ones_own_goes_before_the_rehearsals_and_the_others_stay(rehearsal: Path, tmp_path: Path):
-    # Called as the rehearsal's is, which must not be taken for it.
+    # It has the name of the rehearsal's, but must not be mistaken for that.
     own = write(tmp_path / "own" / "aibrix-core-v0.7.0.yaml", "mine")
     assert found(config(**{MANIFESTS: {"core": str(own)}})) == {
         "core": ["mine"],
@@ -168,7 +168,7 @@ def test_where_aibrix_is_there_or_not_needed_nothing_is_read(
 
 @pytest.fixture
 def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A project's folder, which is not the one that the program is run in."""
+    """A project's folder, different from the working directory."""
     monkeypatch.setattr(aibrix_files, "PROJECT", tmp_path / "project")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "project"

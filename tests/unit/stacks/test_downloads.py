@@ -1,4 +1,4 @@
-"""Charts and files of releases: fetched once over TLS, pinned, and refused when they are others."""
+"""Charts and files of releases: fetched once over TLS, pinned, and refused if their content differs."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def archive(text: str) -> bytes:
 class Place:
     """A host with a chart repository, and a registry that gives a token to anybody who asks for one.
 
-    As https://helm.sh/docs/topics/chart_repository and https://github.com/opencontainers/distribution-spec v1.1.0 have
-    it, with the media types of Helm's charts; `chart` is what both hold.
+    They follow https://helm.sh/docs/topics/chart_repository and https://github.com/opencontainers/distribution-spec
+    v1.1.0, with the media types of Helm's charts; both contain `chart`.
     """
 
     def __init__(self, port: int) -> None:

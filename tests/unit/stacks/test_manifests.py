@@ -1,4 +1,4 @@
-"""Manifests from a file or a URL: what is kept, what is taken instead, and how an error reads."""
+"""Manifests from a file or a URL: what is cached, what is used instead, and how errors read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Serve = Callable[..., list[str]]
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Answers every request, or refuses it; gives the list of what was asked for."""
+    """Answers or refuses every request; returns the list of requests."""
 
     def serve(content: bytes = TEXT.encode(), status: int = 200, error: Exception | None = None) -> list[str]:
         asked: list[str] = []

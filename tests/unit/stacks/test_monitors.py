@@ -1,4 +1,4 @@
-"""Monitoring by the stack file: on every cloud, by whose labels, and not unless asked for."""
+"""Monitoring as the stack file sets it: on every cloud, with which labels, and only on request."""
 
 from __future__ import annotations
 

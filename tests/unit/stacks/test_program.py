@@ -1,4 +1,4 @@
-"""What Pulumi runs: a preview refuses and warns as `check` does of the same file."""
+"""What Pulumi runs: a preview gives the same refusals and warnings as `check` for the same file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY = "  modelserve:apiKey:"
 
 @pytest.fixture
 def said(monkeypatch, tmp_path) -> list[str]:
-    """What the program logs; it registers nothing."""
+    """The messages that the program logs; nothing is registered."""
     found: list[str] = []
     (tmp_path / "kubeconfig").write_text("contexts: [{name: rehearsal}]")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
@@ -50,7 +50,7 @@ def stack(tmp_path):
 
 
 def preview(file: StackFile, **secrets: str) -> None:
-    """Runs the program with the config that the engine hands over."""
+    """Runs the program with the config that the engine passes to it."""
     given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in file.plain.items()}
     ours = {f"modelserve:{key}": secrets.get(key, "canary") for key in (*file.encrypted, *secrets)}
     pulumi.runtime.set_all_config(given | ours, list(ours))
@@ -64,7 +64,7 @@ def test_check_says_what_the_preview_says(said, stack, capsys, changes, more):
     preview(read(path))
     assert main(["check", "dev", "--config", str(path)]) == 0
     verdict, *lines = capsys.readouterr().out.splitlines()
-    # A preview says those only with the policy pack, which the engine runs.
+    # A preview shows those only with the policy pack, which the engine runs.
     lines = [line for line in lines if not line.startswith("policy: ")]
     assert lines == said and "canary" not in "".join(said)
     assert verdict.endswith("GPUs: ds does not fit, deployed unproven" if changes is SMALL else "GPUs: fine")

@@ -1,4 +1,4 @@
-"""What is held back: nothing reaches the engine before the judgement, nothing at all where it refuses."""
+"""Deferred registrations: nothing reaches the engine before the checks are done, and nothing at all if they refuse."""
 
 from __future__ import annotations
 

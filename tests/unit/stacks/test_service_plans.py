@@ -1,4 +1,4 @@
-"""What the plan refuses in a stack file, and under which key; what it decides where the file says `auto`."""
+"""What the plan refuses in a stack file, and under which key; what it chooses where the file says `auto`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE_NODE = {"nodes": 1, "tensor": 8, "pipeline": 1}
 
 
 def on(gpu: str, **service: Any) -> dict[str, Any]:
-    """The good stack file on another GPU, with changes to its service."""
+    """The valid stack file with another GPU, and with changes to its service."""
     raw = copy.deepcopy(GOOD)
     raw["cloud"]["gpu"] = gpu
     raw["services"]["ds"] |= service
@@ -125,7 +125,7 @@ def test_several_nodes_need_an_image_with_ray():
 
 
 def told(*flags: str, version: str = "0.18.1", **service: Any) -> dict[str, Any]:
-    """The good stack file on one node of a release, with further arguments of its engine."""
+    """The valid stack file on one node, with a given release and more engine arguments."""
     raw = on("H20-141", layout=ONE_NODE, **service)
     image = {"version": version, "image": f"vllm/vllm-openai:v{version}"}
     raw["services"]["ds"]["engine"] = GOOD["services"]["ds"]["engine"] | image | {"extraArgs": list(flags)}

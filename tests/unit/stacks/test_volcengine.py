@@ -1,4 +1,4 @@
-"""The program on Volcengine: what depends on what, what stays, what is secret, and which parts each choice brings."""
+"""The program on Volcengine: what depends on what, what is kept, what is secret, and which parts each choice adds."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ GCS = {"source": "bucket", "bucket": {"name": "team-weights", "store": "gcs", "c
 SCALED = {f"{SERVICE}/autoscaling": {"maximum": 3, "target": 0.5}}
 LWS = {f"{SERVICE}/workload": "lws"}
 
-# What comes after which parts, and so goes before them.
+# What is created after which parts, and so deleted before them.
 ORDER: list[tuple[str, set[str]]] = [
     (FLEET, {"Job deepseek-r1-sync", "Secret deepseek-r1-download-keys", "ConfigMap deepseek-r1-download-program"}),
     (FLEET, {f"NetworkPolicy {MODEL}-network", f"Service {MODEL}-service", f"ConfigMap {MODEL}-launch"}),
-    # The controllers that take a fleet apart, and the route in front of it, outlive it.
+    # The controllers that delete a fleet's objects, and the route in front of it, outlive the fleet.
     (FLEET, {MANAGER, OPERATOR, f"HTTPRoute {MODEL}-route", "Release addons-aibrix-kinds"}),
     (f"HTTPRoute {MODEL}-route", {EG, f"Service {MODEL}-service", f"ReferenceGrant {MODEL}-grant"}),
     (EG, {"GatewayClass aibrix-gatewayclass-aibrix-eg", "Release addons-envoy-gateway"}),
@@ -44,7 +44,7 @@ ORDER: list[tuple[str, set[str]]] = [
 
 
 def pods(engine: Recorder, name: str = MODEL) -> list[dict[str, Any]]:
-    """The templates of head and workers."""
+    """The pod templates of the head and the workers."""
     fleet = inputs(engine.seen["kubernetes:orchestration.aibrix.ai/v1alpha1:RayClusterFleet", name])
     group = fleet["spec"]["template"]["spec"]
     return [group["headGroupSpec"]["template"], *(each["template"] for each in group["workerGroupSpecs"])]
@@ -252,7 +252,7 @@ def test_a_group_of_lws_is_routed_to_its_leader_alone(engine: Recorder):
     assert group["metadata"]["labels"]["model.aibrix.ai/name"] == MODEL
     assert parts["leaderTemplate"]["metadata"]["labels"]["model.aibrix.ai/name"] == MODEL
     assert "model.aibrix.ai/name" not in parts["workerTemplate"]["metadata"]["labels"]
-    # LeaderWorkerSet makes a headless Service of the group's name, and the model's is AIBrix's to find.
+    # LeaderWorkerSet creates a headless Service with the group's name; AIBrix must find the one with the model's name.
     assert inputs(engine.one("Service", f"{MODEL}-service"))["metadata"]["name"] == MODEL != group["metadata"]["name"]
     later = f"LeaderWorkerSet {engine.one('LeaderWorkerSet').name}"
     assert {"Release addons-lws", EG, MANAGER, f"HTTPRoute {MODEL}-route"} <= before(engine, later)

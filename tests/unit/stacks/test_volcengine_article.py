@@ -1,6 +1,6 @@
-"""What the article on Volcengine says of its deployment, one statement a case, asked of what this stack renders.
+"""Checks what the article on Volcengine says about its deployment, one statement per case, against this stack.
 
-Its files, field by field, are `test_volcengine_parity`'s.
+`test_volcengine_parity` compares the article's files field by field.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.volcengine import FILE, MODEL, SERVICE, rendered, run
 
 REGISTRY = "aibrix-cn-beijing.cr.volces.com/"
 RDMA, NETWORKS = "vke.volcengine.com/rdma", "k8s.volcengine.com/pod-networks"
-# The stack file as it stands, and what each of the article's choices says otherwise.
+# The unchanged stack file, and what each of the article's choices changes.
 CHOICES: dict[str, dict[str, Any]] = {
     "bucket": {},
     "hub": {"weights": {"source": "huggingface"}},
@@ -41,7 +41,7 @@ STATEMENTS: list[Any] = []
 
 
 def states(words: str) -> Callable[[Statement], Statement]:
-    """Notes a statement of the article; its function gives what is here, and what the article says is."""
+    """Registers a statement of the article; its function returns what we render and what the article says."""
 
     def note(statement: Statement) -> Statement:
         STATEMENTS.append(pytest.param(statement, id=words))
@@ -89,7 +89,7 @@ def inits(choice: str = "bucket") -> list[list[str]]:
 
 
 def volumes(choice: str) -> list[str]:
-    """What kind of volume each pod has its weights on."""
+    """The kind of volume that holds each pod's weights."""
     return [
         next(kind for kind in each if kind != "name")
         for pod in pods(choice)

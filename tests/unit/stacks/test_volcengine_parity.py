@@ -1,5 +1,5 @@
-"""docs/volcengine-parity.md and what the Volcengine stack renders, held together: each field of the article's files is
-as here, or is a row."""
+"""Compares docs/volcengine-parity.md with what the Volcengine stack renders: each field of the article's files is
+rendered alike or has a row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.recorder import Recorder, inputs
 from tests.support.volcengine import MODEL, SERVICE, rendered, run
 
 FLEET = f"RayClusterFleet/{MODEL}"
-# The stack file as it stands, and what each variant says otherwise.
+# The unchanged stack file, and what each variant changes.
 VARIANTS: dict[str, dict[str, Any]] = {
     "bucket": {},
     "hub": {"weights": {"source": "huggingface"}},
@@ -40,7 +40,7 @@ def fields(variant: str) -> dict[str, dict[str, str]]:
     run(engine, **VARIANTS[variant])
     for name in ("envoy-gateway", "aibrix-kinds"):
         release = inputs(engine.one("Release", f"addons-{name}"))
-        # A local chart's folder ends in a digest of what is in it, here of a few of AIBrix's objects.
+        # A local chart's folder name ends in a digest of its content, here of a few of AIBrix's objects.
         chart = re.sub(r"-[0-9a-f]{8}$", "", release["chart"])
         found[f"Release/{name}"] = {"applied by": "Helm", "file": chart, "version": release["version"]}
     panels = [panel for panel in board["panels"] if "targets" in panel]

@@ -1,4 +1,5 @@
-"""The light way into a cluster, against a server: each kind of kubeconfig gets in, and who is silent is left."""
+"""The lightweight cluster client, tested with a server: every kind of kubeconfig works, and a server that does not
+answer is not asked again."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ QUESTION = ("/api/v1/namespaces/default/secrets", METADATA)
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Answers with what it was asked, and by whom; refuses what it is told to."""
+    """Echoes the request and its sender; refuses what it is told to."""
 
     protocol_version = "HTTP/1.1"
 

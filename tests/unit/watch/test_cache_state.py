@@ -1,4 +1,4 @@
-"""When a load counts as short, and when the next `up` loads again."""
+"""When a load counts as incomplete, and when the next `up` loads again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from a log of a start: the cause of a failure, by its form and not by its release, and how far it is."""
+"""What is read from a start's log: the cause of a failure, by its form and not by its release, and the progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the preflight refuses of what a cluster has, whom it names, and that silence is no reason to refuse."""
+"""Which objects in a cluster the preflight refuses, which owner it names, and that missing answers cause no refusal."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def lines(*wanted: Wanted, addons: Collection[Addon] = (), config: Any = ACS) -> list[str]:
-    """What is refused, as it is printed, and what is said of what could not be read."""
+    """The refusals as printed, and the messages about what could not be read."""
     refused, unread = check(config, STACK, None, wanted, list(addons))
     return [*(ConfigError(refused).lines if refused else ()), *([unread] if unread else ())]
 

@@ -1,4 +1,4 @@
-"""Which looks an object's hooks bring along."""
+"""Which progress checks an object's hooks start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cache says it waits for, and what Fluid says against it."""
+"""What is reported about a cache: what it waits for, and the problems that Fluid reports."""
 
 from __future__ import annotations
 

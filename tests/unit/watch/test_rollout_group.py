@@ -1,4 +1,4 @@
-"""What a start says it is waiting for, from what the cluster shows."""
+"""What is reported as the reason why a start waits, from what the cluster shows."""
 
 from __future__ import annotations
 

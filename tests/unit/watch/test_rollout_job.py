@@ -1,4 +1,4 @@
-"""What a sync says it is doing, and why it fails."""
+"""What is reported about a sync: its progress, and why it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""AIBrix's objects: what of its manifests is taken, how they are rewritten, and in which order they come and go."""
+"""AIBrix's objects: which ones the program takes from its manifests, how it rewrites them, and the order in which it
+creates and deletes them."""
 
 from __future__ import annotations
 
@@ -244,7 +245,7 @@ def test_a_proxy_ends_when_its_answers_are_given_and_one_is_left_when_a_node_goe
         assert proxy["provider"]["kubernetes"]["envoyDeployment"]["replicas"] == 2
     platform = one(NEW, "EnvoyProxy")["spec"]["provider"]["kubernetes"]
     assert platform["envoyPDB"] == {"minAvailable": 1}
-    # One that must stay of one would hold up every drain of its node.
+    # A budget that keeps one proxy of one would block every drain of its node.
     assert "envoyPDB" not in one(replace(NEW, replicas=1), "EnvoyProxy")["spec"]["provider"]["kubernetes"]
     for replicas in (1, 2):
         budget = one(replace(NEW, replicas=replicas), "PodDisruptionBudget")["spec"]
@@ -274,7 +275,7 @@ def test_the_plugins_share_what_they_know_and_end_when_envoy_has_let_go_of_them(
 
 @pytest.mark.parametrize("clients", [0, 1, 2])
 def test_the_plugins_hook_waits_for_its_connections_and_no_longer_than_the_longest_answer(clients: int, tmp_path: Path):
-    """Run for real, with a shell that counts seconds instead of waiting; a client leaves at each."""
+    """Really runs the hook, with a shell that counts seconds instead of waiting; one client leaves each second."""
     connected, listening = "0100007F:C384 0100007F:9C40 01 00000000", "00000000:C384 00000000:0000 0A 00000000"
     other = "0100007F:1F90 0100007F:C384 01 00000000"
     table, slept = tmp_path / "tcp", tmp_path / "slept"
@@ -414,9 +415,9 @@ def run(args: AibrixArgs, key: str | None = None) -> tuple[Recorder, Aibrix]:
 
 
 def after(recorder: Recorder, later: str, earlier: str) -> bool:
-    """Whether the one (`kind-name`, its end is enough) depends on the other, at whatever remove.
+    """Whether the first (`kind-name`, its end is enough) depends on the second, directly or indirectly.
 
-    As for the engine, what a component depends on, all that is in it depends on.
+    As in the engine, everything in a component depends on what the component depends on.
     """
     by_urn = {recorder.urn(request): request for request in recorder.seen.values()}
     (target,) = (urn for urn, request in by_urn.items() if request.name.endswith(earlier))

@@ -1,4 +1,4 @@
-"""The add-ons: what their releases promise, and which of them are touched at all."""
+"""The add-ons: what their releases promise, and which of them the program changes at all."""
 
 from __future__ import annotations
 

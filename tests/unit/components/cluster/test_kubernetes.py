@@ -1,4 +1,4 @@
-"""The provider's plugin is the one that the pinned SDK names, and the cluster is known by its context alone."""
+"""The provider uses the plugin that the pinned SDK names, and identifies the cluster only by its context."""
 
 from __future__ import annotations
 

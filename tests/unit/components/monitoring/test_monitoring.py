@@ -1,4 +1,4 @@
-"""What watches the engines: which Service is scraped, and that the dashboard asks for what the engines export."""
+"""Monitoring of the engines: which Service is scraped, and that the dashboard queries what the engines export."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def targets(*versions: str | None, **changes: Any) -> Iterator[tuple[str, dict[s
 
 
 def tree(expression: str) -> promql_parser.Expr:
-    """The expression as Prometheus parses it, once Grafana has put in the one variable that no string holds."""
+    """The expression as Prometheus parses it, after Grafana has filled in the one variable that is outside a string."""
     return promql_parser.parse(expression.replace("$__rate_interval", "2m"))
 
 
@@ -77,7 +77,7 @@ def nodes(expression: str, kind: type) -> list[Any]:
 
 
 def names(title: str, *versions: str | None) -> set[str]:
-    """The series that the panel `title` asks for."""
+    """The series that the panel `title` queries."""
     asked = (target["expr"] for found, target in targets(*versions) if found == title)
     return {node.name for expression in asked for node in nodes(expression, promql_parser.VectorSelector)}
 
@@ -125,13 +125,13 @@ def test_a_monitor_selects_its_own_service_by_a_port_it_has_and_no_other():
 
 def test_what_is_scraped_carries_model_and_stack_even_while_the_engine_is_down():
     (endpoint,) = service_monitor("monitoring", "r1", arguments(interval_seconds=15))["spec"]["endpoints"]
-    # Relabeling of the target, which `up` shares; that of the samples (metricRelabelings) it does not.
+    # Labels from relabeling the target also apply to `up`; those from relabeling samples (metricRelabelings) do not.
     rules = {rule.pop("targetLabel"): rule for rule in endpoint.pop("relabelings")}
     assert rules == {
         "model": {"action": "replace", "replacement": "r1"},
         "stack": {"action": "replace", "replacement": "vke"},
     }
-    # Nothing about a token: /metrics is open, API key or not.
+    # No token: /metrics is open, with or without an API key.
     assert endpoint == {"port": "http", "path": "/metrics", "interval": "15s"}
 
 
@@ -233,7 +233,7 @@ def test_every_query_tells_models_apart_so_that_no_side_silences_another():
 
 def test_a_prefix_cache_that_is_off_has_no_hit_rate():
     (target,) = [target for title, target in targets("0.7.3") if title == "Prefix cache hit rate"]
-    # The engine then says -1.
+    # In this case the engine reports -1.
     assert [(str(node.op), node.rhs.val) for node in nodes(target["expr"], promql_parser.BinaryExpr)] == [(">=", 0)]
 
 

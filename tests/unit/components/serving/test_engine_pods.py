@@ -23,7 +23,7 @@ from tests.unit.components.serving.test_ray_lws_group import ARGS as GROUP
 from watch.progress import Progress
 
 LAYOUT = "modelserve.dev/layout"
-# What else a group and a fleet may have; the layout stays.
+# The other options of a group and a fleet, with the same layout.
 OTHER: dict[str, Any] = ADDITIONS | {
     "stack": "b",
     "namespace": "b",
@@ -46,7 +46,7 @@ LAYOUT_FIELDS = {"nodes", "gpus_per_node", "tensor", "pipeline"}
 
 @dataclass(frozen=True)
 class Workload:
-    """One of the two: its arguments, its manifest, its templates, and its component."""
+    """A group or a fleet: its arguments, its manifest, its templates, and its component."""
 
     kind: str
     component: Callable[..., RayLwsGroup | RayClusterFleet]
@@ -421,7 +421,7 @@ def _claims(value: Any) -> list[str]:
 
 
 def made(engine: Recorder, workload: Workload) -> Any:
-    """The request for the custom resource, whose kind may be the component's name too."""
+    """The request for the custom resource; the component's type may end in the same kind."""
     (found,) = (
         request
         for (token, _), request in engine.seen.items()

@@ -1,4 +1,4 @@
-"""The guard inside a real uvicorn, as vLLM runs it, in front of an application that answers everything to anybody."""
+"""The guard inside a real uvicorn, as vLLM runs it, in front of an application that answers every request."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CHAT = "/v1/chat/completions"
 LISTED = " ".join(routes.let_through("0.25.1", ["/v1/responses/{response_id}"]))
 CAP = 1 << 20
 STREAM = 402
-# What the guard's place and shape must not depend on: uvicorn's two parsers and loops. vLLM's images have the second.
+# The guard must work with both of uvicorn's parsers and event loops. vLLM's images have the second of each.
 SERVERS = [("h11", "asyncio"), ("httptools", "uvloop")]
 
 
 @dataclass
 class Open:
-    """An application that answers 200 to everything, as far as it is let. It writes down what reached it."""
+    """An application that answers every request that reaches it with 200, and records these requests."""
 
     reached: list[str] = field(default_factory=list)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -55,7 +55,7 @@ class Open:
         query = scope["query_string"]
         status = 400 if query == b"error" else 200
         await send({"type": "http.response.start", "status": status, "headers": []})
-        if status >= 400:  # as through one of Starlette's own middlewares, which hands over piece by piece
+        if status >= 400:  # as through one of Starlette's own middlewares, which passes the body on piece by piece
             await asyncio.sleep(0.005)
         if query == b"stream":
             for count in range(STREAM):
@@ -86,7 +86,7 @@ class Served:
             connection.close()
 
     def raw(self, sent: bytes, until: Callable[[bytes], bool]) -> bytes:
-        """What comes back for bytes as they are."""
+        """The answer to raw bytes."""
         with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
             connection.sendall(sent)
             got = b""
@@ -237,7 +237,7 @@ def test_a_stream_passes_piece_by_piece(serve: Callable[..., Served]):
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
     connection.request("POST", f"{CHAT}?stream", b"{}", {"Authorization": f"Bearer {KEY}"})
     answer = connection.getresponse()
-    # The application goes on only when its first piece is here.
+    # The application continues only after its first piece has arrived here.
     assert answer.readline() == b"0\n"
     served.app.go_on.set()
     assert answer.read() == b"".join(b"%d\n" % count for count in range(1, STREAM)) + b"2 bytes"
@@ -252,7 +252,7 @@ def test_bodies_up_to_the_cap_pass_whole_and_longer_ones_are_refused_before_the_
     assert (status, json.loads(body)["error"]["code"], head["connection"]) == (413, 413, "close")
     told = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {CAP + 1}\r\n\r\n"
     assert served.raw(told.encode(), lambda got: b"larger than" in got).startswith(b"HTTP/1.1 413")
-    # Nobody without a key gets a byte of a body in.
+    # Without a key, not a single byte of a body reaches the application.
     nobody = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {CAP}\r\n\r\n"
     assert served.raw(nobody.encode(), lambda got: b"Unauthorized" in got).startswith(b"HTTP/1.1 401")
     assert len(served.app.reached) == 2

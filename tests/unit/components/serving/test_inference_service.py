@@ -1,4 +1,4 @@
-"""The endpoint: who reaches the model, and that its API key is nowhere but in its Secret."""
+"""The endpoint: who can reach the model, and that its API key is only in its Secret."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENCODED = base64.b64encode(KEY.encode()).decode()
 
 
 def labels_of(name: str, group_index: int, worker_index: int) -> dict[str, str]:
-    """What LeaderWorkerSet's pod webhook writes on a pod."""
+    """The labels that LeaderWorkerSet's pod webhook sets on a pod."""
     prefix = "leaderworkerset.sigs.k8s.io"
     return {
         f"{prefix}/name": name,
@@ -262,7 +262,7 @@ def test_the_public_revision_of_an_api_key_is_too_short_to_confirm_a_guess():
     "status", [{}, {"loadBalancer": {}}, {"loadBalancer": None}, {"loadBalancer": {"ingress": []}}]
 )
 def test_a_service_that_gets_its_load_balancer_is_previewed_before_it_has_an_address(status, monkeypatch):
-    """A preview has the status of the Service as it is; an `up` that ends without an address has failed."""
+    """A preview shows the Service's current status; an `up` that ends without an address has failed."""
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
     assert inference_service._address(status)
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)

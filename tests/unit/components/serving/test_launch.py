@@ -1,4 +1,4 @@
-"""The launch script, run for real with bash; Ray and vLLM are fakes on a private PATH that write down their calls.
+"""The launch script, really run with bash; Ray and vLLM are fakes on a private PATH that record their calls.
 
 The script's own Python runs too, against a fake `ray` module and a real socket.
 """
@@ -50,7 +50,7 @@ def cluster_resources():
 
 @dataclass
 class Ended:
-    """A run of the script that is over."""
+    """A finished run of the script."""
 
     status: int
     output: str
@@ -59,27 +59,27 @@ class Ended:
 
 @dataclass
 class Pod:
-    """A folder in place of an image, and the environment of a pod."""
+    """A folder that stands in for an image, and the environment of a pod."""
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
 
     def install(self, name: str, then: str = "exit 0") -> None:
-        """Put a fake program on the pod's PATH, which runs `then` after it has written its call down."""
+        """Put a fake program on the pod's PATH, which records its call and then runs `then`."""
         self._write(name, _FAKE.format(bash=which("bash"), name=name, calls=self.folder / "calls", then=then))
 
     def image(self) -> None:
-        """What every image has."""
+        """Install what every image contains."""
         (self.folder / "modules").mkdir()
         (self.folder / "modules" / "ray.py").write_text(_RAY_MODULE)
         self.joins(16)
         for name in ("sleep", "tail"):
             self._write(name, f'#!/bin/sh\nexec {which(name)} "$@"\n')
-        # Without site-packages: only the fake module can be found.
+        # Without site-packages, so that Python finds only the fake module.
         self._write("python3", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
 
     def joins(self, *gpus: int) -> None:
-        """GPUs that Ray counts, one number a look, the last one for ever."""
+        """Set the GPUs that Ray reports, one number per query; the last one repeats."""
         (self.folder / "modules" / "gpus").write_text(" ".join(map(str, gpus)))
 
     def start(self, **env: str | None) -> subprocess.Popen[str]:
@@ -154,20 +154,20 @@ def native(pod: Pod) -> Pod:
 
 @pytest.fixture
 def leader_port() -> Iterator[int]:
-    """A port of this machine on which somebody listens."""
+    """A port of this machine with a listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port of this machine on which nobody listens."""
+    """A port of this machine without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
 
 
 def worker(port: int, launcher: str) -> dict[str, str]:
-    """The environment of the second pod, whose leader would be on this machine."""
+    """The environment of the second pod, with its leader's address on this machine."""
     return {
         "MODELSERVE_POD_INDEX": "1",
         "LWS_LEADER_ADDRESS": "127.0.0.1",
@@ -270,7 +270,7 @@ def test_a_pod_that_is_deleted_while_ray_forms_does_not_wait_out_its_grace_perio
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE_SECONDS)
-    # By its own exit: the kernel does not end a container's first process for a signal that it does not handle.
+    # The script must exit by itself: the kernel does not kill a container's first process on an unhandled signal.
     assert process.returncode == 128 + signal.SIGTERM
     assert "vllm" not in pod.called()
 
@@ -347,12 +347,12 @@ def test_a_launcher_that_nobody_wrote_is_refused_before_anything_starts(pod: Pod
 
 _FLAGS = "--dashboard-agent-listen-port=52365  --metrics-export-port=8080  --num-cpus=180  --num-gpus=8"
 _QUOTED = """--resources='{"a b": 1}'"""
-# KubeRay's own build puts --block into the command of every pod, AIBrix's into none that does not ask for it.
+# KubeRay's own build adds --block to the command of every pod; AIBrix's adds it only to pods that ask for it.
 BUILDS = pytest.mark.parametrize("block", [" --block ", ""], ids=["KubeRay's build", "AIBrix's build"])
 
 
 def kuberay(kind: str, block: str) -> dict[str, str | None]:
-    """What KubeRay 1.3 adds to the environment of a head or a worker, which no LeaderWorkerSet has touched."""
+    """The environment that KubeRay 1.3 gives to a head or a worker, without LeaderWorkerSet's variables."""
     where = "--head " if kind == "head" else "--address=127.0.0.1:6379 "
     return {
         "LWS_LEADER_ADDRESS": None,
@@ -362,7 +362,7 @@ def kuberay(kind: str, block: str) -> dict[str, str | None]:
 
 @BUILDS
 def test_a_head_starts_ray_as_kuberay_says_and_becomes_vllm_once_every_gpu_is_there(pod: Pod, block):
-    # As with the real one, whoever says --block waits for ever.
+    # As with the real one, a call with --block waits forever.
     pod.install("ray", 'case " $* " in *" --block "*) exec sleep 3600 ;; esac')
     pod.joins(8, 16)
     ended = pod.run(**kuberay("head", block))

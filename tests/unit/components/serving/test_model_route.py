@@ -1,4 +1,4 @@
-"""The way through AIBrix's gateway: whose requests reach the engine, for how long, and what two models share."""
+"""The route through AIBrix's gateway: which requests reach the engine, their time limits, and what two models share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.schemas import problems
 
 VERSIONS = pytest.mark.parametrize("version", ["0.2.1", "0.4.1", "0.5.0", "0.7.0"])
 MEMBERS = {"ray.io/cluster-of": "ds"}
-# As AIBrix's own controller makes its route, by release: a path prefix with the model's header.
+# The route that AIBrix's own controller creates, by release: a path prefix with the model's header.
 THEIRS = {
     "0.2.1": ["/"],
     "0.4.1": ["/v1/completions", "/v1/chat/completions"],
@@ -57,7 +57,8 @@ def test_every_object_passes_strict_validation_against_its_real_schema(engine: R
 
 
 def ranked(route_matches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Matches as Envoy Gateway 1.1 and 1.2 order them: exact before prefix, long before short, then more headers."""
+    """The sort key of Envoy Gateway 1.1 and 1.2 for matches: exact before prefix, long before short, then more
+    headers."""
 
     def rank(match: dict[str, Any]) -> tuple[bool, int, int]:
         return match["path"]["type"] == "Exact", len(match["path"]["value"]), len(match["headers"])

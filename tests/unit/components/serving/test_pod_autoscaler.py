@@ -1,4 +1,4 @@
-"""The autoscaler: that each AIBrix release finds what it reads, in the words that it knows."""
+"""The autoscaler: each AIBrix release finds the fields that it reads, with values that it knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fleet: what its manifests promise, and with which options its resources are registered."""
+"""The fleet: what its manifests promise, and the options with which its resources are registered."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cluster(**changes: Any) -> dict[str, Any]:
 
 
 def pod(head: bool, **changes: Any) -> dict[str, Any]:
-    """The pod template as it stands in the fleet."""
+    """The pod template in the fleet."""
     spec = cluster(**changes)
     return (spec["headGroupSpec"] if head else spec["workerGroupSpecs"][0])["template"]
 
@@ -307,7 +307,7 @@ def register(*names: str, args: RayClusterFleetArgs = ARGS) -> None:
 
 
 def made(engine: Recorder) -> Any:
-    """The request for the custom resource, whose kind is the component's name too."""
+    """The request for the custom resource; the component's type ends in the same kind."""
     return engine.seen["kubernetes:orchestration.aibrix.ai/v1alpha1:RayClusterFleet", "ds"]
 
 
@@ -332,6 +332,6 @@ def test_replicas_are_the_autoscalers_alone_where_there_is_one(engine: Recorder,
 
 
 def test_fleets_of_several_models_share_no_name_in_one_stack(engine: Recorder):
-    engine.run(lambda: register("ds", "ds-2", "ds-launch"))  # the recorder refuses a logical name taken twice
+    engine.run(lambda: register("ds", "ds-2", "ds-launch"))  # the recorder refuses a duplicate logical name
     objects = [(found["kind"], found["metadata"]["name"]) for found in engine.objects()]
     assert len(set(objects)) == len(objects) == 6

@@ -1,4 +1,4 @@
-"""The group: what its manifests promise, and with which options its resources are registered."""
+"""The group: what its manifests promise, and the options with which its resources are registered."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_progress_is_told_of_a_wait_only_where_there_is_one(engine: Recorder):
 
 
 def test_groups_and_endpoints_of_several_models_share_no_name_in_one_stack(engine: Recorder):
-    # The same model twice, and one name that is the beginning of another.
+    # The same model twice, and one name that is a prefix of another.
     names = ["ds", "ds-2", "ds-launch"]
 
     def program() -> None:
@@ -271,7 +271,7 @@ def test_groups_and_endpoints_of_several_models_share_no_name_in_one_stack(engin
                 ),
             )
 
-    engine.run(program)  # the recorder refuses a logical name taken twice
+    engine.run(program)  # the recorder refuses a duplicate logical name
     objects = [(found["kind"], found["metadata"]["namespace"], found["metadata"]["name"]) for found in engine.objects()]
     assert len(objects) == 5 * len(names)
     assert len(set(objects)) == len(objects)

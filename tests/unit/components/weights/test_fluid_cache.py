@@ -1,4 +1,4 @@
-"""The cached volume: what Fluid is asked for, in which order, what replaces what, and what counts as a success."""
+"""The cached volume: what the program asks of Fluid, in which order, what replaces what, and what counts as success."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_links_depend_on_each_other_in_the_order_that_deletion_needs(engine:
     assert engine.urn(secret) in files.dependencies
     assert engine.urn(files) in runtime.dependencies and engine.urn(runtime) in load.dependencies
     assert list(runtime.replace_with) == [engine.urn(files)]
-    # With the key go load and workload, so that the Dataset's own replacement finds the runtime alone.
+    # Load and workload are replaced with the key, so that only the runtime is left when the Dataset is replaced.
     assert list(load.replace_with) == [engine.urn(secret), engine.urn(files), engine.urn(runtime)]
     assert list(secret.replaceOnChanges) == ['metadata.annotations["modelserve.dev/mount"]']
     for request in (secret, files, runtime, load):
@@ -175,14 +175,14 @@ def test_a_load_is_judged_by_its_phase_and_told_in_fluids_words(status, said):
 
 
 def outcome(engine: Recorder, status: dict[str, Any], lacking: str | None) -> list[str]:
-    """The claim, as whoever mounts it gets it, after a load that ended with `status`."""
+    """The claim, as passed to what mounts it, after a load that ended with `status`."""
     claims: list[str] = []
 
     async def shortfall() -> str | None:
         return lacking
 
     def program() -> None:
-        engine.mocks.new_resource = lambda args: (  # the recorder echoes inputs, and a status is none
+        engine.mocks.new_resource = lambda args: (  # the recorder echoes only inputs, and a status is not an input
             f"{args.name}-id",
             {**args.inputs, "status": status},
         )

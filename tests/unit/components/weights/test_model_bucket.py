@@ -1,4 +1,4 @@
-"""The bucket and its two identities: what they are called and allowed, and what the engine is told of them."""
+"""The bucket and its two identities: their names and permissions, and how they are registered with the engine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BOTH = pytest.mark.parametrize("args", [OSS, TOS], ids=["oss", "tos"])
 
 @dataclass(frozen=True)
 class Words:
-    """What a cloud calls things, and how many kinds of resources a bucket with its users is."""
+    """A cloud's names for things, and the number of kinds of resources that a bucket and its users consist of."""
 
     package: str
     provider: Callable[[str, str], pulumi.ProviderResource]
@@ -113,7 +113,7 @@ def run(engine: Recorder, args: ModelBucketArgs) -> list[ModelBucket]:
 
 
 class Finder(Recorder):
-    """A recorder whose buckets are all there already."""
+    """A recorder on which all buckets already exist."""
 
     def ReadResource(self, request: resource_pb2.ReadResourceRequest) -> Any:
         self.seen[request.type, request.name] = request
@@ -124,8 +124,8 @@ class Finder(Recorder):
 
 
 def allowed(args: ModelBucketArgs, write: bool, action: str, key: str = "", prefix: str | None = None) -> bool:
-    """What the cloud would answer for a key of the bucket, or for the bucket: a condition holds where the request
-    carries the prefix, and it fits."""
+    """The cloud's decision about a key of the bucket, or about the bucket: a condition holds if the request carries a
+    prefix that matches."""
     words = WORDS[args.cloud]
     resource = f"{words.arn}/{key}" if key else words.arn
     for statement in json.loads(access_policy(args, write=write))["Statement"]:
@@ -318,7 +318,7 @@ def test_keys_leave_the_component_as_secrets(engine: Recorder, args: ModelBucket
     engine.run(program)
     for role in ("reader", "writer"):
         taken = inputs(engine.one("Taker", role))
-        # Of a key that is not made yet there is nothing to mark.
+        # A key that does not exist yet has nothing to mark.
         assert engine.preview or is_secret(taken["id_"])
 
 
@@ -367,7 +367,7 @@ def test_nobody_sees_anything_beside_the_prefix(args: ModelBucketArgs, write: bo
         assert not allowed(other, write, action, "models/DeepSeek-R1/key")
     assert not allowed(args, write, words.list, prefix=elsewhere)
     assert not allowed(args, write, words.list)
-    # It would list DeepSeek-R1-Zero too.
+    # This prefix would list DeepSeek-R1-Zero too.
     assert not allowed(args, write, words.list, prefix="models/DeepSeek-R1")
     for action in words.forbidden:
         assert not allowed(args, write, action)

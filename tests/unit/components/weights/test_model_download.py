@@ -1,4 +1,4 @@
-"""What pods need for weights that they bring themselves: from a hub, from a bucket, from a disk of their node."""
+"""What pods need if they fetch the weights themselves: from a hub, from a bucket, from a disk of their node."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def environment(container: Manifest) -> dict[str, Any]:
 
 
 def pod(weights: PodWeights) -> Manifest:
-    """A pod as a workload would put it together."""
+    """A pod as a workload would build it."""
     engine = {"name": "engine", "image": "e", "volumeMounts": list(weights.mounts)}
     spec = {
         "containers": [engine],

@@ -1,4 +1,4 @@
-"""The sync's Job: what runs in it, what it may hold, when it is made anew, and that no secret leaves its Secret."""
+"""The sync's Job: what runs in it, how much it may use, when it is replaced, and that no secret leaves its Secret."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PROVIDER = "acs:ram::1:oidc-provider/ack-rrsa-c1"
 
 
 def arguments(**changes: Any) -> ModelSyncArgs:
-    """Arguments outside a program, where no Output can be made: the key is only looked at inside one."""
+    """Arguments outside a program, where no Output can be created: only a program reads the key."""
     return ModelSyncArgs(**SHARED | {"target": into_bucket(KeyPair(None, None))} | changes)
 
 
@@ -51,7 +51,7 @@ def into_bucket(key: KeyPair | PodRole, bucket: pulumi.Input[str] = "weights") -
 
 
 def program(bucket: pulumi.Input[str] = "weights", **changes: Any) -> None:
-    """A sync, as a stack wires it."""
+    """A sync, wired as in a stack."""
     target = into_bucket(KeyPair(pulumi.Output.secret(KEY_ID), pulumi.Output.secret(KEY_SECRET)), bucket)
     ModelSync("r1-sync", arguments(target=target, token=pulumi.Output.secret(TOKEN), **changes))
 
@@ -91,7 +91,7 @@ def test_the_wait_outlasts_the_jobs_own_limit(engine: Recorder):
 def test_a_failed_pod_stays_with_its_log_and_every_failure_but_an_eviction_ends_the_job_at_its_limit():
     spec = model_sync.job("r1-sync", arguments())["spec"]
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
-    # The plugin waits on after any failure but that at a limit of retries or time.
+    # The plugin keeps waiting after any failure, except one at a limit of retries or time.
     assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore"]
     assert 1 <= spec["backoffLimit"] <= 5
 

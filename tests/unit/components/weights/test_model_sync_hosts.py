@@ -1,4 +1,4 @@
-"""How the sync's rclone asks each cloud's object store: a proxy on loopback takes down what would have left."""
+"""How the sync's rclone addresses each cloud's object store: a proxy on loopback records the requests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def proxy() -> Iterator[Proxy]:
         ("tos-s3-cn-beijing.ivolces.com", f"{BUCKET}.tos-s3-cn-beijing.ivolces.com", "cn-beijing"),
         ("tos-s3-ap-southeast-1.volces.com", f"{BUCKET}.tos-s3-ap-southeast-1.volces.com", "ap-southeast-1"),
         ("oss-cn-hangzhou-internal.aliyuncs.com", f"{BUCKET}.oss-cn-hangzhou-internal.aliyuncs.com", None),
-        # Nobody's in particular: the bucket is the first part of the path.
+        # Not a particular cloud's: the bucket is the first part of the path.
         ("store.example.com", f"store.example.com/{BUCKET}", None),
     ],
 )

@@ -1,4 +1,4 @@
-"""The sync's program, run for real: rclone, a hub and an object store on loopback, files of megabytes."""
+"""The sync's program, really run: rclone, a hub and an object store on loopback, with files of some megabytes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ COMMIT = "8a58a132790c9935686eb97f042afa8013451c9f"
 
 
 def names(hub: Hub) -> list[str]:
-    """Files of which the hub sent bytes, one entry a request."""
+    """The files of which the hub sent bytes, one entry per request."""
     return [path.partition("//")[2] for path in hub.fetched()]
 
 
 def command_lines() -> list[str]:
-    """Every command line of this machine's processes."""
+    """The command lines of all processes on this machine."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -109,7 +109,7 @@ def test_what_no_engine_reads_is_left_out_and_taken_away_where_an_earlier_sync_b
     assert ended.lines[0] == told and ended.lines[-1].startswith("done: 7 files, 10.0 MiB")
     room.assert_whole()
     assert names(room.hub) == [] and room.run(**rule).lines[-1].startswith("nothing to do: all 7 files, 10.0 MiB")
-    # Whoever asks for them after all gets them, though the revision is the same.
+    # A later sync that wants these files gets them, although the revision is the same.
     assert room.run(REVISION=COMMIT).status == 0
     room.assert_whole(WANTED | unread)
 
@@ -129,7 +129,7 @@ def test_what_a_killed_sync_brought_of_what_is_left_out_is_no_strangers(room: Ro
 def test_scratch_bounds_what_is_under_way_at_once(room: Room):
     hold = Fault(SHARDS[0], hold=1000)
     room.hub.faults.append(hold)
-    # 0.9 of it holds the largest file, and no other shard beside it.
+    # 0.9 of the scratch space holds the largest file, but no second shard beside it.
     process = room.start(SCRATCH_GIB=str(5.9 * 2**20 / 2**30))
     try:
         assert hold.reached.wait(10)
@@ -205,7 +205,7 @@ def test_being_told_to_end_ends_at_once(room: Room):
     finally:
         kill(process)
     assert process.returncode == 128 + signal.SIGTERM
-    # A thread whose copy is cut off may have its word after it.
+    # A thread whose copy is interrupted may still print a line afterwards.
     assert "modelserve: sync: told to end; what has arrived stays" in output.splitlines()
 
 
@@ -379,7 +379,7 @@ def test_no_secret_is_in_an_argument_list_and_the_token_stays_with_its_hub(room:
         kill(process)
     assert process.returncode == 0 and "canary" not in output, output
     room.assert_whole()
-    # The hub answers 400 to whoever shows the token behind the redirect; so it was shown exactly where it belongs.
+    # The hub answers 400 if the token is sent after the redirect; so it was sent only where it belongs.
     shown = f"Bearer {TOKEN}" if changes else f"m_session_id={TOKEN}"
     assert {seen.credentials for seen in room.hub.seen if "/cdn/" not in seen.path} == {shown}
     assert {seen.status for seen in room.hub.seen if "/cdn/" in seen.path} == {200}

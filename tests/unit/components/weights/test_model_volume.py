@@ -1,4 +1,4 @@
-"""The uncached volume: what it mounts, by which names, and that its key stays a secret."""
+"""The uncached volume: what it mounts, under which names, and that its key stays secret."""
 
 from __future__ import annotations
 

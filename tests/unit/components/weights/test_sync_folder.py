@@ -1,4 +1,4 @@
-"""The sync's program with a folder as its target, run for real: out of a hub, and out of a bucket."""
+"""The sync's program with a folder as its target, really run: from a hub, and from a bucket."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ALL_THERE = "nothing to do: all 7 files, 10.0 MiB, are in the volume"
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """The model's folder on a volume; nobody has made it yet."""
+    """The model's folder on a volume; it does not exist yet."""
     return tmp_path / "models" / "DeepSeek-R1"
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Path to content of every file but those of the program's own."""
+    """Path to content of every file, except the program's own files."""
     found = (file for file in folder.rglob("*") if file.is_file() and OWN not in file.parts)
     return {str(file.relative_to(folder)): file.read_bytes() for file in found}
 
 
 def assert_whole(folder: Path) -> None:
-    """The folder has the model, nothing but the model, and a manifest that says so; no half of anything lies about."""
+    """The folder contains the model, nothing but the model, and a manifest that says so; no partial files are left."""
     found = files(folder)
     manifest = json.loads(found.pop(MANIFEST))
     assert found == WANTED
@@ -43,7 +43,7 @@ def assert_whole(folder: Path) -> None:
 
 
 def fetched(room: Room) -> list[str]:
-    """Files of which the hub sent bytes."""
+    """The files of which the hub sent bytes."""
     return sorted(path.partition("//")[2] for path in room.hub.fetched())
 
 
@@ -122,7 +122,7 @@ def test_a_volume_without_room_is_named_before_anything_is_moved(tmp_path: Path)
 
 
 class Huge:
-    """A source with a file that no disk holds, and that nobody may ask for."""
+    """A source with a file that is too large for any disk, and that must not be requested."""
 
     called, url, repository, revision, pinned = "the hub", "https://hub", "owner/huge", "main", False
 

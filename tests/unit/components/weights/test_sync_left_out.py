@@ -1,4 +1,4 @@
-"""Which files of a repository a sync leaves out, by the catalog's rule and what the engine's arguments ask for."""
+"""Which files of a repository a sync leaves out, according to the catalog's rule and the engine's arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node's disk: what counts as one, one pod at a time, and what counts as a whole model on it."""
+"""A node's disk: what counts as one, that one pod at a time fills it, and what counts as a complete model on it."""
 
 from __future__ import annotations
 
@@ -67,13 +67,14 @@ def test_the_kernels_own_list_of_this_machine_is_understood():
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
-    """A folder that is not in memory, as /tmp may be."""
+    """A folder that is not in memory; /tmp may be."""
     with tempfile.TemporaryDirectory(dir=work_dir()) as folder:
         yield Path(folder)
 
 
 def settings(disk: Path, **changes: str) -> dict[str, str]:
-    """Of a pod with `disk` as its mount. Not the system disk here is whatever does not carry /proc."""
+    """The settings of a pod with `disk` as its mount. /proc stands in for the system disk, so any other file system
+    counts as a separate disk."""
     given = {"MOUNT": str(disk), "NODE": "/proc", "HOST_PATH": "/mnt/nvme0", "FOLDER": str(disk / "R1")}
     return given | {"FROM": "bucket", "CALLED": "the disk"} | changes
 
@@ -134,7 +135,7 @@ def test_without_a_bucket_an_empty_disk_is_one_line(room: Room, disk: Path):
     ]
 
 
-# --- a model that somebody else put there
+# --- a model that somebody else has put there
 
 
 def shard(size: int) -> bytes:
