@@ -128,7 +128,10 @@ def the_image_is_changed(acs: Stack, cluster: Cluster) -> None:
     acs.services["ds"]["engine"]["image"] = "vllm/vllm-openai:v0.7.2"
     acs.up()
     assert list(acs.steps()) == ["LeaderWorkerSet/ds"] and not set(cluster.pods().values()) & set(before.values())
-    assert {pod.spec.containers[0].image for pod in pods(cluster)} == {"vllm/vllm-openai:v0.7.2"} and cluster.ready()
+    assert {pod.spec.containers[0].image for pod in pods(cluster)} == {"vllm/vllm-openai:v0.7.2"}
+    # LeaderWorkerSet takes workers for available by a status that may be older than their StatefulSet's template
+    # (lws v0.9.0, statefulset_utils.go, StatefulsetReady). A real leader waits for its workers, a fake one does not.
+    cluster.wait("every pod is ready", cluster.ready)
     assert cluster.object("DataLoad", MODEL)["metadata"]["uid"] == load["metadata"]["uid"]
 
 
