@@ -51,21 +51,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns 0 if the stack can go on, 1 if something is in the way or could not be looked up."""
-    config = stack_file(args).config()
+    """Returns what `repair` does."""
+    return repair(stack_file(args).config(), args.stack, force=args.force, user=args.force_user)
+
+
+def repair(config: StackConfig, stack: str, *, force: bool = False, user: str | None = None) -> int:
+    """Returns 0 if the stack can go on, 1 if something is in the way or could not be looked up.
+
+    `force` removes a lock whose owner may be alive, `user` such a lock of that user. Raises RequestError if the stack
+    is locked by somebody else, or the cluster does not answer.
+    """
     # Connect before the lock is removed: its time tells which Helm releases the run created, and is lost with it.
-    cluster = _cluster(config, args.stack)
-    if torn := drop_torn_attributes(json.loads(pulumi("whoami", "--verbose", "--json"))["url"], args.stack):
-        print(f"{args.stack}: removed {torn.name}, which the kill had left empty; the state itself is complete")
-    exported = pulumi("stack", "export", "-s", args.stack)
+    cluster = _cluster(config, stack)
+    if torn := drop_torn_attributes(json.loads(pulumi("whoami", "--verbose", "--json"))["url"], stack):
+        print(f"{stack}: removed {torn.name}, which the kill had left empty; the state itself is complete")
+    exported = pulumi("stack", "export", "-s", stack)
     state = json.loads(exported)
-    cluster.since = _unlock(args.stack, state, force=args.force, user=args.force_user)
+    cluster.since = _unlock(stack, state, force=force, user=user)
     pending = pending_operations(state)
     left = orphans.plugins(Path.cwd())
     if left:
         cluster.await_helm([operation["resource"] for operation in pending], lambda: orphans.alive(left))
         orphans.end(left)
-        print(f"{args.stack}: ended {len(left)} plugin{'s'[: len(left) != 1]} that the run had left")
+        print(f"{stack}: ended {len(left)} plugin{'s'[: len(left) != 1]} that the run had left")
     cloud = Clouds(state, cluster.since)
 
     def look(resource: Resource) -> Found | None:
@@ -75,22 +83,22 @@ def run(args: argparse.Namespace) -> int:
     if any(outcome.verdict is Verdict.UNREAD for outcome in outcomes):
         # An import drops every pending operation, so import nothing until all of them can be looked up.
         print("\n".join(outcome.line for outcome in outcomes if outcome.verdict is Verdict.UNREAD))
-        print(f"{args.stack}: nothing was changed; recover again when that can be looked up")
+        print(f"{stack}: nothing was changed; recover again when that can be looked up")
         return 1
-    shown = json.loads(pulumi("stack", "export", "--show-secrets", "-s", args.stack))
+    shown = json.loads(pulumi("stack", "export", "--show-secrets", "-s", stack))
     outcomes += compare(state, shown, cluster.compare)
     if state != json.loads(exported):
-        pulumi("stack", "import", "-s", args.stack, given=json.dumps(state))
-    nothing = f"{args.stack}: nothing is pending, and the cluster has what the state says"
+        pulumi("stack", "import", "-s", stack, given=json.dumps(state))
+    nothing = f"{stack}: nothing is pending, and the cluster has what the state says"
     print("\n".join(outcome.line for outcome in outcomes) or nothing)
     # A user may have two keys: a second lost one would leave no room for the next.
     known = {each["urn"] for each in state["deployment"].get("resources") or [] if not each.get("delete")}
     lost = {outcome.resource["urn"] for outcome in outcomes if outcome.verdict is Verdict.LOST} - known
     if lost:
-        pulumi("destroy", "-s", args.stack, "--skip-preview", "--yes", *_targets(lost))
+        pulumi("destroy", "-s", stack, "--skip-preview", "--yes", *_targets(lost))
     reread = {outcome.resource["urn"] for outcome in outcomes if outcome.is_reread}
     if reread:
-        pulumi("refresh", "-s", args.stack, "--skip-preview", "--yes", *_targets(reread))
+        pulumi("refresh", "-s", stack, "--skip-preview", "--yes", *_targets(reread))
     return 1 if any(outcome.verdict in UNSOLVED for outcome in outcomes) else 0
 
 

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     state = _state(stack)
     begun = len(keys) > 1 or outlived(state, keys[0])
     if begun or pending_operations(state):
-        if recover.run(argparse.Namespace(stack=stack, config=args.config, force=False)):
+        if recover.repair(config, stack):
             raise RequestError(f"{stack}: was left by a run that was killed, and is not recovered; nothing was rotated")
         state = _state(stack)
     if len(keys) == 1 and outlived(state, keys[0]):

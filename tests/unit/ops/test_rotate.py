@@ -7,6 +7,7 @@ import argparse
 import json
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -99,7 +100,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         "_require_settled": lambda stack: made.step("settled"),
     }.items():
         monkeypatch.setattr(rotate, name, value)
-    monkeypatch.setattr(rotate.recover, "run", lambda args: 0)
+    monkeypatch.setattr(rotate.recover, "repair", create_autospec(rotate.recover.repair, return_value=0))
     return made
 
 
