@@ -6,6 +6,7 @@ imports Pulumi, so that checking a stack file takes a fraction of a second.
 
 import contextlib
 import datetime
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -113,6 +114,14 @@ class StackConfig(Strict):
 
 SECTIONS = tuple(info.alias or name for name, info in StackConfig.model_fields.items())
 """Keys of the stack file that are not secrets."""
+
+
+def decoded(value: str) -> Any:
+    """A value as the engine hands it over: structured values are JSON, others plain text."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def parse(

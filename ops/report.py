@@ -16,6 +16,7 @@ from typing import Any
 
 from config.errors import NAMESPACE
 from config.secrets import SECRETS, is_empty
+from config.stack import decoded
 from config.stack import judge as judge_config
 from config.stack_file import RequestError
 from planning import answers
@@ -60,21 +61,22 @@ def run(args: argparse.Namespace) -> int:
     judged = judgement.judge(
         found, after=after, findings=_findings(args.findings), labels=args.allow, unplanned=unplanned
     )
-    if args.format == "json":
-        print(json.dumps(pages.to_json(judged)))
-    else:
-        print(pages.text(judged) if args.format == "text" else pages.markdown(judged))
+    print(_told(args.format, pages, judged))
     return judged.exit_code
 
 
 def show_drift(args: argparse.Namespace) -> int:
     """0 without drift, 1 with it, 2 where nobody can tell, because the refresh failed."""
     seen = drift.look(load(args))
-    if args.format == "json":
-        print(json.dumps(drift.to_json(seen)))
-    else:
-        print(drift.text(seen) if args.format == "text" else drift.markdown(seen))
+    print(_told(args.format, drift, seen))
     return seen.exit_code
+
+
+def _told(form: str, page: Any, seen: Any) -> str:
+    """What `page`, which has a function for each format, makes of what was seen."""
+    if form == "json":
+        return json.dumps(page.to_json(seen))
+    return page.text(seen) if form == "text" else page.markdown(seen)
 
 
 def load(args: argparse.Namespace) -> Run:
@@ -95,7 +97,7 @@ def planned(run: Run) -> tuple[dict[str, Any], str]:
     given = {key.removeprefix(prefix): value for key, value in run.config.items() if key.startswith(prefix)}
     if not given:
         return {}, "the file says nothing of the stack's config"
-    raw = {key: _decoded(value) for key, value in given.items() if key not in SECRETS}
+    raw = {key: decoded(value) for key, value in given.items() if key not in SECRETS}
     kept = {key for key in given.keys() & SECRETS if not is_empty(given[key])}
     config, wrong = judge_config(raw, secrets=kept)
     if wrong:
@@ -115,13 +117,6 @@ def _numbers(planned: Planned) -> Mapping[str, Any]:
         "fillSeconds": round(path.seconds(FILL)),
         "longestAnswerSeconds": answers.longest_seconds(planned.max_model_len),
     }
-
-
-def _decoded(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
 
 
 def _findings(file: Path | None) -> list[Finding]:

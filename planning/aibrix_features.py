@@ -13,6 +13,7 @@ from typing import Any
 
 from planning.catalog import entries, fact
 from planning.engine import release_key
+from planning.metrics import is_exported
 from planning.problems import PlanError, Problem
 
 Reason = tuple[str, str]
@@ -255,9 +256,7 @@ def _cooldown_problems(
 
 
 def _exports(engine_version: str, name: str) -> bool:
-    entry = entries("vllm_metrics")["metrics"][f"vllm:{name}"]
-    release = release_key(engine_version)
-    return release_key(entry["first"]) <= release and ("last" not in entry or release <= release_key(entry["last"]))
+    return is_exported(entries("vllm_metrics")["metrics"][f"vllm:{name}"], release_key(engine_version))
 
 
 def _is_since(first: str, version: str) -> bool:

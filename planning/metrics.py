@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from planning.catalog import entries
 from planning.engine import find, release_key
 
@@ -13,7 +16,10 @@ def exported(version: str | None) -> dict[str, str]:
     """
     release = release_key(find(version).version)
     return {
-        name: entry["type"]
-        for name, entry in entries("vllm_metrics")["metrics"].items()
-        if release_key(entry["first"]) <= release and ("last" not in entry or release <= release_key(entry["last"]))
+        name: entry["type"] for name, entry in entries("vllm_metrics")["metrics"].items() if is_exported(entry, release)
     }
+
+
+def is_exported(entry: Mapping[str, Any], release: tuple[int, ...]) -> bool:
+    """Whether the release, a `release_key`, exports the metric of this entry of the catalog."""
+    return release_key(entry["first"]) <= release and ("last" not in entry or release <= release_key(entry["last"]))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from planning.problems import Problem, Refused
+from planning.pulumi_values import MARK
 from policy.model import SECRET, STACK, UNKNOWN, Resource
 
-# How the engine marks special values: sdk/go/common/resource/properties.go and plugin/rpc.go of Pulumi.
-_MARK = "4dabf18193072939515e22adb298388d"
+# How the engine marks unknown values: sdk/go/common/resource/plugin/rpc.go of Pulumi.
 _UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 _WHERE = "state"
 _INSTEAD = "write the file that `pulumi stack export` prints"
@@ -48,7 +48,7 @@ def _resource(given: Mapping[str, Any]) -> Resource:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        if _MARK in value:
+        if MARK in value:
             return SECRET
         # Keys with `__` are the provider's own notes, which repeat the object.
         return {key: _plain(below) for key, below in value.items() if not key.startswith("__")}

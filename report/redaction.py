@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from planning import flags, leaks
+from planning import flags, leaks, pulumi_values
+from planning.pulumi_values import MARK
 
 SECRET = "[secret]"
 UNKNOWN = "(known later)"
 
-# From sdk v3.250.0, go/common/resource/properties.go and sig/: marks a value that is not plain JSON.
-_MARK = "4dabf18193072939515e22adb298388d"
-_SECRET_MARK = "1b47061264138c4ac30d75fd1eb44270"
 # go/common/resource/plugin/rpc.go: the texts that stand for a still unknown value, one for each type.
 _UNKNOWN_TEXTS = frozenset(
     {
@@ -35,7 +33,7 @@ _CONTENT = ("data", "stringData")
 def cleaned(value: Any, name: str = "") -> Any:
     """A value without its secrets; `name` is its key."""
     if isinstance(value, Mapping):
-        if _MARK in value:
+        if MARK in value:
             return _unmarked(value)
         secret = value.get("kind") == "Secret"
         # An environment variable of a container: its name stands beside its value.
@@ -71,13 +69,13 @@ def _argument(value: Any, flag: str | None) -> Any:
 
 def _hidden(value: Any) -> Any:
     """The content of a Secret: at most its keys are shown."""
-    if isinstance(value, Mapping) and _MARK not in value:
+    if isinstance(value, Mapping) and MARK not in value:
         return dict.fromkeys(map(str, value), SECRET)
     return value if value is None else SECRET
 
 
 def _unmarked(value: Mapping[str, Any]) -> Any:
-    if value[_MARK] == _SECRET_MARK:
+    if value[MARK] == pulumi_values.SECRET:
         return SECRET
     if "urn" in value:
         return value["urn"]

@@ -6,7 +6,6 @@ import asyncio
 import datetime
 import functools
 import importlib
-import json
 from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +17,7 @@ from components.cluster.kubernetes import RELEASE
 from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
 from config.secrets import SECRETS, is_empty
-from config.stack import StackConfig, expired, judge
+from config.stack import StackConfig, decoded, expired, judge
 from planning.names import model_object
 from planning.problems import Problem, Refused
 from stacks.registrations import Registration, held
@@ -110,7 +109,7 @@ def _load() -> tuple[StackConfig, list[Problem], Set[str], Mapping[str, Any]]:
     prefix = f"{NAMESPACE}:"
     given = engine_config.CONFIG.get()
     encrypted = {key for key in given if engine_config.is_config_secret(key)}
-    values = {key: _decoded(value) for key, value in given.items() if key.removeprefix(prefix) not in SECRETS}
+    values = {key: decoded(value) for key, value in given.items() if key.removeprefix(prefix) not in SECRETS}
     ours = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
     kept = {key.removeprefix(prefix) for key in encrypted if key.startswith(prefix)}
     empty = {key for key in ours.keys() & SECRETS if is_empty(ours[key])}
@@ -121,11 +120,3 @@ def _load() -> tuple[StackConfig, list[Problem], Set[str], Mapping[str, Any]]:
         empty_secrets=empty,
     )
     return config, wrong, kept, {key: value for key, value in values.items() if key not in encrypted}
-
-
-def _decoded(value: str) -> Any:
-    """Pulumi hands over structured values as JSON, and others as plain text."""
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value

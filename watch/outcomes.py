@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.cluster.kubernetes import RELEASE
+from planning.pulumi_values import MARK
 
 PROVIDER = "pulumi:providers:"
-# Pulumi's mark of a secret in a state (pulumi/pulumi, sdk/go/common/resource/sig).
-_SECRET_MARK = "4dabf18193072939515e22adb298388d"
-
 
 Resource = dict[str, Any]
 
@@ -173,7 +171,7 @@ def compare(state: dict[str, Any], shown: dict[str, Any], look: Callable[[Resour
 def _revealed(value: Any) -> Any:
     """A value of a state without its secret marks."""
     if isinstance(value, dict):
-        if "plaintext" in value and _SECRET_MARK in value:
+        if "plaintext" in value and MARK in value:
             return json.loads(value["plaintext"])
         return {key: _revealed(item) for key, item in value.items()}
     return [_revealed(item) for item in value] if isinstance(value, list) else value

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from config.pulumi_yaml import read
+from config.stack import decoded
 from config.stack_file import read as read_file
-from stacks.program import _decoded
 from tests.rehearsal.pulumi_stack import Stack
 from tests.support.ways import WAYS
 from tests.unit.config.test_mutations import FIELDS, NUMBERS, OTHERS, TEXTS, mutated
@@ -45,7 +45,7 @@ def engines(stack: Stack, values: list[str]) -> list[Any]:
     told = stack.file.read_text().replace("config:\n", "config:\n  modelserve:values:\n" + lines(values), 1)
     stack.file.write_text(told)
     found = json.loads(stack.run("config", "--json"))
-    return _decoded(found["modelserve:values"]["value"])
+    return decoded(found["modelserve:values"]["value"])
 
 
 def lines(values: list[str]) -> str:
@@ -132,7 +132,7 @@ def test_what_the_project_says_for_all_stacks_reaches_a_check_as_it_reaches_the_
     whole["config"] = {"modelserve:services": {"type": "object"}, **shared}
     project.write_text(yaml.safe_dump(whole))
     found = json.loads(stack.run("config", "--json"))
-    by_engine = {key: _decoded(entry["value"]) for key, entry in found.items() if not entry["secret"]}
+    by_engine = {key: decoded(entry["value"]) for key, entry in found.items() if not entry["secret"]}
     ours = read_file(stack.file).plain
     assert by_engine["modelserve:services"]["ds"]["port"] == 8001
     assert as_program(ours) == as_program(by_engine)
