@@ -146,9 +146,9 @@ class Fluid:
                 bytes=min(fluid_model.bucket_bytes(self._folder, files), fluid_model.capacity(runtime, usable=True)),
             )
         fault = faults.of(self._folder, "DataLoad", thing["metadata"]["name"])
-        share = loading.share(time.monotonic(), fault)
+        share, ended = loading.progress(time.monotonic(), fault)
         self._cached[holds] = max(self._cached.get(holds, 0.0), share * loading.bytes)
-        if loading.over(time.monotonic(), fault):
+        if ended:
             failed = fault == "failed"
             self._tell(thing, fluid_model.load_ended(failed=failed, lasted=loading.seconds, now=now()))
             name = thing["metadata"]["name"]

@@ -115,14 +115,15 @@ class Loading:
     seconds: float
     bytes: float
 
-    def share(self, now: float, fault: str | None) -> float:
-        """The share that is loaded at time `now`."""
-        most = {"failed": 0.25, "partial": 0.5, "stuck": 0.25}.get(fault or "", 1.0)
-        return min(max(now - self.begun, 0.0) / self.seconds, most) if self.seconds else most
+    def progress(self, now: float, fault: str | None) -> tuple[float, bool]:
+        """The share that is loaded at time `now`, and whether the load has ended, successfully or not.
 
-    def over(self, now: float, fault: str | None) -> bool:
-        """Whether it has ended, successfully or not."""
-        return fault != "stuck" and now - self.begun >= self.seconds
+        Both come of one `now`: a load that ends between two readings would stay short for ever.
+        """
+        most = {"failed": 0.25, "partial": 0.5, "stuck": 0.25}.get(fault or "", 1.0)
+        lasted = now - self.begun
+        ended = lasted >= self.seconds
+        return (most if ended else min(max(lasted, 0.0) / self.seconds, most)), ended and fault != "stuck"
 
 
 def load_ended(*, failed: bool, lasted: float, now: str) -> Thing:

@@ -74,9 +74,18 @@ def test_a_cache_holds_its_workers_quotas_and_evicts_above_the_mark():
 
 def test_a_load_grows_to_the_whole_or_to_where_its_fault_stops_it():
     loading = Loading(begun=100, seconds=10, bytes=GIB)
-    assert [loading.share(now, None) for now in (100, 105, 120)] == [0.0, 0.5, 1.0]
-    assert [loading.share(120, fault) for fault in ("failed", "partial", "stuck")] == [0.25, 0.5, 0.25]
-    assert [loading.over(109, None), loading.over(110, None), loading.over(999, "stuck")] == [False, True, False]
+    assert [loading.progress(now, None) for now in (100, 105, 109.99, 110, 120)] == [
+        (0.0, False),
+        (0.5, False),
+        (pytest.approx(0.999), False),
+        (1.0, True),
+        (1.0, True),
+    ]
+    assert [loading.progress(999, fault) for fault in ("failed", "partial", "stuck")] == [
+        (0.25, True),
+        (0.5, True),
+        (0.25, False),
+    ]
 
 
 def test_a_load_ends_with_the_condition_of_its_job():
