@@ -28,7 +28,7 @@ import yaml
 from bench import plain
 from bench.measure import BenchError, Cost, cost, exponent, paired, spread
 from local import control_plane, pulumi_home
-from local.paths import ROOT
+from local.paths import PROGRAM, ROOT
 
 _PREVIEW, _UP = ["pulumi", "preview", "-s", "bench"], ["pulumi", "up", "-s", "bench", "--yes", "--skip-preview"]
 _DESTROY = ["pulumi", "destroy", "-s", "bench", "--yes", "--skip-preview"]
@@ -72,7 +72,7 @@ class Ours(Project):
     """This program with the local stack; with a clock in it if `timed`."""
 
     def describe(self) -> None:
-        for part in ("Pulumi.yaml", "stacks", "components", "planning", "ops"):
+        for part in set(PROGRAM) - {"__main__.py", ".venv"}:
             (self.folder / part).symlink_to(ROOT / part)
         shutil.copy(ROOT / "Pulumi.local.yaml", self.folder / "Pulumi.bench.yaml")
         self.env["BENCH_STEPS"] = str(self.folder / "steps.json")

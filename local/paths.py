@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = (
+    *("__main__.py", "Pulumi.yaml", "planning", "config", "components", "watch", "stacks"),
+    *("policy", "report", "ci", "ops", ".venv"),
+)
+"""What of the project a copy needs to be a program of its own, with its commands."""
 
 
 def work_dir() -> Path:

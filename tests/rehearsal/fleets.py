@@ -15,6 +15,7 @@ from local.api import ApiError
 from local.nodes import NodePool
 from standins import gateway
 from tests.rehearsal.pulumi_stack import API_KEY, Cluster
+from tests.support.patience import PATIENCE_SECONDS
 
 NAME = "deepseek-r1-671b"
 """The service of the committed stack file."""
@@ -81,7 +82,9 @@ class Fleets:
         book = json.loads((self.cluster.plane.folder / gateway.FILE).read_text())
         message = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
         url = f"{book['aibrix-system/aibrix-eg']}/v1/chat/completions"
-        return requests.post(url, json=message, headers={"Authorization": f"Bearer {API_KEY}", **headers}, timeout=20)
+        return requests.post(
+            url, json=message, headers={"Authorization": f"Bearer {API_KEY}", **headers}, timeout=PATIENCE_SECONDS
+        )
 
     def way(self, model: str = NAME, **headers: str) -> str | int:
         """The route that serves a request, or the status if it is refused."""

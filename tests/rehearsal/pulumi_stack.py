@@ -27,14 +27,10 @@ from kubernetes import client, config
 from local import charts, faults, pulumi_home
 from local.api import ApiError
 from local.control_plane import ControlPlane
-from local.paths import ROOT
+from local.paths import PROGRAM, ROOT
+from tests.support.patience import PATIENCE_SECONDS
 
 API_KEY = "sk-canary-1f6b0e9d"
-PARTS = (
-    *("__main__.py", "Pulumi.yaml", "planning", "config", "components", "watch", "stacks"),
-    *("policy", "report", "ci", "ops", ".venv"),
-)
-"""What of the project a program consists of."""
 _NAME = "first-of-all"
 LWS = ("leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets")
 # A start takes a second or two here. Tests wait for the limits that derive from this one.
@@ -125,7 +121,13 @@ def _first(plane: ControlPlane) -> _First:
         (folder / "Pulumi.yaml").symlink_to(ROOT / "Pulumi.yaml")
         for command in (["stack", "init", _NAME], ["config", "set", "--secret", "modelserve:apiKey", "-s", _NAME]):
             subprocess.run(
-                ["pulumi", *command], cwd=folder, env=environment, input=API_KEY, text=True, check=True, timeout=120
+                ["pulumi", *command],
+                cwd=folder,
+                env=environment,
+                input=API_KEY,
+                text=True,
+                check=True,
+                timeout=PATIENCE_SECONDS,
             )
         settings = yaml.safe_load((folder / f"Pulumi.{_NAME}.yaml").read_text())
         kept = Path(tempfile.mkdtemp(dir=plane.folder)) / "state"
@@ -168,7 +170,7 @@ class Stack:
             self.config["modelserve:services"]["ds"]["startupSeconds"] = STARTUP_SECONDS
         self.env = pulumi_home.environment(self.plane, self.folder / "state")
         self.env["PULUMI_DEBUG_COMMANDS"] = "1"  # enables --event-log
-        for part in PARTS:
+        for part in PROGRAM:
             (self.folder / part).symlink_to(ROOT / part)
         made = _first(self.plane)
         made.copy(self.folder / "state", self.name)
@@ -223,7 +225,7 @@ class Stack:
         """`pulumi destroy`."""
         return self._deploy("destroy", "--skip-preview", "--yes", *args, ok=ok)
 
-    def ops(self, *args: str, code: int = 0, seconds: float = 120) -> str:
+    def ops(self, *args: str, code: int = 0, seconds: float = PATIENCE_SECONDS) -> str:
         """`python -m ops COMMAND …` for this stack file."""
         done = subprocess.run(
             [sys.executable, "-m", "ops", *args],
@@ -255,7 +257,7 @@ class Stack:
     def interrupt(self, process: subprocess.Popen[str], number: signal.Signals) -> str:
         """Send a signal to the CLI alone, as a terminal's Ctrl-C or a kill would; returns the run's output."""
         os.kill(process.pid, number)
-        said = process.communicate(timeout=60)[0]
+        said = process.communicate(timeout=PATIENCE_SECONDS)[0]
         self.said.append(said)
         return said
 
@@ -311,7 +313,13 @@ class Stack:
         """Any pulumi command that must succeed."""
         named = args if self.name in args else (*args, "-s", self.name)
         done = subprocess.run(
-            ["pulumi", *named], cwd=self.folder, env=self.env, text=True, capture_output=True, input=given, timeout=120
+            ["pulumi", *named],
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            capture_output=True,
+            input=given,
+            timeout=PATIENCE_SECONDS,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -326,7 +334,7 @@ class Stack:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=150,
+            timeout=PATIENCE_SECONDS,
         )
         # The first event repeats the stack file, in which a test may have written a key in plain text.
         events = [line for line in self._events.read_text().splitlines() if '"preludeEvent"' not in line]
@@ -463,7 +471,7 @@ class Cluster:
                 raise
             return None
 
-    def wait(self, what: str, test: Callable[[], bool], seconds: float = 30) -> None:
+    def wait(self, what: str, test: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until `test` holds; fails with `what` if it does not within `seconds`."""
         end = time.monotonic() + seconds
         while not test():

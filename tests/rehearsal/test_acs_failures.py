@@ -12,6 +12,7 @@ import pytest
 from local.paths import ROOT
 from tests.rehearsal.clouds import BUCKETS, Cloud
 from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.soak
 BUCKET = "modelserve-llm-weights"
@@ -87,7 +88,7 @@ def test_a_hub_that_is_down_for_a_while_is_told_while_up_goes_on_and_comes_up(ac
 
     acs.fault(f"Job/{MODEL}-sync", "hub-down")
     process = acs.begin("up")
-    cluster.wait("the first try has failed", lambda: failed_pods() != [], 60)
+    cluster.wait("the first try has failed", lambda: failed_pods() != [], PATIENCE_SECONDS)
     acs.fault(f"Job/{MODEL}-sync", None)
     said = process.communicate(timeout=120)[0]
     acs.said.append(said)

@@ -19,6 +19,7 @@ from standins import gateway
 from standins.vllm_server import TOKEN_SECONDS
 from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import API_KEY, Cluster, Stack, one_node
+from tests.support.patience import PATIENCE_SECONDS
 
 HEALTH = {"GET /health", "GET /ping", "POST /ping"}
 _KWOK = "/apis/kwok.x-k8s.io/v1alpha1/namespaces/default/portforwards"
@@ -92,7 +93,10 @@ def open_routes(address: str, release: str, **headers: str) -> set[str]:
         f"{method} {path}"
         for path, methods in routes.routes(release).items()
         for method in methods
-        if requests.request(method, f"{address}{path}", json=body, headers=headers, timeout=20).status_code < 400
+        if requests.request(
+            method, f"{address}{path}", json=body, headers=headers, timeout=PATIENCE_SECONDS
+        ).status_code
+        < 400
     }
 
 

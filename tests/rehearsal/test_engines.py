@@ -13,6 +13,7 @@ from kubernetes.stream import portforward
 
 from local.api import Api, wait_until
 from local.control_plane import ControlPlane
+from tests.support.patience import PATIENCE_SECONDS
 from watch.rollout import Reader, failures
 
 KWOK = "/apis/kwok.x-k8s.io/v1alpha1/namespaces"
@@ -174,7 +175,7 @@ def test_pod_that_is_gone_leaves_no_port_and_no_object(bench: Bench) -> None:
 
     def refused() -> bool:
         try:
-            requests.get(f"{target}/health", timeout=5)
+            requests.get(f"{target}/health", timeout=PATIENCE_SECONDS)
         except requests.ConnectionError:
             return True
         return False

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.rehearsal.pulumi_stack import Cluster, Stack
+from tests.support.patience import PATIENCE_SECONDS
 
 SOAK = pytest.mark.soak
 # What stays in the state together with a protected bucket.
@@ -194,7 +195,7 @@ def test_recover_keeps_off_a_living_run_and_has_nothing_to_do_after_one_that_end
     cluster.wait("the group is there", has(cluster, "LeaderWorkerSet/ds"))
     said = stack.ops("recover", stack.name, code=2)
     assert "is locked by" in said and "may be alive" in said
-    assert run.wait(timeout=60) == 0 and cluster.ready()
+    assert run.wait(timeout=PATIENCE_SECONDS) == 0 and cluster.ready()
     assert f"{stack.name}: nothing is pending" in stack.ops("recover", stack.name)
 
 

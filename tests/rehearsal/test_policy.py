@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from local import pulumi_home
-from local.paths import ROOT
-from tests.rehearsal.pulumi_stack import PARTS
+from local.paths import PROGRAM, ROOT
 
 _NOWHERE = {
     "apiVersion": "v1",
@@ -31,7 +30,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for part in PARTS:
+        for part in PROGRAM:
             (folder / part).symlink_to(ROOT / part)
         (folder / "kubeconfig").write_text(json.dumps(_NOWHERE))
         plane: Any = SimpleNamespace(kubeconfig=folder / "kubeconfig", folder=folder / "plane")

@@ -14,6 +14,7 @@ import pytest
 from ci.backend import problems
 from local import pulumi_home
 from tests.support import object_store
+from tests.support.patience import PATIENCE_SECONDS
 
 STORES = {
     "oss": ("s3.oss-cn-hangzhou.aliyuncs.com", "cn-hangzhou"),
@@ -93,7 +94,7 @@ def test_login_update_lock_cancel_and_refresh_work_where_the_bucket_is_in_the_ho
             assert pulumi("cancel", "--yes", "-s", "a").returncode == 0
             assert _locks(bucket) == []
             (tmp_path / "gate").unlink()
-            first.wait(120)
+            first.wait(PATIENCE_SECONDS)
         refreshed = pulumi("refresh", "--yes", "-s", "a")
         assert refreshed.returncode == 0, refreshed.stderr
         assert pulumi("stack", "output", "answer", "-s", "a").stdout.strip() == "42"

@@ -11,6 +11,7 @@ from planning.catalog import fact
 from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import Cluster, Stack
+from tests.support.patience import PATIENCE_SECONDS
 
 BUCKET = "modelserve-vke-weights"
 SYNC = "Job/deepseek-r1-sync"
@@ -152,7 +153,7 @@ def autoscaling_is_switched_on_and_off(stack: Stack, cluster: Cluster, fleets: F
     assert scaler["spec"]["metricsSources"][0]["targetValue"] == "0.5"
     autoscaled(stack, 2, 2)
     stack.up()
-    cluster.wait("the autoscaler has added a replica", lambda: fleets.ready(replicas=2), 60)
+    cluster.wait("the autoscaler has added a replica", lambda: fleets.ready(replicas=2), PATIENCE_SECONDS)
     before = fleets.uids()
     stack.up("--expect-no-changes")
     # Whatever else changes, the autoscaler keeps control of the number of replicas.
@@ -163,7 +164,7 @@ def autoscaling_is_switched_on_and_off(stack: Stack, cluster: Cluster, fleets: F
 
     autoscaled(stack, 1, 1)
     stack.up()
-    cluster.wait("the autoscaler has taken a replica away", lambda: fleets.ready(replicas=1), 60)
+    cluster.wait("the autoscaler has taken a replica away", lambda: fleets.ready(replicas=1), PATIENCE_SECONDS)
     del stack.services[NAME]["autoscaling"]
     stack.up()
     assert stack.steps()[SCALER].operation == "delete" and cluster.object("PodAutoscaler", NAME) is None

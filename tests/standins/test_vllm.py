@@ -16,6 +16,7 @@ import requests
 from local.paths import ROOT
 from standins.vllm import Engine, newest_release, release_of
 from standins.vllm_arguments import Arguments, refusal
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.simulator import Simulator
 
 Serve = Callable[..., str]
@@ -260,7 +261,7 @@ def test_client_that_goes_away_is_counted_as_abort(serve: Serve) -> None:
     url = serve(token_seconds=0.05)
     with requests.post(f"{url}/v1/chat/completions", json=QUESTION | {"stream": True}, stream=True) as answer:
         next(answer.iter_lines())
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_SECONDS
     while not metric(url, 'vllm:request_success_total{finished_reason="abort"'):
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -17,6 +17,7 @@ from local.api import wait_until
 from standins.engine_process import EngineProcess, run_hook
 from standins.members import Log
 from standins.vllm_server import TOKEN_SECONDS
+from tests.support.patience import PATIENCE_SECONDS
 
 Start = Callable[..., EngineProcess]
 KEY = "sk-right"
@@ -66,7 +67,7 @@ class Stream:
         self._url = f"http://127.0.0.1:{engine.port}/v1/chat/completions"
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
-        assert self._begun.wait(60), self.outcome
+        assert self._begun.wait(PATIENCE_SECONDS), self.outcome
 
     def _read(self) -> None:
         asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True}

@@ -25,12 +25,12 @@ from local import object_store, processes
 from local.control_plane import free_ports
 from local.toolchain import ensure
 from standins.hub import Hub
+from tests.support.patience import PATIENCE_SECONDS
 
 REPOSITORY = "deepseek-ai/DeepSeek-R1"
 PREFIX = "models/DeepSeek-R1"
 KEY_ID, KEY_SECRET = "LTAIwriter", "canary-key-secret"
 MANIFEST = "modelserve-manifest.json"
-PATIENCE_SECONDS = 20
 _MIB = 1 << 20
 
 _numbers = itertools.count()

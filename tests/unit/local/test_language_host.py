@@ -18,6 +18,7 @@ from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 
 from local import pulumi_home
 from local.paths import ROOT
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.rehearsal
 
@@ -179,7 +180,7 @@ def sleeper(project: Project) -> Iterator[tuple[subprocess.Popen[str], int, int]
     program = int(file.read_text())
     yield cli, int(ps(program)[0]), program
     cli.kill()
-    cli.communicate(timeout=30)
+    cli.communicate(timeout=PATIENCE_SECONDS)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -203,7 +204,7 @@ def runs(pid: int) -> bool:
 def test_ctrl_c_ends_host_and_program_and_is_no_failure_of_the_program(sleeper: tuple) -> None:
     cli, host, program = sleeper
     os.killpg(cli.pid, signal.SIGINT)
-    output, _ = cli.communicate(timeout=60)
+    output, _ = cli.communicate(timeout=PATIENCE_SECONDS)
     assert cli.returncode != 0
     assert "canceled" in output
     assert "Traceback" not in output
@@ -216,7 +217,7 @@ def test_kill_9_leaves_no_process_behind(sleeper: tuple, victims: tuple[str, ...
     for victim in victims:
         os.kill({"cli": cli.pid, "host": host}[victim], signal.SIGKILL)
     wait_for(lambda: not runs(host) and not runs(program))
-    cli.communicate(timeout=60)
+    cli.communicate(timeout=PATIENCE_SECONDS)
     assert cli.returncode != 0
 
 
@@ -234,7 +235,7 @@ def host() -> Iterator[language_pb2_grpc.LanguageRuntimeStub]:
         with grpc.insecure_channel(f"127.0.0.1:{process.stdout.readline().strip()}") as channel:
             yield language_pb2_grpc.LanguageRuntimeStub(channel)
         process.stdin.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def plugin_request(folder: Path, program: str) -> language_pb2.RunPluginRequest:

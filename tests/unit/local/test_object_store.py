@@ -13,6 +13,7 @@ from local import object_store, processes
 from local.api import wait_until
 from local.control_plane import free_ports
 from local.toolchain import ensure
+from tests.support.patience import PATIENCE_SECONDS
 
 KEYS = {"LTAIone": "secret-one", "LTAItwo": "secret-two"}
 
@@ -22,7 +23,7 @@ def rclone(url: str, key: str, secret: str, *arguments: str, **options: str) -> 
     remote["NO_CHECK_BUCKET"] = "true"
     variables = {f"RCLONE_CONFIG_STORE_{name}": value for name, value in remote.items()}
     command = [str(ensure("rclone")["rclone"]), "--config=", "--retries=1", *arguments]
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.fixture(params=[KEYS, None], ids=["two keys", "any key"])

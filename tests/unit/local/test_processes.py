@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from local import processes
+from tests.support.patience import PATIENCE_SECONDS
 
 _STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
@@ -50,7 +51,7 @@ def test_a_process_that_ignores_the_request_is_killed(folder: Path) -> None:
     while "on" not in (folder / "logs" / "stubborn.log").read_text():
         time.sleep(0.01)
     processes.end(folder, grace_seconds=0.1)
-    assert process.wait(10) == -9
+    assert process.wait(PATIENCE_SECONDS) == -9
 
 
 def test_an_id_that_the_system_gave_to_somebody_else_is_not_touched(folder: Path) -> None:

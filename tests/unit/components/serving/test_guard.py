@@ -23,6 +23,7 @@ from websockets.sync.client import connect
 
 from components.serving import modelserve_guard as guard
 from planning import routes
+from tests.support.patience import PATIENCE_SECONDS
 
 KEY = "sk-right"
 CHAT = "/v1/chat/completions"
@@ -76,7 +77,7 @@ class Served:
     def ask(
         self, method: str, path: str, key: str | None = KEY, body: Any = None, **headers: str
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         given = {"Authorization": f"Bearer {key}"} if key else {}
         connection.request(method, path, body, {**given, **{k.replace("_", "-"): v for k, v in headers.items()}})
         answer = connection.getresponse()
@@ -234,7 +235,7 @@ def test_a_browser_may_ask_whether_it_may_ask_of_listed_paths_alone(serve: Calla
 
 def test_a_stream_passes_piece_by_piece(serve: Callable[..., Served]):
     served = serve()
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE_SECONDS)
     connection.request("POST", f"{CHAT}?stream", b"{}", {"Authorization": f"Bearer {KEY}"})
     answer = connection.getresponse()
     # The application continues only after its first piece has arrived here.
@@ -292,7 +293,7 @@ def test_head_and_body_of_an_error_leave_in_one_piece_whoever_answers_it(serve: 
 
 def test_a_replica_that_ends_takes_no_new_work_and_finishes_what_it_has(serve: Callable[..., Served]):
     served = serve()
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE_SECONDS)
     connection.request("POST", f"{CHAT}?stream", b"{}", {"Authorization": f"Bearer {KEY}"})
     answer = connection.getresponse()
     assert answer.readline() == b"0\n" and served.ask("GET", guard.OPEN_PATH, key=None)[1] == b"1"

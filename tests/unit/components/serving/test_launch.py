@@ -19,12 +19,12 @@ from shutil import which
 import pytest
 
 from components.serving import engine_pods, modelserve_guard, ray_cluster_fleet, ray_lws_group
+from tests.support.patience import PATIENCE_SECONDS
 from tests.unit.components.serving.test_ray_cluster_fleet import ARGS as FLEET_ARGS
 from tests.unit.components.serving.test_ray_lws_group import ARGS
 
 SCRIPT = Path(engine_pods.__file__).with_name("launch.sh")
 VLLM_ARGS = ["/weights/DeepSeek-R1", "--served-model-name", "two words", "--override", '{"a": "$HOME `id` *"}', ""]
-PATIENCE_SECONDS = 30
 
 # Each call is one line of fields: program, process id, arguments.
 _FAKE = """#!{bash}

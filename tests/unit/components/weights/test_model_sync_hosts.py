@@ -12,6 +12,7 @@ import pytest
 
 from components.weights.sync.bucket import key_environment, remote_environment
 from local.toolchain import ensure
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.rehearsal
 
@@ -63,7 +64,9 @@ def test_each_clouds_bucket_is_addressed_as_it_takes_it(proxy: Proxy, host: str,
     variables = remote_environment(f"http://{host}") | key_environment("AKid", "canary")
     variables["http_proxy"] = f"http://127.0.0.1:{proxy.server_port}"
     command = [ensure("rclone")["rclone"], "--config=", "--retries=1", "--low-level-retries=1", "cat"]
-    subprocess.run([*command, f"store:{BUCKET}/{KEY}"], env=os.environ | variables, capture_output=True, timeout=30)
+    subprocess.run(
+        [*command, f"store:{BUCKET}/{KEY}"], env=os.environ | variables, capture_output=True, timeout=PATIENCE_SECONDS
+    )
     asked, signature = proxy.seen[0]
     assert asked.partition("?")[0].startswith(f"http://{address}/{KEY}")
     assert region is None or f"/{region}/s3/aws4_request" in signature

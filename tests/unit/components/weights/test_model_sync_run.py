@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from standins.hub import Fault, Hub
+from tests.support.patience import PATIENCE_SECONDS
 from tests.unit.components.conftest import (
     KEY_SECRET,
     MANIFEST,
@@ -132,10 +133,10 @@ def test_scratch_bounds_what_is_under_way_at_once(room: Room):
     # 0.9 of the scratch space holds the largest file, but no second shard beside it.
     process = room.start(SCRATCH_GIB=str(5.9 * 2**20 / 2**30))
     try:
-        assert hold.reached.wait(10)
+        assert hold.reached.wait(PATIENCE_SECONDS)
         assert not set(SHARDS[1:]) & set(names(room.hub))
         hold.released.set()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         kill(process)
     room.assert_whole()
@@ -161,7 +162,7 @@ def test_after_a_kill_no_file_is_fetched_that_had_arrived(room: Room, shard, at)
     room.hub.faults.append(hold)
     process = room.start(PROGRESS_SECONDS="0.02")
     try:
-        assert hold.reached.wait(10)
+        assert hold.reached.wait(PATIENCE_SECONDS)
         assert any("6 of 7 files" in line for line in process.stdout), "the others do not arrive"
     finally:
         kill(process)
@@ -199,9 +200,9 @@ def test_being_told_to_end_ends_at_once(room: Room):
     room.hub.faults.append(hold)
     process = room.start()
     try:
-        assert hold.reached.wait(10)
+        assert hold.reached.wait(PATIENCE_SECONDS)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         kill(process)
     assert process.returncode == 128 + signal.SIGTERM
@@ -368,13 +369,13 @@ def test_no_secret_is_in_an_argument_list_and_the_token_stays_with_its_hub(room:
     room.hub.faults += holds
     process = room.start(HUB_TOKEN=TOKEN, **changes)
     try:
-        assert all(hold.reached.wait(10) for hold in holds)
+        assert all(hold.reached.wait(PATIENCE_SECONDS) for hold in holds)
         lines = [line for line in command_lines() if "copyurl" in line and room.hub.url in line]
         assert len(lines) >= 2, "nothing was looked at"
         assert not [line for line in command_lines() if TOKEN in line or KEY_SECRET in line]
         for hold in holds:
             hold.released.set()
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         kill(process)
     assert process.returncode == 0 and "canary" not in output, output

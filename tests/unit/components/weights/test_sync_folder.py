@@ -13,6 +13,7 @@ from components.weights.sync.manifest import File
 from components.weights.sync.retries import Fatal, Patience
 from components.weights.sync.transfer import Limits, Sync
 from standins.hub import Fault
+from tests.support.patience import PATIENCE_SECONDS
 from tests.unit.components.conftest import MANIFEST, MODEL, SHARDS, WANTED, Room, eventually, kill
 
 pytestmark = pytest.mark.rehearsal
@@ -71,7 +72,7 @@ def test_after_a_kill_no_file_is_fetched_that_had_arrived(room: Room, volume: Pa
     room.hub.faults.append(hold)
     process = room.start(FOLDER=str(volume), PROGRESS_SECONDS="0.02")
     try:
-        assert hold.reached.wait(10)
+        assert hold.reached.wait(PATIENCE_SECONDS)
         assert any("6 of 7 files" in line for line in process.stdout), "the others do not arrive"
     finally:
         kill(process)

@@ -14,6 +14,7 @@ from components.weights.sync.folder import OWN
 from components.weights.sync.node import Disk, carrier, check_disk, look
 from components.weights.sync.retries import Fatal
 from local.paths import work_dir
+from tests.support.patience import PATIENCE_SECONDS
 from tests.unit.components.conftest import MANIFEST, WANTED, Room, kill
 
 pytestmark = pytest.mark.rehearsal
@@ -98,7 +99,7 @@ def test_a_pod_waits_while_another_of_its_node_fills_the_disk(room: Room, disk: 
             assert "another pod of this node is filling the disk" in process.stdout.readline()
             assert not (disk / "R1" / MANIFEST).exists()
             fcntl.flock(held, fcntl.LOCK_UN)
-            process.communicate(timeout=20)
+            process.communicate(timeout=PATIENCE_SECONDS)
         finally:
             kill(process)
     assert process.returncode == 0 and (disk / "R1" / MANIFEST).exists()
@@ -108,7 +109,7 @@ def test_two_pods_at_once_bring_each_file_once(room: Room, disk: Path):
     room.run()
     processes = [room.start(**settings(disk)) for _ in range(2)]
     try:
-        said = [process.communicate(timeout=20)[0] for process in processes]
+        said = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
     finally:
         for process in processes:
             kill(process)
