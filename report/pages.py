@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from planning.catalog import fact
+from planning.problems import printable
 from report import words
 from report.differences import lines
 from report.judgement import Judgement, Level
@@ -18,8 +20,9 @@ from report.run_file import Change
 from report.services import Row
 from report.words import Part
 
-LIMIT = 65_536
-"""GitHub's limit of a comment in characters; counted here in bytes, of which there are never fewer."""
+LIMIT = fact("ci", "github", "commentCharacters") - 100
+"""GitHub's limit of a comment in characters, less the hidden line that `ops ci comment` adds; counted here in bytes, of
+which there are never fewer."""
 _SIGNS = {
     Level.NOTHING: "✅",
     Level.SAFE: "✅",
@@ -43,8 +46,8 @@ def marker(what: str, project: str, stack: str) -> str:
 def markdown(judged: Judgement, limit: int = LIMIT) -> str:
     """One comment."""
     run = judged.run
-    opens = judged.level < Level.STOP and any(each.opens for each in judged.services)
-    sign = _SIGNS[Level.STOP if opens else judged.level]
+    level = max(judged.level, Level.STOP) if any(each.opens for each in judged.services) else judged.level
+    sign = _SIGNS[max(level, Level.DATA) if judged.open else level]
     head = (
         f"{marker('report', run.project, run.stack)}\n### {sign} {plain(run.stack)}: {plain(words.verdict(judged))}\n"
     )
@@ -56,13 +59,13 @@ def bounded(
     head: str, blocks: Sequence[str], folds: Sequence[str], limit: int = LIMIT, title: str = "Resources, old → new"
 ) -> str:
     """As much as fits: what is visible at once comes before what is folded."""
-    text, left = head, 0
-    for block in blocks:
+    text, left = visible(head), 0
+    for block in map(visible, blocks):
         cut = _cut(block, limit - _SPARE - _size(text))
         text += cut
         left += cut != block
     opened = ""
-    for fold in folds:
+    for fold in map(visible, folds):
         if _size(text) + _size(opened) + _size(fold) + _SPARE > limit:
             left += 1
         else:
@@ -83,7 +86,7 @@ def text(judged: Judgement) -> str:
         out += [f"  {_bare(row.what)}: {row.before or _NONE} -> {row.after or _NONE}" for row in part.rows]
     for change in judged.changes:
         out += ["", _bare(words.title(change)), *(f"  {line}" for line in _difference(change))]
-    return "\n".join(out)
+    return visible("\n".join(out))
 
 
 def to_json(judged: Judgement) -> dict[str, Any]:
@@ -181,15 +184,21 @@ def _cell(value: str | None, is_code: bool = True) -> str:
 
 
 def plain(value: str) -> str:
-    """Text in which Markdown and HTML have no effect; text between backticks stays as it is."""
-    pieces = value.split("`")
+    """One line in which Markdown and HTML have no effect; text between single backticks stays as it is."""
+    flat = " ".join(re.sub("``+", "'", value).split())
+    pieces = flat.split("`")
     if len(pieces) % 2 == 0:
-        pieces = [value.replace("`", "'")]
+        pieces = [flat.replace("`", "'")]
     escaped = [
-        piece if at % 2 else re.sub(r"([*_\[\]#~@])", r"\\\1", html.escape(piece, quote=False))
+        piece if at % 2 else re.sub(r"([\\*_\[\]#~@])", r"\\\1", html.escape(piece, quote=False))
         for at, piece in enumerate(pieces)
     ]
     return "`".join(escaped)
+
+
+def visible(value: str) -> str:
+    """The lines with characters escaped that move a cursor, or that turn the order of what is read."""
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def _bare(value: str) -> str:
