@@ -17,7 +17,7 @@ from typing import Any
 
 from planning.catalog import entries
 from report.differences import lines, paths, without
-from report.pages import bounded, fold_of, marker, plain, visible
+from report.pages import bounded, marker, plain, visible
 from report.run_file import Change, Run
 
 _SCALERS = ("PodAutoscaler", "HorizontalPodAutoscaler")
@@ -106,7 +106,7 @@ def markdown(seen: Seen) -> str:
     mark = marker("drift", seen.run.project, seen.run.stack)
     head = f"{mark}\n### {sign} {plain(seen.run.stack)}: {plain(headline(seen))}\n"
     body = "".join(f"- {plain(each)}\n" for each in sentences(seen))
-    folds = [fold_of(_title(each.change), each.difference) for each in seen.drifted if each.difference]
+    folds = [(_title(each.change), each.difference) for each in seen.drifted if each.difference]
     return bounded(head, [f"\n{body}"] if body else [], folds, title="What differs: state → cluster")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from planning.catalog import fact
@@ -56,20 +56,28 @@ def markdown(judged: Judgement, limit: int = LIMIT) -> str:
 
 
 def bounded(
-    head: str, blocks: Sequence[str], folds: Sequence[str], limit: int = LIMIT, title: str = "Resources, old → new"
+    head: str,
+    blocks: Sequence[str],
+    folds: Iterable[tuple[str, Iterable[str]]],
+    limit: int = LIMIT,
+    title: str = "Resources, old → new",
 ) -> str:
-    """As much as fits: what is visible at once comes before what is folded."""
+    """As much as fits: what is visible at once comes before what is folded. `folds` are resources by their titles, with
+    their differences, which are read only as long as they fit."""
     text, left = visible(head), 0
     for block in map(visible, blocks):
         cut = _cut(block, limit - _SPARE - _size(text))
         text += cut
         left += cut != block
-    opened = ""
-    for fold in map(visible, folds):
-        if _size(text) + _size(opened) + _size(fold) + _SPARE > limit:
+    opened, room, all_fit = "", limit - _SPARE - _size(text), True
+    for name, difference in folds:
+        fold = visible(_fold(name, [*difference])) if all_fit else ""
+        if not fold or _size(fold) > room:
+            fold, all_fit = visible(_fold(name, ())), False
             left += 1
-        else:
+        if _size(fold) <= room:
             opened += fold
+            room -= _size(fold)
     if opened:
         text += f"\n<details><summary>{title}</summary>\n\n{opened}\n</details>\n"
     if left:
@@ -120,7 +128,7 @@ def to_json(judged: Judgement) -> dict[str, Any]:
     }
 
 
-def fold_of(title: str, difference: Sequence[str]) -> str:
+def _fold(title: str, difference: Sequence[str]) -> str:
     """One resource, with its differences."""
     if not difference:
         return f"- {plain(title)}\n"
@@ -128,23 +136,22 @@ def fold_of(title: str, difference: Sequence[str]) -> str:
     return f"- {plain(title)}\n\n{_fenced([*difference[:_MOST_LINES], *more], 'diff')}\n"
 
 
-def _folds(judged: Judgement) -> list[str]:
+def _folds(judged: Judgement) -> list[tuple[str, Iterable[str]]]:
     if judged.run.failed and judged.run.planned:
         return []  # nothing of it can happen
-    return [fold_of(words.title(each), _difference(each)) for each in judged.changes]
+    return [(words.title(each), _difference(each)) for each in judged.changes]
 
 
-def _difference(change: Change) -> list[str]:
+def _difference(change: Change) -> Iterator[str]:
     """What differs if a change has both an old and a new state: what comes or goes whole is in the stack file."""
     if not change.old or not change.new:
-        return []
-    found = lines(change.old.inputs, change.new.inputs)
-    if found:
-        return found
-    if change.old.errors and not change.differing:
-        return [" written again, because a run was cut off amid it"]
-    # What is secret on both sides, and what differs only from the cluster.
-    return [f" {path}: differs" for path in change.differing]
+        return
+    if found := lines(change.old.inputs, change.new.inputs):
+        yield from found
+    elif change.old.errors and not change.differing:
+        yield " written again, because a run was cut off amid it"
+    else:  # what is secret on both sides, and what differs only from the cluster
+        yield from (f" {path}: differs" for path in change.differing)
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -198,7 +205,7 @@ def plain(value: str) -> str:
 
 def visible(value: str) -> str:
     """The lines with characters escaped that move a cursor, or that turn the order of what is read."""
-    return "\n".join(map(printable, value.split("\n")))
+    return "\n".join(line if line.isprintable() else printable(line) for line in value.split("\n"))
 
 
 def _bare(value: str) -> str:

@@ -32,7 +32,7 @@ _CONTENT = ("data", "stringData")
 # kubectl and client-side apply repeat a whole object in it, a Secret with its content.
 _REPEATED = "kubectl.kubernetes.io/last-applied-configuration"
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY.*?(-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL)
-_NAMED = re.compile(r"""(?P<name>[\w-]+)(?P<sign>["']?\s?(=|:\s?(?=["']))["']?)(?P<value>[^\s"',;]+)""")
+_NAMED = re.compile(r"""(?<![\w-])(?P<name>[\w-]+)(?P<sign>["']?\s?(=|:\s?(?=["']))["']?)(?P<value>[^\s"',;]+)""")
 
 
 def cleaned(value: Any, name: str = "") -> Any:
