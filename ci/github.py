@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
+from ci import http
 from planning.catalog import fact
 from planning.problems import Problem, Refused, printable
 
@@ -34,7 +33,7 @@ class GitHub:
     def __init__(self, url: str, repository: str, token: str) -> None:
         self._root = f"{url.rstrip('/')}/repos/{repository}"
         self._author = fact("ci", "github", "author")
-        self._session = requests.Session()
+        self._session = http.session(_REPEATABLE)
         self._session.headers.update(
             {
                 "Accept": "application/vnd.github+json",
@@ -42,9 +41,6 @@ class GitHub:
                 "X-GitHub-Api-Version": fact("ci", "github", "apiVersion"),
             }
         )
-        retry = Retry(5, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=_REPEATABLE)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
 
     @classmethod
     def of_job(cls) -> GitHub:
@@ -59,19 +55,22 @@ class GitHub:
     def put_comment(self, number: int, body: str, labels: Iterable[str] = ()) -> str:
         """Writes a stack's one comment on a pull request, new or over the old one. Returns made, changed or same.
 
+        Two jobs that ran at once may have made two: the later ones are deleted.
+
         `labels` are those that the stack asks for; the comment keeps them in hidden text.
         """
         first, _, rest = body.partition("\n")
         text = _bounded(f"{_marked(first)}\n<!-- shows {','.join(sorted(labels))} -->\n{rest}")
-        for comment in self._own(f"/issues/{number}/comments"):
-            if _first(comment) != first:
-                continue
-            if comment["body"] == text:
-                return "same"
-            self._ask("PATCH", f"/issues/comments/{comment['id']}", {"body": text})
-            return "changed"
-        self._ask("POST", f"/issues/{number}/comments", {"body": text})
-        return "made"
+        there = [each for each in self._own(f"/issues/{number}/comments") if _first(each) == first]
+        if not there:
+            self._ask("POST", f"/issues/{number}/comments", {"body": text})
+            return "made"
+        for comment in there[1:]:
+            self._ask("DELETE", f"/issues/comments/{comment['id']}", fine=(404,))
+        if there[0]["body"] == text:
+            return "same"
+        self._ask("PATCH", f"/issues/comments/{there[0]['id']}", {"body": text})
+        return "changed"
 
     def settle_labels(self, number: int, known: Sequence[str], stacks: Sequence[str]) -> list[str]:
         """Sets on a pull request those `known` labels that the comments of `stacks` ask for, and removes the others.
@@ -84,7 +83,7 @@ class GitHub:
             if mark is None or mark["what"] != "report":
                 continue
             if mark["stack"] not in stacks:
-                self._ask("DELETE", f"/issues/comments/{comment['id']}")
+                self._ask("DELETE", f"/issues/comments/{comment['id']}", fine=(404,))
             elif found := _SHOWS.search(comment["body"]):
                 shown |= {label for label in found["labels"].split(",") if label in known}
         there = {label["name"] for label in self._all(f"/issues/{number}/labels")}
@@ -99,10 +98,11 @@ class GitHub:
         """Writes a stack's one issue: updates the open one, else reopens the closed one, else creates a new one."""
         first = _marked(body.partition("\n")[0])
         text = _bounded(body)
-        issue = self._issue(first, label)
-        if issue is None:
+        there = self._issues(first, label)
+        if not there:
             self._ask("POST", "/issues", {"title": title, "body": text, "labels": [label]})
             return "made"
+        issue = there[0]
         new = {"title": title, "body": text, "state": "open"}
         if all(issue[key] == value for key, value in new.items()):
             return "same"
@@ -110,13 +110,12 @@ class GitHub:
         return "changed"
 
     def close_issue(self, first: str, label: str, why: str) -> str:
-        """Closes a stack's open issue, found by its marker, and says why. Returns closed or none."""
-        issue = self._issue(first, label)
-        if issue is None or issue["state"] != "open":
-            return "none"
-        self._ask("POST", f"/issues/{issue['number']}/comments", {"body": why})
-        self._ask("PATCH", f"/issues/{issue['number']}", {"state": "closed", "state_reason": "completed"})
-        return "closed"
+        """Closes a stack's open issues, found by their marker, and says why. Returns closed or none."""
+        there = [each for each in self._issues(first, label) if each["state"] == "open"]
+        for issue in there:
+            self._ask("POST", f"/issues/{issue['number']}/comments", {"body": why})
+            self._ask("PATCH", f"/issues/{issue['number']}", {"state": "closed", "state_reason": "completed"})
+        return "closed" if there else "none"
 
     def unfinished(self, workflow: str, run: int, attempt: int, job: str) -> bool:
         """Whether the last job of this name, in an earlier run or attempt, ended in any way but success.
@@ -135,13 +134,14 @@ class GitHub:
                     return each["conclusion"] != "success"
         return False
 
-    def _issue(self, first: str, label: str) -> dict[str, Any] | None:
+    def _issues(self, first: str, label: str) -> list[dict[str, Any]]:
+        """The stack's issues: the one to write comes first, an open one or else the newest."""
         found = [
             issue
             for issue in self._own(f"/issues?state=all&labels={label}")
             if "pull_request" not in issue and _first(issue) == first
         ]
-        return min(found, key=lambda issue: (issue["state"] != "open", -issue["number"]), default=None)
+        return sorted(found, key=lambda issue: (issue["state"] != "open", -issue["number"]))
 
     def _own(self, path: str) -> Iterator[dict[str, Any]]:
         return (each for each in self._all(path) if (each.get("user") or {}).get("login") == self._author)
@@ -151,8 +151,15 @@ class GitHub:
         url: str | None = f"{self._root}{path}{'&' if '?' in path else '?'}per_page={fact('ci', 'github', 'pageSize')}"
         while url:
             answer = self._send("GET", url)
-            found = answer.json()
-            yield from found[below] if below else found
+            try:
+                found = answer.json()
+                listed = found[below] if below else found
+            except (ValueError, KeyError, TypeError):
+                listed = None
+            if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+                key, instead = f"GitHub: GET {path.partition('?')[0]}", "look at GITHUB_API_URL, and at proxies"
+                raise Refused(Problem(key, "", "is answered by something else than GitHub", instead))
+            yield from listed
             url = answer.links.get("next", {}).get("url")
 
     def _ask(self, method: str, path: str, body: Any = None, fine: Sequence[int] = ()) -> None:

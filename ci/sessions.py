@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 import requests
 
+from ci import http
 from planning.catalog import fact
 from planning.problems import Problem, Refused, printable
 
@@ -28,32 +28,7 @@ STS = "MODELSERVE_STS"
 _REQUEST = ("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 _KEPT_BACK = (*_REQUEST, TOKEN, "GITHUB_TOKEN")
 _WAIT = 30
-
-
-@dataclass(frozen=True)
-class _Cloud:
-    """How to ask a cloud, and how its answer and its provider spell key, secret and token."""
-
-    role: str
-    result: tuple[str, ...]
-    answer: tuple[str, str, str]
-    variables: tuple[str, str, str]
-
-
-_CLOUDS = {
-    "acs": _Cloud(
-        "RoleArn",
-        ("Credentials",),
-        ("AccessKeyId", "AccessKeySecret", "SecurityToken"),
-        ("ALICLOUD_ACCESS_KEY", "ALICLOUD_SECRET_KEY", "ALICLOUD_SECURITY_TOKEN"),
-    ),
-    "volcengine": _Cloud(
-        "RoleTrn",
-        ("Result", "Credentials"),
-        ("AccessKeyId", "SecretAccessKey", "SessionToken"),
-        ("VOLCENGINE_ACCESS_KEY", "VOLCENGINE_SECRET_KEY", "VOLCENGINE_SESSION_TOKEN"),
-    ),
-}
+_CLOUDS = ("acs", "volcengine")
 _BUCKET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
@@ -67,18 +42,17 @@ def environment(cloud: str, stack: str, say: Callable[[str], None] = print) -> d
     role = os.environ.get(ROLE)
     if not role or cloud not in _CLOUDS:
         return kept
-    spelt = _CLOUDS[cloud]
+    spelt = fact("ci", "sessions", cloud)
     keys = _assume(cloud, spelt, role, stack)
     for key in keys:
         say(f"::add-mask::{key}")
-    return kept | dict(zip(spelt.variables, keys, strict=True)) | dict(zip(_BUCKET, keys, strict=True))
+    return kept | dict(zip(spelt["variables"], keys, strict=True)) | dict(zip(_BUCKET, keys, strict=True))
 
 
-def _assume(cloud: str, spelt: _Cloud, role: str, stack: str) -> list[str]:
-    asked = fact("ci", "sessions", cloud)
-    query = {"Action": "AssumeRoleWithOIDC", "Version": asked["version"]}
+def _assume(cloud: str, spelt: Mapping[str, Any], role: str, stack: str) -> list[str]:
+    query = {"Action": "AssumeRoleWithOIDC", "Version": spelt["version"]}
     form = {
-        spelt.role: role,
+        spelt["role"]: role,
         "OIDCToken": _token(),
         "RoleSessionName": f"modelserve-{stack}"[:64],
         "DurationSeconds": str(_seconds()),
@@ -87,13 +61,13 @@ def _assume(cloud: str, spelt: _Cloud, role: str, stack: str) -> list[str]:
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         query |= {"Format": "JSON", "Timestamp": now, "SignatureNonce": uuid.uuid4().hex}
         form["OIDCProviderArn"] = _required(PROVIDER, "write acs:ram::ACCOUNT:oidc-provider/NAME")
-    answer = _answer(ROLE, requests.post, os.environ.get(STS) or asked["url"], params=query, data=form)
-    found: Any = answer
-    for key in spelt.result:
+    found: Any = _answer(ROLE, "POST", os.environ.get(STS) or spelt["url"], params=query, data=form)
+    for key in (*spelt["under"], "Credentials"):
         found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, Mapping) or not all(isinstance(found.get(key), str) for key in spelt.answer):
+    keys = [found.get(key) for key in spelt["keys"]] if isinstance(found, Mapping) else []
+    if not keys or not all(isinstance(key, str) and key for key in keys):
         raise Refused(Problem(ROLE, role, "was not given: the answer has no keys", "look at the role's trust policy"))
-    return [found[key] for key in spelt.answer]
+    return keys
 
 
 def _token() -> str:
@@ -104,7 +78,9 @@ def _token() -> str:
         instead = f"give the job `permissions: id-token: write`; elsewhere than on GitHub set {TOKEN}"
         raise Refused(Problem(_REQUEST[0], "", "is not set", instead))
     audience = {"audience": os.environ[AUDIENCE]} if os.environ.get(AUDIENCE) else {}
-    answer = _answer(_REQUEST[0], requests.get, url, params=audience, headers={"Authorization": f"Bearer {bearer}"})
+    answer = _answer(_REQUEST[0], "GET", url, params=audience, headers={"Authorization": f"Bearer {bearer}"})
+    if not answer.get("value"):
+        raise Refused(Problem(_REQUEST[0], "", "the answer has no token", "run the job again"))
     return str(answer["value"])
 
 
@@ -123,15 +99,21 @@ def _required(name: str, instead: str) -> str:
     return value
 
 
-def _answer(key: str, ask: Callable[..., requests.Response], url: str, **options: Any) -> Any:
-    """The cloud's answer. If the cloud returns an error, the refusal gives its code and never the token."""
+def _answer(key: str, method: str, url: str, **options: Any) -> Mapping[str, Any]:
+    """The answer, a JSON object. If it is an error, the refusal gives its code and never the token."""
     try:
-        answer = ask(url, timeout=_WAIT, **options)
+        with http.session(("GET", "POST")) as session:
+            answer = session.request(method, url, timeout=_WAIT, **options)
         body = answer.json()
     except (requests.RequestException, ValueError) as error:
         raise Refused(Problem(key, "", f"no answer ({type(error).__name__})", "run the job again")) from None
-    if answer.ok:
+    if not isinstance(body, Mapping):
+        raise Refused(Problem(key, "", "no answer (no JSON object)", "run the job again"))
+    told = body.get("ResponseMetadata")
+    wrong = told.get("Error") if isinstance(told, Mapping) else None
+    # Volcengine may answer an error with status 200.
+    if answer.ok and not wrong:
         return body
-    wrong = body.get("ResponseMetadata", {}).get("Error", body)
+    wrong = wrong if isinstance(wrong, Mapping) else body
     said = f"{wrong.get('Code', answer.status_code)}: {wrong.get('Message', answer.reason)}"
     raise Refused(Problem(key, "", printable(said), "look at the role's trust policy: issuer, audience and subject"))

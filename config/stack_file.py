@@ -100,7 +100,7 @@ def path_of(stack: str, folder: Path = Path()) -> Path:
     path = folder / f"Pulumi.{stack}.yaml"
     if path.is_file():
         return path
-    known = sorted(file.name.split(".")[1] for file in folder.glob("Pulumi.*.yaml"))
+    known = sorted(file.name[len("Pulumi.") : -len(".yaml")] for file in folder.glob("Pulumi.*.yaml"))
     raise RequestError(f"stack {stack}: {path} does not exist; stacks here: {', '.join(known) or 'none'}")
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 
 from ops.arguments import add_stack, stack_file
-from ops.outline import outline
-from policy import rules, settings
-from policy.model import Stack
+from ops.outline import findings
 from stacks.service_plans import briefly, checked, of_access, summary, verdict, warnings
 
 
@@ -37,9 +34,7 @@ def run(args: argparse.Namespace) -> int:
     warned = warnings(plans, file.encrypted, file.plain)
     if file.environment:
         warned.append("environment: its values are not seen here; only the Pulumi Cloud backend has environments")
-    told = settings.read()
-    stack = Stack(outline(config, plans, args.stack), datetime.date.today())
-    against = rules.judge(stack, told.values, told.levels, only=lambda rule: rule.early)
+    against = findings(config, plans, args.stack)
     broken = [finding for finding in against if finding.severity == "mandatory"]
     if args.json:
         result = {

@@ -26,12 +26,16 @@ from ci.github import MARKER, GitHub
 from config.errors import NAMESPACE
 from config.stack_file import RequestError, path_of, read
 from planning.problems import Problem, Refused, printable
-from report.pages import marker
+from report import redaction
+from report.judgement import LABEL
+from report.pages import marker, plain
 
 LABELS = ("restart", "replace", "delete")
 """Labels by which a pull request shows what it does to its stacks."""
 DRIFT = "drift"
 
+# Of a failure whose own words end up in a comment.
+_MOST_TOLD = 1000
 _TEXT, _VERDICT, _RUN = "text.md", "verdict.json", "run.json"
 _OPS = (sys.executable, "-m", "ops")
 
@@ -57,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(preview, "preview a stack, and write what to tell of it into a folder", "STACK", "FOLDER")
     add(comment, "tell of a preview, in the stack's one comment on the pull request", "FOLDER")
     add(labels, "give the pull request the labels that its stacks' comments show").add_argument(
-        "--stacks", metavar="JSON", required=True, help="the stacks that it changes, as `changed` printed them"
+        "--stacks", metavar="JSON", type=_names, required=True, help="the stacks that it changes, as `changed` printed"
     )
     add(before, "print whether the stack's last job ended before its end", "JOB")
     add(up, "update a stack, and ask its models", "STACK").add_argument(
@@ -99,9 +103,9 @@ def changed(args: argparse.Namespace) -> int:
     base = args.base or _base()
     files = None
     if base:
-        done = subprocess.run(["git", "diff", "--name-only", f"{base}...HEAD"], text=True, capture_output=True)
+        done = subprocess.run(["git", "diff", "-z", "--name-only", f"{base}...HEAD"], text=True, capture_output=True)
         # If a forced push removed the base commit, nobody knows what changed.
-        files = done.stdout.splitlines() if done.returncode == 0 else None
+        files = [name for name in done.stdout.split("\0") if name] if done.returncode == 0 else None
     found = json.dumps(stacks.changed(names, files))
     print(found)
     _append("GITHUB_OUTPUT", f"stacks={found}\n")
@@ -122,7 +126,8 @@ def preview(args: argparse.Namespace) -> int:
     """The exit code of `ops report`: 1 if the change needs a label that is missing, or the preview failed."""
     folder, surroundings = _begin(args)
     _pulumi_to(folder / _RUN, surroundings, "preview", "--json", "-s", args.stack)
-    allowed = [name for name in _event_labels() if name.startswith("allow-")]
+    # Somebody else's label may begin alike. One that is misspelt allows nothing, and the comment says which one would.
+    allowed = [name for name in _event_labels() if LABEL.fullmatch(name)]
     options = ["--allow", *allowed] if allowed else []
     return _told(folder, surroundings, args.stack, "report", options)
 
@@ -136,7 +141,7 @@ def comment(args: argparse.Namespace) -> int:
 
 def labels(args: argparse.Namespace) -> int:
     """Sets the labels that all stacks' comments ask for, in one go: the stacks' own jobs run side by side."""
-    print(json.dumps(GitHub.of_job().settle_labels(_number(), LABELS, json.loads(args.stacks))))
+    print(json.dumps(GitHub.of_job().settle_labels(_number(), LABELS, args.stacks)))
     return 0
 
 
@@ -170,6 +175,8 @@ def up(args: argparse.Namespace) -> int:
 def drift(args: argparse.Namespace) -> int:
     """0 even with drift, which the issue reports; 2 if the refresh failed, so that nobody can tell."""
     folder, surroundings = _begin(args)
+    # Else pulumi prints a shorter JSON, without what somebody has added to a list, such as a rule that lets all in.
+    surroundings |= {"PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"}
     _pulumi_to(folder / _RUN, surroundings, "refresh", "--preview-only", "--json", "-s", args.stack)
     code = _told(folder, surroundings, args.stack, DRIFT, [])
     return 0 if code == 1 else code
@@ -267,9 +274,10 @@ def _told(folder: Path, surroundings: Mapping[str, str], stack: str, command: st
     text, verdict, code = said.stdout, data.stdout, said.returncode
     if not MARKER.match(text):
         # The run left nothing readable. The comment must not keep describing an older one.
-        why = printable(said.stderr.strip()) or "nothing was printed"
+        why = printable(redaction.text(said.stderr.strip())) or "nothing was printed"
         print(why, file=sys.stderr)
-        text = f"{marker(command, NAMESPACE, stack)}\n### ❌ {stack}: pulumi failed\n\nThe job's log says why.\n"
+        mark, told = marker(command, NAMESPACE, stack), plain(why[:_MOST_TOLD])
+        text = f"{mark}\n### ❌ {plain(stack)}: nobody knows, the run failed\n\n{told}\n\nThe job's log says more.\n"
         verdict, code = json.dumps({"stack": stack, "verdict": "error"}), 2
     (folder / _TEXT).write_text(text)
     (folder / _VERDICT).write_text(verdict)
@@ -283,6 +291,8 @@ def _read(folder: str) -> tuple[str, dict[str, Any]]:
         return (Path(folder) / _TEXT).read_text(), json.loads((Path(folder) / _VERDICT).read_text())
     except OSError as error:
         raise RequestError(f"{error.filename}: {error.strerror}; `ci preview` and `ci drift` write it") from None
+    except ValueError:
+        raise RequestError(f"{folder}: is not what `ci preview` and `ci drift` write; run the job again") from None
 
 
 def _call(command: Sequence[str], surroundings: Mapping[str, str]) -> int:
@@ -292,24 +302,47 @@ def _call(command: Sequence[str], surroundings: Mapping[str, str]) -> int:
         raise RequestError(f"{command[0]} is not on PATH: install it") from None
 
 
+def _names(text: str) -> list[str]:
+    """Argument type: a JSON list of texts."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise argparse.ArgumentTypeError(f"{text}: is no JSON list of names")
+    return found
+
+
 def _event() -> dict[str, Any]:
     path = os.environ.get("GITHUB_EVENT_PATH")
-    return json.loads(Path(path).read_text()) if path and Path(path).is_file() else {}
+    if not path or not Path(path).is_file():
+        return {}
+    try:
+        found = json.loads(Path(path).read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Refused(Problem("GITHUB_EVENT_PATH", path, "is no JSON object", "run it in a job of GitHub Actions"))
+    return found
+
+
+def _pull_request() -> Mapping[str, Any]:
+    """The event's pull request; empty if it is about none."""
+    return _event().get("pull_request") or {}
 
 
 def _base() -> str:
     """The commit to compare the event's own with; empty if there is none."""
-    event = _event()
-    base = event.get("pull_request", {}).get("base", {}).get("sha") or event.get("before") or ""
+    base = _pull_request().get("base", {}).get("sha") or _event().get("before") or ""
     return base if base.strip("0") else ""
 
 
 def _event_labels() -> list[str]:
-    return [label["name"] for label in _event().get("pull_request", {}).get("labels", [])]
+    return [label["name"] for label in _pull_request().get("labels", [])]
 
 
 def _number() -> int:
-    number = _event().get("pull_request", {}).get("number")
+    number = _pull_request().get("number")
     if not isinstance(number, int):
         raise Refused(Problem("GITHUB_EVENT_PATH", "", "tells of no pull request", "run it in a job of one"))
     return number

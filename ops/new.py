@@ -234,5 +234,6 @@ def _next(stack: str, like: StackFile, secret: Mapping[str, Any], cloud: str) ->
         try:
             listed = json.loads(_WORKFLOWS.read_text())
         except ValueError:
-            return
-        yield f"write {json.dumps([*listed, stack])} into {_WORKFLOWS}, and the workflows look after the stack"
+            listed = None
+        if isinstance(listed, list):
+            yield f"write {json.dumps([*listed, stack])} into {_WORKFLOWS}, and the workflows look after the stack"

@@ -6,6 +6,7 @@ rules read of the objects, under the same names; a test compares it with the ren
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,12 +16,20 @@ from planning import aibrix_features, timeouts
 from planning.catalog import fact
 from planning.images import pulled
 from planning.names import model_object
-from policy.model import STACK, Resource
+from policy import rules, settings
+from policy.model import STACK, Finding, Resource, Stack
 from stacks.service_plans import Planned, outputs
 
 _BUCKETS = {"acs": "alicloud:oss/bucket:Bucket", "volcengine": "volcengine:tos/bucket:Bucket"}
 _INSTANCE = "app.kubernetes.io/instance"
 _COMPONENT = "app.kubernetes.io/component"
+
+
+def findings(config: StackConfig, plans: Mapping[str, Planned], stack: str) -> list[Finding]:
+    """What the early rules find in a stack file, by the pack's own config. Raises Refused for a wrong one."""
+    told = settings.read()
+    resources = Stack(outline(config, plans, stack), datetime.date.today())
+    return rules.judge(resources, told.values, told.levels, only=lambda rule: rule.early)
 
 
 def outline(config: StackConfig, plans: Mapping[str, Planned], stack: str) -> list[Resource]:

@@ -2,7 +2,8 @@
 
 FILE is what `pulumi preview --json` prints or, as events, what `pulumi up --json` does and `--event-log` writes; `-` is
 the standard input. The numbers before the change are those that the last `up` exported. The numbers after it are
-planned here, from the config that the run itself says it had. Starts no engine and imports no Pulumi.
+planned here, from the config that the run itself says it had, and the policies judge that config as `check` does.
+Starts no engine and imports no Pulumi.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from config.secrets import SECRETS, is_empty
 from config.stack import decoded
 from config.stack import judge as judge_config
 from config.stack_file import RequestError
+from ops import outline
 from planning import answers
 from planning.problems import Problem, Refused, printable
 from planning.startup import FILL, WARM
-from report import drift, judgement, pages, run_file
-from report.judgement import Finding
+from report import judgement, pages, run_file
+from report.judgement import Finding, Judgement
 from report.run_file import Run
 from stacks.service_plans import Planned, judge_services, summary
 
@@ -33,11 +35,10 @@ FORMATS = ("markdown", "text", "json")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     add_file(parser)
-    parser.add_argument("--drift", action="store_true", help="FILE is of a refresh: the same as `drift FILE`")
     parser.add_argument(
         "--allow", metavar="LABEL", nargs="*", default=[], help="labels of the pull request; others' are passed over"
     )
-    parser.add_argument("--findings", metavar="FILE", type=Path, help="what policies found, a JSON list")
+    parser.add_argument("--findings", metavar="FILE", type=Path, help="what other policies found, a JSON list")
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
@@ -54,25 +55,18 @@ def run(args: argparse.Namespace) -> int:
 
     Raises Refused or RequestError for a file that tells of no run, or of another project's.
     """
-    if args.drift:
-        return show_drift(args)
-    found = load(args)
-    after, unplanned = planned(found)
-    judged = judgement.judge(
-        found, after=after, findings=_findings(args.findings), labels=args.allow, unplanned=unplanned
-    )
-    print(_told(args.format, pages, judged))
-    return judged.exit_code
+    found = judged(load(args), labels=args.allow, findings=_findings(args.findings))
+    print(told(args.format, pages, found))
+    return found.exit_code
 
 
-def show_drift(args: argparse.Namespace) -> int:
-    """0 without drift, 1 with it, 2 where nobody can tell, because the refresh failed."""
-    seen = drift.look(load(args))
-    print(_told(args.format, drift, seen))
-    return seen.exit_code
+def judged(run: Run, *, labels: Sequence[str] = (), findings: Sequence[Finding] = ()) -> Judgement:
+    """The judgement on a run. Adds to `findings` what our own policies find in the config that the run had."""
+    after, own, unplanned = _by_config(run)
+    return judgement.judge(run, after=after, findings=[*own, *findings], labels=labels, unplanned=unplanned)
 
 
-def _told(form: str, page: Any, seen: Any) -> str:
+def told(form: str, page: Any, seen: Any) -> str:
     """What `page`, which has a function for each format, makes of what was seen."""
     if form == "json":
         return json.dumps(page.to_json(seen))
@@ -83,7 +77,7 @@ def load(args: argparse.Namespace) -> Run:
     """The run that was asked for."""
     name = "standard input" if args.file == "-" else args.file
     try:
-        text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RequestError(printable(f"{name}: {error.strerror}; name a file that can be read")) from None
     except UnicodeDecodeError:
@@ -91,21 +85,23 @@ def load(args: argparse.Namespace) -> Run:
     return run_file.read(text, printable(name), events=args.events, project=NAMESPACE)
 
 
-def planned(run: Run) -> tuple[dict[str, Any], str]:
-    """Each service's plan by the config that the run had, as the stack exports it and a little more; or why none."""
+def _by_config(run: Run) -> tuple[dict[str, Any], list[Finding], str]:
+    """By the config that the run had: each service's plan, as the stack exports it and a little more, and what the
+    policies find; or why neither is known."""
     prefix = f"{NAMESPACE}:"
     given = {key.removeprefix(prefix): value for key, value in run.config.items() if key.startswith(prefix)}
     if not given:
-        return {}, "the file says nothing of the stack's config"
+        return {}, [], "the file says nothing of the stack's config"
     raw = {key: decoded(value) for key, value in given.items() if key not in SECRETS}
     kept = {key for key in given.keys() & SECRETS if not is_empty(given[key])}
     config, wrong = judge_config(raw, secrets=kept)
     if wrong:
-        return {}, f"the config is refused: {printable(str(wrong[0]))}"
+        return {}, [], f"the config is refused: {printable(str(wrong[0]))}"
     plans, unfit = judge_services(config)
     if unfit:
-        return {}, f"the config is refused: {printable(str(min(unfit)))}"
-    return {name: _numbers(each) for name, each in plans.items()}, ""
+        return {}, [], f"the config is refused: {printable(str(min(unfit)))}"
+    broken = [Finding(**each.plain()) for each in outline.findings(config, plans, run.stack)]
+    return {name: _numbers(each) for name, each in plans.items()}, broken, ""
 
 
 def _numbers(planned: Planned) -> Mapping[str, Any]:
@@ -137,5 +133,5 @@ def _findings(file: Path | None) -> list[Finding]:
         ]
     except OSError as error:
         raise RequestError(f"--findings {file}: {error.strerror}; name a file that can be read") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Refused(Problem("--findings", str(file), "is no list of findings", instead)) from None

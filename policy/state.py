@@ -23,7 +23,7 @@ def read(path: Path, project: str) -> list[Resource]:
         given = json.loads(path.read_text())
     except OSError as error:
         raise Refused(Problem(_WHERE, str(path), error.strerror or "cannot be read", _INSTEAD)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(Problem(_WHERE, str(path), f"is no whole JSON: {error}", _INSTEAD)) from None
     deployment = given.get("deployment") if isinstance(given, Mapping) else None
     listed = deployment.get("resources") if isinstance(deployment, Mapping) else None
@@ -41,7 +41,8 @@ def read(path: Path, project: str) -> list[Resource]:
 
 def _resource(given: Mapping[str, Any]) -> Resource:
     urn = str(given.get("urn", ""))
-    properties = given.get("outputs") or given.get("inputs") or {}
+    sides = (given.get(key) for key in ("outputs", "inputs"))
+    properties = next((side for side in sides if side and isinstance(side, Mapping)), {})
     kept = bool(given.get("protect") or given.get("retainOnDelete"))
     return Resource(str(given.get("type", "")), urn.rpartition("::")[2], _plain(properties), kept, urn)
 

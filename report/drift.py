@@ -17,7 +17,7 @@ from typing import Any
 
 from planning.catalog import entries
 from report.differences import lines, paths, without
-from report.pages import bounded, fold_of, marker, plain
+from report.pages import bounded, marker, plain, visible
 from report.run_file import Change, Run
 
 _SCALERS = ("PodAutoscaler", "HorizontalPodAutoscaler")
@@ -105,8 +105,8 @@ def markdown(seen: Seen) -> str:
     sign = {"none": "✅", "drift": "⚠️", "error": "❌"}[seen.verdict]
     mark = marker("drift", seen.run.project, seen.run.stack)
     head = f"{mark}\n### {sign} {plain(seen.run.stack)}: {plain(headline(seen))}\n"
-    body = "".join(f"- {plain(' '.join(each.split()))}\n" for each in sentences(seen))
-    folds = [fold_of(_title(each.change), each.difference) for each in seen.drifted if each.difference]
+    body = "".join(f"- {plain(each)}\n" for each in sentences(seen))
+    folds = [(_title(each.change), each.difference) for each in seen.drifted if each.difference]
     return bounded(head, [f"\n{body}"] if body else [], folds, title="What differs: state → cluster")
 
 
@@ -115,7 +115,7 @@ def text(seen: Seen) -> str:
     out = [f"{seen.run.stack}: {headline(seen)}", *(f"  {each.replace('`', '')}" for each in sentences(seen))]
     for each in seen.drifted:
         out += ["", _title(each.change), *(f"  {line}" for line in each.difference)] if each.difference else []
-    return "\n".join(out)
+    return visible("\n".join(out))
 
 
 def to_json(seen: Seen) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from planning.problems import Problem, Refused
-from report import services
+from report import redaction, services
 from report.run_file import Change, Message, Run
 from report.services import Row, ServiceChange
 
@@ -28,7 +28,8 @@ _HOLDS = {
 }
 _PREFIX = "allow-"
 _ALLOWS = ("replace", "delete", "policy")
-_LABEL = re.compile(rf"{_PREFIX}(?P<what>{'|'.join(_ALLOWS)})(:(?P<which>.+))?")
+LABEL = re.compile(rf"{_PREFIX}(?P<what>{'|'.join(_ALLOWS)})(:(?P<which>.+))?")
+"""A label that allows something."""
 
 
 class Level(enum.IntEnum):
@@ -79,7 +80,8 @@ class Numbers:
 
         def number(key: str) -> Any:
             value = found.get(key)
-            return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return value if is_number and math.isfinite(value) else None
 
         def whole(key: str) -> int | None:
             value = number(key)
@@ -180,7 +182,7 @@ class Judgement:
         return [
             label
             for label in self.labels
-            if _LABEL.fullmatch(label) and not any(_allows(label, each) for each in self.rules)
+            if LABEL.fullmatch(label) and not any(_allows(label, each) for each in self.rules)
         ]
 
     @property
@@ -219,7 +221,7 @@ def judge(
 
     Ignores other people's labels. Raises Refused for one of ours that is misspelt.
     """
-    wrong = [label for label in labels if label.startswith(_PREFIX) and not _LABEL.fullmatch(label)]
+    wrong = [label for label in labels if label.startswith(_PREFIX) and not LABEL.fullmatch(label)]
     if wrong:
         instead = (
             f"write one of {', '.join(f'{_PREFIX}{each}' for each in _ALLOWS)}, or one with a kind: allow-delete:cache"
@@ -228,11 +230,14 @@ def judge(
     told = run.outputs[0].get("plan")
     before = {str(name): Numbers.of(each) for name, each in told.items()} if isinstance(told, Mapping) else {}
     planned = {name: Numbers.of(each) for name, each in after.items()}
+    # Others wrote them, or they repeat what is in the stack file.
+    unplanned = redaction.text(unplanned)
+    findings = [Finding(*(redaction.text(each) for each in vars(finding).values())) for finding in findings]
     return Judgement(run, before, planned, tuple(findings), tuple(labels), unplanned, tuple(services.of(run)))
 
 
 def _allows(label: str, rule: tuple[str, str]) -> bool:
-    found = _LABEL.fullmatch(label)
+    found = LABEL.fullmatch(label)
     return found is not None and found["what"] == rule[0] and found["which"] in (None, rule[1])
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from planning.catalog import fact
+from planning.problems import printable
 from report import words
 from report.differences import lines
 from report.judgement import Judgement, Level
@@ -18,8 +20,9 @@ from report.run_file import Change
 from report.services import Row
 from report.words import Part
 
-LIMIT = 65_536
-"""GitHub's limit of a comment in characters; counted here in bytes, of which there are never fewer."""
+LIMIT = fact("ci", "github", "commentCharacters") - 100
+"""GitHub's limit of a comment in characters, less the hidden line that `ops ci comment` adds; counted here in bytes, of
+which there are never fewer."""
 _SIGNS = {
     Level.NOTHING: "✅",
     Level.SAFE: "✅",
@@ -43,8 +46,8 @@ def marker(what: str, project: str, stack: str) -> str:
 def markdown(judged: Judgement, limit: int = LIMIT) -> str:
     """One comment."""
     run = judged.run
-    opens = judged.level < Level.STOP and any(each.opens for each in judged.services)
-    sign = _SIGNS[Level.STOP if opens else judged.level]
+    level = max(judged.level, Level.STOP) if any(each.opens for each in judged.services) else judged.level
+    sign = _SIGNS[max(level, Level.DATA) if judged.open else level]
     head = (
         f"{marker('report', run.project, run.stack)}\n### {sign} {plain(run.stack)}: {plain(words.verdict(judged))}\n"
     )
@@ -53,20 +56,28 @@ def markdown(judged: Judgement, limit: int = LIMIT) -> str:
 
 
 def bounded(
-    head: str, blocks: Sequence[str], folds: Sequence[str], limit: int = LIMIT, title: str = "Resources, old → new"
+    head: str,
+    blocks: Sequence[str],
+    folds: Iterable[tuple[str, Iterable[str]]],
+    limit: int = LIMIT,
+    title: str = "Resources, old → new",
 ) -> str:
-    """As much as fits: what is visible at once comes before what is folded."""
-    text, left = head, 0
-    for block in blocks:
+    """As much as fits: what is visible at once comes before what is folded. `folds` are resources by their titles, with
+    their differences, which are read only as long as they fit."""
+    text, left = visible(head), 0
+    for block in map(visible, blocks):
         cut = _cut(block, limit - _SPARE - _size(text))
         text += cut
         left += cut != block
-    opened = ""
-    for fold in folds:
-        if _size(text) + _size(opened) + _size(fold) + _SPARE > limit:
+    opened, room, all_fit = "", limit - _SPARE - _size(text), True
+    for name, difference in folds:
+        fold = visible(_fold(name, [*difference])) if all_fit else ""
+        if not fold or _size(fold) > room:
+            fold, all_fit = visible(_fold(name, ())), False
             left += 1
-        else:
+        if _size(fold) <= room:
             opened += fold
+            room -= _size(fold)
     if opened:
         text += f"\n<details><summary>{title}</summary>\n\n{opened}\n</details>\n"
     if left:
@@ -83,7 +94,7 @@ def text(judged: Judgement) -> str:
         out += [f"  {_bare(row.what)}: {row.before or _NONE} -> {row.after or _NONE}" for row in part.rows]
     for change in judged.changes:
         out += ["", _bare(words.title(change)), *(f"  {line}" for line in _difference(change))]
-    return "\n".join(out)
+    return visible("\n".join(out))
 
 
 def to_json(judged: Judgement) -> dict[str, Any]:
@@ -117,7 +128,7 @@ def to_json(judged: Judgement) -> dict[str, Any]:
     }
 
 
-def fold_of(title: str, difference: Sequence[str]) -> str:
+def _fold(title: str, difference: Sequence[str]) -> str:
     """One resource, with its differences."""
     if not difference:
         return f"- {plain(title)}\n"
@@ -125,23 +136,22 @@ def fold_of(title: str, difference: Sequence[str]) -> str:
     return f"- {plain(title)}\n\n{_fenced([*difference[:_MOST_LINES], *more], 'diff')}\n"
 
 
-def _folds(judged: Judgement) -> list[str]:
+def _folds(judged: Judgement) -> list[tuple[str, Iterable[str]]]:
     if judged.run.failed and judged.run.planned:
         return []  # nothing of it can happen
-    return [fold_of(words.title(each), _difference(each)) for each in judged.changes]
+    return [(words.title(each), _difference(each)) for each in judged.changes]
 
 
-def _difference(change: Change) -> list[str]:
+def _difference(change: Change) -> Iterator[str]:
     """What differs if a change has both an old and a new state: what comes or goes whole is in the stack file."""
     if not change.old or not change.new:
-        return []
-    found = lines(change.old.inputs, change.new.inputs)
-    if found:
-        return found
-    if change.old.errors and not change.differing:
-        return [" written again, because a run was cut off amid it"]
-    # What is secret on both sides, and what differs only from the cluster.
-    return [f" {path}: differs" for path in change.differing]
+        return
+    if found := lines(change.old.inputs, change.new.inputs):
+        yield from found
+    elif change.old.errors and not change.differing:
+        yield " written again, because a run was cut off amid it"
+    else:  # what is secret on both sides, and what differs only from the cluster
+        yield from (f" {path}: differs" for path in change.differing)
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -181,15 +191,21 @@ def _cell(value: str | None, is_code: bool = True) -> str:
 
 
 def plain(value: str) -> str:
-    """Text in which Markdown and HTML have no effect; text between backticks stays as it is."""
-    pieces = value.split("`")
+    """One line in which Markdown and HTML have no effect; text between single backticks stays as it is."""
+    flat = " ".join(re.sub("``+", "'", value).split())
+    pieces = flat.split("`")
     if len(pieces) % 2 == 0:
-        pieces = [value.replace("`", "'")]
+        pieces = [flat.replace("`", "'")]
     escaped = [
-        piece if at % 2 else re.sub(r"([*_\[\]#~@])", r"\\\1", html.escape(piece, quote=False))
+        piece if at % 2 else re.sub(r"([\\*_\[\]#~@])", r"\\\1", html.escape(piece, quote=False))
         for at, piece in enumerate(pieces)
     ]
     return "`".join(escaped)
+
+
+def visible(value: str) -> str:
+    """The lines with characters escaped that move a cursor, or that turn the order of what is read."""
+    return "\n".join(line if line.isprintable() else printable(line) for line in value.split("\n"))
 
 
 def _bare(value: str) -> str:

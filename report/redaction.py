@@ -6,6 +6,7 @@ what it is: the content of a Secret, a value under a key-like name or after a ke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,10 @@ _UNKNOWN_TEXTS = frozenset(
     }
 )
 _CONTENT = ("data", "stringData")
+# kubectl and client-side apply repeat a whole object in it, a Secret with its content.
+_REPEATED = "kubectl.kubernetes.io/last-applied-configuration"
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY.*?(-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL)
+_NAMED = re.compile(r"""(?<![\w-])(?P<name>[\w-]+)(?P<sign>["']?\s?(=|:\s?(?=["']))["']?)(?P<value>[^\s"',;]+)""")
 
 
 def cleaned(value: Any, name: str = "") -> Any:
@@ -51,12 +56,18 @@ def cleaned(value: Any, name: str = "") -> Any:
     if isinstance(value, str):
         if value in _UNKNOWN_TEXTS:
             return UNKNOWN
-        return SECRET if value and (leaks.hides(name) or leaks.by_shape(value)) else value
+        return SECRET if value and (name == _REPEATED or leaks.hides(name) or leaks.by_shape(value)) else value
     return value
 
 
 def text(said: str) -> str:
-    """A message in which each line that contains a key is replaced."""
+    """A message without private keys, without values that a key-like name is given, and without any line that contains
+    a key by its shape."""
+
+    def hidden(found: re.Match[str]) -> str:
+        return f"{found['name']}{found['sign']}{SECRET}" if leaks.hides(found["name"]) else found[0]
+
+    said = _NAMED.sub(hidden, _PRIVATE_KEY.sub(SECRET, said))
     return "\n".join(SECRET if leaks.by_shape(line) else line for line in said.splitlines())
 
 

@@ -7,6 +7,7 @@ a change means.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -138,12 +139,16 @@ def read(text: str, file: str, *, events: bool | None = None, project: str = "")
 
     Raises Refused if it is cut off, not a record of a run, or of another project than `project`.
     """
-    found = _documents(text, file)
-    is_digest = len(found) == 1 and "sequence" not in found[0]
-    if events is not None and events == is_digest:
-        was, instead = ("a preview's JSON", "leave --events out") if events else ("events", "write --events")
-        raise Refused(Problem(file, "", f"holds {was}", instead))
-    run = _digest(found[0], file) if is_digest else _events(found, file)
+    try:
+        found = _documents(text, file)
+        is_digest = len(found) == 1 and "sequence" not in found[0]
+        if events is not None and events == is_digest:
+            was, instead = ("a preview's JSON", "leave --events out") if events else ("events", "write --events")
+            raise Refused(Problem(file, "", f"holds {was}", instead))
+        run = _digest(found[0], file) if is_digest else _events(found, file)
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        # A part of it has another shape than Pulumi gives it, and nobody knows what else is wrong.
+        raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi preview --json` prints")) from error
     if project and run.project != project:
         raise Refused(Problem(file, run.project, "is the project that it tells of", f"give one of {project}"))
     return run
@@ -154,7 +159,7 @@ def _documents(text: str, file: str) -> list[dict[str, Any]]:
     if not text.strip():
         raise Refused(Problem(file, "", "is empty", again))
     try:
-        whole = json.loads(text)
+        whole = _loaded(text)
     except ValueError as error:
         lines = text.strip().splitlines()
         if not lines[0].endswith("}"):
@@ -162,7 +167,7 @@ def _documents(text: str, file: str) -> list[dict[str, Any]]:
         found = []
         for number, line in enumerate(lines, 1):
             try:
-                found.append(json.loads(line))
+                found.append(_loaded(line))
             except ValueError:
                 last = number == len(lines)
                 why = "its last event is cut off" if last else f"line {number} is no JSON"
@@ -171,6 +176,14 @@ def _documents(text: str, file: str) -> list[dict[str, Any]]:
         found = [whole]
     if not all(isinstance(each, dict) for each in found):
         raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi preview --json` prints"))
+    return found
+
+
+def _loaded(text: str) -> Any:
+    """JSON, in which half a surrogate pair, which could not be printed, is a question mark."""
+    found = json.loads(text)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        return json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     return found
 
 
@@ -210,7 +223,7 @@ def _events(found: list[dict[str, Any]], file: str) -> Run:
             if not said.get("ephemeral") and said.get("severity") != "debug":
                 parts.messages.append(_message(said))
         elif policy := event.get("policyEvent"):
-            parts.policies.append(policy)
+            parts.policies.append({**policy, "message": redaction.text(str(policy.get("message", "")))})
         elif ended := event.get("summaryEvent"):
             summary = ended
         for phase in ("resourcePreEvent", "resOutputsEvent", "resOpFailedEvent"):

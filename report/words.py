@@ -52,6 +52,15 @@ class Part:
 
 def verdict(judged: Judgement) -> str:
     """One line, worst first."""
+    broken = [which for what, which in judged.open if what == "policy"]
+    said = _fate_of_all(judged)
+    if not broken or judged.level is Level.FAILED:
+        return said
+    found = [said, f"breaks the polic{'y' if len(broken) == 1 else 'ies'} {_listed(broken)}"]
+    return "; ".join(found if judged.level is Level.DATA else found[::-1])
+
+
+def _fate_of_all(judged: Judgement) -> str:
     run = judged.run
     if judged.level is Level.FAILED:
         what = "preview" if run.planned else "update"
@@ -279,15 +288,19 @@ def _versions(judged: Judgement) -> list[Row]:
 def _policy(judged: Judgement) -> Part:
     said = []
     for each in judged.findings:
-        allowed = each.stops and ("policy", each.id) not in judged.open
-        note = " (a label allows it)" if allowed else ""
-        remedy = f"; {each.remedy}" if each.remedy else ""
-        said.append(f"{each.severity} `{each.id}` at {each.resource}: {each.reason}{remedy}{note}")
+        if each.stops:
+            note = "" if ("policy", each.id) in judged.open else " (a label allows it)"
+            remedy = f"; {each.remedy}" if each.remedy else ""
+            said.append(f"{each.severity} `{each.id}` at {each.resource}: {each.reason}{remedy}{note}")
     for policy in judged.run.policies:
         where = str(policy.get("resourceUrn", "")).split("::")[-1]
         said.append(
             f"{policy.get('enforcementLevel')} `{policy.get('policyName')}` at {where}: {policy.get('message')}"
         )
+    advised = dict.fromkeys(f"`{each.id}`" for each in judged.findings if not each.stops)
+    if advised and (said or judged.changes):
+        command = f"python -m ops check {judged.run.stack} --json"
+        said.append(f"Also advised: {', '.join(advised)}. `{command}` says of what.")
     return Part("Policy", tuple(said))
 
 

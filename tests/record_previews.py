@@ -40,7 +40,7 @@ PLANE = "previews"
 _PASSING = ("created", "modified", "sourcePosition", "stackTrace", "duration", "timestamp", "durationSeconds")
 _LWS = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets"
 _RUNTIME = "/apis/data.fluid.io/v1alpha1/namespaces/default/jindoruntimes/deepseek-r1"
-# Of which the shorter form is recorded too.
+# Of which the shorter form is recorded.
 _DIGESTS = ("image", "service-gone", "bucket-public", "fluid-requests")
 Config = dict[str, Any]
 
@@ -177,9 +177,9 @@ class Recorder:
     def drift(self, name: str) -> None:
         """Record what a refresh finds of a planted drift, which is taken back then."""
         with DRIFT[name](self):
-            self._keep("drift", name, self._pulumi("refresh", "--preview-only", "--json", events=True))
-            if name in _DIGESTS:
-                self._keep("drift", f"{name}-digest", self._pulumi("refresh", "--preview-only", "--json"))
+            short = name in _DIGESTS
+            said = self._pulumi("refresh", "--preview-only", "--json", events=not short)
+            self._keep("drift", f"{name}-digest" if short else name, said)
 
     def events(self, name: str) -> None:
         """Record the event log of the last run."""

@@ -179,6 +179,17 @@ class Stack:
         self.hidden.add(API_KEY)
         self.write()
 
+    def renew(self, *given: str) -> None:
+        """Replace the stack file by one that `ops new` makes like the project's own, with these values, and that `ops
+        check` accepts. Secrets stay."""
+        self.config = {key: each for key, each in self.config.items() if isinstance(each, dict) and "secure" in each}
+        self.write()
+        (self.folder / f"Pulumi.{self.start}.yaml").symlink_to(ROOT / f"Pulumi.{self.start}.yaml")
+        values = [word for each in given for word in ("--set", each)]
+        self.ops("new", self.name, "--like", self.start, *values)
+        assert self.ops("check", self.name).startswith(f"{self.name}: 1 service, 16 GPUs: fine")
+        self.config = yaml.safe_load(self.file.read_text())["config"]
+
     def set_api_key(self, key: str) -> None:
         """Encrypt the API key into the stack file."""
         self.set_secret("apiKey", key)
@@ -232,6 +243,7 @@ class Stack:
             cwd=self.folder,
             env=self.env,
             text=True,
+            stdin=subprocess.DEVNULL,  # `new` would ask a terminal
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=seconds,

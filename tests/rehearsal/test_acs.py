@@ -1,4 +1,4 @@
-"""The unchanged stack file for Alibaba Cloud on a rehearsal: its whole life, from first `up` to `destroy`."""
+"""A stack on Alibaba Cloud, from the stack file that `ops new` makes, on a rehearsal: from first `up` to `destroy`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def claims(cluster: Cluster) -> set[str]:
 
 def test_the_stack_goes_up_answers_stays_changes_and_goes(acs: Stack, cluster: Cluster, cloud: Cloud):
     acs.set_secret("hubToken", "hub-canary-77d0")
+    charts = acs.config["modelserve:addons"]["charts"]
+    acs.renew("cluster.context=rehearsal", f"weights.bucket.name={BUCKET}", f"addons.charts={charts}")
     said = acs.up()
     assert 'ds: "http://ds-leader.default.svc.cluster.local:8000/v1"' in said and f'bucket   : "{BUCKET}"' in said
     assert cluster.ready() and len(cluster.pods()) == 2 and claims(cluster) == {MODEL}

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import datetime
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.rehearsal.pulumi_stack import Stack
+from tests.rehearsal.pulumi_stack import Cluster, Stack
 from tests.support import github, workflows
 
 
-def test_from_pull_request_to_the_end_of_a_stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory):
+def test_from_pull_request_to_the_end_of_a_stack(
+    stack: Stack, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+):
     runner = tmp_path_factory.mktemp("runner")
     (stack.folder / ".github").mkdir()
     (stack.folder / ".github" / "stacks.json").write_text(json.dumps([stack.name]))
-    (runner / "event.json").write_text(json.dumps({"pull_request": {"number": 7, "labels": []}}))
+
+    def label(*names: str) -> None:
+        event = {"pull_request": {"number": 7, "labels": [{"name": name} for name in names]}}
+        (runner / "event.json").write_text(json.dumps(event))
+
+    label()
     with github.serve() as repository:
         repository.pull_request(7)
         run = _runner(stack, runner, repository)
@@ -40,15 +48,31 @@ def test_from_pull_request_to_the_end_of_a_stack(stack: Stack, tmp_path_factory:
         assert run("preview.yml", "preview") and run("preview.yml", "labels")
         assert repository.labels(7) == ["restart"]
 
+        def is_changed() -> bool:
+            return "--seed" in json.dumps(cluster.group()["spec"])
+
+        # It is merged, its job is cancelled amid the update, and another commit takes the change back.
+        update = stack.begin("up")
+        cluster.wait("the change is in the cluster", is_changed)
+        stack.interrupt(update, signal.SIGKILL)
         stack.services["ds"]["engine"].pop("extraArgs")
         stack.write()
+        repository.runs = [{"id": 400, "jobs": {f"up ({stack.name})": "cancelled"}}]
+        assert run("deploy.yml", "up")
+        assert "removed the lock of" in stack.said[-1] and not is_changed() and cluster.ready()
         assert run("nightly.yml", "drift") and issues() == []
         # `up` leaves a field that somebody else has overwritten, and says so; it recreates deleted objects.
         stack.plane.api.delete("/api/v1/namespaces/default/services/ds-leader")
         assert run("nightly.yml", "drift") and issues() == ["open"]
-        repository.runs = [{"id": 400, "jobs": {f"up ({stack.name})": "cancelled"}}]
         assert run("deploy.yml", "up")
         assert run("nightly.yml", "drift") and issues() == ["closed"]
+
+        stack.services["ds"]["engine"] |= {"image": "vllm/vllm-openai:latest", "version": "0.7.3"}
+        stack.write()
+        assert not run("preview.yml", "preview")
+        assert "breaks the policy image-fixed" in comment()
+        label("allow-policy:image-fixed", "allow-anything")
+        assert run("preview.yml", "preview") and "a label allows it" in comment()
 
         assert run("nightly.yml", "expire") and stack.has_resources()
         day = datetime.date.today() - datetime.timedelta(1)

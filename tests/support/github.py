@@ -13,6 +13,8 @@ The behaviour that it reproduces, with sources (docs.github.com/en/rest, read 20
   integration");
 - github-actions[bot] is the author of what a job's own token writes;
 - a workflow's runs and their jobs are listed under workflow_runs and jobs, newest first (actions/workflow-runs);
+- Volcengine's STS answers an error in ResponseMetadata, as the case may be with status 200 (volcengine-go-sdk,
+  volcengine/credentials/sts_request.go);
 - a GET with the request token as bearer returns an OIDC token in `value` (actions/reference/security/oidc).
 """
 
@@ -37,7 +39,7 @@ _MOST = 65_536
 @dataclass
 class Repository:
     """The repository's content. `issues` includes pull requests. The server answers with `failures` first, one per
-    request."""
+    request; 0 answers as usual."""
 
     url: str = ""
     issues: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -141,8 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path == "/sts":
             return self._exchange(query, dict(urllib.parse.parse_qsl(raw)))
         here.requests.append((self.command, url.path))
-        if here.failures:
-            return self._no(here.failures.pop(0))
+        if here.failures and (status := here.failures.pop(0)):
+            return self._no(status)
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._no(401)
         path = url.path.removeprefix(f"/repos/{REPOSITORY}")
@@ -223,6 +225,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.repository.exchanged.append(query | form)
         if not self.repository.trusts:
             said = {"Code": "AuthenticationFail.NoPermission", "Message": "This operator is not authorized"}
+            if "RoleTrn" in form:
+                return self._answer(200, {"ResponseMetadata": {"Error": said}})
             return self._answer(403, said)
         if "RoleArn" in form:
             keys = {"AccessKeyId": "STS.id", "AccessKeySecret": "sts-secret", "SecurityToken": "sts-token"}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from local.paths import ROOT
-from ops.report import planned
-from report import judgement, run_file
+from ops import report
+from report import run_file
 from report.judgement import Judgement
 from report.run_file import Run
 
@@ -30,9 +30,7 @@ def recorded(name: str, folder: Path = PREVIEWS) -> Run:
 
 def judged(name: str, **given: Any) -> Judgement:
     """A recorded preview, judged as the command does."""
-    run = recorded(name)
-    after, unplanned = planned(run)
-    return judgement.judge(run, after=after, unplanned=unplanned, **given)
+    return report.judged(recorded(name), **given)
 
 
 def step(kind: str, name: str, operation: str, old: Any = None, new: Any = None, **more: Any) -> dict[str, Any]:

@@ -43,6 +43,16 @@ def test_a_stack_has_one_comment_that_is_edited_in_place(repository: github.Repo
     assert len(repository.bodies(7)) == 233
 
 
+def test_of_two_comments_of_a_stack_the_first_is_written_and_the_other_goes(
+    repository: github.Repository, told: GitHub
+):
+    for text in ("first", "second"):
+        repository.say(7, f"{REPORT}\n{text}")
+    told.put_comment(7, f"{REPORT}\nnew")
+    (body,) = repository.bodies(7)
+    assert body.endswith("new")
+
+
 def test_a_comment_that_somebody_edited_in_a_browser_is_still_found(repository: github.Repository, told: GitHub):
     repository.say(7, f"{REPORT}\r\nold\r\n")
     assert told.put_comment(7, f"{REPORT}\nnew") == "changed"
@@ -103,6 +113,9 @@ def test_of_two_issues_of_a_stack_the_open_one_is_written(repository: github.Rep
     )
     told.put_issue("acs: drift", f"{DRIFT}\nnew", "drift")
     assert [repository.issues[number]["body"] for number in (still_open, closed)] == [f"{DRIFT}\nnew", f"{DRIFT}\nold"]
+    second = repository.issue(f"{DRIFT}\nold", labels=("drift",))
+    told.close_issue(DRIFT, "drift", "No drift any more.")
+    assert {repository.issues[number]["state"] for number in (still_open, second)} == {"closed"}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +157,28 @@ def test_a_missing_right_is_one_line_that_says_what_to_give(
     assert problem.value == status and problem.instead and token not in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("status", "said"), [(404, "look whether the repository has it"), (200, "something else than")]
+)
+def test_an_answer_that_is_not_the_one_asked_for_is_one_line(
+    repository: github.Repository, told: GitHub, status: int, said: str
+):
+    repository.failures = [status]
+    with pytest.raises(Refused, match=said):
+        told.put_comment(7, f"{REPORT}\nx")
+    assert repository.writes == []
+
+
+def test_what_may_have_been_made_is_not_asked_for_again(repository: github.Repository, told: GitHub):
+    told.put_comment(7, f"{marker('report', 'modelserve', 'vke')}\nx")
+    repository.requests.clear()
+    repository.failures = [0, 502]
+    with pytest.raises(Refused, match="502"):
+        told.put_comment(7, f"{REPORT}\nx")
+    assert repository.writes == ["POST"]
+
+
 def test_a_server_that_stumbles_is_asked_again_but_nothing_is_made_twice(repository: github.Repository, told: GitHub):
-    repository.failures = [502, 503]
+    repository.failures = [429, 500, 503]
     assert told.put_comment(7, f"{REPORT}\nx") == "made"
     assert repository.writes == ["POST"]

@@ -82,8 +82,9 @@ def test_what_is_missing_or_wrong_is_one_line(
     assert len(refused.value.lines) == 1 and refused.value.problems[0].instead
 
 
-def test_a_role_that_does_not_trust_the_job_says_so_without_the_token(repository: github.Repository):
+@pytest.mark.parametrize("cloud", ["acs", "volcengine"])
+def test_a_role_that_does_not_trust_the_job_says_so_without_the_token(repository: github.Repository, cloud: str):
     repository.trusts = False
     with pytest.raises(Refused) as refused:
-        sessions.environment("acs", "prod")
+        sessions.environment(cloud, "prod")
     assert "NoPermission" in str(refused.value) and "jwt-for" not in str(refused.value)

@@ -113,7 +113,8 @@ def test_what_is_no_yaml_is_one_line_with_its_line_number(stack):
 
 def test_a_stack_without_a_file_is_told_with_those_there_are(stack, tmp_path):
     stack(GOOD)
-    with pytest.raises(RequestError, match=r"stack prod: .* does not exist; stacks here: dev"):
+    (tmp_path / "Pulumi.team.eu.yaml").touch()
+    with pytest.raises(RequestError, match=r"stack prod: .* does not exist; stacks here: dev, team.eu$"):
         path_of("prod", tmp_path)
 
 

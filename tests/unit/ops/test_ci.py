@@ -118,7 +118,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     with github.serve() as repository:
         repository.pull_request(7)
         made = Job(tmp_path, repository, names)
-        made.event(pull_request={"number": 7, "labels": [{"name": "bug"}, {"name": "allow-delete:cache"}]})
+        labels = [{"name": name} for name in ("bug", "allow-delete:cache", "allow-list", "allow-deletes")]
+        made.event(pull_request={"number": 7, "labels": labels})
         yield made
 
 
@@ -157,7 +158,38 @@ def test_a_preview_that_tells_nothing_replaces_what_an_older_one_told(job: Job, 
     job.play(report_markdown="", report_json="", report_code=code)
     assert not job.run("preview.yml", "preview")
     (body,) = job.repository.bodies(7)
-    assert body.startswith(REPORT) and "failed" in body
+    assert body.startswith(REPORT) and "failed" in body and "nothing was printed" in body
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["labels", "--stacks", "{}"], "--stacks: {}: is no JSON list of names"),
+        (["labels", "--stacks", "[1]"], "--stacks: [1]: is no JSON list of names"),
+        (["labels", "--stacks", "[]"], "GITHUB_EVENT_PATH"),
+        (["comment", "nowhere"], "nowhere/text.md: No such file"),
+        (["comment", "told"], "told: is not what `ci preview`"),
+    ],
+)
+@pytest.mark.parametrize("event", ["{", "[]", '{"pull_request": null}'])
+def test_what_is_missing_or_wrong_is_one_line(
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+    event: str,
+):
+    for name, value in job.repository.environment().items():
+        monkeypatch.setenv(name, value)
+    (job.folder / "event.json").write_text(event)
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(job.folder / "event.json"))
+    (job.folder / "told").mkdir()
+    for file in ("text.md", "verdict.json"):
+        (job.folder / "told" / file).write_text("")
+    assert ops_main.main(["ci", *words]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
 
 
 def test_nothing_runs_against_a_state_url_in_path_style(job: Job, capsys: pytest.CaptureFixture[str]):

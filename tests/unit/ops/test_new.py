@@ -193,3 +193,10 @@ def test_the_workflows_list_is_shown_with_the_new_stack(folder: Path, capsys):
     (folder / ".github" / "stacks.json").write_text('["acs"]')
     made("--like", "local")
     assert 'next: write ["acs", "dev"] into .github/stacks.json' in capsys.readouterr().out
+
+
+def test_a_workflows_list_that_is_none_is_not_added_to(folder: Path, capsys):
+    (folder / ".github").mkdir()
+    (folder / ".github" / "stacks.json").write_text("5")
+    made("--like", "local")
+    assert "stacks.json" not in capsys.readouterr().out

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ops.__main__ import main
+from policy import settings
 from tests.support.reports import PREVIEWS, text_of
 
 
@@ -40,6 +41,26 @@ def test_a_policy_error_stops_too(file, tmp_path, capsys):
     assert main(["report", file("no-op"), "--findings", str(findings)]) == 1
     assert "error `guard` at Service ds: open" in capsys.readouterr().out
     assert main(["report", file("no-op"), "--findings", str(findings), "--allow", "allow-policy"]) == 0
+
+
+def test_the_policies_of_check_judge_the_config_of_the_preview_and_stop_it_until_its_label(
+    file, tmp_path, monkeypatch, capsys
+):
+    pack = tmp_path / "config.json"
+    pack.write_text(json.dumps({"price-at-most": {"most": 1}}))
+    monkeypatch.setattr(settings, "FILE", pack)
+    assert main(["report", file("no-op")]) == 1
+    said = capsys.readouterr().out
+    assert "### 🛑 prod: breaks the policy price-at-most; nothing changes" in said
+    assert "mandatory `price-at-most` at prod: it costs 756.00 CNY an hour, the bound is 1; " in said
+    assert "labelled `allow-policy:price-at-most`" in said
+    assert main(["report", file("no-op"), "--allow", "allow-policy"]) == 0
+    assert "(a label allows it)" in capsys.readouterr().out
+    pack.write_text("{}")
+    assert main(["report", file("no-op")]) == 0
+    assert "olicy" not in capsys.readouterr().out
+    assert main(["report", file("image")]) == 0
+    assert "Also advised: " in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_refused_in_one_line(file, tmp_path, capsys):

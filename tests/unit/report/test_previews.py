@@ -19,7 +19,7 @@ VERDICTS = {
         "data",
         1,
         ["restart", "replace"],
-        ["allow-replace:bucket", "allow-replace:cache"],
+        ["allow-policy:weights-kept", "allow-replace:bucket", "allow-replace:cache"],
     ),
     "protected-bucket-renamed": ("failed", 1, ["restart", "replace"], ["allow-replace:bucket", "allow-replace:cache"]),
     "replicas": ("safe", 0, [], []),
@@ -28,8 +28,9 @@ VERDICTS = {
     "model-removed": ("data", 1, ["delete"], ["allow-delete:cache"]),
     "key-rotated": ("restart", 0, ["restart"], []),
     "refused": ("failed", 1, [], []),
-    "up-image": ("restart", 0, ["restart"], []),
-    "up-interrupted": ("failed", 1, ["restart"], []),
+    # Recorded while the bucket was not to be kept.
+    "up-image": ("restart", 1, ["restart"], ["allow-policy:weights-kept"]),
+    "up-interrupted": ("failed", 1, ["restart"], ["allow-policy:weights-kept"]),
 }
 
 

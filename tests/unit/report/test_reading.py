@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+from typing import Any
 
 import pytest
 
+from ops import report
 from planning.problems import Refused
-from report import judgement, pages, run_file
-from tests.support.reports import PREVIEWS, judged, preview, step, text_of
+from report import drift, judgement, pages, run_file
+from tests.support.reports import DRIFT, PREVIEWS, judged, preview, step, text_of
 
 WHOLE = text_of(PREVIEWS / "image.json.xz")
 EVENTS = text_of(PREVIEWS / "up-image.json.xz")
@@ -23,6 +27,8 @@ REFUSED = {
     "a list": ("[1, 2]", {}, "f: is no record of a run"),
     "another project": (OTHER, {"project": "modelserve"}, "f webshop: is the project that it tells of"),
     "a preview as events": (WHOLE, {"events": True}, "f: holds a preview's JSON; leave --events out"),
+    "too deep": ("[" * 100_000, {}, "f: is no record of a run"),
+    "inputs that are none": (preview(step("a:b/c:D", "x", "update", [1], [2])), {}, "f: is no record of a run"),
     "a step of another age": (preview({"op": "sing", "urn": "a::b::c::d"}), {}, "f sing of a::b::c::d: is no step"),
 }
 
@@ -34,6 +40,36 @@ def test_what_is_no_record_of_a_run_of_ours_is_refused_in_one_line(case):
         run_file.read(text, "f", **given)
     (problem,) = refused.value.problems
     assert str(refused.value).startswith(said) and "\n" not in str(refused.value) and problem.instead
+
+
+def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for key, below in inside for place in _places(below, (*at, key)))]
+
+
+_OTHER = (None, True, -1, 1e999, "x", "\ud800", "a::b", [], [1], [{}], {}, {"a": {"b": "c"}}, "[" * 5000)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_record_with_any_part_replaced_is_told_or_refused(seed):
+    """Whatever another release of Pulumi, or another tool, may write there."""
+    chance = random.Random(seed)
+    file = chance.choice([PREVIEWS / "up-image.json.xz", PREVIEWS / "replicas.json.xz", DRIFT / "interrupted.json.xz"])
+    documents = [json.loads(line) for line in text_of(file).splitlines()]
+    for _ in range(chance.randint(1, 4)):
+        *above, last = chance.choice([place for place in _places(documents) if len(place) > 1])
+        holder: Any = documents
+        for key in above:
+            holder = holder[key]
+        holder[last] = chance.choice(_OTHER)
+    try:
+        run = run_file.read("\n".join(map(json.dumps, documents)), "f")
+        found, seen = report.judged(run), drift.look(run)
+    except Refused:
+        return
+    for said in (pages.markdown(found), pages.text(found), drift.markdown(seen), drift.text(seen)):
+        assert said.encode()
+    assert json.dumps([pages.to_json(found), drift.to_json(seen)])
 
 
 def test_events_without_their_end_are_a_run_that_was_cut_off():
@@ -86,7 +122,7 @@ def test_policy_errors_stop_until_a_label_allows_that_policy():
     found = judged("no-op", findings=findings)
     said = pages.markdown(found)
     assert found.exit_code == 1 and "error `no-guard` at Service qwen: is open to all; write apiKey" in said
-    assert "`tags`" in said
+    assert re.search("Also advised: .*`tags`", said)
     assert judged("no-op", findings=findings, labels=["allow-policy:no-guard"]).exit_code == 0
     assert judged("no-op", findings=findings, labels=["allow-policy:tags"]).exit_code == 1
 
@@ -131,6 +167,26 @@ def test_a_comment_never_passes_its_bound_and_keeps_verdict_and_data():
         assert shown.count("<details>") == shown.count("</details>")
 
 
+MARKUP = {
+    "HTML": "</details><img src=x>",
+    "a link": "[x](http://e) @all",
+    "code that never opens": "``` <img src=x> `",
+    "an escaped backtick": "\\` <img src=x> `",
+    "a title": "x\n\n# title",
+    "a character that turns the order": "a\u202eb",
+    "a terminal's colours": "\x1b[31mred",
+}
+
+
+@pytest.mark.parametrize("case", MARKUP)
+def test_text_of_others_stays_text(case):
+    shown = pages.visible(pages.plain(MARKUP[case]))
+    assert "\n" not in shown and shown.isprintable()
+    # Outside of code, where a backtick without a backslash opens and closes it.
+    outside = "".join(re.split(r"(?<!\\)((?:\\\\)*)`[^`]*`", shown))
+    assert not re.search(r"<|(?<!\\)[@#\[]", outside), shown
+
+
 def test_nothing_that_others_wrote_becomes_markup():
     evil = "</details><script> | [x](http://e) @all ```\n# title"
     old = {"spec": {"type": "ClusterIP"}, "data": {"a": "b"}}
@@ -144,3 +200,8 @@ def test_nothing_that_others_wrote_becomes_markup():
     shown = pages.markdown(judgement.judge(run, after={}))
     outside = [line for line in shown.splitlines() if line.startswith(("###", "- ", "**"))]
     assert not [line for line in outside if "<script>" in line or " @all" in line or "[x](" in line]
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), True, "7", None])
+def test_a_number_that_is_none_is_unknown(number):
+    assert judgement.Numbers.of({"kvTokens": number, "costPerHour": number}) == judgement.Numbers()

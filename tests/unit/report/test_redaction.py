@@ -41,6 +41,14 @@ PLACES = {
     ),
     "a Secret's data": ("kubernetes:core/v1:Secret", lambda n: {"kind": "Secret", "data": {"a": f"{KEY}{n}"}}),
     "a Secret's text": ("kubernetes:core/v1:Secret", lambda n: {"stringData": {"a": f"{KEY}{n}"}}),
+    "a whole object in an annotation": (
+        "kubernetes:core/v1:ConfigMap",
+        lambda n: {
+            "metadata": {
+                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": json.dumps({"data": f"{KEY}{n}"})}
+            }
+        },
+    ),
     "a Secret in a list": (
         "kubernetes:core/v1:List",
         lambda n: {"items": [{"kind": "Secret", "data": {"a": f"{KEY}{n}"}}]},
@@ -73,11 +81,24 @@ def test_a_secret_is_shown_in_no_form(place, shown):
     assert KEY not in said and TOKEN[:-1] not in said
 
 
-def test_a_secret_in_a_message_is_not_repeated():
-    said = [{"severity": severity, "message": f"bad: {TOKEN}\nnext line"} for severity in ("error", "warning")]
-    judged = judgement.judge(run_file.read(preview(diagnostics=said), "f"), after={})
+MESSAGES = {
+    "by its shape": f"bad: {TOKEN}",
+    "of many lines": f"-----BEGIN RSA PRIVATE KEY-----\n{KEY}\n{KEY}\n-----END RSA PRIVATE KEY-----",
+    "by the name before it": f"HF_TOKEN={KEY} is not known",
+    "by a name in JSON": f'{{"password": "{KEY}"}}',
+    "by an argument's name": f"unrecognized arguments: --api-key={KEY}",
+}
+
+
+@pytest.mark.parametrize("case", MESSAGES)
+def test_a_secret_in_a_message_is_not_repeated(case):
+    message = f"{MESSAGES[case]}\nnext line, apiKey: is missing"
+    said = [{"severity": severity, "message": message} for severity in ("error", "warning")]
+    finding = judgement.Finding("a", "error", "b", message, message)
+    run = run_file.read(preview(diagnostics=said), "f")
+    judged = judgement.judge(run, after={}, findings=[finding], unplanned=message)
     for shown in (pages.markdown(judged), pages.text(judged), json.dumps(pages.to_json(judged))):
-        assert TOKEN not in shown and "next line" in shown
+        assert TOKEN not in shown and KEY not in shown and "next line, apiKey: is missing" in shown
 
 
 def test_what_is_no_secret_stays():
