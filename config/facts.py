@@ -94,6 +94,7 @@ class MoeFacts(_Facts):
     shared: Annotated[int, Field(ge=0, le=10**9)] = Field(0, description="experts that are always on")
     dense_layers: LayersOrNone = Field(0, description="layers without experts")
     expert_bias: bool = Field(False, description="true if experts have biases")
+    every: Layers = Field(1, description="each such layer after the dense ones has experts, such as every 2nd")
 
 
 class IndexerFacts(_Facts):
@@ -134,6 +135,9 @@ class ModelFacts(_Facts):
     mtp_layers: LayersOrNone = Field(0, description="layers that predict further tokens")
     quantisation: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] = Field(
         "none", description=f"the weights' format: {', '.join(FORMATS)}"
+    )
+    sixteen_bit: tuple[Literal["attention", "output", "mlp", "experts", "shared", "indexer", "draft"], ...] = Field(
+        (), strict=False, description="a list of the parts that a quantised model keeps in 16 bits"
     )
     other_bytes: Annotated[int, Field(ge=0, le=10**18)] = Field(0, description="bytes of further weights")
     file_bytes: Size | None = Field(None, description="bytes of the published files")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from planning.problems import PlanError, Problem
 
 _INSTEAD = "write the model's facts in catalog.models, or take another"
 _SOURCE = "the model's own config.json"
-_QUANT_FILE = "hf_quant_config.json"
+QUANT_FILE = "hf_quant_config.json"
 _LISTS = ("ignore", "ignored_layers", "exclude_modules", "modules_to_not_convert", "llm_int8_skip_modules")
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
 # Keys of one entry in `config_groups`, and of its weights.
@@ -30,13 +29,29 @@ _ROOTS = ("model", "language_model.model", "model.language_model", "language_mod
 
 def from_file(path: Path) -> Model:
     """The model whose config.json is at `path`. Raises PlanError with every key that is wrong or not understood."""
-    beside = path.with_name(_QUANT_FILE)
-    quantised = _read(beside) if beside.exists() else None
-    return from_config(_read(path), path.parent.resolve().name or str(path), quantised)
+    name = path.parent.resolve().name or str(path)
+    return from_facts(name, facts(*read(path), name), _SOURCE)
+
+
+def read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The config.json at `path`, and the hf_quant_config.json beside it if there is one."""
+    beside = path.with_name(QUANT_FILE)
+    return _read(path), _read(beside) if beside.exists() else None
 
 
 def from_config(config: Mapping[str, Any], name: str, quantised: Mapping[str, Any] | None = None) -> Model:
     """The model from a config.json. `quantised` is the hf_quant_config.json of the same folder."""
+    return from_facts(name, facts(config, quantised, name), _SOURCE)
+
+
+def facts(
+    config: Mapping[str, Any], quantised: Mapping[str, Any] | None, name: str, other_bytes: int | None = None
+) -> dict[str, Any]:
+    """The catalog's facts about the model of a config.json.
+
+    `other_bytes` are the bytes of a vision tower and of what else is in no layer, if they are known from the files.
+    Raises PlanError with every key that is wrong or not understood.
+    """
     text = config.get("text_config", config)
     if not isinstance(text, Mapping):
         raise _refusal(name, "text_config is no map")
@@ -44,10 +59,10 @@ def from_config(config: Mapping[str, Any], name: str, quantised: Mapping[str, An
     if isinstance(kind, str):
         raise _refusal(name, kind + (f", nor {', '.join(unknown)}" if unknown else ""))
     wrong = [*_shapes(text), *(f"{key} is not understood" for key in unknown)]
-    if not _says_nothing(config.get("vision_config")) and "vision" not in kind:
+    if other_bytes is None and not _says_nothing(config.get("vision_config")) and "vision" not in kind:
         wrong.append("vision_config is not understood")
     quant = _quantization(config, text, quantised)
-    form, kept = "none", frozenset[str]()
+    form = "none"
     if isinstance(quant, str):
         wrong.append(quant)
     elif quant is not None:
@@ -56,13 +71,13 @@ def from_config(config: Mapping[str, Any], name: str, quantised: Mapping[str, An
         wrong += found if isinstance(found, list) else []
     if wrong:
         raise PlanError(*(Problem("model", name, why, _INSTEAD) for why in wrong))
-    facts = _facts(config, text, kind, wrong)
+    shape = {**_facts(config, text, kind, other_bytes, wrong), "quantisation": form}
     if wrong:
         raise PlanError(*(Problem("model", name, why, _INSTEAD) for why in wrong))
-    model = from_facts(name, {**facts, "quantisation": form}, _SOURCE)
+    model = from_facts(name, shape, _SOURCE)
     if isinstance(quant, Mapping) and form not in ("none", "mxfp4", "fp8-mlp"):  # these define what stays in 16 bits
-        kept = _kept(model, kind, _ignored(quant), name)
-    return replace(model, sixteen_bit=kept)
+        shape["sixteenBit"] = sorted(_kept(model, kind, _ignored(quant), name))
+    return shape
 
 
 def _refusal(name: str, why: str) -> PlanError:
@@ -119,7 +134,11 @@ def _says_nothing(value: object) -> bool:
 
 
 def _facts(
-    config: Mapping[str, Any], text: Mapping[str, Any], kind: Mapping[str, Any], wrong: list[str]
+    config: Mapping[str, Any],
+    text: Mapping[str, Any],
+    kind: Mapping[str, Any],
+    other_bytes: int | None,
+    wrong: list[str],
 ) -> dict[str, Any]:
     """The catalog's facts about the model. Adds whatever contradicts them to `wrong`."""
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
@@ -136,7 +155,7 @@ def _facts(
         "qkvBias": bool(text.get("qkv_bias") or text.get("attention_bias") or kind.get("qkvBias")),
         "mtpLayers": text.get("num_nextn_predict_layers") or 0,
         "architecture": config["architectures"][0],
-        "otherBytes": _vision(config.get("vision_config"), kind, wrong),
+        "otherBytes": _vision(config.get("vision_config"), kind, wrong) if other_bytes is None else other_bytes,
         "slidingWindow": _window(text, wrong),
     }
     if text.get("kv_lora_rank"):
@@ -260,7 +279,7 @@ def _quantization(
     if not quant and beside is not None:
         quant = beside.get("quantization")
         if not isinstance(quant, Mapping):
-            return f"{_QUANT_FILE} has no map quantization"
+            return f"{QUANT_FILE} has no map quantization"
         quant = {"quant_method": "modelopt", **quant}
     if not quant:
         return None
@@ -448,11 +467,18 @@ def _parts(model: Model, kind: Mapping[str, Any]) -> list[tuple[str, list[str], 
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    why = "holds no JSON object"
     try:
-        config = json.loads(path.read_text())
+        return decoded(path.read_bytes(), str(path))
     except OSError as error:
         why = f"cannot be read ({error.strerror})"
+    raise PlanError(Problem("model", str(path), why, "write the path of a config.json"))
+
+
+def decoded(text: bytes, place: str) -> Mapping[str, Any]:
+    """The JSON object in `text`, which is at `place`. Raises PlanError if it is none."""
+    why = "holds no JSON object"
+    try:
+        config = json.loads(text)
     except ValueError as error:
         why = f"is not JSON ({error})"
     except RecursionError:
@@ -460,4 +486,4 @@ def _read(path: Path) -> Mapping[str, Any]:
     else:
         if isinstance(config, dict):
             return config
-    raise PlanError(Problem("model", str(path), why, "write the path of a config.json"))
+    raise PlanError(Problem("model", place, why, "write the path of a config.json"))

@@ -282,6 +282,7 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         other_bytes=facts.get("otherBytes", 0),
         file_bytes=facts.get("fileBytes"),
         parameters=facts.get("parameters"),
+        sixteen_bit=frozenset(facts.get("sixteenBit") or ()),
         architecture=facts.get("architecture") or fact("models", "architectures", "byModel").get(name, ""),
     )
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
-from planning.engine import Engine
+from planning.engine import Engine, find
 from planning.layout import Layout, padded_vocab
 from planning.models import FORMATS, Model
 
@@ -87,18 +87,38 @@ def stage_weights(
     return total + Weights(replicated=_positions(model))
 
 
+def file_weights(model: Model, *, draft: bool = True) -> float:
+    """Bytes of the tensors in the model's files, without what the engine adds to them."""
+    alone, byte = Layout(1, 1, 1, 1), FORMATS["mxfp4"]
+    padded = model.quantisation == "mxfp4"  # the engine pads experts, the files do not
+    held = stage_weights(
+        replace(model, quantisation="none") if padded else model, alone, find(None), 0, model.layers, draft
+    )
+    total = held.total - held.absorbed - _positions(model)
+    if padded and model.moe:
+        routed = sum(map(model.moe.routes, range(model.layers)))
+        total -= 3 * routed * model.moe.experts * model.moe.intermediate * model.hidden * (_HALF - byte)
+    return total
+
+
 def _positions(model: Model) -> float:
     """The table of rotary cosines and sines, which a stage's layers share."""
     return model.max_context * (model.mla.rope if model.mla else model.head_dim) * _HALF
 
 
-def _linear(model: Model, part: str, wide_zeros: bool = False) -> float:
-    """Bytes of one weight of a part: some formats quantise only the MLP or only the experts, some files leave parts."""
+def in_sixteen_bits(model: Model, part: str) -> bool:
+    """Whether a part of a quantised model keeps 16 bits: some formats quantise only the MLP or only the experts, some
+    files leave parts."""
     if part in model.sixteen_bit:
-        return _HALF
-    if model.quantisation == "fp8-mlp" or (model.quantisation == "mxfp4" and part != "experts"):
-        return _HALF
-    return model.weight_bytes + wide_zeros * _WIDE_ZERO
+        return True
+    if model.quantisation == "fp8-mlp":
+        return part not in ("mlp", "experts")
+    return model.quantisation == "mxfp4" and part != "experts"
+
+
+def _linear(model: Model, part: str, wide_zeros: bool = False) -> float:
+    """Bytes of one weight of a part."""
+    return _HALF if in_sixteen_bits(model, part) else model.weight_bytes + wide_zeros * _WIDE_ZERO
 
 
 def _taken(elements: float, byte: float) -> float:
@@ -143,7 +163,7 @@ def _mlp_elements(model: Model, tensor: int) -> float:
 
 
 def _dense(model: Model, tensor: int, wide_zeros: bool) -> Weights:
-    byte = model.weight_bytes if model.quantisation == "fp8-mlp" else _linear(model, "mlp", wide_zeros)
+    byte = _linear(model, "mlp", wide_zeros)
     third = _mlp_elements(model, tensor) / 3
     return Weights(mlp=_taken(2 * third, byte) + _taken(third, byte))
 
@@ -160,7 +180,7 @@ def _moe(model: Model, layout: Layout, wide_zeros: bool, padding: tuple[int, int
     hidden: float = model.hidden
     if model.quantisation == "mxfp4":
         width, hidden = _up(width, padding[0]), _up(hidden, padding[1])
-    byte = FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, "experts")
+    byte = _linear(model, "experts")
     routed = _taken(experts * 2 * hidden * width, byte) + _taken(experts * hidden * width, byte)
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF

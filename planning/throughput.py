@@ -24,7 +24,7 @@ from planning.layout import split
 from planning.memory import Fit, Request, batch, kv_bytes
 from planning.models import Model
 from planning.problems import Problem
-from planning.stage_weights import Weights, stage_weights
+from planning.stage_weights import Weights, in_sixteen_bits, stage_weights
 
 ALONE, FULL, LOADED = "alone", "full", "load"
 # The GPU peak at which a format's linear layers are multiplied, the fastest possible one; everything else uses bf16.
@@ -488,19 +488,29 @@ def _seconds(request: Request, run: _Pass) -> float:
 def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
     model, speeds = request.model, _speeds(request)
     held, elements = part.weights, part.elements
-    fast = speeds.peak(_ARITHMETIC.get(model.quantisation, "bf16"))
-    linear = speeds.peak("bf16") if model.quantisation == "mxfp4" else fast
-    always, multiplied = (
-        each.attention + each.mlp + each.shared_experts + each.replicated for each in (held, elements)
-    )
+    always = held.attention + held.mlp + held.shared_experts + held.replicated
+    width = model.heads * (model.mla.value if model.mla else model.head_dim) / request.layout.tensor
+    output = 2 * part.layers * width * model.hidden
     # Elements have two bytes; each takes a multiplication and an addition per token.
-    seconds = max(always / speeds.memory, multiplied * run.tokens / linear)
+    multiplied = (
+        ("attention", elements.attention - output + elements.replicated),
+        ("output", output),
+        ("mlp", elements.mlp),
+        ("shared", elements.shared_experts),
+    )
+    seconds = max(always / speeds.memory, run.tokens * sum(size / _peak(request, name) for name, size in multiplied))
     seconds += max(held.head / speeds.memory, elements.head * (1 if run.prefill else run.tokens) / speeds.peak("bf16"))
     if model.moe:
         share = model.moe.per_token / model.moe.experts
         read = held.experts * (1 - (1 - share) ** run.all_tokens)
-        seconds += max(read / speeds.memory, elements.experts * run.all_tokens * share / fast)
+        seconds += max(read / speeds.memory, elements.experts * run.all_tokens * share / _peak(request, "experts"))
     return seconds + _attention(request, part, run) + part.layers * _exchange(request, run)
+
+
+def _peak(request: Request, part: str) -> float:
+    """Operations a second for the products of a part: those that the model keeps in 16 bits use bf16."""
+    speeds, model = _speeds(request), request.model
+    return speeds.peak("bf16" if in_sixteen_bits(model, part) else _ARITHMETIC.get(model.quantisation, "bf16"))
 
 
 def _attention(request: Request, part: _Part, run: _Pass) -> float:

@@ -14,9 +14,9 @@ from planning import engine
 from planning.catalog import fact
 from planning.config_json import from_config, from_file
 from planning.layout import Layout, broken_rules
-from planning.models import FORMATS, Model, find
+from planning.models import find
 from planning.problems import PlanError
-from planning.stage_weights import stage_weights
+from planning.stage_weights import file_weights, stage_weights
 
 CONFIGS = Path("tests/data/configs")
 ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
@@ -54,12 +54,6 @@ REFUSED = {
 }
 
 
-def weight_bytes(model: Model, *, draft: bool = True) -> float:
-    """Bytes of the model's files: what one GPU would hold, without the engine's additions."""
-    held = stage_weights(model, Layout(1, 1, 1, 1), engine.find(None), 0, model.layers, draft, "hopper")
-    return held.total - held.absorbed
-
-
 def config(name: str) -> dict[str, Any]:
     read: dict[str, Any] = json.loads((CONFIGS / name / "config.json").read_text())
     return read
@@ -75,19 +69,9 @@ def test_the_size_of_a_model_is_within_a_hundredth_of_the_published(name):
     parameters, size = PUBLISHED[name]
     if parameters:
         bare = replace(model, quantisation="none", sixteen_bit=frozenset())
-        assert weight_bytes(bare, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
-    if size and model.quantisation == "mxfp4":
-        assert size == pytest.approx(unpadded(model), rel=0.01)
-    elif size:
-        assert weight_bytes(model) == pytest.approx(size, rel=0.01)
-
-
-def unpadded(model: Model) -> float:
-    """Bytes of an mxfp4 model's files: the engine pads experts, the files do not."""
-    assert model.moe
-    experts = 3 * model.layers * model.moe.experts * model.moe.intermediate * model.hidden
-    plain = weight_bytes(replace(model, quantisation="none"))
-    return plain - experts * (2 - FORMATS["mxfp4"])
+        assert file_weights(bare, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
+    if size:
+        assert file_weights(model) == pytest.approx(size, rel=0.01)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -123,7 +107,7 @@ def test_lists_of_ignored_modules_say_which_parts_keep_sixteen_bits(name, kept):
 def test_the_draft_layer_of_a_quantised_file_may_keep_sixteen_bits():
     model = from_file(CONFIGS / "GLM-5.1-NVFP4" / "config.json")
     bare = replace(model, quantisation="none", sixteen_bit=frozenset())
-    draft = [weight_bytes(each) - weight_bytes(each, draft=False) for each in (model, bare)]
+    draft = [file_weights(each) - file_weights(each, draft=False) for each in (model, bare)]
     assert draft[0] == draft[1]
 
 
