@@ -116,6 +116,10 @@ class Moe:
     expert_bias: bool = False
     every: int = 1
     """Of the layers after the dense ones, each `every`-th has experts."""
+    latent: int = 0
+    """The width to which tokens are projected for the routed experts; 0 if they are not."""
+    shared_width: int = 0
+    """The width of a shared expert; 0 if it is that of the others."""
 
     def routes(self, layer: int) -> bool:
         """Whether that layer, counted from 0, has experts."""
@@ -129,6 +133,37 @@ class Indexer:
     heads: int
     dim: int
     cache_bytes: int
+
+
+@dataclass(frozen=True)
+class State:
+    """Layers that keep a state per request in place of a cache per token (gated delta net, Mamba 2).
+
+    `heads` of width `head_dim`; `groups` of queries and keys (B and C) of width `dim`; a convolution over `conv`
+    tokens; `gates` numbers a token and head. Each of the heads x head_dim x dim elements of a state has `bytes`.
+    """
+
+    heads: int
+    head_dim: int
+    groups: int
+    dim: int
+    conv: int
+    gates: int = 2
+    bytes: int = 2
+
+    @property
+    def inner(self) -> int:
+        """Width of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def convolved(self) -> int:
+        """Width of what the convolution sees."""
+        return self.inner + 2 * self.groups * self.dim
+
+
+# What a layer has. A layer without a kind of its own has attention, and experts or an MLP.
+ATTENTION, STATE, EXPERTS, MLP = "A", "S", "E", "D"
 
 
 @dataclass(frozen=True)
@@ -161,9 +196,26 @@ class Model:
     file_bytes: int | None = None
     parameters: int | None = None
     architecture: str = ""
+    state: State | None = None
+    kinds: tuple[str, ...] = ()
+    """For each layer what it has (ATTENTION, STATE, EXPERTS, MLP), where layers differ in more than experts."""
+    gated: bool = False
+    """Queries carry a gate of the same width."""
+    matrices: int = 3
+    """Matrices of an MLP or expert: 2 if it has no gate."""
+    draft_tables: int = 2
+    """Embedding tables that the files hold for the draft layers."""
     sixteen_bit: frozenset[str] = frozenset()
     """Parts that a quantised model keeps in 16 bits: attention (all but its output), output, mlp (of dense layers),
-    experts, shared (experts), indexer, draft (layers)."""
+    experts, shared (experts), indexer, draft (layers), state."""
+
+    def count(self, part: str, first: int = 0, layers: int | None = None) -> int:
+        """How many of `layers` layers from `first` on have that part; of all if `layers` is None."""
+        end = self.layers if layers is None else first + layers
+        if self.kinds:
+            return sum(part in kind for kind in self.kinds[first:end])
+        routed = sum(map(self.moe.routes, range(first, end))) if self.moe else 0
+        return {ATTENTION: end - first, STATE: 0, EXPERTS: routed, MLP: end - first - routed}[part]
 
     @property
     def weight_bytes(self) -> float:
@@ -229,16 +281,19 @@ def _names() -> dict[str, Model]:
 
 def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     """A model from the catalog's keys (camelCase). Raises PlanError with the missing facts."""
-    mla, moe, indexer, window = (facts.get(key) for key in ("mla", "moe", "indexer", "slidingWindow"))
-    window = window or {}
+    mla, moe, indexer, window, state = (facts.get(key) for key in ("mla", "moe", "indexer", "slidingWindow", "state"))
+    window, kinds = window or {}, facts.get("layerKinds") or ()
     needed = ["layers", "hidden", "heads", "vocab", "maxContext"]
     needed += [] if mla else ["kvHeads", "headDim"]
-    needed += [] if moe and not moe.get("denseLayers") else ["intermediate"]
+    dense = any(MLP in kind for kind in kinds) if kinds else not moe or moe.get("denseLayers")
+    needed += ["intermediate"] if dense else []
     missing = [key for key in needed if facts.get(key) is None]
     missing += [f"mla.{key}" for key in ("kvRank", "nope", "rope", "value") if mla and mla.get(key) is None]
     missing += [f"moe.{key}" for key in ("experts", "perToken", "intermediate") if moe and moe.get(key) is None]
     sparse = ("heads", "dim", "cacheBytesPerToken")
     missing += [f"indexer.{key}" for key in sparse if indexer and indexer.get(key) is None]
+    missing += [f"state.{key}" for key in _STATE if state and state.get(key) is None]
+    missing += ["state"] if not state and any(STATE in kind for kind in kinds) else []
     missing += [f"slidingWindow.{key}" for key in ("tokens", "layers") if window and window.get(key) is None]
     if missing:
         why = f"the plan also needs {', '.join(missing)}"
@@ -271,6 +326,8 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
             moe.get("denseLayers", 0),
             moe.get("expertBias", False),
             moe.get("every", 1),
+            moe.get("latent", 0),
+            moe.get("sharedWidth", 0),
         )
         if moe
         else None,
@@ -282,9 +339,18 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         other_bytes=facts.get("otherBytes", 0),
         file_bytes=facts.get("fileBytes"),
         parameters=facts.get("parameters"),
+        state=State(*(state[key] for key in _STATE)) if state else None,
+        kinds=tuple(facts.get("layerKinds") or ()),
+        gated=facts.get("gatedQueries", False),
+        matrices=facts.get("mlpMatrices", 3),
+        draft_tables=facts.get("draftTables", 2),
         sixteen_bit=frozenset(facts.get("sixteenBit") or ()),
         architecture=facts.get("architecture") or fact("models", "architectures", "byModel").get(name, ""),
     )
+
+
+# The facts of a state, in the order of `State`.
+_STATE = ("heads", "headDim", "groups", "dim", "conv", "gates", "bytes")
 
 
 def _impossible(facts: Mapping[str, Any]) -> list[str]:
@@ -296,6 +362,10 @@ def _impossible(facts: Mapping[str, Any]) -> list[str]:
         ("moe.denseLayers", moe.get("denseLayers"), "layers", layers),
         ("slidingWindow.layers", window.get("layers"), "layers", layers),
     ]
-    return [
+    wrong = [
         f"{name} {less} is more than {whole} {most}" for name, less, whole, most in pairs if (less or 0) > (most or 0)
     ]
+    kinds = facts.get("layerKinds") or ()
+    return wrong + (
+        [f"layerKinds has {len(kinds)} layers, layers says {layers}"] if len(kinds) not in (0, layers) else []
+    )

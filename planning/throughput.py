@@ -21,8 +21,8 @@ from planning.catalog import entries, fact
 from planning.engine import release_key
 from planning.gpus import Speeds
 from planning.layout import split
-from planning.memory import Fit, Request, batch, kv_bytes
-from planning.models import Model
+from planning.memory import Fit, Request, batch, kv_bytes, requests_held, state_bytes
+from planning.models import ATTENTION, STATE, Model
 from planning.problems import Problem
 from planning.stage_weights import Weights, in_sixteen_bits, stage_weights
 
@@ -283,7 +283,10 @@ def _usual(max_model_len: int) -> Load:
 
 def _most_at_once(request: Request, fit: Fit, load: Load) -> int:
     """Requests of that length in one replica: what the KV cache holds and the engine accepts."""
-    held = fit.kv_tokens // (load.input + load.output)
+    length = load.input + load.output
+    held = fit.kv_tokens // length
+    if request.model.state:  # a short request takes as much for its states as a long one
+        held = int(min(requests_held(request, stage, length) if stage.states else held for stage in fit.stages))
     return min(held, batch(request, fit.max_model_len)[1]) * request.layout.data
 
 
@@ -461,6 +464,8 @@ class _Part:
     """One GPU's part of a stage: bytes of its weights and their number of elements, by part of the model."""
 
     layers: int
+    cached: int
+    states: int
     weights: Weights
     elements: Weights
 
@@ -475,7 +480,8 @@ def _parts(request: Request) -> tuple[_Part, ...]:
             stage_weights(each, layout, release, first, layers, False, family)
             for each in (text, replace(text, quantisation="none"))
         )
-        found.append(_Part(layers, held, plain))
+        kinds = (model.count(part, first, layers) for part in (ATTENTION, STATE))
+        found.append(_Part(layers, *kinds, held, plain))
         first += layers
     return tuple(found)
 
@@ -490,7 +496,7 @@ def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
     held, elements = part.weights, part.elements
     always = held.attention + held.mlp + held.shared_experts + held.replicated
     width = model.heads * (model.mla.value if model.mla else model.head_dim) / request.layout.tensor
-    output = 2 * part.layers * width * model.hidden
+    output = 2 * part.cached * width * model.hidden
     # Elements have two bytes; each takes a multiplication and an addition per token.
     multiplied = (
         ("attention", elements.attention - output + elements.replicated),
@@ -516,7 +522,7 @@ def _peak(request: Request, part: str) -> float:
 def _attention(request: Request, part: _Part, run: _Pass) -> float:
     """Seconds to read the KV cache, or for the arithmetic between queries and cache where that takes longer."""
     model, layout, speeds = request.model, request.layout, _speeds(request)
-    windowed = part.layers * model.window_layers / model.layers
+    windowed = part.cached * model.window_layers / model.layers
     row, index = kv_bytes(request), 0.0
     seen = run.context
     if model.indexer:
@@ -524,9 +530,10 @@ def _attention(request: Request, part: _Part, run: _Pass) -> float:
         row -= model.indexer.cache_bytes / layout.context
         seen = min(seen, fact("throughput", "attention", "sparseTokens"))
     near = min(seen, model.window) if windowed else 0.0
-    context = (part.layers - windowed) * seen + windowed * near
+    context = (part.cached - windowed) * seen + windowed * near
     copies = 1.0 if run.prefill else run.tokens  # a prefill reads its request's cache once for all of its tokens
-    read = copies * (row * context + index * part.layers)
+    read = copies * (row * context + index * part.cached)
+    read += 2 * copies * part.states * state_bytes(request)  # a state is read and written
     if model.mla:
         width = (
             model.mla.nope + model.mla.rope + model.mla.value if run.prefill else 2 * model.mla.kv_rank + model.mla.rope
