@@ -204,10 +204,11 @@ def _layer_kinds(text: Mapping[str, Any], facts: Mapping[str, Any], wrong: list[
         return [kinds[letter] for letter in pattern]
     each = text.get("full_attention_interval")
     listed = text.get("layer_types") or ()
-    if not listed and not (isinstance(each, int) and each > 0):
+    full = [kind == "full_attention" for kind in listed]
+    if not full and isinstance(each, int) and each > 0:
+        full = [(layer + 1) % each == 0 for layer in range(layers)]
+    if not full:
         wrong.append("layer_types is missing, and full_attention_interval does not say it")
-        return []
-    full = [kind == "full_attention" for kind in listed] or [(layer + 1) % each == 0 for layer in range(layers)]
     inside = EXPERTS if facts.get("moe") else MLP
     return [(ATTENTION if attends else STATE) + inside for attends in full]
 

@@ -480,8 +480,8 @@ def _parts(request: Request) -> tuple[_Part, ...]:
             stage_weights(each, layout, release, first, layers, False, family)
             for each in (text, replace(text, quantisation="none"))
         )
-        kinds = (model.count(part, first, layers) for part in (ATTENTION, STATE))
-        found.append(_Part(layers, *kinds, held, plain))
+        cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
+        found.append(_Part(layers, cached, states, held, plain))
         first += layers
     return tuple(found)
 
