@@ -131,6 +131,22 @@ class StateFacts(_Facts):
     bytes: Number | None = Field(None, description="bytes of one of the state's numbers")
 
 
+class CompressedFacts(_Facts):
+    """Attention that compresses its cache, as DeepSeek V4 does."""
+
+    ratios: tuple[Literal[0, 4, 128], ...] = Field(
+        (), strict=False, description="a list of how many tokens each layer keeps one row for; 0 is none"
+    )
+    window: Number | None = Field(None, description="tokens that each layer keeps as they are")
+    query_rank: Number | None = Field(None, description="the rank of queries")
+    output_rank: Number | None = Field(None, description="the rank of outputs, in each group")
+    output_groups: Number | None = Field(None, description="the number of groups of outputs")
+    index_heads: Number | None = Field(None, description="the heads of the index")
+    index_dim: Number | None = Field(None, description="the width of a head of the index")
+    chosen: Number | None = Field(None, description="rows that a token looks at")
+    streams: Number | None = Field(None, description="residuals side by side")
+
+
 class ModelFacts(_Facts):
     """A model, sizes in elements."""
 
@@ -156,6 +172,10 @@ class ModelFacts(_Facts):
         (),
         strict=False,
         description="a list of what each layer has, where they differ: A attention, S a state, E experts, D an MLP",
+    )
+    compressed: CompressedFacts | None = Field(None, description="a map for attention that compresses its cache")
+    expert_format: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] | None = Field(
+        None, description="the experts' format, if it is not that of the rest"
     )
     gated_queries: bool = Field(False, description="true if queries carry a gate of the same width")
     mlp_matrices: Literal[2, 3] = Field(3, description="matrices of an MLP or expert; 2 without a gate")

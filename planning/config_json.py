@@ -103,7 +103,7 @@ def _shapes(text: Mapping[str, Any], kind: Mapping[str, Any]) -> list[str]:
             value = text.get(key)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 wrong.append(f"{key} {_short(value)} is not a whole number from {least} up")
-    for key in keys["lists"]["value"]:
+    for key in (*keys["lists"]["value"], *kind.get("lists", ())):
         value = text.get(key)
         if value is not None and not (isinstance(value, list) and all(isinstance(each, (int, str)) for each in value)):
             wrong.append(f"{key} {_short(value)} is not a list")
@@ -119,7 +119,7 @@ def _unknown_keys(config: Mapping[str, Any], text: Mapping[str, Any], kind: Mapp
     """The keys that the planner does not understand, unless their value says that the model has no such feature."""
     keys = entries("config_json")["keys"]
     known = {key for part in ("numbers", "counts", "lists", "understood", "harmless") for key in keys[part]["value"]}
-    known |= {*kind.get("keys", ()), *kind.get("counts", ())}
+    known |= {key for part in ("keys", "counts", "lists") for key in kind.get(part, ())}
     only, suffixes = {**keys["only"]["value"], **kind.get("only", {})}, tuple(keys["harmless"]["suffixes"])
     outer = {} if text is config else config
     unknown = []
@@ -183,6 +183,10 @@ def _facts(
     experts = next((text[key] for key in _EXPERTS if text.get(key)), 0)
     if experts:
         facts["moe"] = _moe(text, kind, experts, facts["layers"], wrong)
+    if "compressed" in kind:
+        facts["compressed"] = {key: text.get(name) for key, name in kind["compressed"].items()}
+        facts["expertFormat"] = kind["expertFormats"][text.get("expert_dtype") or "fp4"]
+        facts |= {"slidingWindow": None, "indexer": None}  # they say the same of other models
     if "state" in kind:
         named = kind["state"]
         facts["state"] = {key: text.get(name) for key, name in named["numbers"].items()}

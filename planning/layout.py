@@ -91,6 +91,8 @@ def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
     state = model.state
     if state and (state.heads % tensor or (state.groups % tensor and state.groups > 1)):
         broken.append(f"{state.heads} heads and {state.groups} groups of the state / {tensor}: not whole numbers")
+    if model.compressed and model.compressed.output_groups % tensor:
+        broken.append(f"{model.compressed.output_groups} groups of outputs / {tensor}: not a whole number")
     padded = padded_vocab(model)
     if padded % tensor:
         broken.append(f"vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not a whole number")
@@ -109,7 +111,7 @@ def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
     if model.count(MLP):
         widths.append(("MLP width", model.intermediate, layout.tensor))
     # Expert parallelism does not split experts. mxfp4 pads a rank's part instead of requiring a multiple.
-    if model.moe and not layout.expert_parallel and model.quantisation != "mxfp4":
+    if model.moe and not layout.expert_parallel and model.experts_in != "mxfp4":
         widths.append(("expert width", model.moe.intermediate, layout.tensor * layout.data))
     if model.moe and model.moe.shared:
         shared = model.moe.shared_width or model.moe.intermediate

@@ -15,7 +15,7 @@ from planning.catalog import fact
 from planning.engine import Engine
 from planning.gpus import Gpu
 from planning.layout import Layout, split
-from planning.models import ATTENTION, EXPERTS, MLP, STATE, Model
+from planning.models import ATTENTION, EXPERTS, MLP, STATE, Compressed, Model
 from planning.settings import Overrides
 from planning.stage_weights import Weights, stage_weights
 from planning.units import GIB
@@ -74,6 +74,7 @@ class Stage:
     loading: float = 0.0
     given_kv: float | None = None
     read: Weights | None = None
+    first: int = 0
     cached: int = 0
     """Layers with a cache per token."""
     states: int = 0
@@ -132,7 +133,7 @@ def judge(request: Request, max_model_len: int) -> Fit:
     stages, first, cache = [], 0, {}
     for index, layers in enumerate(counts):
         parts = tuple(request.model.count(part, first, layers) for part in (ATTENTION, STATE, EXPERTS, MLP))
-        edge = (index == 0, index == len(counts) - 1, parts)
+        edge = (first if request.model.compressed else min(first, 1), index == len(counts) - 1, parts)
         if edge not in cache:
             cache[edge] = _worst([_stage(request, max_model_len, first, layers, name) for name in request.runners])
         stages.append(cache[edge])
@@ -165,7 +166,8 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
     buffers = _expert_buffers(request, tokens) if experts and engine["moeWorkspaceStays"] else 0.0
     index = engine["indexerRows"] * max_model_len * model.indexer.cache_bytes if model.indexer else 0
-    workspace = max(buffers, index)  # shared: it grows to the largest use
+    gathered = _gathered(model.compressed, max_model_len, tokens) * model.head_dim * 2
+    workspace = max(buffers, index, gathered)  # shared: it grows to the largest use
     context = _context(request, max_model_len, sequences)
     rows = min(tokens, sequences) if last else 0
     sampler = engine["samplerBytesV2" if runner == "V2" else "samplerBytes"]
@@ -193,6 +195,7 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
         loading / GIB,
         _given_kv(request, cached, states),
         read,
+        first,
         cached,
         states,
     )
@@ -315,6 +318,9 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
     else:
         kv = max(model.kv_heads / layout.tensor, 1)
         attention = tokens * model.head_dim * ((3 if model.gated else 2) * model.heads / layout.tensor + 2 * kv)
+    if model.compressed:  # queries and outputs are padded to 64 heads
+        attention = tokens * model.head_dim * (2 * max(64, model.heads / layout.tensor) + model.heads / layout.tensor)
+        hidden *= model.compressed.streams
     if model.state:  # what goes in, what the convolution gives, and the output
         attention = max(attention, tokens * (2 * model.state.convolved + 3 * model.state.inner) / layout.tensor)
     widest = max(attention, tokens * 3 * model.intermediate / layout.tensor)
@@ -350,6 +356,8 @@ def kv_bytes(request: Request) -> float:
     """Bytes of KV cache for one token in one layer on one GPU."""
     model, layout, engine = request.model, request.layout, request.engine
     byte = 1 if request.kv_dtype.startswith("fp8") else 4 if request.overrides.wide else 2
+    if model.compressed:
+        return compressed_row() / 2  # a layer with each ratio takes so much
     if model.mla is None:
         return 2 * max(model.kv_heads / layout.tensor, 1) * model.head_dim * byte / layout.context
     kind, row = engine["mlaCache"], (model.mla.kv_rank + model.mla.rope) * byte
@@ -369,13 +377,20 @@ def _tokens(request: Request, stage: Stage, max_model_len: int) -> int:
     if stage.kv <= 0:
         return 0
     block = _block(request)
-    if stage.states:
+    if stage.states or model.compressed:
         return int(requests_held(request, stage, max_model_len) * max_model_len / block) * block
     windowed = stage.layers * model.window_layers / model.layers
     window = min(max_model_len, model.window + batch(request, max_model_len)[0]) if windowed else 0
     # A layer with a sliding window keeps only the window and the current step, whatever the length.
     equal_layers = stage.layers - windowed + windowed * window / max_model_len
     return int(stage.kv * GIB / (kv_bytes(request) * equal_layers) / block) * block
+
+
+def _gathered(told: Compressed | None, max_model_len: int, tokens: int) -> float:
+    """Rows that a prefill gathers at once."""
+    if told is None:
+        return 0.0
+    return fact("vllm", "compressed", "gathered") * (max_model_len / 4 + told.window + tokens)
 
 
 @dataclass(frozen=True)
@@ -402,12 +417,38 @@ def _pages(request: Request, cached: int, states: int) -> tuple[int, _Page]:
 
 
 def requests_held(request: Request, stage: Stage, tokens: int) -> float:
-    """How many requests of so many tokens the cache of a stage with states holds."""
+    """How many requests of so many tokens the cache of a stage with states, or compressed attention, holds."""
+    if request.model.compressed:
+        return max(0.0, stage.kv) * GIB / _compressed_bytes(request, request.model.compressed, stage, tokens)
     group, page = _pages(request, stage.cached, stage.states)
     each = fact("vllm", "state", "perRequest")
     blocks = math.ceil(stage.cached / group) * math.ceil(tokens / page.tokens)
     blocks += math.ceil(stage.states / group) * (each["one"] + (each["draft"] if request.speculative else 0))
     return max(0.0, stage.kv) * GIB / (group * page.bytes) / blocks
+
+
+def _compressed_bytes(request: Request, told: Compressed, stage: Stage, tokens: int) -> float:
+    """Bytes of the blocks of one request. Rows, windows, and what is yet to be compressed share blocks of one size: a
+    request that a step fills takes them for all tokens of that step (vLLM, `layers/deepseek_compressor.py`,
+    `v1/kv_cache_interface.py` SlidingWindowMLASpec)."""
+    sizes = fact("vllm", "compressed", "blockTokens")
+    fours, long = (told.count(ratio, stage.first, stage.layers) for ratio in (4, 128))
+    each = max(fours, long, math.ceil(stage.layers / 2))
+    step = batch(request, tokens)[0]
+
+    def sliding(window: int, block: int) -> int:
+        return math.ceil(min(window - 1 + step, tokens) / block) + 1
+
+    blocks = math.ceil(tokens / sizes["rows"]) + math.ceil(stage.layers / each) * sliding(told.window, sizes["window"])
+    blocks += sliding(2 * 4, sizes["states4"]) * (fours > 0) + sliding(128, sizes["states128"]) * (long > 0)
+    return blocks * sizes["rows"] * compressed_row() * each
+
+
+def compressed_row() -> float:
+    """Bytes that a token takes in blocks of one layer with each ratio, and an index."""
+    of, rows = fact("vllm", "compressed", "bytes"), fact("vllm", "compressed", "blockTokens")["rows"]
+    pages = (rows // 4 * of["row"], rows // 4 * of["index"], rows // 128 * of["row"])
+    return sum(math.ceil(page / of["align"]) * of["align"] for page in pages) / rows
 
 
 def state_bytes(request: Request) -> float:

@@ -162,6 +162,28 @@ class State:
         return self.inner + 2 * self.groups * self.dim
 
 
+@dataclass(frozen=True)
+class Compressed:
+    """DeepSeek V4's attention: each layer keeps `window` tokens, and one latent row of all tokens for every `ratio` of
+    them (0: none). Queries have rank `query_rank`, outputs `output_rank` in each of `output_groups`. Layers with the
+    ratio 4 choose `chosen` rows by an index of `index_heads` heads of width `index_dim`. `streams` residuals run side
+    by side."""
+
+    ratios: tuple[int, ...]
+    window: int
+    query_rank: int
+    output_rank: int
+    output_groups: int
+    index_heads: int
+    index_dim: int
+    chosen: int
+    streams: int
+
+    def count(self, ratio: int, first: int, layers: int) -> int:
+        """How many of `layers` layers from `first` on have that ratio."""
+        return self.ratios[first : first + layers].count(ratio)
+
+
 # What a layer has. A layer without a kind of its own has attention, and experts or an MLP.
 ATTENTION, STATE, EXPERTS, MLP = "A", "S", "E", "D"
 
@@ -199,6 +221,9 @@ class Model:
     state: State | None = None
     kinds: tuple[str, ...] = ()
     """For each layer what it has (ATTENTION, STATE, EXPERTS, MLP), where layers differ in more than experts."""
+    compressed: Compressed | None = None
+    expert_format: str = ""
+    """The storage format of the experts, if it is not that of the rest."""
     gated: bool = False
     """Queries carry a gate of the same width."""
     matrices: int = 3
@@ -216,6 +241,11 @@ class Model:
             return sum(part in kind for kind in self.kinds[first:end])
         routed = sum(map(self.moe.routes, range(first, end))) if self.moe else 0
         return {ATTENTION: end - first, STATE: 0, EXPERTS: routed, MLP: end - first - routed}[part]
+
+    @property
+    def experts_in(self) -> str:
+        """The storage format of the experts."""
+        return self.expert_format or self.quantisation
 
     @property
     def weight_bytes(self) -> float:
@@ -281,7 +311,9 @@ def _names() -> dict[str, Model]:
 
 def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     """A model from the catalog's keys (camelCase). Raises PlanError with the missing facts."""
-    mla, moe, indexer, window, state = (facts.get(key) for key in ("mla", "moe", "indexer", "slidingWindow", "state"))
+    mla, moe, indexer, window, state, compressed = (
+        facts.get(key) for key in ("mla", "moe", "indexer", "slidingWindow", "state", "compressed")
+    )
     window, kinds = window or {}, facts.get("layerKinds") or ()
     needed = ["layers", "hidden", "heads", "vocab", "maxContext"]
     needed += [] if mla else ["kvHeads", "headDim"]
@@ -293,13 +325,14 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     sparse = ("heads", "dim", "cacheBytesPerToken")
     missing += [f"indexer.{key}" for key in sparse if indexer and indexer.get(key) is None]
     missing += [f"state.{key}" for key in _STATE if state and state.get(key) is None]
+    missing += [f"compressed.{key}" for key in ("ratios", *_COMPRESSED) if compressed and compressed.get(key) is None]
     missing += ["state"] if not state and any(STATE in kind for kind in kinds) else []
     missing += [f"slidingWindow.{key}" for key in ("tokens", "layers") if window and window.get(key) is None]
     if missing:
         why = f"the plan also needs {', '.join(missing)}"
         raise PlanError(Problem("model", name, why, "add them to the catalog entry"))
     quantisation = facts.get("quantisation", "none")
-    if quantisation not in FORMATS:
+    if {quantisation, facts.get("expertFormat") or quantisation} - {*FORMATS}:
         why = f"storage format {quantisation} is unknown"
         raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)} as its quantisation"))
     if wrong := _impossible(facts):
@@ -341,6 +374,10 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         parameters=facts.get("parameters"),
         state=State(*(state[key] for key in _STATE)) if state else None,
         kinds=tuple(facts.get("layerKinds") or ()),
+        compressed=Compressed(tuple(compressed["ratios"]), *(compressed[key] for key in _COMPRESSED))
+        if compressed
+        else None,
+        expert_format=facts.get("expertFormat") or "",
         gated=facts.get("gatedQueries", False),
         matrices=facts.get("mlpMatrices", 3),
         draft_tables=facts.get("draftTables", 2),
@@ -349,7 +386,17 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     )
 
 
-# The facts of a state, in the order of `State`.
+# The facts of compressed attention and of a state, in the order of `Compressed` and `State`.
+_COMPRESSED = (
+    "window",
+    "queryRank",
+    "outputRank",
+    "outputGroups",
+    "indexHeads",
+    "indexDim",
+    "chosen",
+    "streams",
+)
 _STATE = ("heads", "headDim", "groups", "dim", "conv", "gates", "bytes")
 
 
@@ -365,7 +412,9 @@ def _impossible(facts: Mapping[str, Any]) -> list[str]:
     wrong = [
         f"{name} {less} is more than {whole} {most}" for name, less, whole, most in pairs if (less or 0) > (most or 0)
     ]
-    kinds = facts.get("layerKinds") or ()
-    return wrong + (
-        [f"layerKinds has {len(kinds)} layers, layers says {layers}"] if len(kinds) not in (0, layers) else []
-    )
+    if (kinds := len(facts.get("layerKinds") or ())) not in (0, layers):
+        wrong.append(f"layerKinds has {kinds} layers, layers says {layers}")
+    ratios = (facts.get("compressed") or {}).get("ratios")
+    if ratios is not None and (len(ratios) < layers or not {*ratios} <= {0, 4, 128}):
+        wrong.append("compressed.ratios is not a 0, 4 or 128 for each layer")
+    return wrong

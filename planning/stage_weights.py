@@ -67,7 +67,8 @@ def stage_weights(
     padding = engine["mxfp4Padding"]
     experts = _moe(model, layout, wide, tuple(padding.get(family, padding["other"])))
     attention = _attention(model, layout.tensor, engine["mlaWeights"], wide)
-    total = attention * attended + _dense(model, layout.tensor, wide) * dense
+    total = _compressed(model, layout.tensor, first_layer, layers) if model.compressed else attention * attended
+    total += _dense(model, layout.tensor, wide) * dense
     if states:
         total += _state(model, layout.tensor) * states
     if routed:
@@ -85,9 +86,11 @@ def stage_weights(
             plain = replace(model, quantisation="none", sixteen_bit=frozenset())
             attention = _attention(plain, layout.tensor, engine["mlaWeights"])
             experts = _moe(plain, layout, False, (1, 1))
-        draft = (
-            attention + (experts if model.moe else _dense(model, layout.tensor, wide))
-        ).total + 2 * model.hidden**2 * _HALF
+        if model.compressed:  # its own attention has a window only
+            plain = replace(model, compressed=replace(model.compressed, ratios=(0,)))
+            attention = _compressed(plain, layout.tensor, 0, 1)
+        inside = experts if model.moe else _dense(model, layout.tensor, wide)
+        draft = (attention + inside).total + 2 * model.hidden**2 * _HALF
         draft += (model.draft_tables or layout.pipeline > 1) * table
         total += Weights(speculative=draft * model.mtp_layers)
     return total + Weights(replicated=_positions(model))
@@ -95,20 +98,37 @@ def stage_weights(
 
 def file_weights(model: Model, *, draft: bool = True) -> float:
     """Bytes of the tensors in the model's files, without what the engine adds to them."""
-    alone, byte = Layout(1, 1, 1, 1), FORMATS["mxfp4"]
-    padded = model.quantisation == "mxfp4"  # the engine pads experts, the files do not
-    held = stage_weights(
-        replace(model, quantisation="none") if padded else model, alone, find(None), 0, model.layers, draft
-    )
-    total = held.total - held.absorbed - _positions(model)
-    if padded and model.moe:
-        total -= 3 * model.count(EXPERTS) * model.moe.experts * model.moe.intermediate * model.hidden * (_HALF - byte)
-    return total
+    alone, engine = Layout(1, 1, 1, 1), find(None)
+    held = stage_weights(model, alone, engine, 0, model.layers, draft)
+    padding = engine["mxfp4Padding"]["other"]  # the engine pads experts, the files do not
+    padded, exact = (_moe(model, alone, False, (*each,)).experts for each in (padding, (1, 1)))
+    layers = model.count(EXPERTS) + (model.mtp_layers if draft else 0)
+    return held.total - held.absorbed - _positions(model) - layers * (padded - exact)
 
 
 def _positions(model: Model) -> float:
     """The table of rotary cosines and sines, which a stage's layers share."""
     return model.max_context * (model.mla.rope if model.mla else model.head_dim) * _HALF
+
+
+@lru_cache(maxsize=64)
+def _compressed(model: Model, tensor: int, first: int, layers: int) -> Weights:
+    """Attention and norms of these layers of DeepSeek V4, and what mixes their residuals (in 32 bits)."""
+    told, hidden, byte = model.compressed, model.hidden, _linear(model, "attention")
+    assert told is not None
+    width = model.heads * model.head_dim
+    inside = told.query_rank * width + told.output_rank * (width + told.output_groups * hidden)
+    mixed = 2 * (2 + told.streams) * told.streams * (told.streams * hidden) * 4
+    whole = hidden * (told.query_rank + model.head_dim) * byte + mixed + 2 * hidden * _HALF
+    total = Weights(attention=inside * byte / tensor, replicated=whole) * layers
+    for ratio, rows in ((4, 2), (128, 1)):
+        compressing = 2 * rows * hidden * model.head_dim * _HALF + ratio * rows * model.head_dim * 4
+        if ratio == 4:
+            heads = told.index_heads
+            compressing += told.query_rank * heads * told.index_dim * _linear(model, "indexer")
+            compressing += (heads + 2 * rows * told.index_dim) * hidden * _HALF
+        total += Weights(replicated=compressing) * told.count(ratio, first, layers)
+    return total
 
 
 def in_sixteen_bits(model: Model, part: str) -> bool:
@@ -195,9 +215,9 @@ def _moe(model: Model, layout: Layout, wide_zeros: bool, padding: tuple[int, int
     experts = math.ceil(moe.experts / ranks) if layout.expert_parallel else moe.experts
     width = moe.intermediate if layout.expert_parallel else moe.intermediate / ranks
     hidden: float = moe.latent or model.hidden
-    if model.quantisation == "mxfp4":
+    if model.experts_in == "mxfp4":
         width, hidden = _up(width, padding[0]), _up(hidden, padding[1])
-    byte = _linear(model, "experts")
+    byte = FORMATS[model.expert_format] if model.expert_format else _linear(model, "experts")
     routed = _taken(experts * (model.matrices - 1) * hidden * width, byte) + _taken(experts * hidden * width, byte)
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF

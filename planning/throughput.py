@@ -285,6 +285,8 @@ def _most_at_once(request: Request, fit: Fit, load: Load) -> int:
     """Requests of that length in one replica: what the KV cache holds and the engine accepts."""
     length = load.input + load.output
     held = fit.kv_tokens // length
+    if request.model.compressed:
+        held = int(min(requests_held(request, stage, length) for stage in fit.stages))
     if request.model.state:  # a short request takes as much for its states as a long one
         held = int(min(requests_held(request, stage, length) if stage.states else held for stage in fit.stages))
     return min(held, batch(request, fit.max_model_len)[1]) * request.layout.data
@@ -463,6 +465,7 @@ class _Pass:
 class _Part:
     """One GPU's part of a stage: bytes of its weights and their number of elements, by part of the model."""
 
+    first: int
     layers: int
     cached: int
     states: int
@@ -481,7 +484,7 @@ def _parts(request: Request) -> tuple[_Part, ...]:
             for each in (text, replace(text, quantisation="none"))
         )
         cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
-        found.append(_Part(layers, cached, states, held, plain))
+        found.append(_Part(first, layers, cached, states, held, plain))
         first += layers
     return tuple(found)
 
@@ -495,8 +498,10 @@ def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
     model, speeds = request.model, _speeds(request)
     held, elements = part.weights, part.elements
     always = held.attention + held.mlp + held.shared_experts + held.replicated
-    width = model.heads * (model.mla.value if model.mla else model.head_dim) / request.layout.tensor
-    output = 2 * part.cached * width * model.hidden
+    width = model.heads * (model.mla.value if model.mla else model.head_dim)
+    if model.compressed:
+        width = model.compressed.output_groups * model.compressed.output_rank
+    output = 2 * part.cached * width * model.hidden / request.layout.tensor
     # Elements have two bytes; each takes a multiplication and an addition per token.
     multiplied = (
         ("attention", elements.attention - output + elements.replicated),
@@ -516,12 +521,30 @@ def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
 def _peak(request: Request, part: str) -> float:
     """Operations a second for the products of a part: those that the model keeps in 16 bits use bf16."""
     speeds, model = _speeds(request), request.model
-    return speeds.peak("bf16" if in_sixteen_bits(model, part) else _ARITHMETIC.get(model.quantisation, "bf16"))
+    form = model.experts_in if part == "experts" else model.quantisation
+    return speeds.peak("bf16" if in_sixteen_bits(model, part) else _ARITHMETIC.get(form, "bf16"))
+
+
+def _compressed(request: Request, part: _Part, run: _Pass) -> float:
+    """Seconds for the attention of DeepSeek V4, as `_attention` counts them."""
+    model, told, speeds = request.model, request.model.compressed, _speeds(request)
+    assert told is not None
+    fours, long = (told.count(ratio, part.first, part.layers) for ratio in (4, 128))
+    index = fours * run.context / 4
+    rows = part.layers * min(run.context, told.window) + fours * min(run.context / 4, told.chosen)
+    rows += long * run.context / 128
+    size = fact("vllm", "compressed", "bytes")
+    read = (1.0 if run.prefill else run.tokens) * (rows * size["row"] + index * size["index"])
+    width = 2 * model.heads / request.layout.tensor * model.head_dim
+    products = 2 * run.tokens * (rows * width + index * told.index_heads * told.index_dim)
+    return max(read / speeds.memory, products / (2 if run.prefill else 1) / speeds.peak("fp8"))
 
 
 def _attention(request: Request, part: _Part, run: _Pass) -> float:
     """Seconds to read the KV cache, or for the arithmetic between queries and cache where that takes longer."""
     model, layout, speeds = request.model, request.layout, _speeds(request)
+    if model.compressed:
+        return _compressed(request, part, run)
     windowed = part.cached * model.window_layers / model.layers
     row, index = kv_bytes(request), 0.0
     seen = run.context

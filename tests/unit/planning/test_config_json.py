@@ -22,10 +22,11 @@ CONFIGS = Path("tests/data/configs")
 ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 # Parameters without draft layers, and bytes of the files with them; None: none published was read. Sources: the model
 # cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», Kimi-K2 as in the catalog), the weight indexes of
-# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB»), gpt-oss's card and file list; for
-# models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), Nemotron 3's own sum.
+# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB»), gpt-oss's card and file
+# list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), Nemotron 3's own sum.
 PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "DeepSeek-V3.1-NVFP4": (671.03e9, None),
+    "DeepSeek-V4-Flash": (284e9, 148.66 * 2**30),
     "GLM-5": (744e9, None),
     "GLM-5-FP8": (744e9, None),
     "GLM-5.1-NVFP4": (744e9, None),
@@ -48,7 +49,6 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
 }
 # What the planner must name if it does not understand the model.
 REFUSED = {
-    "DeepSeek-V4-Flash": "compress_ratios",
     "Gemma-4-26B-A4B-NVFP4": "num_global_key_value_heads",
     "Llama-3_3-Nemotron-Super-49B-v1": "block_configs",
     "MiMo-V2-Flash": "hybrid_layer_pattern",
@@ -70,7 +70,7 @@ def test_the_size_of_a_model_is_within_a_hundredth_of_the_published(name):
     model = from_file(CONFIGS / name / "config.json")
     parameters, size = PUBLISHED[name]
     if parameters:
-        bare = replace(model, quantisation="none", sixteen_bit=frozenset())
+        bare = replace(model, quantisation="none", sixteen_bit=frozenset(), expert_format="")
         assert file_weights(bare, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
     if size:
         assert file_weights(model) == pytest.approx(size, rel=0.01)
@@ -239,7 +239,14 @@ ODD = (None, 0, -1, "8", 2.5, True, [], [None], [{}], {}, {"a": 1})
 
 @pytest.mark.parametrize(
     "name",
-    ["MiniMax-M2.7-NVFP4", "Kimi-K2.5", "gpt-oss-120b", "Qwen3.5-397B-A17B", "NVIDIA-Nemotron-3-Super-120B-A12B-FP8"],
+    [
+        "MiniMax-M2.7-NVFP4",
+        "Kimi-K2.5",
+        "gpt-oss-120b",
+        "Qwen3.5-397B-A17B",
+        "NVIDIA-Nemotron-3-Super-120B-A12B-FP8",
+        "DeepSeek-V4-Flash",
+    ],
 )
 @pytest.mark.parametrize("place", [None, "text_config", "quantization_config", "vision_config"])
 def test_no_value_of_any_key_breaks_the_reader(name, place):
@@ -288,11 +295,16 @@ NEMOTRON = "NVIDIA-Nemotron-3-Super-120B-A12B-FP8"
         ("Qwen3-Next-80B-A3B-Thinking", {"full_attention_interval": 0}, "full_attention_interval does not say it"),
         ("Qwen3-Next-80B-A3B-Thinking", {"linear_key_head_dim": "128"}, 'linear_key_head_dim "128" is not a whole'),
         ("Qwen3-Next-80B-A3B-Thinking", {"layer_types": ["sliding_attention"] * 48}, "layers are sliding_attention"),
+        ("DeepSeek-V4-Flash", {"compress_ratios": [4] * 42}, "is not a 0, 4 or 128 for each layer"),
+        ("DeepSeek-V4-Flash", {"compress_ratios": [8] * 43}, "is not a 0, 4 or 128 for each layer"),
+        ("DeepSeek-V4-Flash", {"compress_ratios": 4}, "compress_ratios 4 is not a list"),
+        ("DeepSeek-V4-Flash", {"expert_dtype": "int4"}, 'expert_dtype "int4" is not understood'),
+        ("DeepSeek-V4-Flash", {"o_groups": None}, "the plan also needs compressed.outputGroups"),
         ("GLM-5", {"linear_key_head_dim": 128}, "linear_key_head_dim is not understood"),
         ("GLM-5", {"hybrid_override_pattern": "M"}, "hybrid_override_pattern is not understood"),
     ],
 )
-def test_layers_with_states_are_understood_in_their_own_classes_only(name, change, said):
+def test_layers_with_states_or_a_compressed_cache_are_understood_in_their_own_classes_only(name, change, said):
     with pytest.raises(PlanError) as caught:
         from_config({**config(name), **change}, "x")
     assert said in str(caught.value)
