@@ -22,8 +22,9 @@ CONFIGS = Path("tests/data/configs")
 ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 # Parameters without draft layers, and bytes of the files with them; None: none published was read. Sources: the model
 # cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», Kimi-K2 as in the catalog), the weight indexes of
-# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB»), gpt-oss's card and file
-# list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), Nemotron 3's own sum.
+# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB»), gpt-oss's card and
+# file list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), and for
+# Nemotron 3 the sum of its tensors.
 PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "DeepSeek-V3.1-NVFP4": (671.03e9, None),
     "DeepSeek-V4-Flash": (284e9, 148.66 * 2**30),
