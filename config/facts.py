@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from config.errors import refuse, rule
 from config.strict import Strict
-from config.types import LABEL, MODEL, InSchema, ModelName, Region, names
+from config.types import LABEL, MODEL, InSchema, ModelName, Region, names, pattern
 from planning.catalog import fact
 from planning.kubernetes_names import label_problems
 from planning.models import CONFIG_WORDS, FORMATS, METHODS
@@ -23,6 +23,7 @@ Layers = Annotated[int, Field(gt=0, le=10**3)]
 LayersOrNone = Annotated[int, Field(ge=0, le=10**3)]
 Number = Annotated[int, Field(gt=0, le=10**9)]
 Size = Annotated[int, Field(gt=0, le=10**18)]
+Part = Literal["attention", "output", "mlp", "experts", "shared", "indexer", "draft", "state"]
 Speed = Annotated[float, Field(gt=0, le=10**9)]
 
 
@@ -94,6 +95,13 @@ class MoeFacts(_Facts):
     shared: Annotated[int, Field(ge=0, le=10**9)] = Field(0, description="experts that are always on")
     dense_layers: LayersOrNone = Field(0, description="layers without experts")
     expert_bias: bool = Field(False, description="true if experts have biases")
+    latent: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        0, description="the width to which tokens are projected for routed experts"
+    )
+    shared_width: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        0, description="the width of a shared expert, if it is not that of the others"
+    )
+    every: Layers = Field(1, description="each such layer after the dense ones has experts, such as every 2nd")
 
 
 class IndexerFacts(_Facts):
@@ -109,6 +117,34 @@ class WindowFacts(_Facts):
 
     tokens: Number | None = Field(None, description="tokens of the window")
     layers: Layers | None = Field(None, description="the number of such layers")
+
+
+class StateFacts(_Facts):
+    """Layers that keep a state per request: gated delta net, or Mamba 2."""
+
+    heads: Number | None = Field(None, description="the number of heads (of values)")
+    head_dim: Number | None = Field(None, description="the width of a head")
+    groups: Number | None = Field(None, description="the number of heads of keys, or of groups")
+    dim: Number | None = Field(None, description="the width of a key, or the state's size")
+    conv: Number | None = Field(None, description="tokens of the convolution")
+    gates: Number | None = Field(None, description="numbers a token and head: 2 for delta nets, 1 for Mamba")
+    bytes: Number | None = Field(None, description="bytes of one of the state's numbers")
+
+
+class CompressedFacts(_Facts):
+    """Attention that compresses its cache, as DeepSeek V4 does."""
+
+    ratios: tuple[Literal[0, 4, 128], ...] = Field(
+        (), strict=False, description="a list of how many tokens each layer keeps one row for; 0 is none"
+    )
+    window: Number | None = Field(None, description="tokens that each layer keeps as they are")
+    query_rank: Number | None = Field(None, description="the rank of queries")
+    output_rank: Number | None = Field(None, description="the rank of outputs, in each group")
+    output_groups: Number | None = Field(None, description="the number of groups of outputs")
+    index_heads: Number | None = Field(None, description="the heads of the index")
+    index_dim: Number | None = Field(None, description="the width of a head of the index")
+    chosen: Number | None = Field(None, description="rows that a token looks at")
+    streams: Number | None = Field(None, description="residuals side by side")
 
 
 class ModelFacts(_Facts):
@@ -131,9 +167,25 @@ class ModelFacts(_Facts):
     moe: MoeFacts | None = Field(None, description="a map for a mixture of experts")
     indexer: IndexerFacts | None = Field(None, description="a map for sparse attention's indexer")
     sliding_window: WindowFacts | None = Field(None, description="a map for layers with a window")
+    state: StateFacts | None = Field(None, description="a map for layers with a state per request")
+    layer_kinds: tuple[Annotated[str, pattern("[AS]?[ED]?")], ...] = Field(
+        (),
+        strict=False,
+        description="a list of what each layer has, where they differ: A attention, S a state, E experts, D an MLP",
+    )
+    compressed: CompressedFacts | None = Field(None, description="a map for attention that compresses its cache")
+    expert_format: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] | None = Field(
+        None, description="the experts' format, if it is not that of the rest"
+    )
+    gated_queries: bool = Field(False, description="true if queries carry a gate of the same width")
+    mlp_matrices: Literal[2, 3] = Field(3, description="matrices of an MLP or expert; 2 without a gate")
+    draft_tables: Literal[0, 2] = Field(2, description="embedding tables that the files hold for draft layers")
     mtp_layers: LayersOrNone = Field(0, description="layers that predict further tokens")
     quantisation: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] = Field(
         "none", description=f"the weights' format: {', '.join(FORMATS)}"
+    )
+    sixteen_bit: tuple[Literal["attention", "output", "mlp", "experts", "shared", "indexer", "draft", "state"], ...] = (
+        Field((), strict=False, description="a list of the parts that a quantised model keeps in 16 bits")
     )
     other_bytes: Annotated[int, Field(ge=0, le=10**18)] = Field(0, description="bytes of further weights")
     file_bytes: Size | None = Field(None, description="bytes of the published files")

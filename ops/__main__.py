@@ -23,6 +23,7 @@ _COMMANDS = {
     "render": "every Kubernetes object of a stack as YAML, without engine or cluster",
     "check": "what is wrong in a stack file, all at once",
     "plan": "will a model fit, when will it answer, what will it cost",
+    "model": "what a model's own files say, without its weights; into a stack file if told to",
     "verify": "ask the served models for a completion",
     "recover": "finish what an interrupted pulumi run left behind",
     "policy": "what the policy pack finds in the state of a stack",

@@ -9,45 +9,61 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from planning.catalog import entries, fact
-from planning.models import Model, from_facts
+from planning.models import ATTENTION, EXPERTS, MLP, STATE, Model, from_facts
 from planning.problems import PlanError, Problem
 
 _INSTEAD = "write the model's facts in catalog.models, or take another"
 _SOURCE = "the model's own config.json"
-_QUANT_FILE = "hf_quant_config.json"
+QUANT_FILE = "hf_quant_config.json"
 _LISTS = ("ignore", "ignored_layers", "exclude_modules", "modules_to_not_convert", "llm_int8_skip_modules")
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
 # Keys of one entry in `config_groups`, and of its weights.
 _SCHEME = {"num_bits", "type", "group_size", "strategy", "symmetric", "block_structure"}
 # What precedes `layers.N.` in module names; wrappers with a vision tower use one of the longer ones.
-_ROOTS = ("model", "language_model.model", "model.language_model", "language_model")
+_ROOTS = ("model", "language_model.model", "model.language_model", "language_model", "backbone")
 
 
 def from_file(path: Path) -> Model:
     """The model whose config.json is at `path`. Raises PlanError with every key that is wrong or not understood."""
-    beside = path.with_name(_QUANT_FILE)
-    quantised = _read(beside) if beside.exists() else None
-    return from_config(_read(path), path.parent.resolve().name or str(path), quantised)
+    name = path.parent.resolve().name or str(path)
+    return from_facts(name, facts(*read(path), name), _SOURCE)
+
+
+def read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The config.json at `path`, and the hf_quant_config.json beside it if there is one."""
+    beside = path.with_name(QUANT_FILE)
+    return _read(path), _read(beside) if beside.exists() else None
 
 
 def from_config(config: Mapping[str, Any], name: str, quantised: Mapping[str, Any] | None = None) -> Model:
     """The model from a config.json. `quantised` is the hf_quant_config.json of the same folder."""
+    return from_facts(name, facts(config, quantised, name), _SOURCE)
+
+
+def facts(
+    config: Mapping[str, Any], quantised: Mapping[str, Any] | None, name: str, other_bytes: int | None = None
+) -> dict[str, Any]:
+    """The catalog's facts about the model of a config.json.
+
+    `other_bytes` are the bytes of a vision tower and of what else is in no layer, if they are known from the files.
+    Raises PlanError with every key that is wrong or not understood.
+    """
     text = config.get("text_config", config)
     if not isinstance(text, Mapping):
         raise _refusal(name, "text_config is no map")
-    kind, unknown = _kind(config), _unknown_keys(config, text)
+    kind = _kind(config)
+    unknown = _unknown_keys(config, text, {} if isinstance(kind, str) else kind)
     if isinstance(kind, str):
         raise _refusal(name, kind + (f", nor {', '.join(unknown)}" if unknown else ""))
-    wrong = [*_shapes(text), *(f"{key} is not understood" for key in unknown)]
-    if not _says_nothing(config.get("vision_config")) and "vision" not in kind:
+    wrong = [*_shapes(text, kind), *(f"{key} is not understood" for key in unknown)]
+    if other_bytes is None and not _says_nothing(config.get("vision_config")) and "vision" not in kind:
         wrong.append("vision_config is not understood")
     quant = _quantization(config, text, quantised)
-    form, kept = "none", frozenset[str]()
+    form = "none"
     if isinstance(quant, str):
         wrong.append(quant)
     elif quant is not None:
@@ -56,13 +72,13 @@ def from_config(config: Mapping[str, Any], name: str, quantised: Mapping[str, An
         wrong += found if isinstance(found, list) else []
     if wrong:
         raise PlanError(*(Problem("model", name, why, _INSTEAD) for why in wrong))
-    facts = _facts(config, text, kind, wrong)
+    shape = {**_facts(config, text, kind, other_bytes, wrong), "quantisation": form}
     if wrong:
         raise PlanError(*(Problem("model", name, why, _INSTEAD) for why in wrong))
-    model = from_facts(name, {**facts, "quantisation": form}, _SOURCE)
+    model = from_facts(name, shape, _SOURCE)
     if isinstance(quant, Mapping) and form not in ("none", "mxfp4", "fp8-mlp"):  # these define what stays in 16 bits
-        kept = _kept(model, kind, _ignored(quant), name)
-    return replace(model, sixteen_bit=kept)
+        shape["sixteenBit"] = sorted(_kept(model, kind, _ignored(quant), name))
+    return shape
 
 
 def _refusal(name: str, why: str) -> PlanError:
@@ -78,16 +94,16 @@ def _kind(config: Mapping[str, Any]) -> Mapping[str, Any] | str:
     return known.get(classes[0], f"the architecture {classes[0]} is not understood")
 
 
-def _shapes(text: Mapping[str, Any]) -> list[str]:
+def _shapes(text: Mapping[str, Any], kind: Mapping[str, Any]) -> list[str]:
     """Values whose type does not fit their key."""
     keys = entries("config_json")["keys"]
     wrong = []
-    for names, least in ((keys["numbers"]["value"], 1), (keys["counts"]["value"], 0)):
+    for names, least in ((keys["numbers"]["value"], 1), ([*keys["counts"]["value"], *kind.get("counts", ())], 0)):
         for key in names:
             value = text.get(key)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 wrong.append(f"{key} {_short(value)} is not a whole number from {least} up")
-    for key in keys["lists"]["value"]:
+    for key in (*keys["lists"]["value"], *kind.get("lists", ())):
         value = text.get(key)
         if value is not None and not (isinstance(value, list) and all(isinstance(each, (int, str)) for each in value)):
             wrong.append(f"{key} {_short(value)} is not a list")
@@ -99,11 +115,12 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _unknown_keys(config: Mapping[str, Any], text: Mapping[str, Any]) -> list[str]:
+def _unknown_keys(config: Mapping[str, Any], text: Mapping[str, Any], kind: Mapping[str, Any]) -> list[str]:
     """The keys that the planner does not understand, unless their value says that the model has no such feature."""
     keys = entries("config_json")["keys"]
     known = {key for part in ("numbers", "counts", "lists", "understood", "harmless") for key in keys[part]["value"]}
-    only, suffixes = keys["only"]["value"], tuple(keys["harmless"]["suffixes"])
+    known |= {key for part in ("keys", "counts", "lists") for key in kind.get(part, ())}
+    only, suffixes = {**keys["only"]["value"], **kind.get("only", {})}, tuple(keys["harmless"]["suffixes"])
     outer = {} if text is config else config
     unknown = []
     for key, value in {**outer, **text}.items():
@@ -119,7 +136,11 @@ def _says_nothing(value: object) -> bool:
 
 
 def _facts(
-    config: Mapping[str, Any], text: Mapping[str, Any], kind: Mapping[str, Any], wrong: list[str]
+    config: Mapping[str, Any],
+    text: Mapping[str, Any],
+    kind: Mapping[str, Any],
+    other_bytes: int | None,
+    wrong: list[str],
 ) -> dict[str, Any]:
     """The catalog's facts about the model. Adds whatever contradicts them to `wrong`."""
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
@@ -131,13 +152,18 @@ def _facts(
         "maxContext": text.get("max_position_embeddings"),
         "intermediate": text.get("intermediate_size_mlp") or text.get("intermediate_size"),
         "kvHeads": text.get("num_key_value_heads", heads),
-        "headDim": text.get("head_dim") or (hidden // heads if hidden and heads else None),
+        "headDim": text.get("head_dim")
+        or text.get("attention_head_dim")
+        or (hidden // heads if hidden and heads else None),
         "tiedEmbeddings": bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         "qkvBias": bool(text.get("qkv_bias") or text.get("attention_bias") or kind.get("qkvBias")),
-        "mtpLayers": text.get("num_nextn_predict_layers") or 0,
+        "mtpLayers": text.get("num_nextn_predict_layers")
+        or text.get("mtp_num_hidden_layers")
+        or kind.get("mtpLayers", 0),
         "architecture": config["architectures"][0],
-        "otherBytes": _vision(config.get("vision_config"), kind, wrong),
-        "slidingWindow": _window(text, wrong),
+        "otherBytes": _vision(config.get("vision_config"), kind, wrong) if other_bytes is None else other_bytes,
+        "slidingWindow": _window(text, kind, wrong),
+        **{key: kind[key] for key in ("gatedQueries", "mlpMatrices", "draftTables") if key in kind},
     }
     if text.get("kv_lora_rank"):
         facts["mla"] = {
@@ -157,7 +183,38 @@ def _facts(
     experts = next((text[key] for key in _EXPERTS if text.get(key)), 0)
     if experts:
         facts["moe"] = _moe(text, kind, experts, facts["layers"], wrong)
+    if "compressed" in kind:
+        facts["compressed"] = {key: text.get(name) for key, name in kind["compressed"].items()}
+        facts["expertFormat"] = kind["expertFormats"][text.get("expert_dtype") or "fp4"]
+        facts |= {"slidingWindow": None, "indexer": None}  # they say the same of other models
+    if "state" in kind:
+        named = kind["state"]
+        facts["state"] = {key: text.get(name) for key, name in named["numbers"].items()}
+        facts["state"] |= {"gates": named["gates"], "bytes": 4 if text.get(named["dtype"]) == "float32" else 2}
+        facts["layerKinds"] = _layer_kinds(text, facts, wrong)
     return facts
+
+
+def _layer_kinds(text: Mapping[str, Any], facts: Mapping[str, Any], wrong: list[str]) -> list[str]:
+    """For each layer of a model with states what it has."""
+    pattern, layers = text.get("hybrid_override_pattern"), facts["layers"] or 0
+    if pattern is not None:
+        kinds = {"M": STATE, "*": ATTENTION, "E": EXPERTS, "-": MLP}
+        if not isinstance(pattern, str) or len(pattern) != layers or {*pattern} - {*kinds}:
+            wrong.append(
+                f"hybrid_override_pattern {_short(pattern)} is not a letter of {''.join(kinds)} for each layer"
+            )
+            return []
+        return [kinds[letter] for letter in pattern]
+    each = text.get("full_attention_interval")
+    listed = text.get("layer_types") or ()
+    full = [kind == "full_attention" for kind in listed]
+    if not full and isinstance(each, int) and each > 0:
+        full = [(layer + 1) % each == 0 for layer in range(layers)]
+    if not full:
+        wrong.append("layer_types is missing, and full_attention_interval does not say it")
+    inside = EXPERTS if facts.get("moe") else MLP
+    return [(ATTENTION if attends else STATE) + inside for attends in full]
 
 
 def _moe(
@@ -170,21 +227,26 @@ def _moe(
         if given and listed != list(range(len(listed))):
             wrong.append(f"{key} is not understood where dense layers follow others")
         dense = max(dense, len(listed))
+    shared = text.get("shared_expert_intermediate_size") or text.get("moe_shared_expert_intermediate_size") or 0
     return {
         "experts": experts,
         "perToken": text.get("num_experts_per_tok"),
         "intermediate": text.get("moe_intermediate_size") or text.get("intermediate_size"),
         "shared": text.get("n_shared_experts") or kind.get("sharedExperts", 0),
+        "sharedWidth": shared,
+        "latent": text.get("moe_latent_size") or 0,
         "denseLayers": dense,
         "every": text.get("interleave_moe_layer_step") or 1,
         "expertBias": kind.get("expertBias", False),
     }
 
 
-def _window(text: Mapping[str, Any], wrong: list[str]) -> dict[str, int] | None:
+def _window(text: Mapping[str, Any], kind: Mapping[str, Any], wrong: list[str]) -> dict[str, int] | None:
     """Tokens of the sliding window, and how many layers use it."""
-    kinds = list(text.get("layer_types") or ())
-    if strange := sorted({str(each) for each in kinds} - {"full_attention", "sliding_attention"}):
+    kinds, known = list(text.get("layer_types") or ()), {"full_attention", "sliding_attention"}
+    if "state" in kind:
+        known = {"full_attention", "linear_attention"}
+    if strange := sorted({str(each) for each in kinds} - known):
         wrong.append(f"layer_types is not understood where layers are {', '.join(strange)}")
     if kinds and text.get("num_hidden_layers") != len(kinds):
         wrong.append(f"layer_types has {len(kinds)} layers, num_hidden_layers says {text.get('num_hidden_layers')}")
@@ -260,7 +322,7 @@ def _quantization(
     if not quant and beside is not None:
         quant = beside.get("quantization")
         if not isinstance(quant, Mapping):
-            return f"{_QUANT_FILE} has no map quantization"
+            return f"{QUANT_FILE} has no map quantization"
         quant = {"quant_method": "modelopt", **quant}
     if not quant:
         return None
@@ -384,8 +446,12 @@ def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], name: 
     except re.error as error:
         raise _refusal(name, f"the modules that quantisation leaves out are no patterns ({error})") from None
     for part, modules, layers in _parts(model, kind):
+        own = part == "draft" and kind.get("draftRoot")  # its layers are counted anew
+        roots, first = ((own,), model.layers) if own else (_ROOTS, 0)
         found = {
-            any(leaves(f"{root}.layers.{layer}.{module}") for root in _ROOTS) for layer in layers for module in modules
+            any(leaves(f"{root}.layers.{layer - first}.{module}") for root in roots)
+            for layer in layers
+            for module in modules
         }
         if found == {True}:
             kept.add(part)
@@ -421,38 +487,51 @@ def _leaves(patterns: Sequence[str]) -> Callable[[str], bool]:
 
 def _parts(model: Model, kind: Mapping[str, Any]) -> list[tuple[str, list[str], Sequence[int]]]:
     """The parts whose format may differ, with the modules of one layer and the layers that have them."""
-    mlp = kind.get("mlp", "mlp")
-    routed = [layer for layer in range(model.layers) if model.moe and model.moe.routes(layer)]
-    dense = [layer for layer in range(model.layers) if layer not in set(routed)]
+    mlp, attention = kind.get("mlp", "mlp"), kind.get("attention", "self_attn")
+    attends, states, routed, dense = (
+        [layer for layer in range(model.layers) if model.count(letter, layer, 1)]
+        for letter in (ATTENTION, STATE, EXPERTS, MLP)
+    )
     if model.mla:
         query = ["q_a_proj", "q_b_proj"] if model.mla.query_rank else ["q_proj"]
         inner = [*query, "kv_a_proj_with_mqa", "kv_b_proj"]
     else:
         inner = ["q_proj", "k_proj", "v_proj"]
-    names = ["gate_proj", "up_proj", "down_proj"]
+    names = ["gate_proj", "up_proj", "down_proj"][3 - model.matrices :]
     experts = kind.get("experts", f"{mlp}.experts")
     shared = kind.get("shared", f"{mlp}.shared_experts")
     each = ["w1", "w2", "w3"] if experts.startswith("block_sparse") else names
-    whole = range(model.layers)
     parts: list[tuple[str, list[str], Sequence[int]]] = [
-        ("attention", [f"self_attn.{module}" for module in inner], whole),
-        ("output", ["self_attn.o_proj"], whole),
+        ("attention", [f"{attention}.{module}" for module in inner], attends),
+        ("output", [f"{attention}.o_proj"], attends),
+        ("state", kind["state"]["modules"] if model.state else [], states),
         ("mlp", [f"{mlp}.{module}" for module in names], dense),
         ("experts", [f"{experts}.0.{module}" for module in each], routed),
         ("shared", [f"{shared}.{module}" for module in names], routed if model.moe and model.moe.shared else ()),
-        ("indexer", ["self_attn.indexer.wq_b", "self_attn.indexer.wk"], whole if model.indexer else ()),
+        ("indexer", ["self_attn.indexer.wq_b", "self_attn.indexer.wk"], attends if model.indexer else ()),
         # The draft layers follow the others.
-        ("draft", [f"self_attn.{module}" for module in inner], range(model.layers, model.layers + model.mtp_layers)),
+        (
+            "draft",
+            [f"{attention}.{module}" for module in inner],
+            range(model.layers, model.layers + model.mtp_layers),
+        ),
     ]
     return [(part, modules, layers) for part, modules, layers in parts if layers]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    why = "holds no JSON object"
     try:
-        config = json.loads(path.read_text())
+        return decoded(path.read_bytes(), str(path))
     except OSError as error:
         why = f"cannot be read ({error.strerror})"
+    raise PlanError(Problem("model", str(path), why, "write the path of a config.json"))
+
+
+def decoded(text: bytes, place: str) -> Mapping[str, Any]:
+    """The JSON object in `text`, which is at `place`. Raises PlanError if it is none."""
+    why = "holds no JSON object"
+    try:
+        config = json.loads(text)
     except ValueError as error:
         why = f"is not JSON ({error})"
     except RecursionError:
@@ -460,4 +539,4 @@ def _read(path: Path) -> Mapping[str, Any]:
     else:
         if isinstance(config, dict):
             return config
-    raise PlanError(Problem("model", str(path), why, "write the path of a config.json"))
+    raise PlanError(Problem("model", place, why, "write the path of a config.json"))

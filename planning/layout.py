@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planning.engine import Engine
-from planning.models import Model
+from planning.models import MLP, Model
 from planning.problems import Problem
 
 
@@ -88,6 +88,11 @@ def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
     kv = model.kv_heads
     if model.mla is None and max(kv, tensor) % min(kv, tensor):
         broken.append(f"{kv} KV heads and {tensor} ranks: neither divides the other")
+    state = model.state
+    if state and (state.heads % tensor or (state.groups % tensor and state.groups > 1)):
+        broken.append(f"{state.heads} heads and {state.groups} groups of the state / {tensor}: not whole numbers")
+    if model.compressed and model.compressed.output_groups % tensor:
+        broken.append(f"{model.compressed.output_groups} groups of outputs / {tensor}: not a whole number")
     padded = padded_vocab(model)
     if padded % tensor:
         broken.append(f"vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not a whole number")
@@ -103,13 +108,14 @@ def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
 def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
     """The widths that ranks split: (name, elements, ranks)."""
     widths = []
-    if model.moe is None or model.moe.dense_layers or model.moe.every > 1:
+    if model.count(MLP):
         widths.append(("MLP width", model.intermediate, layout.tensor))
     # Expert parallelism does not split experts. mxfp4 pads a rank's part instead of requiring a multiple.
-    if model.moe and not layout.expert_parallel and model.quantisation != "mxfp4":
+    if model.moe and not layout.expert_parallel and model.experts_in != "mxfp4":
         widths.append(("expert width", model.moe.intermediate, layout.tensor * layout.data))
     if model.moe and model.moe.shared:
-        widths.append(("shared expert width", model.moe.shared * model.moe.intermediate, layout.tensor))
+        shared = model.moe.shared_width or model.moe.intermediate
+        widths.append(("shared expert width", model.moe.shared * shared, layout.tensor))
     return widths
 
 

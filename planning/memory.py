@@ -15,7 +15,7 @@ from planning.catalog import fact
 from planning.engine import Engine
 from planning.gpus import Gpu
 from planning.layout import Layout, split
-from planning.models import Model
+from planning.models import ATTENTION, EXPERTS, MLP, STATE, Compressed, Model
 from planning.settings import Overrides
 from planning.stage_weights import Weights, stage_weights
 from planning.units import GIB
@@ -74,6 +74,11 @@ class Stage:
     loading: float = 0.0
     given_kv: float | None = None
     read: Weights | None = None
+    first: int = 0
+    cached: int = 0
+    """Layers with a cache per token."""
+    states: int = 0
+    """Layers with a state per request."""
 
     @property
     def weights_gib(self) -> float:
@@ -127,8 +132,8 @@ def judge(request: Request, max_model_len: int) -> Fit:
     counts = split(request.model.layers, request.layout.pipeline, request.engine)
     stages, first, cache = [], 0, {}
     for index, layers in enumerate(counts):
-        phase = first % request.model.moe.every if request.model.moe else 0
-        edge = (layers, index == 0, index == len(counts) - 1, min(first, _dense_layers(request.model)), phase)
+        parts = tuple(request.model.count(part, first, layers) for part in (ATTENTION, STATE, EXPERTS, MLP))
+        edge = (first if request.model.compressed else min(first, 1), index == len(counts) - 1, parts)
         if edge not in cache:
             cache[edge] = _worst([_stage(request, max_model_len, first, layers, name) for name in request.runners])
         stages.append(cache[edge])
@@ -136,10 +141,6 @@ def judge(request: Request, max_model_len: int) -> Fit:
     tokens = min(_tokens(request, stage, max_model_len) for stage in stages)
     starts = all(stage.peak + stage.spare <= request.gpu.usable_gib for stage in stages)
     return Fit(tuple(stages), tokens, max_model_len, tokens / max_model_len, tokens >= max_model_len, starts)
-
-
-def _dense_layers(model: Model) -> int:
-    return model.moe.dense_layers if model.moe else 0
 
 
 def _worst(stages: list[Stage]) -> Stage:
@@ -161,10 +162,12 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     loading = read.total - offloaded if read and told.loads_whole(engine, published) else 0.0
     tokens, sequences = batch(request, max_model_len)
     inside, outside = _non_torch(request)
-    last, experts = first + layers == model.layers, first + layers > _dense_layers(model)
+    last, experts = first + layers == model.layers, model.count(EXPERTS, first, layers) > 0
+    cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
     buffers = _expert_buffers(request, tokens) if experts and engine["moeWorkspaceStays"] else 0.0
     index = engine["indexerRows"] * max_model_len * model.indexer.cache_bytes if model.indexer else 0
-    workspace = max(buffers, index)  # shared: it grows to the largest use
+    gathered = _gathered(model.compressed, max_model_len, tokens) * model.head_dim * 2
+    workspace = max(buffers, index, gathered)  # shared: it grows to the largest use
     context = _context(request, max_model_len, sequences)
     rows = min(tokens, sequences) if last else 0
     sampler = engine["samplerBytesV2" if runner == "V2" else "samplerBytes"]
@@ -173,7 +176,7 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     profiled = max(body, rows * model.vocab * sampler["least"] + beside)
     promised = max(body + _margin(request, runner, tokens, experts), rows * model.vocab * sampler["most"] + beside)
     graphs, counted = (0.0, 0.0) if request.eager else _graphs(request, runner, layers, sequences, context)
-    late = _after(request, runner, last, rows, sequences) + workspace
+    late = _after(request, runner, last, rows, sequences) + workspace + _chunks(request, states, tokens)
     if engine["contextInCapture"] and last and context:
         # The last dummy run allocates the context again. By then the memory of the profiling run is fragmented, and
         # little is reused (6.0 of 6.5 and 9.9 of 7.4 GiB stayed in two logged starts), unless no graph was captured.
@@ -190,14 +193,20 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
         (max(0.0, graphs - (graphs if counted is None else counted)) + max(0.0, late - profiled)) / GIB,
         offloaded / GIB,
         loading / GIB,
-        _given_kv(request, layers),
+        _given_kv(request, cached, states),
         read,
+        first,
+        cached,
+        states,
     )
 
 
-def _given_kv(request: Request, layers: int) -> float | None:
+def _given_kv(request: Request, layers: int, states: int) -> float | None:
     """GiB of the KV cache on one GPU where the arguments say it; blocks overrule bytes, as in vLLM."""
     told = request.overrides
+    if told.blocks is not None and states:
+        group, page = _pages(request, layers, states)
+        return told.blocks * group * page.bytes / GIB
     if told.blocks is not None:
         return told.blocks * _block(request) * request.layout.context * kv_bytes(request) * layers / GIB
     return None if told.kv_bytes is None else told.kv_bytes / GIB
@@ -308,7 +317,12 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
         attention += tokens * (mla.query_rank or 0)
     else:
         kv = max(model.kv_heads / layout.tensor, 1)
-        attention = tokens * model.head_dim * (2 * model.heads / layout.tensor + 2 * kv)
+        attention = tokens * model.head_dim * ((3 if model.gated else 2) * model.heads / layout.tensor + 2 * kv)
+    if model.compressed:  # queries and outputs are padded to 64 heads
+        attention = tokens * model.head_dim * (2 * max(64, model.heads / layout.tensor) + model.heads / layout.tensor)
+        hidden *= model.compressed.streams
+    if model.state:  # what goes in, what the convolution gives, and the output
+        attention = max(attention, tokens * (2 * model.state.convolved + 3 * model.state.inner) / layout.tensor)
     widest = max(attention, tokens * 3 * model.intermediate / layout.tensor)
     if model.moe and has_experts:
         routed: float = tokens * layout.data * model.hidden
@@ -342,6 +356,8 @@ def kv_bytes(request: Request) -> float:
     """Bytes of KV cache for one token in one layer on one GPU."""
     model, layout, engine = request.model, request.layout, request.engine
     byte = 1 if request.kv_dtype.startswith("fp8") else 4 if request.overrides.wide else 2
+    if model.compressed:
+        return compressed_row() / 2  # a layer with each ratio takes so much
     if model.mla is None:
         return 2 * max(model.kv_heads / layout.tensor, 1) * model.head_dim * byte / layout.context
     kind, row = engine["mlaCache"], (model.mla.kv_rank + model.mla.rope) * byte
@@ -361,8 +377,95 @@ def _tokens(request: Request, stage: Stage, max_model_len: int) -> int:
     if stage.kv <= 0:
         return 0
     block = _block(request)
+    if stage.states or model.compressed:
+        return int(requests_held(request, stage, max_model_len) * max_model_len / block) * block
     windowed = stage.layers * model.window_layers / model.layers
     window = min(max_model_len, model.window + batch(request, max_model_len)[0]) if windowed else 0
     # A layer with a sliding window keeps only the window and the current step, whatever the length.
     equal_layers = stage.layers - windowed + windowed * window / max_model_len
     return int(stage.kv * GIB / (kv_bytes(request) * equal_layers) / block) * block
+
+
+def _gathered(told: Compressed | None, max_model_len: int, tokens: int) -> float:
+    """Rows that a prefill gathers at once."""
+    if told is None:
+        return 0.0
+    return fact("vllm", "compressed", "gathered") * (max_model_len / 4 + told.window + tokens)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """One layer's part of a block: `tokens` of a cache, or one state."""
+
+    tokens: int
+    bytes: float
+
+
+def _pages(request: Request, cached: int, states: int) -> tuple[int, _Page]:
+    """Layers that share one table of blocks, and the page of each.
+
+    A page holds a state, so a block has more tokens than usual; of both kinds of layers, as many as the rarer has make
+    up a group, unless the other has hardly more (vLLM, `platforms/interface.py` update_block_size_for_backend,
+    `v1/core/kv_cache_utils.py` _get_kv_cache_groups_uniform_page_size).
+    """
+    align = fact("vllm", "state", "alignTokens")
+    row = kv_bytes(request)
+    tokens = align * math.ceil(state_bytes(request) / (align * row))
+    numbers = [number for number in (cached, states) if number]
+    most, least = max(numbers), min(numbers)
+    return most if most < fact("vllm", "state", "oneGroupBelow") * least else least, _Page(tokens, tokens * row)
+
+
+def requests_held(request: Request, stage: Stage, tokens: int) -> float:
+    """How many requests of so many tokens the cache of a stage with states, or compressed attention, holds."""
+    if request.model.compressed:
+        return max(0.0, stage.kv) * GIB / _compressed_bytes(request, request.model.compressed, stage, tokens)
+    group, page = _pages(request, stage.cached, stage.states)
+    each = fact("vllm", "state", "perRequest")
+    blocks = math.ceil(stage.cached / group) * math.ceil(tokens / page.tokens)
+    blocks += math.ceil(stage.states / group) * (each["one"] + (each["draft"] if request.speculative else 0))
+    return max(0.0, stage.kv) * GIB / (group * page.bytes) / blocks
+
+
+def _compressed_bytes(request: Request, told: Compressed, stage: Stage, tokens: int) -> float:
+    """Bytes of the blocks of one request. Rows, windows, and what is yet to be compressed share blocks of one size: a
+    request that a step fills takes them for all tokens of that step (vLLM, `layers/deepseek_compressor.py`,
+    `v1/kv_cache_interface.py` SlidingWindowMLASpec)."""
+    sizes = fact("vllm", "compressed", "blockTokens")
+    fours, long = (told.count(ratio, stage.first, stage.layers) for ratio in (4, 128))
+    each = max(fours, long, math.ceil(stage.layers / 2))
+    step = batch(request, tokens)[0]
+
+    def sliding(window: int, block: int) -> int:
+        return math.ceil(min(window - 1 + step, tokens) / block) + 1
+
+    blocks = math.ceil(tokens / sizes["rows"]) + math.ceil(stage.layers / each) * sliding(told.window, sizes["window"])
+    blocks += sliding(2 * 4, sizes["states4"]) * (fours > 0) + sliding(128, sizes["states128"]) * (long > 0)
+    return blocks * sizes["rows"] * compressed_row() * each
+
+
+def compressed_row() -> float:
+    """Bytes that a token takes in blocks of one layer with each ratio, and an index."""
+    of, rows = fact("vllm", "compressed", "bytes"), fact("vllm", "compressed", "blockTokens")["rows"]
+    pages = (rows // 4 * of["row"], rows // 4 * of["index"], rows // 128 * of["row"])
+    return sum(math.ceil(page / of["align"]) * of["align"] for page in pages) / rows
+
+
+def state_bytes(request: Request) -> float:
+    """Bytes of one request's state in one layer on one GPU: of the convolution, in 16 bits, and of the heads."""
+    state, tensor = request.model.state, request.layout.tensor
+    if state is None:
+        return 0.0
+    before = state.conv - 1 + (fact("vllm", "state", "perRequest")["draft"] if request.speculative else 0)
+    groups = max(state.groups, tensor)  # a rank holds at least one
+    convolved = (state.inner + 2 * groups * state.dim) / tensor
+    return convolved * before * 2 + state.inner * state.dim / tensor * state.bytes
+
+
+def _chunks(request: Request, states: int, tokens: int) -> float:
+    """Bytes of the states between chunks of a prefill, which profiling does not see."""
+    state = request.model.state
+    if state is None or not states:
+        return 0.0
+    chunks = math.ceil(tokens / fact("vllm", "state", "chunkTokens"))
+    return chunks * state.inner * state.dim / request.layout.tensor * 4

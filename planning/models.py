@@ -116,6 +116,10 @@ class Moe:
     expert_bias: bool = False
     every: int = 1
     """Of the layers after the dense ones, each `every`-th has experts."""
+    latent: int = 0
+    """The width to which tokens are projected for the routed experts; 0 if they are not."""
+    shared_width: int = 0
+    """The width of a shared expert; 0 if it is that of the others."""
 
     def routes(self, layer: int) -> bool:
         """Whether that layer, counted from 0, has experts."""
@@ -129,6 +133,59 @@ class Indexer:
     heads: int
     dim: int
     cache_bytes: int
+
+
+@dataclass(frozen=True)
+class State:
+    """Layers that keep a state per request in place of a cache per token (gated delta net, Mamba 2).
+
+    `heads` of width `head_dim`; `groups` of queries and keys (B and C) of width `dim`; a convolution over `conv`
+    tokens; `gates` numbers a token and head. Each of the heads x head_dim x dim elements of a state has `bytes`.
+    """
+
+    heads: int
+    head_dim: int
+    groups: int
+    dim: int
+    conv: int
+    gates: int = 2
+    bytes: int = 2
+
+    @property
+    def inner(self) -> int:
+        """Width of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def convolved(self) -> int:
+        """Width of what the convolution sees."""
+        return self.inner + 2 * self.groups * self.dim
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """DeepSeek V4's attention: each layer keeps `window` tokens, and one latent row of all tokens for every `ratio` of
+    them (0: none). Queries have rank `query_rank`, outputs `output_rank` in each of `output_groups`. Layers with the
+    ratio 4 choose `chosen` rows by an index of `index_heads` heads of width `index_dim`. `streams` residuals run side
+    by side."""
+
+    ratios: tuple[int, ...]
+    window: int
+    query_rank: int
+    output_rank: int
+    output_groups: int
+    index_heads: int
+    index_dim: int
+    chosen: int
+    streams: int
+
+    def count(self, ratio: int, first: int, layers: int) -> int:
+        """How many of `layers` layers from `first` on have that ratio."""
+        return self.ratios[first : first + layers].count(ratio)
+
+
+# What a layer has. A layer without a kind of its own has attention, and experts or an MLP.
+ATTENTION, STATE, EXPERTS, MLP = "A", "S", "E", "D"
 
 
 @dataclass(frozen=True)
@@ -161,9 +218,34 @@ class Model:
     file_bytes: int | None = None
     parameters: int | None = None
     architecture: str = ""
+    state: State | None = None
+    kinds: tuple[str, ...] = ()
+    """For each layer what it has (ATTENTION, STATE, EXPERTS, MLP), where layers differ in more than experts."""
+    compressed: Compressed | None = None
+    expert_format: str = ""
+    """The storage format of the experts, if it is not that of the rest."""
+    gated: bool = False
+    """Queries carry a gate of the same width."""
+    matrices: int = 3
+    """Matrices of an MLP or expert: 2 if it has no gate."""
+    draft_tables: int = 2
+    """Embedding tables that the files hold for the draft layers."""
     sixteen_bit: frozenset[str] = frozenset()
     """Parts that a quantised model keeps in 16 bits: attention (all but its output), output, mlp (of dense layers),
-    experts, shared (experts), indexer, draft (layers)."""
+    experts, shared (experts), indexer, draft (layers), state."""
+
+    def count(self, part: str, first: int = 0, layers: int | None = None) -> int:
+        """How many of `layers` layers from `first` on have that part; of all if `layers` is None."""
+        end = self.layers if layers is None else first + layers
+        if self.kinds:
+            return sum(part in kind for kind in self.kinds[first:end])
+        routed = sum(map(self.moe.routes, range(first, end))) if self.moe else 0
+        return {ATTENTION: end - first, STATE: 0, EXPERTS: routed, MLP: end - first - routed}[part]
+
+    @property
+    def experts_in(self) -> str:
+        """The storage format of the experts."""
+        return self.expert_format or self.quantisation
 
     @property
     def weight_bytes(self) -> float:
@@ -229,22 +311,28 @@ def _names() -> dict[str, Model]:
 
 def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
     """A model from the catalog's keys (camelCase). Raises PlanError with the missing facts."""
-    mla, moe, indexer, window = (facts.get(key) for key in ("mla", "moe", "indexer", "slidingWindow"))
-    window = window or {}
+    mla, moe, indexer, window, state, compressed = (
+        facts.get(key) for key in ("mla", "moe", "indexer", "slidingWindow", "state", "compressed")
+    )
+    window, kinds = window or {}, facts.get("layerKinds") or ()
     needed = ["layers", "hidden", "heads", "vocab", "maxContext"]
     needed += [] if mla else ["kvHeads", "headDim"]
-    needed += [] if moe and not moe.get("denseLayers") else ["intermediate"]
+    dense = any(MLP in kind for kind in kinds) if kinds else not moe or moe.get("denseLayers")
+    needed += ["intermediate"] if dense else []
     missing = [key for key in needed if facts.get(key) is None]
     missing += [f"mla.{key}" for key in ("kvRank", "nope", "rope", "value") if mla and mla.get(key) is None]
     missing += [f"moe.{key}" for key in ("experts", "perToken", "intermediate") if moe and moe.get(key) is None]
     sparse = ("heads", "dim", "cacheBytesPerToken")
     missing += [f"indexer.{key}" for key in sparse if indexer and indexer.get(key) is None]
+    missing += [f"state.{key}" for key in _STATE if state and state.get(key) is None]
+    missing += [f"compressed.{key}" for key in ("ratios", *_COMPRESSED) if compressed and compressed.get(key) is None]
+    missing += ["state"] if not state and any(STATE in kind for kind in kinds) else []
     missing += [f"slidingWindow.{key}" for key in ("tokens", "layers") if window and window.get(key) is None]
     if missing:
         why = f"the plan also needs {', '.join(missing)}"
         raise PlanError(Problem("model", name, why, "add them to the catalog entry"))
     quantisation = facts.get("quantisation", "none")
-    if quantisation not in FORMATS:
+    if {quantisation, facts.get("expertFormat") or quantisation} - {*FORMATS}:
         why = f"storage format {quantisation} is unknown"
         raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)} as its quantisation"))
     if wrong := _impossible(facts):
@@ -271,6 +359,8 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
             moe.get("denseLayers", 0),
             moe.get("expertBias", False),
             moe.get("every", 1),
+            moe.get("latent", 0),
+            moe.get("sharedWidth", 0),
         )
         if moe
         else None,
@@ -282,8 +372,32 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         other_bytes=facts.get("otherBytes", 0),
         file_bytes=facts.get("fileBytes"),
         parameters=facts.get("parameters"),
+        state=State(*(state[key] for key in _STATE)) if state else None,
+        kinds=tuple(facts.get("layerKinds") or ()),
+        compressed=Compressed(tuple(compressed["ratios"]), *(compressed[key] for key in _COMPRESSED))
+        if compressed
+        else None,
+        expert_format=facts.get("expertFormat") or "",
+        gated=facts.get("gatedQueries", False),
+        matrices=facts.get("mlpMatrices", 3),
+        draft_tables=facts.get("draftTables", 2),
+        sixteen_bit=frozenset(facts.get("sixteenBit") or ()),
         architecture=facts.get("architecture") or fact("models", "architectures", "byModel").get(name, ""),
     )
+
+
+# The facts of compressed attention and of a state, in the order of `Compressed` and `State`.
+_COMPRESSED = (
+    "window",
+    "queryRank",
+    "outputRank",
+    "outputGroups",
+    "indexHeads",
+    "indexDim",
+    "chosen",
+    "streams",
+)
+_STATE = ("heads", "headDim", "groups", "dim", "conv", "gates", "bytes")
 
 
 def _impossible(facts: Mapping[str, Any]) -> list[str]:
@@ -295,6 +409,12 @@ def _impossible(facts: Mapping[str, Any]) -> list[str]:
         ("moe.denseLayers", moe.get("denseLayers"), "layers", layers),
         ("slidingWindow.layers", window.get("layers"), "layers", layers),
     ]
-    return [
+    wrong = [
         f"{name} {less} is more than {whole} {most}" for name, less, whole, most in pairs if (less or 0) > (most or 0)
     ]
+    if (kinds := len(facts.get("layerKinds") or ())) not in (0, layers):
+        wrong.append(f"layerKinds has {kinds} layers, layers says {layers}")
+    ratios = (facts.get("compressed") or {}).get("ratios")
+    if ratios is not None and (len(ratios) < layers or not {*ratios} <= {0, 4, 128}):
+        wrong.append("compressed.ratios is not a 0, 4 or 128 for each layer")
+    return wrong

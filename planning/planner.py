@@ -13,7 +13,7 @@ from typing import Any
 from planning import choose, cost, engine, gpus, models, startup, throughput
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, cache_problems, host
 from planning.layout import Layout, below_one, broken_rules
-from planning.memory import Fit, Request, Stage, kv_bytes
+from planning.memory import Fit, Request, Stage, kv_bytes, requests_held, state_bytes
 from planning.problems import PlanError, Problem, Unjudged
 from planning.settings import Overrides
 from planning.units import GIB
@@ -322,19 +322,28 @@ def _request(ask: Ask) -> Request:
 
 
 def _kv_line(request: Request, fit: Fit) -> str:
-    smallest = min(fit.stages, key=lambda stage: stage.kv / stage.layers)
+    smallest = min(fit.stages, key=lambda stage: stage.kv / max(stage.cached, 1))
     row = kv_bytes(request)
     if fit.kv_fits:
         return (
-            f"KV: {row:g} B a token and layer x {smallest.layers} layers: {fit.kv_tokens} tokens, "
-            f"{fit.max_concurrency:.2f} x the context of {fit.max_model_len}"
+            f"KV: {row:g} B a token and layer x {smallest.cached} layers{_states(request, smallest)}: "
+            f"{fit.kv_tokens} tokens, {fit.max_concurrency:.2f} x the context of {fit.max_model_len}"
         )
     if smallest.kv <= 0:
         return f"KV does not fit: weights and overhead exceed the budget by {-smallest.kv:.2f} GiB per GPU"
+    needed = fit.max_model_len * row * smallest.cached / GIB
+    if smallest.states:
+        needed = smallest.kv / requests_held(request, smallest, fit.max_model_len)
     return (
         f"KV does not fit: one request of {fit.max_model_len} tokens needs "
-        f"{fit.max_model_len * row * smallest.layers / GIB:.2f} GiB, {smallest.kv:.2f} GiB hold {fit.kv_tokens}"
+        f"{needed:.2f} GiB, {smallest.kv:.2f} GiB hold {fit.kv_tokens}"
     )
+
+
+def _states(request: Request, stage: Stage) -> str:
+    if not stage.states:
+        return ""
+    return f" and {state_bytes(request) * stage.states / 2**20:.1f} MiB of states a request"
 
 
 def _start_line(request: Request, fit: Fit) -> str:

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
-from planning.engine import Engine
+from planning.engine import Engine, find
 from planning.layout import Layout, padded_vocab
-from planning.models import FORMATS, Model
+from planning.models import ATTENTION, EXPERTS, FORMATS, MLP, STATE, Model
 
 # Norms, routers, embeddings and position caches have 16 bits.
 _HALF = 2.0
@@ -60,13 +60,17 @@ def stage_weights(
 ) -> Weights:
     """Bytes on one GPU of that family (`Gpu.family`) in the stage that holds `layers` layers from `first_layer` on."""
     first, last = first_layer == 0, first_layer + layers == model.layers
-    moe = model.moe
-    routed = sum(moe.routes(layer) for layer in range(first_layer, first_layer + layers)) if moe else 0
+    attended, states, routed, dense = (
+        model.count(part, first_layer, layers) for part in (ATTENTION, STATE, EXPERTS, MLP)
+    )
     wide = model.quantisation in ("int4", "int4-64", "int4-32") and family in engine["awqZerosInHalf"]
     padding = engine["mxfp4Padding"]
     experts = _moe(model, layout, wide, tuple(padding.get(family, padding["other"])))
     attention = _attention(model, layout.tensor, engine["mlaWeights"], wide)
-    total = attention * layers + _dense(model, layout.tensor, wide) * (layers - routed)
+    total = _compressed(model, layout.tensor, first_layer, layers) if model.compressed else attention * attended
+    total += _dense(model, layout.tensor, wide) * dense
+    if states:
+        total += _state(model, layout.tensor) * states
     if routed:
         total += experts * routed
     if model.quantisation == "fp8-mlp":  # the first and the last layer keep 16 bits
@@ -82,9 +86,24 @@ def stage_weights(
             plain = replace(model, quantisation="none", sixteen_bit=frozenset())
             attention = _attention(plain, layout.tensor, engine["mlaWeights"])
             experts = _moe(plain, layout, False, (1, 1))
-        draft = (attention + experts).total + 2 * model.hidden**2 * _HALF + 2 * table
+        if model.compressed:  # its own attention has a window only
+            plain = replace(model, compressed=replace(model.compressed, ratios=(0,)))
+            attention = _compressed(plain, layout.tensor, 0, 1)
+        inside = experts if model.moe else _dense(model, layout.tensor, wide)
+        draft = (attention + inside).total + 2 * model.hidden**2 * _HALF
+        draft += (model.draft_tables or layout.pipeline > 1) * table
         total += Weights(speculative=draft * model.mtp_layers)
     return total + Weights(replicated=_positions(model))
+
+
+def file_weights(model: Model, *, draft: bool = True) -> float:
+    """Bytes of the tensors in the model's files, without what the engine adds to them."""
+    alone, engine = Layout(1, 1, 1, 1), find(None)
+    held = stage_weights(model, alone, engine, 0, model.layers, draft)
+    padding = engine["mxfp4Padding"]["other"]  # the engine pads experts, the files do not
+    padded, exact = (_moe(model, alone, False, (*each,)).experts for each in (padding, (1, 1)))
+    layers = model.count(EXPERTS) + (model.mtp_layers if draft else 0)
+    return held.total - held.absorbed - _positions(model) - layers * (padded - exact)
 
 
 def _positions(model: Model) -> float:
@@ -92,13 +111,39 @@ def _positions(model: Model) -> float:
     return model.max_context * (model.mla.rope if model.mla else model.head_dim) * _HALF
 
 
-def _linear(model: Model, part: str, wide_zeros: bool = False) -> float:
-    """Bytes of one weight of a part: some formats quantise only the MLP or only the experts, some files leave parts."""
+@lru_cache(maxsize=64)
+def _compressed(model: Model, tensor: int, first: int, layers: int) -> Weights:
+    """Attention and norms of these layers of DeepSeek V4, and what mixes their residuals (in 32 bits)."""
+    told, hidden, byte = model.compressed, model.hidden, _linear(model, "attention")
+    assert told is not None
+    width = model.heads * model.head_dim
+    inside = told.query_rank * width + told.output_rank * (width + told.output_groups * hidden)
+    mixed = 2 * (2 + told.streams) * told.streams * (told.streams * hidden) * 4
+    whole = hidden * (told.query_rank + model.head_dim) * byte + mixed + 2 * hidden * _HALF
+    total = Weights(attention=inside * byte / tensor, replicated=whole) * layers
+    for ratio, rows in ((4, 2), (128, 1)):
+        compressing = 2 * rows * hidden * model.head_dim * _HALF + ratio * rows * model.head_dim * 4
+        if ratio == 4:
+            heads = told.index_heads
+            compressing += told.query_rank * heads * told.index_dim * _linear(model, "indexer")
+            compressing += (heads + 2 * rows * told.index_dim) * hidden * _HALF
+        total += Weights(replicated=compressing) * told.count(ratio, first, layers)
+    return total
+
+
+def in_sixteen_bits(model: Model, part: str) -> bool:
+    """Whether a part of a quantised model keeps 16 bits: some formats quantise only the MLP or only the experts, some
+    files leave parts."""
     if part in model.sixteen_bit:
-        return _HALF
-    if model.quantisation == "fp8-mlp" or (model.quantisation == "mxfp4" and part != "experts"):
-        return _HALF
-    return model.weight_bytes + wide_zeros * _WIDE_ZERO
+        return True
+    if model.quantisation == "fp8-mlp":
+        return part not in ("mlp", "experts")
+    return model.quantisation == "mxfp4" and part != "experts"
+
+
+def _linear(model: Model, part: str, wide_zeros: bool = False) -> float:
+    """Bytes of one weight of a part."""
+    return _HALF if in_sixteen_bits(model, part) else model.weight_bytes + wide_zeros * _WIDE_ZERO
 
 
 def _taken(elements: float, byte: float) -> float:
@@ -117,7 +162,8 @@ def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = F
         query = model.heads * model.head_dim / tensor
         kv = max(model.kv_heads / tensor, 1) * model.head_dim  # a rank holds at least one KV head
         bias = (query + 2 * kv) * _HALF if model.qkv_bias else 0
-        joined = _taken((query + 2 * kv) * model.hidden, byte) + _taken(query * model.hidden, output)
+        asked = query * (2 if model.gated else 1)
+        joined = _taken((asked + 2 * kv) * model.hidden, byte) + _taken(query * model.hidden, output)
         return Weights(attention=joined + bias, replicated=norms)
     mla, heads = model.mla, model.heads / tensor
     query_in = mla.query_rank or model.hidden
@@ -138,14 +184,25 @@ def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = F
     return Weights(attention=sharded, absorbed=absorbed, replicated=whole * byte + index + norms)
 
 
+@lru_cache(maxsize=64)
+def _state(model: Model, tensor: int) -> Weights:
+    """One layer with a state: its projections, convolution and norms."""
+    state, hidden = model.state, model.hidden
+    assert state is not None
+    byte = _linear(model, "state")
+    projected = (state.convolved + 2 * state.inner) * hidden  # in, with the output's gate, and out
+    small = state.gates * state.heads * hidden + state.convolved * state.conv + 3 * state.heads + state.inner
+    return Weights(attention=(projected * byte + small * _HALF) / tensor, replicated=2 * hidden * _HALF)
+
+
 def _mlp_elements(model: Model, tensor: int) -> float:
-    return 3 * model.hidden * model.intermediate / tensor
+    return model.matrices * model.hidden * model.intermediate / tensor
 
 
 def _dense(model: Model, tensor: int, wide_zeros: bool) -> Weights:
-    byte = model.weight_bytes if model.quantisation == "fp8-mlp" else _linear(model, "mlp", wide_zeros)
-    third = _mlp_elements(model, tensor) / 3
-    return Weights(mlp=_taken(2 * third, byte) + _taken(third, byte))
+    byte = _linear(model, "mlp", wide_zeros)
+    each = _mlp_elements(model, tensor) / model.matrices
+    return Weights(mlp=_taken((model.matrices - 1) * each, byte) + _taken(each, byte))
 
 
 @lru_cache(maxsize=256)
@@ -157,16 +214,17 @@ def _moe(model: Model, layout: Layout, wide_zeros: bool, padding: tuple[int, int
     ranks = layout.tensor * layout.data
     experts = math.ceil(moe.experts / ranks) if layout.expert_parallel else moe.experts
     width = moe.intermediate if layout.expert_parallel else moe.intermediate / ranks
-    hidden: float = model.hidden
-    if model.quantisation == "mxfp4":
+    hidden: float = moe.latent or model.hidden
+    if model.experts_in == "mxfp4":
         width, hidden = _up(width, padding[0]), _up(hidden, padding[1])
-    byte = FORMATS["fp8"] if model.quantisation == "fp8-mlp" else _linear(model, "experts")
-    routed = _taken(experts * 2 * hidden * width, byte) + _taken(experts * hidden * width, byte)
+    byte = FORMATS[model.expert_format] if model.expert_format else _linear(model, "experts")
+    routed = _taken(experts * (model.matrices - 1) * hidden * width, byte) + _taken(experts * hidden * width, byte)
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF
-    shared = 3 * model.hidden * moe.shared * moe.intermediate / layout.tensor
+    shared = model.matrices * model.hidden * moe.shared * (moe.shared_width or moe.intermediate) / layout.tensor
     shared *= _linear(model, "shared", wide_zeros)
-    return Weights(experts=routed, shared_experts=shared, replicated=model.hidden * moe.experts * _HALF)
+    whole = model.hidden * moe.experts * _HALF + 2 * model.hidden * moe.latent * _linear(model, "shared")
+    return Weights(experts=routed, shared_experts=shared, replicated=whole)
 
 
 def _up(value: float, step: int) -> float:

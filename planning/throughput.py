@@ -21,10 +21,10 @@ from planning.catalog import entries, fact
 from planning.engine import release_key
 from planning.gpus import Speeds
 from planning.layout import split
-from planning.memory import Fit, Request, batch, kv_bytes
-from planning.models import Model
+from planning.memory import Fit, Request, batch, kv_bytes, requests_held, state_bytes
+from planning.models import ATTENTION, STATE, Model
 from planning.problems import Problem
-from planning.stage_weights import Weights, stage_weights
+from planning.stage_weights import Weights, in_sixteen_bits, stage_weights
 
 ALONE, FULL, LOADED = "alone", "full", "load"
 # The GPU peak at which a format's linear layers are multiplied, the fastest possible one; everything else uses bf16.
@@ -283,7 +283,12 @@ def _usual(max_model_len: int) -> Load:
 
 def _most_at_once(request: Request, fit: Fit, load: Load) -> int:
     """Requests of that length in one replica: what the KV cache holds and the engine accepts."""
-    held = fit.kv_tokens // (load.input + load.output)
+    length = load.input + load.output
+    held = fit.kv_tokens // length
+    if request.model.compressed:
+        held = int(min(requests_held(request, stage, length) for stage in fit.stages))
+    if request.model.state:  # a short request takes as much for its states as a long one
+        held = int(min(requests_held(request, stage, length) if stage.states else held for stage in fit.stages))
     return min(held, batch(request, fit.max_model_len)[1]) * request.layout.data
 
 
@@ -460,7 +465,10 @@ class _Pass:
 class _Part:
     """One GPU's part of a stage: bytes of its weights and their number of elements, by part of the model."""
 
+    first: int
     layers: int
+    cached: int
+    states: int
     weights: Weights
     elements: Weights
 
@@ -475,7 +483,8 @@ def _parts(request: Request) -> tuple[_Part, ...]:
             stage_weights(each, layout, release, first, layers, False, family)
             for each in (text, replace(text, quantisation="none"))
         )
-        found.append(_Part(layers, held, plain))
+        cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
+        found.append(_Part(first, layers, cached, states, held, plain))
         first += layers
     return tuple(found)
 
@@ -488,25 +497,55 @@ def _seconds(request: Request, run: _Pass) -> float:
 def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
     model, speeds = request.model, _speeds(request)
     held, elements = part.weights, part.elements
-    fast = speeds.peak(_ARITHMETIC.get(model.quantisation, "bf16"))
-    linear = speeds.peak("bf16") if model.quantisation == "mxfp4" else fast
-    always, multiplied = (
-        each.attention + each.mlp + each.shared_experts + each.replicated for each in (held, elements)
-    )
+    always = held.attention + held.mlp + held.shared_experts + held.replicated
+    width = model.heads * (model.mla.value if model.mla else model.head_dim)
+    if model.compressed:
+        width = model.compressed.output_groups * model.compressed.output_rank
+    output = 2 * part.cached * width * model.hidden / request.layout.tensor
     # Elements have two bytes; each takes a multiplication and an addition per token.
-    seconds = max(always / speeds.memory, multiplied * run.tokens / linear)
+    multiplied = (
+        ("attention", elements.attention - output + elements.replicated),
+        ("output", output),
+        ("mlp", elements.mlp),
+        ("shared", elements.shared_experts),
+    )
+    seconds = max(always / speeds.memory, run.tokens * sum(size / _peak(request, name) for name, size in multiplied))
     seconds += max(held.head / speeds.memory, elements.head * (1 if run.prefill else run.tokens) / speeds.peak("bf16"))
     if model.moe:
         share = model.moe.per_token / model.moe.experts
         read = held.experts * (1 - (1 - share) ** run.all_tokens)
-        seconds += max(read / speeds.memory, elements.experts * run.all_tokens * share / fast)
+        seconds += max(read / speeds.memory, elements.experts * run.all_tokens * share / _peak(request, "experts"))
     return seconds + _attention(request, part, run) + part.layers * _exchange(request, run)
+
+
+def _peak(request: Request, part: str) -> float:
+    """Operations a second for the products of a part: those that the model keeps in 16 bits use bf16."""
+    speeds, model = _speeds(request), request.model
+    form = model.experts_in if part == "experts" else model.quantisation
+    return speeds.peak("bf16" if in_sixteen_bits(model, part) else _ARITHMETIC.get(form, "bf16"))
+
+
+def _compressed(request: Request, part: _Part, run: _Pass) -> float:
+    """Seconds for the attention of DeepSeek V4, as `_attention` counts them."""
+    model, told, speeds = request.model, request.model.compressed, _speeds(request)
+    assert told is not None
+    fours, long = (told.count(ratio, part.first, part.layers) for ratio in (4, 128))
+    index = fours * run.context / 4
+    rows = part.layers * min(run.context, told.window) + fours * min(run.context / 4, told.chosen)
+    rows += long * run.context / 128
+    size = fact("vllm", "compressed", "bytes")
+    read = (1.0 if run.prefill else run.tokens) * (rows * size["row"] + index * size["index"])
+    width = 2 * model.heads / request.layout.tensor * model.head_dim
+    products = 2 * run.tokens * (rows * width + index * told.index_heads * told.index_dim)
+    return max(read / speeds.memory, products / (2 if run.prefill else 1) / speeds.peak("fp8"))
 
 
 def _attention(request: Request, part: _Part, run: _Pass) -> float:
     """Seconds to read the KV cache, or for the arithmetic between queries and cache where that takes longer."""
     model, layout, speeds = request.model, request.layout, _speeds(request)
-    windowed = part.layers * model.window_layers / model.layers
+    if model.compressed:
+        return _compressed(request, part, run)
+    windowed = part.cached * model.window_layers / model.layers
     row, index = kv_bytes(request), 0.0
     seen = run.context
     if model.indexer:
@@ -514,9 +553,10 @@ def _attention(request: Request, part: _Part, run: _Pass) -> float:
         row -= model.indexer.cache_bytes / layout.context
         seen = min(seen, fact("throughput", "attention", "sparseTokens"))
     near = min(seen, model.window) if windowed else 0.0
-    context = (part.layers - windowed) * seen + windowed * near
+    context = (part.cached - windowed) * seen + windowed * near
     copies = 1.0 if run.prefill else run.tokens  # a prefill reads its request's cache once for all of its tokens
-    read = copies * (row * context + index * part.layers)
+    read = copies * (row * context + index * part.cached)
+    read += 2 * copies * part.states * state_bytes(request)  # a state is read and written
     if model.mla:
         width = (
             model.mla.nope + model.mla.rope + model.mla.value if run.prefill else 2 * model.mla.kv_rank + model.mla.rope

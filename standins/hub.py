@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -61,10 +62,8 @@ def made_up(repository: str) -> dict[str, bytes]:
     that no engine reads, as https://discuss.huggingface.co/t/173329 lists them for gpt-oss."""
     chance = random.Random(repository)
     names = [f"model-{i:05d}-of-{_SHARDS:05d}.safetensors" for i in range(1, _SHARDS + 1)]
-    index = {
-        "metadata": {"total_size": _SHARDS * _SHARD_BYTES},
-        "weight_map": {f"w{i}": n for i, n in enumerate(names)},
-    }
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": name for i, name in enumerate(names)}
+    index = {"metadata": {"total_size": _SHARDS * _SHARD_BYTES}, "weight_map": tensors}
     return {
         ".git/lfs/objects/aa/bb/aabb": chance.randbytes(_SHARD_BYTES),
         ".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
@@ -72,11 +71,29 @@ def made_up(repository: str) -> dict[str, bytes]:
         "config.json": json.dumps({"architectures": ["Rehearsal"], "_name_or_path": repository}).encode(),
         "figures/benchmark.jpg": chance.randbytes(2000),
         "model.safetensors.index.json": json.dumps(index).encode(),
-        **{name: chance.randbytes(_SHARD_BYTES) for name in names},
+        **{name: _shard(tensor, chance) for tensor, name in tensors.items()},
         "metal/model.bin": chance.randbytes(_SHARD_BYTES),
         "original/config.json": b"{}",
         "original/model.safetensors": chance.randbytes(_SHARD_BYTES),
     }
+
+
+def safetensors(tensors: Mapping[str, Sequence[int]], fill: bytes = b"", *, dtype: str = "BF16") -> bytes:
+    """A file of 16-bit tensors with these names and shapes, as https://github.com/huggingface/safetensors describes it.
+    Without `fill`, its data are zeros."""
+    header, at = {}, 0
+    for name, shape in tensors.items():
+        size = 2 * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": [*shape], "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + (fill or bytes(at))
+
+
+def _shard(tensor: str, chance: random.Random) -> bytes:
+    """A file of about _SHARD_BYTES with one tensor."""
+    rows = _SHARD_BYTES // 2048
+    return safetensors({tensor: (rows, 1024)}, chance.randbytes(2048 * rows))
 
 
 class Hub:

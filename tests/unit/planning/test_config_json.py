@@ -14,17 +14,20 @@ from planning import engine
 from planning.catalog import fact
 from planning.config_json import from_config, from_file
 from planning.layout import Layout, broken_rules
-from planning.models import FORMATS, Model, find
+from planning.models import find
 from planning.problems import PlanError
-from planning.stage_weights import stage_weights
+from planning.stage_weights import file_weights, stage_weights
 
 CONFIGS = Path("tests/data/configs")
 ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 # Parameters without draft layers, and bytes of the files with them; None: none published was read. Sources: the model
 # cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», Kimi-K2 as in the catalog), the weight indexes of
-# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB»), gpt-oss's card and file list.
+# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB»), gpt-oss's card and
+# file list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), and for
+# Nemotron 3 the sum of its tensors.
 PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "DeepSeek-V3.1-NVFP4": (671.03e9, None),
+    "DeepSeek-V4-Flash": (284e9, 148.66 * 2**30),
     "GLM-5": (744e9, None),
     "GLM-5-FP8": (744e9, None),
     "GLM-5.1-NVFP4": (744e9, None),
@@ -35,29 +38,23 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "MiniMax-M2.5": (230e9, None),
     "MiniMax-M2.7-NVFP4": (230e9, None),
     "Mixtral-8x22B-v0.1": (140.62e9, 281.24e9),
+    "NVIDIA-Nemotron-3-Super-120B-A12B-FP8": (120.7e9, None),
+    "Nemotron-H-56B-Base-8K": (56e9, None),
     "Qwen3-235B-A22B-NVFP4": (235.09e9, None),
     "Qwen3-Coder-480B-A35B-Instruct": (480e9, None),
+    "Qwen3-Next-80B-A3B-Thinking": (80e9, None),
     "Qwen3-VL-235B-A22B-Instruct": (236e9, None),
+    "Qwen3.5-122B-A10B-NVFP4": (122e9, None),
+    "Qwen3.5-397B-A17B": (397e9, None),
     "gpt-oss-120b": (116.83e9, 65.22e9),
 }
 # What the planner must name if it does not understand the model.
 REFUSED = {
-    "DeepSeek-V4-Flash": "compress_ratios",
     "Gemma-4-26B-A4B-NVFP4": "num_global_key_value_heads",
     "Llama-3_3-Nemotron-Super-49B-v1": "block_configs",
     "MiMo-V2-Flash": "hybrid_layer_pattern",
-    "NVIDIA-Nemotron-3-Super-120B-A12B-FP8": "moe_latent_size",
-    "Nemotron-H-56B-Base-8K": "hybrid_override_pattern",
-    "Qwen3.5-122B-A10B-NVFP4": "linear_num_value_heads",
-    "Qwen3.5-397B-A17B": "attn_output_gate",
     "Step-3.7-Flash": "share_expert_dim",
 }
-
-
-def weight_bytes(model: Model, *, draft: bool = True) -> float:
-    """Bytes of the model's files: what one GPU would hold, without the engine's additions."""
-    held = stage_weights(model, Layout(1, 1, 1, 1), engine.find(None), 0, model.layers, draft, "hopper")
-    return held.total - held.absorbed
 
 
 def config(name: str) -> dict[str, Any]:
@@ -74,20 +71,10 @@ def test_the_size_of_a_model_is_within_a_hundredth_of_the_published(name):
     model = from_file(CONFIGS / name / "config.json")
     parameters, size = PUBLISHED[name]
     if parameters:
-        bare = replace(model, quantisation="none", sixteen_bit=frozenset())
-        assert weight_bytes(bare, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
-    if size and model.quantisation == "mxfp4":
-        assert size == pytest.approx(unpadded(model), rel=0.01)
-    elif size:
-        assert weight_bytes(model) == pytest.approx(size, rel=0.01)
-
-
-def unpadded(model: Model) -> float:
-    """Bytes of an mxfp4 model's files: the engine pads experts, the files do not."""
-    assert model.moe
-    experts = 3 * model.layers * model.moe.experts * model.moe.intermediate * model.hidden
-    plain = weight_bytes(replace(model, quantisation="none"))
-    return plain - experts * (2 - FORMATS["mxfp4"])
+        bare = replace(model, quantisation="none", sixteen_bit=frozenset(), expert_format="")
+        assert file_weights(bare, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
+    if size:
+        assert file_weights(model) == pytest.approx(size, rel=0.01)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -114,6 +101,7 @@ def test_a_new_key_of_a_known_architecture_is_named_unless_it_says_that_there_is
         ("Kimi-K2.6-NVFP4", {"attention", "output", "mlp", "shared"}),
         ("MiniMax-M2.7-NVFP4", {"attention", "output"}),
         ("Qwen3-235B-A22B-NVFP4", set()),
+        ("Qwen3.5-122B-A10B-NVFP4", {"attention", "output", "state", "shared", "draft"}),
     ],
 )
 def test_lists_of_ignored_modules_say_which_parts_keep_sixteen_bits(name, kept):
@@ -123,7 +111,7 @@ def test_lists_of_ignored_modules_say_which_parts_keep_sixteen_bits(name, kept):
 def test_the_draft_layer_of_a_quantised_file_may_keep_sixteen_bits():
     model = from_file(CONFIGS / "GLM-5.1-NVFP4" / "config.json")
     bare = replace(model, quantisation="none", sixteen_bit=frozenset())
-    draft = [weight_bytes(each) - weight_bytes(each, draft=False) for each in (model, bare)]
+    draft = [file_weights(each) - file_weights(each, draft=False) for each in (model, bare)]
     assert draft[0] == draft[1]
 
 
@@ -250,7 +238,17 @@ def test_a_file_that_is_cut_or_no_object_is_refused_in_one_line(text, tmp_path):
 ODD = (None, 0, -1, "8", 2.5, True, [], [None], [{}], {}, {"a": 1})
 
 
-@pytest.mark.parametrize("name", ["MiniMax-M2.7-NVFP4", "Kimi-K2.5", "gpt-oss-120b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MiniMax-M2.7-NVFP4",
+        "Kimi-K2.5",
+        "gpt-oss-120b",
+        "Qwen3.5-397B-A17B",
+        "NVIDIA-Nemotron-3-Super-120B-A12B-FP8",
+        "DeepSeek-V4-Flash",
+    ],
+)
 @pytest.mark.parametrize("place", [None, "text_config", "quantization_config", "vision_config"])
 def test_no_value_of_any_key_breaks_the_reader(name, place):
     """Each key in turn gets values of every kind: a model or a refusal, never a traceback."""
@@ -283,6 +281,34 @@ def test_a_rank_holds_whole_groups_of_the_formats_width(form, unit):
     assert any("not a multiple" in problem.why for problem in broken_rules(model, Layout(1, 8, 8, 1)))
     wider = replace(model, moe=replace(model.moe, intermediate=8 * unit))
     assert not any("expert width" in problem.why for problem in broken_rules(wider, Layout(1, 8, 8, 1)))
+
+
+NEMOTRON = "NVIDIA-Nemotron-3-Super-120B-A12B-FP8"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        (NEMOTRON, {"hybrid_override_pattern": "MEM*"}, "is not a letter of M*E- for each layer"),
+        (NEMOTRON, {"hybrid_override_pattern": "X" * 88}, "is not a letter of M*E- for each layer"),
+        (NEMOTRON, {"mlp_hidden_act": "silu"}, 'mlp_hidden_act "silu" is not understood'),
+        (NEMOTRON, {"ssm_state_size": None}, "the plan also needs state.dim"),
+        ("Qwen3-Next-80B-A3B-Thinking", {"full_attention_interval": 0}, "full_attention_interval does not say it"),
+        ("Qwen3-Next-80B-A3B-Thinking", {"linear_key_head_dim": "128"}, 'linear_key_head_dim "128" is not a whole'),
+        ("Qwen3-Next-80B-A3B-Thinking", {"layer_types": ["sliding_attention"] * 48}, "layers are sliding_attention"),
+        ("DeepSeek-V4-Flash", {"compress_ratios": [4] * 42}, "is not a 0, 4 or 128 for each layer"),
+        ("DeepSeek-V4-Flash", {"compress_ratios": [8] * 43}, "is not a 0, 4 or 128 for each layer"),
+        ("DeepSeek-V4-Flash", {"compress_ratios": 4}, "compress_ratios 4 is not a list"),
+        ("DeepSeek-V4-Flash", {"expert_dtype": "int4"}, 'expert_dtype "int4" is not understood'),
+        ("DeepSeek-V4-Flash", {"o_groups": None}, "the plan also needs compressed.outputGroups"),
+        ("GLM-5", {"linear_key_head_dim": 128}, "linear_key_head_dim is not understood"),
+        ("GLM-5", {"hybrid_override_pattern": "M"}, "hybrid_override_pattern is not understood"),
+    ],
+)
+def test_layers_with_states_or_a_compressed_cache_are_understood_in_their_own_classes_only(name, change, said):
+    with pytest.raises(PlanError) as caught:
+        from_config({**config(name), **change}, "x")
+    assert said in str(caught.value)
 
 
 def test_every_architecture_that_is_accepted_has_a_model_of_known_size_here_or_by_name():

@@ -255,3 +255,17 @@ def test_what_was_not_measured_says_from_where_it_is_carried_over():
     far = throughput.find(_request("L40S-48", Layout(2, 4, 8, 1), "Qwen3-8B"))
     assert len(far.carried_over) == 3
     assert far.tpot_spread > measured.tpot_spread
+
+
+@pytest.mark.parametrize("part", ["attention", "output", "mlp", "experts", "shared"])
+def test_only_what_is_quantised_is_multiplied_at_the_quantised_speed(part):
+    request = _request("B200-180:178", model="DeepSeek-V3.1-NVFP4")
+    every = replace(request.model, sixteen_bit=frozenset())
+
+    def prefill(kept: set[str]) -> float:
+        model = replace(request.model, sixteen_bit=frozenset(kept))
+        return throughput.roofline(replace(request, model=model), 1, 8192, 1).prefill
+
+    plain = throughput.roofline(replace(request, model=replace(every, quantisation="none")), 1, 8192, 1).prefill
+    parts = {"attention", "output", "mlp", "experts", "shared"}
+    assert prefill(set()) < prefill({part}) < prefill(parts) == pytest.approx(plain, rel=1e-6)
