@@ -184,17 +184,18 @@ class Gateways:
         return None
 
     def _models(self) -> dict[str, list[Address]]:
-        """The ready pods of each model, by AIBrix's label; its plugin passes over those that are about to end and over
-        Ray's workers (pkg/utils/pod.go)."""
+        """The pods of each model, by AIBrix's label, except Ray's workers. Those that are not ready or about to end
+        keep their model known, but have no address (pkg/cache/informers.go, pkg/utils/pod.go)."""
         found: dict[str, list[Address]] = {}
         for pod in list(self.kinds["Pod"].things.values()):
             labels = pod["metadata"].get("labels") or {}
-            told = (pod.get("status") or {}).get("conditions") or []
-            ready = any(each["type"] == "Ready" and each["status"] == "True" for each in told)
-            if _MODEL not in labels or labels.get("ray.io/node-type") == "worker" or not ready or deleting(pod):
+            if _MODEL not in labels or labels.get("ray.io/node-type") == "worker":
                 continue
-            if where := self._to_pod(place_of(pod), int(labels.get(_PORT, 8000))):
-                found.setdefault(labels[_MODEL], []).append(where)
+            told = (pod.get("status") or {}).get("conditions") or []
+            ready = any(each["type"] == "Ready" and each["status"] == "True" for each in told) and not deleting(pod)
+            there = found.setdefault(labels[_MODEL], [])
+            where = self._to_pod(place_of(pod), int(labels.get(_PORT, 8000))) if ready else None
+            there.append(where or ("", len(there)))
         return found
 
     def _class(self, thing: Thing) -> None:
