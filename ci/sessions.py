@@ -64,8 +64,9 @@ def _assume(cloud: str, spelt: Mapping[str, Any], role: str, stack: str) -> list
     found: Any = _answer(ROLE, "POST", os.environ.get(STS) or spelt["url"], params=query, data=form)
     for key in (*spelt["under"], "Credentials"):
         found = found.get(key) if isinstance(found, Mapping) else None
-    keys = [found.get(key) for key in spelt["keys"]] if isinstance(found, Mapping) else []
-    if not keys or not all(isinstance(key, str) and key for key in keys):
+    said = [found.get(key) for key in spelt["keys"]] if isinstance(found, Mapping) else []
+    keys = [key for key in said if isinstance(key, str) and key]
+    if not keys or len(keys) < len(said):
         raise Refused(Problem(ROLE, role, "was not given: the answer has no keys", "look at the role's trust policy"))
     return keys
 

@@ -213,7 +213,8 @@ def _start_somewhere(plane: ControlPlane, nodes: NodePool, load_seconds: float, 
 def _equip(plane: ControlPlane, cloud: str, say: Say) -> None:
     """Adds what stacks on a cloud need; continues where an earlier attempt ended."""
     equipment = operators.CLOUDS[cloud]
-    programs = ensure("kustomize", *(each.program for each in equipment.operators), say=say)
+    started = {program for options in equipment.programs.values() for program in options.values()}
+    programs = ensure("kustomize", *(each.program for each in equipment.operators), *sorted(started), say=say)
     names = ", ".join((*(each.name for each in equipment.operators), *equipment.players))
     say(f"adding to control plane {plane.name} what stacks on {cloud} need: {names}")
     made = aibrix_manifests.install(programs["kustomize"])
@@ -239,7 +240,11 @@ def _add(plane: ControlPlane, equipment: Equipment, programs: dict[str, Path]) -
     running = processes.alive(plane.folder)
     for url in _start_operators(plane, [each for each in equipment.operators if each.name not in running], programs):
         _await_webhook(plane, url)
-    _play(plane, [each for each in equipment.players if each not in running], {})
+    options: dict[str, list[str | Path]] = {
+        player: [word for option, name in wanted.items() for word in (f"--{option}", programs[name])]
+        for player, wanted in equipment.programs.items()
+    }
+    _play(plane, [each for each in equipment.players if each not in running], options)
     wait_until(lambda: not _unready(plane, plane.api), _PATIENCE, lambda: ", ".join(_unready(plane, plane.api)))
 
 

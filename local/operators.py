@@ -64,11 +64,13 @@ class Equipment:
     """What a control plane gets. `players` are modules of this package; each plays a controller, in its own process.
 
     `crds` pairs a module with its CustomResourceDefinition files, also for operators that do not run here.
+    `programs` maps a player to the programs that it starts: the player's option to the program's name.
     """
 
     operators: tuple[Operator, ...]
     players: tuple[str, ...]
     crds: tuple[tuple[str, str], ...]
+    programs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 # What every control plane starts with. Of prometheus-operator's CRDs it takes only the kinds that a workload creates:
@@ -117,6 +119,7 @@ CLOUDS = {
             ),
         ),
         players=("gateway",),
+        programs={"gateway": {"envoy": "envoy", "plugin": "aibrix-plugins"}},
         crds=(
             ("github.com/vllm-project/aibrix", "config/crd/*/*aibrix.ai_*.yaml"),
             ("github.com/ray-project/kuberay/ray-operator", "config/crd/bases/*.yaml"),

@@ -80,8 +80,9 @@ class Numbers:
 
         def number(key: str) -> Any:
             value = found.get(key)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            return value if is_number and math.isfinite(value) else None
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+                return None
+            return value
 
         def whole(key: str) -> int | None:
             value = number(key)

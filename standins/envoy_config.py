@@ -20,8 +20,14 @@ Endpoints = Callable[[Thing, Thing], "Sequence[tuple[str, int]] | None"]
 """Addresses behind a reference of a route or policy to a Service's port; None for one that is not resolved."""
 
 _TYPES = "type.googleapis.com/envoy"
-_LISTENER, _ROUTES, _CLUSTER = (
-    f"{_TYPES}.config.{kind}" for kind in ("listener.v3.Listener", "route.v3.RouteConfiguration", "cluster.v3.Cluster")
+_LISTENER, _ROUTES, _CLUSTER, _ENDPOINTS = (
+    f"{_TYPES}.config.{kind}"
+    for kind in (
+        "listener.v3.Listener",
+        "route.v3.RouteConfiguration",
+        "cluster.v3.Cluster",
+        "endpoint.v3.ClusterLoadAssignment",
+    )
 )
 _HTTP = f"{_TYPES}.extensions.filters.http"
 _CONNECTION_BYTES = 32768
@@ -86,6 +92,8 @@ def bootstrap(found: Resources, admin: tuple[str, int], folder: str) -> Thing:
             "lds_config": _from_file(f"{folder}/listeners.json"),
             "cds_config": _from_file(f"{folder}/clusters.json"),
         },
+        # Envoy counts its connections at each flush: every 5 s by default, a tenth of that for short tests.
+        "stats_flush_interval": "0.5s",
         # As Envoy Gateway's bootstrap (internal/xds/bootstrap); a test's clients are few.
         "overload_manager": {
             "resource_monitors": [
@@ -103,20 +111,22 @@ def bootstrap(found: Resources, admin: tuple[str, int], folder: str) -> Thing:
 
 
 def files(found: Resources, folder: str) -> dict[str, Thing]:
-    """The files with the resources, by name."""
-    listeners = copy.deepcopy(found.listeners)
+    """The files with the resources, by name, in the order in which Envoy has to learn of them."""
+    listeners, clusters = copy.deepcopy(found.listeners), copy.deepcopy(found.clusters)
     for listener in listeners.values():
         rds = listener["default_filter_chain"]["filters"][0]["typed_config"]["rds"]
         rds["config_source"] = _from_file(f"{folder}/routes.json")
-    kinds = {
-        "listeners": (_LISTENER, listeners),
-        "routes": (_ROUTES, found.routes),
-        "clusters": (_CLUSTER, found.clusters),
-    }
-    return {
-        f"{name}.json": {"resources": [{"@type": kind, **resource} for resource in resources.values()]}
-        for name, (kind, resources) in kinds.items()
-    }
+    made: dict[str, Thing] = {}
+    for name, cluster in clusters.items():
+        if ends := cluster.pop("load_assignment", None):
+            # A change of endpoints must leave the cluster, so that running answers go on.
+            file = f"endpoints-{name.replace('/', '.')}.json"
+            made[file] = {"resources": [{"@type": _ENDPOINTS, **ends}]}
+            cluster |= {"type": "EDS", "eds_cluster_config": {"eds_config": _from_file(f"{folder}/{file}")}}
+    kinds = {"clusters": (_CLUSTER, clusters), "routes": (_ROUTES, found.routes), "listeners": (_LISTENER, listeners)}
+    for name, (kind, resources) in kinds.items():
+        made[f"{name}.json"] = {"resources": [{"@type": kind, **resource} for resource in resources.values()]}
+    return made
 
 
 def _from_file(path: str) -> Thing:
@@ -207,7 +217,6 @@ def _cluster(name: str, addresses: Iterable[tuple[str, int]], *, http2: bool = F
     ends = [{"endpoint": {"address": _address(place)}} for place in addresses]
     cluster: Thing = {
         "name": name,
-        "type": "STATIC",
         "connect_timeout": "10s",
         "ignore_health_on_host_removal": True,
         "lb_policy": "LEAST_REQUEST",

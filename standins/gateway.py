@@ -2,9 +2,10 @@
 
 `python -m standins.gateway --kubeconfig F --folder D`, one process a control plane. It acts as long as the cluster has
 a Deployment `envoy-gateway` in its namespace of which a pod is available, and no longer: what an uninstalled controller
-leaves behind stays. A Gateway's proxy is a Service, a Deployment of fake pods, and one listener on 127.0.0.1, to which
-a port-forward to the Service leads and which `gateways.json` in the control plane's folder names. What a request meets
-there is in gateway_traffic.py. Not played: TLS, hostnames, filters, weights, and policies but EnvoyPatchPolicy.
+leaves behind stays. A Gateway's proxy is a Service, a Deployment of fake pods, and one real Envoy on 127.0.0.1, to
+which a port-forward to the Service leads and which `gateways.json` in the control plane's folder names; AIBrix's real
+plugin is beside it. Envoy is told what `envoy_config` makes of the objects. Not played: TLS, hostnames, filters and
+weights of routes.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import Any
 import yaml
 
 from local.api import Api, ApiError
-from standins import gateway_model, watching
-from standins.gateway_front import Front
+from standins import envoy_config, gateway_model, watching
+from standins.envoy_config import Objects
 from standins.gateway_model import CONTROLLER, FINALIZER, NAMESPACE, Known, Thing
-from standins.gateway_traffic import Traffic
+from standins.gateway_plane import Address, Envoy, Plugin
 from standins.watching import Things, WatchingApi, deleting, now, place_of, play
 
 FILE = "gateways.json"
@@ -37,24 +38,31 @@ PATHS = {
     "EnvoyProxy": f"{_EG}/envoyproxies",
     "EnvoyPatchPolicy": f"{_EG}/envoypatchpolicies",
     "ClientTrafficPolicy": f"{_EG}/clienttrafficpolicies",
+    "EnvoyExtensionPolicy": f"{_EG}/envoyextensionpolicies",
+    "EndpointSlice": "/apis/discovery.k8s.io/v1/endpointslices",
+    "PortForward": "/apis/kwok.x-k8s.io/v1alpha1/portforwards",
+    "Secret": f"/api/v1/namespaces/{NAMESPACE}/secrets",
     "Service": "/api/v1/services",
     "Deployment": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
-    "Pod": f"/api/v1/namespaces/{NAMESPACE}/pods",
+    "Pod": "/api/v1/pods",
     "ConfigMap": f"/api/v1/namespaces/{NAMESPACE}/configmaps",
 }
 _TICK_SECONDS = 0.2
+_PLUGIN = ("aibrix-system", "aibrix-gateway-plugins")
+_MODEL, _PORT = "model.aibrix.ai/name", "model.aibrix.ai/port"
 
 
 class Gateways:
     """Envoy Gateway on one control plane. `tick` moves every object on."""
 
-    def __init__(self, api: Api, folder: Path) -> None:
-        self._api, self._folder = api, folder
+    def __init__(self, api: Api, folder: Path, envoy: Path, plugin: Path) -> None:
+        """`envoy` and `plugin` are the programs."""
+        self._api, self._folder, self._envoy = api, folder, envoy
+        self._plugin = Plugin(folder, plugin)
         self.lock = threading.RLock()
         self.kinds = {kind: Things(self.lock) for kind in PATHS}
         self.known = Known(service=self.kinds["Service"].at, gateway=self._gateway, grants=self._grants)
-        self._traffic = Traffic(api, self.known, self._routes, self._removed_headers)
-        self._fronts: dict[tuple[str, str], Front] = {}
+        self._fronts: dict[tuple[str, str], Envoy] = {}
         # By name: what was last applied, so that the same is not applied again.
         self._applied: dict[str, Thing] = {}
         self._forwarded: set[str] = set()
@@ -82,6 +90,10 @@ class Gateways:
                         if error.code not in (404, 409):
                             print(f"{kind} {thing['metadata']['name']}: {error}", flush=True)
             self._close()
+            self._plugin.know(self._models())
+            for place, envoy in self._fronts.items():
+                if gateway := self._gateway(*place):
+                    self._tell_envoy(gateway, envoy)
 
     def _runs(self) -> bool:
         controller = self.kinds["Deployment"].at(NAMESPACE, "envoy-gateway")
@@ -110,9 +122,81 @@ class Gateways:
                     found.append(route)
         return found
 
-    def _removed_headers(self, gateway: Thing) -> set[str]:
-        """Headers that the oldest policy of a Gateway takes from its clients' requests."""
-        return gateway_model.removed_headers(gateway, list(self.kinds["ClientTrafficPolicy"].things.values()))
+    def _tell_envoy(self, gateway: Thing, envoy: Envoy) -> None:
+        """Makes a proxy what the objects say; without what cannot be translated, as it was."""
+        clients, patches, extensions = (
+            list(self.kinds[kind].things.values())
+            for kind in ("ClientTrafficPolicy", "EnvoyPatchPolicy", "EnvoyExtensionPolicy")
+        )
+        patches = [each for each in patches if self._is_patched(gateway, each)]
+        # A policy that names no processor only keeps others from its target.
+        processors = [each for each in extensions if each["spec"].get("extProc")]
+        objects = Objects(
+            gateway=gateway,
+            routes=self._routes(gateway),
+            clients=gateway_model.client_policy(gateway, clients),
+            extensions=sorted(processors, key=place_of),
+            patches=envoy.mounted(self._mounts(gateway), sorted(patches, key=place_of)),
+        )
+        try:
+            envoy.be(envoy_config.translate(objects, self._endpoints, envoy.places))
+        except (KeyError, IndexError, ValueError) as error:
+            print(f"Gateway {'/'.join(place_of(gateway))} is not translated: {error!r}", flush=True)
+
+    def _mounts(self, gateway: Thing) -> dict[str, dict[str, str]]:
+        """The Secrets that a proxy's container has, by where it has them: file to content in base64."""
+        deployment = self._settings(gateway).get("envoyDeployment") or {}
+        volumes = {each["name"]: each for each in (deployment.get("pod") or {}).get("volumes") or []}
+        found = {}
+        for mount in (deployment.get("container") or {}).get("volumeMounts") or []:
+            if name := (volumes[mount["name"]].get("secret") or {}).get("secretName"):
+                found[mount["mountPath"]] = (self.kinds["Secret"].at(NAMESPACE, name) or {}).get("data") or {}
+        return found
+
+    def _endpoints(self, thing: Thing, reference: Thing) -> list[Address] | None:
+        """Where the ready pods behind a reference listen on this machine; None for one that is not resolved."""
+        if not gateway_model.resolution(thing, self.known, [{"backendRefs": [reference]}])[1]:
+            return None
+        namespace, name = reference.get("namespace", thing["metadata"]["namespace"]), reference["name"]
+        service = self.known.service(namespace, name) or {"spec": {}}
+        names = {each["port"]: each.get("name", "") for each in service["spec"].get("ports") or []}
+        found: list[Address] = []
+        for part in self.kinds["EndpointSlice"].things.values():
+            metadata = part["metadata"]
+            of = metadata["namespace"], (metadata.get("labels") or {}).get("kubernetes.io/service-name")
+            ready = [each for each in part.get("endpoints") or [] if (each.get("conditions") or {}).get("ready")]
+            if of != (namespace, name) or not ready:
+                continue
+            if of == _PLUGIN:
+                return [self._plugin.address]
+            for port in part.get("ports") or []:
+                if port.get("name", "") == names[reference["port"]]:
+                    places = [self._to_pod((namespace, each["targetRef"]["name"]), port["port"]) for each in ready]
+                    found += [each for each in places if each]
+        return sorted(found)
+
+    def _to_pod(self, place: tuple[str, str], port: int) -> Address | None:
+        """Where a pod's port leads on this machine."""
+        forward = self.kinds["PortForward"].at(*place) or {"spec": {"forwards": []}}
+        for each in forward["spec"]["forwards"]:
+            if port in each["ports"]:
+                return each["target"]["address"], each["target"]["port"]
+        return None
+
+    def _models(self) -> dict[str, list[Address]]:
+        """The pods of each model, by AIBrix's label, except Ray's workers. Those that are not ready or about to end
+        keep their model known, but have no address (pkg/cache/informers.go, pkg/utils/pod.go)."""
+        found: dict[str, list[Address]] = {}
+        for pod in list(self.kinds["Pod"].things.values()):
+            labels = pod["metadata"].get("labels") or {}
+            if _MODEL not in labels or labels.get("ray.io/node-type") == "worker":
+                continue
+            told = (pod.get("status") or {}).get("conditions") or []
+            ready = any(each["type"] == "Ready" and each["status"] == "True" for each in told) and not deleting(pod)
+            there = found.setdefault(labels[_MODEL], [])
+            where = self._to_pod(place_of(pod), int(labels.get(_PORT, 8000))) if ready else None
+            there.append(where or ("", len(there)))
+        return found
 
     def _class(self, thing: Thing) -> None:
         if thing["spec"]["controllerName"] != CONTROLLER:
@@ -137,8 +221,9 @@ class Gateways:
         self._apply("/api/v1", "services", gateway_model.proxy_service(gateway, settings))
         self._apply("/apis/apps/v1", "deployments", gateway_model.proxy_deployment(gateway, settings))
         if place_of(gateway) not in self._fronts:
-            place = place_of(gateway)
-            self._fronts[place] = Front(lambda *request: self._traffic.decide(self._gateway(*place), *request))
+            listeners = [each["name"] for each in gateway["spec"]["listeners"]]
+            name = gateway_model.proxy_name(gateway)
+            self._fronts[place_of(gateway)] = Envoy(self._folder, name, self._envoy, listeners)
             self._write()
         name = gateway_model.proxy_name(gateway)
         service, deployment = (self.kinds[kind].at(NAMESPACE, name) for kind in ("Service", "Deployment"))
@@ -164,10 +249,18 @@ class Gateways:
         target = thing["spec"]["targetRef"]["name"]
         if deleting(thing) or self._gateway(thing["metadata"]["namespace"], target) is None:
             return
+        told = gateway_model.patch_status(thing, enabled=self._patches(), now=now())
+        self._tell(thing, "EnvoyPatchPolicy", told)
+
+    def _patches(self) -> bool:
+        """Whether Envoy Gateway's configuration lets patches take effect."""
         config = self.kinds["ConfigMap"].at(NAMESPACE, "envoy-gateway-config") or {}
         text = (config.get("data") or {}).get("envoy-gateway.yaml", "")
-        allowed = ((yaml.safe_load(text) or {}).get("extensionApis") or {}).get("enableEnvoyPatchPolicy", False)
-        self._tell(thing, "EnvoyPatchPolicy", gateway_model.patch_status(thing, enabled=allowed, now=now()))
+        return ((yaml.safe_load(text) or {}).get("extensionApis") or {}).get("enableEnvoyPatchPolicy", False)
+
+    def _is_patched(self, gateway: Thing, policy: Thing) -> bool:
+        target = policy["metadata"]["namespace"], policy["spec"]["targetRef"]["name"]
+        return self._patches() and target == place_of(gateway) and not deleting(policy)
 
     def _clean(self, base: str, plural: str, thing: Thing) -> None:
         """A proxy goes with its Gateway."""
@@ -185,11 +278,14 @@ class Gateways:
     def _forward(self, pod: Thing) -> None:
         """Lets a port-forward to a proxy's pod reach its listener."""
         owner, uid = gateway_model.owner(pod), pod["metadata"]["uid"]
+        if pod["metadata"]["namespace"] != NAMESPACE:
+            return
         front, gateway = self._fronts.get(owner or ("", "")), self._gateway(*(owner or ("", "")))
         if front is None or gateway is None or uid in self._forwarded or deleting(pod):
             return
         ports = [gateway_model.proxy_port(each["port"]) for each in gateway["spec"]["listeners"]]
-        target = {"address": "127.0.0.1", "port": front.port}
+        host, port = next(iter(front.places.values()))
+        target = {"address": host, "port": port}
         name = pod["metadata"]["name"]
         by = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
         manifest = {
@@ -224,7 +320,8 @@ class Gateways:
 
     def _write(self) -> None:
         """Where each Gateway listens on this machine."""
-        book = {"/".join(place): f"http://127.0.0.1:{front.port}" for place, front in self._fronts.items()}
+        listeners = {place: next(iter(front.places.values())) for place, front in self._fronts.items()}
+        book = {"/".join(place): f"http://{host}:{port}" for place, (host, port) in listeners.items()}
         fresh = self._folder / f"{FILE}.new"
         fresh.write_text(json.dumps(book, indent=2))
         fresh.replace(self._folder / FILE)
@@ -232,9 +329,12 @@ class Gateways:
 
 def main(argv: Sequence[str]) -> None:
     """Runs until it is ended or its control plane is gone."""
-    options = watching.parser("python -m standins.gateway", __doc__).parse_args(argv)
+    parser = watching.parser("python -m standins.gateway", __doc__)
+    for name in ("envoy", "plugin"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help="the program")
+    options = parser.parse_args(argv)
     api = WatchingApi.of(options.kubeconfig, options.folder)
-    gateways = Gateways(api, options.folder)
+    gateways = Gateways(api, options.folder, options.envoy, options.plugin)
     sinks = {path: gateways.kinds[kind] for kind, path in PATHS.items()}
     play(api, options.folder, sinks, gateways.tick, _TICK_SECONDS)
 

@@ -34,9 +34,9 @@ class Known:
     grants: Callable[[str], Iterable[Thing]]
 
 
-def removed_headers(gateway: Thing, policies: Sequence[Thing]) -> set[str]:
-    """Headers that a Gateway takes from requests before anything reads them: as its oldest ClientTrafficPolicy says
-    (internal/gatewayapi/clienttrafficpolicy.go; a younger one for the same Gateway is in conflict)."""
+def client_policy(gateway: Thing, policies: Sequence[Thing]) -> Thing | None:
+    """The ClientTrafficPolicy that a Gateway takes: its oldest (internal/gatewayapi/clienttrafficpolicy.go; a younger
+    one for the same Gateway is in conflict)."""
     place = gateway["metadata"]["namespace"], gateway["metadata"]["name"]
     own = [
         policy
@@ -44,11 +44,7 @@ def removed_headers(gateway: Thing, policies: Sequence[Thing]) -> set[str]:
         for target in [*(policy["spec"].get("targetRefs") or []), policy["spec"].get("targetRef")]
         if target and (policy["metadata"]["namespace"], target["name"]) == place
     ]
-    if not own:
-        return set()
-    oldest = min(own, key=lambda policy: policy["metadata"].get("creationTimestamp") or "")
-    early = (oldest["spec"].get("headers") or {}).get("earlyRequestHeaders") or {}
-    return {name.lower() for name in early.get("remove") or []}
+    return min(own, key=lambda policy: policy["metadata"].get("creationTimestamp") or "", default=None)
 
 
 def proxy_labels(gateway: Thing) -> dict[str, str]:
@@ -269,36 +265,6 @@ def patch_status(policy: Thing, *, enabled: bool, now: str) -> Thing:
     before = ((policy.get("status") or {}).get("ancestors") or [{}])[0].get("conditions", [])
     told = conditions(before, wanted, policy["metadata"]["generation"], now)
     return {"ancestors": [{"ancestorRef": reference, "controllerName": CONTROLLER, "conditions": told}]}
-
-
-def choose(routes: Iterable[Thing], method: str, path: str, headers: Mapping[str, str]) -> tuple[Thing, Thing] | None:
-    """The route and rule that a request takes, headers' names in lower case; the more precise, then the older wins."""
-    found: list[tuple[Any, ...]] = []
-    for route in routes:
-        for place, rule in enumerate(route["spec"].get("rules") or []):
-            for match in rule.get("matches") or [{}]:
-                if (precision := _precision(match, method, path, headers)) is not None:
-                    metadata = route["metadata"]
-                    age = metadata["creationTimestamp"], f"{metadata['namespace']}/{metadata['name']}", place
-                    found.append((tuple(-each for each in precision), age, len(found), route, rule))
-    if not found:
-        return None
-    *_, route, rule = min(found)
-    return route, rule
-
-
-def _precision(match: Thing, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, ...] | None:
-    wanted = match.get("path") or {"type": "PathPrefix", "value": "/"}
-    value, exact = wanted["value"], wanted["type"] == "Exact"
-    plain, prefix = path.partition("?")[0], value.rstrip("/")
-    if plain != value and (exact or not (plain == prefix or plain.startswith(f"{prefix}/"))):
-        return None
-    if match.get("method", method) != method:
-        return None
-    asked = match.get("headers") or []
-    if any(headers.get(each["name"].lower()) != each["value"] for each in asked):
-        return None
-    return int(exact), len(value), int("method" in match), len(asked)
 
 
 def seconds(duration: str | None) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ _HOST = "127.0.0.1"
 
 
 class Envoy:
-    """One Gateway's proxy. `places` are the addresses of its listeners, by their names."""
+    """One Gateway's proxy. `places` are the addresses of its listeners, by their names; `admin` is Envoy's own."""
 
     def __init__(self, folder: Path, name: str, program: Path, listeners: Sequence[str]) -> None:
         self._folder, self._name, self._program = folder, name, program
@@ -33,7 +34,7 @@ class Envoy:
         }
         self._own = folder / "envoy" / name
         self._own.mkdir(parents=True, exist_ok=True)
-        self._admin: Address = (_HOST, admin)
+        self.admin: Address = (_HOST, admin)
         self._written: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,14 +63,14 @@ class Envoy:
             self._written[file] = text
         if self._process is None:
             start = self._own / "envoy.json"
-            start.write_text(json.dumps(envoy_config.bootstrap(found, self._admin, str(self._own))))
+            start.write_text(json.dumps(envoy_config.bootstrap(found, self.admin, str(self._own))))
             options = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
             self._process = processes.launch(self._folder, self._name, [self._program, "-c", start, *options])
 
-    def stop(self) -> None:
-        """Ends the process at once, as a kill would."""
+    def stop(self, sign: signal.Signals = signal.SIGKILL) -> None:
+        """Ends the process with a signal, and waits until it is gone."""
         if self._process is not None:
-            _kill(self._folder, self._name, self._process)
+            _end(self._folder, self._name, self._process, sign)
             self._process = None
 
 
@@ -95,9 +96,9 @@ class Plugin:
         text = json.dumps({"models": listed})
         _replace(self._file, text)
 
-    def stop(self) -> None:
-        """Ends the process at once."""
-        _kill(self._folder, "aibrix-plugin", self._process)
+    def stop(self, sign: signal.Signals = signal.SIGKILL) -> None:
+        """Ends the process with a signal, and waits until it is gone."""
+        _end(self._folder, "aibrix-plugin", self._process, sign)
 
 
 def _replace(file: Path, text: str) -> None:
@@ -108,8 +109,8 @@ def _replace(file: Path, text: str) -> None:
         fresh.replace(file)
 
 
-def _kill(folder: Path, name: str, process: subprocess.Popen[bytes]) -> None:
-    # A process that is recorded and does not run is an ailment of its control plane.
+def _end(folder: Path, name: str, process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
+    # `ailments` would report a process that is recorded and does not run.
     (folder / "pids" / f"{name}.pid").unlink(missing_ok=True)
-    process.kill()
+    process.send_signal(sign)
     process.wait()

@@ -77,11 +77,15 @@ class Fleets:
             most = max(most, sum(there.values()))
         return most
 
+    @property
+    def gateway(self) -> str:
+        """The URL of the gateway's listener on this machine."""
+        return json.loads((self.cluster.plane.folder / gateway.FILE).read_text())["aibrix-system/aibrix-eg"]
+
     def ask(self, model: str = NAME, **headers: str) -> requests.Response:
-        """Requests a completion through the gateway's listener on this machine."""
-        book = json.loads((self.cluster.plane.folder / gateway.FILE).read_text())
+        """Requests a completion through the gateway."""
         message = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
-        url = f"{book['aibrix-system/aibrix-eg']}/v1/chat/completions"
+        url = f"{self.gateway}/v1/chat/completions"
         return requests.post(
             url, json=message, headers={"Authorization": f"Bearer {API_KEY}", **headers}, timeout=PATIENCE_SECONDS
         )

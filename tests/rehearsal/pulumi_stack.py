@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -255,11 +256,14 @@ class Stack:
     def begin(self, command: str, *args: str) -> subprocess.Popen[str]:
         """A `pulumi up` or `destroy` in its own process group, so that a test can interrupt it."""
         self.write()
+        return self._begin("pulumi", command, *args, "-s", self.name, "--skip-preview", "--yes")
+
+    def _begin(self, *command: str) -> subprocess.Popen[str]:
         self._events.write_text("")
         return subprocess.Popen(
-            ["pulumi", command, *args, "-s", self.name, "--skip-preview", "--yes", "--event-log", str(self._events)],
+            command,
             cwd=self.folder,
-            env=self.env,
+            env={**self.env, "PULUMI_OPTION_EVENT_LOG": str(self._events)},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -267,8 +271,13 @@ class Stack:
         )
 
     def interrupt(self, process: subprocess.Popen[str], number: signal.Signals) -> str:
-        """Send a signal to the CLI alone, as a terminal's Ctrl-C or a kill would; returns the run's output."""
-        os.kill(process.pid, number)
+        """Send a signal to the CLI, not to its plugins, as a terminal's Ctrl-C or a kill would; returns the run's
+        output. A rotation gets it first, then the CLI that it runs."""
+        pids = [process.pid]
+        if "rotate" in process.args:  # type: ignore[operator]
+            pids += map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+        for pid in pids:
+            os.kill(pid, number)
         said = process.communicate(timeout=PATIENCE_SECONDS)[0]
         self.said.append(said)
         return said
@@ -276,23 +285,30 @@ class Stack:
     def kill_at(self, moment: int | str, command: str, *args: str) -> bool:
         """Kill a run at a point in its event log: when this many steps have begun or ended, or when the step of this
         `Kind/name` begins. Returns whether the run reached that point."""
+        run = self.begin(command, *args)
         if isinstance(moment, str):
-            return self._kill_when(lambda moments: f"{moment} begun" in moments, command, *args)
-        return self._kill_when(lambda moments: len(moments) >= moment, command, *args)
+            return self._kill_when(run, lambda moments: f"{moment} begun" in moments)
+        return self._kill_when(run, lambda moments: len(moments) >= moment)
 
     def kill_at_news(self, seen: set[str], command: str, *args: str) -> bool:
         """Kill a run at the first begin or end of a step that is not in `seen`, and add it there. Returns whether the
         run reached such a point."""
+        return self._kill_at_news(self.begin(command, *args), seen)
 
+    def kill_rotation_at_news(self, seen: set[str]) -> bool:
+        """Likewise `python -m ops rotate`, which goes on from the stack file that it has written."""
+        return self._kill_at_news(self._begin(sys.executable, "-m", "ops", "rotate", self.name, "--pause", "0"), seen)
+
+    def _kill_at_news(self, run: subprocess.Popen[str], seen: set[str]) -> bool:
         def news(moments: set[str]) -> bool:
-            new = moments - seen
+            # Each lost key makes another generation, whose steps are no news.
+            new = {re.sub(r"-\d+ ", " ", moment) for moment in moments} - seen
             seen.update(new)
             return bool(new)
 
-        return self._kill_when(news, command, *args)
+        return self._kill_when(run, news)
 
-    def _kill_when(self, reached: Callable[[set[str]], bool], command: str, *args: str) -> bool:
-        run = self.begin(command, *args)
+    def _kill_when(self, run: subprocess.Popen[str], reached: Callable[[set[str]], bool]) -> bool:
         while run.poll() is None:
             if reached(self._moments()):
                 self.interrupt(run, signal.SIGKILL)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import pytest
 import yaml
 
 from standins.providers.alicloud.ram import ACCOUNT
 from standins.sts import claims_of
 from tests.rehearsal.clouds import Cloud
+from tests.rehearsal.fleets import Fleets
 from tests.rehearsal.pulumi_stack import Cluster, Stack, one_node
 
 BUCKET = "modelserve-llm-weights"
@@ -52,19 +54,66 @@ def test_a_stack_whose_pods_take_roles_has_no_key_anywhere_and_another_cluster_c
     assert cloud.left() == {"buckets": [BUCKET]}
 
 
-def test_keys_are_rotated_behind_a_cache_without_a_restart(acs: Stack, cluster: Cluster, cloud: Cloud):
-    smaller(acs)
-    acs.up()
-    pods, before = cluster.pods(), cloud.tables()["keys"]
-    told = acs.ops("rotate", acs.name, "--pause", "0", seconds=600)
+def rotated(stack: Stack, cloud: Cloud) -> dict[str, Any]:
+    """The keys after a rotation, all new; no key was printed."""
+    before = cloud.tables()["keys"]
+    told = stack.ops("rotate", stack.name, "--pause", "0", seconds=600)
     after = cloud.tables()["keys"]
     assert len(before) == len(after) == 2 and not before.keys() & after.keys()
     assert all(key["user"].endswith("-2") for key in after.values()) and len(cloud.tables()["users"]) == 2
-    secret = cluster.core.read_namespaced_secret("deepseek-r1-cache-key", "default").data
-    assert base64.b64decode(secret["fs.oss.accessKeyId"]).decode() in after
-    assert cluster.pods() == pods
     assert not any(text in told for key, entry in (before | after).items() for text in (key, entry["secret"]))
-    written = yaml.safe_load(acs.file.read_text())["config"]["modelserve:weights"]
+    written = yaml.safe_load(stack.file.read_text())["config"]["modelserve:weights"]
     assert written["bucket"]["keys"] == [2]
-    acs.config["modelserve:weights"] = written
+    stack.config["modelserve:weights"] = written
+    return after
+
+
+def key_in(cluster: Cluster, secret: str, name: str) -> str:
+    return base64.b64decode(cluster.core.read_namespaced_secret(secret, "default").data[name]).decode()
+
+
+def test_keys_are_rotated_behind_a_cache_without_a_restart(acs: Stack, cluster: Cluster, cloud: Cloud):
+    smaller(acs)
+    acs.up()
+    pods = cluster.pods()
+    keys = rotated(acs, cloud)
+    assert key_in(cluster, "deepseek-r1-cache-key", "fs.oss.accessKeyId") in keys
+    assert cluster.pods() == pods
     acs.up("--refresh", "--expect-no-changes")
+
+
+def test_keys_of_a_fleets_downloads_are_rotated_without_a_restart(
+    volcengine: Stack, cluster: Cluster, cloud: Cloud, fleets: Fleets
+):
+    volcengine.up()
+    pods = fleets.uids()
+    keys = rotated(volcengine, cloud)
+    assert key_in(cluster, "deepseek-r1-download-keys", "id") in keys
+    assert fleets.uids() == pods and fleets.ask().status_code == 200
+    volcengine.up("--refresh", "--expect-no-changes")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("start", ["acs", "volcengine"])
+def test_a_rotation_killed_at_every_step_ends_with_one_generation_of_keys_and_restarts_nothing(
+    request: pytest.FixtureRequest, cluster: Cluster, cloud: Cloud, start: str
+):
+    stack: Stack = request.getfixturevalue(start)
+    stack.up()
+    before, pods, seen, killed = cloud.tables()["keys"], engines(cluster), set[str](), 0
+    while stack.kill_rotation_at_news(seen):
+        killed += 1
+        assert len(cloud.tables()["keys"]) >= 2, "nobody can read the bucket"
+    print(f"{start}: rotation killed {killed} times, at {len(seen)} moments")
+    keys = cloud.tables()["keys"]
+    assert killed and len(keys) == len(cloud.tables()["users"]) == 2 and not before.keys() & keys.keys()
+    assert engines(cluster) == pods
+    stack.config["modelserve:weights"] = yaml.safe_load(stack.file.read_text())["config"]["modelserve:weights"]
+    assert len(stack.config["modelserve:weights"]["bucket"]["keys"]) == 1
+    stack.up("--refresh", "--expect-no-changes")
+
+
+def engines(cluster: Cluster) -> set[str]:
+    """The uids of the pods with GPUs."""
+    pods = cluster.core.list_namespaced_pod("default").items
+    return {pod.metadata.uid for pod in pods if "nvidia.com/gpu" in (pod.spec.containers[0].resources.requests or {})}

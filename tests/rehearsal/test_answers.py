@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -15,22 +16,23 @@ import requests
 
 from local.api import ApiError
 from planning import routes
-from standins import gateway
 from standins.vllm_server import TOKEN_SECONDS
 from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import API_KEY, Cluster, Stack, one_node
 from tests.support.patience import PATIENCE_SECONDS
 
+REFUSED = ("refused with a reason", "refused")
 HEALTH = {"GET /health", "GET /ping", "POST /ping"}
 _KWOK = "/apis/kwok.x-k8s.io/v1alpha1/namespaces/default/portforwards"
 _SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 
 
 class Clients:
-    """Clients that request one streamed answer after the other from a service, using its ready endpoints in turn."""
+    """Clients that request one streamed answer after the other, using the addresses that there are in turn. `body` is
+    part of each request."""
 
-    def __init__(self, cluster: Cluster, service: str) -> None:
-        self._cluster, self._service = cluster, service
+    def __init__(self, addresses: Callable[[], list[str]], **body: str) -> None:
+        self._addresses, self._body = addresses, body
         self.outcomes: Counter[str] = Counter()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(4)]
@@ -47,7 +49,7 @@ class Clients:
     def _ask(self, number: int) -> None:
         while not self._stop.is_set():
             try:
-                addresses = self.addresses(self._cluster, self._service)
+                addresses = self._addresses()
             except ApiError:
                 continue
             if addresses:
@@ -55,27 +57,17 @@ class Clients:
             else:
                 time.sleep(0.1)
 
-    @staticmethod
-    def addresses(cluster: Cluster, service: str) -> list[str]:
-        """The endpoints of a Service, as kube-proxy sees them."""
-        found, api = [], cluster.plane.api
-        for each in api.get(f"{_SLICES}?labelSelector=kubernetes.io/service-name={service}")["items"]:
-            for endpoint in each.get("endpoints") or []:
-                if endpoint["conditions"].get("ready"):
-                    forward = api.get(f"{_KWOK}/{endpoint['targetRef']['name']}")["spec"]["forwards"][0]
-                    found.append(f"http://{forward['target']['address']}:{forward['target']['port']}")
-        return sorted(found)
-
     def _stream(self, address: str) -> str:
-        asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+        asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True, **self._body}
         headers = {"Authorization": f"Bearer {API_KEY}"}
         said: list[Any] = []
         try:
             with requests.post(
                 f"{address}/v1/chat/completions", json=asked, headers=headers, stream=True, timeout=60
             ) as answer:
-                if answer.status_code == 503:
-                    return "refused with a reason" if "about to end" in answer.text else "refused"
+                if answer.status_code >= 400:
+                    told = "refused with a reason" if "about to end" in answer.text else "refused"
+                    return told if answer.status_code == 503 else f"{told}: {answer.status_code}"
                 for line in answer.iter_lines():
                     if line.startswith(b"data: {"):
                         said += [each["finish_reason"] for each in json.loads(line[6:])["choices"]]
@@ -84,6 +76,17 @@ class Clients:
         except requests.exceptions.ConnectionError as error:
             return "cut" if said or "aborted" in str(error) else "not taken"
         return "whole" if "stop" in said else "cut"
+
+
+def endpoints(cluster: Cluster, service: str) -> list[str]:
+    """The endpoints of a Service, as kube-proxy sees them."""
+    found, api = [], cluster.plane.api
+    for each in api.get(f"{_SLICES}?labelSelector=kubernetes.io/service-name={service}")["items"]:
+        for endpoint in each.get("endpoints") or []:
+            if endpoint["conditions"].get("ready"):
+                forward = api.get(f"{_KWOK}/{endpoint['targetRef']['name']}")["spec"]["forwards"][0]
+                found.append(f"http://{forward['target']['address']}:{forward['target']['port']}")
+    return sorted(found)
 
 
 def open_routes(address: str, release: str, **headers: str) -> set[str]:
@@ -101,9 +104,13 @@ def open_routes(address: str, release: str, **headers: str) -> set[str]:
 
 
 @contextmanager
-def asked(cluster: Cluster, event: str, service: str = "ds-leader") -> Iterator[Counter[str]]:
-    """Runs clients that send requests continuously; prints and yields how their answers ended."""
-    clients = Clients(cluster, service)
+def asked(cluster: Cluster, event: str, fleets: Fleets | None = None) -> Iterator[Counter[str]]:
+    """Runs clients that send requests continuously, to a group's Service or through the fleets' gateway; prints and
+    yields how their answers ended."""
+    if fleets:
+        clients = Clients(lambda: [fleets.gateway], model=NAME)
+    else:
+        clients = Clients(lambda: endpoints(cluster, "ds-leader"))
     try:
         cluster.wait("answers are given", lambda: clients.outcomes["whole"] > 0)
         yield clients.outcomes
@@ -121,7 +128,7 @@ def slow(stack: Stack) -> dict[str, Any]:
 def test_every_running_answer_ends_whole_through_each_change_and_the_end(stack: Stack, cluster: Cluster):
     service = slow(stack)
     stack.up()
-    assert open_routes(Clients.addresses(cluster, "ds-leader")[0], "0.7.3") == {*HEALTH, "GET /metrics"}
+    assert open_routes(endpoints(cluster, "ds-leader")[0], "0.7.3") == {*HEALTH, "GET /metrics"}
 
     def through(event: str, change: Callable[[], object]) -> None:
         with asked(cluster, event) as outcomes:
@@ -136,11 +143,15 @@ def test_every_running_answer_ends_whole_through_each_change_and_the_end(stack: 
     through("destroy", stack.destroy)
 
 
-def evicted(cluster: Cluster, name: str) -> None:
-    before = cluster.pods()
+def evict(cluster: Cluster, name: str) -> None:
     path = f"/api/v1/namespaces/default/pods/{name}/eviction"
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}}
     cluster.plane.api.request("POST", path, eviction)
+
+
+def evicted(cluster: Cluster, name: str) -> None:
+    before = cluster.pods()
+    evict(cluster, name)
     cluster.wait(
         "another group is ready",
         lambda: len(cluster.pods()) == 2 and not {*cluster.pods().values()} & {*before.values()} and cluster.ready(),
@@ -154,7 +165,7 @@ def test_a_replica_that_goes_gives_its_answers_first_and_nobody_else_notices(sta
     with asked(cluster, "scale in") as outcomes:
         stack.services["ds"]["replicas"] = 1
         stack.up()
-    assert outcomes["whole"] and outcomes.keys() <= {"whole", "refused with a reason"}, outcomes
+    assert outcomes["whole"] and outcomes.keys() <= {"whole", REFUSED[0]}, outcomes
     assert len(cluster.pods()) == 1
 
 
@@ -175,15 +186,33 @@ def test_a_fleet_gives_its_answers_before_it_goes_and_nobody_without_a_key_gets_
     service = volcengine.services[NAME]
     service["engine"]["env"] = {TOKEN_SECONDS: "0.1"}
     volcengine.up()
-    book = json.loads((cluster.plane.folder / gateway.FILE).read_text())
     for headers in ({}, {"routing-strategy": "random"}, {"model": NAME}):
-        assert open_routes(book["aibrix-system/aibrix-eg"], "0.7.3", **headers) <= HEALTH
-    assert fleets.ask().status_code == 200
-    with asked(cluster, "image change of a fleet", NAME) as outcomes:
-        service["rollout"] = {"strategy": "Recreate"}
-        service["engine"]["env"]["MORE"] = "1"
-        volcengine.up()
-    assert outcomes["whole"] and not outcomes["cut"] and not outcomes["not taken"], outcomes
-    with asked(cluster, "destroy of a fleet", NAME) as outcomes:
-        volcengine.destroy("--exclude-protected")
-    assert outcomes["whole"] and not outcomes["cut"] and not outcomes["not taken"], outcomes
+        assert open_routes(fleets.gateway, "0.7.3", **headers) <= HEALTH
+
+    def through(event: str, change: Callable[[], Any]) -> Any:
+        with asked(cluster, event, fleets) as outcomes:
+            result = change()
+        # Without any pod, AIBrix does not know the model.
+        assert outcomes["whole"] and outcomes.keys() <= {"whole", *REFUSED, "refused: 400"}, (event, outcomes)
+        return result
+
+    service["rollout"] = {"strategy": "Recreate"}
+    service["engine"]["env"]["MORE"] = "1"
+    through("change of a fleet", volcengine.up)
+    through("eviction of a head", lambda: head_evicted(cluster, fleets))
+    # Only as long as there are pods: the gateway goes soon after them.
+    run = through("destroy", lambda: ending(volcengine, fleets))
+    assert run.wait(timeout=120) == 0
+
+
+def head_evicted(cluster: Cluster, fleets: Fleets) -> None:
+    head = fleets.head().metadata
+    evict(cluster, head.name)
+    cluster.wait("another head is ready", lambda: fleets.ready() and fleets.head().metadata.uid != head.uid, 60)
+
+
+def ending(stack: Stack, fleets: Fleets) -> subprocess.Popen[str]:
+    """A `destroy` that has ended the fleet's pods."""
+    run = stack.begin("destroy", "--exclude-protected")
+    fleets.cluster.wait("no pod is left", lambda: fleets.pods() == [], 60)
+    return run

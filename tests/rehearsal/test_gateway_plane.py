@@ -6,9 +6,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import signal
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +27,7 @@ from components.serving import modelserve_guard
 from components.serving.model_route import ModelRouteArgs, http_route
 from local import aibrix_manifests
 from local.toolchain import ensure
-from planning import routes
+from planning import routes, timeouts
 from planning.catalog import fact
 from standins import envoy_config
 from standins.envoy_config import Objects
@@ -36,7 +40,7 @@ from tests.support.simulator import Simulator
 MODEL, KEY, RELEASE = "deepseek-r1-671b", "sk-right", "0.7.3"
 CHAT = "/v1/chat/completions"
 MIB = 2**20
-WAYS: list[dict[str, str]] = [{}, {"routing-strategy": "random"}, {"model": MODEL}]
+WAYS: dict[str, dict[str, str]] = {"plugin": {}, "pod": {"routing-strategy": "random"}, "ours": {"model": MODEL}}
 
 
 def chat(**more: Any) -> dict[str, Any]:
@@ -45,11 +49,15 @@ def chat(**more: Any) -> dict[str, Any]:
 
 @dataclass
 class Way:
-    """The proxy with its backends. `reached` holds the requests to a server that no route may lead to."""
+    """The proxy with its backends. `reached` holds the requests to a server that no route may lead to. `ask_plugin` is
+    told which plugin Envoy asks from now on."""
 
     proxy: Address
     foreign: Address
     reached: list[str]
+    envoy: Envoy
+    plugin: Plugin
+    ask_plugin: Callable[[Plugin], None]
 
     def ask(
         self,
@@ -119,26 +127,33 @@ def way(core: list[Thing], tmp_path_factory: pytest.TempPathFactory, monkeymodul
     yield from running(installed(core, key=True), tmp_path_factory.mktemp("plane"), monkeymodule)
 
 
-def running(objects: Sequence[Thing], folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Way]:
+def running(
+    objects: Sequence[Thing], folder: Path, patch: pytest.MonkeyPatch, token_seconds: float = 0.001
+) -> Iterator[Way]:
     patch.syspath_prepend(str(Path(modelserve_guard.__file__).parent))
     patch.setenv("VLLM_API_KEY", KEY)
     patch.setenv("MODELSERVE_DRAIN_FILE", str(folder / "drain"))
     patch.setenv("MODELSERVE_PATHS", " ".join(routes.let_through(RELEASE)))
     words = ["m", "--served-model-name", MODEL, "--middleware", "modelserve_guard.Guard"]
-    engine = Simulator(Engine(Arguments.parse(words), RELEASE, (KEY,), token_seconds=0.001))
+    engine = Simulator(Engine(Arguments.parse(words), RELEASE, (KEY,), token_seconds))
     reached: list[str] = []
     other = Simulator(Engine(Arguments.parse(["m"]), RELEASE, (), token_seconds=0.001), reached.append)
     programs = ensure("envoy", "aibrix-plugins")
     plugin = Plugin(folder, programs["aibrix-plugins"])
-    plugin.know({MODEL: [("127.0.0.1", engine.port)]})
-    behind = {"aibrix-gateway-plugins": [plugin.address], MODEL: [("127.0.0.1", engine.port)]}
+    behind = {MODEL: [("127.0.0.1", engine.port)]}
     (folder / "key").mkdir()
     (folder / "key" / "apiKey").write_text(KEY)
     proxy = Envoy(folder, "proxy", programs["envoy"], ["http"])
     taken = of(objects, folder / "key")
-    proxy.be(envoy_config.translate(taken, lambda _, to: behind.get(to["name"], ()), proxy.places))
+
+    def ask_plugin(plugin: Plugin) -> None:
+        behind["aibrix-gateway-plugins"] = [plugin.address]
+        plugin.know({MODEL: behind[MODEL]})
+        proxy.be(envoy_config.translate(taken, lambda _, to: behind.get(to["name"], ()), proxy.places))
+
+    ask_plugin(plugin)
     try:
-        found = Way(proxy.places["http"], ("127.0.0.1", other.port), reached)
+        found = Way(proxy.places["http"], ("127.0.0.1", other.port), reached, proxy, plugin, ask_plugin)
         until_it_answers(found)
         yield found
     finally:
@@ -172,17 +187,13 @@ def until_it_answers(way: Way) -> None:
     raise AssertionError("neither the model nor a reason within a minute")
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, {"routing-strategy": "random"}, {"model": MODEL}], ids=["plugin", "pod", "ours"]
-)
+@pytest.mark.parametrize("headers", WAYS.values(), ids=WAYS)
 def test_a_request_with_the_key_is_answered_by_each_of_the_three_ways(way: Way, headers: dict[str, str]):
     status, body = way.ask(headers=headers)
     assert (status, json.loads(body)["model"]) == (200, MODEL)
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, {"routing-strategy": "random"}, {"model": MODEL}], ids=["plugin", "pod", "ours"]
-)
+@pytest.mark.parametrize("headers", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("key", [None, "sk-wrong", f"{KEY}x", KEY[:-1], ""])
 def test_nothing_without_the_key_gets_past_the_gateway_whatever_its_path(
     way: Way, headers: dict[str, str], key: str | None
@@ -265,3 +276,98 @@ def test_an_engines_error_reaches_the_client_whole_through_the_plugin(way: Way):
         for _ in range(15):
             status, said = way.ask(body=body)
             assert status == 400 and b"max" in said
+
+
+@pytest.fixture
+def slow(core: list[Thing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+    """A gateway of its own for each test, with a model whose answers take some seconds."""
+    yield from running(installed(core, key=True), tmp_path, monkeypatch, token_seconds=0.1)
+
+
+@contextlib.contextmanager
+def streamed(way: Way) -> Iterator[dict[str, str]]:
+    """Streams an answer by each of the three ways, which all have begun inside the block; afterwards they have ended,
+    and the yielded dict says how: `whole` or `cut`."""
+    ended: dict[str, str] = {}
+    begun = threading.Semaphore(0)
+
+    def stream(name: str) -> None:
+        connection = http.client.HTTPConnection(*way.proxy, timeout=60)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}", **WAYS[name]}
+        try:
+            connection.request("POST", CHAT, json.dumps(chat(stream=True, max_tokens=40)), headers)
+            answer = connection.getresponse()
+            answer.readline()
+            begun.release()
+            ended[name] = "whole" if b"[DONE]" in answer.read() else "cut"
+        except (OSError, http.client.HTTPException):
+            ended[name] = "cut"
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=stream, args=(name,), daemon=True) for name in WAYS]
+    for each in threads:
+        each.start()
+    assert all(begun.acquire(timeout=30) for _ in threads)
+    yield ended
+    for each in threads:
+        each.join(60)
+
+
+@pytest.mark.parametrize(
+    ("part", "cut"), [("envoy", {"plugin", "pod", "ours"}), ("plugin", {"plugin", "pod"})], ids=["proxy", "plugin"]
+)
+def test_a_kill_cuts_the_answers_that_go_through_what_is_killed(slow: Way, part: str, cut: set[str]):
+    with streamed(slow) as ended:
+        getattr(slow, part).stop()
+    assert {name for name, how in ended.items() if how == "cut"} == cut
+
+
+def test_a_proxy_that_is_told_to_end_gives_its_answers_first(core: list[Thing], slow: Way):
+    """Plays the preStop hook of Envoy Gateway (internal/cmd/envoy/shutdown_manager.go at v1.2.8) with our limit, and
+    with a tenth of its shortest wait of 10 s: Envoy counts its connections ten times as often here."""
+    (proxy,) = (each for each in installed(core, key=True) if each["kind"] == "EnvoyProxy")
+    seconds = int(proxy["spec"]["shutdown"]["drainTimeout"].removesuffix("s"))
+    admin = f"http://{slow.envoy.admin[0]}:{slow.envoy.admin[1]}"
+
+    def connections() -> int:
+        with urllib.request.urlopen(f"{admin}/stats?filter=^server.total_connections$&format=json") as told:
+            return json.load(told)["stats"][0]["value"]
+
+    with streamed(slow) as ended:
+        urllib.request.urlopen(f"{admin}/healthcheck/fail", data=b"").close()
+        assert slow.status() == 200  # Nodes may send requests until they know that it is no endpoint any more
+        end = time.monotonic() + seconds
+        time.sleep(1)
+        while connections() and time.monotonic() < end:
+            time.sleep(0.2)
+        slow.envoy.stop(signal.SIGTERM)
+    assert ended == dict.fromkeys(WAYS, "whole")
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the hook reads it")
+def test_a_plugin_that_is_told_to_end_gives_its_answers_first(core: list[Thing], slow: Way, tmp_path: Path):
+    """Runs the real hook against the real plugin; it only settles sooner, while all answers are running."""
+    (hook,) = (
+        container["lifecycle"]["preStop"]["exec"]["command"][-1]
+        for each in installed(core, key=True)
+        if each["kind"] == "Deployment" and each["metadata"]["name"] == "aibrix-gateway-plugins"
+        for container in each["spec"]["template"]["spec"]["containers"]
+    )
+    port = fact("aibrix_install", "gateway", "plugin")["port"]
+    for here, there in {
+        "/modelserve-tools/busybox ": "",
+        f"sleep {timeouts.SETTLE_SECONDS}": "sleep 1",
+        f":{port:04X}": f":{slow.plugin.address[1]:04X}",
+    }.items():
+        hook = hook.replace(here, there)
+    other = Plugin(tmp_path / "other", ensure("aibrix-plugins")["aibrix-plugins"])
+    try:
+        with streamed(slow) as ended:
+            slow.ask_plugin(other)
+            subprocess.run(["sh", "-c", hook], check=True, timeout=60)
+            slow.plugin.stop(signal.SIGTERM)
+            assert slow.status() == 200
+        assert ended == dict.fromkeys(WAYS, "whole")
+    finally:
+        other.stop()

@@ -115,28 +115,6 @@ def test_a_condition_keeps_its_time_until_it_turns() -> None:
     assert [each["lastTransitionTime"] for each in (first, same, turned)] == ["then", "then", "now"]
 
 
-@pytest.mark.parametrize(
-    ("routes", "request_path", "model", "taken"),
-    [
-        ([route("all", path("/"))], "/v1/chat/completions", "", "all"),
-        ([route("all", path("/")), route("m", path("/v1", model="ds"))], "/v1/chat/completions", "ds", "m"),
-        ([route("all", path("/")), route("m", path("/v1", model="ds"))], "/v1/chat/completions", "other", "all"),
-        ([route("young", path("/v1"), age="2"), route("old", path("/v1"), age="1")], "/v1/models", "", "old"),
-        ([route("b", path("/v1")), route("a", path("/v1"))], "/v1/models", "", "a"),
-        ([route("long", path("/v1/models")), route("exact", path("/v1/models", "Exact"))], "/v1/models", "", "exact"),
-        ([route("old", path("/v1")), route("long", path("/v1/chat"), age="2")], "/v1/chat?x=/", "", "long"),
-        ([route("old", path("/v1")), route("more", path("/v1", model="ds"), age="2")], "/v1", "ds", "more"),
-        ([route("r", path("/v1"))], "/v1x", "", None),
-        ([route("any")], "/whatever", "", "any"),
-    ],
-)
-def test_the_more_precise_route_takes_a_request_and_among_equals_the_older(
-    routes: list[dict[str, Any]], request_path: str, model: str, taken: str | None
-) -> None:
-    found = gateway_model.choose(routes, "POST", request_path, {"model": model} if model else {})
-    assert (found and found[0]["metadata"]["name"]) == taken
-
-
 def test_patches_take_effect_only_where_the_configuration_lets_them() -> None:
     policy = {
         "metadata": {"namespace": "aibrix-system", "generation": 1},
@@ -161,7 +139,7 @@ def policy(age: str, *removed: str, gateway: str = "aibrix-eg") -> dict[str, Any
     }
 
 
-def test_headers_are_taken_from_clients_by_the_oldest_policy_of_their_gateway_alone() -> None:
+def test_of_the_policies_for_a_gateways_clients_the_oldest_is_taken() -> None:
     other, young, old = policy("1", "a", gateway="other"), policy("3", "b"), policy("2", "Target-Pod")
-    assert gateway_model.removed_headers(GATEWAY, [other, young, old]) == {"target-pod"}
-    assert gateway_model.removed_headers(GATEWAY, [other]) == set()
+    assert gateway_model.client_policy(GATEWAY, [other, young, old]) is old
+    assert gateway_model.client_policy(GATEWAY, [other]) is None
