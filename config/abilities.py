@@ -97,6 +97,7 @@ NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
     "Service.expose": lambda can: len(can.exposes) > 1,
     "Catalog.gpuPods": lambda can: can.shapes,
     "Prices.perCacheWorkerHour": lambda can: "fluid" in can.caches,
+    "Monitoring.prometheus": lambda can: len(can.prometheus) > 1,
 }
 """Parts, and keys of parts, that only some clouds have a use for: what a cloud must be able to do. All others have uses
 everywhere that their part has one."""

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulumi.ResourceOptions) -> None:
     """Registers it, with the labels of the stack file or those that the cloud's own Prometheus selects."""
-    chosen, kind = config.monitoring, config.cloud.kind
+    chosen = config.monitoring
     if not chosen.enabled:
         return
     from components.monitoring.args import AlertArgs, MonitoringArgs
     from components.monitoring.monitoring import Monitoring
 
-    reads_rules = (chosen.prometheus or CLOUDS[kind].prometheus[0]) == "operator"
+    reader = chosen.prometheus or CLOUDS[config.cloud.kind].prometheus[0]
     wanted = AlertArgs(
         labels=chosen.alerts.labels,
         runbook=chosen.alerts.runbook or fact("monitoring", "alerts", "runbook"),
@@ -39,21 +39,22 @@ def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulum
     args = MonitoringArgs(
         stack=pulumi.get_stack(),
         namespace=config.cluster.namespace,
-        services={name: _scraped(config, name, planned) for name, planned in plans.items()},
-        labels=chosen.labels or fact("monitoring", "scrape", "labels").get(kind, {}),
-        annotations=fact("monitoring", "scrape", "annotations").get(kind, {}),
+        services={name: scraped(config, name, planned) for name, planned in plans.items()},
+        labels=chosen.labels or fact("monitoring", "scrape", "labels").get(reader, {}),
+        annotations=fact("monitoring", "scrape", "annotations").get(reader, {}),
         interval_seconds=chosen.interval_seconds,
         dashboard=chosen.dashboard,
         dashboard_namespace=chosen.dashboard_namespace,
         dashboard_labels=chosen.dashboard_labels,
-        alerts=wanted if reads_rules and chosen.alerts.enabled else None,
+        alerts=wanted if reader == "operator" and chosen.alerts.enabled else None,
         currency=config.prices.currency,
         rdma=getattr(config.cloud, "rdma", False),
     )
     Monitoring("monitoring", args, on_cluster)
 
 
-def _scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
+def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
+    """What monitoring is told of one service."""
     from components.monitoring.args import Scraped
 
     service, plan, layout = planned.service, planned.plan, planned.layout

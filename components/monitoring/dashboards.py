@@ -307,6 +307,7 @@ def dashboard(name: str, args: MonitoringArgs) -> Manifest:
         "timezone": "browser",
         "time": {"from": "now-1h", "to": "now"},
         "refresh": "30s",
+        "annotations": {"list": []},
         "templating": {"list": _variables(args)},
         "panels": list(_panels(args)),
     }
@@ -404,6 +405,9 @@ def _panel(number: int, place: Manifest, panel: _Panel, targets: list[Manifest])
         "datasource": _DATASOURCE,
         "gridPos": place,
         "fieldConfig": {"defaults": {"unit": panel.unit, **bounds}, "overrides": []},
-        "options": {"tooltip": {"mode": "multi", "sort": "desc"}, "legend": {"displayMode": "list"}},
+        "options": {
+            "tooltip": {"mode": "multi", "sort": "desc"},
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        },
         "targets": targets,
     }

@@ -188,7 +188,7 @@ PROGRAMS = {
         # For tests: what the alerts and the dashboard ask for, and whether Grafana can read it.
         _prometheus("prometheus", 3, 1.5),
         _prometheus("promtool", 0.3, 0.2),
-        Program("grafana-schema", "grafana", ".", _GRAFANA, 0.2, 0.1, version_flag=None),
+        Program("grafana-schema", "grafana", ".", _GRAFANA, 0.8, 0.2, version_flag=None),
     )
 }  # fmt: skip
 WHEELS = {

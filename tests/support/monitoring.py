@@ -59,7 +59,7 @@ def arguments(*versions: str | None, **changes: Any) -> MonitoringArgs:
     return MonitoringArgs(**given | changes)
 
 
-def everything(version: str | None, **changes: Any) -> MonitoringArgs:
+def everything(version: str | None, stack: str = "vke") -> MonitoringArgs:
     """One service, r1, with all that can be watched."""
-    given = {"services": {"r1": scraped("r1", version, **WHOLE | changes)}, "alerts": AlertArgs(labels={"team": "a"})}
-    return arguments(**given, currency="CNY", rdma=True)
+    services, alerts = {"r1": scraped("r1", version, stack, **WHOLE)}, AlertArgs(labels={"team": "a"})
+    return arguments(stack=stack, services=services, alerts=alerts, currency="CNY", rdma=True)
