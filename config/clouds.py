@@ -436,7 +436,9 @@ class Alerts(Strict):
     @classmethod
     def _is_enabled(cls, value: Any, info: ValidationInfo) -> Any:
         if info.field_name != "enabled" and info.data.get("enabled") is False:
-            raise rule("" if isinstance(value, dict) else value, "there are no alerts", "write enabled: true, or leave it out")
+            raise rule(
+                "" if isinstance(value, dict) else value, "there are no alerts", "write enabled: true, or leave it out"
+            )
         return value
 
 

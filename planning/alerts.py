@@ -1,6 +1,6 @@
 """From which numbers on somebody is told: every alert's threshold, derived from the plan and its time limits.
 
-Knows neither metrics nor rules (`components.monitoring.alerts`). What a stack file says takes the place of a number here.
+Knows neither metrics nor rules (`components.monitoring.alerts`). What a stack file says takes the place of a number.
 """
 
 from __future__ import annotations

@@ -79,6 +79,8 @@ def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
         sync=sync_object(model) if getattr(config.weights, "sync", None) else None,
         load=loader_job(model) if cached else None,
         cache=f"{model}-jindofs-worker-[0-9]+" if cached else None,
-        route=f"httproute/[^/]+/{name}-(modelserve|router)/rule/[0-9]+|original_destination_cluster" if routed else None,
+        route=f"httproute/[^/]+/{name}-(modelserve|router)/rule/[0-9]+|original_destination_cluster"
+        if routed
+        else None,
         replica_hour=None if config.prices.per_gpu_hour is None else config.prices.per_gpu_hour * layout.gpus,
     )

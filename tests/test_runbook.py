@@ -1,4 +1,4 @@
-"""The runbook's entries happen: each that the rehearsal can play is played, by the test that is named here beside it."""
+"""The runbook's entries happen: each that the rehearsal can play is played by the test that is named beside it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import pytest
 
 from tests.support.documents import ROOT, anchors
 
-_ACS, _STACK, _START = "rehearsal/test_acs_failures.py", "rehearsal/test_stack.py", "unit/components/serving/test_launch.py"
+_ACS, _STACK, _START = (
+    "rehearsal/test_acs_failures.py",
+    "rehearsal/test_stack.py",
+    "unit/components/serving/test_launch.py",
+)
+_ENGINES = "rehearsal/test_engines.py"
 _ALERTS = "unit/components/monitoring/test_alerts.py::test_every_alert_fires_on_what_it_names_and_on_nothing_less"
 PLAYED = {
-    "no-answer": "rehearsal/test_engines.py::test_engine_that_dies_later_says_why_and_closes_its_port",
+    "no-answer": f"{_ENGINES}::test_engine_that_dies_later_says_why_and_closes_its_port",
     "start-overdue": f"{_STACK}::test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it",
     "group-not-formed": (
         "rehearsal/test_volcengine_ways.py::test_a_fleet_that_fails_is_told_with_its_cause_and_the_next_up_heals_it"
@@ -27,11 +32,13 @@ PLAYED = {
     "cache-not-filling": (
         f"{_ACS}::test_a_load_that_fails_ends_up_in_fluids_words_without_a_group_and_the_next_up_loads_anew"
     ),
-    "replacement-loop": "rehearsal/test_engines.py::test_crashing_pod_ends_its_log_with_the_reason_and_keeps_the_previous_one",
+    "replacement-loop": f"{_ENGINES}::test_crashing_pod_ends_its_log_with_the_reason_and_keeps_the_previous_one",
     "kv-cache-full": _ALERTS,
     "queue-growing": _ALERTS,
     "no-traffic": _ALERTS,
-    "imagepullbackoff": f"{_STACK}::test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it",
+    "imagepullbackoff": (
+        f"{_STACK}::test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it"
+    ),
     "hung-destroy": (
         "rehearsal/test_fluid_controllers.py::test_neither_dataset_nor_runtime_goes_while_a_pod_mounts_them"
     ),

@@ -86,9 +86,7 @@ def alerts(service: str, args: MonitoringArgs) -> list[Alert]:
     return found
 
 
-def _of_serving(
-    scraped: Scraped, given: AlertArgs, window: int, up: str, currency: str | None
-) -> Iterator[Alert]:
+def _of_serving(scraped: Scraped, given: AlertArgs, window: int, up: str, currency: str | None) -> Iterator[Alert]:
     """Names vLLM's series without matchers."""
     limits = scraped.limits
     made = f"time() - max(kube_pod_created{{{scraped.pod_matchers}}})"
@@ -103,9 +101,7 @@ def _of_serving(
         f"or (sum(vllm:num_requests_running) > 0 and sum(rate({tokens}[{window}s])) == 0)",
     )
     if limits.kv_used is not None:
-        used = next(
-            name for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc") if scraped.exports(name)
-        )
+        used = next(name for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc") if scraped.exports(name))
         yield Alert(
             "KvCacheFull",
             "warning",

@@ -23,8 +23,9 @@ class Scraped:
     `pods` is a regular expression for the names of its pods, of which each of `replicas` has `nodes`; `keeps_names`: a
     pod that replaces another has its name. `sync` is the Job that fills the bucket or volume, `load` the one that fills
     the cache from it, `cache` a regular expression for the cache's workers, all in the service's namespace.
-    `startup_seconds` is a cold start, `weights_bytes` what a pod reads for it, of the `file_bytes` of the whole model. `route` is a regular expression for the gateway's clusters of this model. `replica_hour` is what one
-    replica costs in an hour, None if unknown.
+    `startup_seconds` is a cold start, `weights_bytes` what a pod reads for it, of the `file_bytes` of the whole model.
+    `route` is a regular expression for the gateway's clusters of this model. `replica_hour` is what one replica costs
+    in an hour, None if unknown.
     """
 
     engine_version: str | None
@@ -63,8 +64,8 @@ class Scraped:
 
 @dataclass(frozen=True, kw_only=True)
 class AlertArgs:
-    """`labels` go on every alert. `runbook` is the address of docs/runbook.md. The two times, in seconds, take the place
-    of the plan's."""
+    """`labels` go on every alert. `runbook` is the address of docs/runbook.md. The two times, in seconds, take the
+    place of the plan's."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     runbook: str = field(default_factory=lambda: fact("monitoring", "alerts", "runbook"))
@@ -75,8 +76,8 @@ class AlertArgs:
 @dataclass(frozen=True, kw_only=True)
 class MonitoringArgs:
     """`services` by their name in the stack. The cluster's Prometheus finds its monitors and rules by `labels` and
-    `annotations`, its Grafana finds dashboards by `dashboard_labels`. Without `alerts` there are no rules. `currency` is
-    that of the services' prices. `rdma`: the nodes send each other tensors over RDMA.
+    `annotations`, its Grafana finds dashboards by `dashboard_labels`. Without `alerts` there are no rules. `currency`
+    is that of the services' prices. `rdma`: the nodes send each other tensors over RDMA.
 
     Raises Refused for arguments that would watch nothing, or everything.
     """

@@ -142,7 +142,9 @@ def _start(args: MonitoringArgs) -> Iterator[_Panel]:
                     f"or kube_pod_init_container_status_waiting_reason{{{pods}}} == 1)",
                 ),
             ),
-            _Query("{{pod}} has no node", (f'max by (pod) (kube_pod_status_scheduled{{{pods}, condition="false"}} == 1)',)),
+            _Query(
+                "{{pod}} has no node", (f'max by (pod) (kube_pod_status_scheduled{{{pods}, condition="false"}} == 1)',)
+            ),
             _Query(
                 "{{pod}} runs {{container}}",
                 (f"max by (pod, container) (kube_pod_init_container_status_running{{{pods}}} == 1)",),

@@ -41,8 +41,8 @@ class Program:
     """One program: where its source is pinned, how to ask for its version, and how the build stamps that version.
 
     If `same_major` says that options differ between major versions, one on PATH of another major than the pin is not
-    used. `embedded` are files of the pinned module that our own main embeds, as the maker's build does. `tags` are those
-    of the build.
+    used. `embedded` are files of the pinned module that our own main embeds, as the maker's build does. `tags` are
+    those of the build.
     `minutes` is how long a build from an empty Go cache took on two cores. `gib` is the program's share of what the Go
     caches held afterwards, modules included.
     """

@@ -7,7 +7,6 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import promql_parser
 import pytest
@@ -27,7 +26,9 @@ NAMES = [alert.name for alert in alerts("r1", everything("0.33.0"))]
 OF_THE_START = {"StartOverdue", "GroupNotFormed", "ReplacementLoop", "DownloadStalled", "CacheNotFilling"}
 
 VLLM, ONE = 'stack="vke", model="r1"', 'namespace="models", pod="r1-0"'
-UP, RUNNING, WAITING = (f"{name}{{{VLLM}}}" for name in ("up", "vllm:num_requests_running", "vllm:num_requests_waiting"))
+UP, RUNNING, WAITING = (
+    f"{name}{{{VLLM}}}" for name in ("up", "vllm:num_requests_running", "vllm:num_requests_waiting")
+)
 TOKENS, USED = f"vllm:generation_tokens_total{{{VLLM}}}", f"vllm:kv_cache_usage_perc{{{VLLM}}}"
 CREATED, READY = f'kube_pod_created{{{ONE}, uid="a"}}', f'kube_pod_status_ready{{{ONE}, uid="a", condition="true"}}'
 PENDING, INFO = f'kube_pod_status_phase{{{ONE}, uid="a", phase="Pending"}}', f'kube_pod_info{{{ONE}, uid="a"}}'
@@ -59,7 +60,12 @@ CASES: list[tuple[str, str, dict[str, str], bool]] = [
     ("GroupNotFormed", "a worker was never made", {INFO: "1x60", PENDING: "0x60"}, True),
     ("GroupNotFormed", "all pods run", {INFO: "1x60", OTHER: "1x60", PENDING: "0x60"}, False),
     ("GroupNotFormed", "a pod has waited for a while", {INFO: "1x60", OTHER: "1x60", PENDING: "1x25 0x35"}, False),
-    ("ReplacementLoop", "a pod is made for the third time", {CREATED: "0x19 _x41", AGAIN: "_x20 600x19 _x21", THIRD: "_x40 1200x20"}, True),
+    (
+        "ReplacementLoop",
+        "a pod is made for the third time",
+        {CREATED: "0x19 _x41", AGAIN: "_x20 600x19 _x21", THIRD: "_x40 1200x20"},
+        True,
+    ),
     ("ReplacementLoop", "a pod was replaced once", {CREATED: "0x19 _x41", AGAIN: "_x20 600x40"}, False),
     ("ReplacementLoop", "a container has restarted twice", {RESTARTS: "0x20 1x20 2x20"}, True),
     ("ReplacementLoop", "a container has restarted once", {RESTARTS: "0x20 1x40"}, False),
@@ -113,7 +119,9 @@ def _told(promtool: Path, folder: Path, version: str, cases: list[tuple[str, str
 def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, tmp_path: Path):
     assert _told(promtool, tmp_path, "0.33.0", CASES) == ""
     # As many names as alerts, each with a case of either kind.
-    assert {(name, fires) for name, _, _, fires in CASES} == {(name, fires) for name in NAMES for fires in (True, False)}
+    assert {(name, fires) for name, _, _, fires in CASES} == {
+        (name, fires) for name in NAMES for fires in (True, False)
+    }
 
 
 def test_an_old_releases_alerts_ask_by_its_own_names(promtool: Path, tmp_path: Path):
@@ -123,7 +131,11 @@ def test_an_old_releases_alerts_ask_by_its_own_names(promtool: Path, tmp_path: P
 
 @pytest.mark.parametrize("version", [*RELEASES, None])
 def test_every_release_has_every_alert_and_asks_for_series_and_labels_that_are_there(version: str | None):
-    there = {name: set(names) for kind in entries("monitoring")["exporters"].values() for name, names in kind["value"].items()}
+    there = {
+        name: set(names)
+        for kind in entries("monitoring")["exporters"].values()
+        for name, names in kind["value"].items()
+    }
     there |= {name: {"stack", "model", "pod"} for name in (*exported(version), "up")}
     found = alerts("r1", everything(version))
     assert [alert.name for alert in found] == NAMES

@@ -316,7 +316,9 @@ def test_a_stack_may_go_without_the_dashboard_and_hold_two_instances(engine: Rec
 @pytest.mark.parametrize("version", [*RELEASES, None])
 def test_what_is_around_the_engines_is_asked_for_by_series_and_labels_of_the_exporters(version):
     there = {
-        name: set(names) for kind in entries("monitoring")["exporters"].values() for name, names in kind["value"].items()
+        name: set(names)
+        for kind in entries("monitoring")["exporters"].values()
+        for name, names in kind["value"].items()
     }
     there |= {name: {"stack", "model"} for name in ("up", "vllm:prompt_tokens_total", "vllm:generation_tokens_total")}
     made = dashboard("monitoring", everything(version))

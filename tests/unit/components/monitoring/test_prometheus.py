@@ -54,7 +54,7 @@ def exporters(honoured: bool) -> str:
         for name, labels in entry["value"].items():
             theirs = [label for label in labels if not label.startswith("exported_")]
             for values in itertools.product(*(LABELS.get(label, ["x"]) for label in theirs)):
-                given = dict(zip(theirs, values))
+                given = dict(zip(theirs, values, strict=True))
                 if kind == "dcgm-exporter" and not honoured:
                     given |= {f"exported_{label}": given[label] for label in ("namespace", "pod")}
                     given |= {"namespace": "gpu", "pod": "dcgm-exporter-x"}
