@@ -15,6 +15,8 @@ from planning.throughput import FULL
 
 # So many scrapes in a row must say the same: one may be late or lost.
 SCRAPES = 10
+# The shortest rate that one lost scrape does not spoil.
+RATE_SCRAPES = 4
 # A rollout makes a pod a second time, a controller that gets over a failure too. The next one is a loop.
 LOOP_STARTS = 3
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from components.cluster.kubernetes import Manifest, labels
 from components.monitoring.args import AlertArgs, MonitoringArgs, Scraped, selected
-from planning.alerts import LOOP_STARTS, SCRAPES
+from planning.alerts import LOOP_STARTS, RATE_SCRAPES, SCRAPES
 from planning.catalog import fact
 from planning.names import WEIGHTS_CONTAINER
 
@@ -81,14 +81,17 @@ def alerts(service: str, args: MonitoringArgs) -> list[Alert]:
     found = [*_of_the_start(scraped, window)]
     if scraped.replicas:
         given, matchers = args.alerts or AlertArgs(), f'{args.stack_matcher}, model="{service}"'
-        serving = _of_serving(scraped, given, window, f"up{{{matchers}}}", args.currency)
+        recent = RATE_SCRAPES * args.interval_seconds
+        serving = _of_serving(scraped, given, (window, recent), f"up{{{matchers}}}", args.currency)
         found += [replace(each, expr=selected(each.expr, matchers)) for each in serving if scraped.exports(each.expr)]
     return found
 
 
-def _of_serving(scraped: Scraped, given: AlertArgs, window: int, up: str, currency: str | None) -> Iterator[Alert]:
-    """Names vLLM's series without matchers."""
-    limits = scraped.limits
+def _of_serving(
+    scraped: Scraped, given: AlertArgs, windows: tuple[int, int], up: str, currency: str | None
+) -> Iterator[Alert]:
+    """Names vLLM's series without matchers. `windows`: the seconds that a state must last, and those of a rate."""
+    limits, (window, recent) = scraped.limits, windows
     made = f"time() - max(kube_pod_created{{{scraped.pod_matchers}}})"
     tokens = "vllm:generation_tokens_total"
     silent = given.no_answer_seconds or limits.no_answer_seconds
@@ -98,7 +101,7 @@ def _of_serving(scraped: Scraped, given: AlertArgs, window: int, up: str, curren
         silent,
         f"nobody has answered for {_time(silent)}, and no start explains it",
         f"((sum({up}) == 0 or absent({up})) unless on () ({made} < {limits.start_seconds})) "
-        f"or (sum(vllm:num_requests_running) > 0 and sum(rate({tokens}[{window}s])) == 0)",
+        f"or (sum(vllm:num_requests_running) > 0 and sum(rate({tokens}[{recent}s])) == 0)",
     )
     if limits.kv_used is not None:
         used = next(name for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc") if scraped.exports(name))
@@ -126,7 +129,7 @@ def _of_serving(scraped: Scraped, given: AlertArgs, window: int, up: str, curren
         idle,
         f"it runs, and nobody has asked it anything for {_time(idle)}{price}",
         # Old releases have no counter of tokens before the first request.
-        f"sum({up}) > 0 unless (sum(rate({tokens}[{window}s])) > 0 or sum(vllm:num_requests_running) > 0)",
+        f"sum({up}) > 0 unless (sum(rate({tokens}[{recent}s])) > 0 or sum(vllm:num_requests_running) > 0)",
     )
 
 

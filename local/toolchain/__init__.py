@@ -133,9 +133,10 @@ def _kubernetes(name: str, minutes: float, gib: float) -> Program:
 
 
 def _prometheus(name: str, minutes: float, gib: float) -> Program:
-    # Its version is 3.x, that of its module 0.3xx. Without the tag it has the SDKs of a dozen clouds.
+    # Release 3.x is version 0.3xx of the module, so PATH may have any release; 2.42 was tried. Without the tag a build
+    # has the SDKs of a dozen clouds.
     package = f"{_PROMETHEUS}/cmd/{name}"
-    return Program(name, "prometheus", package, _PROMETHEUS, minutes, gib, version_flag=None, tags="remove_all_sd")
+    return Program(name, "prometheus", package, _PROMETHEUS, minutes, gib, tags="remove_all_sd")
 
 
 def _kwok(name: str, minutes: float, gib: float) -> Program:

@@ -116,6 +116,7 @@ def _told(promtool: Path, folder: Path, version: str, cases: list[tuple[str, str
     return "" if ran.returncode == 0 else ran.stdout + ran.stderr
 
 
+@pytest.mark.rehearsal
 def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, tmp_path: Path):
     assert _told(promtool, tmp_path, "0.33.0", CASES) == ""
     # As many names as alerts, each with a case of either kind.
@@ -124,6 +125,7 @@ def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, 
     }
 
 
+@pytest.mark.rehearsal
 def test_an_old_releases_alerts_ask_by_its_own_names(promtool: Path, tmp_path: Path):
     series = {USED.replace("kv_cache", "gpu_cache"): "0.95x60", WAITING: "2x60"}
     assert _told(promtool, tmp_path, "0.7.3", [("KvCacheFull", "full", series, True)]) == ""
