@@ -18,7 +18,7 @@ class Abilities:
     `stores` apply to buckets, the cloud's own store first. `exposes` is from where a service can be reached. `installs`
     are the add-ons that the stack installs. `autoscales`: something changes the number of replicas. `shapes`: a GPU
     series fixes the shapes of its pods. `node_labels` are the labels by which the program chooses nodes. `auths` are
-    the ways in which pods authenticate to the cloud's own buckets.
+    the ways in which pods authenticate to the cloud's own buckets. `prometheus` are who may read monitors and rules.
     """
 
     workloads: tuple[str, ...]
@@ -35,6 +35,7 @@ class Abilities:
     shapes: bool = False
     node_labels: tuple[str, ...] = ()
     auths: tuple[str, ...] = ("key",)
+    prometheus: tuple[str, ...] = ("operator",)
 
 
 CLOUDS = {
@@ -52,6 +53,7 @@ CLOUDS = {
         shapes=True,
         node_labels=("alibabacloud.com/gpu-model-series",),
         auths=("key", "rrsa"),
+        prometheus=("arms", "operator"),
     ),
     "volcengine": Abilities(
         workloads=("fleet", "lws"),
@@ -65,6 +67,7 @@ CLOUDS = {
         installs=("lws", "aibrix"),
         autoscales=True,
         node_labels=("node.kubernetes.io/instance-type",),
+        prometheus=("vmp", "operator"),
     ),
 }
 # Keys that only one kind of workload has.
@@ -94,6 +97,7 @@ NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
     "Service.expose": lambda can: len(can.exposes) > 1,
     "Catalog.gpuPods": lambda can: can.shapes,
     "Prices.perCacheWorkerHour": lambda can: "fluid" in can.caches,
+    "Monitoring.prometheus": lambda can: len(can.prometheus) > 1,
 }
 """Parts, and keys of parts, that only some clouds have a use for: what a cloud must be able to do. All others have uses
 everywhere that their part has one."""

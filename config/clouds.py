@@ -419,11 +419,39 @@ class Addons(Strict):
         return value
 
 
+class Alerts(Strict):
+    """Who is to be told when something is wrong, and when. All other thresholds follow from the plan."""
+
+    enabled: bool = Field(True, description="true makes a PrometheusRule for each service")
+    labels: Labels = Field({}, description="a map of labels of every alert, by which your Alertmanager routes it")
+    runbook: Url | None = Field(None, description="where your copy of docs/runbook.md is read, as an https URL")
+    no_answer_seconds: Seconds | None = Field(
+        None, description="seconds without an answer after which somebody is called; as long as the kubelet waits"
+    )
+    idle_seconds: Seconds | None = Field(
+        None, description="seconds without a request after which running is a waste; as long as an exchange of pods"
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _is_enabled(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name != "enabled" and info.data.get("enabled") is False:
+            raise rule(
+                "" if isinstance(value, dict) else value, "there are no alerts", "write enabled: true, or leave it out"
+            )
+        return value
+
+
 class Monitoring(Strict):
     """The objects through which Prometheus and Grafana see the engines."""
 
     enabled: bool = Field(False, description="true makes a ServiceMonitor for each service")
-    labels: Labels = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors")
+    prometheus: Literal["operator", "arms", "vmp"] | None = Field(
+        None,
+        description="operator is a Prometheus Operator in the cluster, arms and vmp are the clouds' own; "
+        "the cloud's own if absent",
+    )
+    labels: Labels = Field({}, description="a map of labels by which your Prometheus finds ServiceMonitors and rules")
     prometheus_namespace: Namespace | None = Field(
         None, description="the namespace that your Prometheus runs in, so that it may reach engines behind a gateway"
     )
@@ -435,6 +463,7 @@ class Monitoring(Strict):
     dashboard_labels: Labels = Field(
         {"grafana_dashboard": "1"}, description="a map of labels by which Grafana finds dashboards"
     )
+    alerts: Alerts = Field(Alerts.model_construct(), description="a map with labels and runbook")
 
     @field_validator("*")
     @classmethod
@@ -444,4 +473,22 @@ class Monitoring(Strict):
             raise rule(shown, "monitoring is not enabled", "write enabled: true, or leave it out")
         if name.startswith("dashboard_") and info.data.get("dashboard") is False:
             raise rule(shown, "there is no dashboard", "write dashboard: true, or leave it out")
+        return value
+
+    @field_validator("prometheus")
+    @classmethod
+    def _the_cloud_has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        cloud = context_of(info).cloud
+        if value is not None and cloud in CLOUDS and value not in CLOUDS[cloud].prometheus:
+            raise rule(value, f"is not to be had on {cloud}", f"write {' or '.join(CLOUDS[cloud].prometheus)}")
+        return value
+
+    @field_validator("alerts")
+    @classmethod
+    def _reads_rules(cls, value: Alerts, info: ValidationInfo) -> Alerts:
+        cloud, written = context_of(info).cloud, info.data.get("prometheus")
+        reads = written or (CLOUDS[cloud].prometheus[0] if cloud in CLOUDS else "operator")
+        if value.enabled and reads != "operator":
+            why = f"no source says that {reads} reads PrometheusRules"
+            raise rule("", why, "write prometheus: operator if one runs in the cluster, or leave alerts out")
         return value

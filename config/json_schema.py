@@ -205,6 +205,11 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
     yield _at(services, "*", "gateway", value={"enum": [*can.gateways, "auto", None]})
     yield _at(services, "*", "expose", "to", value={"enum": list(can.exposes)})
     yield _at(_full("cache"), "engine", value={"enum": list(can.caches)})
+    monitoring = _full("monitoring")
+    yield _at(monitoring, "prometheus", value={"enum": [*can.prometheus, None]})
+    if can.prometheus[0] != "operator":
+        by_operator = _has(**{monitoring: _has(prometheus="operator")})
+        yield _unless(by_operator, _at(monitoring, "alerts", value=_has(enabled=False)))
     yield _at(services, "*", value=_if(_has(gateway="none"), _at("routing", value=_NULL)))
     if "pvc" not in can.filled:
         yield _if(_has(**{weights: _has(source="pvc")}), _at(weights, "sync", value=_NULL))

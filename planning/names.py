@@ -4,6 +4,8 @@ import re
 
 API_KEY = "apiKey"
 """The key inside the API key's Secret."""
+WEIGHTS_CONTAINER = "weights"
+"""The init container that copies weights to a pod, or to the disk of its node."""
 
 
 def service_object(name: str) -> str:
@@ -25,3 +27,13 @@ def api_key_secret(name: str) -> str:
 def model_object(model: str) -> str:
     """The name of the objects of a model rather than of a service (volume, cache, sync), as DNS-1035 allows."""
     return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+
+
+def sync_object(model_object: str) -> str:
+    """The Job that copies a model's weights to a bucket or volume."""
+    return f"{model_object}-sync"
+
+
+def loader_job(load: str) -> str:
+    """The Job that Fluid runs for a DataLoad (fluid v1.0.8, charts/fluid-dataloader)."""
+    return f"{load}-loader-job"

@@ -19,7 +19,7 @@ from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, Sync
 from planning import timeouts
 from planning.catalog import fact
 from planning.images import pulled
-from planning.names import API_KEY, model_object
+from planning.names import API_KEY, model_object, sync_object
 from planning.startup import FILL
 from stacks import engine_arguments
 from stacks.pod_extras import extras
@@ -124,7 +124,7 @@ class CloudStack:
         assert isinstance(weights, (BucketWeights, NvmeWeights))
         accounts = {
             "reader": [fact("fluid", "csi", "account")],
-            "writer": [f"{self.namespace}:{_sync_name(model_object(model))}" for model in self.models()],
+            "writer": [f"{self.namespace}:{sync_object(model_object(model))}" for model in self.models()],
         }
         return ModelBucket(
             "weights",
@@ -184,7 +184,7 @@ class CloudStack:
         assert not isinstance(weights, HuggingfaceWeights)  # the pods fetch those by themselves
         files = needed_files(self.config, model)
         return ModelSync(
-            _sync_name(name),
+            sync_object(name),
             ModelSyncArgs(
                 stack=self.name,
                 namespace=self.namespace,
@@ -206,7 +206,3 @@ class CloudStack:
             self.on_cluster,
             self.progress.sync_hooks(),
         )
-
-
-def _sync_name(name: str) -> str:
-    return f"{name}-sync"

@@ -3,42 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pulumi
 
 from components.cluster.credentials import SecretKey
 from components.cluster.kubernetes import labels
+from config.abilities import CLOUDS
 from config.stack import StackConfig
+from planning import alerts
 from planning.catalog import fact
-from planning.names import API_KEY, api_key_secret
+from planning.names import API_KEY, api_key_secret, group_object, loader_job, model_object, sync_object
+from planning.startup import node_bytes
 from stacks.service_plans import Planned
+
+if TYPE_CHECKING:
+    from components.monitoring.args import Scraped
 
 
 def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulumi.ResourceOptions) -> None:
     """Registers it, with the labels of the stack file or those that the cloud's own Prometheus selects."""
-    chosen, stack, namespace = config.monitoring, pulumi.get_stack(), config.cluster.namespace
+    chosen = config.monitoring
     if not chosen.enabled:
         return
-    from components.monitoring.monitoring import Monitoring, MonitoringArgs, Scraped
+    from components.monitoring.args import AlertArgs, MonitoringArgs
+    from components.monitoring.monitoring import Monitoring
 
+    reader = chosen.prometheus or CLOUDS[config.cloud.kind].prometheus[0]
+    wanted = AlertArgs(
+        labels=chosen.alerts.labels,
+        runbook=chosen.alerts.runbook or fact("monitoring", "alerts", "runbook"),
+        no_answer_seconds=chosen.alerts.no_answer_seconds,
+        idle_seconds=chosen.alerts.idle_seconds,
+    )
     args = MonitoringArgs(
-        stack=stack,
-        namespace=namespace,
-        services={
-            name: Scraped(
-                engine_version=planned.service.engine.version,
-                selector=labels(stack, name),
-                namespace=namespace,
-                # Behind a load balancer the guard asks for the key.
-                key=SecretKey(api_key_secret(name), API_KEY) if planned.service.expose.to != "cluster" else None,
-            )
-            for name, planned in plans.items()
-        },
-        labels=chosen.labels or fact("monitoring", "scrape", "labels").get(config.cloud.kind, {}),
-        annotations=fact("monitoring", "scrape", "annotations").get(config.cloud.kind, {}),
+        stack=pulumi.get_stack(),
+        namespace=config.cluster.namespace,
+        services={name: scraped(config, name, planned) for name, planned in plans.items()},
+        labels=chosen.labels or fact("monitoring", "scrape", "labels").get(reader, {}),
+        annotations=fact("monitoring", "scrape", "annotations").get(reader, {}),
         interval_seconds=chosen.interval_seconds,
         dashboard=chosen.dashboard,
         dashboard_namespace=chosen.dashboard_namespace,
         dashboard_labels=chosen.dashboard_labels,
+        alerts=wanted if reader == "operator" and chosen.alerts.enabled else None,
+        currency=config.prices.currency,
+        rdma=getattr(config.cloud, "rdma", False),
     )
     Monitoring("monitoring", args, on_cluster)
+
+
+def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
+    """What monitoring is told of one service."""
+    from components.monitoring.args import Scraped
+
+    service, plan, layout = planned.service, planned.plan, planned.layout
+    model, fleet, routed = model_object(service.model), service.workload == "fleet", service.gateway == "aibrix"
+    group = group_object(name) if routed else name
+    cached = plan.cache is not None
+    return Scraped(
+        engine_version=service.engine.version,
+        selector=labels(pulumi.get_stack(), name),
+        namespace=config.cluster.namespace,
+        # Behind a load balancer the guard asks for the key.
+        key=SecretKey(api_key_secret(name), API_KEY) if service.expose.to != "cluster" else None,
+        # A LeaderWorkerSet numbers its pods, KubeRay draws the ends of their names.
+        pods=f"{name}-.+-(head|workers-worker)-.+" if fleet else f"{group}-[0-9]+(-[1-9][0-9]*)?",
+        limits=alerts.limits(plan, planned.startup_seconds, planned.drain_seconds, planned.copy_seconds),
+        nodes=layout.nodes,
+        replicas=service.first_replicas,
+        keeps_names=not fleet,
+        startup_seconds=planned.startup_seconds,
+        weights_bytes=plan.file_bytes if planned.copy_seconds else max(node_bytes(plan.request, plan.fit)),
+        file_bytes=plan.file_bytes,
+        sync=sync_object(model) if getattr(config.weights, "sync", None) else None,
+        load=loader_job(model) if cached else None,
+        cache=f"{model}-jindofs-worker-[0-9]+" if cached else None,
+        route=f"httproute/[^/]+/{name}-(modelserve|router)/rule/[0-9]+|original_destination_cluster"
+        if routed
+        else None,
+        replica_hour=None if config.prices.per_gpu_hour is None else config.prices.per_gpu_hour * layout.gpus,
+    )

@@ -15,6 +15,7 @@ from components.weights.pod_weights import MOUNT, VOLUME, PodWeights, needed_gib
 from planning import origins
 from planning.catalog import fact
 from planning.engine import release_key
+from planning.names import WEIGHTS_CONTAINER
 from planning.problems import Problem, Refused
 
 
@@ -125,7 +126,7 @@ def _downloader(args: BucketWeightsArgs) -> Manifest:
     pod = fact("weights", "aibrix", "pod")
     amounts = {"cpu": str(pod["cpu"]), "memory": f"{pod['memoryGib']}Gi"}
     return {
-        "name": "weights",
+        "name": WEIGHTS_CONTAINER,
         "image": image,
         "command": [
             "aibrix_download",

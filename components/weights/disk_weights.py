@@ -15,6 +15,7 @@ from components.weights.model_download import ID, SECRET
 from components.weights.pod_weights import MOUNT, VOLUME, PodWeights
 from planning.catalog import fact
 from planning.disks import folder_problem
+from planning.names import WEIGHTS_CONTAINER
 from planning.problems import Problem, Refused
 
 _NODE = "/node"
@@ -101,7 +102,7 @@ def _fill_container(args: DiskWeightsArgs, origin: DiskOrigin, folder: str) -> M
         "PARALLEL": str(fact("weights", "node", "parallel")),
     }
     env = model_sync.variables(values, {"KEY_ID": ID, "KEY_SECRET": SECRET}, origin.key_secret)
-    container = model_sync.program_container("weights", args.python_image, env, program=_PROGRAM, tools=_TOOLS)
+    container = model_sync.program_container(WEIGHTS_CONTAINER, args.python_image, env, program=_PROGRAM, tools=_TOOLS)
     return _on_disk(container, read_only=False)
 
 

@@ -41,7 +41,8 @@ class Program:
     """One program: where its source is pinned, how to ask for its version, and how the build stamps that version.
 
     If `same_major` says that options differ between major versions, one on PATH of another major than the pin is not
-    used. `embedded` are files of the pinned module that our own main embeds, as the maker's build does.
+    used. `embedded` are files of the pinned module that our own main embeds, as the maker's build does. `tags` are
+    those of the build.
     `minutes` is how long a build from an empty Go cache took on two cores. `gib` is the program's share of what the Go
     caches held afterwards, modules included.
     """
@@ -56,6 +57,7 @@ class Program:
     stamp: str = ""
     same_major: bool = False
     embedded: tuple[str, ...] = ()
+    tags: str = ""
 
     @property
     def version(self) -> str:
@@ -81,7 +83,7 @@ class Program:
     @property
     def target(self) -> Path:
         """The built program. Its name changes with the version, dependencies, our own Go code and linker flags."""
-        digest = hashlib.sha256(self.linker_flags.encode())
+        digest = hashlib.sha256(f"{self.linker_flags}{self.tags}".encode())
         folder = _HERE / self.folder
         for file in (folder / "go.mod", folder / "go.sum", *(sorted(folder.rglob("*.go")) if self.is_own else [])):
             digest.update(file.read_bytes())
@@ -130,6 +132,13 @@ def _kubernetes(name: str, minutes: float, gib: float) -> Program:
     return Program(name, "kubernetes", package, "k8s.io/kubernetes", minutes, gib, stamp=_KUBERNETES_VERSION)
 
 
+def _prometheus(name: str, minutes: float, gib: float) -> Program:
+    # Release 3.x is version 0.3xx of the module, so PATH may have any release; 2.42 was tried. Without the tag a build
+    # has the SDKs of a dozen clouds.
+    package = f"{_PROMETHEUS}/cmd/{name}"
+    return Program(name, "prometheus", package, _PROMETHEUS, minutes, gib, tags="remove_all_sd")
+
+
 def _kwok(name: str, minutes: float, gib: float) -> Program:
     stamp = "-X sigs.k8s.io/kwok/pkg/consts.Version={v}"
     return Program(name, "kwok", f"sigs.k8s.io/kwok/cmd/{name}", "sigs.k8s.io/kwok", minutes, gib, stamp=stamp)
@@ -137,9 +146,11 @@ def _kwok(name: str, minutes: float, gib: float) -> Program:
 
 _ACTIONLINT = "github.com/rhysd/actionlint"
 _AIBRIX = "github.com/vllm-project/aibrix"
+_GRAFANA = "github.com/grafana/grafana-foundation-sdk/go"
 _KUBERAY = "github.com/ray-project/kuberay/ray-operator"
 _KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5"
 _PLUGIN = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+_PROMETHEUS = "github.com/prometheus/prometheus"
 _PULUMI = "github.com/pulumi/pulumi/pkg/v3"
 # The engine warns if a plugin says it is older than the SDK; what it was really built from follows the plus sign.
 _PLUGIN_STAMP = f"-X {_PLUGIN}/pkg/version.Version={importlib.metadata.version('pulumi-kubernetes')}+{{v}}"
@@ -175,6 +186,10 @@ PROGRAMS = {
         ),
         # For tests: finds mistakes in .github/workflows.
         Program("actionlint", "actionlint", f"{_ACTIONLINT}/cmd/actionlint", _ACTIONLINT, 0.2, 0.1, "-version"),
+        # For tests: what the alerts and the dashboard ask for, and whether Grafana can read it.
+        _prometheus("prometheus", 3, 1.5),
+        _prometheus("promtool", 0.3, 0.2),
+        Program("grafana-schema", "grafana", ".", _GRAFANA, 0.8, 0.2, version_flag=None),
     )
 }  # fmt: skip
 WHEELS = {
@@ -295,7 +310,7 @@ def _build_all(missing: list[tuple[Program, str]], say: Callable[[str], None]) -
 def _build(program: Program) -> None:
     target = program.target
     partial = target.with_name(f"{target.name}.partial")
-    flags = ["-trimpath", "-buildvcs=false", "-ldflags", program.linker_flags]
+    flags = ["-trimpath", "-buildvcs=false", "-tags", program.tags, "-ldflags", program.linker_flags]
     with _overlay(program) as overlay:
         answer = _go(_HERE / program.folder, "build", *flags, *overlay, "-o", str(partial), program.package)
     if answer.returncode:

@@ -54,6 +54,7 @@ _STANDING = (
     ("HTTPRoute", f"{_GATEWAY}/v1/namespaces/aibrix-system/httproutes", ""),
     ("ReferenceGrant", f"{_GATEWAY}/v1beta1/namespaces/default/referencegrants", ""),
     ("ServiceMonitor", "/apis/monitoring.coreos.com/v1/namespaces/default/servicemonitors", _OURS),
+    ("PrometheusRule", "/apis/monitoring.coreos.com/v1/namespaces/default/prometheusrules", _OURS),
     ("Gateway", f"{_GATEWAY}/v1/namespaces/aibrix-system/gateways", ""),
     ("GatewayClass", f"{_GATEWAY}/v1/gatewayclasses", _OURS),
     *(

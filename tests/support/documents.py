@@ -48,6 +48,12 @@ def links(page: Path, text: str | None = None) -> list[Path]:
     return [(page.parent / target).resolve() for target in found if "://" not in target]
 
 
+def anchors(page: Path) -> list[str]:
+    """The anchors of a page's headings, as a browser is sent to them."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in found]
+
+
 def commands(page: Path) -> list[str]:
     """Every command line on a page, in a block or within a sentence, without its comment."""
     text = page.read_text()

@@ -191,6 +191,24 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
         (_LOCAL, {"monitoring": {"labels": {"a": "b"}}}, (), "monitoring.labels: monitoring is not enabled; write"),
         (
             _LOCAL,
+            {"monitoring": {"enabled": True, "alerts": {"enabled": False, "idleSeconds": 5}}},
+            (),
+            "monitoring.alerts.idleSeconds: 5: there are no alerts; write enabled: true, or leave it out",
+        ),
+        (
+            _VKE,
+            {"monitoring": {"enabled": True, "prometheusNamespace": "m", "alerts": {"idleSeconds": 5}}},
+            (),
+            "monitoring.alerts: no source says that vmp reads PrometheusRules; write prometheus: operator if one runs",
+        ),
+        (
+            _ACS,
+            {"monitoring": {"enabled": True, "prometheus": "vmp"}},
+            (),
+            "monitoring.prometheus: vmp: is not to be had on acs; write arms or operator",
+        ),
+        (
+            _LOCAL,
             {"prices": {"perCacheWorkerHour": 1.0, "currency": "CNY", "asOf": "2026-11-01"}},
             (),
             "prices.perCacheWorkerHour: 1: this stack has no cache workers; leave it out",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pulumi
@@ -42,6 +43,48 @@ def test_the_stack_files_labels_take_the_place_of_the_clouds(engine: Recorder):
     found = inputs(engine.one("ServiceMonitor"))["metadata"]["labels"]
     assert found["release"] == "prometheus" and "volcengine.vmp" not in found
     assert [token for token, _ in engine.seen if token.endswith(":ConfigMap")] == []
+
+
+@pytest.mark.parametrize(
+    ("stack", "chosen", "made"),
+    [
+        ("local", {}, True),
+        ("local", {"alerts": {"enabled": False}}, False),
+        ("acs", {}, False),
+        ("volcengine", {}, False),
+        ("volcengine", {"prometheus": "operator"}, True),
+    ],
+)
+def test_rules_are_made_for_a_prometheus_that_reads_them(
+    engine: Recorder, stack: str, chosen: dict[str, Any], made: bool
+):
+    run(engine, stack, monitoring={"enabled": True, **chosen})
+    assert [name for token, name in engine.seen if token.endswith(":PrometheusRule")] == (
+        [f"monitoring-{'deepseek-r1-671b' if stack == 'volcengine' else 'ds'}-alerts"] if made else []
+    )
+    if "prometheus" in chosen:
+        assert "volcengine.vmp" not in inputs(engine.one("ServiceMonitor"))["metadata"]["labels"]
+
+
+def test_the_pods_and_jobs_that_are_watched_are_those_that_the_stack_makes(engine: Recorder):
+    """Names that LeaderWorkerSet, KubeRay and Fluid give, and names of those of other services."""
+    for stack, service, ours, others in (
+        ("local", "ds", ("ds-0", "ds-0-1", "ds-12-3"), ("ds-0-0", "ds-leader-0", "other-0", "ds")),
+        (
+            "volcengine",
+            "deepseek-r1-671b",
+            ("deepseek-r1-671b-5f6d-x2k9z-head-abcde", "deepseek-r1-671b-5f6d-x2k9z-workers-worker-abcde"),
+            ("deepseek-r1-671b-0", "deepseek-r1-sync-abcde"),
+        ),
+    ):
+        config = parse(StackFile(stack).changed(monitoring={"enabled": True}))
+        found = monitors.scraped(config, service, plan_services(config)[service])
+        assert all(re.fullmatch(found.pods, name) for name in ours), stack
+        assert not any(re.fullmatch(found.pods, name) for name in others), stack
+    config = parse(StackFile("acs").changed(prices={"perGpuHour": 10.0, "currency": "CNY", "asOf": "2026-11-01"}))
+    found = monitors.scraped(config, "ds", plan_services(config)["ds"])
+    assert (found.sync, found.load, found.replica_hour) == ("deepseek-r1-sync", "deepseek-r1-loader-job", 160.0)
+    assert found.limits.load_seconds and found.limits.fill_rate and found.limits.copy_rate is None
 
 
 def test_nothing_is_made_unless_it_is_asked_for(engine: Recorder):

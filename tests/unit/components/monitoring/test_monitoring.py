@@ -12,50 +12,34 @@ import promql_parser
 import pytest
 
 from components.cluster.kubernetes import labels
-from components.monitoring.monitoring import (
-    Monitoring,
-    MonitoringArgs,
-    Scraped,
-    dashboard,
-    dashboard_config,
-    service_monitor,
-)
+from components.monitoring.args import AlertArgs
+from components.monitoring.dashboards import dashboard, dashboard_config
+from components.monitoring.monitoring import Monitoring, service_monitor
 from components.serving import inference_service
 from components.serving.inference_service import InferenceServiceArgs
-from planning.catalog import fact
+from planning.catalog import entries
 from planning.problems import Refused
 from standins.vllm import Metrics
+from tests.support.monitoring import RELEASES, arguments, everything, scraped
 from tests.support.recorder import Recorder
 from tests.support.schemas import problems
 
-RELEASES = fact("vllm", "releases", "known")
 CONFIG_MAP_BYTES = 1 << 20
 
 
-def scraped(name: str = "r1", version: str | None = "0.7.3", stack: str = "vke", **changes: Any) -> Scraped:
-    given: dict[str, Any] = {
-        "engine_version": version,
-        "selector": labels(stack, name),
-        "namespace": "models",
-    }
-    return Scraped(**given | changes)
-
-
-def arguments(*versions: str | None, **changes: Any) -> MonitoringArgs:
-    given: dict[str, Any] = {
-        "stack": "vke",
-        "namespace": "models",
-        "services": {
-            f"r{number}": scraped(f"r{number}", each) for number, each in enumerate(versions or ("0.7.3",), 1)
-        },
-        "labels": {"volcengine.vmp": "true"},
-    }
-    return MonitoringArgs(**given | changes)
+def panels(made: dict[str, Any], row: str | None = None) -> Iterator[dict[str, Any]]:
+    """The panels of a dashboard, or those of one row; without the rows' titles."""
+    title = ""
+    for panel in made["panels"]:
+        if panel["type"] == "row":
+            title = panel["title"]
+        elif row in (None, title):
+            yield panel
 
 
 def targets(*versions: str | None, **changes: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Panel title and query, for every query of a dashboard."""
-    for panel in dashboard("monitoring", arguments(*versions, **changes))["panels"]:
+    """Panel title and query, for every query about the engines."""
+    for panel in panels(dashboard("monitoring", arguments(*versions, **changes)), "Engine"):
         for target in panel["targets"]:
             yield panel["title"], target
 
@@ -89,10 +73,13 @@ def exposed(version: str) -> dict[str, set[str]]:
 
 
 def test_every_object_passes_strict_validation_against_its_real_schema(engine: Recorder):
-    engine.run(lambda: Monitoring("monitoring", arguments("0.7.3", "0.33.0", annotations={"a.example/b": "true"})))
+    args = arguments("0.7.3", "0.33.0", annotations={"a.example/b": "true"}, alerts=AlertArgs())
+    engine.run(lambda: Monitoring("monitoring", args))
     assert [(made["kind"], problems(made)) for made in engine.objects()] == [
         ("ServiceMonitor", []),
+        ("PrometheusRule", []),
         ("ServiceMonitor", []),
+        ("PrometheusRule", []),
         ("ConfigMap", []),
     ]
 
@@ -271,21 +258,21 @@ def test_the_data_source_is_chosen_in_grafana_and_the_variables_come_from_the_st
         (selector,) = nodes(series, promql_parser.VectorSelector)
         assert {each.name for each in selector.matchers.matchers} == selection
         assert all(selector.name in exposed(release) for release in RELEASES)
-    sources = [each["datasource"] for each in (model, pod, *made["panels"])]
-    sources += [target["datasource"] for panel in made["panels"] for target in panel["targets"]]
+    sources = [each["datasource"] for each in (model, pod, *panels(made))]
+    sources += [target["datasource"] for panel in panels(made) for target in panel["targets"]]
     assert {each["uid"] for each in sources} == {"${datasource}"}
 
 
 def test_panels_have_ids_places_and_queries_of_their_own():
-    panels = dashboard("monitoring", arguments("0.7.3", "0.33.0"))["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
+    made = dashboard("monitoring", everything("0.33.0"))
+    assert len({panel["id"] for panel in made["panels"]}) == len(made["panels"])
     cells = [
         (place["x"] + column, place["y"] + row)
-        for place in (panel["gridPos"] for panel in panels)
+        for place in (panel["gridPos"] for panel in made["panels"])
         for column, row in itertools.product(range(place["w"]), range(place["h"]))
     ]
     assert len(set(cells)) == len(cells) and max(column for column, _ in cells) < 24
-    for panel in panels:
+    for panel in panels(made):
         references = [target["refId"] for target in panel["targets"]]
         assert len(set(references)) == len(references)
 
@@ -324,3 +311,25 @@ def test_a_stack_may_go_without_the_dashboard_and_hold_two_instances(engine: Rec
     engine.seen.clear()
     engine.run(lambda: Monitoring("m", arguments(dashboard=False)))
     assert [made["kind"] for made in engine.objects()] == ["ServiceMonitor"]
+
+
+@pytest.mark.parametrize("version", [*RELEASES, None])
+def test_what_is_around_the_engines_is_asked_for_by_series_and_labels_of_the_exporters(version):
+    there = {
+        name: set(names)
+        for kind in entries("monitoring")["exporters"].values()
+        for name, names in kind["value"].items()
+    }
+    there |= {name: {"stack", "model"} for name in ("up", "vllm:prompt_tokens_total", "vllm:generation_tokens_total")}
+    made = dashboard("monitoring", everything(version))
+    around = [each for row in ("Start", "Cache", "GPUs and network", "Gateway", "Cost") for each in panels(made, row)]
+    assert len(around) == 3 + 2 + 3 + 2 + 2
+    for panel in around:
+        for target in panel["targets"]:
+            for selector in nodes(target["expr"], promql_parser.VectorSelector):
+                assert {each.name for each in selector.matchers.matchers} <= there[selector.name], panel["title"]
+
+
+def test_a_row_is_left_out_where_the_stack_has_no_such_thing():
+    rows = [panel["title"] for panel in dashboard("m", arguments())["panels"] if panel["type"] == "row"]
+    assert rows == ["Engine", "Start", "GPUs and network"]

@@ -1,0 +1,63 @@
+"""The runbook's entries happen: each that the rehearsal can play is played by the test that is named beside it."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.support.documents import ROOT, anchors
+
+_ACS, _STACK, _START = (
+    "rehearsal/test_acs_failures.py",
+    "rehearsal/test_stack.py",
+    "unit/components/serving/test_launch.py",
+)
+_ENGINES = "rehearsal/test_engines.py"
+_ALERTS = "unit/components/monitoring/test_alerts.py::test_every_alert_fires_on_what_it_names_and_on_nothing_less"
+PLAYED = {
+    "no-answer": f"{_ENGINES}::test_engine_that_dies_later_says_why_and_closes_its_port",
+    "start-overdue": f"{_STACK}::test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it",
+    "group-not-formed": (
+        "rehearsal/test_volcengine_ways.py::test_a_fleet_that_fails_is_told_with_its_cause_and_the_next_up_heals_it"
+    ),
+    "stuck-at-ray": f"{_START}::test_a_group_that_never_forms_ends_the_pod_with_the_count_and_never_starts_vllm",
+    "out-of-memory-at-load": (
+        f"{_STACK}::test_a_start_that_fails_is_told_with_the_cause_and_not_with_what_the_engines_parent_says"
+    ),
+    "out-of-memory-at-capture": (
+        f"{_STACK}::test_a_start_that_fails_is_told_with_the_cause_and_not_with_what_the_engines_parent_says"
+    ),
+    "download-stalled": f"{_ACS}::test_a_hub_that_is_down_for_a_while_is_told_while_up_goes_on_and_comes_up",
+    "cache-not-filling": (
+        f"{_ACS}::test_a_load_that_fails_ends_up_in_fluids_words_without_a_group_and_the_next_up_loads_anew"
+    ),
+    "replacement-loop": f"{_ENGINES}::test_crashing_pod_ends_its_log_with_the_reason_and_keeps_the_previous_one",
+    "kv-cache-full": _ALERTS,
+    "queue-growing": _ALERTS,
+    "no-traffic": _ALERTS,
+    "imagepullbackoff": (
+        f"{_STACK}::test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it"
+    ),
+    "hung-destroy": (
+        "rehearsal/test_fluid_controllers.py::test_neither_dataset_nor_runtime_goes_while_a_pod_mounts_them"
+    ),
+}
+NOT_PLAYED = {
+    "nccl-on-the-wrong-interface": "played pods have no network and no NCCL",
+    "out-of-memory-in-the-sampler": "no log of one is recorded that a simulator could repeat",
+    "gateway-504": "a played answer takes seconds, and no route allows less",
+    "second-raycluster-after-a-lost-pod": "played pods stay ready until they are told otherwise",
+}
+
+
+def test_every_entry_of_the_runbook_is_played_or_says_why_not():
+    entries = anchors(ROOT / "docs" / "runbook.md")[1:]
+    assert sorted(entries) == sorted(PLAYED | NOT_PLAYED) and not PLAYED.keys() & NOT_PLAYED.keys()
+
+
+@pytest.mark.parametrize("entry", PLAYED)
+def test_the_test_that_plays_an_entry_is_there(entry: str):
+    file, _, name = PLAYED[entry].partition("::")
+    tree = ast.parse((ROOT / "tests" / file).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -1,0 +1,175 @@
+"""A real Prometheus scrapes simulated engines of every release, and answers every query of the dashboard from them.
+
+Targets are static: fake pods have no address that a scrape could reach. Series of other exporters are one page, made of
+what the catalog knows of their names and labels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+import yaml
+
+from components.monitoring.dashboards import dashboard
+from local.api import wait_until
+from local.control_plane import free_ports
+from local.toolchain import ensure
+from planning.catalog import entries
+from standins.vllm import Application, Engine
+from standins.vllm_arguments import Arguments
+from tests.support.monitoring import RELEASES, everything
+
+pytestmark = pytest.mark.rehearsal
+SCRAPE, WINDOW = "1s", "10s"
+# What the labels of other exporters' series say of the service r1.
+LABELS = {
+    "namespace": ["models"],
+    "pod": ["r1-0", "deepseek-r1-jindofs-worker-0"],
+    "job_name": ["deepseek-r1-loader-job"],
+    "condition": ["true", "false"],
+    "phase": ["Pending"],
+    "envoy_cluster_name": ["httproute/aibrix-system/r1-modelserve/rule/0"],
+    "envoy_response_code_class": ["2", "5"],
+    "le": ["1", "+Inf"],
+}
+# They are gauges and counters of 1, but for a moment of a start, and pods that are not ready yet.
+VALUES = {"kube_pod_created": time.time(), "kube_job_status_start_time": time.time(), "kube_pod_status_ready": 0}
+
+
+def exporters(honoured: bool) -> str:
+    """The page of all other exporters; `honoured`: Prometheus left the GPU exporter's labels as they were."""
+    lines = []
+    for kind, entry in entries("monitoring")["exporters"].items():
+        for name, labels in entry["value"].items():
+            theirs = [label for label in labels if not label.startswith("exported_")]
+            for values in itertools.product(*(LABELS.get(label, ["x"]) for label in theirs)):
+                given = dict(zip(theirs, values, strict=True))
+                if kind == "dcgm-exporter" and not honoured:
+                    given |= {f"exported_{label}": given[label] for label in ("namespace", "pod")}
+                    given |= {"namespace": "gpu", "pod": "dcgm-exporter-x"}
+                shown = ",".join(f"{label}={json.dumps(value)}" for label, value in given.items())
+                lines.append(f"{name}{{{shown}}} {VALUES.get(name, 1)}")
+    return "\n".join(lines) + "\n"
+
+
+class Engines:
+    """Simulated engines of every release under `/RELEASE`, each always busy; other exporters under `/exporters`."""
+
+    def __init__(self) -> None:
+        given = Arguments(model="m", served_names=("m",))
+        self._engines = {release: Engine(given, release, token_seconds=0.05) for release in RELEASES}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            self._asking = [asyncio.create_task(self._ask(engine)) for engine in self._engines.values()]
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        release, _, path = scope["path"].strip("/").partition("/")
+        if release in self._engines:
+            await Application(self._engines[release])({**scope, "path": f"/{path}"}, receive, send)
+            return
+        headers = [(b"content-type", b"text/plain; version=0.0.4")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": exporters(path == "honoured").encode()})
+
+    async def _ask(self, engine: Engine) -> None:
+        while True:
+            async for _ in engine.tokens(engine.begin({}, "how are you today")):
+                pass
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Prometheus that has scraped every target long enough for a rate."""
+    folder: Path = tmp_path_factory.mktemp("prometheus")
+    served, port = free_ports(2)
+    server = uvicorn.Server(uvicorn.Config(Engines(), port=served, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    engines = [
+        {"targets": [f"127.0.0.1:{served}"], "labels": labels | {"__metrics_path__": f"/{release}/metrics"}}
+        for release in RELEASES
+        for labels in [{"stack": release, "model": "r1", "pod": "r1-0"}]
+    ]
+    others = [
+        {"targets": [f"127.0.0.1:{served}"], "labels": {"__metrics_path__": f"/exporters/{how}", "how": how}}
+        for how in ("honoured", "renamed")
+    ]
+    config = {
+        "global": {"scrape_interval": SCRAPE},
+        "scrape_configs": [
+            {"job_name": "engines", "static_configs": engines},
+            {"job_name": "exporters", "honor_labels": True, "static_configs": others},
+        ],
+    }
+    folder.joinpath("prometheus.yml").write_text(yaml.safe_dump(config))
+    options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    program = ensure("prometheus")["prometheus"]
+    log = folder.joinpath("log").open("w")
+    process = subprocess.Popen([program, *options, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+
+    def scraped() -> bool:
+        try:
+            return len(query(url, "count_over_time(up[10m]) > 8 and up == 1")) == len(engines) + len(others)
+        except requests.ConnectionError:
+            return False
+
+    try:
+        wait_until(scraped, 120, lambda: folder.joinpath("log").read_text()[-2000:])
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+        server.should_exit = True
+        thread.join(30)
+
+
+def query(url: str, expression: str) -> list[dict[str, Any]]:
+    answer = requests.get(f"{url}/api/v1/query", {"query": expression}, timeout=30).json()
+    assert answer["status"] == "success", (expression, answer)
+    return answer["data"]["result"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_query_of_the_dashboard_returns_data(prometheus: str, release: str):
+    empty = []
+    for panel in dashboard("monitoring", everything(release, stack=release))["panels"]:
+        for target in panel.get("targets", ()):
+            asked = target["expr"].replace("$__rate_interval", WINDOW).replace("$model", ".*").replace("$pod", ".*")
+            if not query(prometheus, asked):
+                empty.append(f"{panel['title']}: {asked}")
+    assert empty == []
+
+
+def test_a_gpu_is_found_by_its_pod_whether_or_not_prometheus_renamed_the_exporters_labels(prometheus: str):
+    (panel,) = [each for each in dashboard("m", everything(None))["panels"] if each["title"] == "GPU utilization"]
+    (target,) = panel["targets"]
+    for how in ("honoured", "renamed"):
+        asked = target["expr"].replace("DCGM_FI_DEV_GPU_UTIL{", f'DCGM_FI_DEV_GPU_UTIL{{how="{how}", ')
+        assert {each["metric"]["pod"] for each in query(prometheus, asked)} == {"r1-0"}, how
+
+
+def test_grafana_can_read_every_dashboard():
+    made = [dashboard("monitoring", everything(release)) for release in RELEASES]
+    text = "\n".join(map(json.dumps, made))
+    ran = subprocess.run([ensure("grafana-schema")["grafana-schema"]], input=text, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "")
+    for wrong in ({"titel": "x"}, {"refresh": 5}, {"panels": [{"type": "timeseries", "gridPos": {"x": "left"}}]}):
+        text = json.dumps(made[0] | wrong)
+        ran = subprocess.run([ensure("grafana-schema")["grafana-schema"]], input=text, capture_output=True, text=True)
+        assert ran.returncode == 1 and next(iter(wrong)) in ran.stdout, wrong
