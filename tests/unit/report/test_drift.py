@@ -1,7 +1,7 @@
 """Drift is told apart from what others own, and from a failed refresh.
 
-The records are of a rehearsal: `python -m tests.record_previews NAME` plants that drift on a stack that is up, keeps what
-`pulumi refresh --preview-only --json` prints, and takes the drift back. Names with `-digest` have its shorter JSON.
+The records are of a rehearsal: `python -m tests.record_previews NAME` plants that drift on a stack that is up, keeps
+what `pulumi refresh --preview-only --json` prints, and takes the drift back. `-digest` is Pulumi's shorter JSON.
 """
 
 from __future__ import annotations
