@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 
+from config.services import Service
 from config.stack import StackConfig
 from config.stack_file import RequestError
 from ops.arguments import add_stack, positive, stack_file
-from planning.names import API_KEY, api_key_secret, service_object
+from planning.names import API_KEY, api_key_secret, service_object, workload
 
 _QUESTION = "Say in one sentence what you are."
 # Enough for a sentence. A reasoning model is cut off while it thinks, which still shows that it serves.
@@ -42,11 +43,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one service: an answer, or the reason why there is none."""
+    """The result for one service: an answer, or the reason why there is none. `paused`: it is to have no replica."""
 
     service: str
     answer: Answer | None = None
     reason: str | None = None
+    paused: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether the service does what it is to do."""
+        return self.answer is not None or self.paused
 
 
 class NoAnswer(Exception):
@@ -67,14 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns 0 if every model answered, else 1. Raises RequestError or ConfigError for a wrong request."""
+    """Returns 0 if every model answered or is paused, else 1. Raises RequestError or ConfigError."""
     outcomes = [_outcome_of_url(args)] if args.url else list(_outcomes_of_stack(args))
-    good = all(outcome.answer for outcome in outcomes)
+    good = all(outcome.good for outcome in outcomes)
     if args.json:
         print(json.dumps({"ok": good, "services": [asdict(outcome) for outcome in outcomes]}))
     else:
         for outcome in outcomes:
-            print(_told(outcome), file=sys.stdout if outcome.answer else sys.stderr)
+            print(_told(outcome), file=sys.stdout if outcome.good else sys.stderr)
     return 0 if good else 1
 
 
@@ -149,24 +156,46 @@ def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
 
 
 def _ask_service(cluster: Any, stack: StackConfig, name: str, timeout: float) -> Answer:
+    from watch.port_forward import ClusterError
+
     key = cluster.secret(api_key_secret(name), API_KEY)
     service = stack.services[name]
     # AIBrix needs a Service with the model's name.
     front = name if service.gateway == "aibrix" else service_object(name)
-    with cluster.forwarded(cluster.leader(front)) as url:
+    try:
+        leader = cluster.leader(front)
+    except ClusterError:
+        if cluster.replicas(*workload(name, service.workload, gateway=service.gateway == "aibrix")) == 0:
+            raise _Paused(_why_paused(service)) from None
+        raise
+    with cluster.forwarded(leader) as url:
         return ask(url, service.served_model_name or name, key, timeout)
+
+
+class _Paused(Exception):
+    """The service is to have no replica; `str()` says why."""
+
+
+def _why_paused(service: Service) -> str:
+    if service.schedule:
+        return f"its schedule has it on {service.schedule.planned}"
+    return "replicas is 0" if service.replicas == 0 else "something else has scaled it to 0"
 
 
 def _outcome(service: str, answer: Any, *errors: type[Exception]) -> Outcome:
     known: tuple[type[Exception], ...] = (NoAnswer, *errors)
     try:
         return Outcome(service, answer())
+    except _Paused as error:
+        return Outcome(service, reason=str(error), paused=True)
     except known as error:
         return Outcome(service, reason=str(error))
 
 
 def _told(outcome: Outcome) -> str:
     answer = outcome.answer
+    if outcome.paused:
+        return f"{outcome.service}: paused: {outcome.reason}"
     if answer is None:
         return f"{outcome.service}: did not answer: {outcome.reason}"
     text = " ".join(answer.text.split())
