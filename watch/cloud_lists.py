@@ -176,7 +176,7 @@ KINDS: Mapping[str, Kind] = {
     ),
 }
 
-# By cloud.kind: its plugin, the function that tells whose credentials these are, and where the account is in its result.
+# By cloud.kind: its plugin, the function that tells whose credentials these are, and how it names the account.
 _CALLERS = {
     "acs": ("alicloud", "alicloud:index/getCallerIdentity:getCallerIdentity", lambda found: found["accountId"]),
     "volcengine": (
@@ -255,8 +255,7 @@ def recorded_account(resources: Sequence[Properties]) -> str | None:
 
 
 def account(cloud: str, region: str) -> str:
-    """The account of this machine's credentials for a cloud, by its `cloud.kind`. Raises UnreadError where the cloud does
-    not tell."""
+    """The account of this machine's credentials for a `cloud.kind`. Raises UnreadError if the cloud does not tell."""
     from pulumi import InvokeOptions
     from pulumi.runtime import invoke
 
