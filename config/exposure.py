@@ -11,10 +11,10 @@ from pydantic.alias_generators import to_camel
 
 from config.abilities import CLOUDS
 from config.clouds import context_of, require_key
-from config.errors import rule
+from config.errors import refuse, rule
 from config.strict import Strict
-from config.types import INT32, AclId, Count, Labels, Namespace, Seconds
-from planning import aibrix_features
+from config.types import INT32, AclId, Clock, Count, Image, InSchema, Labels, Namespace, Seconds, Timezone, Weekday
+from planning import aibrix_features, schedule
 from planning.catalog import fact
 
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -160,6 +160,66 @@ class Autoscaling(Strict):
             schedules=self.schedules,
         )
         return [(to_camel(field), getattr(self, field, ""), why, instead) for field, why, instead in problems]
+
+
+class OnTime(Strict):
+    """Hours of some days of the week."""
+
+    days: Annotated[tuple[Weekday, ...], InSchema({"minItems": 1})] = Field(
+        strict=False, description="a list of days: mon, tue, wed, thu, fri, sat, sun"
+    )
+    from_: Clock = Field(alias="from", description="when it begins, such as 08:00")
+    to: Clock = Field(description="when it ends, such as 20:00; 24:00 is midnight, and an earlier time the next day's")
+
+    @field_validator("days")
+    @classmethod
+    def _there_are_some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise rule("[]", "names no day, so it never opens", "write one, such as mon")
+        return value
+
+    @field_validator("to")
+    @classmethod
+    def _it_lasts(cls, value: str, info: ValidationInfo) -> str:
+        if value == info.data.get("from_"):
+            raise rule(value, "is when it begins, so it never opens", "write another time, or 24:00 for midnight")
+        return value
+
+    @property
+    def window(self) -> schedule.Window:
+        """The hours, for the planner."""
+        return schedule.Window(self.days, self.from_, self.to)
+
+
+class Schedule(Strict):
+    """When a service has its replicas; at all other times it is paused."""
+
+    timezone: Timezone = Field(description="an IANA time zone, such as Asia/Shanghai")
+    on: Annotated[tuple[OnTime, ...], InSchema({"minItems": 1})] = Field(
+        strict=False, description="a list of hours: days, from and to"
+    )
+    image: Image | None = Field(None, description="an image with Python, such as your mirror of it")
+
+    @field_validator("on")
+    @classmethod
+    def _it_opens_and_closes(cls, value: tuple[OnTime, ...]) -> tuple[OnTime, ...]:
+        if not value:
+            raise rule("[]", "never opens", "write one with days, from and to, or replicas: 0 without a schedule")
+        windows = [each.window for each in value]
+        refuse(
+            *(
+                (f"[{index}]", "", "overlaps itself" if other == index else f"overlaps on[{other}]", "write it once")
+                for index, other in schedule.overlaps(windows)
+            )
+        )
+        if schedule.Schedule("", tuple(windows)).share == 1:
+            raise rule("", "never closes", "leave the schedule out")
+        return value
+
+    @property
+    def planned(self) -> schedule.Schedule:
+        """The schedule, for the planner."""
+        return schedule.Schedule(self.timezone, tuple(each.window for each in self.on))
 
 
 class Rollout(Strict):

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import context_of
 from config.errors import plain, refuse, rule
-from config.exposure import Autoscaling, Client, Exposure, Rollout, Routing, balancer_annotations
+from config.exposure import Autoscaling, Client, Exposure, Rollout, Routing, Schedule, balancer_annotations
 from config.pods import EnginePod
 from config.strict import Strict
 from config.types import (
@@ -360,6 +360,9 @@ class Service(_OfVllm):
     )
     routing: Routing = Field(Routing.model_construct(), description="a map with requestSeconds")
     autoscaling: Autoscaling | None = Field(None, description="a map with maximum; replicas stay fixed without it")
+    schedule: Schedule | None = Field(
+        None, description="a map with timezone and on: when its replicas run; always if absent"
+    )
     rollout: Rollout = Field(Rollout.model_construct(), description="a map with strategy")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
     paths: tuple[str, ...] = Field(
@@ -466,6 +469,18 @@ class Service(_OfVllm):
         if around.aibrix and engine:
             wrong = value.problems(around.aibrix, engine.version, None)
             refuse(*[(f".{key}", setting, why, instead) for key, setting, why, instead in wrong])
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _it_has_replicas_to_start(cls, value: Schedule | None, info: ValidationInfo) -> Schedule | None:
+        if value is None:
+            return None
+        if info.data.get("autoscaling"):
+            why = "the autoscaler sets the number of replicas too, and would start what the schedule has stopped"
+            raise rule("", why, "leave one of the two out")
+        if info.data.get("replicas") == 0:
+            raise rule("", "replicas is 0, so it starts nothing", "write replicas: 1, or leave it out")
         return value
 
     @field_validator("port")

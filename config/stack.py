@@ -225,6 +225,12 @@ def keeps_weights(config: StackConfig) -> bool:
     return bucket is not None and bucket.create and bucket.keep
 
 
+def drops_cache(config: StackConfig, model: str) -> bool:
+    """Whether the model has no cache for now: all its services are paused, and the stack file drops caches then."""
+    services = [service for service in config.services.values() if service.model == model]
+    return config.cache.while_paused == "drop" and all(service.most_replicas == 0 for service in services)
+
+
 def expired(config: StackConfig, today: datetime.date) -> Problem | None:
     """Why a stack is not brought up any more: its last day is over. No rule of the file: a destroy still reads it."""
     if config.expires is None or datetime.date.fromisoformat(config.expires) >= today:
@@ -238,7 +244,7 @@ def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     yield from (rule(config) for rule in (_unused_registry, _unused_mirror, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
     yield from (_unused_addon(config, name) for name in _USES)
-    of_service = (_object_names, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure)
+    of_service = (_object_names, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure, _scheduled)
     for name in _services(config):
         yield from (rule(config, name) for rule in of_service)
 
@@ -372,6 +378,13 @@ def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
         yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address")
 
 
+def _scheduled(config: StackConfig, name: str) -> Iterator[Problem]:
+    schedule, limit = config.services[name].schedule, fact("kubernetes", "names", "cronJob") - len("-off-0000")
+    if schedule and len(name) > limit:
+        why = f"{name} has {len(name)} characters, and its CronJobs take {limit}"
+        yield Problem(f"services.{name}.schedule", "", why, "give the service a shorter name")
+
+
 def _rdma_devices(config: StackConfig, name: str) -> Iterator[Problem]:
     layout = config.services[name].layout
     devices = config.cloud.rdma_devices if isinstance(config.cloud, VolcengineCloud) else None
@@ -434,6 +447,8 @@ def _comes_from_registry(config: StackConfig) -> bool:
         images.append((sync.tool_image if sync else None) or fact("sync", "images", "rclone"))
     if sync:
         images.append(sync.python_image or fact("sync", "images", "python"))
+    schedules = filter(None, (service.schedule for service in config.services.values()))
+    images += [schedule.image or fact("sync", "images", "python") for schedule in schedules]
     downloads = isinstance(weights, BucketWeights) and weights.read == "download"
     by_aibrix = (downloads or installs_aibrix(config)) and not aibrix_choice(config).registry
     by_chart = "lws" in used_addons(config) and (lws is None or (lws.install is True and not lws.chart))

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandle
 from pydantic_core import CoreSchema
 
 from config.errors import refuse, rule
-from planning import images, kubernetes_names, origins
+from planning import images, kubernetes_names, origins, schedule
 from planning.catalog import fact
 from planning.disks import folder_problem
 
@@ -290,6 +290,24 @@ def _day(value: str) -> str:
     raise rule(value, "is not a day", "write it as 2026-11-01")
 
 
+def _clock(value: str) -> str:
+    if re.fullmatch(schedule.CLOCK, value):
+        return value
+    raise rule(value, "is not a time of day", "write it as 08:00, up to 24:00")
+
+
+def _weekday(value: str) -> str:
+    if value in schedule.DAYS:
+        return value
+    raise rule(value, "is not a day of the week", f"write one of {', '.join(schedule.DAYS)}")
+
+
+def _timezone(value: str) -> str:
+    if wrong := schedule.zone_problem(value):
+        raise rule(value, *wrong)
+    return value
+
+
 def auto_schema(schema: dict[str, Any]) -> None:
     """Write `auto` in the schema for what is None in Python."""
     auto = {"enum": ["auto", None]}
@@ -341,6 +359,9 @@ Registry = Annotated[str, AfterValidator(_registry), pattern(images.REGISTRY)]
 Region = Annotated[str, AfterValidator(_region), pattern(_REGION)]
 Revision = Annotated[str, AfterValidator(_revision), pattern(_REVISION)]
 ServedName = Annotated[str, AfterValidator(_served_name), pattern(_SERVED)]
+Clock = Annotated[str, AfterValidator(_clock), pattern(schedule.CLOCK)]
+Weekday = Annotated[str, AfterValidator(_weekday), pattern("|".join(schedule.DAYS))]
+Timezone = Annotated[str, AfterValidator(_timezone)]
 AclId = Annotated[str, AfterValidator(_acl), pattern(_ACL)]
 ModelName = Annotated[str, AfterValidator(_model_name), pattern(MODEL)]
 # An unquoted day may be a time, and month and day may have one digit.

@@ -372,6 +372,9 @@ class Cache(Strict):
     quota: BinaryQuantity | None = Field(None, description="what each worker may hold of the weights, such as 120Gi")
     high: float | None = Field(None, gt=0, le=1, description="the fill level at which eviction starts, between 0 and 1")
     low: float | None = Field(None, gt=0, le=1, description="the fill level at which eviction stops, below high")
+    while_paused: Literal["keep", "drop"] = Field(
+        "keep", description="what becomes of a model's cache while replicas is 0 in all its services: keep, or drop"
+    )
     pod: CachePod | None = Field(None, description="a map of what your cluster requires of the cache's pods")
 
     @field_validator("engine")

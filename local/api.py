@@ -38,7 +38,7 @@ class Api:
         """`pki` holds ca.crt, admin.crt and admin.key."""
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         context.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
-        self._server = server
+        self.server = server
         self._pool = urllib3.PoolManager(ssl_context=context, maxsize=16, retries=_PATIENCE, timeout=120)
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = _JSON, accept: str = _JSON) -> Any:
@@ -49,7 +49,7 @@ class Api:
     def _send(self, method: str, path: str, body: Any, content_type: str, accept: str) -> urllib3.BaseHTTPResponse:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         headers = {"Content-Type": content_type, "Accept": accept}
-        answer = self._pool.request(method, self._server + path, body=data, headers=headers)
+        answer = self._pool.request(method, self.server + path, body=data, headers=headers)
         if answer.status >= 400:
             try:
                 message = answer.json()["message"]

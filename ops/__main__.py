@@ -25,6 +25,8 @@ _COMMANDS = {
     "plan": "will a model fit, when will it answer, what will it cost",
     "model": "what a model's own files say, without its weights; into a stack file if told to",
     "verify": "ask the served models for a completion",
+    "audit": "what of a stack exists in its cluster and its cloud, and what it costs",
+    "destroy": "pulumi destroy, only in the stack's own cluster and account, and then an audit",
     "recover": "finish what an interrupted pulumi run left behind",
     "policy": "what the policy pack finds in the state of a stack",
     "new": "a new stack file with every key, made like another stack's",

@@ -205,13 +205,12 @@ def judge(args: argparse.Namespace) -> int:
 
 
 def expire(args: argparse.Namespace) -> int:
-    """1 if the destroy failed, or something is left that was not kept on purpose."""
+    """1 if the destroy failed, or its audit found something that was not kept on purpose."""
     if not stacks.expired(read(path_of(args.stack)).raw, datetime.date.today()):
         print(f"{args.stack}: is still needed")
         return 0
     surroundings = _environment(args.stack)
-    destroy = ["pulumi", "destroy", "-s", args.stack, "--yes", "--skip-preview", "--non-interactive"]
-    code = _call([*destroy, "--exclude-protected"], surroundings)
+    code = _call([*_OPS, "destroy", args.stack, "--yes"], surroundings)
     kept, alive = stacks.left(json.loads(_exported(args.stack, surroundings)))
     for names, what in ((kept, "is kept, and may cost money"), (alive, "is still there")):
         for name in names:

@@ -46,8 +46,13 @@ def run(args: argparse.Namespace) -> int:
 
 def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
     """The objects of a stack in a fixed order, custom resources after the built-in objects that they may refer to."""
+    return sorted(registered(file, stack).objects, key=_order)
+
+
+def registered(file: StackFile, stack: str) -> Recorder:
+    """What the program would register, without engine or cluster."""
     config, plans = checked(file, with_cluster=False)
-    recorder = _Recorder()
+    recorder = Recorder()
     # The SDK needs a current event loop, and a plain command has none.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -64,7 +69,7 @@ def render(file: StackFile, stack: str) -> list[dict[str, Any]]:
     finally:
         loop.close()
         asyncio.set_event_loop(None)
-    return sorted(recorder.objects, key=_order)
+    return recorder
 
 
 def _order(manifest: dict[str, Any]) -> tuple[bool, str, str]:
@@ -78,15 +83,18 @@ _KEYS = {oss_bucket.ACCESS_KEY: "secret", tos_bucket.ACCESS_KEY: "secretAccessKe
 _BUCKETS = {oss_bucket.BUCKET: "bucket", tos_bucket.BUCKET: "bucketName"}
 
 
-class _Recorder(pulumi.runtime.Mocks):
-    """Keeps the inputs of Kubernetes objects, and answers as if each had been created."""
+class Recorder(pulumi.runtime.Mocks):
+    """Keeps the inputs of Kubernetes objects, and of all others by type and name; answers as if each had been made."""
 
     def __init__(self) -> None:
         self.objects: list[dict[str, Any]] = []
+        self.others: dict[tuple[str, str], dict[str, Any]] = {}
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         if "kind" in args.inputs and args.typ.startswith("kubernetes:"):
             self.objects.append(_plain(args.inputs))
+        else:
+            self.others[args.typ, args.name] = _unwrapped(args.inputs)
         return _id(args), args.inputs | _made(args)
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> NoReturn:

@@ -12,41 +12,63 @@ import os
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 
+from config.services import Service
 from config.stack import StackConfig
 from config.stack_file import RequestError
-from ops.arguments import add_stack, positive, stack_file
-from planning.names import API_KEY, api_key_secret, service_object
+from ops.arguments import add_stack, count, positive, stack_file
+from ops.load import Load, Measured, Sample, measure, told
+from planning.names import API_KEY, api_key_secret, service_object, workload
+from planning.problems import Refused
+from planning.throughput import LOADED, Point
+from stacks.service_plans import checked
 
 _QUESTION = "Say in one sentence what you are."
 # Enough for a sentence. A reasoning model is cut off while it thinks, which still shows that it serves.
-_MAX_TOKENS = 64
+_SENTENCE = {"max_tokens": 64}
+_LOAD = {"concurrency": 1, "input": 1024, "output": 128, "seed": 0}
 _SHOWN = 100  # characters of an answer
 _TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A completion: seconds to its first token, how many tokens, and tokens a second after the first."""
+    """A completion: seconds to its first and its last token, how many tokens, and tokens a second after the first."""
 
     model: str
     first_token_seconds: float
     tokens: int
     tokens_per_second: float | None
     text: str
+    seconds: float = 0.0
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one service: an answer, or the reason why there is none."""
+    """The result for one service: an answer, or the reason why there is none. `paused`: it is to have no replica."""
 
     service: str
     answer: Answer | None = None
     reason: str | None = None
+    paused: bool = False
+    load: Measured | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether the service does what it is to do."""
+        return self.paused or (self.answer is not None and (self.load is None or not self.load.errors))
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain data, its load under GuideLLM's names."""
+        return vars(self) | {
+            "answer": self.answer and asdict(self.answer),
+            "load": self.load and {"benchmarks": [self.load.to_json()]},
+        }
 
 
 class NoAnswer(Exception):
@@ -64,21 +86,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="S", type=positive, default=_TIMEOUT_SECONDS, help="seconds for one answer (default 60)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    load = parser.add_argument_group("load, after the first answer")
+    load.add_argument("--load", metavar="N", type=count, help="send N requests, and say how fast their answers came")
+    load.add_argument("--concurrency", metavar="C", type=count, help="requests at once (default 1)")
+    load.add_argument("--input", metavar="N", type=count, help="tokens of a request (default 1024)")
+    load.add_argument("--output", metavar="N", type=count, help="tokens of an answer (default 128)")
+    load.add_argument("--seed", metavar="N", type=int, help="another seed sends other requests (default 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns 0 if every model answered, else 1. Raises RequestError or ConfigError for a wrong request."""
-    outcomes = [_outcome_of_url(args)] if args.url else list(_outcomes_of_stack(args))
-    good = all(outcome.answer for outcome in outcomes)
+    """Returns 0 if every model answered or is paused, else 1. Raises RequestError or ConfigError."""
+    load = _load(args)
+    outcomes = [_outcome_of_url(args, load)] if args.url else list(_outcomes_of_stack(args, load))
+    good = all(outcome.good for outcome in outcomes)
     if args.json:
-        print(json.dumps({"ok": good, "services": [asdict(outcome) for outcome in outcomes]}))
+        print(json.dumps({"ok": good, "services": [outcome.to_json() for outcome in outcomes]}))
     else:
         for outcome in outcomes:
-            print(_told(outcome), file=sys.stdout if outcome.answer else sys.stderr)
+            print(_told(outcome), file=sys.stdout if outcome.good else sys.stderr)
+            if outcome.load:
+                plan = _planned(args, outcome.service, outcome.load.load)
+                print("\n".join(told(outcome.service, outcome.load, plan)))
     return 0 if good else 1
 
 
-def ask(url: str, model: str | None, api_key: str | None, timeout: float) -> Answer:
+def _load(args: argparse.Namespace) -> Load | None:
+    given = {key: value for key in _LOAD if (value := getattr(args, key)) is not None}
+    if args.load is None:
+        if given:
+            raise RequestError(f"--{next(iter(given))} is of a load; write --load N too")
+        return None
+    load = Load(requests=args.load, **(_LOAD | given))
+    if found := load.problems():
+        raise Refused(*found)
+    return load
+
+
+def ask(
+    url: str,
+    model: str | None,
+    api_key: str | None,
+    timeout: float,
+    question: str = _QUESTION,
+    sampling: Mapping[str, Any] = _SENTENCE,
+) -> Answer:
     """One streamed chat completion from the endpoint at `url`, within `timeout` seconds. Raises NoAnswer.
 
     Without `model` the first one that the endpoint lists is asked.
@@ -90,9 +141,9 @@ def ask(url: str, model: str | None, api_key: str | None, timeout: float) -> Ans
         name = model or endpoint.models()[0]
         request = {
             "model": name,
-            "messages": [{"role": "user", "content": _QUESTION}],
-            "max_tokens": _MAX_TOKENS,
+            "messages": [{"role": "user", "content": question}],
             "temperature": 0,
+            **sampling,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -106,7 +157,20 @@ def ask(url: str, model: str | None, api_key: str | None, timeout: float) -> Ans
         raise NoAnswer(f"the connection to {endpoint.address} broke: {why}") from None
 
 
-def _outcome_of_url(args: argparse.Namespace) -> Outcome:
+def _under_load(url: str, answer: Answer, key: str | None, timeout: float, load: Load | None) -> Measured | None:
+    """What the load finds at an endpoint that has given its first answer."""
+    if load is None:
+        return None
+
+    def one(prompt: str) -> Sample:
+        # Answers of one length, as the plan has them: the engine goes on where the model would end.
+        found = ask(url, answer.model, key, timeout, prompt, {"max_tokens": load.output, "ignore_eos": True})
+        return Sample(found.first_token_seconds, found.seconds, found.prompt_tokens or load.input, found.tokens)
+
+    return measure(load, one, NoAnswer)
+
+
+def _outcome_of_url(args: argparse.Namespace, load: Load | None) -> Outcome:
     if args.stack or args.config or args.service:
         raise RequestError("--url asks one endpoint: leave out STACK, --config and --service, or leave out --url")
     key = None
@@ -116,7 +180,12 @@ def _outcome_of_url(args: argparse.Namespace) -> Outcome:
             raise RequestError(f"--api-key-env {args.api_key_env}: is not set; export the API key in it")
     if not _is_http(args.url):
         raise RequestError(f"--url {args.url}: is not an http or https URL; write one such as http://127.0.0.1:8000")
-    return _outcome(args.url, lambda: ask(args.url, args.model, key, args.timeout))
+
+    def answer() -> tuple[Answer, Measured | None]:
+        first = ask(args.url, args.model, key, args.timeout)
+        return first, _under_load(args.url, first, key, args.timeout, load)
+
+    return _outcome(args.url, answer)
 
 
 def _is_http(url: str) -> bool:
@@ -127,7 +196,7 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
+def _outcomes_of_stack(args: argparse.Namespace, load: Load | None) -> Iterator[Outcome]:
     if not args.stack and not args.config:
         raise RequestError("name a STACK, or an endpoint with --url")
     if args.model or args.api_key_env:
@@ -141,32 +210,72 @@ def _outcomes_of_stack(args: argparse.Namespace) -> Iterator[Outcome]:
         print(f"the secret modelserve:kubeconfig cannot be read here: {where}", file=sys.stderr)
     from watch.port_forward import Cluster, ClusterError
 
-    def answer(name: str) -> Answer:
-        return _ask_service(Cluster(stack.cluster.context, stack.cluster.namespace), stack, name, args.timeout)
+    def answer(name: str) -> tuple[Answer, Measured | None]:
+        return _ask_service(Cluster(stack.cluster.context, stack.cluster.namespace), stack, name, args.timeout, load)
 
     for name in [args.service] if args.service else stack.services:
         yield _outcome(name, lambda name=name: answer(name), ClusterError)
 
 
-def _ask_service(cluster: Any, stack: StackConfig, name: str, timeout: float) -> Answer:
+def _ask_service(
+    cluster: Any, stack: StackConfig, name: str, timeout: float, load: Load | None
+) -> tuple[Answer, Measured | None]:
+    from watch.port_forward import ClusterError
+
     key = cluster.secret(api_key_secret(name), API_KEY)
     service = stack.services[name]
     # AIBrix needs a Service with the model's name.
     front = name if service.gateway == "aibrix" else service_object(name)
-    with cluster.forwarded(cluster.leader(front)) as url:
-        return ask(url, service.served_model_name or name, key, timeout)
+    try:
+        leader = cluster.leader(front)
+    except ClusterError:
+        if cluster.replicas(*workload(name, service.workload, gateway=service.gateway == "aibrix")) == 0:
+            raise _Paused(_why_paused(service)) from None
+        raise
+    with cluster.forwarded(leader) as url:
+        first = ask(url, service.served_model_name or name, key, timeout)
+        return first, _under_load(url, first, key, timeout, load)
+
+
+class _Paused(Exception):
+    """The service is to have no replica; `str()` says why."""
+
+
+def _why_paused(service: Service) -> str:
+    if service.schedule:
+        return f"its schedule has it on {service.schedule.planned}"
+    return "replicas is 0" if service.replicas == 0 else "something else has scaled it to 0"
 
 
 def _outcome(service: str, answer: Any, *errors: type[Exception]) -> Outcome:
     known: tuple[type[Exception], ...] = (NoAnswer, *errors)
     try:
-        return Outcome(service, answer())
+        first, load = answer()
+        return Outcome(service, first, load=load)
+    except _Paused as error:
+        return Outcome(service, reason=str(error), paused=True)
     except known as error:
         return Outcome(service, reason=str(error))
 
 
+def _planned(args: argparse.Namespace, service: str, load: Load) -> Point | None:
+    """What the plan says of one replica under this load; None where it says nothing, and of an endpoint without one."""
+    if args.url:
+        return None
+    file = stack_file(args)
+    asked = {"input": load.input, "output": load.output, "concurrency": load.concurrency}
+    # The port-forward reaches one replica, so all of the load is that one's.
+    one = file.raw["services"][service] | {"load": asked, "replicas": 1}
+    alone = {key: value for key, value in one.items() if key not in ("autoscaling", "schedule")}
+    changed = {**file.raw, "services": {service: alone}}
+    _, plans = checked(replace(file, raw=changed), with_cluster=False, refuse_misfits=False)
+    return plans[service].plan.throughput.point(LOADED)
+
+
 def _told(outcome: Outcome) -> str:
     answer = outcome.answer
+    if outcome.paused:
+        return f"{outcome.service}: paused: {outcome.reason}"
     if answer is None:
         return f"{outcome.service}: did not answer: {outcome.reason}"
     text = " ".join(answer.text.split())
@@ -202,9 +311,11 @@ class _Endpoint:
         answer = self._send("POST", "/v1/chat/completions", request)
         pieces: list[str] = []
         first = last = 0.0
-        tokens = None
+        tokens = prompt_tokens = None
         for event in self._events(answer):
-            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+            usage = event.get("usage") or {}
+            tokens = usage.get("completion_tokens", tokens)
+            prompt_tokens = usage.get("prompt_tokens", prompt_tokens)
             for choice in event.get("choices") or []:
                 delta = choice.get("delta") or {}
                 # A reasoning parser puts thoughts into a field of their own; vLLM renamed that field once.
@@ -218,7 +329,7 @@ class _Endpoint:
             raise NoAnswer(f"{model} sent an empty answer")
         count = tokens if tokens is not None else len(pieces)
         rate = (count - 1) / (last - first) if count > 1 and last > first else None
-        return Answer(model, first - begun, count, rate, text)
+        return Answer(model, first - begun, count, rate, text, last - begun, prompt_tokens)
 
     def _events(self, answer: HTTPResponse) -> Iterator[dict[str, Any]]:
         while line := answer.readline():

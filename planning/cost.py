@@ -25,12 +25,15 @@ class Prices:
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs in `currency`; None is unknown. `kept_per_hour` is for the weights, which stay and bill after a destroy."""
+    """Costs in `currency`; None is unknown. `kept_per_hour` is for the weights, which stay and bill after a destroy.
+    `scheduled_per_month` is None without a schedule too."""
 
     per_hour: float | None
     most_per_hour: float | None
     kept_per_hour: float | None
     cold_start: float | None
+    per_month: float | None
+    scheduled_per_month: float | None
     currency: str | None
     as_of: str | None
 
@@ -70,11 +73,13 @@ def cost(
     cache_workers: int = 0,
     kept_bytes: int | None = None,
     start_seconds: float = 0,
+    share: float | None = None,
 ) -> Cost:
-    """The cost of `replicas` with `gpus` GPUs each, and of a cache, whose size does not depend on the replicas."""
+    """The cost of `replicas` with `gpus` GPUs each, and of a cache, whose size does not depend on the replicas. `share`
+    is the part of the time in which a schedule runs the replicas; the cache stays."""
     workers = 0.0 if not cache_workers else _times(prices.per_cache_worker_hour, cache_workers)
 
-    def hourly(copies: int) -> float | None:
+    def hourly(copies: float) -> float | None:
         engines = _times(prices.per_gpu_hour, gpus * copies)
         return None if engines is None or workers is None else engines + workers
 
@@ -84,6 +89,8 @@ def cost(
         hourly(most_replicas or replicas),
         kept,
         _times(prices.per_gpu_hour, gpus * start_seconds / 3600),
+        _times(hourly(replicas), HOURS_A_MONTH),
+        None if share is None else _times(hourly(replicas * share), HOURS_A_MONTH),
         prices.currency,
         prices.as_of,
     )

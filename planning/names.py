@@ -6,6 +6,8 @@ API_KEY = "apiKey"
 """The key inside the API key's Secret."""
 WEIGHTS_CONTAINER = "weights"
 """The init container that copies weights to a pod, or to the disk of its node."""
+CLUSTER = "cluster"
+"""The stack output that says in which cluster the stack is."""
 
 
 def service_object(name: str) -> str:
@@ -17,6 +19,13 @@ def group_object(name: str) -> str:
     """The LeaderWorkerSet of a service behind a gateway. The gateway needs the plain name for its Service, but
     LeaderWorkerSet gives the group's name to its own headless Service."""
     return f"{name}-group"
+
+
+def workload(name: str, kind: str | None, *, gateway: bool) -> tuple[str, str, str]:
+    """API version, plural and name of a service's workload, a `fleet` or `lws`, behind AIBrix's gateway or not."""
+    if kind == "fleet":
+        return "orchestration.aibrix.ai/v1alpha1", "rayclusterfleets", name
+    return "leaderworkerset.x-k8s.io/v1", "leaderworkersets", group_object(name) if gateway else name
 
 
 def api_key_secret(name: str) -> str:

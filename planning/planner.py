@@ -25,7 +25,8 @@ class Ask:
     chooses the number of nodes.
 
     `max_model_len` None is the longest context that fits. `other_models` tells the user what to give for a model that
-    the catalog does not know. `kept`: whether the weights stay, and bill, after a destroy.
+    the catalog does not know. `kept`: whether the weights stay, and bill, after a destroy. `has_cache`: whether a cache
+    runs, if there is one. `share` is the part of the time in which a schedule runs the replicas; None without one.
     """
 
     model: str
@@ -51,6 +52,8 @@ class Ask:
     replicas: int = 1
     most_replicas: int | None = None
     kept: bool = True
+    has_cache: bool = True
+    share: float | None = None
     memory_gib: float | None = None
     cache_size: CacheSize = CacheSize()
     more_models: models.Facts | None = None
@@ -136,6 +139,8 @@ class Plan:
                 "most_per_hour": self.cost.most_per_hour,
                 "kept_per_hour": self.cost.kept_per_hour,
                 "cold_start": self.cost.cold_start,
+                "per_month": self.cost.per_month,
+                "scheduled_per_month": self.cost.scheduled_per_month,
                 "currency": self.cost.currency,
                 "as_of": self.cost.as_of,
             },
@@ -195,9 +200,10 @@ def plan(ask: Ask) -> Plan:
         request.layout.gpus,
         replicas=ask.replicas,
         most_replicas=ask.most_replicas,
-        cache_workers=cached.workers if cached else 0,
+        cache_workers=cached.workers if cached and ask.has_cache else 0,
         kept_bytes=files if ask.kept else 0,
         start_seconds=path.first_token_seconds,
+        share=ask.share,
     )
     speed = throughput.plan(
         request, fit, ask.load, replicas=ask.most_replicas or ask.replicas, per_gpu_hour=ask.prices.per_gpu_hour

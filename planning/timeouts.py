@@ -35,6 +35,8 @@ DELETE_SLACK_SECONDS = 540
 # cloud needs to start a pod and pull its image.
 STEP_SLACK = 2.0
 STEP_FLOOR_SECONDS = 600
+# One request to the API server, from a pod with a small image. Also the shortest life of a token that Kubernetes gives.
+SCALE_SECONDS = 600
 # Cache pods have a small image and load nothing at the start.
 CACHE_READY_SECONDS = 900
 

@@ -18,7 +18,7 @@ from components.weights.fluid_cache import FluidCache, FluidCacheArgs
 from components.weights.model_bucket import ModelBucket
 from components.weights.model_volume import ModelVolume, ModelVolumeArgs
 from config.clouds import AcsCloud
-from config.stack import StackConfig, lws_release
+from config.stack import StackConfig, drops_cache, lws_release
 from config.weights import BucketWeights, PvcWeights
 from planning import timeouts
 from planning.catalog import fact
@@ -73,6 +73,9 @@ class _Stack(CloudStack):
             store = Store("oss", self.bucket.bucket, self.bucket.endpoint, self.cloud.region, self.bucket.reader)
             streamed, secret = self.stream(name, model, store, synced)
             return Weights(streamed, (secret, *synced))
+        if self.config.cache.engine == "fluid" and drops_cache(self.config, model):
+            # Fluid's claim has the model's name; no pod mounts it until the cache is back.
+            return Weights(engine_arguments.from_model_volume(weights, model, name), tuple(synced))
         if self.config.cache.engine == "fluid":
             cache = self._cache(name, planned, prefix, self.bucket, synced)
             return Weights(
@@ -103,6 +106,7 @@ class _Stack(CloudStack):
             network=self._network(),
             service_annotations=self.load_balancer(planned),
             monitoring_namespace=self.config.monitoring.prometheus_namespace,
+            cpu_pod_labels=fact("clouds", "acs", "cpuPodLabels"),
             after=(*weights.after, *self.addons.releases),
             mounts=weights.mounts,
         )

@@ -18,7 +18,7 @@ from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
 from config.secrets import SECRETS, is_empty
 from config.stack import StackConfig, decoded, expired, judge
-from planning.names import model_object
+from planning.names import CLUSTER, model_object
 from planning.problems import Problem, Refused
 from stacks.registrations import Registration, held
 from stacks.service_plans import Planned, briefly, judge_services, of_access, outputs, warnings
@@ -47,9 +47,9 @@ def run() -> dict[str, pulumi.Input[Any]]:
         attempts = _attempts(config, plans)
     except Refused as error:
         raise _refusal(error) from None
-    with held(functools.partial(_look_for_names, config)):
+    with held(functools.partial(_look_around_cluster, config)) as cluster:
         try:
-            return build(config, plans, attempts)
+            return build(config, plans, attempts) | {CLUSTER: cluster}
         except Refused as error:  # the same words when a component refuses
             raise _refusal(error) from None
 
@@ -80,17 +80,34 @@ def _look_around(config: StackConfig) -> None:
         addon_charts.provide_charts(config)
 
 
-async def _look_for_names(config: StackConfig, made: Sequence[Registration]) -> None:
-    """Refuses objects that already exist in the cluster and belong to somebody else, before anything is registered."""
+async def _look_around_cluster(config: StackConfig, made: Sequence[Registration]) -> str | None:
+    """Refuses another cluster than the stack's, and objects that already exist in the cluster and belong to somebody
+    else, before anything is registered. Returns which cluster it is, if that is known."""
     objects = [each.props for each in made if each.type_.startswith("kubernetes:") and "kind" in each.props]
     wanted = [found for manifest in objects if (found := preflight.wanted_of(manifest))]
     addons = [cast("HelmRelease", each.resource).addon for each in made if each.type_ == RELEASE]
     kubeconfig = pulumi.Config(NAMESPACE).get("kubeconfig")
-    refused, unread = await asyncio.to_thread(preflight.check, config, pulumi.get_stack(), kubeconfig, wanted, addons)
+    recorded, (refused, unread, seen) = await asyncio.gather(
+        _recorded_cluster(),
+        asyncio.to_thread(preflight.check, config, pulumi.get_stack(), kubeconfig, wanted, addons),
+    )
+    if wrong := preflight.elsewhere(config, pulumi.get_stack(), recorded, seen):
+        refused = [wrong]  # names in another cluster say nothing
     if unread:
         pulumi.log.warn(unread)
     if refused:
         raise _refusal(ConfigError(refused))
+    return seen or recorded
+
+
+async def _recorded_cluster() -> str | None:
+    """The cluster in which the last run has put the stack, from the stack's outputs; None before the first."""
+    name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    try:
+        found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
+    except Exception:  # the SDK raises nothing narrower; a stack without a state has no outputs
+        return None
+    return (found.get("outputs") or {}).get(CLUSTER)
 
 
 def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str, int]:

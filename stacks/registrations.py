@@ -10,26 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pulumi
 
 Registration = pulumi.ResourceTransformationArgs
+_T = TypeVar("_T")
 
 
 @contextlib.contextmanager
-def held(judge: Callable[[list[Registration]], Awaitable[None]]) -> Iterator[None]:
-    """Holds back what the block registers. `judge` gets all of it at the end; an error that it raises ends the run."""
+def held(judge: Callable[[list[Registration]], Awaitable[_T]]) -> Iterator[pulumi.Output[_T]]:
+    """Holds back what the block registers. `judge` gets all of it at the end; an error that it raises ends the run. The
+    block gets what `judge` returns."""
     made: list[Registration] = []
     through: asyncio.Future[None] = asyncio.get_event_loop().create_future()
 
-    async def decide() -> None:
+    async def decide() -> _T:
         await through
-        await judge(made)
+        return await judge(made)
 
     verdict = asyncio.ensure_future(decide())
+    judged: pulumi.Output[_T] = pulumi.Output.from_input(verdict)  # type: ignore[arg-type]
     # An Output without a value: resources wait for it, and the state gets no dependency.
-    nothing: pulumi.Output[Any] = pulumi.Output.from_input(verdict)  # type: ignore[arg-type]
+    nothing: pulumi.Output[Any] = judged.apply(lambda _: None)
     waits = pulumi.ResourceOptions(depends_on=[nothing])
 
     def hold(args: Registration) -> pulumi.ResourceTransformationResult:
@@ -40,7 +43,7 @@ def held(judge: Callable[[list[Registration]], Awaitable[None]]) -> Iterator[Non
 
     pulumi.runtime.register_stack_transformation(hold)
     try:
-        yield
+        yield judged
     except BaseException as error:
         through.set_exception(error)
         raise

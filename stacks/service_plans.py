@@ -19,7 +19,7 @@ from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Service
-from config.stack import StackConfig, aibrix_release, keeps_weights, own_bucket, role_takers
+from config.stack import StackConfig, aibrix_release, drops_cache, keeps_weights, own_bucket, role_takers
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
@@ -139,7 +139,7 @@ def checked(
 
 
 def briefly(name: str, planned: Planned) -> list[str]:
-    """Four lines for a preview: does it fit, when does it answer, how fast, what does it cost."""
+    """Lines for a preview: does it fit, when does it answer, how fast, what does it cost."""
     found, layout = planned.plan, planned.layout
     fit, path, money = found.fit, found.startup, found.cost
     fullest = min(fit.stages, key=lambda stage: stage.kv)
@@ -149,16 +149,34 @@ def briefly(name: str, planned: Planned) -> list[str]:
         else f"{money.per_hour:.2f} {money.currency} an hour, {money.cold_start:.2f} for one cold start "
         f"(prices of {money.as_of})"
     )
+    if planned.service.most_replicas == 0:
+        answers = f"paused; resumed, it answers {_minutes(planned.startup_seconds)} after its pods are created"
+    else:
+        longest = max(path.steps, key=lambda step: step.seconds).name
+        answers = (
+            f"answers {_minutes(planned.empty_seconds)} after an empty start, at best {_minutes(path.floor_seconds)}; "
+            f"longest step: {longest}"
+        )
     return [
         f"{name}: {'fits' if found.fits else 'does not fit'}: {found.request.model.name} on {layout.nodes} x "
         f"{layout.gpus_per_node} {found.request.gpu.name}, TP{layout.tensor} PP{layout.pipeline}; "
         f"{fullest.weights_gib:.1f} GiB of weights and {max(fullest.kv, 0):.1f} of KV cache on the fullest GPU; "
         f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}",
-        f"{name}: answers {_minutes(planned.empty_seconds)} after an empty start, at best "
-        f"{_minutes(path.floor_seconds)}; longest step: {max(path.steps, key=lambda step: step.seconds).name}",
+        f"{name}: {answers}",
         f"{name}: {_fast(found)}",
         f"{name}: costs {price}",
+        *_scheduled(name, planned),
     ]
+
+
+def _scheduled(name: str, planned: Planned) -> Iterator[str]:
+    schedule, money = planned.service.schedule, planned.plan.cost
+    if schedule is None:
+        return
+    saved = ""
+    if money.per_month is not None:
+        saved = f"; {money.scheduled_per_month:.2f} instead of {money.per_month:.2f} {money.currency} a month"
+    yield f"{name}: on {schedule.planned}{saved}; a first up starts it at any hour, until the schedule's next end"
 
 
 def _fast(found: Plan) -> str:
@@ -507,6 +525,8 @@ def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) 
         replicas=read(lambda: service.first_replicas, 1),
         most_replicas=read(lambda: service.most_replicas, None),
         kept=read(lambda: keeps_weights(config), True),
+        has_cache=read(lambda: not drops_cache(config, service.model), True),
+        share=read(lambda: service.schedule.planned.share if service.schedule else None, None),
         more_models=read(lambda: _frozen(config.catalog.models)),
         more_gpus=read(lambda: _frozen(config.catalog.gpus)),
         other_models=read(lambda: f"give its facts in {NAMESPACE}:catalog.models"),

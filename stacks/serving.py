@@ -12,8 +12,9 @@ from components.serving.engine_pods import EnginePodsArgs
 from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision, in_namespace
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
 from planning import aibrix_features, flags, routes
+from planning.catalog import fact
 from planning.images import pulled
-from planning.names import group_object, service_object
+from planning.names import group_object, service_object, workload
 from stacks import engine_arguments
 from stacks.pod_extras import extras
 from stacks.service_plans import Planned
@@ -39,7 +40,8 @@ class Network:
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """What a cloud and its cluster add to a workload. Pulumi creates `after` before the workload and deletes it later;
-    it cannot replace `mounts` while the pods exist. `gateway` is the address of AIBrix's gateway."""
+    it cannot replace `mounts` while the pods exist. `gateway` is the address of AIBrix's gateway. `cpu_pod_labels` are
+    for pods without GPUs."""
 
     namespace: str
     lws_version: str = ""
@@ -50,6 +52,7 @@ class Place:
     service_annotations: Mapping[str, str] | None = None
     gateway: pulumi.Output[str] | None = None
     monitoring_namespace: str | None = None
+    cpu_pod_labels: Mapping[str, str] = field(default_factory=dict)
     after: Sequence[pulumi.Resource] = ()
     mounts: Sequence[pulumi.Resource] = ()
 
@@ -200,8 +203,11 @@ class Serving:
             leader_labels=routed,
             startup_policy=service.startup_policy,
             restart_policy=service.restart_policy,
+            scheduled=service.schedule is not None,
         )
-        return RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts).ready
+        group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
+        self._schedule(name, planned, place, group)
+        return group.ready
 
     def _fleet(
         self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
@@ -214,10 +220,12 @@ class Serving:
             replicas=service.first_replicas,
             aibrix_version=place.aibrix_version,
             autoscaled=scaling is not None,
+            scheduled=service.schedule is not None,
             strategy=service.rollout.strategy,
             max_surge=service.rollout.max_surge,
         )
         fleet = RayClusterFleet(name, args, opts, self.progress.fleet_hooks(), mounts=place.mounts)
+        self._schedule(name, planned, place, fleet)
         if scaling is not None:
             from components.serving.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
 
@@ -238,6 +246,24 @@ class Serving:
             after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[fleet]))
             PodAutoscaler(name, scaler, after)
         return fleet.ready
+
+    def _schedule(self, name: str, planned: Planned, place: Place, scaled: pulumi.Resource) -> None:
+        service, schedule = planned.service, planned.service.schedule
+        if schedule is None:
+            return
+        from components.serving.replica_schedule import ReplicaSchedule, ReplicaScheduleArgs, Workload
+
+        args = ReplicaScheduleArgs(
+            stack=pulumi.get_stack(),
+            namespace=place.namespace,
+            workload=Workload(*workload(name, service.workload, gateway=service.gateway == "aibrix")),
+            schedule=schedule.planned,
+            replicas=service.replicas,
+            image=pulled(schedule.image or fact("sync", "images", "python"), self.registry),
+            pod_labels=place.cpu_pod_labels,
+        )
+        after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[scaled]))
+        ReplicaSchedule(name, args, after)
 
 
 def _group_name(name: str, planned: Planned) -> str:

@@ -1,4 +1,5 @@
-"""Runs for real what the fake pods of a model sync would run: the pod's own program, as a process on this machine.
+"""Runs for real what the fake pods of a model sync or a schedule would run: the pod's own program, as a process on this
+machine.
 
 `python -m standins.jobs --kubeconfig F --folder D --rclone R --store URL`, one process per control plane. The
 rehearsal's model hub, token service and bucket gate are threads of it. Volumes become folders, and Secrets become
@@ -36,6 +37,8 @@ from standins.watching import WatchingApi, follow
 
 _COMPONENT = "app.kubernetes.io/component"
 _INSTANCE = "app.kubernetes.io/instance"
+# The API server's name in every cluster, which its certificate has too.
+_API_HOST = "kubernetes.default.svc"
 _STS_HOSTS = ("sts.aliyuncs.com", "sts.*.aliyuncs.com", "sts-vpc.*.aliyuncs.com")
 _STORE_HOSTS = ("*.aliyuncs.com", "*.volces.com", "*.ivolces.com")
 _HUB_HOSTS = ("modelscope.cn", "*.modelscope.cn", "huggingface.co", "hf-mirror.com")
@@ -46,9 +49,10 @@ _GRACE_SECONDS = 2
 _CANNOT_START = 128
 
 
-def write_addresses(folder: Path, store: str, hub: str, sts: str = _NOBODY_ANSWERS) -> None:
+def write_addresses(folder: Path, store: str, hub: str, sts: str = _NOBODY_ANSWERS, api: str = _NOBODY_ANSWERS) -> None:
     """Writes the address book: maps a host, or a pattern of hosts, to a URL. The first match wins."""
-    book = dict.fromkeys(_STS_HOSTS, sts) | dict.fromkeys(_STORE_HOSTS, store) | dict.fromkeys(_HUB_HOSTS, hub)
+    book = {_API_HOST: api}
+    book |= dict.fromkeys(_STS_HOSTS, sts) | dict.fromkeys(_STORE_HOSTS, store) | dict.fromkeys(_HUB_HOSTS, hub)
     fresh = folder / "addresses.json.new"
     fresh.write_text(json.dumps(book, indent=2))
     fresh.replace(folder / "addresses.json")
@@ -90,7 +94,7 @@ class Jobs:
     def see(self, pod: dict[str, Any]) -> None:
         """Records the current state of a pod."""
         metadata = pod["metadata"]
-        if (metadata.get("labels") or {}).get(_COMPONENT) != "sync":
+        if (metadata.get("labels") or {}).get(_COMPONENT) not in ("sync", "schedule"):
             return
         if "deletionTimestamp" in metadata:
             self._end(metadata["uid"])
@@ -201,8 +205,8 @@ class Jobs:
                 for name, text in self._api.get(path)["data"].items():
                     (names[volume["name"]][1] / name).write_text(text)
             for source in volume.get("projected", {}).get("sources", ()) if volume["name"] in names else ():
-                token = source["serviceAccountToken"]
-                (names[volume["name"]][1] / token["path"]).write_text(self._token(pod, token))
+                (path, text) = self._projected(pod, source)
+                (names[volume["name"]][1] / path).write_text(text)
         for helper in pod["spec"].get("initContainers") or []:
             # Stands for the init container that copies rclone out of its image.
             for mount in helper.get("volumeMounts") or []:
@@ -210,11 +214,20 @@ class Jobs:
                     (names[mount["name"]][1] / "rclone").symlink_to(self._rclone)
         return dict(names.values())
 
+    def _projected(self, pod: dict[str, Any], source: Mapping[str, Any]) -> tuple[str, str]:
+        """The file of a source of a projected volume: its path and its text."""
+        if token := source.get("serviceAccountToken"):
+            return token["path"], self._token(pod, token)
+        config, (item, *_) = source["configMap"]["name"], source["configMap"]["items"]
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/configmaps/{config}"
+        return item["path"], self._api.get(path)["data"][item["key"]]
+
     def _token(self, pod: dict[str, Any], asked: Mapping[str, Any]) -> str:
         """Gets a token for the pod's service account from the API server, with the request that a kubelet sends."""
         account = pod["spec"]["serviceAccountName"]
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/serviceaccounts/{account}/token"
-        spec = {"audiences": [asked["audience"]], "expirationSeconds": asked["expirationSeconds"]}
+        audiences = [asked["audience"]] if "audience" in asked else []  # without one it is the API server's own
+        spec = {"audiences": audiences, "expirationSeconds": asked["expirationSeconds"]}
         return self._api.request("POST", path, {"spec": spec})["status"]["token"]
 
     def _variables(
@@ -303,7 +316,7 @@ def main(argv: Sequence[str]) -> None:
 
     sts = STS(options.folder / "cloud", review)
     gate = Gate(options.folder / "cloud", options.store, sts.sessions.get)
-    write_addresses(options.folder, gate.url, Hub().url, sts.url)
+    write_addresses(options.folder, gate.url, Hub().url, sts.url, api.server)
     follow(api, "/api/v1/pods", Jobs(api, options.folder, options.rclone), options.folder)
 
 

@@ -36,7 +36,7 @@ class WatchingApi(Api):
         """Yields events after `version` until the server ends the stream. Raises ApiError if `version` is too old."""
         query = f"?watch=true&resourceVersion={version}&allowWatchBookmarks=true&timeoutSeconds=240"
         timeout = urllib3.Timeout(connect=5, read=300)
-        answer = self._pool.request("GET", self._server + path + query, preload_content=False, timeout=timeout)
+        answer = self._pool.request("GET", self.server + path + query, preload_content=False, timeout=timeout)
         try:
             if answer.status >= 400:
                 raise ApiError(answer.status, answer.data.decode(errors="replace"))

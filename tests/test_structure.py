@@ -55,6 +55,7 @@ def test_components_read_no_environment():
         # What runs in pods, the engine's and the sync's, is told everything by its environment, and writes to disks.
         assert "os" not in names or file in (
             "components/serving/modelserve_guard.py",
+            "components/serving/modelserve_scale.py",
             "components/weights/sync/__main__.py",
             "components/weights/sync/folder.py",
         ), file

@@ -36,6 +36,8 @@ _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 
 Question = tuple[str, str]
 """A path with its query, and the media type of the answer."""
+IDENTITY: Question = ("/api/v1/namespaces/kube-system", "application/json")
+"""Its answer tells the cluster from every other by its uid: the namespace lives as long as the cluster does."""
 _Ask = Callable[[str, str], tuple[int, bytes]]
 
 
@@ -84,6 +86,14 @@ class ApiServer:
             return UnansweredError(error.reason or type(error).__name__)
         except (OSError, HTTPException, ValueError) as error:
             return UnansweredError(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def cluster_id(context: str, kubeconfig: str | None) -> str:
+    """What tells the cluster from every other. Raises UnansweredError."""
+    (answer,) = ApiServer(context, kubeconfig).answers([IDENTITY])
+    if isinstance(answer, UnansweredError):
+        raise answer
+    return answer["metadata"]["uid"]
 
 
 def _plainly(context: str, kubeconfig: str | None) -> _Ask | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from typing import Any
@@ -176,6 +176,17 @@ KINDS: Mapping[str, Kind] = {
     ),
 }
 
+# By cloud.kind: its plugin, the function that tells whose credentials these are, and how it names the account.
+_CALLERS = {
+    "acs": ("alicloud", "alicloud:index/getCallerIdentity:getCallerIdentity", lambda found: found["accountId"]),
+    "volcengine": (
+        "volcengine",
+        "volcengine:iam/getCallerIdentities:getCallerIdentities",
+        lambda found: found["callerIdentities"][0]["accountId"],
+    ),
+}
+# Outputs that hold an account's id, of resources in a state.
+_ACCOUNTS = {oss_bucket.BUCKET: "owner", f"{_IAM}/user:User": "accountId"}
 _PROVIDERS = {"alicloud": alicloud_provider, "volcengine": volcengine_provider}
 
 
@@ -208,7 +219,7 @@ def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers
     asked = [resource for resource in resources if KINDS[resource["type"]].lookup]
     if not asked:
         return {}
-    from pulumi import InvokeOptions, automation
+    from pulumi import InvokeOptions
     from pulumi.runtime import invoke
 
     answers: dict[str, list[Item] | str] = {}
@@ -230,6 +241,45 @@ def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers
                 continue
             answers[urn] = _items(lookup, resource["inputs"], result)
 
+    _in_preview(program)
+    return answers
+
+
+def recorded_account(resources: Sequence[Properties]) -> str | None:
+    """The account that a state's resources are in; None where none of them tells."""
+    for each in resources:
+        account = (each.get("outputs") or {}).get(_ACCOUNTS.get(each["type"], ""))
+        if account:
+            return str(account)
+    return None
+
+
+def account(cloud: str, region: str) -> str:
+    """The account of this machine's credentials for a `cloud.kind`. Raises UnreadError if the cloud does not tell."""
+    from pulumi import InvokeOptions
+    from pulumi.runtime import invoke
+
+    package, function, told = _CALLERS[cloud]
+    found: list[str] = []
+    wrong: list[str] = []
+
+    def program() -> None:
+        provider = _PROVIDERS[package]("ask", region)
+        try:
+            found.append(str(told(invoke(function, {}, InvokeOptions(provider=provider)).value)))
+        except Exception as error:  # the SDK raises nothing narrower
+            wrong.append(str(error).strip().splitlines()[0])
+
+    _in_preview(program)
+    if not found:
+        raise UnreadError(wrong[0])
+    return found[0]
+
+
+def _in_preview(program: Callable[[], None]) -> None:
+    """Runs the program in a preview of a temporary stack."""
+    from pulumi import automation
+
     with tempfile.TemporaryDirectory() as folder:
         place = f"file://{folder}"
         project = automation.ProjectSettings("ask", "python", backend=automation.ProjectBackend(place))
@@ -239,7 +289,6 @@ def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers
             env_vars={"PULUMI_BACKEND_URL": place, "PULUMI_CONFIG_PASSPHRASE": os.urandom(16).hex()},
         )
         automation.create_stack("ask", project_name="ask", program=program, opts=options).preview()
-    return answers
 
 
 def _items(lookup: _Lookup, inputs: Properties, result: Properties) -> list[Item]:

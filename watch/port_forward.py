@@ -63,6 +63,14 @@ class Cluster:
             raise ClusterError(f"no ready leader pod behind Service {service}: {reasons}")
         return Leader(ready[0].metadata.name, _target_port(spec.ports[0], ready[0]))
 
+    def replicas(self, api_version: str, plural: str, name: str) -> int | None:
+        """How many replicas the workload is to have; None if there is no such workload."""
+        group, version = api_version.split("/")
+        with suppress(_Absent), self._asking(f"{plural} {name}"):
+            read = client.CustomObjectsApi(self._api).get_namespaced_custom_object
+            return read(group, version, self._namespace, plural, name)["spec"]["replicas"]
+        return None
+
     def secret(self, name: str, key: str) -> str | None:
         """The value in a Secret; None if there is no such Secret or key."""
         with suppress(_Absent), self._asking(f"Secret {name}"):

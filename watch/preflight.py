@@ -29,7 +29,7 @@ from planning.catalog import fact
 from planning.engine import release_key
 from planning.names import model_object
 from planning.problems import Problem
-from watch.api_server import METADATA, ApiServer, Question, UnansweredError
+from watch.api_server import IDENTITY, METADATA, ApiServer, Question, UnansweredError
 
 if TYPE_CHECKING:
     from components.cluster.cluster_addons import Addon
@@ -76,7 +76,8 @@ class Findings:
     oldest release of the OSS driver if the cluster shows it.
 
     `inner_headers` are headers by which clients of somebody else's gateway can say where their requests go, each with
-    the policy that should remove it. `unread` says in one line what could not be looked up.
+    the policy that should remove it. `unread` says in one line what could not be looked up. `id` tells which cluster it
+    is, if it says so.
     """
 
     objects: dict[Wanted, Object] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class Findings:
     driver: str | None = None
     inner_headers: Mapping[str, str | None] = field(default_factory=dict)
     unread: str = ""
+    id: str | None = None
 
 
 def plural(kind: str) -> str:
@@ -97,8 +99,9 @@ def plural(kind: str) -> str:
 
 def check(
     config: StackConfig, stack: str, kubeconfig: str | None, wanted: Sequence[Wanted], addons: Sequence[Addon]
-) -> tuple[list[Problem], str]:
-    """What prevents creating these, in the order of the stack file's keys; and in one line what could not be looked up.
+) -> tuple[list[Problem], str, str | None]:
+    """What prevents creating these, in the order of the stack file's keys; in one line what could not be looked up; and
+    which cluster it is, if it tells.
 
     Reads the stack's state only if a name is taken.
     """
@@ -107,7 +110,17 @@ def check(
     if refused:
         # Objects in the state are this stack's, even if they lost their labels or were imported without.
         refused = problems(config, stack, cluster, addons, in_state(stack))
-    return sorted(refused), cluster.unread
+    return sorted(refused), cluster.unread, cluster.id
+
+
+def elsewhere(config: StackConfig, stack: str, recorded: str | None, seen: str | None) -> Problem | None:
+    """Why nothing may be done in a cluster that is not the `recorded` one: the stack's objects would be taken for gone,
+    and stay where they are. Nothing where one of the two is unknown."""
+    if not recorded or not seen or recorded == seen:
+        return None
+    why = f"is the cluster {seen}, and stack {stack} is in {recorded}"
+    instead = "take the kubeconfig of that one; if it is gone for good, write a stack of another name"
+    return Problem("cluster.context", config.cluster.context, why, instead)
 
 
 def findings(
@@ -126,11 +139,14 @@ def findings(
         questions |= {kind: (f"/apis/apps/v1/namespaces/kube-system/{kind}", _JSON) for kind in _DRIVERS}
     gateway = _trusted_gateway(config)
     questions |= {path: (path, _JSON) for path in gateway}
+    questions["id"] = IDENTITY
     try:
         in_order = ApiServer(config.cluster.context, kubeconfig).answers([*questions.values()])
         answers: dict[str, Answer] = dict(zip(questions, in_order, strict=True))
     except UnansweredError as error:
         answers = dict.fromkeys(questions, error)
+    identity = answers.pop("id")
+    found.id = None if isinstance(identity, UnansweredError) else (identity.get("metadata") or {}).get("uid")
     found.unread = _unread(config.cluster.context, {*places, *gateway}, gateway, answers)
     lists = {
         key: answer.get("items") or [] for key, answer in answers.items() if not isinstance(answer, UnansweredError)

@@ -30,6 +30,9 @@ _SCRIPT_FOLDER = "/etc/modelserve"
 # The layout of the pods. The workloads' controllers would accept a new layout in place, and create its pods while the
 # old ones still hold the GPUs. So a changed annotation makes Pulumi replace the workload.
 _LAYOUT = "modelserve.dev/layout"
+SET_BY_ANOTHER = {"pulumi.com/patchForce": "true"}
+"""Annotations of a workload whose number of replicas another sets: deleted, it still owns the number, and the API
+server would refuse later changes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import pulumi
 
 from components.cluster.kubernetes import Manifest, labels
 from components.serving import engine_pods
-from components.serving.engine_pods import EnginePodsArgs, layout_annotation
+from components.serving.engine_pods import SET_BY_ANOTHER, EnginePodsArgs, layout_annotation
 from planning import timeouts
 from planning.aibrix_features import MODEL_LABEL, model_labels
 from planning.catalog import fact
@@ -35,8 +35,8 @@ _NODE_TYPE = "ray.io/node-type"
 class RayClusterFleetArgs:
     """The engine's pods, and how AIBrix keeps the replicas.
 
-    `aibrix_version` is a release, `0.7.0`. `autoscaled`: the fleet starts with `replicas`; from then on an autoscaler
-    sets the number.
+    `aibrix_version` is a release, `0.7.0`. `autoscaled`, `scheduled`: the fleet starts with `replicas`; from then on an
+    autoscaler or a schedule sets the number.
     Raises Refused for a port that Ray uses, for a label that is KubeRay's, and for an autoscaled fleet that starts
     empty.
     """
@@ -47,6 +47,7 @@ class RayClusterFleetArgs:
     autoscaled: bool
     strategy: Literal["Recreate", "RollingUpdate"]
     max_surge: int
+    scheduled: bool = False
 
     def __post_init__(self) -> None:
         port = self.pods.port
@@ -99,8 +100,7 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
                 # pods. Nobody replaces what is being deleted: the fleet's controller then only writes statuses, the
                 # replica set's controller does not scale, and KubeRay leaves the RayCluster alone.
                 "pulumi.com/deletionPropagationPolicy": "foreground",
-                # A deleted autoscaler still owns the number of replicas; the API server would refuse later changes.
-                "pulumi.com/patchForce": "true",
+                **SET_BY_ANOTHER,
                 **layout_annotation(args.pods),
             },
         },
@@ -127,10 +127,13 @@ def _ready(args: RayClusterFleetArgs) -> str:
     The condition Available says less: if one replica may be unavailable, it is true with none of one available. The
     status omits a zero. An autoscaler may change the number of replicas during the wait.
     """
-    if args.autoscaled:
+    counters = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+    if args.scheduled:
+        alike = "&&".join(f"@.{counter} == $.spec.replicas" for counter in counters)
+        expression = f"@.observedGeneration > 0&&({alike}||$.spec.replicas == 0&&!@.replicas)"
+    elif args.autoscaled:
         expression = "@.availableReplicas > 0 && @.updatedReplicas == @.replicas"
     elif args.replicas:
-        counters = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
         # No blanks around &&: the plugin's parser (theory/jsonpath v0.9.0) refuses a second && after a blank.
         expression = "&&".join(f"@.{counter} == {args.replicas}" for counter in counters)
     else:
@@ -247,6 +250,6 @@ class RayClusterFleet(pulumi.ComponentResource):
             hooks,
             mounts,
             rounds=rounds,
-            ignore_changes=["spec.replicas"] if args.autoscaled else [],
+            ignore_changes=["spec.replicas"] if args.autoscaled or args.scheduled else [],
         )
         self.register_outputs({"ready": self.ready})

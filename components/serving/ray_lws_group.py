@@ -16,7 +16,7 @@ import pulumi
 
 from components.cluster.kubernetes import Manifest, labels
 from components.serving import engine_pods
-from components.serving.engine_pods import EnginePodsArgs, layout_annotation
+from components.serving.engine_pods import SET_BY_ANOTHER, EnginePodsArgs, layout_annotation
 from planning import addons
 from planning.catalog import fact
 from planning.problems import Problem, Refused
@@ -34,7 +34,8 @@ class RayLwsGroupArgs:
     The arguments in `pods` lack a pod's place in its group: the launch script adds it. `lws_version` is the cluster's
     LeaderWorkerSet release; without one every `restart_policy` is passed on. `object_name` names the LeaderWorkerSet
     and its headless Service, which must not take a gateway's Service's name; selectors go by it. The LeaderWorkerSet
-    has `object_labels`; leaders have `leader_labels`, by which a gateway tells them from workers.
+    has `object_labels`; leaders have `leader_labels`, by which a gateway tells them from workers. `scheduled`: a
+    schedule sets the number of replicas once the group has been created with `replicas`.
     Raises Refused when that release lacks `restart_policy`.
     """
 
@@ -47,6 +48,7 @@ class RayLwsGroupArgs:
     leader_labels: Mapping[str, str]
     startup_policy: Literal["LeaderCreated", "LeaderReady"]
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"]
+    scheduled: bool = False
 
     def __post_init__(self) -> None:
         installed = self.lws_version if self.restart_policy == _AFTER_START else None
@@ -70,12 +72,10 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
     """The LeaderWorkerSet. `pulumi up` calls it ready when every replica of the new generation is ready.
 
     The condition alone is not enough: releases before 0.9 leave `observedGeneration` out, so the old generation's
-    condition would end the wait at once. So `up` waits for the counters too; not for 0 replicas, because the status
-    omits a zero. Every release known to us understands this manifest, once the arguments are accepted.
+    condition would end the wait at once. So `up` waits for the counters too. Every release known to us understands this
+    manifest, once the arguments are accepted.
     """
-    wait = ["condition=Available"]
-    if args.replicas:
-        wait += [f"jsonpath={{.status.{counter}}}={args.replicas}" for counter in ("updatedReplicas", "readyReplicas")]
+    wait = ["condition=Available", *_counted(args)]
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
@@ -85,6 +85,7 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
             "labels": {**args.object_labels, **labels(args.pods.stack, name)},
             "annotations": {
                 "pulumi.com/waitFor": json.dumps(wait),
+                **(SET_BY_ANOTHER if args.scheduled else {}),
                 **layout_annotation(args.pods),
             },
         },
@@ -105,6 +106,19 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
             },
         },
     }
+
+
+def _counted(args: RayLwsGroupArgs) -> list[str]:
+    """Waits for the status's counters, which omit a zero; only the status has conditions.
+
+    Without replicas the condition is true at once, but leaders that still give their answers are counted.
+    """
+    if args.scheduled:
+        alike = "&&".join(f"@.{counter} == $.spec.replicas" for counter in ("updatedReplicas", "readyReplicas"))
+        return [f"jsonpath={{$[?@.conditions&&({alike}||$.spec.replicas == 0&&!@.replicas)]}}"]
+    if args.replicas == 0:
+        return ["jsonpath={$[?@.conditions&&!@.replicas]}"]
+    return [f"jsonpath={{.status.{counter}}}={args.replicas}" for counter in ("updatedReplicas", "readyReplicas")]
 
 
 def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
@@ -151,5 +165,14 @@ class RayLwsGroup(pulumi.ComponentResource):
         # LeaderWorkerSet updates one replica after the other.
         rounds = max(1, args.replicas)
         manifest = leader_worker_set(name, args)
-        self.ready = engine_pods.register(self, name, args.pods, manifest, hooks, mounts, rounds=rounds)
+        self.ready = engine_pods.register(
+            self,
+            name,
+            args.pods,
+            manifest,
+            hooks,
+            mounts,
+            rounds=rounds,
+            ignore_changes=["spec.replicas"] if args.scheduled else [],
+        )
         self.register_outputs({"ready": self.ready})

@@ -22,6 +22,9 @@ _TABLES = ("buckets", "users", "policies", "attachments", "keys", "roles")
 # The value in the control plane's faults.json that makes the cloud deny every request for an object.
 _DENIED = "denied"
 
+ANOTHERS_KEY, ANOTHER_ACCOUNT = "anothers", "9999999999999999"
+"""The one access key that belongs to another account, and that account."""
+
 Table = dict[str, dict[str, Any]]
 
 
@@ -38,16 +41,22 @@ class CloudError(Refusal):
 
 @dataclass
 class Cloud:
-    """One account's view of the cloud from one region. Its tables are those of `cloud.json`; callers may edit them."""
+    """One account's view of the cloud from one region. Its tables are those of `cloud.json`; callers may edit them.
+    `key` is the access key of whoever asks."""
 
     region: str
     folder: Path
+    key: str
     buckets: Table
     users: Table
     policies: Table
     attachments: Table
     keys: Table
     roles: Table
+
+    def caller(self, account: str) -> str:
+        """The account of whoever asks: the rehearsal's own, but for the one key that is another account's."""
+        return ANOTHER_ACCOUNT if self.key == ANOTHERS_KEY else account
 
     def objects(self, bucket: str) -> Path:
         """The folder that holds a bucket's objects."""
@@ -63,7 +72,7 @@ class Cloud:
 
 
 @contextmanager
-def opened(folder: Path, region: str) -> Iterator[Cloud]:
+def opened(folder: Path, region: str, key: str = "") -> Iterator[Cloud]:
     """Opens the cloud for one request; creates it if needed. Saves the request's changes unless the request fails."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
@@ -71,7 +80,7 @@ def opened(folder: Path, region: str) -> Iterator[Cloud]:
         file = folder / "cloud.json"
         before = file.read_text() if file.exists() else ""
         tables = {name: {} for name in _TABLES} | (json.loads(before) if before else {})
-        yield Cloud(region, folder, **tables)
+        yield Cloud(region, folder, key, **tables)
         after = json.dumps(tables, indent=2, sort_keys=True)
         if after != before:
             fresh = folder / "cloud.json.new"

@@ -105,7 +105,7 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
         folder = os.environ.get("MODELSERVE_CLOUD")
         if not folder:
             raise Refusal("MODELSERVE_CLOUD names no folder for the cloud: `python -m local env` prints what to set")
-        with opened(Path(folder), self._region) as cloud:
+        with opened(Path(folder), self._region, self._key) as cloud:
             if self._key == UNKNOWN_KEY:
                 raise self.unknown_key(kind.service)
             yield cloud

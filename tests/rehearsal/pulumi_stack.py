@@ -72,6 +72,7 @@ _STANDING = (
     ("DataLoad", f"{_FLUID}/dataloads", _OURS),
     ("JindoRuntime", f"{_FLUID}/jindoruntimes", _OURS),
     ("Dataset", f"{_FLUID}/datasets", _OURS),
+    ("CronJob", "/apis/batch/v1/namespaces/default/cronjobs", _OURS),
     ("Job", "/apis/batch/v1/namespaces/default/jobs", _OURS),
     ("Pod", "/api/v1/namespaces/default/pods", "leaderworkerset.sigs.k8s.io/name"),
     ("Pod", "/api/v1/namespaces/default/pods", "batch.kubernetes.io/job-name"),
@@ -79,6 +80,10 @@ _STANDING = (
     ("Secret", "/api/v1/namespaces/default/secrets", _OURS),
     ("ServiceAccount", "/api/v1/namespaces/default/serviceaccounts", _OURS),
     ("ConfigMap", "/api/v1/namespaces/default/configmaps", _OURS),
+    *(
+        (kind, f"/apis/rbac.authorization.k8s.io/v1/namespaces/default/{kind.lower()}s", _OURS)
+        for kind in ("Role", "RoleBinding")
+    ),
     ("NetworkPolicy", "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", _OURS),
     ("PersistentVolumeClaim", "/api/v1/namespaces/default/persistentvolumeclaims", ""),
     ("PersistentVolume", "/api/v1/persistentvolumes", ""),

@@ -73,6 +73,7 @@ def test_the_stack_moves_to_rdma_another_layout_and_cache_and_comes_back_to_the_
     rdma_is_switched_on(acs, cluster)
     the_layout_is_changed(acs, cluster)
     the_cache_is_switched_off_and_on(acs, cluster)
+    the_service_is_paused_without_its_cache(acs, cluster)
     acs.destroy("--exclude-protected")
     acs.up()
     assert "nothing to do: all 9 files" in cluster.sync_log() and cloud.written(BUCKET) == weights
@@ -123,6 +124,19 @@ def the_cache_is_switched_off_and_on(acs: Stack, cluster: Cluster) -> None:
     assert acs.in_order(f"DataLoad/{MODEL}-load", "LeaderWorkerSet/ds", f"PersistentVolumeClaim/{MODEL}-volume-claim")
     assert claims(cluster) == {MODEL} and cluster.ready() and cluster.object("PersistentVolumeClaim", claim) is None
     assert cluster.group()["metadata"]["uid"] == uid
+
+
+def the_service_is_paused_without_its_cache(acs: Stack, cluster: Cluster) -> None:
+    uid = cluster.group()["metadata"]["uid"]
+    acs.services["ds"]["replicas"] = 0
+    acs.config["modelserve:cache"]["whilePaused"] = "drop"
+    acs.up()
+    assert acs.in_order("LeaderWorkerSet/ds", f"JindoRuntime/{MODEL}-runtime", f"Secret/{MODEL}-cache-key")
+    assert not set(PARTS) & set(cluster.ours()) and cluster.object("Service", "ds-leader")
+    acs.services["ds"]["replicas"] = 1
+    acs.up()
+    assert acs.in_order(f"DataLoad/{MODEL}-load", "LeaderWorkerSet/ds") and cluster.ready()
+    assert cluster.group()["metadata"]["uid"] == uid, "resumed, not replaced"
 
 
 def the_image_is_changed(acs: Stack, cluster: Cluster) -> None:

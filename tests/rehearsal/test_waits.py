@@ -71,6 +71,8 @@ def fleet(made: Manifest) -> tuple[list[Status], list[Status]]:
         return [status(1, 1, 1, 1), status(4, 4, 2, 2)], waiting
     if n == 0:
         return [empty], [status(1, 0, 1, 1), {}, stale]
+    if is_scheduled(made):
+        return [status(n, n, n, n)], [status(n, n, n - 1, n), status(n, n - 1, n, n), empty, stale]
     one_less = [status(*(n - (place == left) for place in range(4))) for left in range(4)]
     an_old_one_left = status(n + 1, n, n, n)
     says_available = status(n, n, 0, 0) | {"conditions": conditions(Available=True)}
@@ -83,7 +85,7 @@ def group(made: Manifest) -> tuple[list[Status], list[Status]]:
         return found | {"conditions": conditions(generation, Available=available), "observedGeneration": generation}
 
     n = made["spec"]["replicas"]
-    few = [status(n - 1, n), status(n, n - 1)] if n else []
+    few = [status(n - 1, n), status(n, n - 1)] if n else [status(0, 0) | {"replicas": 1}]
     return [status(n, n)], [*few, status(n, n, available=False), status(n, n, generation=0)]
 
 
@@ -153,9 +155,13 @@ WRITTEN: dict[str, Callable[[Manifest], tuple[list[Status], list[Status]]]] = {
 
 def is_autoscaled(made: Manifest) -> bool:
     """Whether the fleet's wait leaves the number of replicas open; no other field shows this."""
-    return (
-        f"== {made['spec']['replicas']}" not in made["metadata"]["annotations"][WAIT] and made["spec"]["replicas"] > 0
-    )
+    told = f"== {made['spec']['replicas']}" in made["metadata"]["annotations"][WAIT]
+    return not told and not is_scheduled(made) and made["spec"]["replicas"] > 0
+
+
+def is_scheduled(made: Manifest) -> bool:
+    """Whether the wait goes by the number of replicas that the object has when it is looked at."""
+    return "$.spec.replicas" in made["metadata"]["annotations"][WAIT]
 
 
 def by_components() -> Iterator[Manifest]:
@@ -163,6 +169,8 @@ def by_components() -> Iterator[Manifest]:
     for replicas in range(5):
         yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, replicas=replicas))
         yield ray_lws_group.leader_worker_set("m", replace(test_ray_lws_group.ARGS, replicas=replicas))
+        yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, replicas=replicas, scheduled=True))
+        yield ray_lws_group.leader_worker_set("m", replace(test_ray_lws_group.ARGS, replicas=replicas, scheduled=True))
     yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, autoscaled=True))
     yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, autoscaled=True, replicas=2))
     for workers in range(1, 9):

@@ -36,7 +36,9 @@ _CUSTOM = {
         "config/crd/autoscaling/autoscaling.aibrix.ai_{}s.yaml",
     ),
 }
-_CORE = {"v1": "api__v1", "batch/v1": "apis__batch__v1", "networking.k8s.io/v1": "apis__networking.k8s.io__v1"}
+_CORE = {"v1": "api__v1"} | {
+    f"{group}/v1": f"apis__{group}__v1" for group in ("batch", "networking.k8s.io", "rbac.authorization.k8s.io")
+}
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 

@@ -7,13 +7,12 @@ import secrets
 
 from planning.catalog import fact
 from standins.providers.alicloud.alicloud_errors import permit, refused
+from standins.providers.alicloud.oss import ACCOUNT
 from standins.providers.cloud import Cloud, CloudError
 from standins.providers.identities import Identities, held_by, letters, now
 from standins.providers.kinds import Function, Kind
 from standins.providers.wire import Properties
 
-ACCOUNT = "1234567890123456"
-"""The account whose roles these are."""
 _ROTATE = "DeleteOldestNonDefaultVersionWhenLimitExceeded"
 
 
@@ -289,7 +288,20 @@ def _list_policies(cloud: Cloud, asked: Properties) -> Properties:
     return {"policies": [{"policyName": name, "type": "Custom"} for name in names if matching.search(name)]}
 
 
+def _caller(cloud: Cloud, asked: Properties) -> Properties:
+    account = cloud.caller(ACCOUNT)
+    return {
+        "id": account,
+        "accountId": account,
+        "arn": f"acs:ram::{account}:user/deployer",
+        "identityType": "RAMUser",
+    }
+
+
 FUNCTIONS = {
+    "alicloud:index/getCallerIdentity:getCallerIdentity": Function(
+        service="sts", arguments=frozenset(), answer=_caller
+    ),
     "alicloud:ram/getUsers:getUsers": Function(service="ram", arguments=frozenset({"nameRegex"}), answer=_list_users),
     "alicloud:ram/getPolicies:getPolicies": Function(
         service="ram",

@@ -193,7 +193,16 @@ def _list_keys(cloud: Cloud, asked: Properties) -> Properties:
     return {"accessKeyMetadatas": [{"userName": user, "accessKeyId": key} for key in held_by(cloud.keys, user)]}
 
 
+def _callers(cloud: Cloud, asked: Properties) -> Properties:
+    account = cloud.caller(ACCOUNT)
+    who = {"accountId": account, "identityId": "1", "identityType": "User", "trn": f"trn:iam::{account}:user/deployer"}
+    return {"callerIdentities": [who], "totalCount": 1}
+
+
 FUNCTIONS = {
+    "volcengine:iam/getCallerIdentities:getCallerIdentities": Function(
+        service="sts", arguments=frozenset(), answer=_callers
+    ),
     "volcengine:iam/getUsers:getUsers": Function(service="iam", arguments=frozenset({"query"}), answer=_list_users),
     "volcengine:iam/getPolicies:getPolicies": Function(service="iam", arguments=frozenset(), answer=_list_policies),
     "volcengine:iam/getUserPolicyAttachments:getUserPolicyAttachments": Function(

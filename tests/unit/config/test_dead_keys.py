@@ -62,6 +62,8 @@ SAMPLES: dict[str, Any] = {
     "autoscaling.target": 0.6,
     "cooldownSeconds": 9000,
     "schedules": [{"at": "8"}],
+    "schedule.timezone": "Asia/Tokyo",
+    "schedule.on": [{"days": ["mon"], "from": "08:00", "to": "20:00"}],
     "rollout.strategy": "RollingUpdate",
     "currency": "CNY",
     "asOf": "2026-11-02",
@@ -89,8 +91,9 @@ TOGETHER: dict[str, dict[str, Any]] = {
 # JUDGED: keys that only decide what is accepted: the release of an existing LeaderWorkerSet; that a foreign bucket
 # exists.
 JUDGED = {"local": ("addons.lws",), "volcengine, s3": ("weights.bucket.create",)}
-# A stack's owner and expiry only become outputs (tests/unit/stacks/test_program.py).
-FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests", "owner", "expires")
+# A stack's owner and expiry only become outputs (tests/unit/stacks/test_program.py). What becomes of a cache shows only
+# while its services are paused (tests/unit/stacks/test_acs.py).
+FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests", "owner", "expires", "whilePaused")
 # A way takes half a minute of one core, and several times that with AIBrix. So `make check` tries all keys in two ways,
 # `make test` those in a third way that only AIBrix gives an effect, and `make soak` all keys in the other ways.
 SHORT = ("local", "acs, claim")

@@ -10,6 +10,7 @@ import pytest
 from config.errors import ConfigError
 from config.stack import name_limit, parse
 from planning.catalog import fact
+from planning.schedule import DAYS
 from tests.support.stack_files import with_values
 
 GOOD: dict[str, Any] = {
@@ -25,6 +26,12 @@ GOOD: dict[str, Any] = {
         }
     },
 }
+
+
+def on(timezone: str = "Asia/Shanghai", more: dict[str, Any] | None = None, **window: Any) -> dict[str, Any]:
+    """A schedule for Mondays, changed."""
+    first = {"days": ["mon"], "from": "08:00", "to": "20:00"} | window
+    return {"timezone": timezone, "on": [first, *([more] if more else [])]}
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
@@ -93,6 +100,31 @@ def test_a_date_is_read_alike_whether_yaml_took_it_for_one_or_not():
             "use drainSeconds",
         ),
         ("services/ds/replicas", True, "services.ds.replicas", "is not a whole number"),
+        ("services/ds/schedule", on(timezone="Asia/Shangai"), "services.ds.schedule.timezone", "write Asia/Shanghai"),
+        ("services/ds/schedule", on(days=[]), "services.ds.schedule.on[0].days: []", "names no day"),
+        ("services/ds/schedule", on(days=["monday"]), "services.ds.schedule.on[0].days[0]", "write one of sun, mon"),
+        ("services/ds/schedule", on(to="8:00"), "services.ds.schedule.on[0].to: 8:00", "is not a time of day"),
+        ("services/ds/schedule", on(to="08:00"), "services.ds.schedule.on[0].to: 08:00", "so it never opens"),
+        ("services/ds/schedule", on() | {"on": []}, "services.ds.schedule.on: []", "never opens; write one with days"),
+        ("services/ds/schedule", on(days=[*DAYS], to="07:59") | {"x": 1}, "services.ds.schedule.x", "unknown key"),
+        (
+            "services/ds/schedule",
+            on(days=[*DAYS], **{"from": "00:00", "to": "24:00"}),
+            "services.ds.schedule.on",
+            "never closes; leave the schedule out",
+        ),
+        (
+            "services/ds/schedule",
+            on(more={"days": ["mon"], "from": "19:59", "to": "21:00"}),
+            "services.ds.schedule.on[1]",
+            "overlaps on[0]",
+        ),
+        (
+            "services/ds",
+            GOOD["services"]["ds"] | {"replicas": 0, "schedule": on()},
+            "services.ds.schedule",
+            "replicas is 0, so it starts nothing; write replicas: 1, or leave it out",
+        ),
         ("services/ds/layout/nodes", 1.5, "services.ds.layout.nodes", "is not a whole number"),
         ("services/ds/engine/version", 0.7, "services.ds.engine.version", "YAML reads it so without quotes"),
         ("services/ds/engine", [], "services.ds.engine", "is not a map"),

@@ -256,12 +256,12 @@ def test_a_stack_is_destroyed_when_its_last_day_is_over_and_what_is_left_fails_t
     assert job.run("nightly.yml", "expire") and job.log == []
     lasts_until(-1)
     assert job.run("nightly.yml", "expire")
-    assert "--exclude-protected" in job.log[0] and job.log[0].startswith("pulumi destroy -s acs")
+    assert job.log[0] == "ops destroy acs --yes"
     assert "Bucket x is kept" in (job.folder / "summary").read_text()
     group = resource("kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet")
     job.play(pulumi__stack=json.dumps({"deployment": {"resources": [bucket, group]}}))
     assert not job.run("nightly.yml", "expire")
-    job.play(pulumi__stack=json.dumps({"deployment": {}}), pulumi__destroy_code="1")
+    job.play(pulumi__stack=json.dumps({"deployment": {}}), destroy_code="1")
     assert not job.run("nightly.yml", "expire")
 
 

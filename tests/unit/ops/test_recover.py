@@ -13,7 +13,7 @@ import pytest
 
 from ops import recover
 from ops.recover import drop_torn_attributes
-from watch.cloud_lists import KINDS, Item
+from watch.cloud_lists import _CALLERS, KINDS, Item
 from watch.helm_releases import Release, moment
 from watch.outcomes import Found, UnreadError, Verdict, compare, settle, verdict
 from watch.stack_objects import StackObjects
@@ -243,9 +243,10 @@ def test_every_type_that_buckets_and_their_users_are_made_of_can_be_looked_up_an
 
     played = {**Alicloud.kinds, **Volcengine.kinds}
     assert KINDS.keys() == played.keys()
-    asked = {kind.lookup.function: set(kind.lookup.arguments) for kind in KINDS.values() if kind.lookup}
+    asked = {kind.lookup.function for kind in KINDS.values() if kind.lookup}
+    asked |= {function for _, function, _ in _CALLERS.values()}
     functions = {**Alicloud.functions, **Volcengine.functions}
-    assert asked.keys() == functions.keys()
+    assert asked == functions.keys()
 
 
 def test_of_every_type_that_can_be_looked_up_a_found_one_can_be_ours():

@@ -320,3 +320,19 @@ def test_with_a_key_or_an_exposure_named_peers_alone_reach_the_port(
     (endpoint,) = inputs(engine.one("ServiceMonitor"))["spec"]["endpoints"]
     key = {"credentials": {"name": "ds-api-key", "key": "apiKey"}}
     assert endpoint.get("authorization") == (key if exposed else None)
+
+
+@pytest.mark.parametrize(("replicas", "gone"), [(0, True), (1, False)])
+def test_a_cache_that_is_dropped_goes_with_the_last_replica_and_all_else_stays(replicas, gone):
+    def made(cache: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        engine = Recorder(preview=False)
+        run(engine, {"services": {"ds": {"replicas": replicas}}, "cache": cache})
+        return {f"{each['kind']}/{each['metadata']['name']}": each for each in engine.objects()}
+
+    kept, dropped = made({}), made({"whilePaused": "drop"})
+    parts = {f"{kind}/deepseek-r1" for kind in ("Dataset", "JindoRuntime", "DataLoad")} | {
+        "Secret/deepseek-r1-cache-key"
+    }
+    assert kept.keys() - dropped.keys() == (parts if gone else set())
+    # Not a field of the others changes, so a pause and its end touch nothing but the number of replicas.
+    assert {name: kept[name] for name in dropped} == dropped

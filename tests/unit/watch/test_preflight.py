@@ -24,8 +24,8 @@ from tests.support.stack_files import StackFile
 from tests.unit.config.test_bucket_auth import OIDC
 from tests.unit.stacks import test_acs as acs
 from watch import preflight
-from watch.api_server import UnansweredError
-from watch.preflight import Wanted, check, plural, wanted_of
+from watch.api_server import IDENTITY, UnansweredError
+from watch.preflight import Wanted, check, elsewhere, plural, wanted_of
 
 ACS = parse(StackFile("acs").whole)
 MODEL = "deepseek-r1"
@@ -64,7 +64,7 @@ class Cluster:
         return self
 
     def answers(self, questions: list[tuple[str, str]]) -> list[Mapping[str, Any] | UnansweredError]:
-        self.asked += [path for path, _ in questions]
+        self.asked += [path for path, _ in questions if path != IDENTITY[0]]
         return [self._answer(urlsplit(path).path, parse_qs(urlsplit(path).query)) for path, _ in questions]
 
     def _answer(self, path: str, query: Mapping[str, list[str]]) -> Mapping[str, Any] | UnansweredError:
@@ -87,8 +87,26 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 def lines(*wanted: Wanted, addons: Collection[Addon] = (), config: Any = ACS) -> list[str]:
     """The refusals as printed, and the messages about what could not be read."""
-    refused, unread = check(config, STACK, None, wanted, list(addons))
+    refused, unread, _ = check(config, STACK, None, wanted, list(addons))
     return [*(ConfigError(refused).lines if refused else ()), *([unread] if unread else ())]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "seen", "refused"),
+    [("a", "b", True), ("a", "a", False), (None, "b", False), ("a", None, False)],
+)
+def test_only_a_cluster_that_is_known_to_be_another_is_refused_by_name(recorded, seen, refused):
+    wrong = elsewhere(ACS, STACK, recorded, seen)
+    assert (wrong is not None) is refused
+    if wrong:
+        assert (wrong.key, wrong.why) == ("cluster.context", f"is the cluster b, and stack {STACK} is in a")
+
+
+def test_a_check_tells_which_cluster_it_has_asked(cluster: Cluster):
+    cluster.single[IDENTITY[0]] = {"metadata": {"uid": "of-this-one"}}
+    assert check(ACS, STACK, None, [], [])[2] == "of-this-one"
+    cluster.refused[IDENTITY[0]] = UnansweredError("HTTP 403", 403)
+    assert check(ACS, STACK, None, [], [])[2] is None
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from watch.progress import Progress
 LAYOUT = "modelserve.dev/layout"
 # The other options of a group and a fleet, with the same layout.
 OTHER: dict[str, Any] = ADDITIONS | {
+    "scheduled": True,
     "stack": "b",
     "namespace": "b",
     "image": "b:1",

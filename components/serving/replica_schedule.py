@@ -1,0 +1,189 @@
+"""CronJobs that give a workload its replicas and take them away again, by the service's schedule.
+
+Each edge of the schedule is a CronJob in the schedule's time zone. Its pod may change the scale of that one workload,
+and nothing else. Not here: the hours (`planning.schedule`), and the workload, which leaves its number to the CronJobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pulumi
+
+from components.cluster.kubernetes import Manifest, kubernetes_object, labels
+from components.cluster.pod_extras import CONFINED
+from planning import timeouts
+from planning.schedule import Edge, Schedule
+
+COMPONENT = "schedule"
+"""The pods' label app.kubernetes.io/component."""
+API = "https://kubernetes.default.svc"
+_PROGRAM = Path(__file__).with_name("modelserve_scale.py")
+_PROGRAM_FOLDER, _IDENTITY = "/etc/modelserve", "/var/run/secrets/modelserve"
+_NOBODY = 65534
+_RBAC = "rbac.authorization.k8s.io"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The workload that is scaled, by its place in the API: `leaderworkerset.x-k8s.io/v1`, `leaderworkersets`, name."""
+
+    api_version: str
+    plural: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaScheduleArgs:
+    """Between the edges of `schedule` the workload has `replicas`, else none. `image` has Python."""
+
+    stack: str
+    namespace: str
+    workload: Workload
+    schedule: Schedule
+    replicas: int
+    image: str
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def _metadata(name: str, service: str, args: ReplicaScheduleArgs) -> Manifest:
+    return {"name": name, "namespace": args.namespace, "labels": labels(args.stack, service)}
+
+
+def access(name: str, args: ReplicaScheduleArgs) -> list[Manifest]:
+    """Who the pods are, and what they may do: change one workload's scale."""
+    called = _called(name)
+    role = {"apiGroup": _RBAC, "kind": "Role", "name": called}
+    rule = {
+        "apiGroups": [args.workload.api_version.partition("/")[0]],
+        "resources": [f"{args.workload.plural}/scale"],
+        "resourceNames": [args.workload.name],
+        "verbs": ["patch"],
+    }
+    account: Manifest = {"apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": False}
+    return [
+        account | {"metadata": _metadata(called, name, args)},
+        {
+            "apiVersion": f"{_RBAC}/v1",
+            "kind": "Role",
+            "metadata": _metadata(called, name, args),
+            "rules": [rule],
+        },
+        {
+            "apiVersion": f"{_RBAC}/v1",
+            "kind": "RoleBinding",
+            "metadata": _metadata(called, name, args),
+            "roleRef": role,
+            "subjects": [{"kind": "ServiceAccount", "name": called, "namespace": args.namespace}],
+        },
+    ]
+
+
+def program(name: str, args: ReplicaScheduleArgs) -> Manifest:
+    """The ConfigMap with the program."""
+    data = {_PROGRAM.name: _PROGRAM.read_text()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(_called(name), name, args), "data": data}
+
+
+def cron_job(name: str, args: ReplicaScheduleArgs, edge: Edge) -> Manifest:
+    """One edge. A start that the controller missed counts for some minutes; the next day has the edge again."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": _metadata(edge_name(name, edge), name, args),
+        "spec": {
+            "schedule": edge.cron,
+            "timeZone": args.schedule.timezone,
+            "startingDeadlineSeconds": timeouts.SCALE_SECONDS,
+            # The later edge counts.
+            "concurrencyPolicy": "Replace",
+            "successfulJobsHistoryLimit": 1,
+            "failedJobsHistoryLimit": 1,
+            "jobTemplate": {
+                "metadata": {"labels": labels(args.stack, name)},
+                "spec": {
+                    "activeDeadlineSeconds": timeouts.SCALE_SECONDS,
+                    "template": _pod_template(name, args, edge),
+                },
+            },
+        },
+    }
+
+
+def edge_name(name: str, edge: Edge) -> str:
+    """The CronJob's name: `ds-on-0800`."""
+    return f"{name}-{'on' if edge.on else 'off'}-{edge.time}"
+
+
+def _called(name: str) -> str:
+    return f"{name}-schedule"
+
+
+def _pod_template(name: str, args: ReplicaScheduleArgs, edge: Edge) -> Manifest:
+    workload, amounts = args.workload, {"cpu": "1", "memory": "2Gi"}
+    path = f"/apis/{workload.api_version}/namespaces/{args.namespace}/{workload.plural}/{workload.name}"
+    values = {
+        "MODELSERVE_API": API,
+        "MODELSERVE_WORKLOAD": path,
+        "MODELSERVE_REPLICAS": str(args.replicas if edge.on else 0),
+        "MODELSERVE_IDENTITY": _IDENTITY,
+    }
+    identity = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": timeouts.SCALE_SECONDS}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+    ]
+    return {
+        "metadata": {
+            "labels": {**args.pod_labels, **labels(args.stack, name), "app.kubernetes.io/component": COMPONENT}
+        },
+        "spec": {
+            "serviceAccountName": _called(name),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "restartPolicy": "Never",
+            "securityContext": {"runAsNonRoot": True, "runAsUser": _NOBODY, "runAsGroup": _NOBODY, **CONFINED}
+            | {"fsGroup": _NOBODY},
+            "containers": [
+                {
+                    "name": COMPONENT,
+                    "image": args.image,
+                    "command": ["python3", _PROGRAM.name],
+                    "workingDir": _PROGRAM_FOLDER,
+                    "env": [{"name": key, "value": value} for key, value in values.items()],
+                    "resources": {"requests": amounts, "limits": dict(amounts)},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "volumeMounts": [
+                        {"name": "program", "mountPath": _PROGRAM_FOLDER, "readOnly": True},
+                        {"name": "identity", "mountPath": _IDENTITY, "readOnly": True},
+                    ],
+                }
+            ],
+            "volumes": [
+                {"name": "program", "configMap": {"name": _called(name)}},
+                {"name": "identity", "projected": {"sources": identity}},
+            ],
+        },
+    }
+
+
+class ReplicaSchedule(pulumi.ComponentResource):
+    """The schedule of one workload. Delete it before the workload, so that nothing scales what goes."""
+
+    def __init__(self, name: str, args: ReplicaScheduleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("modelserve:serving:ReplicaSchedule", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on its depends_on
+        needed = [
+            kubernetes_object(f"{_called(name)}-{each['kind'].lower()}", each, child)
+            for each in (*access(name, args), program(name, args))
+        ]
+        after = pulumi.ResourceOptions(parent=self, depends_on=needed)
+        for edge in args.schedule.edges():
+            kubernetes_object(edge_name(name, edge), cron_job(name, args, edge), after)
+        self.register_outputs({})

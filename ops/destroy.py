@@ -1,0 +1,78 @@
+"""`destroy STACK`: takes away everything but kept weights, only in the cluster and the account that the stack is in.
+
+Elsewhere Pulumi would find nothing of the stack, take it for gone, and forget it, while it goes on to bill. So before
+anything is touched, cluster and account are compared with what the state has recorded. If the destroy does not end, the
+command says what waits for what. Afterwards it looks for what is left (`ops.audit`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from config.clouds import LocalCloud
+from config.errors import ConfigError
+from config.stack import StackConfig
+from ops.arguments import add_stack, stack_file
+from ops.audit import audit, lines
+from ops.recover import kubeconfig, pulumi
+from planning.names import CLUSTER
+from planning.problems import Problem
+from watch import cloud_lists, preflight
+from watch.api_server import UnansweredError, cluster_id
+from watch.outcomes import UnreadError, is_in_cluster
+
+_STACK = "pulumi:pulumi:Stack"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_stack(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask whether to go on")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Returns 0 if only what is kept on purpose is left, else 1. Raises ConfigError for another cluster or account."""
+    file = stack_file(args)
+    config, stack = file.config(), args.stack
+    resources = json.loads(pulumi("stack", "export", "-s", stack))["deployment"].get("resources") or []
+    if wrong := list(misplaced(config, stack, resources, kubeconfig(stack))):
+        raise ConfigError(wrong)
+    sure = ["--yes", "--skip-preview"] if args.yes else []
+    code = subprocess.run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure]).returncode
+    found = audit(file, stack, after_destroy=True)
+    print("\n".join(lines(stack, found)))
+    if code:
+        print(f"{stack}: the destroy did not end: after a kill, python -m ops recover {stack}; then destroy again")
+    return 1 if code or not found.clean else 0
+
+
+def misplaced(
+    config: StackConfig, stack: str, resources: Sequence[Mapping[str, Any]], kubeconfig: str | None
+) -> Iterator[Problem]:
+    """Why nothing of the stack may be deleted from here: the cluster or the account is another, or does not answer."""
+    context = config.cluster.context
+    recorded = next((each.get("outputs", {}).get(CLUSTER) for each in resources if each["type"] == _STACK), None)
+    objects = [each for each in resources if is_in_cluster(dict(each))]
+    try:
+        if wrong := preflight.elsewhere(config, stack, recorded, cluster_id(context, kubeconfig)):
+            yield wrong
+    except UnansweredError as error:
+        if objects:
+            forget = f"PULUMI_K8S_DELETE_UNREACHABLE=true pulumi destroy -s {stack} --exclude-protected"
+            why = f"the cluster does not answer ({error}), and {len(objects)} objects of the stack are in it"
+            yield Problem("cluster.context", context, why, f"bring it back; if it is gone for good: {forget}")
+    account = cloud_lists.recorded_account(resources)
+    if account is None or isinstance(config.cloud, LocalCloud):
+        return
+    try:
+        ours = cloud_lists.account(config.cloud.kind, config.cloud.region)
+    except UnreadError as error:
+        yield Problem("cloud.kind", config.cloud.kind, f"the account is unknown ({error})", "look at your credentials")
+        return
+    if ours != account:
+        why = f"your credentials are those of account {ours}, and stack {stack} is in {account}"
+        yield Problem("cloud.kind", config.cloud.kind, why, "take credentials of that account")

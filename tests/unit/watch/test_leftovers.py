@@ -1,0 +1,133 @@
+"""Which of a cluster's objects belong to a stack, what of them bills, and what is said of a deletion that hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from components.cluster.kubernetes import labels
+from watch import leftovers
+from watch.api_server import Question, UnansweredError
+from watch.leftovers import Left, Names, billing, look, waiting
+
+NAMES = Names("trial", "default", frozenset({"ds", "ds-leader", "deepseek-r1"}), frozenset({"lws-system"}))
+KINDS = {
+    "pods": "Pod",
+    "services": "Service",
+    "namespaces": "Namespace",
+    "persistentvolumes": "PersistentVolume",
+    "configmaps": "ConfigMap",
+}
+GROUP = "leaderworkerset.sigs.k8s.io/name"
+GPU_POD = {"containers": [{"resources": {"limits": {"nvidia.com/gpu": "8"}}}, {"resources": {}}]}
+
+
+class Server:
+    """An API server with these objects, by plural; every other kind is refused with `refusal`."""
+
+    def __init__(self, objects: dict[str, list[dict[str, Any]]], refusal: UnansweredError | None = None) -> None:
+        self._objects, self._refusal = objects, refusal
+
+    def __call__(self, context: str, kubeconfig: str | None) -> Server:
+        return self
+
+    def answers(self, questions: Sequence[Question]) -> list[Any]:
+        return [self._answer(path.partition("?")[0]) for path, _ in questions]
+
+    def _answer(self, path: str) -> Any:
+        if path == "/apis":
+            return {"items": []}
+        if path == "/api":
+            named = KINDS.items()
+            kinds = [{"resource": one, "responseKind": {"kind": kind}, "verbs": ["list"]} for one, kind in named]
+            return {"items": [{"metadata": {}, "versions": [{"version": "v1", "resources": kinds}]}]}
+        found = self._objects.get(path.rpartition("/")[2].rstrip("#"))
+        return {"items": found} if found is not None or self._refusal is None else self._refusal
+
+
+def thing(name: str, namespace: str = "default", spec: Any = None, **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": namespace, **metadata}, "spec": spec or {"containers": []}}
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, **objects: list[dict[str, Any]]) -> list[Left]:
+    monkeypatch.setattr(leftovers, "ApiServer", Server({key: [] for key in KINDS} | objects))
+    return look("c", None, NAMES)[0]
+
+
+@pytest.mark.parametrize(
+    ("plural", "object_", "why"),
+    [
+        ("configmaps", thing("a", labels=labels("trial", "ds")), ""),
+        ("pods", thing("ds-0", labels={GROUP: "ds"}), f"{GROUP}=ds"),
+        ("pods", thing("worker", labels={"release": "deepseek-r1"}), "release=deepseek-r1"),
+        (
+            "persistentvolumes",
+            thing("v", spec={"claimRef": {"namespace": "default", "name": "deepseek-r1"}}),
+            "bound to claim deepseek-r1",
+        ),
+        ("namespaces", thing("lws-system", ""), "of an add-on of the stack"),
+    ],
+)
+def test_what_is_the_stacks_is_found_by_its_label_or_by_what_ties_it_to_the_stacks_names(
+    monkeypatch, plural, object_, why
+):
+    (found,) = seen(monkeypatch, **{plural: [object_]})
+    assert (found.name, found.why) == (object_["metadata"]["name"], why)
+
+
+@pytest.mark.parametrize(
+    ("plural", "object_"),
+    [
+        ("configmaps", thing("a", labels=labels("other", "ds"))),
+        ("pods", thing("ds-0", "elsewhere", labels={GROUP: "ds"})),
+        ("pods", thing("a", labels={GROUP: "other"})),
+        ("persistentvolumes", thing("v", spec={"claimRef": {"namespace": "else", "name": "deepseek-r1"}})),
+        ("namespaces", thing("kube-system", "")),
+    ],
+)
+def test_what_is_another_stacks_or_anybodys_is_not_found(monkeypatch, plural, object_):
+    assert seen(monkeypatch, **{plural: [object_]}) == []
+
+
+def test_gpus_cache_workers_and_load_balancers_bill_and_pods_that_have_ended_do_not(monkeypatch):
+    ours = labels("trial", "ds")
+    worker = {"release": "deepseek-r1", "fluid.io/dataset": "default-deepseek-r1", "role": "jindofs-worker"}
+    found = seen(
+        monkeypatch,
+        pods=[
+            thing("a", spec=GPU_POD, labels=ours),
+            thing("b", spec=GPU_POD, labels=ours) | {"status": {"phase": "Succeeded"}},
+            thing("c", labels=worker),
+            thing("d", labels=worker | {"role": "jindofs-master"}),
+        ],
+        services=[thing("s", spec={"type": "LoadBalancer"}, labels=ours), thing("t", spec={}, labels=ours)],
+    )
+    assert billing(found) == (8, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (Left("Pod", "ds-0", "default", going=True), "kubectl delete node lets the cluster forget its pods"),
+        (
+            Left("Dataset", "r1", "default", going=True, finalizers=("fluid-dataset-controller-finalizer",)),
+            "waits for fluid-dataset-controller-finalizer; whoever owns that finalizer has to run",
+        ),
+    ],
+)
+def test_of_a_deletion_that_does_not_end_is_said_what_it_waits_for_and_never_to_take_a_finalizer_off(left, said):
+    (line,) = waiting([left, Left("Pod", "other", "default")])
+    assert said in line and "finalizers" not in line
+    assert "patch" not in line and "--force" not in line
+
+
+def test_a_kind_that_may_not_be_listed_is_unknown_and_a_cluster_that_tells_no_kinds_too(monkeypatch):
+    monkeypatch.setattr(leftovers, "ApiServer", Server({"pods": []}, UnansweredError("HTTP 403", 403)))
+    assert "Service (HTTP 403)" in look("c", None, NAMES)[1]
+    silent = Server({})
+    monkeypatch.setattr(silent, "_answer", lambda path: {"kind": "APIGroupList", "groups": []})
+    monkeypatch.setattr(leftovers, "ApiServer", silent)
+    with pytest.raises(UnansweredError, match="does not tell its kinds"):
+        look("c", None, NAMES)

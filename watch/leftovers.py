@@ -1,0 +1,191 @@
+"""What of a stack a cluster still has: everything with the stack's label, of every kind, and what others made for it.
+
+Controllers label what they make with their own labels, if at all. So Helm's releases and namespaces, the pods of
+LeaderWorkerSet, KubeRay and Fluid, and volumes are found by what ties them to the stack's names. Only reads. Not here:
+the clouds (`cloud_lists`), and what is expected (`ops.audit`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from components.cluster.kubernetes import MANAGER, STACK_LABEL, release_description, stack_of
+from watch import helm_releases
+from watch.api_server import METADATA, ApiServer, Question, UnansweredError
+
+_DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+_JSON = "application/json"
+# Copies of other objects, which go with them, and what no stack has.
+_NOT_ASKED = {"events", "endpoints", "endpointslices", "componentstatuses", "controllerrevisions", "leases"}
+# Of these kinds the whole object is asked: their fields tell what bills, or whose they are.
+_WHOLE = {"pods", "services", "persistentvolumes", "persistentvolumeclaims"}
+_GPU = "nvidia.com/gpu"
+# Labels by which other controllers' pods name their owner: LeaderWorkerSet, KubeRay, Fluid's charts.
+_OWNERS = ("leaderworkerset.sigs.k8s.io/name", "app.kubernetes.io/instance", "release")
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names by which a stack's things are known: of `objects` in `namespace`, and of `namespaces` of add-ons."""
+
+    stack: str
+    namespace: str
+    objects: frozenset[str]
+    namespaces: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, order=True)
+class Left:
+    """Something that exists. `gpus`, `balancer` and `cache` are what it bills for; `finalizers` are waited for while it
+    is being deleted (`going`). `owned`: a controller made it for another object, with which it goes."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+    why: str = ""
+    gpus: int = 0
+    balancer: bool = False
+    cache: bool = False
+    going: bool = False
+    owned: bool = False
+    finalizers: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def look(context: str, kubeconfig: str | None, names: Names) -> tuple[list[Left], list[str]]:
+    """What there is, and what could not be looked up, a line each. Raises UnansweredError if the cluster is silent."""
+    server = ApiServer(context, kubeconfig)
+    kinds = _kinds(server)
+    label = quote(f"{STACK_LABEL}={names.stack},app.kubernetes.io/managed-by={MANAGER}")
+    questions: dict[tuple[str, str], Question] = {}
+    for path, (plural, kind) in kinds.items():
+        whole = plural in _WHOLE
+        # Pods and volumes of other controllers lack our label, so all of them are read.
+        everything = whole and path.startswith("/api/v1/")
+        questions[path, kind] = (path if everything else f"{path}?labelSelector={label}", _JSON if whole else METADATA)
+    helm = f"/api/v1/secrets?labelSelector={quote('owner=helm')}"
+    questions[helm, "Release"] = (helm, _JSON)
+    questions["/api/v1/namespaces#", "Namespace"] = ("/api/v1/namespaces", METADATA)
+    found: set[Left] = set()
+    unread: list[str] = []
+    for (_, kind), answer in zip(questions, server.answers([*questions.values()]), strict=True):
+        if isinstance(answer, UnansweredError):
+            if answer.status not in (404, 405):
+                unread.append(f"{kind} ({answer})")
+            continue
+        for item in answer.get("items") or []:
+            if left := _left(kind, item, names):
+                found.add(left)
+    return sorted(found), sorted(set(unread))
+
+
+def _kinds(server: ApiServer) -> dict[str, tuple[str, str]]:
+    """The path of each kind that can be listed, with its plural and its name."""
+    found = {}
+    asked = [(prefix, _DISCOVERY) for prefix in ("/api", "/apis")]
+    for (prefix, _), answer in zip(asked, server.answers(asked), strict=True):
+        if isinstance(answer, UnansweredError):
+            raise answer
+        if "items" not in answer:
+            raise UnansweredError("it does not tell its kinds in one list, as Kubernetes 1.27 and later do")
+        for group in answer["items"]:
+            name = group["metadata"].get("name", "")
+            # The first version is the preferred one; the others show the same objects.
+            for version in group["versions"][:1]:
+                place = f"{prefix}/{name}/{version['version']}" if name else f"{prefix}/{version['version']}"
+                for each in version.get("resources") or []:
+                    if "list" in each["verbs"] and each["resource"] not in _NOT_ASKED:
+                        found[f"{place}/{each['resource']}"] = each["resource"], each["responseKind"]["kind"]
+    return found
+
+
+def _left(kind: str, item: Object, names: Names) -> Left | None:
+    metadata = item["metadata"]
+    ours = stack_of(metadata.get("labels")) == names.stack
+    if kind == "Release":
+        return _release(item, names)
+    why = "" if ours else _tie(kind, item, names)
+    if not ours and not why:
+        return None
+    spec = item.get("spec") or {}
+    gone = (item.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return Left(
+        kind,
+        metadata["name"],
+        metadata.get("namespace", ""),
+        why,
+        gpus=0 if kind != "Pod" or gone else _gpus(spec),
+        balancer=kind == "Service" and spec.get("type") == "LoadBalancer",
+        cache=kind == "Pod" and not gone and _is_cache_worker(metadata.get("labels") or {}),
+        going="deletionTimestamp" in metadata,
+        owned=bool(metadata.get("ownerReferences")),
+        finalizers=tuple(metadata.get("finalizers") or ()),
+    )
+
+
+def _is_cache_worker(labels: Mapping[str, str]) -> bool:
+    return "fluid.io/dataset" in labels and labels.get("role", "").endswith("worker")
+
+
+def _tie(kind: str, item: Object, names: Names) -> str:
+    """What ties an object without our label to the stack; empty if nothing does."""
+    metadata = item["metadata"]
+    labels = metadata.get("labels") or {}
+    if kind == "Namespace":
+        return "of an add-on of the stack" if metadata["name"] in names.namespaces else ""
+    if kind == "PersistentVolume":
+        claim = (item.get("spec") or {}).get("claimRef") or {}
+        tied = claim.get("namespace") == names.namespace and claim.get("name") in names.objects
+        return f"bound to claim {claim['name']}" if tied else ""
+    if kind == "Service" and labels.get("gateway.envoyproxy.io/owning-gateway-namespace") in names.namespaces:
+        return "the gateway's load balancer"
+    if metadata.get("namespace") != names.namespace:
+        return ""
+    if kind == "PersistentVolumeClaim" and metadata["name"] in names.objects:
+        return "has the name of one of the stack's"
+    if kind == "Pod":
+        return next((f"{key}={labels[key]}" for key in _OWNERS if labels.get(key) in names.objects), "")
+    return ""
+
+
+def _release(secret: Object, names: Names) -> Left | None:
+    with contextlib.suppress(ValueError, LookupError, OSError, EOFError):
+        record = helm_releases.read(secret)
+        if record["info"].get("description") == release_description(names.stack):
+            return Left("Release", record["name"], secret["metadata"]["namespace"])
+    return None
+
+
+def _gpus(spec: Object) -> int:
+    return sum(int(((each.get("resources") or {}).get("limits") or {}).get(_GPU, 0)) for each in spec["containers"])
+
+
+def waiting(left: Sequence[Left]) -> Iterator[str]:
+    """What keeps a deletion from ending, and the command that is safe. Nothing here takes a finalizer off."""
+    for each in left:
+        if not each.going:
+            continue
+        if each.kind == "Pod":
+            yield (
+                f"{each}: is ending, and gives its answers first; if its node is gone for good, kubectl delete node "
+                "lets the cluster forget its pods"
+            )
+        elif each.finalizers:
+            yield (
+                f"{each}: waits for {', '.join(each.finalizers)}; whoever owns that finalizer has to run: bring its "
+                "operator back (pulumi up installs it), and the deletion goes on. Do not take the finalizer off: what "
+                "it guards would stay, and bill"
+            )
+
+
+def billing(left: Collection[Left]) -> tuple[int, int, int]:
+    """GPUs, cache workers and load balancers that bill."""
+    return sum(each.gpus for each in left), sum(each.cache for each in left), sum(each.balancer for each in left)
