@@ -66,12 +66,12 @@ def refused_files() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{test.__module__}: {row[-1] if isinstance(row, tuple) else row}", raw
 
 
-def test_it_is_a_schema_and_refuses_so_many_of_the_refused_files_of_our_tests():
+def test_it_is_a_schema_and_refuses_seven_in_ten_of_the_refused_files_of_our_tests():
     jsonschema.Draft202012Validator.check_schema(SCHEMA.schema)
     files = [*refused_files()]
     missed = [name for name, raw in files if SCHEMA.is_valid(whole_file(raw))]
     # The rest would require arithmetic, or knowledge of what a release has.
-    assert (len(files) - len(missed), len(files)) == (167, 232), "\n".join(missed)
+    assert len(missed) <= 0.3 * len(files), "\n".join(missed)
 
 
 @pytest.mark.parametrize("way", WAYS)
