@@ -63,6 +63,13 @@ def test_the_policies_of_check_judge_the_config_of_the_preview_and_stop_it_until
     assert "Also advised: " in capsys.readouterr().out
 
 
+def test_a_finding_of_a_severity_that_nobody_knows_is_refused_rather_than_let_pass(file, tmp_path, capsys):
+    findings = tmp_path / "findings.json"
+    findings.write_text(json.dumps([{"id": "a", "severity": "critical", "resource": "b", "reason": "c"}]))
+    assert main(["report", file("no-op"), "--findings", str(findings)]) == 2
+    assert "--findings critical: is no severity; write one of mandatory, error, " in capsys.readouterr().err
+
+
 def test_what_cannot_be_read_is_refused_in_one_line(file, tmp_path, capsys):
     broken = tmp_path / "broken"
     broken.write_bytes(b"\xff\xfe")
