@@ -161,10 +161,8 @@ def up(args: argparse.Namespace) -> int:
     surroundings = _environment(args.stack)
     refresh = []
     if args.unfinished == "true":
-        # Runs of one stack exclude each other, so a lock held by the runners' own user belongs to a dead run.
-        repair = [*_OPS, "recover", args.stack, "--force-user", getpass.getuser()]
-        if code := subprocess.run(repair, env=surroundings).returncode:
-            return code
+        if not _recovered(args.stack, surroundings):
+            return 1
         refresh = ["--refresh"]
     update = ["pulumi", "up", "-s", args.stack, "--yes", "--skip-preview", "--non-interactive", *refresh]
     if _call(update, surroundings):
@@ -210,13 +208,22 @@ def expire(args: argparse.Namespace) -> int:
         print(f"{args.stack}: is still needed")
         return 0
     surroundings = _environment(args.stack)
-    code = _call([*_OPS, "destroy", args.stack, "--yes"], surroundings)
+    destroy = [*_OPS, "destroy", args.stack, "--yes"]
+    code = _call(destroy, surroundings)
+    # The last job may have been cut off: its lock, and what the state does not know, are in the way.
+    if code == 1 and _recovered(args.stack, surroundings):
+        code = _call(destroy, surroundings)
     kept, alive = stacks.left(json.loads(_exported(args.stack, surroundings)))
     for names, what in ((kept, "is kept, and may cost money"), (alive, "is still there")):
         for name in names:
             print(f"{args.stack}: {name} {what}")
             _append("GITHUB_STEP_SUMMARY", f"- {args.stack}: {name} {what}\n")
     return 1 if code or alive else 0
+
+
+def _recovered(stack: str, surroundings: Mapping[str, str]) -> bool:
+    # Runs of one stack exclude each other, so a lock held by the runners' own user belongs to a dead run.
+    return _call([*_OPS, "recover", stack, "--force-user", getpass.getuser()], surroundings) == 0
 
 
 def _begin(args: argparse.Namespace) -> tuple[Path, dict[str, str]]:

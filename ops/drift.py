@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from ops.report import add_file, load, told
+from planning.problems import Problem, Refused, printable
 from report import drift
 
 
@@ -18,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 without drift, 1 with it, 2 where nobody can tell, because the refresh failed. Raises what `report` does."""
-    seen = drift.look(load(args))
+    read = load(args)
+    if read.refreshed is False:
+        instead = "give it to `python -m ops report`, and here what `pulumi refresh --preview-only --json` prints"
+        raise Refused(Problem(printable(args.file), "", "is of a preview or an update", instead))
+    seen = drift.look(read)
     print(told(args.format, drift, seen))
     return seen.exit_code

@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises Refused or RequestError for a file that tells of no run, or of another project's.
     """
-    found = judged(load(args), labels=args.allow, findings=_findings(args.findings))
+    read = load(args)
+    if read.refreshed:
+        raise Refused(Problem(printable(args.file), "", "is of a refresh", "give it to `python -m ops drift`"))
+    found = judged(read, labels=args.allow, findings=_findings(args.findings))
     print(told(args.format, pages, found))
     return found.exit_code
 

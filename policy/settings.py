@@ -51,11 +51,11 @@ def read(path: Path | None = None) -> Settings:
 def load(path: Path) -> Any:
     """A config file's JSON. Raises Refused if it cannot be read."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         why = error.strerror or "cannot be read"
         raise Refused(Problem("policy config", str(path), why, "write the path of a JSON file")) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(Problem("policy config", str(path), f"is no JSON: {error}", "write one JSON object")) from None
 
 

@@ -20,7 +20,7 @@ _INSTEAD = "write the file that `pulumi stack export` prints"
 def read(path: Path, project: str) -> list[Resource]:
     """The resources in a state file of `project`. Raises Refused if the file is not one."""
     try:
-        given = json.loads(path.read_text())
+        given = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Refused(Problem(_WHERE, str(path), error.strerror or "cannot be read", _INSTEAD)) from None
     except (ValueError, RecursionError) as error:
@@ -33,9 +33,11 @@ def read(path: Path, project: str) -> list[Resource]:
             return []
         raise Refused(Problem(_WHERE, str(path), "has no deployment with resources", _INSTEAD))
     found = [_resource(each) for each in listed if isinstance(each, Mapping) and not each.get("delete")]
-    for each in found:
-        if each.type == STACK and (other := each.urn.split("::")[1:2]) != [project]:
-            raise Refused(Problem(_WHERE, str(path), f"is of project {''.join(other)}", f"write one of {project}"))
+    # The engine makes the stack before anything in it.
+    of_stack = next((each.urn.split("::")[1:2] for each in found if each.type == STACK), [])
+    if found and of_stack != [project]:
+        why = f"is of project {''.join(of_stack)}" if of_stack else "has resources of no stack"
+        raise Refused(Problem(_WHERE, str(path), why, f"write one of {project}"))
     return found
 
 

@@ -43,9 +43,13 @@ class Level(enum.IntEnum):
     FAILED = 5
 
 
+SEVERITIES = {"mandatory": True, "error": True, "advisory": False, "warning": False, "info": False}
+"""Whether a finding of that severity stops a change."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What a policy found. Severities `error` and `mandatory` stop a change."""
+    """What a policy found. Its severity is one of SEVERITIES."""
 
     id: str
     severity: str
@@ -56,7 +60,7 @@ class Finding:
     @property
     def stops(self) -> bool:
         """Whether the change needs a label."""
-        return self.severity in ("error", "mandatory")
+        return SEVERITIES[self.severity]
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,9 @@ def judge(
     planned = {name: Numbers.of(each) for name, each in after.items()}
     # Others wrote them, or they repeat what is in the stack file.
     unplanned = redaction.text(unplanned)
+    if unknown := [each.severity for each in findings if each.severity not in SEVERITIES]:
+        instead = f"write one of {', '.join(SEVERITIES)}"
+        raise Refused(*(Problem("--findings", each, "is no severity", instead) for each in dict.fromkeys(unknown)))
     findings = [Finding(*(redaction.text(each) for each in vars(finding).values())) for finding in findings]
     return Judgement(run, before, planned, tuple(findings), tuple(labels), unplanned, tuple(services.of(run)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -94,7 +94,8 @@ class Message:
 @dataclass(frozen=True)
 class Run:
     """A run. `config` is the stack's, by keys with namespaces, secrets as `[secret]`. `ended` is false if the record
-    stops before the run's end. `planned` is whether it was a preview."""
+    stops before the run's end. `planned` is whether it was a preview, `refreshed` whether it only read what there is;
+    None if the record has no step that shows it."""
 
     project: str
     stack: str
@@ -105,6 +106,7 @@ class Run:
     ended: bool = True
     result: str = ""
     policies: tuple[Mapping[str, Any], ...] = ()
+    refreshed: bool | None = None
 
     @cached_property
     def outputs(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -210,7 +212,8 @@ def _digest(found: dict[str, Any], file: str) -> Run:
     parts.messages = [_message(each) for each in _maps(found.get("diagnostics"))]
     if not parts.steps and not parts.messages:
         raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi preview --json` prints"))
-    return _run(parts, file)
+    of_stack = {step["op"] for step in parts.steps if f"::{STACK}::" in str(step["urn"])}
+    return replace(_run(parts, file), refreshed=of_stack == {"refresh"} if of_stack else None)
 
 
 def _events(found: list[dict[str, Any]], file: str) -> Run:
@@ -234,16 +237,14 @@ def _events(found: list[dict[str, Any]], file: str) -> Run:
         raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi up --json` prints"))
     run = _run(parts, file)
     told = summary or {}
-    return Run(
-        run.project,
-        run.stack,
-        run.config,
-        run.changes,
-        run.messages,
+    begun = {event["resourcePreEvent"]["metadata"]["op"] for event in found if event.get("resourcePreEvent")}
+    return replace(
+        run,
         planned=bool(told.get("isPreview", _is_planned(found))),
         ended=summary is not None,
         result=str(told.get("result", "")),
         policies=tuple(parts.policies),
+        refreshed=begun == {"refresh"} if begun else None,
     )
 
 

@@ -263,6 +263,10 @@ def test_a_stack_is_destroyed_when_its_last_day_is_over_and_what_is_left_fails_t
     assert not job.run("nightly.yml", "expire")
     job.play(pulumi__stack=json.dumps({"deployment": {}}), destroy_code="1")
     assert not job.run("nightly.yml", "expire")
+    assert [line.split()[1] for line in job.log] == ["destroy", "recover", "destroy", "stack"]
+    job.play(recover_code="1")
+    assert not job.run("nightly.yml", "expire")
+    assert [line.split()[1] for line in job.log] == ["destroy", "recover", "stack"]
 
 
 def test_a_night_looks_at_every_stack_and_a_commit_at_those_that_it_may_change(job: Job):

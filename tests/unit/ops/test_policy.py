@@ -95,6 +95,8 @@ def test_a_config_of_ones_own_decides(policy, tmp_path):
         ('{"version": 3, "deploy', "is no whole JSON"),
         ({"steps": []}, "has no deployment with resources"),
         ([], "has no deployment with resources"),
+        ({"deployment": {"resources": [{"type": 5, "urn": 7, "inputs": [1]}]}}, "has resources of no stack"),
+        ("[" * 100_000, "is no whole JSON"),
         (json.dumps(state()).replace("::modelserve::", "::other::"), "is of project other; write one of modelserve"),
     ],
 )

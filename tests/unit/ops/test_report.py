@@ -8,7 +8,7 @@ import pytest
 
 from ops.__main__ import main
 from policy import settings
-from tests.support.reports import PREVIEWS, text_of
+from tests.support.reports import DRIFT, PREVIEWS, text_of
 
 
 @pytest.fixture
@@ -63,6 +63,13 @@ def test_the_policies_of_check_judge_the_config_of_the_preview_and_stop_it_until
     assert "Also advised: " in capsys.readouterr().out
 
 
+def test_a_finding_of_a_severity_that_nobody_knows_is_refused_rather_than_let_pass(file, tmp_path, capsys):
+    findings = tmp_path / "findings.json"
+    findings.write_text(json.dumps([{"id": "a", "severity": "critical", "resource": "b", "reason": "c"}]))
+    assert main(["report", file("no-op"), "--findings", str(findings)]) == 2
+    assert "--findings critical: is no severity; write one of mandatory, error, " in capsys.readouterr().err
+
+
 def test_what_cannot_be_read_is_refused_in_one_line(file, tmp_path, capsys):
     broken = tmp_path / "broken"
     broken.write_bytes(b"\xff\xfe")
@@ -87,6 +94,23 @@ def test_what_cannot_be_read_is_refused_in_one_line(file, tmp_path, capsys):
 def test_who_asks_for_json_gets_refusals_as_json(form, capsys):
     assert main(["drift", "nowhere.json", *form]) == 2
     assert "nowhere.json" in json.loads(capsys.readouterr().out)["refusals"][0]["why"]
+
+
+@pytest.mark.parametrize(
+    ("command", "record", "other"),
+    [
+        ("drift", PREVIEWS / "image.json.xz", "report"),
+        ("drift", PREVIEWS / "up-image.json.xz", "report"),
+        ("report", DRIFT / "image-digest.json.xz", "drift"),
+        ("report", DRIFT / "interrupted.json.xz", "drift"),
+    ],
+)
+def test_a_record_for_the_other_command_is_sent_there(command, record, other, tmp_path, capsys):
+    path = tmp_path / "run.json"
+    path.write_text(text_of(record))
+    assert main([command, str(path)]) == 2
+    told = capsys.readouterr()
+    assert f"give it to `python -m ops {other}`" in told.err and not told.out
 
 
 def test_a_preview_of_another_project_is_refused(file, tmp_path, capsys):

@@ -55,7 +55,7 @@ def test_everything_wrong_is_said_at_once():
     assert len(refused.value.problems) == 4
 
 
-@pytest.mark.parametrize(("text", "said"), [(None, "No such file"), ("{", "is no JSON")])
+@pytest.mark.parametrize(("text", "said"), [(None, "No such file"), ("{", "is no JSON"), ("[" * 100_000, "is no JSON")])
 def test_a_config_that_cannot_be_read_is_one_line(tmp_path: Path, text: str | None, said: str):
     path = tmp_path / "pack.json"
     if text is not None:
