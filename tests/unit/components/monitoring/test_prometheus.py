@@ -31,7 +31,7 @@ from standins.vllm_arguments import Arguments
 from tests.support.monitoring import RELEASES, everything
 
 pytestmark = pytest.mark.rehearsal
-SCRAPE, WINDOW = "1s", "10s"
+SCRAPE, WINDOW = "2s", "10s"
 # What the labels of other exporters' series say of the service r1.
 LABELS = {
     "namespace": ["models"],
@@ -68,7 +68,7 @@ class Engines:
 
     def __init__(self) -> None:
         given = Arguments(model="m", served_names=("m",))
-        self._engines = {release: Engine(given, release, token_seconds=0.05) for release in RELEASES}
+        self._engines = {release: Engine(given, release, token_seconds=0.2) for release in RELEASES}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -125,12 +125,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     def scraped() -> bool:
         try:
-            return len(query(url, "count_over_time(up[10m]) > 8 and up == 1")) == len(engines) + len(others)
+            if not requests.get(f"{url}/-/ready", timeout=30).ok:
+                return False
         except requests.ConnectionError:
             return False
+        return len(query(url, "count_over_time(up[10m]) > 5 and up == 1")) == len(engines) + len(others)
 
     try:
-        wait_until(scraped, 120, lambda: folder.joinpath("log").read_text()[-2000:])
+        wait_until(scraped, 300, lambda: folder.joinpath("log").read_text()[-2000:])
         yield url
     finally:
         process.terminate()
