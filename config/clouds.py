@@ -481,6 +481,8 @@ class Monitoring(Strict):
         cloud = context_of(info).cloud
         if value is not None and cloud in CLOUDS and value not in CLOUDS[cloud].prometheus:
             raise rule(value, f"is not to be had on {cloud}", f"write {' or '.join(CLOUDS[cloud].prometheus)}")
+        if value is not None and cloud in CLOUDS and len(CLOUDS[cloud].prometheus) == 1:
+            raise rule(value, f"is the only one on {cloud}", "leave it out")
         return value
 
     @field_validator("alerts")

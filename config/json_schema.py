@@ -206,7 +206,7 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
     yield _at(services, "*", "expose", "to", value={"enum": list(can.exposes)})
     yield _at(_full("cache"), "engine", value={"enum": list(can.caches)})
     monitoring = _full("monitoring")
-    yield _at(monitoring, "prometheus", value={"enum": [*can.prometheus, None]})
+    yield _at(monitoring, "prometheus", value={"enum": [*(can.prometheus if len(can.prometheus) > 1 else ()), None]})
     if can.prometheus[0] != "operator":
         by_operator = _has(**{monitoring: _has(prometheus="operator")})
         yield _unless(by_operator, _at(monitoring, "alerts", value=_has(enabled=False)))

@@ -43,6 +43,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "Service.rollout": ("services/*/rollout", {"strategy": "RollingUpdate"}),
     "Service.expose": ("services/*/expose", {"to": "private"}),
     "Catalog.gpuPods": ("catalog/gpuPods", {"Own": {"gpus": [8]}}),
+    "Monitoring.prometheus": ("monitoring", {"enabled": True, "prometheus": "operator"}),
     "Prices.perCacheWorkerHour": ("prices", {"perCacheWorkerHour": 1.0, "currency": "CNY", "asOf": "2026-11-01"}),
 }
 
