@@ -65,6 +65,8 @@ _USES = {
 
 DNS_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 PLACEHOLDER = r"<[^<>]+>"
+# A week, so that somebody who looks once a week sees it.
+_ENDING_DAYS = 7
 
 
 def name_limit(replicas: int) -> int:
@@ -236,6 +238,13 @@ def expired(config: StackConfig, today: datetime.date) -> Problem | None:
     if config.expires is None or datetime.date.fromisoformat(config.expires) >= today:
         return None
     return Problem("expires", config.expires, "is over", "write a later day, or pulumi destroy without --run-program")
+
+
+def ending(config: StackConfig, today: datetime.date) -> list[str]:
+    """A warning while the stack's last day nears; empty before, and after it."""
+    left = (datetime.date.fromisoformat(config.expires) - today).days if config.expires else -1
+    when = "today" if left == 0 else f"in {left} day{'s'[: left != 1]}"
+    return [f"expires: the stack ends {when}, with {config.expires}"] if 0 <= left <= _ENDING_DAYS else []
 
 
 def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:

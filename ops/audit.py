@@ -102,7 +102,7 @@ def audit(file: StackFile, stack: str, *, after_destroy: bool) -> Audit:
     unread: list[str] = []
     there: list[Left] = []
     try:
-        there, unread = leftovers.look(config.cluster.context, kubeconfig(stack), _names(config, stack))
+        there, unread = leftovers.look(config.cluster.context, kubeconfig(stack), names_of(config, stack))
     except UnansweredError as error:
         unread = [f"the cluster of context {config.cluster.context} ({error})"]
     known = {_key(each) for each in expected if is_in_cluster(each) and not each.get("delete")}
@@ -118,7 +118,8 @@ def audit(file: StackFile, stack: str, *, after_destroy: bool) -> Audit:
     return Audit(tuple(right), tuple(wrong), bills, (*unread, *unasked), tuple(leftovers.waiting(there)))
 
 
-def _names(config: StackConfig, stack: str) -> Names:
+def names_of(config: StackConfig, stack: str) -> Names:
+    """The names that the stack's things have in the cluster."""
     objects = {each for name in config.services for each in (name, service_object(name), group_object(name))}
     objects |= {model_object(service.model) for service in config.services.values()}
     addons = [each.namespace for each in addon_charts.wanted(config)] if config.cloud.kind != "local" else []

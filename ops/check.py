@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         sum(planned.layout.gpus * getattr(planned.service, replicas) for planned in plans.values())
         for replicas in ("first_replicas", "most_replicas")
     )
-    warned = warnings(plans, file.encrypted, file.plain)
+    warned = warnings(config, plans, file.encrypted, file.plain)
     if file.environment:
         warned.append("environment: its values are not seen here; only the Pulumi Cloud backend has environments")
     against = findings(config, plans, args.stack)

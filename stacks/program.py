@@ -42,7 +42,7 @@ def run() -> dict[str, pulumi.Input[Any]]:
             pulumi.log.info(line)
         for line in of_access(config):
             pulumi.log.info(line)
-        for warning in warnings(plans, secrets, plain):
+        for warning in warnings(config, plans, secrets, plain):
             pulumi.log.warn(warning)
         attempts = _attempts(config, plans)
     except Refused as error:

@@ -6,6 +6,7 @@ planner, and the planner's problems into those of the stack file's keys.
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Service
-from config.stack import StackConfig, aibrix_release, drops_cache, keeps_weights, own_bucket, role_takers
+from config.stack import StackConfig, aibrix_release, drops_cache, ending, keeps_weights, own_bucket, role_takers
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
@@ -229,10 +230,12 @@ def verdict(plans: Mapping[str, Planned]) -> str:
     return f"{', '.join(unfit)} {'does' if len(unfit) == 1 else 'do'} not fit, deployed unproven"
 
 
-def warnings(plans: Mapping[str, Planned], secrets: Collection[str], plain: Mapping[str, Any]) -> list[str]:
+def warnings(
+    config: StackConfig, plans: Mapping[str, Planned], secrets: Collection[str], plain: Mapping[str, Any]
+) -> list[str]:
     """Doubts that do not prevent the deployment, a sentence each. `secrets` and `plain` are as in `config.secrets`."""
     of_services = [f"{name}: {each}" for name, planned in plans.items() for each in planned.warnings]
-    return [*secret_keys.warnings(plans, secrets, plain), *of_services]
+    return [*ending(config, datetime.date.today()), *secret_keys.warnings(plans, secrets, plain), *of_services]
 
 
 def summary(planned: Planned) -> dict[str, Any]:

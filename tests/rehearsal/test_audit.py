@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from config.stack_file import read
 from local.api import ApiError
+from ops.audit import names_of
 from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.pulumi_stack import Cluster, Stack, one_node
+from watch import leftovers
 
 Manifest = dict[str, Any]
 
@@ -123,23 +126,39 @@ def test_a_destroy_leaves_what_is_kept_and_an_audit_finds_anything_else(gone: St
     assert "Bucket modelserve-llm-weights (kept on purpose)" in told and "nothing unexpected" in told
     assert cluster.ours() == []
 
-    api = cluster.plane.api
-    for path, manifest in planted(marks(gone)).items():
+    # Each kind alone is found; then the command, once, with all of them.
+    api, kubeconfig = cluster.plane.api, cluster.plane.kubeconfig.read_text()
+    names = names_of(read(gone.file).config(), gone.name)
+    things = planted(marks(gone))
+    for path, manifest in things.items():
+        assert leftovers.look("rehearsal", kubeconfig, names) == ([], []), path
         api.apply(path, manifest)
-        try:
-            told = gone.ops("audit", gone.name, "--after-destroy", code=1)
-            assert f"{manifest['kind']} " in told and "1 unexpected" in told, (path, told)
-            bills = {"Pod": "8 GPUs: 80.00 CNY an hour", "Service": "1 load balancers: at an unknown price"}
-            assert bills.get(manifest["kind"], "") in told
-        finally:
-            force = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
-            api.request("DELETE", path, force)
-            cluster.wait(f"{path} is gone", lambda path=path: absent(cluster, path))
+        ((found,), unread) = leftovers.look("rehearsal", kubeconfig, names)
+        assert (found.kind, found.name, unread) == (manifest["kind"], path.rpartition("/")[2], [])
+        remove(cluster, path)
+    for path, manifest in things.items():
+        api.apply(path, manifest)
+    held = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies/ds-network"
+    api.merge(held, {"metadata": {"finalizers": ["example.com/guard"]}})
+    api.delete(held)
     user, entry = next(iter(users.items()))
     cloud.change(users={user: entry})
     told = gone.ops("audit", gone.name, "--after-destroy", code=1)
-    assert "User " in told and "1 unexpected" in told
+    assert f"{len(things) + 1} unexpected" in told and "User " in told
+    assert all(f"{manifest['kind']} " in told for manifest in things.values())
+    assert "bills: 8 GPUs: 80.00 CNY an hour" in told and "1 load balancers: at an unknown price" in told
+    assert "NetworkPolicy default/ds-network: waits for example.com/guard" in told
+    api.merge(held, {"metadata": {"finalizers": None}})
     cloud.change(users={})
+    for path in things:
+        remove(cluster, path)
+
+
+def remove(cluster: Cluster, path: str) -> None:
+    if not absent(cluster, path):
+        body = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
+        cluster.plane.api.request("DELETE", path, body)
+        cluster.wait(f"{path} is gone", lambda: absent(cluster, path))
 
 
 def absent(cluster: Cluster, path: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import datetime
 from typing import Any
 
 import pytest
 
 from config.errors import ConfigError
-from config.stack import name_limit, parse
+from config.stack import ending, name_limit, parse
 from planning.catalog import fact
 from planning.schedule import DAYS
 from tests.support.stack_files import with_values
@@ -49,6 +50,22 @@ def test_a_good_file_is_accepted_with_every_default_in_one_place():
     service = parse(GOOD).services["ds"]
     assert (service.replicas, service.port, service.layout.gpus_per_node) == (1, 8000, 8)
     assert service.startup_policy == "LeaderCreated"
+
+
+@pytest.mark.parametrize(
+    ("today", "said"),
+    [
+        ("2026-11-22", ""),
+        ("2026-11-23", "in 7 days"),
+        ("2026-11-29", "in 1 day,"),
+        ("2026-11-30", "today"),
+        ("2026-12-01", ""),
+    ],
+)
+def test_a_stack_that_ends_soon_warns_until_its_last_day(today, said):
+    lines = ending(parse(GOOD | {"expires": "2026-11-30"}), datetime.date.fromisoformat(today))
+    assert [said in line for line in lines] == [True] * bool(said)
+    assert ending(parse(GOOD), datetime.date.fromisoformat(today)) == []
 
 
 @pytest.mark.parametrize("key", ["layout", "maxModelLen"])

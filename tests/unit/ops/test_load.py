@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local.paths import ROOT
 from ops.__main__ import main as ops
 from ops.load import MOST_REQUESTS, Load, Sample, measure, told
+from ops.verify import _planned
 from planning.throughput import Point, Range
 from standins.vllm import Arguments, Engine
 from tests.support.simulator import Simulator
@@ -147,6 +151,21 @@ def test_the_same_seed_sends_the_same_requests_and_no_two_begin_alike():
     assert texts != list(Load(requests=50, concurrency=1, input=30, output=1, seed=8).prompts())
     assert len({text[:40] for text in texts}) == 50
     assert {len(text.split()) for text in texts} == {30}
+
+
+def test_the_plan_beside_it_is_that_of_one_replica_under_this_load(tmp_path: Path):
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text((ROOT / "Pulumi.local.yaml").read_text().replace("replicas: 1", "replicas: 4"))
+    args = argparse.Namespace(stack=None, config=file, url=None)
+    points = {
+        many: _planned(args, "ds", Load(requests=9, concurrency=many, input=64, output=8, seed=0)) for many in (1, 8)
+    }
+    assert {many: (point.at_once, point.input, point.output) for many, point in points.items() if point} == {
+        1: (1, 64, 8),
+        8: (8, 64, 8),
+    }
+    args.url = "http://127.0.0.1:9"
+    assert _planned(args, "ds", Load(requests=1, concurrency=1, input=1, output=1, seed=0)) is None
 
 
 def test_the_picture_has_the_measured_times_beside_the_plans():
