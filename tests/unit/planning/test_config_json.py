@@ -319,6 +319,7 @@ def test_every_architecture_that_is_accepted_has_a_model_of_known_size_here_or_b
         "Qwen2ForCausalLM",
         "Qwen3ForCausalLM",
         "DeepseekV2ForCausalLM",
+        "Glm4MoeForCausalLM",
     }
     # V3.2 has the tensors of GLM-5, with the numbers of V3.
     assert set(fact("config_json", "architectures", "known")) == here | by_name | {"DeepseekV32ForCausalLM"}
