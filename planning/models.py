@@ -212,6 +212,10 @@ class Model:
     indexer: Indexer | None = None
     window: int = 0
     window_layers: int = 0
+    window_kv_heads: int = 0
+    """Heads of keys and values of the layers with a window; 0 if they have as many as the others."""
+    value_dim: int = 0
+    """The width of a head's value; 0 if it is that of its key. Latent attention says its own."""
     mtp_layers: int = 0
     quantisation: str = "none"
     other_bytes: int = 0
@@ -241,6 +245,16 @@ class Model:
             return sum(part in kind for kind in self.kinds[first:end])
         routed = self.moe.routed(end) - self.moe.routed(first) if self.moe else 0
         return {ATTENTION: end - first, STATE: 0, EXPERTS: routed, MLP: end - first - routed}[part]
+
+    @property
+    def value(self) -> int:
+        """The width of a head's value."""
+        return self.mla.value if self.mla else self.value_dim or self.head_dim
+
+    @property
+    def heads_kept(self) -> tuple[int, int]:
+        """Heads of keys and values: of layers that see everything, and of those with a window."""
+        return self.kv_heads, self.window_kv_heads or self.kv_heads
 
     @property
     def experts_in(self) -> str:
@@ -376,6 +390,8 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         indexer=Indexer(indexer["heads"], indexer["dim"], indexer["cacheBytesPerToken"]) if indexer else None,
         window=window.get("tokens", 0),
         window_layers=window.get("layers", 0),
+        window_kv_heads=window.get("kvHeads") or 0,
+        value_dim=facts.get("valueDim") or 0,
         mtp_layers=facts.get("mtpLayers", 0),
         quantisation=quantisation,
         other_bytes=facts.get("otherBytes", 0),

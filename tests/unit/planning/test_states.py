@@ -87,6 +87,15 @@ def test_ranks_split_the_groups_of_outputs(tensor, fine):
     ) == fine
 
 
+def test_layers_with_a_window_may_have_more_heads_and_values_may_be_narrower():
+    """MiMo-V2-Flash: 9 layers of 4 heads, 39 of 8 heads that keep a window of 128 and the step."""
+    asked = request("MiMo-V2-Flash", tensor=4, batched_tokens=2048)
+    fit = judge(asked, 65536)
+    assert kv_bytes(asked) == (192 + 128) * 2
+    each = 640 * (9 * 65536 + 39 * 2 * (128 + 2048))
+    assert fit.kv_tokens == pytest.approx(fit.stages[0].kv * 2**30 / each * 65536, rel=1e-3)
+
+
 def test_a_stage_holds_the_weights_of_its_own_kinds_of_layers():
     whole = request(NEMOTRON)
     stages = judge(replace(whole, layout=Layout(2, 8, 8, 2)), 8192).stages
