@@ -117,6 +117,7 @@ class WindowFacts(_Facts):
 
     tokens: Number | None = Field(None, description="tokens of the window")
     layers: Layers | None = Field(None, description="the number of such layers")
+    kv_heads: Number | None = Field(None, description="their heads of keys and values, if not as many as the others'")
 
 
 class StateFacts(_Facts):
@@ -160,6 +161,7 @@ class ModelFacts(_Facts):
     max_context: Number | None = Field(None, description="the longest context in tokens")
     kv_heads: Number | None = Field(None, description="the number of heads of keys and values")
     head_dim: Number | None = Field(None, description="the width of a head")
+    value_dim: Number | None = Field(None, description="the width of a head's value, if it is not that of its key")
     intermediate: Number | None = Field(None, description="the width of the MLP")
     tied_embeddings: bool = Field(False, description="true if input and output share one embedding")
     qkv_bias: bool = Field(False, description="true if the attention projections have biases")

@@ -162,7 +162,6 @@ def _session(header: str) -> Session:
     from urllib3 import Retry
 
     session = requests.Session()
-    session.trust_env = True  # proxies and certificates of this machine
     if header:  # requests sends neither Authorization nor Cookie on to another host
         name, _, value = header.partition(": ")
         session.headers[name] = value

@@ -124,7 +124,7 @@ def _unknown_keys(config: Mapping[str, Any], text: Mapping[str, Any], kind: Mapp
     outer = {} if text is config else config
     unknown = []
     for key, value in {**outer, **text}.items():
-        if key in only:
+        if key in only and key not in kind.get("lists", ()):
             unknown += [] if value is None or value in only[key] else [f"{key} {_short(value)}"]
         elif key not in known and not key.endswith(suffixes) and not _says_nothing(value):
             unknown.append(key)
@@ -183,6 +183,8 @@ def _facts(
     experts = next((text[key] for key in _EXPERTS if text.get(key)), 0)
     if experts:
         facts["moe"] = _moe(text, kind, experts, facts["layers"], wrong)
+    if "window" in kind:
+        facts |= _own_window(text, kind["window"], wrong)
     if "compressed" in kind:
         facts["compressed"] = {key: text.get(name) for key, name in kind["compressed"].items()}
         facts["expertFormat"] = kind["expertFormats"][text.get("expert_dtype") or "fp4"]
@@ -193,6 +195,22 @@ def _facts(
         facts["state"] |= {"gates": named["gates"], "bytes": 4 if text.get(named["dtype"]) == "float32" else 2}
         facts["layerKinds"] = _layer_kinds(text, facts, wrong)
     return facts
+
+
+def _own_window(text: Mapping[str, Any], told: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+    """Layers with a window that have another number of heads of keys and values."""
+    wrong += [
+        f"{key} {_short(text.get(key))} is not understood where {as_key} is {_short(text.get(as_key))}"
+        for key, as_key in told["same"].items()
+        if text.get(key) != text.get(as_key)
+    ]
+    if text.get(told["kvHeads"]) is None:
+        wrong.append(f"{told['kvHeads']} is missing")
+    marks = text.get(told["layers"]) or []
+    if len(marks) != text.get("num_hidden_layers") or {*marks} - {0, 1}:
+        wrong.append(f"{told['layers']} is not a 0 or 1 for each layer")
+    window = {"tokens": text.get("sliding_window"), "layers": marks.count(1), "kvHeads": text.get(told["kvHeads"])}
+    return {"slidingWindow": window, "valueDim": text.get("v_head_dim")}
 
 
 def _layer_kinds(text: Mapping[str, Any], facts: Mapping[str, Any], wrong: list[str]) -> list[str]:
@@ -221,8 +239,10 @@ def _moe(
     text: Mapping[str, Any], kind: Mapping[str, Any], experts: int, layers: int | None, wrong: list[str]
 ) -> dict[str, Any]:
     dense = text.get("first_k_dense_replace") or 0
-    for key in ("mlp_only_layers", "mlp_layer_types"):
-        given = text.get(key) or ()
+    for key in ("mlp_only_layers", "mlp_layer_types", "moe_layer_freq"):
+        given = text.get(key) if isinstance(text.get(key), list) else ()
+        if key == "moe_layer_freq":  # 0 for a dense layer
+            given = [layer for layer, routed in enumerate(given) if not routed]
         listed = [i for i, kept in enumerate(given) if kept == "dense"] if key == "mlp_layer_types" else list(given)
         if given and listed != list(range(len(listed))):
             wrong.append(f"{key} is not understood where dense layers follow others")

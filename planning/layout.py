@@ -85,9 +85,9 @@ def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
     tensor, broken = layout.tensor, []
     if model.heads % tensor:
         broken.append(f"{model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not a whole number")
-    kv = model.kv_heads
-    if model.mla is None and max(kv, tensor) % min(kv, tensor):
-        broken.append(f"{kv} KV heads and {tensor} ranks: neither divides the other")
+    for kv in sorted({*model.heads_kept}) if model.mla is None else ():
+        if max(kv, tensor) % min(kv, tensor):
+            broken.append(f"{kv} KV heads and {tensor} ranks: neither divides the other")
     state = model.state
     if state and (state.heads % tensor or (state.groups % tensor and state.groups > 1)):
         broken.append(f"{state.heads} heads and {state.groups} groups of the state / {tensor}: not whole numbers")

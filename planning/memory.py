@@ -359,7 +359,7 @@ def kv_bytes(request: Request) -> float:
     if model.compressed:
         return compressed_row() / 2  # a layer with each ratio takes so much
     if model.mla is None:
-        return 2 * max(model.kv_heads / layout.tensor, 1) * model.head_dim * byte / layout.context
+        return max(model.kv_heads / layout.tensor, 1) * (model.head_dim + model.value) * byte / layout.context
     kind, row = engine["mlaCache"], (model.mla.kv_rank + model.mla.rope) * byte
     if kind == "per-head":  # before vLLM supported MLA: keys and values of every head, padded to 256
         return 2 * max(model.heads / layout.tensor, 1) * 256 * byte
@@ -382,7 +382,8 @@ def _tokens(request: Request, stage: Stage, max_model_len: int) -> int:
     windowed = stage.layers * model.window_layers / model.layers
     window = min(max_model_len, model.window + batch(request, max_model_len)[0]) if windowed else 0
     # A layer with a sliding window keeps only the window and the current step, whatever the length.
-    equal_layers = stage.layers - windowed + windowed * window / max_model_len
+    full, near = (max(heads / request.layout.tensor, 1) for heads in model.heads_kept)
+    equal_layers = stage.layers - windowed + windowed * near / full * window / max_model_len
     return int(stage.kv * GIB / (kv_bytes(request) * equal_layers) / block) * block
 
 

@@ -83,7 +83,7 @@ CONFIG_WORDS = {
 _SUFFIXES = {
     r"-fp8-dynamic$": "fp8",
     r"-fp8$": None,  # published by the maker: blocks of 128 if that is Qwen or DeepSeek
-    r"-nvfp4(a16)?$": "nvfp4",
+    r"-nvfp4(a16|-v2)?$": "nvfp4",
     r"-fp4$": "nvfp4",
     r"-(awq|awq-int4|int4-awq|int4)$": "int4",
     r"-(gptq|gptq-int4|quantized\.w4a16|w4a16)$": "int4-symmetric",
@@ -121,9 +121,9 @@ class Moe:
     shared_width: int = 0
     """The width of a shared expert; 0 if it is that of the others."""
 
-    def routes(self, layer: int) -> bool:
-        """Whether that layer, counted from 0, has experts."""
-        return layer >= self.dense_layers and (layer + 1) % self.every == 0
+    def routed(self, layers: int) -> int:
+        """How many of the first so many layers have experts."""
+        return max(0, layers // self.every - self.dense_layers // self.every)
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,10 @@ class Model:
     indexer: Indexer | None = None
     window: int = 0
     window_layers: int = 0
+    window_kv_heads: int = 0
+    """Heads of keys and values of the layers with a window; 0 if they have as many as the others."""
+    value_dim: int = 0
+    """The width of a head's value; 0 if it is that of its key. Latent attention says its own."""
     mtp_layers: int = 0
     quantisation: str = "none"
     other_bytes: int = 0
@@ -239,8 +243,18 @@ class Model:
         end = self.layers if layers is None else first + layers
         if self.kinds:
             return sum(part in kind for kind in self.kinds[first:end])
-        routed = sum(map(self.moe.routes, range(first, end))) if self.moe else 0
+        routed = self.moe.routed(end) - self.moe.routed(first) if self.moe else 0
         return {ATTENTION: end - first, STATE: 0, EXPERTS: routed, MLP: end - first - routed}[part]
+
+    @property
+    def value(self) -> int:
+        """The width of a head's value."""
+        return self.mla.value if self.mla else self.value_dim or self.head_dim
+
+    @property
+    def heads_kept(self) -> tuple[int, int]:
+        """Heads of keys and values: of layers that see everything, and of those with a window."""
+        return self.kv_heads, self.window_kv_heads or self.kv_heads
 
     @property
     def experts_in(self) -> str:
@@ -271,12 +285,15 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
         return catalog[key]
     for suffix, kind in _SUFFIXES.items():
         base = re.sub(suffix, "", key)
-        if base != key and base in catalog:
+        if base != key and base in catalog and not catalog[base].expert_format:  # a mixture says its formats itself
             model = catalog[base]
-            makers_format = "fp8" if base.startswith(("llama", "meta-", "mistral")) else "fp8-block"
+            makers_format = "fp8" if base.startswith(("llama", "meta-", "mistral", "nvidia-")) else "fp8-block"
             source = f"{model.source}; storage format read from the name's ending"
-            # Every published NVFP4 file of a model with latent attention leaves attention in 16 bits.
+            # Every published NVFP4 file of a model with latent attention leaves attention in 16 bits; those of models
+            # with states leave all but the experts.
             kept = frozenset({"attention", "output"}) if kind == "nvfp4" and model.mla else frozenset[str]()
+            if model.state and kind not in (None, "none"):
+                kept = frozenset({"attention", "output", "state", "shared", "draft"})
             return replace(
                 model,
                 name=name.rpartition("/")[2],
@@ -285,10 +302,16 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
                 file_bytes=None,
                 source=source,
             )
-    near = difflib.get_close_matches(key, catalog, n=3, cutoff=0.5)
-    known = ", ".join(catalog[n].name for n in near) or "DeepSeek-R1, Qwen3-32B, Llama-3.3-70B-Instruct"
-    instead = f"write one of its names (such as {known}) or {otherwise}"
-    raise PlanError(Problem("model", name, "is not in the catalog", instead))
+    recipes = {each.rpartition("/")[2].lower(): each for each in fact("recipes", "recipes", "repositories")}
+    if key in recipes:
+        why = "is in vLLM's recipes, and the catalog does not have its shape"
+        instead = f"run python -m ops model {recipes[key]} --write STACK, or write {otherwise}"
+        raise PlanError(Problem("model", name, why, instead))
+    named = recipes | {each: model.name for each, model in catalog.items()}
+    near = difflib.get_close_matches(key, named, n=3, cutoff=0.6)
+    alike = f"did you mean {' or '.join(named[each] for each in near)}? " if near else ""
+    known = "a name such as DeepSeek-R1, Qwen3-32B or Llama-3.3-70B-Instruct"
+    raise PlanError(Problem("model", name, "is not in the catalog", f"{alike}write {known}, or {otherwise}"))
 
 
 def _of_the_stack_file(name: str, facts: Mapping[str, Any], listed: bool) -> Model:
@@ -367,6 +390,8 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         indexer=Indexer(indexer["heads"], indexer["dim"], indexer["cacheBytesPerToken"]) if indexer else None,
         window=window.get("tokens", 0),
         window_layers=window.get("layers", 0),
+        window_kv_heads=window.get("kvHeads") or 0,
+        value_dim=facts.get("valueDim") or 0,
         mtp_layers=facts.get("mtpLayers", 0),
         quantisation=quantisation,
         other_bytes=facts.get("otherBytes", 0),

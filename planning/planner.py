@@ -12,6 +12,7 @@ from typing import Any
 
 from planning import choose, cost, engine, gpus, models, startup, throughput
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, cache_problems, host
+from planning.catalog import fact
 from planning.layout import Layout, below_one, broken_rules
 from planning.memory import Fit, Request, Stage, kv_bytes, requests_held, state_bytes
 from planning.problems import PlanError, Problem, Unjudged
@@ -262,6 +263,15 @@ def _names(look_up: Callable[[Ask], object]) -> Callable[[Ask], list[Problem]]:
     return judged
 
 
+def _release(ask: Ask) -> list[Problem]:
+    """Whether the release has the model's class at all."""
+    release, architecture = engine.find(ask.engine_version), _published(ask).architecture
+    since = fact("config_json", "architectures", "since").get(architecture)
+    if since is None or engine.release_key(release.version) >= engine.release_key(since):
+        return []
+    return [Problem("engine version", release.version, f"does not know {architecture}", f"write {since} or later")]
+
+
 def _kv_dtype(ask: Ask) -> list[Problem]:
     if ask.kv_dtype == "auto" or ask.kv_dtype.startswith("fp8"):
         return []
@@ -280,6 +290,7 @@ _RULES: tuple[Callable[[Ask], list[Problem]], ...] = (
     _names(_model),
     _names(lambda ask: gpus.find(ask.gpu, ask.more_gpus)),
     _names(lambda ask: engine.find(ask.engine_version)),
+    _release,
     _kv_dtype,
     _one_or_more("max-num-batched-tokens", "batched_tokens"),
     _one_or_more("max-num-seqs", "sequences"),

@@ -160,10 +160,13 @@ def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = F
     output = _linear(model, "output", wide_zeros)
     if model.mla is None:
         query = model.heads * model.head_dim / tensor
-        kv = max(model.kv_heads / tensor, 1) * model.head_dim  # a rank holds at least one KV head
-        bias = (query + 2 * kv) * _HALF if model.qkv_bias else 0
+        full, near = (max(heads / tensor, 1) for heads in model.heads_kept)  # a rank holds at least one KV head
+        kept = full + (near - full) * model.window_layers / model.layers  # of the mean layer
+        kv = kept * (model.head_dim + model.value)
+        bias = (query + kv) * _HALF if model.qkv_bias else 0
         asked = query * (2 if model.gated else 1)
-        joined = _taken((asked + 2 * kv) * model.hidden, byte) + _taken(query * model.hidden, output)
+        joined = _taken((asked + kv) * model.hidden, byte)
+        joined += _taken(model.heads * model.value / tensor * model.hidden, output)
         return Weights(attention=joined + bias, replicated=norms)
     mla, heads = model.mla, model.heads / tensor
     query_in = mla.query_rank or model.hidden

@@ -498,7 +498,7 @@ def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
     model, speeds = request.model, _speeds(request)
     held, elements = part.weights, part.elements
     always = held.attention + held.mlp + held.shared_experts + held.replicated
-    width = model.heads * (model.mla.value if model.mla else model.head_dim)
+    width = model.heads * model.value
     if model.compressed:
         width = model.compressed.output_groups * model.compressed.output_rank
     output = 2 * part.cached * width * model.hidden / request.layout.tensor
@@ -562,7 +562,7 @@ def _attention(request: Request, part: _Part, run: _Pass) -> float:
             model.mla.nope + model.mla.rope + model.mla.value if run.prefill else 2 * model.mla.kv_rank + model.mla.rope
         )
     else:
-        width = 2 * model.head_dim
+        width = model.head_dim + model.value
     heads = model.heads / layout.tensor / (1 if run.prefill else layout.context)
     products = 2 * heads * width * run.tokens * context / (2 if run.prefill else 1)
     peak = speeds.peak("fp8" if request.kv_dtype.startswith("fp8") else "bf16")

@@ -35,6 +35,7 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "Kimi-K2.5": (None, 595e9),
     "Kimi-K2.6-NVFP4": (1026.9e9, None),
     "Llama-4-Maverick-17B-128E-Instruct": (400.7e9, 801.4e9),
+    "MiMo-V2-Flash": (309e9, None),
     "MiniMax-M2.5": (230e9, None),
     "MiniMax-M2.7-NVFP4": (230e9, None),
     "Mixtral-8x22B-v0.1": (140.62e9, 281.24e9),
@@ -52,7 +53,6 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
 REFUSED = {
     "Gemma-4-26B-A4B-NVFP4": "num_global_key_value_heads",
     "Llama-3_3-Nemotron-Super-49B-v1": "block_configs",
-    "MiMo-V2-Flash": "hybrid_layer_pattern",
     "Step-3.7-Flash": "share_expert_dim",
 }
 
@@ -247,6 +247,7 @@ ODD = (None, 0, -1, "8", 2.5, True, [], [None], [{}], {}, {"a": 1})
         "Qwen3.5-397B-A17B",
         "NVIDIA-Nemotron-3-Super-120B-A12B-FP8",
         "DeepSeek-V4-Flash",
+        "MiMo-V2-Flash",
     ],
 )
 @pytest.mark.parametrize("place", [None, "text_config", "quantization_config", "vision_config"])
@@ -301,6 +302,11 @@ NEMOTRON = "NVIDIA-Nemotron-3-Super-120B-A12B-FP8"
         ("DeepSeek-V4-Flash", {"compress_ratios": 4}, "compress_ratios 4 is not a list"),
         ("DeepSeek-V4-Flash", {"expert_dtype": "int4"}, 'expert_dtype "int4" is not understood'),
         ("DeepSeek-V4-Flash", {"o_groups": None}, "the plan also needs compressed.outputGroups"),
+        ("MiMo-V2-Flash", {"hybrid_layer_pattern": [0, 1]}, "hybrid_layer_pattern is not a 0 or 1 for each layer"),
+        ("MiMo-V2-Flash", {"hybrid_layer_pattern": 3}, "hybrid_layer_pattern 3 is not a list"),
+        ("MiMo-V2-Flash", {"swa_head_dim": 128}, "swa_head_dim 128 is not understood where head_dim is 192"),
+        ("MiMo-V2-Flash", {"moe_layer_freq": [1, 0] * 24}, "is not understood where dense layers follow others"),
+        ("MiMo-V2-Flash", {"swa_num_key_value_heads": None}, "swa_num_key_value_heads is missing"),
         ("GLM-5", {"linear_key_head_dim": 128}, "linear_key_head_dim is not understood"),
         ("GLM-5", {"hybrid_override_pattern": "M"}, "hybrid_override_pattern is not understood"),
     ],
@@ -319,6 +325,7 @@ def test_every_architecture_that_is_accepted_has_a_model_of_known_size_here_or_b
         "Qwen2ForCausalLM",
         "Qwen3ForCausalLM",
         "DeepseekV2ForCausalLM",
+        "Glm4MoeForCausalLM",
     }
     # V3.2 has the tensors of GLM-5, with the numbers of V3.
     assert set(fact("config_json", "architectures", "known")) == here | by_name | {"DeepseekV32ForCausalLM"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planning import engine, gpus, models
+from planning.catalog import fact
 from planning.choose import alternatives, cheapest, fit, wrong_context
 from planning.gpus import Gpu
 from planning.layout import Layout, broken_rules, split
 from planning.memory import Request, kv_bytes
 from planning.problems import PlanError
+from planning.stage_weights import file_weights
 from planning.units import GIB
 
 NAMES = [
@@ -311,3 +314,29 @@ def test_a_stack_file_may_add_models_and_gpus_or_overrule_the_catalog() -> None:
         models.find("My-Model", {"my-model": {key: facts[key] for key in facts if key != "hidden"}})
     with pytest.raises(PlanError, match="link"):
         gpus.find("mine", {"Mine": {"usableGib": 40.0}})
+
+
+def test_every_large_model_of_vllms_recipes_is_planned_or_named_with_the_command_that_reads_it() -> None:
+    """The larger half by parameters, in any case, with or without owner. Those that are planned have the size that the
+    recipe says; 5 % is what recipes round to."""
+    sizes = fact("recipes", "recipes", "repositories")
+    large, planned = [name for name, size in sizes.items() if size >= statistics.median(sizes.values())], 0
+    for name in large:
+        try:
+            model = models.find(name.upper())
+        except PlanError as error:
+            assert f"run python -m ops model {name} --write STACK" in str(error)
+        else:
+            planned += 1
+            bare = replace(model, quantisation="none", sixteen_bit=frozenset(), expert_format="")
+            assert file_weights(bare, draft=False) / 2 == pytest.approx(sizes[name], rel=0.05), name
+    assert planned >= len(large) / 3
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("GLM5", "GLM-5"), ("qwen3.5-397b", "Qwen3.5-397B-A17B"), ("DeepSeek-V4-Flush", "DeepSeek-V4-Flash")],
+)
+def test_a_name_that_is_almost_one_is_answered_with_it(name: str, meant: str) -> None:
+    with pytest.raises(PlanError, match=f"did you mean .*{meant}"):
+        models.find(name)

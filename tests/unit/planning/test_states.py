@@ -14,6 +14,7 @@ from planning.layout import Layout, broken_rules
 from planning.memory import Request, judge, kv_bytes, requests_held, state_bytes
 from planning.models import State
 from planning.planner import Ask, plan
+from planning.problems import PlanError
 
 CONFIGS = Path("tests/data/configs")
 QWEN, NEMOTRON = "Qwen3.5-397B-A17B", "NVIDIA-Nemotron-3-Super-120B-A12B-FP8"
@@ -87,6 +88,15 @@ def test_ranks_split_the_groups_of_outputs(tensor, fine):
     ) == fine
 
 
+def test_layers_with_a_window_may_have_more_heads_and_values_may_be_narrower():
+    """MiMo-V2-Flash: 9 layers of 4 heads, 39 of 8 heads that keep a window of 128 and the step."""
+    asked = request("MiMo-V2-Flash", tensor=4, batched_tokens=2048)
+    fit = judge(asked, 65536)
+    assert kv_bytes(asked) == (192 + 128) * 2
+    each = 640 * (9 * 65536 + 39 * 2 * (128 + 2048))
+    assert fit.kv_tokens == pytest.approx(fit.stages[0].kv * 2**30 / each * 65536, rel=1e-3)
+
+
 def test_a_stage_holds_the_weights_of_its_own_kinds_of_layers():
     whole = request(NEMOTRON)
     stages = judge(replace(whole, layout=Layout(2, 8, 8, 2)), 8192).stages
@@ -108,6 +118,15 @@ def test_a_model_with_states_is_planned_whole(name):
     found = plan(Ask(model=str(CONFIGS / name / "config.json"), gpu="H200-141", gpus_per_node=8, max_model_len=8192))
     assert found.fits and (name == V4) != any("MiB of states a request" in reason for reason in found.reasons)
     assert [point.name for point in found.throughput.points] == ["alone", "full"]
+
+
+def test_a_release_that_lacks_the_models_class_is_refused():
+    old = Ask(model=str(CONFIGS / V4 / "config.json"), gpu="H200-141", gpus_per_node=8, engine_version="0.19.0")
+    with pytest.raises(
+        PlanError, match="engine version 0.19.0: does not know DeepseekV4ForCausalLM; write 0.20.0"
+    ):
+        plan(old)
+    assert plan(replace(old, engine_version="0.20.0")).fits
 
 
 def test_states_are_read_and_written_at_every_step():
