@@ -122,6 +122,15 @@ class Engine(_OfVllm):
         {}, description="a map of further environment variables, text to text"
     )
 
+    @field_validator("image")
+    @classmethod
+    def _vllm_is_in_it(cls, value: str) -> str:
+        parts = re.split(r"[/:@]", value.lower())
+        other = next((name for word, name in fact("engines", "others", "images").items() if word in parts), None)
+        if other:
+            raise rule(value, f"is {other}, and only vLLM is started (`vllm serve`)", "write an image of vLLM")
+        return value
+
     @field_validator("launcher")
     @classmethod
     def _engine_has_it(cls, value: str, info: ValidationInfo) -> str:

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planning import engine, gpus, models
+from planning import engine, gpus, models, startup
 from planning.catalog import fact
 from planning.choose import alternatives, cheapest, fit, wrong_context
 from planning.gpus import Gpu
 from planning.layout import Layout, broken_rules, split
 from planning.memory import Request, kv_bytes
+from planning.planner import ranks
 from planning.problems import PlanError
-from planning.stage_weights import file_weights
+from planning.stage_weights import Weights, file_weights
 from planning.units import GIB
 
 NAMES = [
@@ -365,3 +366,37 @@ def test_every_large_model_of_vllms_recipes_is_planned_or_named_with_the_command
 def test_a_name_that_is_almost_one_is_answered_with_it(name: str, meant: str) -> None:
     with pytest.raises(PlanError, match=f"did you mean .*{meant}"):
         models.find(name)
+
+
+DATA = Layout(3, 8, 1, 1, 24, expert_parallel=True)
+
+
+def test_uneven_experts_make_two_classes_of_gpus_and_no_larger_files() -> None:
+    request = replace(_request(layout=DATA), engine=engine.find("0.33.0"))
+    (stage,) = fit(request, 8192).stages
+    fullest, others = ranks(request, stage)
+    assert [(each["gpus"], each["experts"]) for each in (fullest, others)] == [(16, 11), (8, 10)]
+    assert fullest["weights_gib"] == round(stage.weights_gib, 3) > others["weights_gib"]
+    unknown = replace(request, model=replace(request.model, file_bytes=None))
+    alike = replace(unknown, layout=Layout(2, 8, 8, 2))
+    sizes = [startup.file_bytes(each, fit(each, 8192)) for each in (unknown, alike)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+
+
+def test_balanced_experts_take_their_copies_and_a_buffer_of_one_layer() -> None:
+    def weights(redundant: int | None) -> Weights:
+        layout = Layout(2, 8, 1, 1, 16, expert_parallel=True, redundant=redundant)
+        return fit(replace(_request(layout=layout), engine=engine.find("0.33.0")), 8192).stages[0].weights
+
+    plain, even, more = weights(None), weights(0), weights(32)
+    assert even.experts == plain.experts and even.total - plain.total == pytest.approx(even.experts / 58, rel=0.001)
+    assert more.experts == pytest.approx(plain.experts * 18 / 16, rel=0.001)
+
+
+def test_shared_experts_are_whole_where_ranks_split_the_tokens() -> None:
+    def shared(version: str, layout: Layout) -> float:
+        return fit(replace(_request(layout=layout), engine=engine.find(version)), 8192).stages[0].weights.shared_experts
+
+    both = Layout(2, 8, 4, 1, 4, expert_parallel=True)
+    assert shared("0.33.0", both) == pytest.approx(4 * shared("0.10.2", both))
+    assert shared("0.33.0", replace(both, expert_parallel=False)) == shared("0.10.2", both)
