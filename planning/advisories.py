@@ -43,8 +43,9 @@ def holes(version: str) -> tuple[Hole, ...] | None:
     return tuple(found)
 
 
-def told(version: str, accepted: Collection[str] = ()) -> str | None:
+def told(version: str, accepted: Collection[str] = (), *, named: bool = True) -> str | None:
     """The holes of a release in a clause, except those that are accepted by id or CVE; None where there are none.
+    `named`: with their ids.
 
     Raises ValueError where `version` has no number to judge by.
     """
@@ -54,8 +55,8 @@ def told(version: str, accepted: Collection[str] = ()) -> str | None:
     left = tuple(hole for hole in found if not {hole.id, hole.cve} & {*accepted})
     if not left:
         return None
-    better, ids = first_without(left), ", ".join(hole.id for hole in left)
-    known = f"vLLM {version} has {len(left)} known holes ({ids}; advisories to {newest()})"
+    better, ids = first_without(left), ", ".join(hole.id for hole in left) + "; " if named else ""
+    known = f"vLLM {version} has {len(left)} known holes ({ids}advisories to {newest()})"
     return known + (f", {better} has none of them" if better else "")
 
 

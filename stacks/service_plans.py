@@ -237,7 +237,7 @@ def warnings(
 ) -> list[str]:
     """Doubts that do not prevent the deployment, a sentence each. `secrets` and `plain` are as in `config.secrets`."""
     of_services = [f"{name}: {each}" for name, planned in plans.items() for each in planned.warnings]
-    holes = {name: advisories.told(planned.service.engine.version) for name, planned in plans.items()}
+    holes = {name: advisories.told(planned.service.engine.version, named=False) for name, planned in plans.items()}
     of_services += [f"{name}: {said}" for name, said in holes.items() if said]
     return [*ending(config, datetime.date.today()), *secret_keys.warnings(plans, secrets, plain), *of_services]
 
