@@ -48,7 +48,9 @@ def test_the_stack_file_of_todays_recipe_is_accepted_fits_and_runs_the_newest_re
     config = parse(StackFile(stack).whole)
     (planned,) = plan_services(config).values()
     assert planned.plan.fits
-    assert not [each for each in warnings({"ds": planned}, ["apiKey"], {}) if "known by ticket only" not in each]
+    assert not [
+        each for each in warnings(config, {"ds": planned}, ["apiKey"], {}) if "known by ticket only" not in each
+    ]
     assert planned.service.engine.version == newest() and planned.service.engine.launcher == "native"
     assert (planned.layout.data, planned.layout.expert_parallel) == (16, True)
 
