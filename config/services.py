@@ -46,7 +46,18 @@ _OWNED_FLAGS = {
     "--model": "model",
     "--tensor-parallel-size": "layout.tensor",
     "--pipeline-parallel-size": "layout.pipeline",
-    "--data-parallel-size": "replicas",
+    "--data-parallel-size": "layout.data",
+    "--data-parallel-size-local": "layout.data",
+    "--data-parallel-rank": "layout.data",
+    "--data-parallel-start-rank": "layout.data",
+    "--data-parallel-address": "layout.data",
+    "--data-parallel-rpc-port": "layout.data",
+    "--data-parallel-hybrid-lb": "layout.data: one port serves all engines of a replica",
+    "--data-parallel-external-lb": "layout.data: one port serves all engines of a replica",
+    "--data-parallel-multi-port-external-lb": "layout.data: one port serves all engines of a replica",
+    "--data-parallel-backend": "engine.launcher",
+    "--enable-expert-parallel": "layout.expertParallel",
+    "--decode-context-parallel-size": "layout.decodeContext",
     "--max-model-len": "maxModelLen",
     "--gpu-memory-utilization": "engine.gpuMemoryUtilization",
     "--distributed-executor-backend": "engine.launcher",
@@ -111,6 +122,15 @@ class Engine(_OfVllm):
         {}, description="a map of further environment variables, text to text"
     )
 
+    @field_validator("image")
+    @classmethod
+    def _vllm_is_in_it(cls, value: str) -> str:
+        parts = re.split(r"[/:@]", value.lower())
+        other = next((name for word, name in fact("engines", "others", "images").items() if word in parts), None)
+        if other:
+            raise rule(value, f"is {other}, and only vLLM is started (`vllm serve`)", "write an image of vLLM")
+        return value
+
     @field_validator("launcher")
     @classmethod
     def _engine_has_it(cls, value: str, info: ValidationInfo) -> str:
@@ -145,7 +165,8 @@ class Engine(_OfVllm):
         ]
         refused = {index for index, *_ in wrong}
         if "version" in info.data:
-            judged = flags.problems(value, info.data["version"], info.data.get("launcher"))
+            beside = [each for each in _OWNED_FLAGS if flags.has(each, info.data["version"])]
+            judged = flags.problems(value, info.data["version"], info.data.get("launcher"), beside)
             wrong += [(f"[{i}]", value[i], why, instead) for i, why, instead in judged if f"[{i}]" not in refused]
         refuse(*wrong)
         return value
@@ -178,12 +199,19 @@ class Engine(_OfVllm):
 
 
 class Layout(_OfVllm):
-    """How one replica is split over GPUs. tensor x pipeline = nodes x gpusPerNode."""
+    """How one replica is split over GPUs. data x tensor x pipeline = nodes x gpusPerNode."""
 
     nodes: Positive = Field(description="the number of nodes (pods) of one replica")
     gpus_per_node: Positive = Field(_GPUS_DEFAULT, description="the number of GPUs of each node")
+    data: Positive = Field(1, description="the data parallel size: engines that share the requests of one port")
     pipeline: Positive = Field(description="the pipeline parallel size: stages that split the layers")
     tensor: Positive = Field(description="the tensor parallel size: GPUs that split every layer")
+    expert_parallel: bool = Field(
+        False, description="true to give each of the tensor x data GPUs of a stage whole experts"
+    )
+    decode_context: Positive = Field(
+        1, description="the decode context parallel size: tensor ranks that share one request's KV cache"
+    )
 
     @property
     def gpus(self) -> int:
@@ -203,17 +231,19 @@ class Layout(_OfVllm):
     @field_validator("tensor")
     @classmethod
     def _ranks_fill_the_gpus(cls, tensor: int, info: ValidationInfo) -> int:
-        if not {"nodes", "gpus_per_node", "pipeline"} <= info.data.keys():
+        if not {"nodes", "gpus_per_node", "pipeline", "data"} <= info.data.keys():
             return tensor
-        nodes, per_node, pipeline = (info.data[key] for key in ("nodes", "gpus_per_node", "pipeline"))
-        ranks, gpus = tensor * pipeline, nodes * per_node
+        nodes, per_node, pipeline, data = (info.data[key] for key in ("nodes", "gpus_per_node", "pipeline", "data"))
+        ranks, gpus = data * tensor * pipeline, nodes * per_node
         if ranks != gpus:
-            stages, remainder = divmod(gpus, tensor)
+            stages, remainder = divmod(gpus, data * tensor)
             instead = f"write pipeline: {stages}" if not remainder else f"write tensor: {per_node}, pipeline: {nodes}"
+            if remainder and data > 1:
+                instead = f"write tensor: 1, pipeline: 1, data: {gpus}"
             raise rule(
                 tensor,
-                f"tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but nodes {nodes} x "
-                f"gpusPerNode {per_node} = {gpus} GPUs",
+                f"{f'data {data} x ' if data > 1 else ''}tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but "
+                f"nodes {nodes} x gpusPerNode {per_node} = {gpus} GPUs",
                 f"{instead}, or change nodes",
             )
         return tensor

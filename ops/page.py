@@ -207,12 +207,16 @@ def _alternatives(plan: Json) -> str:
     rows = (
         _row(
             str(other["nodes"]),
-            [str(other["tensor"]), str(other["pipeline"]), f"{other['kv_tokens']:,}", f"{other['max_model_len']:,}"],
+            [
+                *(str(other[key]) for key in ("data", "tensor", "pipeline")),
+                f"{other['kv_tokens']:,}",
+                f"{other['max_model_len']:,}",
+            ],
         )
         for other in plan["alternatives"]
     )
     return "<h3>What fits instead</h3>" + _table(
-        f"The nearest layouts on {plan['gpu']}", ["Nodes", "Tensor", "Pipeline", "KV tokens", "Context"], rows
+        f"The nearest layouts on {plan['gpu']}", ["Nodes", "Data", "Tensor", "Pipeline", "KV tokens", "Context"], rows
     )
 
 

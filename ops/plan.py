@@ -12,7 +12,7 @@ from typing import Any
 from config.stack_file import RequestError
 from ops.arguments import add_stack, count, not_negative, positive, stack_file
 from planning.cost import Prices
-from planning.planner import Ask, Plan, plan
+from planning.planner import Ask, Plan, plan, ranks
 from planning.problems import PlanError, Problem
 from planning.startup import Supply
 from planning.throughput import Load, Range
@@ -188,6 +188,13 @@ def table(planned: Plan) -> str:
             "",
         )
         for number, stage in enumerate(fit.stages)
+    ]
+    lines += [
+        f"{'':>10}{each['gpus']} GPUs of stage {number} hold {each['experts']} experts of a layer, "
+        f"{each['weights_gib']:.2f} GiB of weights"
+        for number, stage in enumerate(fit.stages)
+        for each in ranks(request, stage)
+        if each["experts"]
     ]
     lines += [
         "",

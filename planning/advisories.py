@@ -6,6 +6,7 @@ Not here: whether a stack makes use of what has the hole. An advisory that is no
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from planning.catalog import entries, fact
@@ -40,6 +41,23 @@ def holes(version: str) -> tuple[Hole, ...] | None:
         if begun and not ended:
             found.append(Hole(name, known["cve"], known["severity"], known["fixed"], known["what"]))
     return tuple(found)
+
+
+def told(version: str, accepted: Collection[str] = (), *, named: bool = True) -> str | None:
+    """The holes of a release in a clause, except those that are accepted by id or CVE; None where there are none.
+    `named`: with their ids.
+
+    Raises ValueError where `version` has no number to judge by.
+    """
+    found = holes(version)
+    if found is None:
+        raise ValueError(version)
+    left = tuple(hole for hole in found if not {hole.id, hole.cve} & {*accepted})
+    if not left:
+        return None
+    better, ids = first_without(left), ", ".join(hole.id for hole in left) + "; " if named else ""
+    known = f"vLLM {version} has {len(left)} known holes ({ids}advisories to {newest()})"
+    return known + (f", {better} has none of them" if better else "")
 
 
 def first_without(found: tuple[Hole, ...]) -> str | None:

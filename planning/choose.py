@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,9 +38,15 @@ class Choice:
             "nodes": self.layout.nodes,
             "tensor": self.layout.tensor,
             "pipeline": self.layout.pipeline,
+            "data": self.layout.data,
+            "expert_parallel": self.layout.expert_parallel,
             "kv_tokens": self.fit.kv_tokens,
             "max_model_len": self.fit.max_model_len,
         }
+
+
+# Sorts choices, the cheapest first.
+Price = Callable[[Choice], tuple[float, ...]]
 
 
 def fit(request: Request, max_model_len: int | None) -> Fit:
@@ -81,8 +87,11 @@ def wrong_context(model: Model, max_model_len: int | None) -> list[Problem]:
     return [Problem("max-model-len", str(max_model_len), why, f"write at most {model.max_context}, or auto")]
 
 
-def cheapest(request: Request, max_model_len: int | None, nodes: int | None = None) -> Choice:
-    """The layout that fits on the fewest GPUs; among equals, the one that answers fastest (`_preference`).
+def cheapest(
+    request: Request, max_model_len: int | None, nodes: int | None = None, price: Price | None = None
+) -> list[Choice]:
+    """The layouts that fit on the fewest GPUs, the best first: by `price` if there is one, else the one that answers a
+    single request fastest (`_preference`).
 
     `nodes` fixes the number of nodes. Raises NoLayoutError if nothing up to MOST_NODES fits.
     """
@@ -90,7 +99,8 @@ def cheapest(request: Request, max_model_len: int | None, nodes: int | None = No
     for choices in _by_nodes(request, max_model_len, nodes):
         useful = [choice for choice in choices if choice.fit.max_model_len >= least]
         if useful:
-            return max(useful, key=_preference)
+            useful.sort(key=_preference, reverse=True)
+            return sorted(useful, key=price) if price else useful
     where = f"{nodes}" if nodes else f"up to {MOST_NODES}"
     why = (
         f"{request.model.name} fits on no layout of {where} nodes x "
@@ -111,26 +121,33 @@ def alternatives(request: Request, max_model_len: int | None) -> list[Choice]:
     return nearest[:SHOWN]
 
 
-def _preference(choice: Choice) -> tuple[int, int, int]:
-    """Tensor ranks inside a node first (they talk in every layer), then few stages (each adds latency), then cache."""
+def _preference(choice: Choice) -> tuple[int, int, int, int]:
+    """Tensor ranks inside a node first (they talk in every layer), then all of them for one request, then few stages
+    (each adds latency), then cache."""
     layout = choice.layout
-    return layout.tensor <= layout.gpus_per_node, -layout.pipeline, choice.fit.kv_tokens * layout.data
+    inside = layout.tensor <= layout.gpus_per_node
+    return inside, -layout.data, -layout.pipeline, choice.fit.kv_tokens * layout.data
 
 
 def _by_nodes(request: Request, max_model_len: int | None, nodes: int | None) -> Iterator[list[Choice]]:
     for count in [nodes] if nodes else range(1, MOST_NODES + 1):
         choices = []
-        for layout in _candidates(replace(request.layout, nodes=count), request.model.layers):
-            candidate = replace(request, layout=layout)
-            if not broken_rules(request.model, layout) and (memory := fit(candidate, max_model_len)).fits:
+        for layout in _candidates(replace(request.layout, nodes=count), request.model):
+            if broken_rules(request.model, layout, request.engine):
+                continue
+            memory = fit(replace(request, layout=layout), max_model_len)
+            if memory.fits:
                 choices.append(Choice(layout, memory))
         yield choices
 
 
-def _candidates(layout: Layout, layers: int) -> Iterator[Layout]:
-    ranks, left_over = divmod(layout.gpus, layout.data)
-    if left_over:
-        return
-    for tensor in range(1, ranks + 1):
-        if ranks % tensor == 0 and ranks // tensor <= layers:
-            yield replace(layout, tensor=tensor, pipeline=ranks // tensor)
+def _candidates(layout: Layout, model: Model) -> Iterator[Layout]:
+    """Splits of the GPUs with as many data ranks as `layout` says. If it says one, also with more for a model with
+    experts, which are then spread over all ranks: data ranks of other models are no better than replicas."""
+    plain = layout.data == 1 and not layout.expert_parallel and model.moe
+    for data in range(1, layout.gpus + 1) if plain else (layout.data,):
+        ranks, left_over = divmod(layout.gpus, data)
+        spread = layout.expert_parallel or (data > 1 and data != layout.data)
+        for tensor in range(1, ranks + 1) if not left_over else ():
+            if ranks % tensor == 0 and ranks // tensor <= model.layers:
+                yield replace(layout, tensor=tensor, pipeline=ranks // tensor, data=data, expert_parallel=spread)

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -75,12 +75,14 @@ def problem(argument: str, version: str) -> tuple[str, str] | None:
     return f"vLLM {version} dropped it: {gone} was the last with it, and the engine would exit at once", _LEAVE_OUT
 
 
-def problems(arguments: Sequence[str], version: str, launcher: str | None = None) -> list[tuple[int, str, str]]:
+def problems(
+    arguments: Sequence[str], version: str, launcher: str | None = None, beside: Collection[str] = ()
+) -> list[tuple[int, str, str]]:
     """Everything wrong with an argument list for that release, as (index of the element, why, what to write instead).
 
     The model's name or path may come first. Besides unknown flags it finds values that the release does not take,
     repeated flags, flags that exclude or need each other, and flags that the program's launcher sets. `launcher` (`ray`
-    or `native`) adds what its workers refuse.
+    or `native`) adds what its workers refuse. Flags in `beside` may be given elsewhere: nothing misses them.
     """
     given_flags = parse(arguments)
     wrong = []
@@ -91,7 +93,7 @@ def problems(arguments: Sequence[str], version: str, launcher: str | None = None
         else:
             wrong += _wrong_values(flag, given_flags, version)
     wrong += _twice(given_flags, version)
-    wrong += _joint(given_flags, version)
+    wrong += _joint(given_flags, version, beside)
     return sorted(wrong)
 
 
@@ -99,6 +101,11 @@ def has(flag: str, version: str) -> bool:
     """Whether the release knows the flag. One newer than the catalog counts as its newest; an older one knows none."""
     release = _release(version, newest=True)
     return release is not None and _flag(flag, release) is not None
+
+
+def since(flag: str) -> str:
+    """The first release that knows the flag."""
+    return min((first for first, _ in _ends(_entry(flag)["in"])), key=release_key)
 
 
 def is_known(flag: str) -> bool:
@@ -305,7 +312,7 @@ def _apart(name: str, flag: Given, other: Given, version: str) -> bool:
     return same and bool(flag.key or other.key) and (not (flag.key and other.key) or flag.spelling != other.spelling)
 
 
-def _joint(given: Sequence[Given], version: str) -> list[tuple[int, str, str]]:
+def _joint(given: Sequence[Given], version: str, beside: Collection[str]) -> list[tuple[int, str, str]]:
     release = _release(version)
     if release is None:
         return []
@@ -314,7 +321,7 @@ def _joint(given: Sequence[Given], version: str) -> list[tuple[int, str, str]]:
     return [
         (on[flag].index, f"vLLM {version} needs {needed} with it", f"add {needed}")
         for flag, needed, span in table["requires"]
-        if flag in on and needed not in on and within(release, span)
+        if flag in on and needed not in on and needed not in beside and within(release, span)
     ] + [
         (on[flag].index, f"vLLM {version} refuses it together with {other}", "leave one out")
         for flag, other, span in table["excludes"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planning.engine import Engine
+from planning import flags
+from planning.engine import Engine, find
 from planning.models import MLP, Model
 from planning.problems import Problem
 
@@ -15,6 +16,7 @@ class Layout:
 
     tensor x pipeline x data = nodes x gpus_per_node. With `expert_parallel`, each of a stage's tensor x data ranks
     holds whole experts. `context` (decode context parallel) spreads one sequence's KV over that many tensor ranks.
+    `redundant` counts further copies of experts that load balancing adds; None without load balancing.
     """
 
     nodes: int
@@ -24,16 +26,34 @@ class Layout:
     data: int = 1
     expert_parallel: bool = False
     context: int = 1
+    redundant: int | None = None
+
+    @property
+    def expert_ranks(self) -> int:
+        """GPUs of a stage: the experts of each layer are spread over them."""
+        return self.tensor * self.data
+
+    @property
+    def engine_gpus(self) -> int:
+        """GPUs of one data rank, which is an engine of its own."""
+        return self.tensor * self.pipeline
 
     @property
     def gpus(self) -> int:
         """GPUs of the replica."""
         return self.nodes * self.gpus_per_node
 
-    def __str__(self) -> str:
+    @property
+    def split(self) -> str:
+        """How the GPUs share the work, in the usual letters, such as TP8 PP2."""
         data = f" DP{self.data}" if self.data > 1 else ""
         expert = " EP" if self.expert_parallel else ""
-        return f"{self.nodes} x {self.gpus_per_node} GPUs as TP{self.tensor} PP{self.pipeline}{data}{expert}"
+        expert += f"+{self.redundant}" if self.redundant else ""
+        context = f" DCP{self.context}" if self.context > 1 else ""
+        return f"TP{self.tensor} PP{self.pipeline}{data}{expert}{context}"
+
+    def __str__(self) -> str:
+        return f"{self.nodes} x {self.gpus_per_node} GPUs as {self.split}"
 
 
 def split(layers: int, stages: int, engine: Engine) -> list[int]:
@@ -48,8 +68,25 @@ def split(layers: int, stages: int, engine: Engine) -> list[int]:
     return counts
 
 
-def broken_rules(model: Model, layout: Layout) -> list[Problem]:
-    """Every rule of the engine that the layout breaks, each with its arithmetic. Empty if the engine may start."""
+def experts(model: Model, layout: Layout) -> list[tuple[int, int]]:
+    """How vLLM spreads a layer's experts over the GPUs of a stage, as (GPUs, experts on each), the fullest first."""
+    assert model.moe, "asked for a model without experts"
+    ranks, copies = layout.expert_ranks, model.moe.experts + (layout.redundant or 0)
+    if not layout.expert_parallel:
+        return [(ranks, model.moe.experts)]  # a part of each
+    each, more = divmod(copies, ranks)
+    return [(count, held) for count, held in ((more, each + 1), (ranks - more, each)) if count]
+
+
+def whole_shared_experts(layout: Layout, engine: Engine) -> bool:
+    """Whether each tensor rank holds the shared experts undivided."""
+    return engine["sharedExpertsWhole"] and layout.expert_parallel and layout.tensor > 1 and layout.data > 1
+
+
+def broken_rules(model: Model, layout: Layout, engine: Engine | None = None) -> list[Problem]:
+    """Every rule of the engine (None: the newest known release) that the layout breaks, each with its arithmetic. Empty
+    if it may start."""
+    engine = engine or find(None)
     numbers = {
         "nodes": layout.nodes,
         "gpus-per-node": layout.gpus_per_node,
@@ -61,7 +98,7 @@ def broken_rules(model: Model, layout: Layout) -> list[Problem]:
     if below := [below_one(name, value) for name, value in numbers.items() if value < 1]:
         return below
     broken = []
-    ranks = layout.tensor * layout.pipeline * layout.data
+    ranks = layout.engine_gpus * layout.data
     if ranks != layout.gpus:
         why = (
             f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data} = {ranks} ranks, but "
@@ -71,9 +108,8 @@ def broken_rules(model: Model, layout: Layout) -> list[Problem]:
     if layout.pipeline > model.layers:
         why = f"more stages than the model's {model.layers} layers"
         broken.append(Problem("pipeline", str(layout.pipeline), why))
-    if layout.expert_parallel and model.moe is None:
-        broken.append(Problem("expert-parallel", "", f"{model.name} has no experts"))
-    return broken + _tensor_rules(model, layout) + _context_rules(model, layout)
+    broken += _expert_rules(model, layout) + _release_rules(layout, engine)
+    return broken + _tensor_rules(model, layout, engine) + _context_rules(model, layout)
 
 
 def below_one(name: str, value: int) -> Problem:
@@ -81,7 +117,49 @@ def below_one(name: str, value: int) -> Problem:
     return Problem(name, str(value), "is not 1 or more")
 
 
-def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
+def _expert_rules(model: Model, layout: Layout) -> list[Problem]:
+    if layout.expert_parallel and model.moe is None:
+        return [Problem("expert-parallel", "", f"{model.name} has no experts", "leave it out")]
+    if layout.redundant is None or model.moe is None:
+        return []
+    if not layout.expert_parallel:
+        why = "--enable-eplb balances experts that are spread over GPUs"
+        return [Problem("expert-parallel", "", why, "turn expert parallelism on, or leave --enable-eplb out")]
+    if layout.expert_ranks == 1:
+        return [Problem("expert-parallel", "", "--enable-eplb needs more than one GPU", "leave --enable-eplb out")]
+    copies, ranks = model.moe.experts + layout.redundant, layout.expert_ranks
+    if not copies % ranks:
+        return []
+    why = (
+        f"--enable-eplb spreads experts evenly: {model.moe.experts} + {layout.redundant} redundant over {ranks} GPUs "
+        f"are {copies / ranks:g} on each"
+    )
+    least = -model.moe.experts % ranks
+    return [Problem("redundant-experts", str(layout.redundant), why, f"write {least}, or {least + ranks}")]
+
+
+def _release_rules(layout: Layout, engine: Engine) -> list[Problem]:
+    """What this release cannot start, and what none can."""
+    broken = []
+    for name, value, flag in (
+        ("data", layout.data, "--data-parallel-backend" if layout.nodes > 1 else "--data-parallel-size-local"),
+        ("context", layout.context, "--decode-context-parallel-size"),
+        ("expert-parallel", 2 if layout.expert_parallel else 1, "--enable-expert-parallel"),
+    ):
+        if value > 1 and not flags.has(flag, engine.version):
+            said = "" if name == "expert-parallel" else str(value)
+            why = f"vLLM {engine.version} does not have it: it came with {flags.since(flag)}"
+            broken.append(Problem(name, said, why, "leave it out, or take a newer engine"))
+    if layout.data > 1 and layout.nodes > 1 and layout.gpus_per_node % layout.engine_gpus:
+        why = (
+            f"each engine is inside one node: tensor {layout.tensor} x pipeline {layout.pipeline} = "
+            f"{layout.engine_gpus} GPUs do not divide the {layout.gpus_per_node} of a node"
+        )
+        broken.append(Problem("data", str(layout.data), why))
+    return broken
+
+
+def _tensor_rules(model: Model, layout: Layout, engine: Engine) -> list[Problem]:
     tensor, broken = layout.tensor, []
     if model.heads % tensor:
         broken.append(f"{model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not a whole number")
@@ -97,7 +175,7 @@ def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
     if padded % tensor:
         broken.append(f"vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not a whole number")
     unit, why = _unit(model)
-    for name, width, ranks in _widths(model, layout):
+    for name, width, ranks in _widths(model, layout, engine):
         if width % ranks:
             broken.append(f"{name} {width} / {ranks} = {width / ranks:g}, not a whole number")
         elif ranks > 1 and width // ranks % unit:
@@ -105,15 +183,15 @@ def _tensor_rules(model: Model, layout: Layout) -> list[Problem]:
     return [Problem("tensor", str(tensor), why) for why in broken]
 
 
-def _widths(model: Model, layout: Layout) -> list[tuple[str, int, int]]:
+def _widths(model: Model, layout: Layout, engine: Engine) -> list[tuple[str, int, int]]:
     """The widths that ranks split: (name, elements, ranks)."""
     widths = []
     if model.count(MLP):
         widths.append(("MLP width", model.intermediate, layout.tensor))
     # Expert parallelism does not split experts. mxfp4 pads a rank's part instead of requiring a multiple.
     if model.moe and not layout.expert_parallel and model.experts_in != "mxfp4":
-        widths.append(("expert width", model.moe.intermediate, layout.tensor * layout.data))
-    if model.moe and model.moe.shared:
+        widths.append(("expert width", model.moe.intermediate, layout.expert_ranks))
+    if model.moe and model.moe.shared and not whole_shared_experts(layout, engine):
         shared = model.moe.shared_width or model.moe.intermediate
         widths.append(("shared expert width", model.moe.shared * shared, layout.tensor))
     return widths

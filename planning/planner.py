@@ -13,7 +13,7 @@ from typing import Any
 from planning import choose, cost, engine, gpus, models, startup, throughput
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, cache_problems, host
 from planning.catalog import fact
-from planning.layout import Layout, below_one, broken_rules
+from planning.layout import Layout, below_one, broken_rules, experts, whole_shared_experts
 from planning.memory import Fit, Request, Stage, kv_bytes, requests_held, state_bytes
 from planning.problems import PlanError, Problem, Unjudged
 from planning.settings import Overrides
@@ -39,6 +39,7 @@ class Ask:
     data: int = 1
     expert_parallel: bool = False
     context: int = 1
+    redundant: int | None = None
     utilization: float | None = None
     max_model_len: int | None = None
     engine_version: str | None = None
@@ -107,8 +108,10 @@ class Plan:
                 "pipeline": layout.pipeline,
                 "data": layout.data,
                 "expert_parallel": layout.expert_parallel,
+                "decode_context": layout.context,
+                "redundant_experts": layout.redundant,
             },
-            "stages": [_stage(s) for s in fit.stages],
+            "stages": [_stage(s) | {"ranks": ranks(self.request, s)} for s in fit.stages],
             "kv_tokens": fit.kv_tokens,
             "kv_tokens_all": fit.kv_tokens * layout.data,
             "max_model_len": fit.max_model_len,
@@ -164,6 +167,20 @@ def _stage(stage: Stage) -> dict[str, Any]:
     }
 
 
+def ranks(request: Request, stage: Stage) -> list[dict[str, Any]]:
+    """The stage's GPUs by what they hold: `gpus`, `experts` of each layer (None without whole experts), and the GiB of
+    weights. All have the same KV cache: vLLM takes the smallest of all."""
+    layout, moe = request.layout, request.model.moe
+    if moe is None or not layout.expert_parallel or not stage.weights.experts:
+        return [{"gpus": layout.expert_ranks, "experts": None, "weights_gib": round(stage.weights_gib, 3)}]
+    spread = experts(request.model, layout)
+    each = stage.weights.experts / GIB / spread[0][1]
+    return [
+        {"gpus": count, "experts": held, "weights_gib": round(stage.weights_gib - each * (spread[0][1] - held), 3)}
+        for count, held in spread
+    ]
+
+
 def _step(step: startup.Step) -> dict[str, Any]:
     return {
         "name": step.name,
@@ -181,10 +198,11 @@ def plan(ask: Ask) -> Plan:
         # A mistake that does not depend on the layout must not be reported as «no layout fits».
         others = () if set(wrong) - set(_judged(_layout_rules, ask)) else _alternatives(ask)
         raise PlanError(*wrong, alternatives=others)
-    request = _request(ask)
+    request, chosen = _request(ask), list[str]()
     if ask.tensor is None or ask.pipeline is None:
-        chosen = choose.cheapest(request, ask.max_model_len, ask.nodes)
-        request, fit = replace(request, layout=chosen.layout), chosen.fit
+        choices = choose.cheapest(request, ask.max_model_len, ask.nodes, _price(request, ask.load))
+        chosen = _why(request, ask.load, choices)
+        request, fit = replace(request, layout=choices[0].layout), choices[0].fit
     else:
         fit = choose.fit(request, ask.max_model_len)
     others = () if fit.fits else tuple(choose.alternatives(request, ask.max_model_len))
@@ -210,8 +228,47 @@ def plan(ask: Ask) -> Plan:
         request, fit, ask.load, replicas=ask.most_replicas or ask.replicas, per_gpu_hour=ask.prices.per_gpu_hour
     )
     node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)
-    reasons = (*_reasons(request, fit), *node.reasons, *((*cached.reasons, *cached.doubts) if cached else ()))
+    reasons = (*_reasons(request, fit), *chosen, *node.reasons, *((*cached.reasons, *cached.doubts) if cached else ()))
     return Plan(request, fit, reasons, others, path, money, speed, node, cached, files)
+
+
+def _speed(request: Request, choice: choose.Choice, load: throughput.Load | None) -> throughput.Throughput:
+    return throughput.plan(replace(request, layout=choice.layout), choice.fit, load)
+
+
+def _price(request: Request, load: throughput.Load | None) -> choose.Price | None:
+    """What a layout costs for the load: the GPUs of all replicas that it needs; among equals, one request's time per
+    token."""
+    if load is None or request.gpu.speeds is None:
+        return None
+
+    def price(choice: choose.Choice) -> tuple[float, ...]:
+        speed = _speed(request, choice, load)
+        alone = speed.point(throughput.ALONE)
+        if speed.replicas_needed is None or alone is None:
+            return (math.inf,)
+        return speed.replicas_needed * choice.layout.gpus, alone.each.expected
+
+    return price
+
+
+def _why(request: Request, load: throughput.Load | None, choices: Sequence[choose.Choice]) -> list[str]:
+    """Why the first of several layouts is chosen, and what the best with data ranks, or without, would do."""
+    first = choices[0]
+    others = [choice for choice in choices[1:] if (choice.layout.data > 1) != (first.layout.data > 1)]
+    if not others or request.gpu.speeds is None:
+        return []
+    if load is not None:
+        needs = [_speed(request, choice, load).replicas_needed for choice in (first, others[0])]
+        said = [f"{count or 'no number of'} replica{'s'[: count != 1]}" for count in needs]
+        return [f"layout auto: {first.layout} needs {said[0]} for the load, {others[0].layout} needs {said[1]}"]
+    full = [_speed(request, choice, None).point(throughput.FULL) for choice in (first, *others)]
+    tokens = [point.output_tokens if point else 0.0 for point in full]
+    most = max(range(1, len(tokens)), key=tokens.__getitem__)
+    return [
+        f"layout auto: {first.layout} answers one request fastest; when full it makes {tokens[0]:.0f} tokens/s and "
+        f"{others[most - 1].layout} {tokens[most]:.0f}: with a load, the one that is cheaper for it is chosen"
+    ]
 
 
 def problems(ask: Ask) -> list[Problem]:
@@ -237,7 +294,7 @@ def _layout_rules(ask: Ask) -> list[Problem]:
     numbers = (ask.gpus_per_node, ask.nodes, ask.data)
     if any(number is not None and number < 1 for number in numbers):
         return []  # their own rules report them
-    return broken_rules(_model(ask), _layout(ask))
+    return broken_rules(_model(ask), _layout(ask), engine.find(ask.engine_version))
 
 
 def _alternatives(ask: Ask) -> Sequence[choose.Choice]:
@@ -317,6 +374,7 @@ def _layout(ask: Ask) -> Layout:
         ask.data,
         ask.expert_parallel,
         ask.context,
+        ask.redundant,
     )
 
 
@@ -400,6 +458,14 @@ def _reasons(request: Request, fit: Fit) -> list[str]:
         lines.append("every tensor rank holds the same latent KV cache: more tensor ranks do not hold more tokens")
     elif model.mla is None and layout.tensor > model.kv_heads:
         lines.append(f"{model.kv_heads} KV heads over {layout.tensor} ranks: each keeps one, so more save no memory")
+    if model.moe and layout.expert_parallel:
+        each = " and ".join(f"{held} on {count}" for count, held in experts(model, layout))
+        extra = f" and {layout.redundant} copies" if layout.redundant else ""
+        lines.append(f"{model.moe.experts} experts{extra} over {layout.expert_ranks} GPUs: {each}")
+    if layout.data > 1:
+        lines.append(f"{layout.data} engines hold {fit.kv_tokens} KV tokens each; a request stays in one of them")
+    if whole_shared_experts(layout, release):
+        lines.append(f"vLLM {release.version} keeps shared experts whole on each GPU of tensor x data")
     if layout.tensor > layout.gpus_per_node:
         lines.append(f"tensor {layout.tensor} spans nodes of {layout.gpus_per_node}: every layer waits for the network")
     lines += _notes(request, fit.stages)

@@ -80,8 +80,7 @@ class Settings:
 
     eager: bool = False
     kv_dtype: str = "auto"
-    expert_parallel: bool = False
-    context: int = 1
+    redundant: int | None = None
     speculative: bool = False
     batched_tokens: int | None = None
     sequences: int | None = None
@@ -102,16 +101,12 @@ def settings(arguments: tuple[str, ...], version: str, model: str) -> Settings:
     rope, positions = _hf_overrides(said, wrong)
     offload = _float(said, "--cpu-offload-gb", wrong)
     dtype, kv = str(said.get("--dtype", "auto")), str(said.get("--kv-cache-dtype", "auto"))
-    redundant = said.get("--eplb-config")
-    if isinstance(redundant, Mapping) and redundant.get("num_redundant_experts"):
-        wrong.append(_unknown("--eplb-config", redundant, "the copies of experts that it adds are not known"))
     if kv not in fact("vllm", "arguments", "kvCacheBytes"):
         wrong.append(_unknown("--kv-cache-dtype", kv, "the size of its scales is not known"))
     return Settings(
         eager=eager or said.get("--enforce-eager") is True,
         kv_dtype="fp8" if fact("vllm", "arguments", "kvCacheBytes").get(kv) == 1 else "auto",
-        expert_parallel=said.get("--enable-expert-parallel") is True,
-        context=_whole(said, "--decode-context-parallel-size", wrong) or 1,
+        redundant=_redundant(said, wrong),
         speculative=_speculative(said, version, model, wrong),
         batched_tokens=_whole(said, "--max-num-batched-tokens", wrong),
         sequences=_whole(said, "--max-num-seqs", wrong),
@@ -173,6 +168,22 @@ def _speculative(said: Mapping[str, Any], version: str, model: str, wrong: list[
         return True
     wrong.append(_unknown("--speculative-config", named, "the size of its draft model is not known"))
     return False
+
+
+def _redundant(said: Mapping[str, Any], wrong: list[Problem]) -> int | None:
+    """Copies of experts that load balancing adds; None without it."""
+    config = said.get("--eplb-config")
+    if config not in (None, "None") and not isinstance(config, Mapping):
+        wrong.append(_unknown("--eplb-config", config, "it is not a JSON object"))
+    flag, inside = "--num-redundant-experts", "--eplb-config.num_redundant_experts"
+    asked = {flag: said.get(flag), inside: config.get("num_redundant_experts") if isinstance(config, Mapping) else None}
+    copies = _whole(asked, flag, wrong) or _whole(asked, inside, wrong) or 0
+    if said.get("--enable-eplb") is True:
+        return copies
+    if copies:
+        why = "the engine copies experts only while it balances their load"
+        wrong.append(Problem(ARGUMENTS, f"{inside} {copies}", why, "add --enable-eplb, or leave it out"))
+    return None
 
 
 def _graphs(said: Mapping[str, Any], wrong: list[Problem]) -> tuple[tuple[int, ...] | None, bool]:

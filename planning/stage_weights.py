@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 from planning.engine import Engine, find
-from planning.layout import Layout, padded_vocab
+from planning.layout import Layout, padded_vocab, whole_shared_experts
+from planning.layout import experts as spread
 from planning.models import ATTENTION, EXPERTS, FORMATS, MLP, STATE, Model
 
 # Norms, routers, embeddings and position caches have 16 bits.
@@ -25,7 +26,8 @@ _MIB = 1024**2
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes on one GPU, by part. `replicated` is what every tensor rank holds in full."""
+    """Bytes on one GPU, by part. `replicated` is what every tensor rank holds in full; `balancing` is the buffer in
+    which load balancing receives a layer's experts."""
 
     attention: float = 0.0
     absorbed: float = 0.0
@@ -36,6 +38,7 @@ class Weights:
     embeddings: float = 0.0
     head: float = 0.0
     speculative: float = 0.0
+    balancing: float = 0.0
 
     @property
     def total(self) -> float:
@@ -65,7 +68,8 @@ def stage_weights(
     )
     wide = model.quantisation in ("int4", "int4-64", "int4-32") and family in engine["awqZerosInHalf"]
     padding = engine["mxfp4Padding"]
-    experts = _moe(model, layout, wide, tuple(padding.get(family, padding["other"])))
+    shared = 1 if whole_shared_experts(layout, engine) else layout.tensor
+    experts = _moe(model, layout, shared, wide, tuple(padding.get(family, padding["other"])))
     attention = _attention(model, layout.tensor, engine["mlaWeights"], wide)
     total = _compressed(model, layout.tensor, first_layer, layers) if model.compressed else attention * attended
     total += _dense(model, layout.tensor, wide) * dense
@@ -85,7 +89,7 @@ def stage_weights(
         if "draft" in model.sixteen_bit:
             plain = replace(model, quantisation="none", sixteen_bit=frozenset())
             attention = _attention(plain, layout.tensor, engine["mlaWeights"])
-            experts = _moe(plain, layout, False, (1, 1))
+            experts = _moe(plain, layout, shared, False, (1, 1))
         if model.compressed:  # its own attention has a window only
             plain = replace(model, compressed=replace(model.compressed, ratios=(0,)))
             attention = _compressed(plain, layout.tensor, 0, 1)
@@ -93,6 +97,8 @@ def stage_weights(
         draft = (attention + inside).total + 2 * model.hidden**2 * _HALF
         draft += (model.draft_tables or layout.pipeline > 1) * table
         total += Weights(speculative=draft * model.mtp_layers)
+    if layout.redundant is not None and routed:
+        total += Weights(balancing=experts.experts)
     return total + Weights(replicated=_positions(model))
 
 
@@ -101,7 +107,7 @@ def file_weights(model: Model, *, draft: bool = True) -> float:
     alone, engine = Layout(1, 1, 1, 1), find(None)
     held = stage_weights(model, alone, engine, 0, model.layers, draft)
     padding = engine["mxfp4Padding"]["other"]  # the engine pads experts, the files do not
-    padded, exact = (_moe(model, alone, False, (*each,)).experts for each in (padding, (1, 1)))
+    padded, exact = (_moe(model, alone, 1, False, (*each,)).experts for each in (padding, (1, 1)))
     layers = model.count(EXPERTS) + (model.mtp_layers if draft else 0)
     return held.total - held.absorbed - _positions(model) - layers * (padded - exact)
 
@@ -209,14 +215,13 @@ def _dense(model: Model, tensor: int, wide_zeros: bool) -> Weights:
 
 
 @lru_cache(maxsize=256)
-def _moe(model: Model, layout: Layout, wide_zeros: bool, padding: tuple[int, int]) -> Weights:
+def _moe(model: Model, layout: Layout, shared_ranks: int, wide_zeros: bool, padding: tuple[int, int]) -> Weights:
     """One layer's experts, shared experts and router."""
     moe = model.moe
     if moe is None:
         return Weights()
-    ranks = layout.tensor * layout.data
-    experts = math.ceil(moe.experts / ranks) if layout.expert_parallel else moe.experts
-    width = moe.intermediate if layout.expert_parallel else moe.intermediate / ranks
+    experts = spread(model, layout)[0][1]
+    width = moe.intermediate if layout.expert_parallel else moe.intermediate / layout.expert_ranks
     hidden: float = moe.latent or model.hidden
     if model.experts_in == "mxfp4":
         width, hidden = _up(width, padding[0]), _up(hidden, padding[1])
@@ -224,7 +229,7 @@ def _moe(model: Model, layout: Layout, wide_zeros: bool, padding: tuple[int, int
     routed = _taken(experts * (model.matrices - 1) * hidden * width, byte) + _taken(experts * hidden * width, byte)
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF
-    shared = model.matrices * model.hidden * moe.shared * (moe.shared_width or moe.intermediate) / layout.tensor
+    shared = model.matrices * model.hidden * moe.shared * (moe.shared_width or moe.intermediate) / shared_ranks
     shared *= _linear(model, "shared", wide_zeros)
     whole = model.hidden * moe.experts * _HALF + 2 * model.hidden * moe.latent * _linear(model, "shared")
     return Weights(experts=routed, shared_experts=shared, replicated=whole)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planning.catalog import entries, fact
-from planning.layout import Layout
+from planning.layout import experts, whole_shared_experts
 from planning.memory import Fit, Request, Stage, batch
 from planning.units import GIB
 
@@ -71,7 +71,7 @@ class Startup:
 
 def file_bytes(request: Request, fit: Fit) -> int:
     """Bytes of the files in one format; if unknown, the weights of all stages, not split."""
-    return request.model.file_bytes or round(sum(_whole(stage, request.layout) for stage in fit.stages))
+    return request.model.file_bytes or round(sum(_whole(stage, request) for stage in fit.stages))
 
 
 def node_bytes(request: Request, fit: Fit) -> list[int]:
@@ -80,7 +80,7 @@ def node_bytes(request: Request, fit: Fit) -> list[int]:
     Nodes get ranks in order, tensor ranks first. A node with a rank of a stage reads the whole stage.
     """
     layout = request.layout
-    shares = [_whole(stage, layout) for stage in fit.stages]
+    shares = [_whole(stage, request) for stage in fit.stages]
     total = file_bytes(request, fit)
     reads = []
     for node in range(layout.nodes):
@@ -188,11 +188,16 @@ def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit
     return at if v0 else _fixed(steps, at, "warm-up", "warmUpSeconds", runner)
 
 
-def _whole(stage: Stage, layout: Layout) -> float:
+def _whole(stage: Stage, request: Request) -> float:
     """Bytes of a stage's tensors in the files: each rank's share times the ranks, and what is replicated once."""
-    weights = stage.read or stage.weights
-    split = weights.total - weights.replicated - weights.absorbed - weights.experts
-    return split * layout.tensor + weights.experts * layout.tensor * layout.data + weights.replicated
+    weights, model, layout = stage.read or stage.weights, request.model, request.layout
+    once, parts = weights.replicated, float(layout.expert_ranks)
+    if model.moe and layout.expert_parallel:
+        parts = model.moe.experts / experts(model, layout)[0][1]
+    if whole_shared_experts(layout, request.engine):
+        once += weights.shared_experts
+    split = weights.total - once - weights.absorbed - weights.balancing - weights.experts
+    return split * layout.tensor + weights.experts * parts + once
 
 
 def _add(

@@ -20,7 +20,7 @@ from typing import Any
 from planning.catalog import entries, fact
 from planning.engine import release_key
 from planning.gpus import Speeds
-from planning.layout import split
+from planning.layout import split, whole_shared_experts
 from planning.memory import Fit, Request, batch, kv_bytes, requests_held, state_bytes
 from planning.models import ATTENTION, STATE, Model
 from planning.problems import Problem
@@ -497,6 +497,8 @@ def _seconds(request: Request, run: _Pass) -> float:
 def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
     model, speeds = request.model, _speeds(request)
     held, elements = part.weights, part.elements
+    # Ranks that hold shared experts whole split the tokens between them instead.
+    parts = request.layout.tensor if whole_shared_experts(request.layout, request.engine) else 1
     always = held.attention + held.mlp + held.shared_experts + held.replicated
     width = model.heads * model.value
     if model.compressed:
@@ -507,7 +509,7 @@ def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
         ("attention", elements.attention - output + elements.replicated),
         ("output", output),
         ("mlp", elements.mlp),
-        ("shared", elements.shared_experts),
+        ("shared", elements.shared_experts / parts),
     )
     seconds = max(always / speeds.memory, run.tokens * sum(size / _peak(request, name) for name, size in multiplied))
     seconds += max(held.head / speeds.memory, elements.head * (1 if run.prefill else run.tokens) / speeds.peak("bf16"))

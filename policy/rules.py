@@ -19,7 +19,7 @@ from policy.pods import Pod, gpus, pods, variables
 RULES: dict[str, Rule] = {}
 """Every rule by its id, in the order of the documents."""
 
-_GUARD = "modelserve_guard.Guard"
+_GUARDS = ("modelserve_guard.Guard", "modelserve_servers.Guard")
 _KEY = "VLLM_API_KEY"
 _BUCKETS = ("alicloud:oss/bucket:Bucket", "volcengine:tos/bucket:Bucket")
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -87,7 +87,7 @@ def _guarded(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> I
     for pod in behind:
         engine = [each for each in pod.containers if gpus(each)] or pod.containers
         words = [word for each in engine for word in listed(each.get("args"))]
-        if ("--middleware", _GUARD) not in pairwise(words):
+        if not {("--middleware", guard) for guard in _GUARDS} & {*pairwise(words)}:
             yield "it is reached from outside, and its engine runs without the guard"
         if not any(at(variables(each), _KEY, "valueFrom", "secretKeyRef") for each in engine):
             yield "it is reached from outside, and its engine asks for no key"
@@ -394,17 +394,12 @@ def _soon(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Iter
 def _holes(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Iterator[str]:
     for name, plan in stack.plans.items() if resource.type == STACK else ():
         version = at(plan, "engine")
-        found = advisories.holes(version) if isinstance(version, str) else None
-        if found is None:
-            yield f"services.{name}: which release of vLLM it runs is unknown, and so are its holes"
-            continue
-        left = tuple(hole for hole in found if not {hole.id, hole.cve} & settings["accepted"].keys())
-        if left:
-            better = advisories.first_without(left)
-            known = (
-                f"{len(left)} known holes ({', '.join(hole.id for hole in left)}; advisories to {advisories.newest()})"
-            )
-            yield f"services.{name}: vLLM {version} has {known}" + (f", {better} has none of them" if better else "")
+        try:
+            found = advisories.told(str(version), settings["accepted"])
+        except ValueError:
+            found = "which release of vLLM it runs is unknown, and so are its holes"
+        if found:
+            yield f"services.{name}: {found}"
 
 
 def _annotations(value: Any) -> Iterator[Mapping[str, Any]]:

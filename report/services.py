@@ -209,7 +209,9 @@ def _layout(workload: Mapping[str, Any]) -> str | None:
     if not isinstance(said, str):
         return None
     parts = dict(part.partition("=")[::2] for part in said.split(","))
-    return f"{parts.get('nodes')} × {parts.get('gpusPerNode')} GPUs, TP{parts.get('tensor')} PP{parts.get('pipeline')}"
+    data = f" DP{parts['data']}" if "data" in parts else ""
+    split = f"TP{parts.get('tensor')} PP{parts.get('pipeline')}{data}"
+    return f"{parts.get('nodes')} × {parts.get('gpusPerNode')} GPUs, {split}"
 
 
 def _flags(container: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,12 +123,36 @@ def arguments(name: str, planned: Planned, source: Source) -> list[pulumi.Input[
         "--max-model-len",
         str(planned.max_model_len),
     ]
-    if layout.nodes > 1:
+    args += _data_parallel(planned)
+    if layout.expert_parallel:
+        args.append("--enable-expert-parallel")
+    if layout.context > 1:
+        args += ["--decode-context-parallel-size", str(layout.context)]
+    if layout.nodes > 1 and (layout.data == 1 or engine.launcher == "ray"):
         # Always explicit: releases from 0.11.1 on no longer choose Ray by themselves.
         args += ["--distributed-executor-backend", fact("engines", "launchers", "executor")[engine.launcher]]
     if engine.gpu_memory_utilization:
         args += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]
     return [*args, *_reasoning(service), *engine.extra_args]
+
+
+def _data_parallel(planned: Planned) -> list[str]:
+    """The launch script adds what differs between the pods of launcher native."""
+    layout = planned.layout
+    if layout.data == 1:
+        return []
+    args = ["--data-parallel-size", str(layout.data)]
+    if layout.nodes > 1 and planned.service.engine.launcher == "ray":
+        local = str(layout.gpus_per_node // layout.engine_gpus)
+        args += ["--data-parallel-backend", "ray", "--data-parallel-size-local", local]
+    return args
+
+
+def several_servers(planned: Planned) -> bool:
+    """Whether several processes may answer on the service's port: releases differ in how many they start."""
+    engine = planned.service.engine
+    asked = flags.number(flags.read(engine.extra_args, engine.version).get("--api-server-count"))
+    return planned.layout.data > 1 if asked is None else asked > 1
 
 
 def _reasoning(service: Service) -> list[str]:

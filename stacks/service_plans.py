@@ -24,7 +24,7 @@ from config.stack import StackConfig, aibrix_release, drops_cache, ending, keeps
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
-from planning import aibrix_features, answers, flags, timeouts
+from planning import advisories, aibrix_features, answers, flags, timeouts
 from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
@@ -41,6 +41,7 @@ from planning.units import GIB
 _KEYS = {
     "tensor": "layout.tensor",
     "pipeline": "layout.pipeline",
+    "data": "layout.data",
     "nodes": "layout.nodes",
     "gpus-per-node": "layout.gpusPerNode",
     "layout": "layout",
@@ -48,8 +49,9 @@ _KEYS = {
     "model": "model",
     "utilization": "engine.gpuMemoryUtilization",
     "kv-dtype": "engine.extraArgs",
-    "context": "engine.extraArgs",
-    "expert-parallel": "engine.extraArgs",
+    "context": "layout.decodeContext",
+    "expert-parallel": "layout.expertParallel",
+    "redundant-experts": "engine.extraArgs",
     "max-num-seqs": "engine.extraArgs",
     "engine version": "engine.version",
     "max-num-batched-tokens": "engine.extraArgs",
@@ -160,7 +162,7 @@ def briefly(name: str, planned: Planned) -> list[str]:
         )
     return [
         f"{name}: {'fits' if found.fits else 'does not fit'}: {found.request.model.name} on {layout.nodes} x "
-        f"{layout.gpus_per_node} {found.request.gpu.name}, TP{layout.tensor} PP{layout.pipeline}; "
+        f"{layout.gpus_per_node} {found.request.gpu.name}, {layout.split}; "
         f"{fullest.weights_gib:.1f} GiB of weights and {max(fullest.kv, 0):.1f} of KV cache on the fullest GPU; "
         f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}",
         f"{name}: {answers}",
@@ -235,6 +237,8 @@ def warnings(
 ) -> list[str]:
     """Doubts that do not prevent the deployment, a sentence each. `secrets` and `plain` are as in `config.secrets`."""
     of_services = [f"{name}: {each}" for name, planned in plans.items() for each in planned.warnings]
+    holes = {name: advisories.told(planned.service.engine.version, named=False) for name, planned in plans.items()}
+    of_services += [f"{name}: {said}" for name, said in holes.items() if said]
     return [*ending(config, datetime.date.today()), *secret_keys.warnings(plans, secrets, plain), *of_services]
 
 
@@ -254,7 +258,7 @@ def summary(planned: Planned) -> dict[str, Any]:
         "costPerHour": found.cost.per_hour,
         "currency": found.cost.currency,
         "pricesAsOf": found.cost.as_of,
-        "layout": f"{layout.nodes} x {layout.gpus_per_node} GPUs, TP{layout.tensor} PP{layout.pipeline}",
+        "layout": f"{layout.nodes} x {layout.gpus_per_node} GPUs, {layout.split}",
     }
 
 
@@ -353,8 +357,8 @@ def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Ite
 def _host(service: Service, found: Plan) -> Iterator[Problem]:
     """Whether a pod's memory and /dev/shm hold the buffers that the engine's arguments ask for."""
     layout, engine, resources = found.request.layout, service.engine, service.resources
-    ranks = layout.tensor * layout.pipeline
-    asked = host_memory(engine.extra_args, engine.env, found.request.engine, layout.gpus_per_node, ranks)
+    per_node, ranks = layout.gpus_per_node, layout.engine_gpus
+    asked = host_memory(engine.extra_args, engine.env, found.request.engine, per_node, ranks)
     sum_of = " + ".join(f"{size:.0f} for {name}" for name, size in asked.parts)
     if asked.gib > gibibytes(resources.memory):
         why = f"the engine takes {asked.gib:.0f} GiB of a pod's memory: {sum_of}"
@@ -505,8 +509,10 @@ def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) 
         utilization=read(lambda: service.engine.gpu_memory_utilization),
         eager=read(lambda: _settings(service).eager),
         kv_dtype=read(lambda: _settings(service).kv_dtype),
-        expert_parallel=read(lambda: _settings(service).expert_parallel),
-        context=read(lambda: _settings(service).context),
+        data=read(lambda: service.layout.data if service.layout else 1),
+        expert_parallel=read(lambda: service.layout.expert_parallel if service.layout else False),
+        context=read(lambda: service.layout.decode_context if service.layout else 1),
+        redundant=read(lambda: _settings(service).redundant),
         speculative=read(lambda: _settings(service).speculative),
         batched_tokens=read(lambda: _settings(service).batched_tokens),
         sequences=read(lambda: _settings(service).sequences),

@@ -153,6 +153,8 @@ class Serving:
             port=service.port,
             nodes=layout.nodes,
             gpus_per_node=layout.gpus_per_node,
+            data=layout.data,
+            several_servers=engine_arguments.several_servers(planned),
             tensor=layout.tensor,
             pipeline=layout.pipeline,
             cpu=service.resources.cpu,

@@ -86,6 +86,7 @@ def _environment(folder: Path, launch: Path, env: Mapping[str, str]) -> dict[str
     own = {
         "PYTHONPATH": f"{launch}:{ROOT}",
         "MODELSERVE_DRAIN_FILE": str(folder / "drain"),
+        "MODELSERVE_OPEN_FOLDER": str(folder / "open"),
         "MODELSERVE_LEADER_FILE": str(folder / "leader"),
     }
     here = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}

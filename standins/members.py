@@ -32,7 +32,8 @@ def engine_container(pod: dict[str, Any]) -> dict[str, Any] | None:
     """The container that would run vLLM, through our launch script or as `vllm serve` directly."""
     for container in pod["spec"]["containers"]:
         command = container.get("command") or []
-        if (command[-1:] and command[-1].endswith("/launch.sh")) or command[:2] == ["vllm", "serve"]:
+        ours = bool(command) and command[-1].endswith(("/launch.sh", "/launch_data.sh"))
+        if ours or command[:2] == ["vllm", "serve"]:
             return container
     return None
 
@@ -216,7 +217,7 @@ class Member:
     @property
     def join_port(self) -> str:
         """The leader's port that a worker waits for."""
-        return self.variable("MODELSERVE_JOIN_PORT", "6379")
+        return self.variable("MODELSERVE_DATA_PORT", self.variable("MODELSERVE_JOIN_PORT", "6379"))
 
     @property
     def runs_vllm(self) -> bool:
@@ -230,7 +231,14 @@ class Member:
         words = [*command[2:], *(self.container.get("args") or [])]
         if self.nodes == 1 or self.launcher != "native":
             return words
-        place = ["--nnodes", str(self.nodes), "--node-rank", self.labels.get(f"{_GROUP}worker-index", "0")]
+        index = self.labels.get(f"{_GROUP}worker-index", "0")
+        if engines := self.variable("MODELSERVE_ENGINES"):
+            address = self.variable("VLLM_HOST_IP", "10.0.0.1") if self.leads else self.leader_address
+            place = ["--data-parallel-size-local", engines, "--data-parallel-rpc-port", self.join_port]
+            place += ["--data-parallel-address", address]
+            rank = str(int(index) * int(engines))
+            return [*words, *place, *([] if self.leads else ["--data-parallel-start-rank", rank, "--headless"])]
+        place = ["--nnodes", str(self.nodes), "--node-rank", index]
         place += ["--master-addr", self.leader_address, "--master-port", self.join_port]
         return [*words, *place, *([] if self.leads else ["--headless"])]
 

@@ -2,8 +2,12 @@
 
 Owns the protocol that clients, probes and Prometheus see: paths, status codes, the shapes of answers and errors, the
 metric names of the release that it plays, and working counters. Does not own pods: `engines.py` decides when one
-serves. Left out: sampling parameters, tools, embeddings, LoRA, metric labels except the model's name and the finish
-reason.
+serves. Left out: sampling parameters, tools, embeddings, LoRA, metric labels except the model's name, the engine and
+the finish reason.
+
+With --data-parallel-size several engines answer on one port. A request goes to the engine with the fewest, as
+DPLBAsyncMPClient of vllm/v1/engine/core_client.py does from the counts that it knows; each metric has one series an
+engine, with the label `engine` (vllm/v1/metrics/loggers.py, 0.9.1:159 to 0.33.0:499; 0.9.0 not read).
 
 Answers of 0.25.1 and later follow measurements of that release (`vllm serve` on H200, 2026-11-28). Releases between
 0.10.1 and 0.25.1 are played like the older ones.
@@ -35,6 +39,7 @@ from standins.vllm_arguments import Arguments
 # Releases from this one on wrap an error in "error" (https://github.com/vllm-project/vllm/pull/22099).
 _NESTED_ERRORS = (0, 10, 1)
 _MEASURED = (0, 25, 1)
+_LABELLED = (0, 9, 1)
 _EMPTY_CONVERSATION = "Cannot apply chat template to an empty conversation. Provide at least one message."
 
 
@@ -82,7 +87,7 @@ def _numbers(release: str) -> tuple[int, ...]:
 class Metrics:
     """The engine's metrics, with the names of one release. Metrics without observations are exported as zero."""
 
-    def __init__(self, release: str, model: str) -> None:
+    def __init__(self, release: str, model: str, engines: int = 1) -> None:
         known = _metric_table()
         self.types = {
             name: kind["type"]
@@ -91,52 +96,57 @@ class Metrics:
             if (_numbers(kind["first"]) <= _numbers(release) or kind["first"] == "0.6.6")
             and _numbers(release) <= _numbers(kind.get("last", "999.0.0"))
         }
-        self._model = model
+        model_label = f'model_name="{model}"'
+        self._labels = [model_label]
+        if _numbers(release) >= _LABELLED:
+            self._labels = [f'engine="{engine}",{model_label}' for engine in range(engines)]
         self._lock = threading.Lock()
-        self._values: dict[str, float] = defaultdict(float)
-        self._finished: Counter[str] = Counter()
-        self._observed: dict[str, Counter[float]] = defaultdict(Counter)
+        self._values: dict[tuple[str, int], float] = defaultdict(float)
+        self._finished: Counter[tuple[str, int]] = Counter()
+        self._observed: dict[tuple[str, int], Counter[float]] = defaultdict(Counter)
 
-    def add(self, name: str, amount: float) -> None:
+    def add(self, name: str, amount: float, engine: int = 0) -> None:
         """Adds to the counter or gauge vllm:NAME."""
         with self._lock:
-            self._values[f"vllm:{name}"] += amount
+            self._values[f"vllm:{name}", engine] += amount
 
-    def observe(self, name: str, value: float) -> None:
+    def observe(self, name: str, value: float, engine: int = 0) -> None:
         """Records one value of the histogram vllm:NAME."""
         with self._lock:
-            self._observed[f"vllm:{name}"][next((bound for bound in _BUCKETS if value <= bound), math.inf)] += 1
-            self._values[f"vllm:{name}"] += value
+            bound = next((bound for bound in _BUCKETS if value <= bound), math.inf)
+            self._observed[f"vllm:{name}", engine][bound] += 1
+            self._values[f"vllm:{name}", engine] += value
 
-    def finish(self, reason: str) -> None:
+    def finish(self, reason: str, engine: int = 0) -> None:
         """Counts one request that ended for `reason`: stop, length or abort."""
         with self._lock:
-            self._finished[reason] += 1
+            self._finished[reason, engine] += 1
 
     def text(self) -> str:
         """All metrics in Prometheus' text format."""
-        label = f'model_name="{self._model}"'
         lines = []
         with self._lock:
             for name, kind in self.types.items():
                 lines.append(f"# TYPE {name} {kind}")
-                if name == "vllm:request_success_total":
-                    lines += [
-                        f'{name}{{finished_reason="{reason}",{label}}} {float(self._finished[reason])}'
-                        for reason in ("stop", "length", "abort")
-                    ]
-                elif kind == "histogram":
-                    lines += self._histogram(name, label)
-                else:
-                    lines.append(f"{name}{{{label}}} {float(self._values[name])}")
+                for engine, label in enumerate(self._labels):
+                    if name == "vllm:request_success_total":
+                        lines += [
+                            f'{name}{{finished_reason="{reason}",{label}}} {float(self._finished[reason, engine])}'
+                            for reason in ("stop", "length", "abort")
+                        ]
+                    elif kind == "histogram":
+                        lines += self._histogram(name, engine, label)
+                    else:
+                        lines.append(f"{name}{{{label}}} {float(self._values[name, engine])}")
         return "\n".join(lines) + "\n"
 
-    def _histogram(self, name: str, label: str) -> list[str]:
-        counts, below, lines = self._observed[name], 0, []
+    def _histogram(self, name: str, engine: int, label: str) -> list[str]:
+        counts, below, lines = self._observed[name, engine], 0, []
         for bound in (*_BUCKETS, math.inf):
             below += counts[bound]
             lines.append(f'{name}_bucket{{le="{"+Inf" if bound == math.inf else bound}",{label}}} {float(below)}')
-        return [*lines, f"{name}_count{{{label}}} {float(below)}", f"{name}_sum{{{label}}} {self._values[name]}"]
+        total = self._values[name, engine]
+        return [*lines, f"{name}_count{{{label}}} {float(below)}", f"{name}_sum{{{label}}} {total}"]
 
 
 class ApiError(Exception):
@@ -198,8 +208,10 @@ class Engine:
             for path, methods in routes.routes(release).items()
             if set(routes.switches(path, release)) <= {*switched_on}
         }
-        self.metrics = Metrics(release, arguments.served_names[0])
-        self.metrics.add("cache_config_info", 1)
+        self._running = [0] * arguments.data_parallel
+        self.metrics = Metrics(release, arguments.served_names[0], arguments.data_parallel)
+        for engine in range(arguments.data_parallel):
+            self.metrics.add("cache_config_info", 1, engine)
 
     def begin(self, request: Mapping[str, Any], prompt: str) -> Generation:
         """Accepts a request, or raises ApiError with vLLM's reason."""
@@ -248,8 +260,10 @@ class Engine:
     async def tokens(self, generation: Generation) -> AsyncGenerator[str, None]:
         """Yields the answer piece by piece, in time; counts what was generated even if the client disconnects."""
         metrics, ended = self.metrics, "abort"
-        metrics.add("num_requests_running", 1)
-        metrics.add("prompt_tokens_total", generation.prompt_tokens)
+        engine = self._running.index(min(self._running))
+        self._running[engine] += 1
+        metrics.add("num_requests_running", 1, engine)
+        metrics.add("prompt_tokens_total", generation.prompt_tokens, engine)
         last = generation.started
         try:
             for word in generation.words[: generation.limit]:
@@ -258,21 +272,22 @@ class Engine:
                     return
                 now = time.monotonic()
                 if generation.made:
-                    metrics.observe("time_per_output_token_seconds", now - last)
-                    metrics.observe("inter_token_latency_seconds", now - last)
+                    metrics.observe("time_per_output_token_seconds", now - last, engine)
+                    metrics.observe("inter_token_latency_seconds", now - last, engine)
                 else:
-                    metrics.observe("time_to_first_token_seconds", now - generation.started)
+                    metrics.observe("time_to_first_token_seconds", now - generation.started, engine)
                 last = now
                 generation.made += 1
-                metrics.add("generation_tokens_total", 1)
+                metrics.add("generation_tokens_total", 1, engine)
                 yield word if generation.made == 1 or word in ".,:" else f" {word}"
             ended = generation.finish_reason
         finally:
-            metrics.add("num_requests_running", -1)
-            metrics.observe("e2e_request_latency_seconds", time.monotonic() - generation.started)
-            metrics.observe("request_prompt_tokens", generation.prompt_tokens)
-            metrics.observe("request_generation_tokens", generation.made)
-            metrics.finish(ended)
+            self._running[engine] -= 1
+            metrics.add("num_requests_running", -1, engine)
+            metrics.observe("e2e_request_latency_seconds", time.monotonic() - generation.started, engine)
+            metrics.observe("request_prompt_tokens", generation.prompt_tokens, engine)
+            metrics.observe("request_generation_tokens", generation.made, engine)
+            metrics.finish(ended, engine)
 
 
 def count_tokens(text: str) -> int:

@@ -36,10 +36,16 @@ class Arguments:
     eager: bool = False
     middlewares: tuple[str, ...] = ()
     shutdown_timeout: int = 0
+    data_parallel: int = 1
+    """Engines of the whole group."""
+    local_engines: int = 1
+    """Engines of this pod, the first of which is `first_engine`."""
+    first_engine: int = 0
+    expert_parallel: bool = False
 
     @property
     def world_size(self) -> int:
-        """Number of GPUs of the engine."""
+        """Number of GPUs of one engine."""
         return self.tensor_parallel * self.pipeline_parallel
 
     @classmethod
@@ -51,6 +57,7 @@ class Arguments:
             read = flags.number(found[name][-1]) if found.get(name) else None
             return default if read is None else read
 
+        engines = number(1, "--data-parallel-size")
         model = next(iter(found.get("", found.get("--model", ()))), "")
         return cls(
             model=model,
@@ -58,6 +65,10 @@ class Arguments:
             port=number(8000, "--port"),
             tensor_parallel=number(1, "--tensor-parallel-size"),
             pipeline_parallel=number(1, "--pipeline-parallel-size"),
+            data_parallel=engines,
+            local_engines=number(engines, "--data-parallel-size-local"),
+            first_engine=number(0, "--data-parallel-start-rank"),
+            expert_parallel="--enable-expert-parallel" in found,
             max_model_len=number(_DEFAULT_MAX_MODEL_LEN, "--max-model-len"),
             api_keys=tuple(found.get("--api-key", ())),
             executor=next(iter(found.get("--distributed-executor-backend", ())), "mp"),

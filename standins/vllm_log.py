@@ -4,6 +4,10 @@ Wording and order follow vLLM 0.25.1 as measured on H200 (2026-11-28). For older
 vllm-project/vllm#11349 #11560 #13276 (0.7), #17939 (0.8), #21728 #22303 (0.10.0), #23517 (0.10.1), #27508 #29637
 (0.11) and #16692 (Ray). The numbers are examples and belong to no model. A failed start ends as in those logs: with
 the traceback of a parent that says only that a child has failed, far below the child's own traceback.
+
+With data-parallel engines the first engine of the pod writes; names and lines follow
+vllm/v1/executor/multiproc_executor.py:1214, vllm/v1/engine/core.py:1479, vllm/v1/engine/utils.py:1279 and
+vllm/entrypoints/cli/serve.py:119 and 224 of 0.33.0.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ _LOADED, _COMPILED, _SIZED = 0.85, 0.9, 0.92
 _V1 = (0, 8)
 # The name of the engine's own process, by the first release that uses it. Older releases name no process in a line.
 _CORES = (((0, 20), "EngineCore"), ((0, 10, 2), "EngineCore_DP0"), ((0, 10, 1), "EngineCore_0"))
+# First release that starts as many API servers as there are data-parallel engines (0.16 and 0.17 not read).
+_SERVERS = (0, 18)
 _BARS = {"runai_streamer": "Loading safetensors using Runai Model Streamer"}
 _ROUTES = {
     "/openapi.json": "GET, HEAD", "/load": "GET", "/version": "GET", "/health": "GET", "/metrics": "GET",
@@ -96,10 +102,13 @@ class Writer:
         numbers = tuple(int(part) for part in release.split("."))
         self._v1 = numbers >= _V1
         core = next((name for since, name in _CORES if numbers >= since), "")
+        if core and arguments.data_parallel > 1:
+            core = f"EngineCore_DP{arguments.first_engine}"
         self._core_name = core
         self._core = f"({core} pid=89) " if core else ""
         self._api = "(APIServer pid=1) " if core else ""
-        self._alone = arguments.world_size == 1
+        self._alone = arguments.world_size * arguments.data_parallel == 1
+        self._many_servers = numbers >= _SERVERS
         self._worker = self._worker_of(numbers)
 
     def _worker_of(self, numbers: tuple[int, ...]) -> str:
@@ -110,11 +119,21 @@ class Writer:
             return f"{self._core}\x1b[36m(RayWorkerWrapper pid=130)\x1b[0m "
         if not self._core:
             return "(VllmWorker rank=0 pid=130) "
-        rank = "_PP0_TP0" if self._arguments.pipeline_parallel > 1 else "_TP0"
+        arguments, first = self._arguments, self._arguments.first_engine
+        rank = f"_DP{first}" if arguments.data_parallel > 1 else ""
+        rank += "_PP0" if arguments.pipeline_parallel > 1 else ""
+        rank += "_TP0" if arguments.world_size > 1 else ""
+        rank += f"_EP{first * arguments.tensor_parallel}" if arguments.expert_parallel else ""
         return f"{self._core}(VllmWorker TP0 pid=130) " if numbers < (0, 10, 2) else f"(Worker{rank} pid=130) "
 
     def headless(self, leader: str, port: str) -> list[tuple[float, str]]:
         """A native worker's lines, in the form of `engine`. The worker loads its part and serves nothing."""
+        if self._arguments.data_parallel > 1:
+            text = (
+                f"Launching {self._arguments.local_engines} data parallel engine(s) in headless mode, with head node "
+                f"address tcp://{leader}:{port}."
+            )
+            return [(0.0, self._line("", "serve.py:224", text)), *self._loading()]
         text = (
             f"Launching vLLM (v{self._release}) headless multiproc executor, with head node address {leader}:{port} "
             "for torch.distributed process group."
@@ -123,8 +142,14 @@ class Writer:
 
     def engine(self) -> list[tuple[float, str]]:
         """The engine's lines, each with the share of the start after which it is due."""
-        api, core, world = self._api, self._core, self._arguments.world_size
+        api, core, engines = self._api, self._core, self._arguments.data_parallel
+        world = self._arguments.world_size * engines
         lines = [(0.0, self._line(api, "api_server.py:840", f"vLLM API server version {self._release}"))]
+        if engines > 1 and self._many_servers:
+            said = f"Defaulting api_server_count to data_parallel_size ({engines})."
+            lines.append((0.01, self._line(api, "serve.py:119", said)))
+        if engines > 1:
+            lines.append((0.02, self._line(api, "utils.py:1279", "Started DP Coordinator process (PID: 77)")))
         if self._v1:
             said = f"Initializing a V1 LLM engine (v{self._release}) with config: model='{self._arguments.model}'"
             joined = (

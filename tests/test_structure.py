@@ -56,6 +56,7 @@ def test_components_read_no_environment():
         assert "os" not in names or file in (
             "components/serving/modelserve_guard.py",
             "components/serving/modelserve_scale.py",
+            "components/serving/modelserve_servers.py",
             "components/weights/sync/__main__.py",
             "components/weights/sync/folder.py",
         ), file

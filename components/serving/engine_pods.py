@@ -26,6 +26,8 @@ _CONTAINER = "vllm"
 _GPU_RESOURCE = "nvidia.com/gpu"
 _SCRIPT = Path(__file__).with_name("launch.sh")
 _GUARD = Path(__file__).with_name("modelserve_guard.py")
+_DATA_SCRIPT = Path(__file__).with_name("launch_data.sh")
+_SHARED_GUARD = Path(__file__).with_name("modelserve_servers.py")
 _SCRIPT_FOLDER = "/etc/modelserve"
 # The layout of the pods. The workloads' controllers would accept a new layout in place, and create its pods while the
 # old ones still hold the GPUs. So a changed annotation makes Pulumi replace the workload.
@@ -40,9 +42,10 @@ class EnginePodsArgs:
     """The pods of one replica. No field has a default: the stack file decides each, and the type checker finds one that
     the builder forgot. Plain fields shape the plan; `Input` fields may come from other resources.
 
-    `engine_args` is the whole argument list of `vllm serve`, except what the launcher and the guard add. `memory`,
-    `shm` and `ephemeral_storage` (None: no limit) are binary quantities. `extra_resources` maps further resources of
-    each pod, such as RDMA devices, to amounts. `capabilities` are added to the container's default ones.
+    `data` engines of tensor x pipeline GPUs share the requests of one port, on which `several_servers` processes may
+    answer. `engine_args` is the whole argument list of `vllm serve`, except what the launcher and the guard add.
+    `memory`, `shm` and `ephemeral_storage` (None: no limit) are binary quantities. `extra_resources` maps further
+    resources of each pod, such as RDMA devices, to amounts. `capabilities` are added to the container's default ones.
     Every time limit derives from three times: `startup_seconds`, a cold start without what `init_containers` take;
     `weights_seconds`, what they may take before it; `drain_seconds`, how long a pod that ends waits for its answers.
     `drains_itself`: the engine has a flag for the last, and gets it.
@@ -51,7 +54,7 @@ class EnginePodsArgs:
     their leaves: Pulumi asks for the pods once all are known, and never if one fails.
     `api_key_secret` names a Secret in `namespace` with the field `apiKey`. `api_key_revision` changes whenever the key
     does, which restarts the engine. `extras` is what the cluster's owner adds to every pod.
-    Raises Refused when tensor x pipeline does not fill the GPUs.
+    Raises Refused when data x tensor x pipeline does not fill the GPUs.
     """
 
     stack: str
@@ -60,6 +63,8 @@ class EnginePodsArgs:
     engine_args: Sequence[pulumi.Input[str]]
     nodes: int
     gpus_per_node: int
+    data: int
+    several_servers: bool
     tensor: int
     pipeline: int
     cpu: int
@@ -89,9 +94,16 @@ class EnginePodsArgs:
     extras: PodExtras
 
     def __post_init__(self) -> None:
-        if self.tensor * self.pipeline != self.nodes * self.gpus_per_node:
-            why = f"x pipeline {self.pipeline} is not nodes {self.nodes} x gpus_per_node {self.gpus_per_node}"
+        if self.data * self.tensor * self.pipeline != self.nodes * self.gpus_per_node:
+            data = f" x data {self.data}" if self.data > 1 else ""
+            gpus = f"nodes {self.nodes} x gpus_per_node {self.gpus_per_node}"
+            why = f"x pipeline {self.pipeline}{data} is not {gpus}"
             raise Refused(Problem("tensor", str(self.tensor), why, "change one so that they are equal"))
+
+    @property
+    def engines_per_node(self) -> int:
+        """Data-parallel engines in each pod."""
+        return self.gpus_per_node // (self.tensor * self.pipeline)
 
     @property
     def limits(self) -> timeouts.Timeouts:
@@ -99,10 +111,11 @@ class EnginePodsArgs:
         return timeouts.from_startup(self.startup_seconds, self.drain_seconds, self.weights_seconds, self.nodes)
 
 
-def launch_files() -> dict[str, str]:
+def launch_files(args: EnginePodsArgs) -> dict[str, str]:
     """What every pod runs beside the engine: the guard, and the launch script, which we ship because its path in images
     changed between releases."""
-    return {file.name: file.read_text() for file in (_SCRIPT, _GUARD)}
+    more = [*([_DATA_SCRIPT] if args.data > 1 else []), *([_SHARED_GUARD] if args.several_servers else [])]
+    return {file.name: file.read_text() for file in (_SCRIPT, _GUARD, *more)}
 
 
 def launch_config(name: str, args: EnginePodsArgs) -> Manifest:
@@ -110,21 +123,20 @@ def launch_config(name: str, args: EnginePodsArgs) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": _config_name(name), "namespace": args.namespace, "labels": labels(args.stack, name)},
-        "data": launch_files(),
+        "metadata": {"name": _config_name(name, args), "namespace": args.namespace, "labels": labels(args.stack, name)},
+        "data": launch_files(args),
     }
 
 
-def _config_name(name: str) -> str:
+def _config_name(name: str, args: EnginePodsArgs) -> str:
     """Named by content: a new script is a new ConfigMap, so running pods see it only once they are rolled."""
-    return f"{name}-launch-{hashlib.sha256(''.join(launch_files().values()).encode()).hexdigest()[:8]}"
+    return f"{name}-launch-{hashlib.sha256(''.join(launch_files(args).values()).encode()).hexdigest()[:8]}"
 
 
 def layout_annotation(args: EnginePodsArgs) -> dict[str, str]:
     """The annotation whose change replaces the workload."""
-    return {
-        _LAYOUT: f"nodes={args.nodes},gpusPerNode={args.gpus_per_node},tensor={args.tensor},pipeline={args.pipeline}"
-    }
+    layout = f"nodes={args.nodes},gpusPerNode={args.gpus_per_node},tensor={args.tensor},pipeline={args.pipeline}"
+    return {_LAYOUT: layout + (f",data={args.data}" if args.data > 1 else "")}
 
 
 def pod_template(
@@ -160,7 +172,7 @@ def pod_template(
             "terminationGracePeriodSeconds": args.limits.grace_seconds,
             "containers": [container],
             "volumes": [
-                {"name": "launch", "configMap": {"name": _config_name(name)}},
+                {"name": "launch", "configMap": {"name": _config_name(name, args)}},
                 {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(args.shm)}},
                 *args.volumes,
             ],
@@ -171,8 +183,14 @@ def pod_template(
 
 def serve_args(args: EnginePodsArgs) -> list[pulumi.Input[str]]:
     """The argument list of `vllm serve`. The guard is the last of its middlewares, and so the outermost."""
+    guard = _SHARED_GUARD if args.several_servers else _GUARD
     drain = ["--shutdown-timeout", str(args.drain_seconds)] if args.drains_itself else []
-    return [*args.engine_args, *drain, "--middleware", f"{_GUARD.stem}.Guard"]
+    return [*args.engine_args, *drain, "--middleware", f"{guard.stem}.Guard"]
+
+
+def data_engine(engine: Manifest) -> Manifest:
+    """An engine's container whose pods vLLM itself joins as data-parallel engines."""
+    return engine | {"command": ["bash", f"{_SCRIPT_FOLDER}/{_DATA_SCRIPT.name}"]}
 
 
 def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Manifest:

@@ -125,6 +125,8 @@ def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     """The pod template of the leader, which has the port and the probes, or of the workers."""
     pods = args.pods
     container = engine_pods.container(pods, _environment(args, leader=leader), leads=leader)
+    if _joins_engines(args):
+        container = engine_pods.data_engine(container)
     if leader or args.launcher == "native":
         container["args"] = engine_pods.serve_args(pods)
     if leader:
@@ -140,9 +142,20 @@ def _environment(args: RayLwsGroupArgs, *, leader: bool) -> list[Manifest]:
         "MODELSERVE_JOIN_SECONDS": str(args.pods.limits.join_seconds),
         "MODELSERVE_JOIN_PORT": str(fact("engines", args.launcher, "joinPort")),
     }
+    if _joins_engines(args):
+        joining |= {
+            "MODELSERVE_ENGINES": str(args.pods.engines_per_node),
+            "MODELSERVE_DATA_PORT": str(fact("engines", "native", "dataPort")),
+            # What a worker that ends looks at: the other port is open only until all engines have joined.
+            "MODELSERVE_JOIN_PORT": str(args.pods.port),
+        }
     # The label, because releases before 0.6 do not set the variable LWS_WORKER_INDEX.
     place = {"MODELSERVE_POD_INDEX": f"metadata.labels['{_INDEX_LABEL}']"}
     return engine_pods.environment(args.pods, joining, place, leads=leader)
+
+
+def _joins_engines(args: RayLwsGroupArgs) -> bool:
+    return args.launcher == "native" and args.pods.data > 1 and args.pods.nodes > 1
 
 
 class RayLwsGroup(pulumi.ComponentResource):

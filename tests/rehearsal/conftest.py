@@ -47,14 +47,14 @@ def cluster(control_plane: planes.ControlPlane) -> Cluster:
 @pytest.fixture
 def stack(control_plane: planes.ControlPlane, cluster: Cluster, tmp_path: Path) -> Iterator[Stack]:
     """A fresh stack from the local stack file."""
-    with _checked(Stack(control_plane, tmp_path), cluster) as made:
+    with checked(Stack(control_plane, tmp_path), cluster) as made:
         yield made
 
 
 @pytest.fixture
 def acs(control_plane: planes.ControlPlane, cluster: Cluster, cloud: Cloud, tmp_path: Path) -> Iterator[Stack]:
     """A fresh stack from the stack file for ACS. After the test, only buckets may be left in the cloud."""
-    with _checked(Stack(control_plane, tmp_path, "acs"), cluster) as made:
+    with checked(Stack(control_plane, tmp_path, "acs"), cluster) as made:
         yield made
     assert cloud.left().keys() <= {"buckets"}
 
@@ -72,7 +72,7 @@ def cloud(control_plane: planes.ControlPlane) -> Iterator[Cloud]:
 @pytest.fixture
 def volcengine(equipped: planes.ControlPlane, cluster: Cluster, cloud: Cloud, tmp_path: Path) -> Iterator[Stack]:
     """A fresh stack from the stack file for Volcengine. After the test, only buckets may be left in the cloud."""
-    with _checked(Stack(equipped, tmp_path, "volcengine"), cluster) as made:
+    with checked(Stack(equipped, tmp_path, "volcengine"), cluster) as made:
         yield made
     assert cloud.left().keys() <= {"buckets"}
 
@@ -84,7 +84,7 @@ def fleets(cluster: Cluster) -> Fleets:
 
 
 @contextmanager
-def _checked(made: Stack, cluster: Cluster) -> Iterator[Stack]:
+def checked(made: Stack, cluster: Cluster) -> Iterator[Stack]:
     """After each test: the cluster holds nothing of it, and no secret was printed or stored in plain text."""
     before = cluster.ours()
     try:

@@ -69,6 +69,39 @@ def test_a_fleets_head_leads_the_pods_of_its_raycluster(tmp_path: Path) -> None:
     assert worker.leader_address == "ds-head-svc" and not worker.runs_vllm
 
 
+@pytest.mark.parametrize(
+    ("index", "place"),
+    [
+        ("0", "--data-parallel-size-local 8 --data-parallel-rpc-port 29550 --data-parallel-address 10.0.0.1"),
+        (
+            "1",
+            "--data-parallel-size-local 8 --data-parallel-rpc-port 29550 --data-parallel-address ds-0.ds "
+            "--data-parallel-start-rank 8 --headless",
+        ),
+    ],
+)
+def test_a_pod_of_engines_has_the_place_that_the_launch_script_gives(tmp_path: Path, index: str, place: str) -> None:
+    env = {
+        "MODELSERVE_NODES": "2",
+        "MODELSERVE_LAUNCHER": "native",
+        "MODELSERVE_ENGINES": "8",
+        "MODELSERVE_DATA_PORT": "29550",
+        "MODELSERVE_JOIN_PORT": "8000",
+        "LWS_LEADER_ADDRESS": "ds-0.ds",
+    }
+    member = pod("head")
+    member["metadata"]["labels"] = {"leaderworkerset.sigs.k8s.io/worker-index": index}
+    (container,) = member["spec"]["containers"]
+    container |= {
+        "image": "vllm/vllm-openai:v0.33.0",
+        "command": ["bash", "/etc/modelserve/launch_data.sh"],
+        "args": ["m", "--data-parallel-size", "16"],
+        "env": [{"name": name, "value": value} for name, value in env.items()],
+    }
+    found = Member(member, engine_container(member) or {}, Log(tmp_path))
+    assert found.words == ["m", "--data-parallel-size", "16", *place.split()] and found.refuses() == []
+
+
 def test_a_head_answers_as_long_as_it_is_ready_and_none_of_its_raycluster_is_missing(tmp_path: Path) -> None:
     client = Client()
     engines = Engines(client, tmp_path / "pod-logs")

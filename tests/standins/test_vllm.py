@@ -51,6 +51,8 @@ def test_argument_list_is_read_as_vllm_reads_it() -> None:
     words = "/weights/m --gpu-memory-utilization 0.9 --served-model-name a b --port=9000 -tp 8 --enforce-eager"
     arguments = Arguments.parse([*words.split(), "--pipeline_parallel_size", "2", "--max-model-len", "32k"])
     assert arguments == Arguments("/weights/m", ("a", "b"), 9000, 8, 2, 32_000, (), eager=True)
+    engines = Arguments.parse("m -dp 16 --data-parallel-size-local 8 -dpr 8 -ep".split())
+    assert engines == Arguments("m", ("m",), data_parallel=16, local_engines=8, first_engine=8, expert_parallel=True)
     assert Arguments.parse(["--model", "m", "--max-model-len", "32K"]).max_model_len == 32_768
     assert Arguments.parse(["/weights/m"]).served_names == ("/weights/m",)
 
@@ -305,3 +307,29 @@ def test_stop_closes_the_port_and_cuts_streams() -> None:
             list(lines)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", simulator.port))
+
+
+def test_each_engine_behind_a_port_has_its_own_series_and_the_least_busy_one_answers(serve: Serve) -> None:
+    url = serve("--data-parallel-size", "3", release="0.33.0", token_seconds=0.02)
+
+    def busy() -> list[float]:
+        lines = [line for line in requests.get(f"{url}/metrics").text.splitlines() if "_running{" in line]
+        return [float(line.split()[-1]) for line in sorted(lines)]
+
+    def ask() -> None:
+        requests.post(f"{url}/v1/chat/completions", json=QUESTION)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    assert busy() == [0, 0, 0]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 10
+    while sum(busy()) < 4 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert sorted(busy()) == [1, 1, 2]
+    for thread in threads:
+        thread.join()
+    text = requests.get(f"{url}/metrics").text
+    assert {f'vllm:generation_tokens_total{{engine="{each}",model_name="ds"}}' for each in range(3)} <= {
+        line.split()[0] for line in text.splitlines()
+    }

@@ -17,7 +17,7 @@ CAUSES = {
     WORKSPACE: "torch.OutOfMemoryError: CUDA out of memory",
 }
 RELEASES = ("0.7.3", "0.8.5", "0.10.1", "0.11.2", "0.25.1")
-PARALLEL = ("", "-tp 8", "-tp 8 --distributed-executor-backend ray", "-tp 8 -pp 2")
+PARALLEL = ("", "-tp 8", "-tp 8 --distributed-executor-backend ray", "-tp 8 -pp 2", "-dp 16 -ep")
 
 
 def writer(release: str, words: str = "") -> Writer:
@@ -47,6 +47,19 @@ def test_a_start_goes_from_stage_to_stage_and_never_back():
         assert [each for each, _ in itertools.groupby(stages)] == list(dict.fromkeys(stages)), release
         assert stages[-1].startswith("probe") and not any("newest line" in each for each in stages)
         assert ("compiling" in stages) is (release != "0.7.3"), release
+
+
+def test_engines_are_named_by_their_rank_and_pods_without_http_by_how_many_they_run():
+    words = "-dp 16 --data-parallel-size-local 8 -tp 2 -ep"
+    leader = text([line for _, line in writer("0.33.0", words).engine()])
+    assert (
+        "(EngineCore_DP0 pid=" in leader and "(Worker_DP0_TP0_EP0 pid=" in leader and "world_size=32 rank=0" in leader
+    )
+    assert "Defaulting api_server_count to data_parallel_size (16)." in leader and "DP Coordinator" in leader
+    assert "api_server_count" not in text([line for _, line in writer("0.14.1", words).engine()])
+    other = text([line for _, line in writer("0.33.0", f"{words} -dpr 8").headless("ds-0.ds", "29550")])
+    assert "Launching 8 data parallel engine(s) in headless mode, with head node address tcp://ds-0.ds:29550." in other
+    assert "(Worker_DP8_TP0_EP16 pid=" in other and "Uvicorn" not in other
 
 
 def test_routes_are_told_before_the_server_is_started():

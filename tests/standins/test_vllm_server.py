@@ -18,6 +18,7 @@ from standins.engine_process import EngineProcess, run_hook
 from standins.members import Log
 from standins.vllm_server import TOKEN_SECONDS
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.pods import PODS
 
 Start = Callable[..., EngineProcess]
 KEY = "sk-right"
@@ -36,7 +37,7 @@ def launch(tmp_path: Path) -> Path:
     """The mounted ConfigMap."""
     folder = tmp_path / "launch"
     folder.mkdir()
-    for name, text in engine_pods.launch_files().items():
+    for name, text in engine_pods.launch_files(PODS).items():
         (folder / name).write_text(text)
     return folder
 

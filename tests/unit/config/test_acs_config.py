@@ -11,9 +11,10 @@ import yaml
 from config.errors import ConfigError
 from config.stack import parse, repository
 from local.paths import ROOT
+from planning.engine import newest
 from planning.startup import FILL, TO_NODES, WARM
-from stacks.service_plans import plan_services
-from tests.support.stack_files import besides_trust, with_values
+from stacks.service_plans import plan_services, warnings
+from tests.support.stack_files import StackFile, besides_trust, with_values
 
 WHOLE = {
     key.removeprefix("modelserve:"): value
@@ -40,6 +41,18 @@ def only(raw: dict[str, Any], **more: Any) -> str:
     found = lines(raw, **more)
     assert len(found) == 1, found
     return found[0].removeprefix("modelserve:")
+
+
+@pytest.mark.parametrize("stack", ["acs-next", "volcengine-next"])
+def test_the_stack_file_of_todays_recipe_is_accepted_fits_and_runs_the_newest_release_without_known_holes(stack: str):
+    config = parse(StackFile(stack).whole)
+    (planned,) = plan_services(config).values()
+    assert planned.plan.fits
+    assert not [
+        each for each in warnings(config, {"ds": planned}, ["apiKey"], {}) if "known by ticket only" not in each
+    ]
+    assert planned.service.engine.version == newest() and planned.service.engine.launcher == "native"
+    assert (planned.layout.data, planned.layout.expert_parallel) == (16, True)
 
 
 def test_the_committed_stack_file_is_accepted_and_fits():

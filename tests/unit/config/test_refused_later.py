@@ -124,8 +124,8 @@ LONG = "M" * 59
         ),
         (
             VKE,
-            {f"{FLEET}/engine": ENGINE | {"extraArgs": ["--decode-context-parallel-size", "two"]}},
-            "engine.extraArgs[1]: two: vLLM 0.25.0 takes a whole number for --decode-context-parallel-size",
+            {f"{FLEET}/engine": ENGINE | {"extraArgs": ["--max-num-seqs", "two"]}},
+            "engine.extraArgs[1]: two: vLLM 0.25.0 takes a whole number for --max-num-seqs",
         ),
         (LOCAL, {f"{DS}/servedModelName": "-x"}, "services.ds.servedModelName: -x: begins with '-'"),
     ],

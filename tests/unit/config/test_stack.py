@@ -178,7 +178,8 @@ def test_a_date_is_read_alike_whether_yaml_took_it_for_one_or_not():
             "use layout.tensor",
         ),
         ("services/ds/engine/extraArgs", ["-tp", "8"], "services.ds.engine.extraArgs[0]", "use layout.tensor"),
-        ("services/ds/engine/extraArgs", ["-dp=2"], "services.ds.engine.extraArgs[0]", "use replicas"),
+        ("services/ds/engine/image", "lmsysorg/sglang:v0.5.9", "services.ds.engine.image", "is SGLang, and only vLLM"),
+        ("services/ds/engine/extraArgs", ["-dp=2"], "services.ds.engine.extraArgs[0]", "use layout.data"),
         ("services/ds/engine/extraArgs", ["--api-key", "k"], "services.ds.engine.extraArgs[0]", "modelserve:apiKey"),
         (
             "services/ds/engine/extraArgs",

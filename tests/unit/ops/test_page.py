@@ -173,7 +173,8 @@ def test_every_stage_step_and_number_of_the_plan_is_shown(asked: Ask) -> None:
         expected.append(f"{round(seconds) // 60} min {round(seconds) % 60} s")
     for other in found["alternatives"]:
         expected.append(
-            f"{other['nodes']} {other['tensor']} {other['pipeline']} {other['kv_tokens']:,} {other['max_model_len']:,}"
+            f"{other['nodes']} {other['data']} {other['tensor']} {other['pipeline']} {other['kv_tokens']:,} "
+            f"{other['max_model_len']:,}"
         )
     spaced = re.sub(r"\s+", " ", " ".join(word.strip() for word in reader.words if word.strip()))
     assert [words for words in expected if words not in text and words not in spaced] == []

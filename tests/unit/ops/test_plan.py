@@ -48,6 +48,8 @@ def test_a_layout_that_does_not_fit_exits_1_and_names_the_nearest_that_do(capsys
         "nodes": 2,
         "tensor": 8,
         "pipeline": 2,
+        "data": 1,
+        "expert_parallel": False,
         "kv_tokens": 0,
         "max_model_len": 0,
     }

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planning import engine, gpus, models
+from planning import engine, gpus, models, startup
 from planning.catalog import fact
 from planning.choose import alternatives, cheapest, fit, wrong_context
 from planning.gpus import Gpu
 from planning.layout import Layout, broken_rules, split
 from planning.memory import Request, kv_bytes
+from planning.planner import ranks
 from planning.problems import PlanError
-from planning.stage_weights import file_weights
+from planning.stage_weights import Weights, file_weights
 from planning.units import GIB
 
 NAMES = [
@@ -101,10 +102,35 @@ def test_more_layers_than_stages_go_where_the_release_puts_them() -> None:
         ("Qwen3-32B", Layout(1, 8, 8, 1, expert_parallel=True), "has no experts"),
         ("Qwen3-32B", Layout(1, 8, 8, 1, context=2), "only 1 tensor ranks hold the same KV heads"),
         ("Qwen3-32B", Layout(1, 8, 0, 1), "tensor 0: is not 1 or more"),
+        ("DeepSeek-R1", Layout(4, 8, 16, 1, 2), "tensor 16 x pipeline 1 = 16 GPUs do not divide the 8 of a node"),
+        ("DeepSeek-R1", Layout(1, 8, 8, 1, 1, True, 1, 4), "256 + 4 redundant over 8 GPUs are 32.5 on each; write 0"),
+        (
+            "DeepSeek-R1",
+            Layout(3, 8, 1, 1, 24, True, 1, 0),
+            "256 + 0 redundant over 24 GPUs are 10.6667 on each",
+        ),
+        ("DeepSeek-R1", Layout(1, 8, 8, 1, 1, False, 1, 0), "balances experts that are spread"),
     ],
 )
 def test_a_broken_rule_is_said_with_its_arithmetic(model: str, layout: Layout, words: str) -> None:
     assert words in "\n".join(map(str, broken_rules(models.find(model), layout)))
+
+
+@pytest.mark.parametrize(
+    ("version", "layout", "first"),
+    [
+        ("0.8.5", Layout(1, 8, 1, 1, 8, True), "0.9.0"),
+        ("0.9.0", Layout(1, 8, 1, 1, 8, True), None),
+        ("0.9.0", Layout(2, 8, 1, 1, 16, True), "0.9.1"),
+        ("0.7.3", Layout(1, 8, 8, 1, 1, True), "0.8.0"),
+        ("0.10.1", Layout(1, 8, 8, 1, context=8), "0.10.2"),
+    ],
+)
+def test_a_layout_that_a_release_lacks_names_the_first_that_has_it(
+    version: str, layout: Layout, first: str | None
+) -> None:
+    broken = broken_rules(models.find("DeepSeek-R1"), layout, engine.find(version))
+    assert [each.why.rpartition(" ")[2] for each in broken] == ([first] if first else [])
 
 
 def test_whole_experts_on_ranks_need_no_multiple_of_the_block() -> None:
@@ -159,7 +185,7 @@ def test_the_draft_layer_is_loaded_for_speculative_decoding_only() -> None:
 
 
 def test_auto_takes_one_node_where_one_is_enough() -> None:
-    chosen = cheapest(_request(gpu="H200-141"), None).layout
+    chosen = cheapest(_request(gpu="H200-141"), None)[0].layout
     assert (chosen.nodes, chosen.tensor, chosen.pipeline) == (1, 8, 1)
     with pytest.raises(PlanError, match="fits on no layout of 1 nodes"):
         cheapest(_request(gpu="L20-48"), None, nodes=1)
@@ -253,7 +279,7 @@ def test_more_memory_never_fits_less(name: str, layout: Layout, gib: float, fact
         )
         for memory in (gib, gib * factor)
     )
-    if broken_rules(small.model, small.layout):
+    if broken_rules(small.model, small.layout, small.engine):
         return
     before, after = fit(small, 4096), fit(large, 4096)
     assert after.kv_tokens >= before.kv_tokens
@@ -285,13 +311,13 @@ def test_auto_never_proposes_what_the_check_refuses(
     card = Gpu("CARD", gib, "nvlink", "")
     request = Request(models.find(name), card, Layout(1, per_node, 1, 1), engine.find(version))
     try:
-        proposed = [cheapest(request, length)]
+        proposed = [cheapest(request, length)[0]]
     except PlanError:
         proposed = []
     proposed += alternatives(request, length)
     for choice in proposed:
         again = replace(request, layout=choice.layout)
-        assert broken_rules(again.model, again.layout) + wrong_context(again.model, length) == []
+        assert broken_rules(again.model, again.layout, again.engine) + wrong_context(again.model, length) == []
         assert fit(again, choice.fit.max_model_len).fits
 
 
@@ -340,3 +366,37 @@ def test_every_large_model_of_vllms_recipes_is_planned_or_named_with_the_command
 def test_a_name_that_is_almost_one_is_answered_with_it(name: str, meant: str) -> None:
     with pytest.raises(PlanError, match=f"did you mean .*{meant}"):
         models.find(name)
+
+
+DATA = Layout(3, 8, 1, 1, 24, expert_parallel=True)
+
+
+def test_uneven_experts_make_two_classes_of_gpus_and_no_larger_files() -> None:
+    request = replace(_request(layout=DATA), engine=engine.find("0.33.0"))
+    (stage,) = fit(request, 8192).stages
+    fullest, others = ranks(request, stage)
+    assert [(each["gpus"], each["experts"]) for each in (fullest, others)] == [(16, 11), (8, 10)]
+    assert fullest["weights_gib"] == round(stage.weights_gib, 3) > others["weights_gib"]
+    unknown = replace(request, model=replace(request.model, file_bytes=None))
+    alike = replace(unknown, layout=Layout(2, 8, 8, 2))
+    sizes = [startup.file_bytes(each, fit(each, 8192)) for each in (unknown, alike)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+
+
+def test_balanced_experts_take_their_copies_and_a_buffer_of_one_layer() -> None:
+    def weights(redundant: int | None) -> Weights:
+        layout = Layout(2, 8, 1, 1, 16, expert_parallel=True, redundant=redundant)
+        return fit(replace(_request(layout=layout), engine=engine.find("0.33.0")), 8192).stages[0].weights
+
+    plain, even, more = weights(None), weights(0), weights(32)
+    assert even.experts == plain.experts and even.total - plain.total == pytest.approx(even.experts / 58, rel=0.001)
+    assert more.experts == pytest.approx(plain.experts * 18 / 16, rel=0.001)
+
+
+def test_shared_experts_are_whole_where_ranks_split_the_tokens() -> None:
+    def shared(version: str, layout: Layout) -> float:
+        return fit(replace(_request(layout=layout), engine=engine.find(version)), 8192).stages[0].weights.shared_experts
+
+    both = Layout(2, 8, 4, 1, 4, expert_parallel=True)
+    assert shared("0.33.0", both) == pytest.approx(4 * shared("0.10.2", both))
+    assert shared("0.33.0", replace(both, expert_parallel=False)) == shared("0.10.2", both)

@@ -27,9 +27,9 @@ def planned(line: str, version: str = "0.33.0", model: str = DENSE, **more: Any)
 @pytest.mark.parametrize(
     ("line", "field", "value"),
     [
-        ("-dcp 8", "context", 8),
-        ("-ep", "expert_parallel", True),
-        ("--no-enable-expert-parallel", "expert_parallel", False),
+        ("--enable-eplb", "redundant", 0),
+        ("--enable-eplb --eplb-config.num_redundant_experts 32", "redundant", 32),
+        ("--no-enable-eplb", "redundant", None),
         ("-sc.method mtp", "speculative", True),
         ('-sc {"method":"deepseek_mtp","num_speculative_tokens":1}', "speculative", True),
         ('-sc {"model":"deepseek-ai/DeepSeek-R1","num_speculative_tokens":1}', "speculative", True),
@@ -56,8 +56,6 @@ def test_every_spelling_reaches_the_plan(line, field, value):
         "--config /engine.yaml",
         "-pcp 2",
         "--enable-dbo",
-        "--enable-eplb",
-        "--eplb-config.num_redundant_experts 32",
         "--kv-cache-dtype nvfp4",
         "-sc.method eagle3",
         "-sc.model some/draft",
@@ -74,6 +72,19 @@ def test_an_argument_that_changes_memory_in_an_unknown_way_is_named(line):
     long = {"-pcp": "--prefill-context-parallel-size", "-sc": "--speculative-config"}.get(flag, flag)
     assert problem.value.startswith(long.replace("--spec-model", "--speculative-config"))
     assert problem.why.startswith("cannot be planned: ") and "unproven" in problem.instead
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--eplb-config.num_redundant_experts 32", "add --enable-eplb"),
+        ("--enable-eplb --eplb-config wide", "not a JSON object"),
+        ("--enable-eplb --eplb-config.num_redundant_experts many", "not a whole number"),
+    ],
+)
+def test_redundant_experts_that_no_engine_would_make_are_refused(line, said):
+    [problem] = told(line).problems
+    assert problem.value.startswith("--eplb-config") and said in str(problem)
 
 
 @pytest.mark.parametrize("line", ["-pcp 1", "--no-enable-eplb", "-sc None", "--kv-cache-dtype auto", "-q None"])

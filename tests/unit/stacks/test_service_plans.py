@@ -9,6 +9,7 @@ import pytest
 
 from config.errors import ConfigError
 from config.stack import parse
+from planning import flags
 from planning.timeouts import from_startup
 from stacks import engine_arguments
 from stacks.service_plans import briefly, plan_services, summary
@@ -139,7 +140,6 @@ def test_flags_in_the_stack_file_change_the_plan():
     assert kv("--kv-cache-dtype", "fp8") > kv() == kv("--kv-cache-dtype=auto")
     assert kv("--max_num_batched_tokens=65536") < kv()
     assert kv("--max-num-batched-tokens", "16K") == kv("--max-num-batched-tokens", "16384") < kv()
-    assert kv("-dcp", "2") == kv("--decode-context-parallel-size", "2") > 1.5 * kv()
 
 
 @pytest.mark.parametrize(
@@ -269,3 +269,101 @@ def test_a_node_whose_memory_cannot_hold_what_it_reads_is_told():
     found = plan_services(parse(on("H20-96", layout=layout)))["ds"].plan
     assert found.to_json()["host"]["page_cache_holds"] is False
     assert any("641 GiB; 512 GiB of memory" in reason and "will read files again" in reason for reason in found.reasons)
+
+
+DP16 = {"nodes": 2, "data": 16, "tensor": 1, "pipeline": 1, "expertParallel": True}
+DP8 = {"nodes": 1, "data": 8, "tensor": 1, "pipeline": 1}
+
+
+def laid_out(layout: Any, *given: str, launcher: str = "native", version: str = "0.33.0", **more: Any) -> Any:
+    engine = {"launcher": launcher, "imageHasRay": True, "version": version, "image": f"vllm/vllm-openai:v{version}"}
+    return on("H20-96", layout=layout, engine=engine | {"extraArgs": list(given)}, **more)
+
+
+SMALL_STEPS = ("--max-num-batched-tokens", "2048")
+OF_DATA = ["--data-parallel-size", "16"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "launcher", "said", "unsaid"),
+    [
+        (DP16, "native", [*OF_DATA, "--enable-expert-parallel"], "--distributed-executor-backend"),
+        (
+            DP16,
+            "ray",
+            [*OF_DATA, *"--data-parallel-backend ray --data-parallel-size-local 8 --enable-expert-parallel".split()],
+            "--headless",
+        ),
+        (
+            DP16 | {"data": 4, "tensor": 4, "decodeContext": 4},
+            "ray",
+            "--data-parallel-size-local 2 --enable-expert-parallel --decode-context-parallel-size 4".split(),
+            "--data-parallel-rank",
+        ),
+        (DP8 | {"expertParallel": True}, "native", ["--data-parallel-size", "8"], "--data-parallel-size-local"),
+        ({"nodes": 2, "tensor": 8, "pipeline": 2}, "native", ["--pipeline-parallel-size", "2"], "--data-parallel-size"),
+    ],
+)
+def test_a_layout_is_said_in_flags_that_the_release_takes(layout, launcher, said, unsaid):
+    config = parse(laid_out(layout, *SMALL_STEPS, launcher=launcher, unproven=True))
+    planned = plan_services(config)["ds"]
+    arguments = engine_arguments.arguments("ds", planned, engine_arguments.from_volume(config.weights, "DeepSeek-R1"))
+    assert " ".join(said) in " ".join(map(str, arguments)) and unsaid not in arguments
+    assert flags.problems([str(each) for each in arguments], "0.33.0") == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "said"),
+    [
+        (
+            laid_out(DP16 | {"data": 8}),
+            "layout.tensor: 1",
+            "data 8 x tensor 1 x pipeline 1 = 8 ranks, but nodes 2 x gpusPerNode 8 = 16 GPUs; write pipeline: 2",
+        ),
+        (laid_out(DP16 | {"data": 3}), "layout.tensor: 1", "write tensor: 1, pipeline: 1, data: 16, or change nodes"),
+        (laid_out(DP16, launcher="ray", version="0.9.0"), "layout.data: 16", "does not have it: it came with 0.9.1"),
+        (laid_out(DP16, version="0.10.2"), "engine.launcher: native", "joins nodes by Ray only"),
+        (laid_out(DP16, model="Qwen3-32B"), "layout.expertParallel", "Qwen3-32B has no experts"),
+        (
+            laid_out(DP16 | {"nodes": 4, "data": 2, "tensor": 16}),
+            "layout.data: 2",
+            "tensor 16 x pipeline 1 = 16 GPUs do not divide the 8 of a node; layouts that fit: ",
+        ),
+        (
+            laid_out(DP16, "--enable-eplb", "--eplb-config.num_redundant_experts", "4"),
+            "engine.extraArgs: 4",
+            "256 + 4 redundant over 16 GPUs are 16.25 on each; write 0, or 16",
+        ),
+        (laid_out(DP16 | {"expertParallel": False}, "--enable-eplb"), "layout.expertParallel", "balances experts"),
+        (laid_out(DP16, "-ep"), "engine.extraArgs[0]: -ep", "use layout.expertParallel"),
+        (laid_out(DP16, "-dcp", "2"), "engine.extraArgs[0]: -dcp", "use layout.decodeContext"),
+        (laid_out(DP16, "-dpb", "ray"), "engine.extraArgs[0]: -dpb", "use engine.launcher"),
+        (laid_out(DP16 | {"decodeContext": 2}), "layout.decodeContext: 2", "tensor 1 / 2 is not a whole number"),
+    ],
+)
+def test_a_layout_that_cannot_start_is_one_line_at_its_key(raw, key, said):
+    [line] = refused(raw)
+    assert line.startswith(f"modelserve:services.ds.{key}") and said in line
+
+
+def test_an_auto_layout_takes_data_ranks_where_they_carry_the_load_on_fewer_gpus_and_says_why():
+    few, many = (
+        plan_services(parse(laid_out("auto", load={"input": 1024, "output": 1024, "concurrency": each})))["ds"].plan
+        for each in (1, 4000)
+    )
+    assert few.request.layout.data == 1 < many.request.layout.data and many.request.layout.expert_parallel
+    assert few.throughput.replicas_needed == 1
+    [why] = [reason for reason in many.reasons if reason.startswith("layout auto: ")]
+    needed = many.throughput.replicas_needed
+    assert why.startswith(f"layout auto: {many.request.layout} needs {needed} replicas for the load, ")
+    [alone] = [reason for reason in plan_services(parse(laid_out("auto")))["ds"].plan.reasons if "auto" in reason]
+    assert "answers one request fastest" in alone and " EP " in alone
+
+
+def test_several_processes_on_a_port_are_expected_with_data_ranks_or_where_they_are_asked_for():
+    def several(layout: Any, *given: str) -> bool:
+        raw = laid_out(layout, *SMALL_STEPS, *given, launcher="ray", unproven=True)
+        return engine_arguments.several_servers(plan_services(parse(raw))["ds"])
+
+    assert several(DP16) and several(ONE_NODE, "--api-server-count", "2")
+    assert not several(ONE_NODE) and not several(DP16, "-asc", "1")

@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = ADDITIONS | {
     "namespace": "b",
     "image": "b:1",
     "engine_args": [],
+    "several_servers": True,
     "cpu": 1,
     "memory": "1Gi",
     "shm": "1Gi",
@@ -42,7 +43,7 @@ OTHER: dict[str, Any] = ADDITIONS | {
     "readiness_probe": False,
     "extras": PodExtras(spec={"schedulerName": "b"}),
 }
-LAYOUT_FIELDS = {"nodes", "gpus_per_node", "tensor", "pipeline"}
+LAYOUT_FIELDS = {"nodes", "gpus_per_node", "data", "tensor", "pipeline"}
 
 
 @dataclass(frozen=True)
@@ -235,8 +236,8 @@ def test_every_pod_runs_the_launch_script_out_of_its_configmap(pod: Role):
 @EVERY
 def test_a_new_script_is_a_new_configmap_which_rolls_the_pods(pod: Role, monkeypatch: pytest.MonkeyPatch):
     before = engine_pods.launch_config("ds", pod.workload.args.pods)["metadata"]["name"], pod()
-    files = engine_pods.launch_files()
-    monkeypatch.setattr(engine_pods, "launch_files", lambda: files | {"modelserve_guard.py": "pass\n"})
+    files = engine_pods.launch_files(pod.workload.args.pods)
+    monkeypatch.setattr(engine_pods, "launch_files", lambda args: files | {"modelserve_guard.py": "pass\n"})
     after = engine_pods.launch_config("ds", pod.workload.args.pods)["metadata"]["name"], pod()
     assert before[0] != after[0] and before[1] != after[1]
 

@@ -20,10 +20,12 @@ import pytest
 
 from components.serving import engine_pods, modelserve_guard, ray_cluster_fleet, ray_lws_group
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.pods import having
 from tests.unit.components.serving.test_ray_cluster_fleet import ARGS as FLEET_ARGS
 from tests.unit.components.serving.test_ray_lws_group import ARGS
 
 SCRIPT = Path(engine_pods.__file__).with_name("launch.sh")
+DATA_SCRIPT = SCRIPT.with_name("launch_data.sh")
 VLLM_ARGS = ["/weights/DeepSeek-R1", "--served-model-name", "two words", "--override", '{"a": "$HOME `id` *"}', ""]
 
 # Each call is one line of fields: program, process id, arguments.
@@ -63,6 +65,7 @@ class Pod:
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
+    script: Path = SCRIPT
 
     def install(self, name: str, then: str = "exit 0") -> None:
         """Put a fake program on the pod's PATH, which records its call and then runs `then`."""
@@ -88,7 +91,7 @@ class Pod:
         bash = which("bash")
         assert bash
         return subprocess.Popen(
-            [bash, SCRIPT, *VLLM_ARGS],
+            [bash, self.script, *VLLM_ARGS],
             env={key: value for key, value in merged.items() if value is not None},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -194,7 +197,8 @@ def test_the_engine_finds_the_guard_before_whatever_the_image_has_on_its_path(po
     pod.install("vllm", 'echo "$PYTHONPATH"')
     found = pod.run(MODELSERVE_NODES="1", PYTHONPATH=theirs).output.splitlines()[-1].split(":")
     assert found == [str(SCRIPT.parent), *([theirs] if theirs else [])]
-    assert (SCRIPT.parent / "modelserve_guard.py").exists() and "modelserve_guard.py" in engine_pods.launch_files()
+    assert (SCRIPT.parent / "modelserve_guard.py").exists()
+    assert "modelserve_guard.py" in engine_pods.launch_files(ARGS.pods)
 
 
 def test_one_node_needs_no_ray(pod: Pod):
@@ -334,6 +338,73 @@ def test_a_native_worker_that_is_deleted_while_it_waits_ends_by_itself(native: P
     process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + signal.SIGTERM
     assert native.calls() == []
+
+
+# --- data-parallel engines
+
+
+@pytest.fixture
+def engines(native: Pod) -> Pod:
+    """The leader of four pods with eight engines each."""
+    native.script = DATA_SCRIPT
+    native.env |= {"MODELSERVE_NODES": "4", "MODELSERVE_ENGINES": "8", "MODELSERVE_DATA_PORT": "29550"}
+    return native
+
+
+def engine_worker(port: int) -> dict[str, str]:
+    """The third pod's environment; it must not ask at the port of the hook."""
+    return worker(1, "native") | {"MODELSERVE_POD_INDEX": "2", "MODELSERVE_DATA_PORT": str(port)}
+
+
+def test_the_leader_of_engines_listens_on_its_own_address_and_keeps_its_http(engines: Pod):
+    ended = engines.run()
+    place = "--data-parallel-size-local 8 --data-parallel-rpc-port 29550 --data-parallel-address 10.0.0.1"
+    assert engines.calls() == [["vllm", str(ended.process), "serve", *VLLM_ARGS, *place.split()]]
+    assert ended.status == 7, "the pod must end as vLLM ended"
+    assert ended.output == "modelserve: native: leading 4 nodes at ds-0.ds.default:29550, starting vLLM\n"
+
+
+def test_each_other_pod_waits_for_the_leader_and_runs_the_next_engines_without_http(engines: Pod, closed_port: int):
+    process = engines.start(**engine_worker(closed_port))
+    assert process.stdout
+    assert process.stdout.readline() == f"modelserve: native: waiting for the leader at 127.0.0.1:{closed_port}\n"
+    with socket.create_server(("127.0.0.1", closed_port)):
+        process.communicate(timeout=PATIENCE_SECONDS)
+    place = f"--data-parallel-size-local 8 --data-parallel-rpc-port {closed_port} --data-parallel-address 127.0.0.1"
+    (call,) = engines.calls()
+    assert call[2:] == ["serve", *VLLM_ARGS, *place.split(), "--data-parallel-start-rank", "16", "--headless"]
+    assert (engines.folder / "leader").read_text() == "127.0.0.1\n", "its preStop hook asks there, by address"
+
+
+def test_engines_without_a_leader_end_after_their_deadline_or_when_they_are_deleted(engines: Pod, closed_port: int):
+    ended = engines.run(**engine_worker(closed_port), MODELSERVE_JOIN_SECONDS="1")
+    assert ended.status not in (0, 7) and engines.calls() == []
+    assert ended.output.splitlines()[-1] == f"modelserve: native: no leader at 127.0.0.1:{closed_port} in 1 s"
+    process = engines.start(**engine_worker(closed_port))
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_engines_outside_a_group_say_what_is_missing(engines: Pod):
+    ended = engines.run(LWS_LEADER_ADDRESS=None)
+    assert ended.output == "modelserve: LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?\n"
+
+
+@pytest.mark.parametrize("leader", [True, False], ids=["leader", "worker"])
+def test_every_variable_of_the_script_for_engines_is_set_in_its_pod_or_injected_or_has_a_default(leader: bool):
+    args = having(ARGS, launcher="native", data=16, tensor=1, pipeline=1)
+    (container,) = ray_lws_group.pod_template("ds", args, leader=leader)["spec"]["containers"]
+    given = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert container["command"] == ["bash", f"/etc/modelserve/{DATA_SCRIPT.name}"]
+    assert DATA_SCRIPT.name in engine_pods.launch_config("ds", args.pods)["data"]
+    read = set(re.findall(r"\$\{?((?:MODELSERVE|VLLM|LWS)_\w+)", DATA_SCRIPT.read_text()))
+    assert read - given.keys() == {"MODELSERVE_POLL_SECONDS", "MODELSERVE_LEADER_FILE", "LWS_LEADER_ADDRESS"}
+    assert (given["MODELSERVE_ENGINES"], given["MODELSERVE_DATA_PORT"]) == ("8", "29550")
+    # The port of the engines closes once all have joined; a worker that ends waits for the leader's last answer.
+    assert given["MODELSERVE_JOIN_PORT"] == str(args.pods.port)
 
 
 def test_a_launcher_that_nobody_wrote_is_refused_before_anything_starts(pod: Pod):
