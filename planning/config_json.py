@@ -240,7 +240,8 @@ def _moe(
 ) -> dict[str, Any]:
     dense = text.get("first_k_dense_replace") or 0
     for key in ("mlp_only_layers", "mlp_layer_types", "moe_layer_freq"):
-        given = text.get(key) if isinstance(text.get(key), list) else ()
+        told = text.get(key)
+        given: list[Any] = told if isinstance(told, list) else []
         if key == "moe_layer_freq":  # 0 for a dense layer
             given = [layer for layer, routed in enumerate(given) if not routed]
         listed = [i for i, kept in enumerate(given) if kept == "dense"] if key == "mlp_layer_types" else list(given)

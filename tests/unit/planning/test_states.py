@@ -122,9 +122,7 @@ def test_a_model_with_states_is_planned_whole(name):
 
 def test_a_release_that_lacks_the_models_class_is_refused():
     old = Ask(model=str(CONFIGS / V4 / "config.json"), gpu="H200-141", gpus_per_node=8, engine_version="0.19.0")
-    with pytest.raises(
-        PlanError, match="engine version 0.19.0: does not know DeepseekV4ForCausalLM; write 0.20.0"
-    ):
+    with pytest.raises(PlanError, match="engine version 0.19.0: does not know DeepseekV4ForCausalLM; write 0.20.0"):
         plan(old)
     assert plan(replace(old, engine_version="0.20.0")).fits
 
