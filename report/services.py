@@ -23,6 +23,7 @@ _LAYOUT = "modelserve.dev/layout"
 _DRAIN = "MODELSERVE_DRAIN_SECONDS"
 # Flags that are reported in other words, as layout and context.
 _SAID_FLAGS = {
+    "--data-parallel-size",
     "--tensor-parallel-size",
     "--pipeline-parallel-size",
     "--max-model-len",

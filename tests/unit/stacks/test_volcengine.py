@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from components.weights.tos_bucket import BUCKET
+from planning import flags
 from tests.support.program import GIVEN_KEYS, before, env, kind_of, kinds, leaked, secret_data
 from tests.support.recorder import Recorder, inputs
 from tests.support.volcengine import FILE, GATEWAY, GATEWAY_TYPE, MODEL, SERVICE, run
@@ -346,3 +347,15 @@ def test_the_outputs_say_where_and_what_to_ask_and_never_a_secret():
         "verify": "python -m ops verify test",
         "bucket": "modelserve-vke-weights",
     }
+
+
+def test_a_fleet_of_engines_is_told_how_many_are_on_its_head_and_its_workers_only_join_ray(engine: Recorder):
+    release = {"image": "vllm/vllm-openai:v0.33.0", "version": "0.33.0", "launcher": "ray", "imageHasRay": True}
+    small = ["--max-num-batched-tokens", "2048", "--max-num-seqs", "128"]
+    layout = {"nodes": 2, "gpusPerNode": 8, "data": 16, "tensor": 1, "pipeline": 1, "expertParallel": True}
+    run(engine, **{f"{SERVICE}/engine": release | {"extraArgs": small}, f"{SERVICE}/layout": layout})
+    head, worker = (each["spec"]["containers"][0] for each in pods(engine))
+    said = "--data-parallel-size 16 --data-parallel-backend ray --data-parallel-size-local 8 --enable-expert-parallel"
+    assert said in " ".join(head["args"]) and flags.problems(head["args"], "0.33.0") == [] and "args" not in worker
+    assert {each["command"][-1] for each in (head, worker)} == {"/etc/modelserve/launch.sh"}
+    assert "modelserve_servers.Guard" in head["args"]

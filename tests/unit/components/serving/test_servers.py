@@ -106,3 +106,14 @@ def test_an_answer_is_counted_from_its_request_to_its_end(servers, monkeypatch):
 def test_a_process_starts_although_another_has_just_removed_what_a_drain_left(servers, monkeypatch):
     monkeypatch.setattr(servers.modelserve_guard.os.path, "exists", lambda path: True)
     assert servers.Guard(None).open == 0
+
+
+def test_a_drain_waits_for_the_requests_of_every_engine_on_the_port(monkeypatch):
+    gauges = {"running": (0, 2, 0), "waiting": (0, 0, 1)}
+    text = "\n".join(
+        f'vllm:num_requests_{kind}{{engine="{engine}",model_name="ds"}} {count}'
+        for kind, counts in gauges.items()
+        for engine, count in enumerate(counts)
+    )
+    monkeypatch.setattr(modelserve_guard, "_get", {modelserve_guard.OPEN_PATH: "0", "/metrics": text}.__getitem__)
+    assert modelserve_guard._busy() == 3
