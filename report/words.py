@@ -56,7 +56,7 @@ def verdict(judged: Judgement) -> str:
     said = _fate_of_all(judged)
     if not broken or judged.level is Level.FAILED:
         return said
-    found = [said, f"breaks the polic{'y' if len(broken) == 1 else 'ies'} {_listed(broken)}"]
+    found = [said.removeprefix("safe: "), f"breaks the polic{'y' if len(broken) == 1 else 'ies'} {_listed(broken)}"]
     return "; ".join(found if judged.level is Level.DATA else found[::-1])
 
 

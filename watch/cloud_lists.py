@@ -311,8 +311,11 @@ class Clouds:
         self._since = moment(since) if since else None
         resources = state["deployment"].get("resources") or []
         self._ids = {(each["urn"], each.get("id")) for each in resources}
+        # The state leaves empty inputs out, as of the engine's own provider.
         places = {
-            each["urn"]: each["inputs"].get("region", "") for each in resources if each["type"].startswith(PROVIDER)
+            each["urn"]: each.get("inputs", {}).get("region", "")
+            for each in resources
+            if each["type"].startswith(PROVIDER)
         }
         asked = [each["resource"] for each in pending_operations(state) if each["resource"]["type"] in KINDS]
         regions = {each["urn"]: places.get(each["provider"].rpartition("::")[0], "") for each in asked}

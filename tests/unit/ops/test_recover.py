@@ -13,7 +13,7 @@ import pytest
 
 from ops import recover
 from ops.recover import drop_torn_attributes
-from watch.cloud_lists import _CALLERS, KINDS, Item
+from watch.cloud_lists import _CALLERS, KINDS, Clouds, Item
 from watch.helm_releases import Release, moment
 from watch.outcomes import Found, UnreadError, Verdict, compare, settle, verdict
 from watch.stack_objects import StackObjects
@@ -65,6 +65,13 @@ def state(*operations: tuple[str, dict[str, Any]], resources: list[dict[str, Any
 )
 def test_each_cut_off_operation_has_one_outcome(operation: str, found: Found | None, outcome: Verdict):
     assert verdict(operation, found) is outcome
+
+
+def test_a_provider_without_inputs_is_in_nobodys_way():
+    provider = {"urn": "urn:pulumi:dev::modelserve::pulumi:providers:pulumi::default", "custom": True}
+    found = state(("creating", group()), resources=[{**provider, "type": "pulumi:providers:pulumi"}])
+    with pytest.raises(UnreadError):
+        Clouds(found, None).look(group())
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def test_the_policies_of_check_judge_the_config_of_the_preview_and_stop_it_until
     assert "### 🛑 prod: breaks the policy price-at-most; nothing changes" in said
     assert "mandatory `price-at-most` at prod: it costs 756.00 CNY an hour, the bound is 1; " in said
     assert "labelled `allow-policy:price-at-most`" in said
+    assert main(["report", file("replicas")]) == 1
+    assert "prod: breaks the policy price-at-most; scales qwen" in capsys.readouterr().out
     assert main(["report", file("no-op"), "--allow", "allow-policy"]) == 0
     assert "(a label allows it)" in capsys.readouterr().out
     pack.write_text("{}")
