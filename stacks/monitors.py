@@ -73,6 +73,7 @@ def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
         nodes=layout.nodes,
         replicas=service.first_replicas,
         keeps_names=not fleet,
+        pauses=service.schedule is not None,
         startup_seconds=planned.startup_seconds,
         weights_bytes=plan.file_bytes if planned.copy_seconds else max(node_bytes(plan.request, plan.fit)),
         file_bytes=plan.file_bytes,

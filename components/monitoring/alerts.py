@@ -93,6 +93,7 @@ def _of_serving(
     """Names vLLM's series without matchers. `windows`: the seconds that a state must last, and those of a rate."""
     limits, (window, recent) = scraped.limits, windows
     made = f"time() - max(kube_pod_created{{{scraped.pod_matchers}}})"
+    wanted = f" and on () count(kube_pod_info{{{scraped.pod_matchers}}}) > 0" if scraped.pauses else ""
     tokens = "vllm:generation_tokens_total"
     silent = given.no_answer_seconds or limits.no_answer_seconds
     yield Alert(
@@ -100,7 +101,7 @@ def _of_serving(
         "critical",
         silent,
         f"nobody has answered for {_time(silent)}, and no start explains it",
-        f"((sum({up}) == 0 or absent({up})) unless on () ({made} < {limits.start_seconds})) "
+        f"((sum({up}) == 0 or absent({up})) unless on () ({made} < {limits.start_seconds}){wanted}) "
         f"or (sum(vllm:num_requests_running) > 0 and sum(rate({tokens}[{recent}s])) == 0)",
     )
     if limits.kv_used is not None:

@@ -21,8 +21,9 @@ class Scraped:
     release.
 
     `pods` is a regular expression for the names of its pods, of which each of `replicas` has `nodes`; `keeps_names`: a
-    pod that replaces another has its name. `sync` is the Job that fills the bucket or volume, `load` the one that fills
-    the cache from it, `cache` a regular expression for the cache's workers, all in the service's namespace.
+    pod that replaces another has its name; `pauses`: at times there are none on purpose. `sync` is the Job that
+    fills the bucket or volume, `load` the one that fills the cache from it, `cache` a regular expression for the
+    cache's workers, all in the service's namespace.
     `startup_seconds` is a cold start, `weights_bytes` what a pod reads for it, of the `file_bytes` of the whole model.
     `route` is a regular expression for the gateway's clusters of this model. `replica_hour` is what one replica costs
     in an hour, None if unknown.
@@ -38,6 +39,7 @@ class Scraped:
     nodes: int = 1
     replicas: int = 1
     keeps_names: bool = True
+    pauses: bool = False
     startup_seconds: int = 0
     weights_bytes: int = 0
     sync: str | None = None

@@ -187,8 +187,8 @@ PROGRAMS = {
         # For tests: finds mistakes in .github/workflows.
         Program("actionlint", "actionlint", f"{_ACTIONLINT}/cmd/actionlint", _ACTIONLINT, 0.2, 0.1, "-version"),
         # For tests: what the alerts and the dashboard ask for, and whether Grafana can read it.
-        _prometheus("prometheus", 3, 1.5),
-        _prometheus("promtool", 0.3, 0.2),
+        _prometheus("prometheus", 2, 1.5),
+        _prometheus("promtool", 4, 1.5),
         Program("grafana-schema", "grafana", ".", _GRAFANA, 0.8, 0.2, version_flag=None),
     )
 }  # fmt: skip

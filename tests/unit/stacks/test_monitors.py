@@ -87,6 +87,13 @@ def test_the_pods_and_jobs_that_are_watched_are_those_that_the_stack_makes(engin
     assert found.limits.load_seconds and found.limits.fill_rate and found.limits.copy_rate is None
 
 
+def test_pods_that_a_schedule_stops_are_not_expected_at_any_hour():
+    on = {"timezone": "Asia/Shanghai", "on": [{"days": ["mon"], "from": "08:00", "to": "20:00"}]}
+    for changes, pauses in (({}, False), ({"services/ds/schedule": on}, True)):
+        config = parse(StackFile("local").changed(monitoring={"enabled": True}, **changes))
+        assert monitors.scraped(config, "ds", plan_services(config)["ds"]).pauses is pauses
+
+
 def test_nothing_is_made_unless_it_is_asked_for(engine: Recorder):
     run(engine, "acs")
     assert not any("monitoring" in name for _, name in engine.seen)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from components.monitoring.alerts import PREFIX, alerts, group, prometheus_rule
-from components.monitoring.args import AlertArgs
+from components.monitoring.args import AlertArgs, MonitoringArgs
 from local.toolchain import ensure
 from planning.catalog import entries
 from planning.metrics import exported
@@ -98,9 +98,11 @@ def promtool() -> Path:
     return ensure("promtool")["promtool"]
 
 
-def _told(promtool: Path, folder: Path, version: str, cases: list[tuple[str, str, dict[str, str], bool]]) -> str:
+def _told(
+    promtool: Path, folder: Path, args: MonitoringArgs, cases: list[tuple[str, str, dict[str, str], bool]]
+) -> str:
     """What promtool says of cases that do not come out as they should; "" if all do."""
-    rules = group("monitoring", "r1", everything(version))
+    rules = group("monitoring", "r1", args)
     folder.joinpath("rules.yaml").write_text(yaml.safe_dump({"groups": [rules]}))
     by_name = {rule["alert"]: rule for rule in rules["rules"]}
     tests = []
@@ -118,7 +120,7 @@ def _told(promtool: Path, folder: Path, version: str, cases: list[tuple[str, str
 
 @pytest.mark.rehearsal
 def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, tmp_path: Path):
-    assert _told(promtool, tmp_path, "0.33.0", CASES) == ""
+    assert _told(promtool, tmp_path, everything("0.33.0"), CASES) == ""
     # As many names as alerts, each with a case of either kind.
     assert {(name, fires) for name, _, _, fires in CASES} == {
         (name, fires) for name in NAMES for fires in (True, False)
@@ -128,7 +130,16 @@ def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, 
 @pytest.mark.rehearsal
 def test_an_old_releases_alerts_ask_by_its_own_names(promtool: Path, tmp_path: Path):
     series = {USED.replace("kv_cache", "gpu_cache"): "0.95x60", WAITING: "2x60"}
-    assert _told(promtool, tmp_path, "0.7.3", [("KvCacheFull", "full", series, True)]) == ""
+    assert _told(promtool, tmp_path, everything("0.7.3"), [("KvCacheFull", "full", series, True)]) == ""
+
+
+@pytest.mark.rehearsal
+def test_a_service_that_its_schedule_has_stopped_is_not_missed(promtool: Path, tmp_path: Path):
+    cases: list[tuple[str, str, dict[str, str], bool]] = [
+        ("NoAnswer", "there are no pods", {READY.replace("r1", "r2"): "1x60"}, False),
+        ("NoAnswer", "its pods do not answer", {UP: "0x60", CREATED: "0x60", INFO: "1x60"}, True),
+    ]
+    assert _told(promtool, tmp_path, arguments(services={"r1": scraped(pauses=True)}), cases) == ""
 
 
 @pytest.mark.parametrize("version", [*RELEASES, None])
