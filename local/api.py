@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import ssl
 import time
@@ -82,7 +83,8 @@ class Api:
         base = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         documents = [text.encode() for file in files for text in _documents(file.read_text())]
         names = [_crd_name(document) for document in documents]
-        with ThreadPoolExecutor(8) as threads:
+        # More at once would only make each take longer than the API server lets a request take.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
             list(threads.map(lambda pair: self.apply(f"{base}/{pair[0]}", pair[1]), zip(names, documents, strict=True)))
 
         def missing() -> list[str]:

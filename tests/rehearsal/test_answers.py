@@ -202,17 +202,17 @@ def test_a_fleet_gives_its_answers_before_it_goes_and_nobody_without_a_key_gets_
     through("eviction of a head", lambda: head_evicted(cluster, fleets))
     # Only as long as there are pods: the gateway goes soon after them.
     run = through("destroy", lambda: ending(volcengine, fleets))
-    assert run.wait(timeout=120) == 0
+    assert run.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def head_evicted(cluster: Cluster, fleets: Fleets) -> None:
     head = fleets.head().metadata
     evict(cluster, head.name)
-    cluster.wait("another head is ready", lambda: fleets.ready() and fleets.head().metadata.uid != head.uid, 60)
+    cluster.wait("another head is ready", lambda: fleets.ready() and fleets.head().metadata.uid != head.uid)
 
 
 def ending(stack: Stack, fleets: Fleets) -> subprocess.Popen[str]:
     """A `destroy` that has ended the fleet's pods."""
     run = stack.begin("destroy", "--exclude-protected")
-    fleets.cluster.wait("no pod is left", lambda: fleets.pods() == [], 60)
+    fleets.cluster.wait("no pod is left", lambda: fleets.pods() == [])
     return run

@@ -35,6 +35,7 @@ from standins.gateway_model import Thing
 from standins.gateway_plane import Address, Envoy, Plugin
 from standins.vllm import Engine
 from standins.vllm_arguments import Arguments
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.simulator import Simulator
 
 MODEL, KEY, RELEASE = "deepseek-r1-671b", "sk-right", "0.7.3"
@@ -92,7 +93,7 @@ def installed(core: Sequence[Thing], *, key: bool) -> list[Thing]:
         version="0.7.0",
         documents={"core": core, "crds": [], "dependency": []},
         request_seconds=3600,
-        drain_seconds=60,
+        drain_seconds=2 * PATIENCE_SECONDS,  # nothing waits for it in vain
         api_key=cast("pulumi.Output[str]", KEY) if key else None,
     )
     route = ModelRouteArgs(
@@ -308,10 +309,10 @@ def streamed(way: Way) -> Iterator[dict[str, str]]:
     threads = [threading.Thread(target=stream, args=(name,), daemon=True) for name in WAYS]
     for each in threads:
         each.start()
-    assert all(begun.acquire(timeout=30) for _ in threads)
+    assert all(begun.acquire(timeout=PATIENCE_SECONDS) for _ in threads)
     yield ended
     for each in threads:
-        each.join(60)
+        each.join(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +366,7 @@ def test_a_plugin_that_is_told_to_end_gives_its_answers_first(core: list[Thing],
     try:
         with streamed(slow) as ended:
             slow.ask_plugin(other)
-            subprocess.run(["sh", "-c", hook], check=True, timeout=60)
+            subprocess.run(["sh", "-c", hook], check=True, timeout=PATIENCE_SECONDS)
             slow.plugin.stop(signal.SIGTERM)
             assert slow.status() == 200
         assert ended == dict.fromkeys(WAYS, "whole")
