@@ -33,6 +33,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 _Part = TypeVar("_Part", bound="Strict")
 _MOST_STEPS = 3  # from a remedy to one that the field's other rules accept too
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,8 @@ def _followed(refusal: Refusal, given: Any, handler: ModelWrapValidatorHandler[A
             # Of several words, name those that the other rules accept.
             some = f"write {' or '.join(map(as_written, good))}" if 0 < len(good) < len(judged) else instead
             return replace(refusal, instead=some)
+        if len(judged) > 1 and _again(refusal.path, _ABSENT, given, handler) is None:
+            return replace(refusal, instead="leave it out")  # no word would have a meaning here
         last = next(again for again in judged.values() if again is not None)
         if last.path != refusal.path:
             break  # a rule of the surrounding part: it gets its own line once this one is right
@@ -223,5 +226,7 @@ def _with(given: Any, path: tuple[object, ...], value: object) -> Any:
         return value
     first, *rest = path
     if isinstance(given, Mapping):
+        if value is _ABSENT and not rest:
+            return {key: other for key, other in given.items() if key != first}
         return {**given, first: _with(given.get(first), tuple(rest), value)}
     return [_with(item, tuple(rest), value) if index == first else item for index, item in enumerate(given)]

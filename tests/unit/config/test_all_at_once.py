@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from config.stack import judge
 from tests.support import volcengine
 from tests.support.remedies import followed
 from tests.support.stack_files import StackFile, problems, with_values
@@ -150,9 +151,6 @@ def test_a_remedy_is_itself_right(file, values, remedy):
     assert better is None or problems(better) == []
 
 
-UNKNOWN = "is not in the catalog"
-
-
 def test_whatever_a_remedy_names_is_right_where_it_says():
     chance, tried = random.Random(7), 0
     while tried < 120:
@@ -162,6 +160,6 @@ def test_whatever_a_remedy_names_is_right_where_it_says():
         for problem in problems(raw):
             if (better := followed(raw, problem)) is not None:
                 tried += 1
-                # A model is looked up only once its stack file is right, so not before this remedy is applied.
-                again = [each for each in problems(better) if each.key == problem.key and each.why != UNKNOWN]
+                # Plans, which know models and releases, are made only of what is right in a file.
+                again = [each for each in judge(better)[1] if each.key == problem.key]
                 assert not again, f"{problem}: followed, that is refused too: {again[0]}"
