@@ -22,7 +22,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _REHEARSAL = Path(__file__).parent / "rehearsal"
-_LONGEST = ("volcengine", "test_stack", "test_acs", "test_interruption", "test_model_bucket", "test_fluid")
+_LONGEST = (
+    *("volcengine", "test_interruption", "test_stack", "test_workflow_jobs", "test_audit", "test_answers", "test_acs"),
+    *("test_access", "test_model_bucket", "test_model_sync_run", "test_layouts", "test_fluid"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -82,6 +82,7 @@ def test_keys_are_rotated_behind_a_cache_without_a_restart(acs: Stack, cluster: 
     acs.up("--refresh", "--expect-no-changes")
 
 
+@pytest.mark.soak
 def test_keys_of_a_fleets_downloads_are_rotated_without_a_restart(
     volcengine: Stack, cluster: Cluster, cloud: Cloud, fleets: Fleets
 ):

@@ -155,7 +155,6 @@ def evicted(cluster: Cluster, name: str) -> None:
     cluster.wait(
         "another group is ready",
         lambda: len(cluster.pods()) == 2 and not {*cluster.pods().values()} & {*before.values()} and cluster.ready(),
-        60,
     )
 
 
@@ -167,6 +166,11 @@ def test_a_replica_that_goes_gives_its_answers_first_and_nobody_else_notices(sta
         stack.up()
     assert outcomes["whole"] and outcomes.keys() <= {"whole", REFUSED[0]}, outcomes
     assert len(cluster.pods()) == 1
+    with asked(cluster, "pause") as outcomes:
+        stack.services["ds"]["replicas"] = 0
+        stack.up()
+    assert outcomes["whole"] and not outcomes["cut"] and not outcomes["not taken"], outcomes
+    assert cluster.pods() == {}
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
