@@ -18,7 +18,7 @@ from config.errors import ConfigError
 from config.stack import StackConfig
 from ops.arguments import add_stack, stack_file
 from ops.audit import audit, lines
-from ops.recover import kubeconfig, pulumi
+from ops.recover import kubeconfig, make_readable, pulumi
 from planning.names import CLUSTER
 from planning.problems import Problem
 from watch import cloud_lists, preflight
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Returns 0 if only what is kept on purpose is left, else 1. Raises ConfigError for another cluster or account."""
     file = stack_file(args)
     config, stack = file.config(), args.stack
+    make_readable(stack)
     resources = json.loads(pulumi("stack", "export", "-s", stack))["deployment"].get("resources") or []
     if wrong := list(misplaced(config, stack, resources, kubeconfig(stack))):
         raise ConfigError(wrong)

@@ -63,8 +63,7 @@ def repair(config: StackConfig, stack: str, *, force: bool = False, user: str | 
     """
     # Connect before the lock is removed: its time tells which Helm releases the run created, and is lost with it.
     cluster = _cluster(config, stack)
-    if torn := drop_torn_attributes(json.loads(pulumi("whoami", "--verbose", "--json"))["url"], stack):
-        print(f"{stack}: removed {torn.name}, which the kill had left empty; the state itself is complete")
+    make_readable(stack)
     exported = pulumi("stack", "export", "-s", stack)
     state = json.loads(exported)
     cluster.since = _unlock(stack, state, force=force, user=user)
@@ -104,6 +103,12 @@ def repair(config: StackConfig, stack: str, *, force: bool = False, user: str | 
 
 def _targets(urns: Iterable[str]) -> list[str]:
     return [word for urn in sorted(urns) for word in ("--target", urn)]
+
+
+def make_readable(stack: str) -> None:
+    """Lets Pulumi read the state after a kill that tore its attributes, and says so."""
+    if torn := drop_torn_attributes(json.loads(pulumi("whoami", "--verbose", "--json"))["url"], stack):
+        print(f"{stack}: removed {torn.name}, which the kill had left empty; the state itself is complete")
 
 
 def drop_torn_attributes(backend: str, stack: str) -> Path | None:

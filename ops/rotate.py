@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     file = stack_file(args)
     config, stack = file.config(), args.stack
     keys = generations(config, file.encrypted)
+    recover.make_readable(stack)
     state = _state(stack)
     begun = len(keys) > 1 or outlived(state, keys[0])
     if begun or pending_operations(state):

@@ -38,7 +38,7 @@ class World:
 
     def __init__(self) -> None:
         self.file, self.users, self.keys, self.secret = [1], {1}, {1}, 1
-        self.left_to_live = 99
+        self.left_to_live, self.torn = 99, False
         self.reading = 0
         self.log: list[str] = []
 
@@ -74,7 +74,12 @@ class World:
         self.reading = 0
         return []
 
+    def make_readable(self, stack: str) -> None:
+        self.torn = False
+
     def state(self, stack: str) -> dict[str, Any]:
+        assert not self.torn, "Pulumi cannot read a state whose attributes a kill tore"
+
         def named(generation: int) -> str:
             return "weights-reader" if generation == 1 else f"weights-reader-{generation}"
 
@@ -101,6 +106,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     }.items():
         monkeypatch.setattr(rotate, name, value)
     monkeypatch.setattr(rotate.recover, "repair", create_autospec(rotate.recover.repair, return_value=0))
+    monkeypatch.setattr(rotate.recover, "make_readable", made.make_readable)
     return made
 
 
@@ -118,7 +124,7 @@ def test_killed_at_any_step_it_goes_on_when_it_is_called_again(world: World, ste
     try:
         world.rotate()
     except Killed:
-        world.left_to_live = 99
+        world.left_to_live, world.torn = 99, True
         assert world.rotate() == 0
     (left,) = world.file
     # A user without a key that is known is not built upon.
