@@ -27,7 +27,7 @@ from watch import leftovers
 from watch.api_server import UnansweredError
 from watch.cloud_lists import KINDS, find
 from watch.leftovers import Left, Names
-from watch.outcomes import about, is_in_cluster
+from watch.outcomes import about, is_in_cluster, resources_of
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def audit(file: StackFile, stack: str, *, after_destroy: bool) -> Audit:
     """Looks at cluster and cloud. Raises RequestError if Pulumi cannot read the stack."""
     config = file.config()
     plans = plan_services(config, refuse_misfits=False)
-    resources = json.loads(pulumi("stack", "export", "-s", stack))["deployment"].get("resources") or []
+    resources = resources_of(json.loads(pulumi("stack", "export", "-s", stack)))
     expected = [each for each in resources if each.get("protect") or not after_destroy]
     right: list[str] = []
     wrong: list[str] = []

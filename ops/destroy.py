@@ -23,7 +23,7 @@ from planning.names import CLUSTER
 from planning.problems import Problem
 from watch import cloud_lists, preflight
 from watch.api_server import UnansweredError, cluster_id
-from watch.outcomes import UnreadError, is_in_cluster
+from watch.outcomes import UnreadError, is_in_cluster, resources_of
 
 _STACK = "pulumi:pulumi:Stack"
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     file = stack_file(args)
     config, stack = file.config(), args.stack
     make_readable(stack)
-    resources = json.loads(pulumi("stack", "export", "-s", stack))["deployment"].get("resources") or []
+    resources = resources_of(json.loads(pulumi("stack", "export", "-s", stack)))
     if wrong := list(misplaced(config, stack, resources, kubeconfig(stack))):
         raise ConfigError(wrong)
     sure = ["--yes", "--skip-preview"] if args.yes else []

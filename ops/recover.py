@@ -35,7 +35,17 @@ from ops import orphans
 from ops.arguments import add_stack, stack_file
 from watch.client import dynamic_client, errors
 from watch.cloud_lists import Clouds
-from watch.outcomes import UNSOLVED, Found, Resource, Verdict, compare, is_in_cluster, pending_operations, settle
+from watch.outcomes import (
+    UNSOLVED,
+    Found,
+    Resource,
+    Verdict,
+    compare,
+    is_in_cluster,
+    pending_operations,
+    resources_of,
+    settle,
+)
 from watch.stack_objects import StackObjects
 
 _LOCKED = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<at>\S+)")
@@ -91,7 +101,7 @@ def repair(config: StackConfig, stack: str, *, force: bool = False, user: str | 
     nothing = f"{stack}: nothing is pending, and the cluster has what the state says"
     print("\n".join(outcome.line for outcome in outcomes) or nothing)
     # A user may have two keys: a second lost one would leave no room for the next.
-    known = {each["urn"] for each in state["deployment"].get("resources") or [] if not each.get("delete")}
+    known = {each["urn"] for each in resources_of(state) if not each.get("delete")}
     lost = {outcome.resource["urn"] for outcome in outcomes if outcome.verdict is Verdict.LOST} - known
     if lost:
         pulumi("destroy", "-s", stack, "--skip-preview", "--yes", *_targets(lost))
@@ -150,7 +160,7 @@ def _unlock(stack: str, state: Mapping[str, Any], *, force: bool, user: str | No
     may be alive on another machine."""
     unprotected = (
         resource["urn"]
-        for resource in state["deployment"].get("resources") or []
+        for resource in resources_of(state)
         if not resource.get("protect") and not resource.get("delete")
     )
     urn = next(unprotected, None)

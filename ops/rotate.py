@@ -25,7 +25,7 @@ from config.weights import BucketWeights
 from ops import recover
 from ops.arguments import add_stack, not_negative, stack_file
 from planning.catalog import fact
-from watch.outcomes import pending_operations
+from watch.outcomes import pending_operations, resources_of
 
 State = Mapping[str, Any]
 Object = Mapping[str, Any]
@@ -131,7 +131,7 @@ def _generation(name: str) -> int:
 
 
 def _names(state: State, kind: str) -> Iterator[str]:
-    for each in state["deployment"].get("resources") or []:
+    for each in resources_of(state):
         if each["type"].endswith(f":{kind}") and not each.get("delete"):
             yield each["urn"].rpartition("::")[2]
 
@@ -140,7 +140,7 @@ def key_secrets(state: State) -> set[str]:
     """The cluster's Secrets, by name, that hold keys of the stack's own users."""
     return {
         each["outputs"]["metadata"]["name"]
-        for each in state["deployment"].get("resources") or []
+        for each in resources_of(state)
         if each["type"] == _SECRET and any(":AccessKey::" in urn for urn in each.get("dependencies") or [])
     }
 

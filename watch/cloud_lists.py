@@ -20,7 +20,7 @@ from components.cluster.alicloud_provider import alicloud_provider
 from components.cluster.volcengine_provider import volcengine_provider
 from components.weights import oss_bucket, tos_bucket
 from watch.helm_releases import moment
-from watch.outcomes import PROVIDER, Found, Resource, UnreadError, pending_operations
+from watch.outcomes import PROVIDER, Found, Resource, UnreadError, pending_operations, resources_of
 
 Properties = Mapping[str, Any]
 
@@ -309,7 +309,7 @@ class Clouds:
 
     def __init__(self, state: dict[str, Any], since: str | None) -> None:
         self._since = moment(since) if since else None
-        resources = state["deployment"].get("resources") or []
+        resources = resources_of(state)
         self._ids = {(each["urn"], each.get("id")) for each in resources}
         # The state leaves empty inputs out, as of the engine's own provider.
         places = {

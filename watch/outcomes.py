@@ -144,11 +144,7 @@ def compare(state: dict[str, Any], shown: dict[str, Any], look: Callable[[Resour
     """
     deployment = state["deployment"]
     # A resource that waits for deletion has the same URN as its replacement.
-    shown_by_urn = {
-        resource["urn"]: resource
-        for resource in shown["deployment"].get("resources") or []
-        if not resource.get("delete")
-    }
+    shown_by_urn = {resource["urn"]: resource for resource in resources_of(shown) if not resource.get("delete")}
     outcomes = []
     for resource in list(deployment.get("resources") or []):
         if not is_in_cluster(resource) or resource.get("delete") or resource.get("initErrors"):
@@ -185,6 +181,11 @@ def _is_real(resource: Resource) -> bool:
 def is_in_cluster(resource: Resource) -> bool:
     """Whether it is a Kubernetes object or a Helm release."""
     return resource["type"].startswith("kubernetes:")
+
+
+def resources_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The resources in an exported state, those that wait for their deletion too."""
+    return state["deployment"].get("resources") or []
 
 
 def pending_operations(state: Mapping[str, Any]) -> list[dict[str, Any]]:

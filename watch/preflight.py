@@ -252,12 +252,12 @@ def owner(metadata: Object) -> str:
 
 def in_state(stack: str) -> set[str]:
     """`Kind namespace/name` of every cluster object in the stack's state; empty if the state cannot be read."""
-    from watch.outcomes import is_in_cluster
+    from watch.outcomes import is_in_cluster, resources_of
 
     command = ["pulumi", "stack", "export", "-s", stack, "--non-interactive"]
     try:
         export = subprocess.run(command, capture_output=True, text=True, timeout=_STATE_SECONDS)
-        resources = json.loads(export.stdout)["deployment"].get("resources") or []
+        resources = resources_of(json.loads(export.stdout))
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
         return set()
     return {_told(resource) for resource in resources if is_in_cluster(resource)}
