@@ -13,6 +13,7 @@ import os
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -28,6 +29,8 @@ METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,app
 """Media type for a list of objects with only their metadata."""
 
 _SIDE_BY_SIDE = 4
+# Busy servers answer 429, to ask again in a second; so do new kinds at first: «storage is (re)initializing».
+_BUSY, _TRIES, _PAUSE_SECONDS = 429, 5, 1.0
 # The keys of a kubeconfig that this file handles; `extensions` and `disable-compression` change nothing here.
 _CLUSTER = {"server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify"}
 _USER = {"client-certificate", "client-certificate-data", "client-key", "client-key-data", "token", "tokenFile"}
@@ -78,7 +81,11 @@ class ApiServer:
 
     def _answer(self, question: Question) -> Mapping[str, Any] | UnansweredError:
         try:
-            status, content = self._ask(*question)
+            for left in reversed(range(_TRIES)):
+                status, content = self._ask(*question)
+                if status != _BUSY:
+                    break
+                time.sleep(_PAUSE_SECONDS * (left > 0))
             return json.loads(content) if status == 200 else UnansweredError(f"HTTP {status}", status)
         except UnansweredError as error:
             return error

@@ -32,10 +32,16 @@ class Echo(BaseHTTPRequestHandler):
         peer = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
         asked = {"path": self.path, "accept": self.headers["Accept"], "user": self.headers["Authorization"]}
         content = json.dumps(asked | {"certificate": bool(peer)}).encode()
-        self.send_response(403 if "forbidden" in self.path else 200)
+        self.send_response(403 if "forbidden" in self.path else self._busy() or 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def _busy(self) -> int | None:
+        """429 to `/busy?times=N` as often as it says, counted over all connections."""
+        times = int(self.path.partition("/busy?times=")[2] or 0)
+        self.server.asked = getattr(self.server, "asked", 0) + 1  # type: ignore[attr-defined]
+        return 429 if self.server.asked <= times else None  # type: ignore[attr-defined]
 
     def log_message(self, *_: object) -> None:
         pass
@@ -133,6 +139,16 @@ def test_one_refusal_is_of_one_question(server: Server):
     answers = ApiServer("x", kubeconfig(cluster, {})).answers([("/forbidden", METADATA), QUESTION])
     assert isinstance(answers[0], UnansweredError) and answers[0].status == 403
     assert not isinstance(answers[1], UnansweredError)
+
+
+@pytest.mark.parametrize(("times", "status"), [(2, None), (99, 429)])
+def test_a_busy_server_is_asked_again_and_not_for_ever(
+    server: Server, monkeypatch: pytest.MonkeyPatch, times: int, status: int | None
+):
+    monkeypatch.setattr("watch.api_server._PAUSE_SECONDS", 0.0)
+    cluster = {"server": server.address, "certificate-authority-data": coded(server.authority)}
+    (answer,) = ApiServer("x", kubeconfig(cluster, {})).answers([(f"/busy?times={times}", METADATA)])
+    assert (answer.status if isinstance(answer, UnansweredError) else None) == status
 
 
 def test_whoever_is_silent_is_asked_once_by_each_thread(monkeypatch: pytest.MonkeyPatch):
