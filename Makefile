@@ -60,7 +60,7 @@ test: check ## check, and run the tests that need a rehearsal; they start their 
 soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 	@$(PY) -m local build
 	@echo "to repeat this run: make soak SEED=$(SEED) SECONDS=$(SECONDS)"
-	@$(PY) -m pytest -q -m soak --seed $(SEED) --budget $(SECONDS)
+	@$(PYTEST) 3 -m soak --seed $(SEED) --budget $(SECONDS)
 
 security: $(VENV)/development $(VENV)-security/checkov ## hold checkov's findings against docs/security.md
 	@$(PY) -m tests.findings $(VENV)-security/bin/checkov

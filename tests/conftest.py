@@ -3,7 +3,8 @@
 `make check` runs the tests without a mark. `make test` adds those marked `rehearsal`, which need a control plane or run
 programs other than Python (Pulumi, rclone). Every test in tests/rehearsal gets this mark automatically; others set it
 explicitly. `make soak` runs only the tests marked `soak`: those that use the fixtures `dice` and `budget` and fill the
-time they are given, and those that take minutes, such as the README's commands.
+time they are given, those that take minutes, such as the README's commands, and the further ways of what `make test`
+tries in one way.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _REHEARSAL = Path(__file__).parent / "rehearsal"
 _LONGEST = (
-    *("volcengine", "test_interruption", "test_stack", "test_workflow_jobs", "test_audit", "test_answers", "test_acs"),
-    *("test_access", "test_model_bucket", "test_model_sync_run", "test_layouts", "test_fluid"),
+    *("volcengine", "test_stack", "test_acs", "test_answers", "test_interruption", "test_paused", "test_access"),
+    *("test_audit", "test_model_sync_run", "test_layouts", "test_gateway_plane", "test_drift", "test_model_bucket"),
 )
 
 

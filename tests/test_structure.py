@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[1]
 # Each room, and the rooms of ours that it may import.
 ALLOWED = {
@@ -79,3 +81,15 @@ def test_arguments_are_named_so_that_the_type_checker_finds_a_missing_or_misspel
     lines = {str(file.relative_to(ROOT)): splats(file.read_text()) for file in files if file.parent.name != "sync"}
     assert not {file: found for file, found in lines.items() if found}
     assert splats("Args(stack=1, **common)") == [1]
+
+
+def test_no_wait_for_another_process_ends_before_patience_does():
+    """A shorter limit fails on a machine that is slower than the one where it was written."""
+    short = []
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        for call in (each for each in ast.walk(ast.parse(file.read_text())) if isinstance(each, ast.Call)):
+            limits = [each.value for each in call.keywords if each.arg == "timeout"]
+            limits += call.args[1:2] if getattr(call.func, "id", "") == "wait_until" else []
+            given = [each.value for each in limits if isinstance(each, ast.Constant)]
+            short += [f"{file}:{call.lineno}: {seconds} s" for seconds in given if seconds < PATIENCE_SECONDS]
+    assert not short, "write PATIENCE_SECONDS:\n" + "\n".join(short)

@@ -21,6 +21,7 @@ GRANTS = {
     "check.yml": {"contents": "read"},
     "preview.yml": {"contents": "read", "id-token": "write", "pull-requests": "write"},
     "deploy.yml": {"contents": "read", "id-token": "write", "actions": "read"},
+    "soak.yml": {"contents": "read"},
     "nightly.yml": {"contents": "read", "id-token": "write", "issues": "write"},
 }
 

@@ -72,6 +72,7 @@ def key_in(cluster: Cluster, secret: str, name: str) -> str:
     return base64.b64decode(cluster.core.read_namespaced_secret(secret, "default").data[name]).decode()
 
 
+@pytest.mark.soak
 def test_keys_are_rotated_behind_a_cache_without_a_restart(acs: Stack, cluster: Cluster, cloud: Cloud):
     smaller(acs)
     acs.up()

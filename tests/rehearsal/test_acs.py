@@ -47,7 +47,6 @@ def test_the_stack_goes_up_answers_stays_changes_and_goes(acs: Stack, cluster: C
     assert "kind: LeaderWorkerSet" in acs.ops("render", acs.name)
 
     the_image_is_changed(acs, cluster)
-    replicas_go_and_come(acs, cluster)
 
     acs.destroy("--exclude-protected")
     assert acs.in_order(
@@ -70,6 +69,7 @@ def test_the_stack_moves_to_rdma_another_layout_and_cache_and_comes_back_to_the_
 ):
     acs.up()
     weights = cloud.written(BUCKET)
+    replicas_go_and_come(acs, cluster)
     rdma_is_switched_on(acs, cluster)
     the_layout_is_changed(acs, cluster)
     the_cache_is_switched_off_and_on(acs, cluster)

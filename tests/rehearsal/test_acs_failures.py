@@ -90,7 +90,7 @@ def test_a_hub_that_is_down_for_a_while_is_told_while_up_goes_on_and_comes_up(ac
     process = acs.begin("up")
     cluster.wait("the first try has failed", lambda: failed_pods() != [], PATIENCE_SECONDS)
     acs.fault(f"Job/{MODEL}-sync", None)
-    said = process.communicate(timeout=120)[0]
+    said = process.communicate(timeout=PATIENCE_SECONDS)[0]
     acs.said.append(said)
     assert process.returncode == 0, said
     assert re.search(r"warning: \S+: its container ended with exit code 2, .* last words: .*failed for now: ", said)

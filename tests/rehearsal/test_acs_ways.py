@@ -26,6 +26,7 @@ ClusterAddons("addons", ClusterAddonsArgs(stack=pulumi.get_stack(), addons=[lws]
 """
 
 
+@pytest.mark.soak
 def test_an_engine_streams_the_bucket_with_a_key_of_its_own_behind_a_private_address(acs: Stack, cluster: Cluster):
     acs.config["modelserve:addons"] = {"lws": THERE["lws"]}
     acs.config["modelserve:cache"] = {"engine": "none"}
@@ -55,6 +56,7 @@ def test_an_engine_streams_the_bucket_with_a_key_of_its_own_behind_a_private_add
     acs.up("--expect-no-changes")
 
 
+@pytest.mark.soak
 def test_models_of_which_the_plan_knows_only_an_estimate_are_cached_whole_and_are_so_at_the_next_up(
     acs: Stack, cluster: Cluster, cloud: Cloud
 ):

@@ -29,11 +29,12 @@ _SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 
 class Clients:
     """Clients that request one streamed answer after the other, using the addresses that there are in turn. `body` is
-    part of each request."""
+    part of each request, `begun` the number of answers that have begun."""
 
     def __init__(self, addresses: Callable[[], list[str]], **body: str) -> None:
         self._addresses, self._body = addresses, body
         self.outcomes: Counter[str] = Counter()
+        self.begun = 0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(4)]
         for each in self._threads:
@@ -43,7 +44,7 @@ class Clients:
         """Stops the clients; returns how every answer ended."""
         self._stop.set()
         for each in self._threads:
-            each.join(60)
+            each.join(PATIENCE_SECONDS)
         return self.outcomes
 
     def _ask(self, number: int) -> None:
@@ -63,11 +64,12 @@ class Clients:
         said: list[Any] = []
         try:
             with requests.post(
-                f"{address}/v1/chat/completions", json=asked, headers=headers, stream=True, timeout=60
+                f"{address}/v1/chat/completions", json=asked, headers=headers, stream=True, timeout=PATIENCE_SECONDS
             ) as answer:
                 if answer.status_code >= 400:
                     told = "refused with a reason" if "about to end" in answer.text else "refused"
                     return told if answer.status_code == 503 else f"{told}: {answer.status_code}"
+                self.begun += 1
                 for line in answer.iter_lines():
                     if line.startswith(b"data: {"):
                         said += [each["finish_reason"] for each in json.loads(line[6:])["choices"]]
@@ -158,6 +160,7 @@ def evicted(cluster: Cluster, name: str) -> None:
     )
 
 
+@pytest.mark.soak
 def test_a_replica_that_goes_gives_its_answers_first_and_nobody_else_notices(stack: Stack, cluster: Cluster):
     stack.services["ds"] = one_node(slow(stack)) | {"replicas": 2}
     stack.up()
@@ -173,17 +176,22 @@ def test_a_replica_that_goes_gives_its_answers_first_and_nobody_else_notices(sta
     assert cluster.pods() == {}
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_without_the_hook_answers_are_cut(stack: Stack, cluster: Cluster, nodes: int):
-    service = slow(stack)
-    stack.services["ds"] = service if nodes == 2 else one_node(service)
-    stack.services["ds"]["podAnnotations"] = {"rehearsal.modelserve.dev/no-prestop": "true"}
+@pytest.mark.soak
+def test_without_the_hook_answers_are_cut(stack: Stack, cluster: Cluster):
+    # On one node, SIGTERM alone cuts what 0.7.2 is answering (tests/standins/test_vllm_server.py). The answers take so
+    # long that they still run then, however slow the machine is.
+    service = one_node(slow(stack))
+    service["engine"] |= {"image": "vllm/vllm-openai:v0.7.2", "env": {TOKEN_SECONDS: "2"}}
+    service["podAnnotations"] = {"rehearsal.modelserve.dev/no-prestop": "true"}
+    stack.services["ds"] = service
     stack.up()
-    with asked(cluster, f"destroy without the hook, {nodes} nodes") as outcomes:
-        stack.destroy()
-    assert outcomes["cut"], outcomes
+    clients = Clients(lambda: endpoints(cluster, "ds-leader"))
+    cluster.wait("answers have begun", lambda: clients.begun >= 4)
+    stack.destroy()
+    assert (outcomes := clients.end())["cut"], outcomes
 
 
+@pytest.mark.soak
 def test_a_fleet_gives_its_answers_before_it_goes_and_nobody_without_a_key_gets_through_its_gateway(
     volcengine: Stack, cluster: Cluster, fleets: Fleets
 ):

@@ -170,6 +170,7 @@ def absent(cluster: Cluster, path: str) -> bool:
     return False
 
 
+@pytest.mark.soak
 def test_nothing_is_done_from_another_account_in_another_cluster_or_in_one_that_does_not_answer(
     gone: Stack, cluster: Cluster
 ):

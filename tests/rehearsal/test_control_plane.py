@@ -25,6 +25,7 @@ from local.__main__ import main
 from local.api import ApiError, wait_until
 from local.control_plane import ControlPlane
 from local.paths import ROOT
+from tests.support.patience import PATIENCE_SECONDS
 
 _LWS = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/{}/leaderworkersets"
 
@@ -38,7 +39,7 @@ class Room:
         self.name = f"t-{secrets.token_hex(4)}"
         self.api.request("POST", "/api/v1/namespaces", {"metadata": {"name": self.name}})
         accounts = f"/api/v1/namespaces/{self.name}/serviceaccounts"
-        wait_until(lambda: bool(self.api.get(accounts)["items"]), 30, lambda: "no service account")
+        wait_until(lambda: bool(self.api.get(accounts)["items"]), PATIENCE_SECONDS, lambda: "no service account")
 
     def pods(self) -> dict[str, dict[str, Any]]:
         items = self.api.get(f"/api/v1/namespaces/{self.name}/pods")["items"]
@@ -69,7 +70,9 @@ class Room:
         return any(c["type"] == "Available" and c["status"] == "True" for c in conditions)
 
     def wait(self, done: Callable[[], bool], what: str) -> None:
-        wait_until(done, 60, lambda: f"{what}: {json.dumps({n: p['status'] for n, p in self.pods().items()})}")
+        wait_until(
+            done, PATIENCE_SECONDS, lambda: f"{what}: {json.dumps({n: p['status'] for n, p in self.pods().items()})}"
+        )
 
 
 @pytest.fixture
@@ -230,12 +233,14 @@ def cut_short(name: str, sign: signal.Signals) -> tuple[Path, dict[str, int], in
     return folder, started, up.returncode, said
 
 
+@pytest.mark.soak
 def test_an_interrupted_start_cleans_up_after_itself(other: str) -> None:
     folder, started, code, said = cut_short(other, signal.SIGINT)
     assert code == 130 and "Traceback" not in said
     assert not folder.exists() and not any(runs(pid, folder) for pid in started.values())
 
 
+@pytest.mark.soak
 def test_down_cleans_up_after_a_killed_start(other: str) -> None:
     folder, started, _, _ = cut_short(other, signal.SIGKILL)
     planes.stop(other)
@@ -285,7 +290,7 @@ def test_after_a_killed_start_one_starts_anew_beside_another_tells_when_it_is_hu
 
     assert planes.ailments(plane) == []
     os.kill(pids["kube-scheduler"], signal.SIGKILL)
-    wait_until(lambda: planes.ailments(plane) == ["kube-scheduler ended"], 10, lambda: "nobody notices")
+    wait_until(lambda: planes.ailments(plane) == ["kube-scheduler ended"], PATIENCE_SECONDS, lambda: "nobody notices")
 
     planes.stop(other)
     assert not folder.exists() and other not in planes.running()

@@ -15,6 +15,7 @@ from local.api import ApiError
 from local.control_plane import ControlPlane
 from report import drift, run_file
 from tests.rehearsal.small_program import Engine
+from tests.support.patience import PATIENCE_SECONDS
 
 _CORE, _APPS = "/api/v1/namespaces/default", "/apis/apps/v1/namespaces/default"
 _RUNTIME = "/apis/data.fluid.io/v1alpha1/namespaces/default/jindoruntimes/drift"
@@ -113,7 +114,7 @@ def test_five_drifts_are_found_and_four_of_others_are_not(engine: Engine, contro
         env={**workspace.env_vars, "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"},
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     seen = drift.look(run_file.read(done.stdout, "refresh"))
     assert seen.verdict == "drift", (drift.text(seen), done.stderr)

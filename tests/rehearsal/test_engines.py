@@ -61,7 +61,9 @@ class Bench:
             return f"refused: {error.body}"
 
     def wait_for_log(self, name: str, text: str) -> None:
-        wait_until(lambda: text in self.log(name), 30, lambda: f"no {text!r} in the log:\n{self.log(name)}")
+        wait_until(
+            lambda: text in self.log(name), PATIENCE_SECONDS, lambda: f"no {text!r} in the log:\n{self.log(name)}"
+        )
 
     def status(self, name: str) -> dict[str, Any]:
         return self.api.get(f"/api/v1/namespaces/{self.namespace}/pods/{name}")["status"]
@@ -89,7 +91,7 @@ def bench(control_plane: ControlPlane) -> Iterator[Bench]:
     api = control_plane.api
     api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-    wait_until(lambda: bool(api.get(account)), 30, lambda: "no service account")
+    wait_until(lambda: bool(api.get(account)), PATIENCE_SECONDS, lambda: "no service account")
     yield Bench(control_plane, name)
     api.delete(f"/api/v1/namespaces/{name}")
 
@@ -107,12 +109,12 @@ def test_ready_pod_serves_through_the_api_server_and_its_log_tells_the_start(ben
     ]
     places = [log.index(text) for text in order]
     assert places == sorted(places)
-    wait_until(lambda: "portforwards/solo" in bench.objects(), 10, lambda: "no port")
+    wait_until(lambda: "portforwards/solo" in bench.objects(), PATIENCE_SECONDS, lambda: "no port")
     forward = portforward(
         bench.core.connect_get_namespaced_pod_portforward, "solo", bench.namespace, ports="9000"
     ).socket(9000)
     forward.sendall(b"GET /v1/models HTTP/1.1\r\nHost: pod\r\n\r\n")
-    forward.settimeout(20)
+    forward.settimeout(PATIENCE_SECONDS)
     answer = b""
     while b'"id":"m"' not in answer:
         answer += forward.recv(4096)
@@ -127,14 +129,16 @@ def test_starting_pod_has_a_growing_log_and_no_port(bench: Bench) -> None:
     early = bench.log("slow")
     assert "startup complete" not in early
     assert bench.objects() == ["logs/slow"]
-    wait_until(lambda: len(bench.log("slow")) > len(early), 10, lambda: "the log does not grow")
+    wait_until(lambda: len(bench.log("slow")) > len(early), PATIENCE_SECONDS, lambda: "the log does not grow")
     assert bench.log("slow").startswith(early)
     bench.wait_for_log("slow", "Application startup complete.")
 
 
 def test_pod_without_a_running_container_has_no_log(bench: Bench) -> None:
     bench.pod("stuck", fail="image-pull")
-    wait_until(lambda: "ImagePullBackOff" in str(bench.status("stuck")), 30, lambda: str(bench.status("stuck")))
+    wait_until(
+        lambda: "ImagePullBackOff" in str(bench.status("stuck")), PATIENCE_SECONDS, lambda: str(bench.status("stuck"))
+    )
     assert bench.log("stuck").startswith("refused: ")
     assert bench.objects() == []
 
@@ -148,16 +152,22 @@ def test_pod_that_never_gets_ready_never_says_it_started(bench: Bench) -> None:
 
 def test_crashing_pod_ends_its_log_with_the_reason_and_keeps_the_previous_one(bench: Bench) -> None:
     bench.pod("bad", fail="crash")
-    wait_until(lambda: "CrashLoopBackOff" in str(bench.status("bad")), 30, lambda: str(bench.status("bad")))
+    wait_until(
+        lambda: "CrashLoopBackOff" in str(bench.status("bad")), PATIENCE_SECONDS, lambda: str(bench.status("bad"))
+    )
     assert "See root cause above" in bench.log("bad").splitlines()[-1]
     wait_until(
-        lambda: "CUDA out of memory" in bench.log("bad", previous=True), 30, lambda: bench.log("bad", previous=True)
+        lambda: "CUDA out of memory" in bench.log("bad", previous=True),
+        PATIENCE_SECONDS,
+        lambda: bench.log("bad", previous=True),
     )
 
 
 def test_the_program_reads_why_a_container_was_killed_from_the_run_that_is_over(bench: Bench) -> None:
     bench.pod("big", fail="crash", crash="killed")
-    wait_until(lambda: "CrashLoopBackOff" in str(bench.status("big")), 30, lambda: str(bench.status("big")))
+    wait_until(
+        lambda: "CrashLoopBackOff" in str(bench.status("big")), PATIENCE_SECONDS, lambda: str(bench.status("big"))
+    )
     pod = bench.api.get(f"/api/v1/namespaces/{bench.namespace}/pods/big")
     reader = Reader("rehearsal", bench.namespace, bench.kubeconfig)
     *_, said = failures(pod, {"big": reader.end(pod)}, "")
@@ -167,11 +177,11 @@ def test_the_program_reads_why_a_container_was_killed_from_the_run_that_is_over(
 
 def test_pod_that_is_gone_leaves_no_port_and_no_object(bench: Bench) -> None:
     bench.pod("brief")
-    wait_until(lambda: len(bench.objects()) == 2, 30, lambda: str(bench.objects()))
+    wait_until(lambda: len(bench.objects()) == 2, PATIENCE_SECONDS, lambda: str(bench.objects()))
     target = bench.target("brief")
     assert requests.get(f"{target}/health").status_code == 200
     bench.delete("brief")
-    wait_until(lambda: bench.objects() == [], 30, lambda: str(bench.objects()))
+    wait_until(lambda: bench.objects() == [], PATIENCE_SECONDS, lambda: str(bench.objects()))
 
     def refused() -> bool:
         try:
@@ -180,13 +190,13 @@ def test_pod_that_is_gone_leaves_no_port_and_no_object(bench: Bench) -> None:
             return True
         return False
 
-    wait_until(refused, 10, lambda: "the port is still open")
+    wait_until(refused, PATIENCE_SECONDS, lambda: "the port is still open")
 
 
 def test_two_pods_serve_on_ports_of_their_own(bench: Bench) -> None:
     bench.pod("one")
     bench.pod("two")
-    wait_until(lambda: len(bench.objects()) == 4, 30, lambda: str(bench.objects()))
+    wait_until(lambda: len(bench.objects()) == 4, PATIENCE_SECONDS, lambda: str(bench.objects()))
     assert bench.target("one") != bench.target("two")
     requests.get(f"{bench.target('one')}/ping")
     bench.wait_for_log("one", "GET /ping")
@@ -195,11 +205,13 @@ def test_two_pods_serve_on_ports_of_their_own(bench: Bench) -> None:
 
 def test_engine_that_dies_later_says_why_and_closes_its_port(bench: Bench) -> None:
     bench.pod("fallen")
-    wait_until(lambda: len(bench.objects()) == 2, 30, lambda: str(bench.objects()))
+    wait_until(lambda: len(bench.objects()) == 2, PATIENCE_SECONDS, lambda: str(bench.objects()))
     path = f"/api/v1/namespaces/{bench.namespace}/pods/fallen"
     bench.api.merge(path, {"metadata": {"annotations": {"rehearsal.modelserve.dev/fail": "crash"}}})
-    wait_until(lambda: "CrashLoopBackOff" in str(bench.status("fallen")), 30, lambda: str(bench.status("fallen")))
-    wait_until(lambda: bench.objects() == ["logs/fallen"], 10, lambda: str(bench.objects()))
+    wait_until(
+        lambda: "CrashLoopBackOff" in str(bench.status("fallen")), PATIENCE_SECONDS, lambda: str(bench.status("fallen"))
+    )
+    wait_until(lambda: bench.objects() == ["logs/fallen"], PATIENCE_SECONDS, lambda: str(bench.objects()))
     assert "Application startup complete." in bench.log("fallen")
     assert bench.log("fallen").count("Loading safetensors checkpoint shards: 100%") == 1
     assert "CUDA out of memory" in bench.log("fallen")

@@ -24,6 +24,7 @@ from local.control_plane import ControlPlane
 from local.paths import ROOT
 from standins.fluid import GROUP, PLURALS
 from tests.rehearsal.small_program import Engine, Outcome
+from tests.support.patience import PATIENCE_SECONDS
 from watch.cache_state import CacheReader
 from watch.progress import Progress
 
@@ -70,7 +71,7 @@ class Room:
 
     def local(self, *command: str) -> None:
         given = [sys.executable, "-m", "local", *command, "--name", self.plane.name]
-        subprocess.run(given, cwd=ROOT, check=True, timeout=60, capture_output=True)
+        subprocess.run(given, cwd=ROOT, check=True, timeout=PATIENCE_SECONDS, capture_output=True)
 
     def steps(self, outcome: Outcome) -> list[tuple[str, str]]:
         """The steps on the objects, without the room's own name for the model."""
@@ -170,13 +171,13 @@ def room(control_plane: ControlPlane, only_engine: Engine) -> Iterator[Room]:
     api, namespace = control_plane.api, f"fluid-{secrets.token_hex(4)}"
     api.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
-    wait_until(lambda: bool(api.get(account)), 30, lambda: f"no {account}")
+    wait_until(lambda: bool(api.get(account)), PATIENCE_SECONDS, lambda: f"no {account}")
     with only_engine.fresh() as engine:
         made = Room(control_plane, engine, namespace)
         yield made
         state = json.dumps(engine.state())
         assert engine.destroy().ok
-        wait_until(lambda: made.left() == [], 30, lambda: f"left: {made.left()}")
+        wait_until(lambda: made.left() == [], PATIENCE_SECONDS, lambda: f"left: {made.left()}")
         api.delete(f"/api/v1/namespaces/{namespace}")
         shutil.rmtree(object_store.buckets(control_plane.folder) / made.bucket)
         assert KEY not in state and SECRET not in state
@@ -206,11 +207,10 @@ def test_a_cache_comes_up_link_by_link_loads_the_whole_model_and_goes_backwards(
     ("how", "cause"),
     [
         ("failed", "Fluid calls the load Failed (BackoffLimitExceeded: Job has reached the specified backoff limit)"),
-        pytest.param(
-            "partial", "Fluid calls the load complete, but 10.00GiB of the bucket's 20.00GiB are cached", marks=SOAK
-        ),
+        ("partial", "Fluid calls the load complete, but 10.00GiB of the bucket's 20.00GiB are cached"),
     ],
 )
+@SOAK
 def test_a_load_without_success_fails_up_with_the_cause_and_the_next_up_loads_anew(
     room: Room, how: str, cause: str
 ) -> None:
@@ -305,6 +305,7 @@ def test_workers_that_do_not_all_get_ready_fail_up_with_their_number(room: Room)
     room.local("heal", f"JindoRuntime/{room.name}")
 
 
+@SOAK
 def test_the_cache_is_switched_off_and_on_while_the_workload_moves_over(room: Room) -> None:
     volume = [f"{NAME}-volume-key", f"{NAME}-volume", f"{NAME}-volume-claim"]
     assert room.engine.up(room.volume).ok

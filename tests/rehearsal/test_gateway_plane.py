@@ -70,7 +70,7 @@ class Way:
     ) -> tuple[int, bytes]:
         """Status and whole body; raises if the answer is cut off."""
         given = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-        connection = http.client.HTTPConnection(*self.proxy, timeout=60)
+        connection = http.client.HTTPConnection(*self.proxy, timeout=PATIENCE_SECONDS)
         content = None if method == "GET" else json.dumps(chat() if body is None else body)
         connection.request(method, path, content, {**given, **(headers or {})})
         answer = connection.getresponse()
@@ -293,7 +293,7 @@ def streamed(way: Way) -> Iterator[dict[str, str]]:
     begun = threading.Semaphore(0)
 
     def stream(name: str) -> None:
-        connection = http.client.HTTPConnection(*way.proxy, timeout=60)
+        connection = http.client.HTTPConnection(*way.proxy, timeout=PATIENCE_SECONDS)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}", **WAYS[name]}
         try:
             connection.request("POST", CHAT, json.dumps(chat(stream=True, max_tokens=40)), headers)

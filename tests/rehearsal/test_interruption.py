@@ -71,8 +71,8 @@ def ends(stack: Stack, cluster: Cluster) -> None:
     ("start", "made", "deleted"),
     [
         ("stack", "LeaderWorkerSet/ds", "LeaderWorkerSet/ds"),
-        ("acs", "Release/addons-lws", "Release/addons-fluid"),
-        ("volcengine", "RayClusterFleet/deepseek-r1-671b", "AccessKey/weights-reader"),
+        pytest.param("acs", "Release/addons-lws", "Release/addons-fluid", marks=SOAK),
+        pytest.param("volcengine", "RayClusterFleet/deepseek-r1-671b", "AccessKey/weights-reader", marks=SOAK),
     ],
 )
 def test_runs_killed_amid_a_step_go_on_after_recover(
@@ -170,6 +170,7 @@ def test_runs_killed_at_any_step_can_be_destroyed_or_go_on(
         ends(stack, cluster)
 
 
+@SOAK
 def test_an_update_that_was_interrupted_and_taken_back_is_taken_back_in_the_cluster_too(stack: Stack, cluster: Cluster):
     stack.services["ds"]["podAnnotations"] = SLOW
     stack.up()
@@ -193,12 +194,17 @@ def test_recover_keeps_off_a_living_run_and_has_nothing_to_do_after_one_that_end
     stack.services["ds"]["podAnnotations"] = SLOW
     run = stack.begin("up")
     cluster.wait("the group is there", has(cluster, "LeaderWorkerSet/ds"))
-    said = stack.ops("recover", stack.name, code=2)
+    run.send_signal(signal.SIGSTOP)  # it cannot end meanwhile
+    try:
+        said = stack.ops("recover", stack.name, code=2)
+    finally:
+        run.send_signal(signal.SIGCONT)
     assert "is locked by" in said and "may be alive" in said
     assert run.wait(timeout=PATIENCE_SECONDS) == 0 and cluster.ready()
     assert f"{stack.name}: nothing is pending" in stack.ops("recover", stack.name)
 
 
+@SOAK
 def test_recover_finds_what_was_cut_off_after_pulumis_own_cancel_too(stack: Stack, cluster: Cluster):
     stack.services["ds"]["podAnnotations"] = SLOW
     run = stack.begin("up")
@@ -209,6 +215,7 @@ def test_recover_finds_what_was_cut_off_after_pulumis_own_cancel_too(stack: Stac
     ends(stack, cluster)
 
 
+@SOAK
 def test_recover_leaves_alone_what_is_not_ours(stack: Stack, cluster: Cluster):
     run = stack.begin("up")
     cluster.wait("the group is there", has(cluster, "LeaderWorkerSet/ds"))

@@ -66,6 +66,7 @@ def test_a_group_of_engines_goes_up_answers_stays_and_goes(acs_next: Stack, clus
     assert "ds answered" in acs_next.ops("verify", acs_next.name)
 
 
+@pytest.mark.soak
 def test_a_group_of_engines_answers_behind_a_gateway_and_so_does_a_fleet_that_ray_joins(
     volcengine_next: Stack, cluster: Cluster, fleets: Fleets
 ):

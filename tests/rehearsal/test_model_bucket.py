@@ -201,6 +201,7 @@ def test_a_bucket_with_weights_is_not_destroyed_unless_it_is_emptied(
 
 
 @BOTH
+@pytest.mark.soak
 def test_a_bucket_that_is_there_is_used_as_it_is_and_never_removed(
     engine: Engine, cloud: Cloud, args: ModelBucketArgs
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_bucket_that_is_there_is_used_as_it_is_and_never_removed(
 
 
 @BOTH
+@pytest.mark.soak
 def test_what_the_cloud_refuses_to_create_is_told_by_the_name_that_it_has_there(
     engine: Engine, cloud: Cloud, args: ModelBucketArgs
 ) -> None:
@@ -234,6 +236,7 @@ def test_what_the_cloud_refuses_to_create_is_told_by_the_name_that_it_has_there(
     cloud.change(users={})
 
 
+@pytest.mark.soak
 def test_another_bucket_replaces_one_that_is_not_kept_and_never_one_that_is(engine: Engine, cloud: Cloud) -> None:
     assert engine.up(program(OSS)).ok
     outcome = engine.up(program(replace(OSS, bucket="weights-2")))
@@ -245,6 +248,7 @@ def test_another_bucket_replaces_one_that_is_not_kept_and_never_one_that_is(engi
     assert cloud.left()["buckets"] == ["weights-2"]
 
 
+@pytest.mark.soak
 def test_a_bucket_of_ours_can_be_let_go_and_stays(engine: Engine, cloud: Cloud) -> None:
     kept = replace(OSS, keep=True)
     assert engine.up(program(kept)).ok
@@ -255,6 +259,7 @@ def test_a_bucket_of_ours_can_be_let_go_and_stays(engine: Engine, cloud: Cloud) 
     assert cloud.left() == {"buckets": ["weights-1"]}
 
 
+@pytest.mark.soak
 def test_keys_that_are_given_make_no_identity(engine: Engine, cloud: Cloud) -> None:
     def run() -> None:
         given = KeyPair(pulumi.Output.secret("LTAI-given"), pulumi.Output.secret("canary-given"))
@@ -265,6 +270,7 @@ def test_keys_that_are_given_make_no_identity(engine: Engine, cloud: Cloud) -> N
     assert "canary-given" not in everything(engine)
 
 
+@pytest.mark.soak
 def test_what_somebody_removed_on_volcengine_fails_a_refresh_and_readmes_ways_out_work(
     engine: Engine, cloud: Cloud
 ) -> None:
@@ -289,6 +295,7 @@ def test_what_somebody_removed_on_volcengine_fails_a_refresh_and_readmes_ways_ou
 
 
 @BOTH
+@pytest.mark.soak
 def test_users_forgotten_for_keys_that_the_cloud_does_not_know_are_removed_by_hand_and_made_anew(
     engine: Engine, cloud: Cloud, args: ModelBucketArgs
 ) -> None:
@@ -309,7 +316,7 @@ def test_users_forgotten_for_keys_that_the_cloud_does_not_know_are_removed_by_ha
     assert cloud.left()["users"] == names(args) and len(secrets(cloud)) == 2
 
 
-@BOTH
+@OSS_FIRST
 def test_what_a_run_made_is_found_again_without_a_state_and_what_is_gone_is_not(
     engine: Engine, cloud: Cloud, args: ModelBucketArgs, monkeypatch: pytest.MonkeyPatch
 ):

@@ -74,6 +74,7 @@ def log(cluster: Cluster, pod: str) -> str:
     return cluster.core.read_namespaced_pod_log(pod, "default") or ""
 
 
+@pytest.mark.soak
 def test_every_pod_runs_vllm_with_its_rank_and_the_workers_serve_nothing(native: Stack, cluster: Cluster):
     assert "LeaderWorkerSet" in native.preview(), "a plan is there before the weights are"
     native.up()

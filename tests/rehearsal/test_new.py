@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import yaml
 
 from local import pulumi_home
@@ -14,16 +15,18 @@ from local.control_plane import ControlPlane
 from tests.rehearsal.pulumi_stack import Stack
 from tests.support import checkout
 from tests.support.git_server import serving
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def run(folder: Path, env: Mapping[str, str], *command: str) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150
+        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
+@pytest.mark.soak
 def test_a_new_stack_like_the_local_one_is_accepted_goes_up_and_answers_without_an_edit(stack: Stack):
     key = stack.config["modelserve:apiKey"]
     stack.renew()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+import pytest
 from kubernetes import client
 
 from tests.rehearsal.pulumi_stack import Cluster, Stack, one_node
@@ -38,6 +39,7 @@ def fire(cluster: Cluster, name: str) -> None:
     cluster.plane.api.delete(f"{path}/jobs/{metadata['name']}")
 
 
+@pytest.mark.soak
 def test_a_service_pauses_and_resumes_by_its_replicas_and_keeps_all_but_its_pods(stack: Stack, cluster: Cluster):
     stack.services["ds"] = one_node(stack.services["ds"])
     stack.up()

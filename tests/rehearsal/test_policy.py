@@ -15,7 +15,10 @@ import yaml
 
 from local import pulumi_home
 from local.paths import PROGRAM, ROOT
+from tests.support.patience import PATIENCE_SECONDS
 
+# They install the pack's own packages, and run the engine six times; the rules themselves have unit tests.
+pytestmark = pytest.mark.soak
 _NOWHERE = {
     "apiVersion": "v1",
     "kind": "Config",
@@ -114,7 +117,9 @@ def test_the_engine_finds_in_a_state_what_the_command_finds(project: Project, tm
     pack = ("--policy-pack", str(ROOT / "policy"))
     done = project.run("policy", "analyze", "--file", str(path), *pack)
     command = [sys.executable, "-m", "ops", "policy", str(path), "--format", "json"]
-    listed = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout)
+    listed = json.loads(
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS).stdout
+    )
     assert sorted(each["id"] for each in listed) == ["not-expired", "weights-kept"]
     assert done.returncode != 0
     for each in listed:

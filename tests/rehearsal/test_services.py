@@ -11,6 +11,7 @@ import pytest
 
 from local.api import Api, wait_until
 from local.control_plane import ControlPlane
+from tests.support.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_a_load_balancer_gets_an_address_unless_it_is_told_not_to(control_plane:
     api = control_plane.api
     without = make(api, namespace, "without", **{"rehearsal.modelserve.dev/fail": "no-address"})
     first, last = (make(api, namespace, name) for name in ("first", "last"))
-    wait_until(lambda: bool(addresses(api, first) and addresses(api, last)), 10, lambda: "no address")
+    wait_until(lambda: bool(addresses(api, first) and addresses(api, last)), PATIENCE_SECONDS, lambda: "no address")
     assert ipaddress.ip_address(addresses(api, first)[0]["ip"]) in ipaddress.ip_network("203.0.113.0/24")
     assert addresses(api, first) != addresses(api, last)
     assert addresses(api, without) == []

@@ -68,7 +68,7 @@ def command(folder: Path, environment: dict[str, str]) -> Pulumi:
     return run
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", ["oss", pytest.param("tos", marks=pytest.mark.soak)])
 def test_login_update_lock_cancel_and_refresh_work_where_the_bucket_is_in_the_host_name(
     store: str, engine: str, project: dict[str, str], tmp_path: Path
 ):

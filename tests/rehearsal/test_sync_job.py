@@ -21,6 +21,7 @@ from local.api import ApiError, wait_until
 from local.control_plane import ControlPlane
 from planning.files import needed
 from standins.jobs import volume_folder
+from tests.support.patience import PATIENCE_SECONDS
 
 _JOBS = "/apis/batch/v1/namespaces/default/jobs"
 _PODS = "/api/v1/namespaces/default/pods"
@@ -67,7 +68,7 @@ class Room:
         self.remove()
         job = model_sync.job(self.name, self.args)
         self.api.apply(f"{_JOBS}/{self.name}", job | {"spec": job["spec"] | {"backoffLimit": 0}})
-        wait_until(lambda: bool(self.outcome()), 60, lambda: f"the job does not end: {self.phases()}")
+        wait_until(lambda: bool(self.outcome()), PATIENCE_SECONDS, lambda: f"the job does not end: {self.phases()}")
         return self.outcome()
 
     def outcome(self) -> str:
@@ -90,7 +91,7 @@ class Room:
         except ApiError as error:
             if error.code != 404:
                 raise
-        wait_until(lambda: not self.pods(), 30, lambda: "its pods stay")
+        wait_until(lambda: not self.pods(), PATIENCE_SECONDS, lambda: "its pods stay")
 
 
 @pytest.fixture

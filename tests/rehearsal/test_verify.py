@@ -21,6 +21,7 @@ from local.api import Api, ApiError, wait_until
 from local.control_plane import ControlPlane
 from local.paths import ROOT
 from ops.verify import ask
+from tests.support.patience import PATIENCE_SECONDS
 from watch.port_forward import Cluster
 
 KEY = "the-key-of-the-test"
@@ -84,7 +85,7 @@ def start_group(api: Api, namespace: str, annotations: dict[str, str]) -> None:
         api.delete(path)
     except ApiError as error:
         assert error.code == 404
-    wait_until(lambda: not pods(api, namespace), 30, lambda: "old pods do not go")
+    wait_until(lambda: not pods(api, namespace), PATIENCE_SECONDS, lambda: "old pods do not go")
     api.apply(path, group(annotations))
     serving = f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{namespace}/portforwards/ds-0"
 
@@ -95,7 +96,7 @@ def start_group(api: Api, namespace: str, annotations: dict[str, str]) -> None:
             )
         return bool(api.get(serving))
 
-    wait_until(up, 60, lambda: f"the group does not come up: {pods(api, namespace)}")
+    wait_until(up, PATIENCE_SECONDS, lambda: f"the group does not come up: {pods(api, namespace)}")
 
 
 def pods(api: Api, namespace: str) -> list[dict[str, Any]]:
@@ -118,7 +119,9 @@ def verify(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Verif
         file.write_text(yaml.safe_dump(stack))
         environment = {"KUBECONFIG": str(kubeconfig or control_plane.kubeconfig), "PATH": "/usr/bin:/bin"}
         command = [sys.executable, "-m", "ops", "verify", "--config", str(file), *words]
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        )
         assert "Traceback" not in result.stderr
         return result
 
@@ -214,7 +217,7 @@ def test_a_client_that_goes_before_the_end_troubles_nobody(
                 # Close at once, while most of the answer is still on its way.
                 client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
                 client.recv(1)
-    wait_until(lambda: set(threading.enumerate()) <= others, 30, lambda: "threads go on")
+    wait_until(lambda: set(threading.enumerate()) <= others, PATIENCE_SECONDS, lambda: "threads go on")
     assert [str(each.exc_value) for each in troubles] == []
 
 

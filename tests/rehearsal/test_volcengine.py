@@ -39,9 +39,7 @@ def test_the_stack_goes_up_answers_stays_changes_and_goes(
     volcengine.up("--refresh", "--expect-no-changes")
     assert f"{NAME} answered" in volcengine.ops("verify", volcengine.name)
     assert fleets.way() == OURS and fleets.ask("nobody").status_code == 400
-
     the_image_is_changed(volcengine, fleets)
-    replicas_go_and_come(volcengine, cluster, fleets)
     volcengine.destroy("--exclude-protected")
     everything_went_in_order(volcengine)
     cluster.wait_for_end()
@@ -53,6 +51,7 @@ def test_the_stack_is_routed_and_scaled_moves_to_another_layout_and_comes_back_t
     volcengine: Stack, cluster: Cluster, cloud: Cloud, fleets: Fleets
 ):
     volcengine.up()
+    replicas_go_and_come(volcengine, cluster, fleets)
     routing_is_switched_on_and_off(volcengine, fleets)
     the_layout_is_changed(volcengine, fleets)
     weights = cloud.written(BUCKET)

@@ -248,7 +248,7 @@ def test_a_wait_is_over_at_what_the_controller_says_of_a_whole_object_and_at_not
 
 def test_every_kind_that_a_component_waits_for_is_asked_about(waiting: list[Manifest]):
     assert {made["kind"] for made in waiting} == WRITTEN.keys()
-    for file in sorted((ROOT / "components").glob("*.py")):
+    for file in sorted((ROOT / "components").rglob("*.py")):
         tree = ast.parse(file.read_text())
         # A table of waits by kind is defined beside the functions.
         tables = {

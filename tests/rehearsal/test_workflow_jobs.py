@@ -17,6 +17,7 @@ from tests.rehearsal.pulumi_stack import Cluster, Stack
 from tests.support import github, workflows
 
 
+@pytest.mark.soak
 def test_from_pull_request_to_the_end_of_a_stack(
     stack: Stack, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ):

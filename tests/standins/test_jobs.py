@@ -14,6 +14,7 @@ import pytest
 from local import faults
 from local.api import ApiError, wait_until
 from standins.jobs import Jobs, ended, translated, volume_folder, write_addresses
+from tests.support.patience import PATIENCE_SECONDS
 
 PROGRAM = """
 import os, pathlib, time
@@ -129,7 +130,7 @@ class Room:
 
     def outcome(self) -> dict[str, Any]:
         """The last status that was written."""
-        wait_until(lambda: bool(self.api.merged), 20, lambda: f"no end: {self.log()}", 0.01)
+        wait_until(lambda: bool(self.api.merged), PATIENCE_SECONDS, lambda: f"no end: {self.log()}", 0.01)
         return self.api.merged[f"{POD}/status"]["status"]
 
 
@@ -197,13 +198,17 @@ def test_other_pods_are_left_alone(room: Room):
 
 def test_deleting_the_pod_kills_the_program_and_nobody_reports(room: Room):
     room.see(pod("sleep"))
-    wait_until(lambda: any("asleep" in line for line in room.log()), 20, lambda: "it does not start", 0.01)
+    wait_until(
+        lambda: any("asleep" in line for line in room.log()), PATIENCE_SECONDS, lambda: "it does not start", 0.01
+    )
     (pid,) = (int(line.split()[1]) for line in room.log() if "asleep" in line)
     deleted = pod("sleep")
     deleted["metadata"]["deletionTimestamp"] = "2026-11-22T00:00:01Z"
     room.see(deleted)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 20, lambda: "it still runs", 0.01)
-    wait_until(lambda: not list((room.folder / "sync-pods").iterdir()), 20, lambda: "its folders stay", 0.01)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), PATIENCE_SECONDS, lambda: "it still runs", 0.01)
+    wait_until(
+        lambda: not list((room.folder / "sync-pods").iterdir()), PATIENCE_SECONDS, lambda: "its folders stay", 0.01
+    )
     assert room.api.merged == {}
     room.jobs.forget("u1")
     assert not (room.folder / "pod-logs" / "u1").exists()

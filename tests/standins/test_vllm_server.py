@@ -90,7 +90,7 @@ class Stream:
 
     def wait(self) -> str:
         """How the answer ended."""
-        self._thread.join(60)
+        self._thread.join(PATIENCE_SECONDS)
         return self.outcome
 
 
@@ -118,12 +118,12 @@ def test_at_sigterm_a_running_answer_ends_as_that_release_ends_it_and_with_the_h
     stream = Stream(engine)
     hook = threading.Thread(target=run_hook, args=([*HOOK, "drain"], tmp_path / "pod", launch, ENV, engine, 30))
     hook.start()
-    wait_until((tmp_path / "pod" / "drain").exists, 20, lambda: "it does not drain")
+    wait_until((tmp_path / "pod" / "drain").exists, PATIENCE_SECONDS, lambda: "it does not drain")
     late = requests.post(
         f"http://127.0.0.1:{engine.port}/v1/chat/completions", headers={"Authorization": f"Bearer {KEY}"}
     )
     assert (late.status_code, stream.outcome) == (503, "")
-    hook.join(30)
+    hook.join(PATIENCE_SECONDS)
     engine.term(20)
     assert stream.wait() == "whole"
 
@@ -139,7 +139,7 @@ def test_a_worker_ends_after_its_leader_and_one_that_joined_nobody_at_once(
     hook.join(3)
     assert hook.is_alive()
     leader.kill()
-    hook.join(15)
+    hook.join(PATIENCE_SECONDS)
     assert not hook.is_alive()
 
 

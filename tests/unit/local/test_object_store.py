@@ -30,7 +30,12 @@ def rclone(url: str, key: str, secret: str, *arguments: str, **options: str) -> 
 def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, str, bool]]:
     url = object_store.launch(tmp_path, ensure("rclone")["rclone"], *free_ports(1), request.param)
     log = tmp_path / "logs" / "object-store.log"
-    wait_until(lambda: "Starting s3 server" in log.read_text(), 20, lambda: "the object store does not start", 0.01)
+    wait_until(
+        lambda: "Starting s3 server" in log.read_text(),
+        PATIENCE_SECONDS,
+        lambda: "the object store does not start",
+        0.01,
+    )
     yield object_store.buckets(tmp_path), url, request.param is not None
     processes.end(tmp_path)
 

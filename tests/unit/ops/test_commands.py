@@ -13,6 +13,7 @@ import yaml
 
 from local.paths import ROOT
 from ops.__main__ import main
+from tests.support.patience import PATIENCE_SECONDS
 
 
 @dataclass
@@ -41,7 +42,7 @@ def ops(tmp_path, monkeypatch, capsys):
 
 
 def as_a_script_calls_it(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.fixture

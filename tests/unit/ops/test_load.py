@@ -18,6 +18,7 @@ from ops.load import MOST_REQUESTS, Load, Sample, measure, told
 from ops.verify import _planned
 from planning.throughput import Point, Range
 from standins.vllm import Arguments, Engine
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.simulator import Simulator
 
 Capture = pytest.CaptureFixture[str]
@@ -59,7 +60,7 @@ def hung() -> Iterator[str]:
                 event = {"choices": [{"delta": {"content": "a"}}]}
                 self.wfile.write(f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
                 return
-            ended.wait(30)
+            ended.wait(PATIENCE_SECONDS)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.support.patience import PATIENCE_SECONDS
+
 PROGRAM = """
 import json, sys
 from watch.rollout import Reader
@@ -60,6 +62,8 @@ def kubelet() -> Iterator[str]:
 
 
 def test_what_a_pod_said_is_there_when_the_pod_is_not_and_a_program_that_follows_it_ends_in_order(kubelet: str):
-    result = subprocess.run([sys.executable, "-c", PROGRAM, kubelet], capture_output=True, text=True, timeout=100)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, kubelet], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout) == [{"p": "first\nsecond\n"}, {}]

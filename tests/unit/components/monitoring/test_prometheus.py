@@ -30,6 +30,7 @@ from planning.catalog import entries
 from standins.vllm import Application, Engine
 from standins.vllm_arguments import Arguments
 from tests.support.monitoring import RELEASES, everything
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.rehearsal
 SCRAPE, WINDOW = "5s", "40s"
@@ -102,7 +103,7 @@ class Asked:
 
     def __call__(self, expression: str) -> list[dict[str, Any]]:
         given = {"query": expression, "time": str(self.moment)}
-        answer = requests.get(f"{self.url}/api/v1/query", given, timeout=60).json()
+        answer = requests.get(f"{self.url}/api/v1/query", given, timeout=PATIENCE_SECONDS).json()
         assert answer["status"] == "success", (expression, answer)
         return answer["data"]["result"]
 
@@ -140,7 +141,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
 
     def scraped() -> bool:
         try:
-            if not requests.get(f"{asked.url}/-/ready", timeout=30).ok:
+            if not requests.get(f"{asked.url}/-/ready", timeout=PATIENCE_SECONDS).ok:
                 return False
         except requests.ConnectionError:
             return False
@@ -152,9 +153,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
         yield asked
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_SECONDS)
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -125,7 +125,7 @@ def serve(
     for server, thread, app in running:
         app.go_on.set()
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 ODD = [
