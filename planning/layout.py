@@ -187,7 +187,8 @@ def _widths(model: Model, layout: Layout, engine: Engine) -> list[tuple[str, int
     """The widths that ranks split: (name, elements, ranks)."""
     widths = []
     if model.count(MLP):
-        widths.append(("MLP width", model.intermediate, layout.tensor))
+        each = sorted({*model.widths} - {0}) or [model.intermediate]
+        widths += [("MLP width", width, layout.tensor) for width in each]
     # Expert parallelism does not split experts. mxfp4 pads a rank's part instead of requiring a multiple.
     if model.moe and not layout.expert_parallel and model.experts_in != "mxfp4":
         widths.append(("expert width", model.moe.intermediate, layout.expert_ranks))

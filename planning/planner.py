@@ -323,10 +323,13 @@ def _names(look_up: Callable[[Ask], object]) -> Callable[[Ask], list[Problem]]:
 def _release(ask: Ask) -> list[Problem]:
     """Whether the release has the model's class at all."""
     release, architecture = engine.find(ask.engine_version), _published(ask).architecture
-    since = fact("config_json", "architectures", "since").get(architecture)
-    if since is None or engine.release_key(release.version) >= engine.release_key(since):
-        return []
-    return [Problem("engine version", release.version, f"does not know {architecture}", f"write {since} or later")]
+    key, wrong = engine.release_key(release.version), []
+    since, until = (fact("config_json", "architectures", name).get(architecture) for name in ("since", "until"))
+    if since is not None and key < engine.release_key(since):
+        wrong.append((f"does not know {architecture}", f"write {since} or later"))
+    if until is not None and key > engine.release_key(until):
+        wrong.append((f"has {architecture} no more", f"write {until} or earlier"))
+    return [Problem("engine version", release.version, *each) for each in wrong]
 
 
 def _kv_dtype(ask: Ask) -> list[Problem]:

@@ -21,38 +21,46 @@ from planning.stage_weights import file_weights, stage_weights
 CONFIGS = Path("tests/data/configs")
 ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 # Parameters without draft layers, and bytes of the files with them; None: none published was read. Sources: the model
-# cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», Kimi-K2 as in the catalog), the weight indexes of
-# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB»), gpt-oss's card and
-# file list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), and for
-# Nemotron 3 the sum of its tensors.
+# cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», MiniMax-M1 «456B», Nemotron Super «49.9B» by its file
+# list, Kimi-K2 as in the catalog), the weight indexes (total_size) of Mixtral, Qwen3-235B, Kimi-Linear, Gemma 4,
+# Qwen3-VL-8B and Qwen3.5-27B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB», GLM-5.2 «743B», Nemotron Ultra
+# «550B»), gpt-oss's card and file list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B»,
+# Nemotron-H «56B»), and for Nemotron 3 Super the sum of its tensors.
 PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "DeepSeek-V3.1-NVFP4": (671.03e9, None),
     "DeepSeek-V4-Flash": (284e9, 148.66 * 2**30),
     "GLM-5": (744e9, None),
     "GLM-5-FP8": (744e9, None),
     "GLM-5.1-NVFP4": (744e9, None),
+    "GLM-5.2": (743e9, None),
+    "Gemma-4-26B-A4B-NVFP4": (25.806e9, None),
+    "Kimi-Linear-48B-A3B-Instruct": (49.122681728e9, 98.245528576e9),
     "Kimi-K2-Instruct": (1026.41e9, 1029.17e9),
     "Kimi-K2.5": (None, 595e9),
     "Kimi-K2.6-NVFP4": (1026.9e9, None),
     "Llama-4-Maverick-17B-128E-Instruct": (400.7e9, 801.4e9),
+    "Llama-3_3-Nemotron-Super-49B-v1": (49.867145216e9, None),
     "MiMo-V2-Flash": (309e9, None),
+    "MiniMax-M1-80k": (456e9, None),
     "MiniMax-M2.5": (230e9, None),
     "MiniMax-M2.7-NVFP4": (230e9, None),
     "Mixtral-8x22B-v0.1": (140.62e9, 281.24e9),
     "NVIDIA-Nemotron-3-Super-120B-A12B-FP8": (120.7e9, None),
+    "NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16": (550e9, None),
     "Nemotron-H-56B-Base-8K": (56e9, None),
     "Qwen3-235B-A22B-NVFP4": (235.09e9, None),
     "Qwen3-Coder-480B-A35B-Instruct": (480e9, None),
     "Qwen3-Next-80B-A3B-Thinking": (80e9, None),
     "Qwen3-VL-235B-A22B-Instruct": (236e9, None),
+    "Qwen3-VL-8B-Instruct": (8.767123696e9, 17.534247392e9),
     "Qwen3.5-122B-A10B-NVFP4": (122e9, None),
+    "Qwen3.5-27B": (27.356728560e9, 55.562855904e9),
     "Qwen3.5-397B-A17B": (397e9, None),
+    "gemma-4-26B-A4B": (25.805936206e9, 51.611872412e9),
     "gpt-oss-120b": (116.83e9, 65.22e9),
 }
 # What the planner must name if it does not understand the model.
 REFUSED = {
-    "Gemma-4-26B-A4B-NVFP4": "num_global_key_value_heads",
-    "Llama-3_3-Nemotron-Super-49B-v1": "block_configs",
     "Step-3.7-Flash": "share_expert_dim",
 }
 
