@@ -167,10 +167,10 @@ def _taken(elements: float, byte: float) -> float:
 def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = False) -> Weights:
     """One layer's attention and norms."""
     if model.window_head_dim:  # of the mean layer
-        whole = replace(model, window_kv_heads=0, window_head_dim=0)
-        windowed = replace(whole, kv_heads=model.heads_kept[1], head_dim=model.window_head_dim, value_dim=0)
+        general = replace(model, window_kv_heads=0, window_head_dim=0)
+        near_by = replace(general, kv_heads=model.heads_kept[1], head_dim=model.window_head_dim, value_dim=0)
         share = model.window_layers / model.layers
-        seeing, nearby = (_attention(each, tensor, mla_weights, wide_zeros) for each in (whole, windowed))
+        seeing, nearby = (_attention(each, tensor, mla_weights, wide_zeros) for each in (general, near_by))
         return seeing * (1 - share) + nearby * share
     byte, norms = _linear(model, "attention", wide_zeros), 2 * model.hidden * _HALF
     output = _linear(model, "output", wide_zeros)
