@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from planning.catalog import entries, fact
 from planning.models import ATTENTION, EXPERTS, MLP, STATE, Model, from_facts
-from planning.problems import PlanError, Problem
+from planning.problems import Findings, PlanError, Problem
 from planning.quantised import QUANT_FILE, description, ignored, leaves, says_nothing, storage_format
 from planning.vision import tower_bytes
 
@@ -52,32 +53,36 @@ def facts(
     `other_bytes` are the bytes of a vision tower and of what else is in no layer, if they are known from the files.
     Raises PlanError with every key that is wrong or not understood.
     """
+    found = Findings()
     text = config.get("text_config", config)
     if not isinstance(text, Mapping):
         raise _refusal(name, "text_config is no map")
     kind = _kind(config)
+    if kind is None:
+        raise _refusal(name, "architectures names no class")
     if isinstance(kind, str):
         unknown = _unknown_keys(config, text, {})
-        raise _refusal(name, kind + (f", nor {', '.join(unknown)}" if unknown else ""))
-    wrong: list[str] = []
-    named = _in_common_words(text, kind, wrong)
+        found.wrong += _shapes(text, {})
+        found.strange.append(kind + (f", nor {', '.join(unknown)}" if unknown else ""))
+        found.require_none("model", name, _INSTEAD)
+    assert isinstance(kind, Mapping)
+    named = _in_common_words(text, kind, found)
     config, text = (named if text is config else config), named
-    wrong += [*_shapes(text, kind), *(f"{key} is not understood" for key in _unknown_keys(config, text, kind))]
+    found.wrong += _shapes(text, kind)
+    found.strange += [f"{key} is not understood" for key in _unknown_keys(config, text, kind)]
     if other_bytes is None and not says_nothing(config.get("vision_config")) and "vision" not in kind:
-        wrong.append("vision_config is not understood")
+        found.strange.append("vision_config is not understood")
     quant = description(config, text, quantised)
     form = "none"
     if isinstance(quant, str):
-        wrong.append(quant)
+        found.wrong.append(quant)
     elif quant is not None:
-        found = storage_format(quant)
-        form = found if isinstance(found, str) else form
-        wrong += found if isinstance(found, list) else []
-    if wrong:
-        raise PlanError(*(Problem("model", name, why, _INSTEAD) for why in wrong))
-    shape = {**_facts(config, text, kind, other_bytes, wrong), "quantisation": form}
-    if wrong:
-        raise PlanError(*(Problem("model", name, why, _INSTEAD) for why in wrong))
+        told = storage_format(quant)
+        form = told if isinstance(told, str) else form
+        found.strange += told if isinstance(told, list) else []
+    found.require_none("model", name, _INSTEAD)
+    shape = {**_facts(config, text, kind, other_bytes, found), "quantisation": form}
+    found.require_none("model", name, _INSTEAD)
     model = from_facts(name, shape, _SOURCE)
     if isinstance(quant, Mapping) and form not in ("none", "mxfp4", "fp8-mlp"):  # these define what stays in 16 bits
         shape["sixteenBit"] = sorted(_kept(model, kind, ignored(quant), name))
@@ -88,23 +93,23 @@ def _refusal(name: str, why: str) -> PlanError:
     return PlanError(Problem("model", name, why, _INSTEAD))
 
 
-def _kind(config: Mapping[str, Any]) -> Mapping[str, Any] | str:
-    """What the catalog knows of the architecture, or why it knows nothing."""
+def _kind(config: Mapping[str, Any]) -> Mapping[str, Any] | str | None:
+    """What the catalog knows of the architecture, or that it knows nothing; None if the config names none."""
     classes = config.get("architectures")
     if not isinstance(classes, list) or not classes or not isinstance(classes[0], str):
-        return "architectures names no class"
+        return None
     known = fact("config_json", "architectures", "known")
     return known.get(classes[0], f"the architecture {classes[0]} is not understood")
 
 
-def _in_common_words(text: Mapping[str, Any], kind: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+def _in_common_words(text: Mapping[str, Any], kind: Mapping[str, Any], found: Findings) -> dict[str, Any]:
     """The config with the keys of its sections at its top, as `section.key`, and under the words of most classes where
     this class has its own for a thing. Adds sections that are none, and keys that contradict each other, to `wrong`."""
     flat = dict(text)
     for section in kind.get("sections", ()):
         inside = flat.pop(section, None)
         if not isinstance(inside, Mapping):
-            wrong.append(f"{section} is no map")
+            found.wrong.append(f"{section} is no map")
             continue
         flat |= {f"{section}.{key}": value for key, value in inside.items()}
     for own, common in kind.get("words", {}).items():
@@ -112,7 +117,7 @@ def _in_common_words(text: Mapping[str, Any], kind: Mapping[str, Any], wrong: li
         if value is None:
             continue
         if flat.setdefault(common, value) != value:
-            wrong.append(f"{own} {_short(value)} and {common} {_short(flat[common])} contradict each other")
+            found.wrong.append(f"{own} {_short(value)} and {common} {_short(flat[common])} contradict each other")
     return flat
 
 
@@ -158,7 +163,7 @@ def _facts(
     text: Mapping[str, Any],
     kind: Mapping[str, Any],
     other_bytes: int | None,
-    wrong: list[str],
+    found: Findings,
 ) -> dict[str, Any]:
     """The catalog's facts about the model. Adds whatever contradicts them to `wrong`."""
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
@@ -179,8 +184,8 @@ def _facts(
         or text.get("mtp_num_hidden_layers")
         or kind.get("mtpLayers", 0),
         "architecture": config["architectures"][0],
-        "otherBytes": _tower(config, kind, hidden, wrong) if other_bytes is None else other_bytes,
-        "slidingWindow": _window(text, kind, wrong),
+        "otherBytes": _tower(config, kind, hidden, found) if other_bytes is None else other_bytes,
+        "slidingWindow": _window(text, kind, found),
         **{key: kind[key] for key in ("gatedQueries", "mlpMatrices", "draftTables") if key in kind},
     }
     if text.get("kv_lora_rank"):
@@ -196,14 +201,14 @@ def _facts(
         facts["indexer"] = {"heads": text["index_n_heads"], "dim": dim, "cacheBytesPerToken": dim + 4 * dim // 128}
         # Layers that share an index are planned as if each had its own: releases differ in what they allocate for it.
         if set(text.get("indexer_types") or ()) - {"full", "shared"}:
-            wrong.append("indexer_types is not understood where layers are neither full nor shared")
+            found.strange.append("indexer_types is not understood where layers are neither full nor shared")
     if set(text.get("attn_type_list") or ()) - {1} and "state" not in kind:
-        wrong.append("attn_type_list is not understood where not every layer is 1 (full attention)")
+        found.strange.append("attn_type_list is not understood where not every layer is 1 (full attention)")
     experts = next((text[key] for key in _EXPERTS if text.get(key)), 0)
     if experts and text.get(kind.get("expertSwitch", "")) is not False:
-        facts["moe"] = _moe(text, kind, experts, facts["layers"], wrong)
+        facts["moe"] = _moe(text, kind, experts, facts["layers"], found)
     if "window" in kind:
-        facts |= _own_window(text, kind["window"], wrong)
+        facts |= _own_window(text, kind["window"], found)
     if "global" in kind and facts["slidingWindow"]:
         # The common keys speak of the layers with a window, which are the most.
         facts["slidingWindow"] |= {"kvHeads": facts["kvHeads"], "headDim": facts["headDim"]}
@@ -211,7 +216,7 @@ def _facts(
     if "besideExperts" in kind and facts.get("moe"):  # each layer has an MLP and experts
         facts["layerKinds"] = [ATTENTION + EXPERTS + MLP] * (facts["layers"] or 0)
     if "blocks" in kind:
-        facts |= _blocks(text.get(kind["blocks"]), heads or 0, hidden or 0, wrong)
+        facts |= _blocks(text.get(kind["blocks"]), heads or 0, hidden or 0, found)
     if "compressed" in kind:
         facts["compressed"] = {key: text.get(name) for key, name in kind["compressed"].items()}
         facts["expertFormat"] = kind["expertFormats"][text.get("expert_dtype") or "fp4"]
@@ -220,33 +225,33 @@ def _facts(
         named = kind["state"]
         facts["state"] = {key: text.get(name) for key, name in named["numbers"].items()}
         facts["state"] |= {"bytes": 4 if text.get(named.get("dtype")) == "float32" else 2, **named["always"]}
-        facts["layerKinds"] = _layer_kinds(text, named, facts, wrong)
+        facts["layerKinds"] = _layer_kinds(text, named, facts, found)
     return facts
 
 
-def _own_window(text: Mapping[str, Any], told: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+def _own_window(text: Mapping[str, Any], told: Mapping[str, Any], found: Findings) -> dict[str, Any]:
     """Layers with a window that have another number of heads of keys and values."""
-    wrong += [
+    found.strange += [
         f"{key} {_short(text.get(key))} is not understood where {as_key} is {_short(text.get(as_key))}"
         for key, as_key in told["same"].items()
         if text.get(key) != text.get(as_key)
     ]
     if text.get(told["kvHeads"]) is None:
-        wrong.append(f"{told['kvHeads']} is missing")
+        found.wrong.append(f"{told['kvHeads']} is missing")
     marks = text.get(told["layers"]) or []
     if len(marks) != text.get("num_hidden_layers") or {*marks} - {0, 1}:
-        wrong.append(f"{told['layers']} is not a 0 or 1 for each layer")
+        found.wrong.append(f"{told['layers']} is not a 0 or 1 for each layer")
     window = {"tokens": text.get("sliding_window"), "layers": marks.count(1), "kvHeads": text.get(told["kvHeads"])}
     return {"slidingWindow": window, "valueDim": text.get("v_head_dim")}
 
 
 def _layer_kinds(
-    text: Mapping[str, Any], named: Mapping[str, Any], facts: Mapping[str, Any], wrong: list[str]
+    text: Mapping[str, Any], named: Mapping[str, Any], facts: Mapping[str, Any], found: Findings
 ) -> list[str]:
     """For each layer of a model with states what it has."""
     layers: int = facts["layers"] or 0
     if key := next((key for key in named.get("alone", ()) if text.get(key) is not None), None):
-        return _alone(key, text[key], layers, wrong)
+        return _alone(key, text[key], layers, found)
     each, listed = text.get("full_attention_interval"), text.get("layer_types") or ()
     full = [kind == "full_attention" for kind in listed]
     if not full and isinstance(each, int) and each > 0:
@@ -254,14 +259,14 @@ def _layer_kinds(
     if key := named.get("ones"):  # 1 for each layer with attention
         full = [mark == 1 for mark in text.get(key) or ()]
         if len(full) != layers or {*text.get(key, ())} - {0, 1}:
-            wrong.append(f"{key} is not a 0 or 1 for each layer")
+            found.wrong.append(f"{key} is not a 0 or 1 for each layer")
     if "numbered" in named:  # lists of both kinds of layers, the first of which is 1
         attend, keep = (text.get(key) or [] for key in named["numbered"])
         full = [layer + 1 in attend for layer in range(layers)]
-        if sorted([*attend, *keep]) != [*range(1, layers + 1)]:
-            wrong.append(f"{' and '.join(named['numbered'])} are not every layer once")
+        if Counter([*attend, *keep]) != Counter(range(1, layers + 1)):
+            found.wrong.append(f"{' and '.join(named['numbered'])} are not every layer once")
     if not full:
-        wrong.append("layer_types is missing, and full_attention_interval does not say it")
+        found.wrong.append("layer_types is missing, and full_attention_interval does not say it")
     moe = facts.get("moe")
     dense = moe["denseLayers"] if moe else layers
     return [
@@ -269,18 +274,18 @@ def _layer_kinds(
     ]
 
 
-def _alone(key: str, told: Any, layers: int, wrong: list[str]) -> list[str]:
+def _alone(key: str, told: Any, layers: int, found: Findings) -> list[str]:
     """For each layer the one thing that it has, by letters or by words."""
     words = {"mamba": STATE, "attention": ATTENTION, "moe": EXPERTS, "mlp": MLP}
     kinds = {"M": STATE, "*": ATTENTION, "E": EXPERTS, "-": MLP} if isinstance(told, str) else words
     if isinstance(told, list | str) and len(told) == layers and all(str(each) in kinds for each in told):
         return [kinds[str(each)] for each in told]
     names = f"a letter of {''.join(kinds)}" if isinstance(told, str) else f"one of {', '.join(kinds)}"
-    wrong.append(f"{key} {_short(told)} is not {names} for each layer")
+    found.wrong.append(f"{key} {_short(told)} is not {names} for each layer")
     return []
 
 
-def _blocks(blocks: Any, heads: int, hidden: int, wrong: list[str]) -> dict[str, Any]:
+def _blocks(blocks: Any, heads: int, hidden: int, found: Findings) -> dict[str, Any]:
     """Layers of which each says whether it has attention, with how many heads of keys and values, and how wide its MLP
     is (vllm/model_executor/models/nemotron_nas.py)."""
     kinds, widths, groups = [], [], set()
@@ -289,13 +294,15 @@ def _blocks(blocks: Any, heads: int, hidden: int, wrong: list[str]) -> dict[str,
             attention, mlp = block["attention"], block["ffn"]
             odd = [key for part in (attention, mlp) for key, value in part.items() if key not in _BLOCK and value]
             if odd:
-                wrong.append(f"block_configs.{odd[0]} is not understood")
+                found.strange.append(f"block_configs.{odd[0]} is not understood")
             attends, inside = attention["no_op"] is False, mlp["no_op"] is False
             groups |= {attention["n_heads_in_group"]} if attends else set()
             width = int(2 * mlp["ffn_mult"] * hidden / 3) if inside else 0
             widths.append(-(-width // 256) * 256)
             kinds.append(ATTENTION * attends + MLP * inside)
-        [group] = groups
+        if len(groups) > 1:
+            found.strange.append("block_configs is not understood where layers differ in heads of keys and values")
+        group = groups.pop()
         return {
             "layerKinds": kinds,
             "mlpWidths": widths,
@@ -303,12 +310,12 @@ def _blocks(blocks: Any, heads: int, hidden: int, wrong: list[str]) -> dict[str,
             "intermediate": max(widths),
         }
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError):
-        wrong.append("block_configs is not understood: layers differ in heads, or a value is missing or wrong")
+        found.wrong.append("block_configs is not a map of attention and ffn for each layer, or a value in it is wrong")
         return {}
 
 
 def _moe(
-    text: Mapping[str, Any], kind: Mapping[str, Any], experts: int, layers: int | None, wrong: list[str]
+    text: Mapping[str, Any], kind: Mapping[str, Any], experts: int, layers: int | None, found: Findings
 ) -> dict[str, Any]:
     dense = text.get("first_k_dense_replace") or 0
     for key in ("mlp_only_layers", "mlp_layer_types", "moe_layer_freq"):
@@ -318,7 +325,7 @@ def _moe(
             given = [layer for layer, routed in enumerate(given) if not routed]
         listed = [i for i, kept in enumerate(given) if kept == "dense"] if key == "mlp_layer_types" else list(given)
         if given and listed != list(range(len(listed))):
-            wrong.append(f"{key} is not understood where dense layers follow others")
+            found.strange.append(f"{key} is not understood where dense layers follow others")
         dense = max(dense, len(listed))
     shared = text.get("shared_expert_intermediate_size") or text.get("moe_shared_expert_intermediate_size") or 0
     return {
@@ -334,16 +341,18 @@ def _moe(
     }
 
 
-def _window(text: Mapping[str, Any], kind: Mapping[str, Any], wrong: list[str]) -> dict[str, int] | None:
+def _window(text: Mapping[str, Any], kind: Mapping[str, Any], found: Findings) -> dict[str, int] | None:
     """Tokens of the sliding window, and how many layers use it."""
     kinds = list(text.get("layer_types") or ())
     known = {"full_attention", "sliding_attention", *kind.get("layerTypes", ())}
     if "state" in kind:
         known = {"full_attention", "linear_attention"}
     if strange := sorted({str(each) for each in kinds} - known):
-        wrong.append(f"layer_types is not understood where layers are {', '.join(strange)}")
+        found.strange.append(f"layer_types is not understood where layers are {', '.join(strange)}")
     if kinds and text.get("num_hidden_layers") != len(kinds):
-        wrong.append(f"layer_types has {len(kinds)} layers, num_hidden_layers says {text.get('num_hidden_layers')}")
+        found.wrong.append(
+            f"layer_types has {len(kinds)} layers, num_hidden_layers says {text.get('num_hidden_layers')}"
+        )
     window, off = text.get("sliding_window"), text.get("use_sliding_window") is False
     if not window or off:
         return None
@@ -351,9 +360,9 @@ def _window(text: Mapping[str, Any], kind: Mapping[str, Any], wrong: list[str]) 
     return {"tokens": window, "layers": layers or 0} if layers else None
 
 
-def _tower(config: Mapping[str, Any], kind: Mapping[str, Any], hidden: int | None, wrong: list[str]) -> int:
+def _tower(config: Mapping[str, Any], kind: Mapping[str, Any], hidden: int | None, found: Findings) -> int:
     tower = config.get("vision_config")
-    return 0 if says_nothing(tower) or not hidden else tower_bytes(tower, kind["vision"], hidden, wrong)
+    return 0 if says_nothing(tower) or not hidden else tower_bytes(tower, kind["vision"], hidden, found)
 
 
 def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], name: str) -> frozenset[str]:
@@ -377,8 +386,7 @@ def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], name: 
             kept.add(part)
         elif len(found) == 2:
             wrong.append(f"the modules that quantisation leaves out are not understood: a part of {part} only")
-    if wrong:
-        raise PlanError(*(Problem("model", name, why, _INSTEAD) for why in wrong))
+    Findings(strange=wrong).require_none("model", name, _INSTEAD)
     return frozenset(kept)
 
 

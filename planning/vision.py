@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from planning.catalog import fact
+from planning.problems import Findings
 from planning.quantised import says_nothing
 
 
-def tower_bytes(tower: Any, kind: str, hidden: int, wrong: list[str]) -> int:
-    """Bytes of a tower of that kind in 16 bits, projected to `hidden`. Adds what is not understood to `wrong`."""
+def tower_bytes(tower: Any, kind: str, hidden: int, found: Findings) -> int:
+    """Bytes of a tower of that kind in 16 bits, projected to `hidden`."""
     if not isinstance(tower, Mapping):
-        wrong.append("vision_config is no map")
+        found.wrong.append("vision_config is no map")
         return 0
     sizes, count = _TOWERS[kind]
     known = {*sizes, *fact("config_json", "architectures", "towers")[kind]}
     for key, value in tower.items():
         if key not in known and not key.startswith(_BOILERPLATE) and not says_nothing(value):
-            wrong.append(f"vision_config.{key} is not understood")
+            found.strange.append(f"vision_config.{key} is not understood")
     given = [tower.get(key) for key in sizes]
     bad = [key for key, size in zip(sizes, given, strict=True) if type(size) is not int or size < 1]
     try:
@@ -26,7 +27,10 @@ def tower_bytes(tower: Any, kind: str, hidden: int, wrong: list[str]) -> int:
             raise ValueError(bad)
         return 2 * count(tower, hidden, *given)
     except (TypeError, ValueError):
-        wrong.append("vision_config is not understood: a size is missing or wrong")
+        lacking = bad and all(tower.get(key) is None for key in bad)
+        (found.strange if lacking else found.wrong).append(
+            "vision_config is not understood: a size is missing or wrong"
+        )
         return 0
 
 
