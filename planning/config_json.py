@@ -21,6 +21,8 @@ from planning.vision import tower_bytes
 
 _INSTEAD = "write the model's facts in catalog.models, or take another"
 _SOURCE = "the model's own config.json"
+TOLERANCE = 0.01
+"""The part by which the weights that a config.json makes may differ from those of its files."""
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
 # Keys of `block_configs` that are read.
 _BLOCK = {"no_op", "n_heads_in_group", "ffn_mult"}
@@ -43,6 +45,13 @@ def read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
 def from_config(config: Mapping[str, Any], name: str, quantised: Mapping[str, Any] | None = None) -> Model:
     """The model from a config.json. `quantised` is the hf_quant_config.json of the same folder."""
     return from_facts(name, facts(config, quantised, name), _SOURCE)
+
+
+def layers_of(config: Mapping[str, Any]) -> int | None:
+    """The number of layers that a config.json says, understood or not; None if it says none that can be."""
+    text = config.get("text_config", config)
+    said = text.get("num_hidden_layers") if isinstance(text, Mapping) else None
+    return said if type(said) is int and 0 < said <= 1000 else None
 
 
 def facts(
@@ -80,7 +89,8 @@ def facts(
         told = storage_format(quant)
         form = told if isinstance(told, str) else form
         found.strange += told if isinstance(told, list) else []
-    found.require_none("model", name, _INSTEAD)
+    if found.wrong:
+        found.require_none("model", name, _INSTEAD)
     shape = {**_facts(config, text, kind, other_bytes, found), "quantisation": form}
     found.require_none("model", name, _INSTEAD)
     model = from_facts(name, shape, _SOURCE)
@@ -362,7 +372,7 @@ def _window(text: Mapping[str, Any], kind: Mapping[str, Any], found: Findings) -
 
 def _tower(config: Mapping[str, Any], kind: Mapping[str, Any], hidden: int | None, found: Findings) -> int:
     tower = config.get("vision_config")
-    return 0 if says_nothing(tower) or not hidden else tower_bytes(tower, kind["vision"], hidden, found)
+    return 0 if says_nothing(tower) or not hidden or "vision" not in kind else tower_bytes(tower, kind["vision"], hidden, found)
 
 
 def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], name: str) -> frozenset[str]:

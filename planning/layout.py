@@ -105,9 +105,11 @@ def broken_rules(model: Model, layout: Layout, engine: Engine | None = None) -> 
             f"{layout.nodes} nodes x {layout.gpus_per_node} = {layout.gpus} GPUs"
         )
         broken.append(Problem("layout", "", why))
-    if layout.pipeline > model.layers:
+    if layout.pipeline > model.layers and not model.unknown:
         why = f"more stages than the model's {model.layers} layers"
         broken.append(Problem("pipeline", str(layout.pipeline), why))
+    if model.unknown:
+        return broken + _release_rules(layout, engine)
     broken += _expert_rules(model, layout) + _release_rules(layout, engine)
     return broken + _tensor_rules(model, layout, engine) + _context_rules(model, layout)
 

@@ -130,6 +130,8 @@ class Fit:
 
 def judge(request: Request, max_model_len: int) -> Fit:
     """The fit at a context of `max_model_len` tokens. The layout must keep the rules (`layout.broken_rules`)."""
+    if request.model.unknown:
+        return _of_bytes(request, max_model_len)
     counts = split(request.model.layers, request.layout.pipeline, request.engine)
     stages, first, cache = [], 0, {}
     for index, layers in enumerate(counts):
@@ -143,6 +145,18 @@ def judge(request: Request, max_model_len: int) -> Fit:
     tokens = min(_tokens(request, stage, max_model_len) for stage in stages)
     starts = all(stage.peak + stage.spare <= request.gpu.usable_gib for stage in stages)
     return Fit(tuple(stages), tokens, max_model_len, tokens / max_model_len, tokens >= max_model_len, starts)
+
+
+def _of_bytes(request: Request, max_model_len: int) -> Fit:
+    """What is known of a model without a shape: each GPU holds its share of the files at least."""
+    model, layout = request.model, request.layout
+    each = (model.file_bytes or 0) / (layout.expert_ranks if layout.expert_parallel else layout.tensor)
+    budget = request.share * request.gpu.usable_gib
+    stages = [
+        Stage(layers, Weights(attention=each / layout.pipeline), 0.0, 0.0, 0.0, True, budget, 0.0, 0.0)
+        for layers in split(max(model.layers, layout.pipeline), layout.pipeline, request.engine)
+    ]
+    return Fit(tuple(stages), 0, max_model_len, 0.0, False, False)
 
 
 def _worst(stages: list[Stage]) -> Stage:

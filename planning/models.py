@@ -241,6 +241,8 @@ class Model:
     """Matrices of an MLP or expert: 2 if it has no gate."""
     draft_tables: int = 2
     """Embedding tables that the files hold for the draft layers."""
+    unknown: str = ""
+    """Why the shape is not known; empty if it is. Then `layers` may be a guess, and other sizes say nothing."""
     sixteen_bit: frozenset[str] = frozenset()
     """Parts that a quantised model keeps in 16 bits: attention (all but its output), output, mlp (of dense layers),
     experts, shared (experts), indexer, draft (layers), state."""
@@ -278,6 +280,12 @@ class Model:
     def weight_bytes(self) -> float:
         """Bytes of one weight in a quantised linear layer."""
         return FORMATS[self.quantisation]
+
+
+def knows(name: str, more: Facts | None = None) -> bool:
+    """Whether the catalog, or `more`, has a model of that very name, in any case."""
+    key = name.lower()
+    return key in _names() or overruled("models", key, more or {}) is not None
 
 
 def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model:

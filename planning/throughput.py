@@ -241,6 +241,9 @@ def plan(
 ) -> Throughput:
     """The points of one replica, and how `replicas` of them cope with the load."""
     speeds = request.gpu.speeds
+    if request.model.unknown:
+        why = "tokens a second are unknown, as the model's shape is"
+        return Throughput(load=load, replicas=replicas, reasons=(why,))
     if speeds is None:
         name = request.gpu.name
         why = f"tokens a second are unknown: the catalog has no bandwidth and no peak of {name}"
