@@ -17,6 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from config.facts import ModelFacts
 from config.stack_file import path_of
 from ops.arguments import count
 from ops.catalog_entry import add_model
@@ -269,7 +270,13 @@ def _entry(found: _Found) -> dict[str, Any]:
     facts = {**(found.facts or {}), "fileBytes": found.tensors.bytes if found.tensors else None}
     known = overruled("models", found.place.name, {found.place.name: {}})
     listed_facts = known[1] if known else {}
-    return {key: value for key, value in facts.items() if value or (value is not None and listed_facts.get(key))}
+    # Zero and false say something where the key's absence would say otherwise.
+    usual = {field.alias: field.default for field in ModelFacts.model_fields.values()}
+    return {
+        key: value
+        for key, value in facts.items()
+        if value or (value is not None and (listed_facts.get(key) or usual.get(key)))
+    }
 
 
 def _json(found: _Found, layout: Layout) -> dict[str, Any]:

@@ -206,6 +206,7 @@ def _facts(
             "rope": text.get("qk_rope_head_dim"),
             "value": text.get("v_head_dim"),
         }
+        facts |= {"kvHeads": None, "headDim": None}  # every rank holds one row for all heads
     if text.get("index_n_heads"):
         dim = text.get("index_head_dim") or 0
         facts["indexer"] = {"heads": text["index_n_heads"], "dim": dim, "cacheBytesPerToken": dim + 4 * dim // 128}
@@ -229,7 +230,7 @@ def _facts(
         facts |= _blocks(text.get(kind["blocks"]), heads or 0, hidden or 0, found)
     if "compressed" in kind:
         facts["compressed"] = {key: text.get(name) for key, name in kind["compressed"].items()}
-        facts["expertFormat"] = kind["expertFormats"][text.get("expert_dtype") or "fp4"]
+        facts["expertFormat"] = kind["expertFormats"].get(str(text.get("expert_dtype") or "fp4"))
         facts |= {"slidingWindow": None, "indexer": None}  # they say the same of other models
     if "state" in kind:
         named = kind["state"]

@@ -85,6 +85,19 @@ def test_the_size_of_a_model_is_within_a_hundredth_of_the_published(name):
         assert file_weights(model) == pytest.approx(size, rel=0.01)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_model_of_the_catalog_has_the_shape_of_its_config_file(name):
+    try:
+        listed = find(name)
+    except PlanError:
+        pytest.skip("the catalog does not have it")
+    written = from_file(CONFIGS / name / "config.json")
+    own = {"name", "source", "file_bytes", "parameters"}
+    own |= set() if written.mtp_layers else {"draft_tables"}
+    own |= set() if written.count("D") else {"intermediate"}
+    assert {key: value for key, value in vars(listed).items() if key not in own and value != vars(written)[key]} == {}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_model_that_is_not_understood_is_refused_by_the_key(name):
     with pytest.raises(PlanError) as caught:
