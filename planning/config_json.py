@@ -160,12 +160,12 @@ def _unknown_keys(config: Mapping[str, Any], text: Mapping[str, Any], kind: Mapp
     only, suffixes = {**keys["only"]["value"], **kind.get("only", {})}, tuple(keys["harmless"]["suffixes"])
     outer = {} if text is config else config
     unknown = []
-    for key, value in {**outer, **text}.items():
+    for key, value in (*outer.items(), *text.items()):
         if key in only and key not in kind.get("lists", ()):
             unknown += [] if value is None or value in only[key] else [f"{key} {_short(value)}"]
         elif key not in known and not key.endswith(suffixes) and not says_nothing(value):
             unknown.append(key)
-    return unknown
+    return list(dict.fromkeys(unknown))
 
 
 def _facts(
@@ -215,7 +215,18 @@ def _facts(
             found.strange.append("indexer_types is not understood where layers are neither full nor shared")
     if set(text.get("attn_type_list") or ()) - {1} and "state" not in kind:
         found.strange.append("attn_type_list is not understood where not every layer is 1 (full attention)")
-    experts = next((text[key] for key in _EXPERTS if text.get(key)), 0)
+    for key in ("indexer_types", "attn_type_list"):
+        if text.get(key) and len(text[key]) != facts["layers"]:
+            found.wrong.append(f"{key} has {len(text[key])} layers, num_hidden_layers says {facts['layers']}")
+    told = {key: text[key] for key in _EXPERTS if text.get(key)}
+    if len({*told.values()}) > 1:
+        found.wrong.append(f"{' and '.join(told)} contradict each other")
+    tied = [part["tie_word_embeddings"] for part in (config, text) if part.get("tie_word_embeddings") is not None]
+    if len({*map(bool, tied)}) > 1:
+        found.strange.append("tie_word_embeddings is not understood where text_config contradicts it")
+    experts = next(iter(told.values()), 0)
+    if text.get(kind.get("expertSwitch", "")) and not experts:
+        found.wrong.append(f"{kind['expertSwitch']} says that there are experts, and num_experts says none")
     if experts and text.get(kind.get("expertSwitch", "")) is not False:
         facts["moe"] = _moe(text, kind, experts, facts["layers"], found)
     if "window" in kind:
@@ -367,13 +378,19 @@ def _window(text: Mapping[str, Any], kind: Mapping[str, Any], found: Findings) -
     window, off = text.get("sliding_window"), text.get("use_sliding_window") is False
     if not window or off:
         return None
+    if not kinds and text.get("max_window_layers") not in (None, text.get("num_hidden_layers")):
+        found.strange.append("max_window_layers is not understood where only some layers have a window")
     layers = kinds.count("sliding_attention") if kinds else text.get("num_hidden_layers")
     return {"tokens": window, "layers": layers or 0} if layers else None
 
 
 def _tower(config: Mapping[str, Any], kind: Mapping[str, Any], hidden: int | None, found: Findings) -> int:
     tower = config.get("vision_config")
-    return 0 if says_nothing(tower) or not hidden or "vision" not in kind else tower_bytes(tower, kind["vision"], hidden, found)
+    return (
+        0
+        if says_nothing(tower) or not hidden or "vision" not in kind
+        else tower_bytes(tower, kind["vision"], hidden, found)
+    )
 
 
 def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], name: str) -> frozenset[str]:

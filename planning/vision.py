@@ -16,8 +16,11 @@ def tower_bytes(tower: Any, kind: str, hidden: int, found: Findings) -> int:
         found.wrong.append("vision_config is no map")
         return 0
     sizes, count = _TOWERS[kind]
-    known = {*sizes, *fact("config_json", "architectures", "towers")[kind]}
+    told = fact("config_json", "architectures", "towers")[kind]
+    known = {*sizes, *told["keys"]}
     for key, value in tower.items():
+        if key in told["only"]:
+            known |= {key} if value in told["only"][key] else set()
         if key not in known and not key.startswith(_BOILERPLATE) and not says_nothing(value):
             found.strange.append(f"vision_config.{key} is not understood")
     given = [tower.get(key) for key in sizes]
@@ -39,7 +42,7 @@ def _moonvit(
 ) -> int:
     down, right = tower.get("merge_kernel_size")
     merged = width * int(down) * int(right)
-    return layers * _block(width, inner, 2) + merged**2 + merged * text + high * wide * width + 3 * patch**2 * width
+    return layers * _block(width, inner) + merged**2 + merged * text + high * wide * width + 3 * patch**2 * width
 
 
 def _qwen3vl(
@@ -57,16 +60,28 @@ def _qwen3vl(
 ) -> int:
     merged, mergers = width * merge**2, 1 + len(tower.get("deepstack_visual_indexes") or ())
     patches = colours * frames * patch**2 * width
-    return layers * _block(width, inner, 2) + mergers * (merged**2 + merged * text) + table * width + patches
+    return layers * _block(width, inner) + mergers * (merged**2 + merged * text) + table * width + patches
 
 
-def _gemma4(_: Any, hidden: int, width: int, inner: int, layers: int, patch: int, table: int) -> int:
-    return layers * _block(width, inner, 3) + 2 * table * width + 3 * patch**2 * width + width * hidden
+def _gemma4(
+    _: Any,
+    hidden: int,
+    width: int,
+    inner: int,
+    layers: int,
+    patch: int,
+    table: int,
+    heads: int,
+    kv_heads: int,
+    head: int,
+) -> int:
+    attention = 2 * width * (heads + kv_heads) * head
+    return layers * (attention + 3 * width * inner) + 2 * table * width + 3 * patch**2 * width + width * hidden
 
 
-def _block(width: int, inner: int, matrices: int) -> int:
-    """Parameters of one layer of a tower: attention, and an MLP of so many matrices."""
-    return 4 * width**2 + matrices * width * inner
+def _block(width: int, inner: int) -> int:
+    """Parameters of one layer of a tower: attention, and an MLP of two matrices."""
+    return 4 * width**2 + 2 * width * inner
 
 
 # What stands in every part of a config.json that transformers wrote.
@@ -100,7 +115,16 @@ _TOWERS: dict[str, tuple[tuple[str, ...], Callable[..., int]]] = {
         _qwen3vl,
     ),
     "gemma4": (
-        ("hidden_size", "intermediate_size", "num_hidden_layers", "patch_size", "position_embedding_size"),
+        (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "patch_size",
+            "position_embedding_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+        ),
         _gemma4,
     ),
 }

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from planning import engine
-from planning.catalog import fact
-from planning.config_json import from_config, from_file
+from planning.catalog import entries, fact
+from planning.config_json import from_config, from_file, read
 from planning.layout import Layout, broken_rules
 from planning.models import find
 from planning.problems import PlanError
@@ -350,3 +350,73 @@ def test_every_architecture_that_is_accepted_has_a_model_of_known_size_here_or_b
     }
     # V3.2 has the tensors of GLM-5, with the numbers of V3.
     assert set(fact("config_json", "architectures", "known")) == here | by_name | {"DeepseekV32ForCausalLM"}
+
+
+def changes(value: Any) -> list[Any]:
+    """Other values of the same kind."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value * 2 or 3]
+    if isinstance(value, str):
+        return ["other"]
+    if isinstance(value, list):
+        return [value[:-1], value + value[:1]] if value else [[1]]
+    return [7] if value is None else [{**value, "surprise": 1}]
+
+
+# Keys that are understood and change nothing in some models, with the models that they change nothing in, and why.
+LATENT = {
+    "num_key_value_heads": "a latent cache has one row for all heads",
+    "head_dim": "nope, rope and v_head_dim say it",
+}
+PARTLY: dict[str, tuple[str, str]] = {
+    "architectures": ("Kimi-K2", "in text_config: vLLM takes DeepSeek's class whatever it says"),
+    "attention_bias": ("gpt-oss", "the class has biases without it"),
+    "enable_moe_block": ("Gemma-4-31B", "without experts it says nothing"),
+    "full_attention_interval": ("Qwen3.5", "layer_types says it"),
+    "ignore": ("", "embeddings, head and tower keep 16 bits in every format"),
+    "index_topk_freq": ("GLM-5.2", "indexer_types says it"),
+    "indexer_types": ("GLM-5", "a shared index is planned as an own one"),
+    "intermediate_size": ("Llama-3_3-Nemotron", "block_configs says it"),
+    "max_window_layers": ("Qwen3", "there is no window"),
+    "mlp_only_layers": ("Qwen3.5-27B", "there are no experts"),
+    "modules_to_not_convert": ("", "as ignore"),
+    "num_key_value_heads": ("Llama-3_3-Nemotron", "block_configs says it"),
+    "sliding_window": ("", "use_sliding_window is off, or the class has no windows"),
+    "use_sliding_window": ("Qwen3", "there is no window"),
+}
+
+
+def without_effect(name: str, key: str, latent: bool) -> bool:
+    """Whether it is known why a key changes nothing in a model."""
+    keys = fact("config_json", "keys", "harmless")
+    kind = fact("config_json", "architectures", "known")[config(name)["architectures"][0]]
+    towers = fact("config_json", "architectures", "towers")
+    harmless = {*keys, *kind.get("keys", ()), *fact("config_json", "quantisation", "harmless")}
+    harmless |= {*towers[kind["vision"]]["keys"]} if "vision" in kind else set()
+    suffixes = tuple(entries("config_json")["keys"]["harmless"]["suffixes"])
+    partly = key in PARTLY and name.startswith(PARTLY[key][0])
+    return key in harmless or key.endswith(suffixes) or partly or (latent and key in LATENT)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_key_changes_the_plan_or_is_refused_or_is_known_to_change_nothing(name):
+    raw, beside = read(CONFIGS / name / "config.json")
+    base, silent = from_config(raw, "x", beside), set()
+
+    def walk(part: Any, rebuilt: Any) -> None:
+        for key, value in part.items():
+            if isinstance(value, dict) and key in ("text_config", "vision_config", "quantization_config"):
+                walk(value, lambda inner, key=key: rebuilt({**part, key: inner}))
+            found = set()
+            for other in changes(value):
+                try:
+                    found.add(from_config(rebuilt({**part, key: other}), "x", beside) != base)
+                except PlanError:
+                    found.add(True)
+            if True not in found:
+                silent.add(key)
+
+    walk(raw, lambda whole: whole)
+    assert {key for key in silent if not without_effect(name, key, base.mla is not None)} == set()
