@@ -9,6 +9,9 @@ from planning.engine import Engine, find
 from planning.models import MLP, Model
 from planning.problems import Problem
 
+PARTITION = "VLLM_PP_LAYER_PARTITION"
+"""The variable that tells an engine the layers of each pipeline stage (vllm/envs.py)."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -16,7 +19,8 @@ class Layout:
 
     tensor x pipeline x data = nodes x gpus_per_node. With `expert_parallel`, each of a stage's tensor x data ranks
     holds whole experts. `context` (decode context parallel) spreads one sequence's KV over that many tensor ranks.
-    `redundant` counts further copies of experts that load balancing adds; None without load balancing.
+    `redundant` counts further copies of experts that load balancing adds; None without load balancing. `partition` are
+    the layers of each stage where an engine is told them; empty where it splits them itself.
     """
 
     nodes: int
@@ -27,6 +31,7 @@ class Layout:
     expert_parallel: bool = False
     context: int = 1
     redundant: int | None = None
+    partition: tuple[int, ...] = ()
 
     @property
     def expert_ranks(self) -> int:
@@ -66,6 +71,11 @@ def split(layers: int, stages: int, engine: Engine) -> list[int]:
         for stage in range(stages - 2, stages - 2 - remainder, -1):
             counts[stage] += 1
     return counts
+
+
+def stages(layers: int, layout: Layout, engine: Engine) -> list[int]:
+    """Layers of each pipeline stage of a layout."""
+    return list(layout.partition) or split(layers, layout.pipeline, engine)
 
 
 def experts(model: Model, layout: Layout) -> list[tuple[int, int]]:
@@ -108,10 +118,25 @@ def broken_rules(model: Model, layout: Layout, engine: Engine | None = None) -> 
     if layout.pipeline > model.layers and not model.unknown:
         why = f"more stages than the model's {model.layers} layers"
         broken.append(Problem("pipeline", str(layout.pipeline), why))
+    broken += _partition_rules(model, layout)
     if model.unknown:
         return broken + _release_rules(layout, engine)
     broken += _expert_rules(model, layout) + _release_rules(layout, engine)
     return broken + _tensor_rules(model, layout, engine) + _context_rules(model, layout)
+
+
+def _partition_rules(model: Model, layout: Layout) -> list[Problem]:
+    """As vllm/distributed/utils.py get_pp_indices has them."""
+    told = layout.partition
+    said, wrong = ",".join(map(str, told)), []
+    if told and len(told) != layout.pipeline:
+        wrong.append(f"has {len(told)} stages, pipeline says {layout.pipeline}")
+    if told and min(told) < 1:
+        wrong.append("has a stage without layers")
+    if told and sum(told) != model.layers and not model.unknown:
+        wrong.append(f"has {sum(told)} layers, the model has {model.layers}")
+    instead = f"write {layout.pipeline} numbers that sum up to {model.layers}, or leave it out"
+    return [Problem("partition", said, why, instead) for why in wrong]
 
 
 def below_one(name: str, value: int) -> Problem:

@@ -15,7 +15,8 @@ from functools import lru_cache
 from planning.catalog import fact
 from planning.engine import Engine
 from planning.gpus import Gpu
-from planning.layout import Layout, split
+from planning.layout import Layout
+from planning.layout import stages as stages_of
 from planning.models import ATTENTION, EXPERTS, MLP, STATE, Compressed, Model
 from planning.settings import Overrides
 from planning.stage_weights import Weights, stage_weights
@@ -132,7 +133,7 @@ def judge(request: Request, max_model_len: int) -> Fit:
     """The fit at a context of `max_model_len` tokens. The layout must keep the rules (`layout.broken_rules`)."""
     if request.model.unknown:
         return _of_bytes(request, max_model_len)
-    counts = split(request.model.layers, request.layout.pipeline, request.engine)
+    counts = stages_of(request.model.layers, request.layout, request.engine)
     stages, first, cache = [], 0, {}
     for index, layers in enumerate(counts):
         parts = tuple(request.model.count(part, first, layers) for part in (ATTENTION, STATE, EXPERTS, MLP))
@@ -154,7 +155,7 @@ def _of_bytes(request: Request, max_model_len: int) -> Fit:
     budget = request.share * request.gpu.usable_gib
     stages = [
         Stage(layers, Weights(attention=each / layout.pipeline), 0.0, 0.0, 0.0, True, budget, 0.0, 0.0)
-        for layers in split(max(model.layers, layout.pipeline), layout.pipeline, request.engine)
+        for layers in stages_of(max(model.layers, layout.pipeline), layout, request.engine)
     ]
     return Fit(tuple(stages), 0, max_model_len, 0.0, False, False)
 

@@ -6,6 +6,7 @@ Scripts read the JSON, so its names are an interface: names may be added but not
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,6 +64,8 @@ class Ask:
     other_models: str = models.CONFIG
     more_gpus: models.Facts | None = None
     overrides: Overrides = Overrides()
+    partition: str | None = None
+    """Layers of each pipeline stage, as VLLM_PP_LAYER_PARTITION says them to the engine."""
     described: Described | None = None
     """What the user says of a model that the catalog does not have; its name is `model`."""
 
@@ -354,6 +357,15 @@ def _one_or_more(name: str, field: str) -> Callable[[Ask], list[Problem]]:
     return judged
 
 
+def _partition(ask: Ask) -> list[Problem]:
+    if ask.partition is None:
+        return []
+    why = None if re.fullmatch(r"\s*\d{1,4}\s*(,\s*\d{1,4}\s*)*", ask.partition) else "is no list of whole numbers"
+    if ask.pipeline is None:
+        why = "says the stages of a layout that is to be chosen"
+    return [Problem("partition", ask.partition, why, "write a layout, and one such as 30,31")] if why else []
+
+
 def _own_layout(ask: Ask) -> list[Problem]:
     if (ask.tensor is not None and ask.pipeline is not None) or not _model(ask).unknown:
         return []
@@ -379,12 +391,14 @@ _RULES: tuple[Callable[[Ask], list[Problem]], ...] = (
     lambda ask: throughput.problems(ask.load, ask.max_model_len or _model(ask).max_context),
     lambda ask: cache_problems(ask.cache_size) if ask.supply.storage == "cache" else [],
     _own_layout,
+    _partition,
     _layout_rules,
 )
 
 
 def _layout(ask: Ask) -> Layout:
     tensor, pipeline = ask.tensor or 1, ask.pipeline or 1
+    told = () if ask.partition is None or _partition(ask) else tuple(map(int, ask.partition.split(",")))
     return Layout(
         ask.nodes or max(1, -(-tensor * pipeline * ask.data // ask.gpus_per_node)),
         ask.gpus_per_node,
@@ -394,6 +408,7 @@ def _layout(ask: Ask) -> Layout:
         ask.expert_parallel,
         ask.context,
         ask.redundant,
+        told,
     )
 
 

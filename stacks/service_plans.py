@@ -29,7 +29,7 @@ from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
-from planning.layout import Layout
+from planning.layout import PARTITION, Layout
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.settings import ARGUMENTS, Settings, host_memory, settings
@@ -53,6 +53,7 @@ _KEYS = {
     "context": "layout.decodeContext",
     "expert-parallel": "layout.expertParallel",
     "redundant-experts": "engine.extraArgs",
+    "partition": f"engine.env.{PARTITION}",
     "max-num-seqs": "engine.extraArgs",
     "engine version": "engine.version",
     "max-num-batched-tokens": "engine.extraArgs",
@@ -509,6 +510,7 @@ def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) 
     return kind(
         model=read(lambda: service.model),
         described=read(lambda: service.described),
+        partition=read(lambda: service.engine.env.get(PARTITION)),
         gpu=read(lambda: config.cloud.gpu_name),
         engine_version=read(lambda: service.engine.version),
         gpus_per_node=read(lambda: service.layout.gpus_per_node if service.layout else max(_pod_sizes(config))),
