@@ -22,6 +22,7 @@ from planning.problems import Unjudged
 Layers = Annotated[int, Field(gt=0, le=10**3)]
 LayersOrNone = Annotated[int, Field(ge=0, le=10**3)]
 Number = Annotated[int, Field(gt=0, le=10**9)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
 Size = Annotated[int, Field(gt=0, le=10**18)]
 Part = Literal["attention", "output", "mlp", "experts", "shared", "indexer", "draft", "state"]
 Speed = Annotated[float, Field(gt=0, le=10**9)]
@@ -92,15 +93,11 @@ class MoeFacts(_Facts):
     experts: Number | None = Field(None, description="the number of routed experts")
     per_token: Number | None = Field(None, description="experts of each token")
     intermediate: Number | None = Field(None, description="the width of an expert")
-    shared: Annotated[int, Field(ge=0, le=10**9)] = Field(0, description="experts that are always on")
+    shared: Count = Field(0, description="experts that are always on")
     dense_layers: LayersOrNone = Field(0, description="layers without experts")
     expert_bias: bool = Field(False, description="true if experts have biases")
-    latent: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        0, description="the width to which tokens are projected for routed experts"
-    )
-    shared_width: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        0, description="the width of a shared expert, if it is not that of the others"
-    )
+    latent: Count = Field(0, description="the width to which tokens are projected for routed experts")
+    shared_width: Count = Field(0, description="the width of a shared expert, if it is not that of the others")
     every: Layers = Field(1, description="each such layer after the dense ones has experts, such as every 2nd")
 
 
@@ -118,18 +115,20 @@ class WindowFacts(_Facts):
     tokens: Number | None = Field(None, description="tokens of the window")
     layers: Layers | None = Field(None, description="the number of such layers")
     kv_heads: Number | None = Field(None, description="their heads of keys and values, if not as many as the others'")
+    head_dim: Number | None = Field(None, description="the width of their heads, if it is not that of the others")
 
 
 class StateFacts(_Facts):
-    """Layers that keep a state per request: gated delta net, or Mamba 2."""
+    """Layers that keep a state per request: gated delta net, Mamba 2, lightning or Kimi's delta attention."""
 
     heads: Number | None = Field(None, description="the number of heads (of values)")
     head_dim: Number | None = Field(None, description="the width of a head")
     groups: Number | None = Field(None, description="the number of heads of keys, or of groups")
     dim: Number | None = Field(None, description="the width of a key, or the state's size")
-    conv: Number | None = Field(None, description="tokens of the convolution")
-    gates: Number | None = Field(None, description="numbers a token and head: 2 for delta nets, 1 for Mamba")
+    conv: Count | None = Field(None, description="tokens of the convolution, 0 without one")
+    gates: Count | None = Field(None, description="numbers a token and head: 2 for delta nets, 1 for Mamba")
     bytes: Number | None = Field(None, description="bytes of one of the state's numbers")
+    gate_rank: Count = Field(0, description="the rank of the output's gate and of the decay, if they are of low rank")
 
 
 class CompressedFacts(_Facts):
@@ -170,10 +169,13 @@ class ModelFacts(_Facts):
     indexer: IndexerFacts | None = Field(None, description="a map for sparse attention's indexer")
     sliding_window: WindowFacts | None = Field(None, description="a map for layers with a window")
     state: StateFacts | None = Field(None, description="a map for layers with a state per request")
-    layer_kinds: tuple[Annotated[str, pattern("[AS]?[ED]?")], ...] = Field(
+    layer_kinds: tuple[Annotated[str, pattern("[AS]?E?D?")], ...] = Field(
         (),
         strict=False,
         description="a list of what each layer has, where they differ: A attention, S a state, E experts, D an MLP",
+    )
+    mlp_widths: tuple[Count, ...] = Field(
+        (), strict=False, description="a list of the width of each layer's MLP, where they differ; 0 is none"
     )
     compressed: CompressedFacts | None = Field(None, description="a map for attention that compresses its cache")
     expert_format: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] | None = Field(

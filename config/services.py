@@ -7,7 +7,7 @@ import contextlib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from config.abilities import CLOUDS, WORKLOADS
 from config.clouds import context_of
@@ -19,6 +19,7 @@ from config.types import (
     AUTO,
     VARIABLE,
     BinaryQuantity,
+    ConfigPath,
     Count,
     InSchema,
     ModelName,
@@ -27,6 +28,7 @@ from config.types import (
     PodLabels,
     Positive,
     Release,
+    Repository,
     Seconds,
     ServedName,
     auto_schema,
@@ -36,6 +38,7 @@ from config.types import (
 from planning import addons, aibrix_features, flags, fleet, kubernetes_names, routes, timeouts
 from planning.catalog import fact
 from planning.problems import Unjudged
+from planning.unknown import Described
 
 _GPUS_DEFAULT = 8
 _NONE = "none"
@@ -351,10 +354,36 @@ def _launcher(info: ValidationInfo) -> str | None:
     return None
 
 
+class OwnModel(Strict):
+    """A model that the catalog does not have. With a config.json that the program understands it is planned as any
+    other; without, its service needs unproven: true, and only what follows from the bytes is planned."""
+
+    repository: Repository = Field(description="its repository with owner, such as acme/Acme-70B")
+    file_bytes: Annotated[int, Field(gt=0, le=10**18)] = Field(description="the bytes of its weights' files")
+    context: Positive = Field(description="its longest context in tokens")
+    config: ConfigPath | None = Field(None, description="the path of its config.json, from the project's folder")
+
+    @property
+    def described(self) -> Described:
+        """The model, in the planner's terms."""
+        return Described(self.repository, self.file_bytes, self.context, self.config)
+
+
+# By its kind, so that what is no map is judged as a name.
+_Model = Annotated[
+    Annotated[ModelName, Tag("name")] | Annotated[OwnModel, Tag("map")],
+    Discriminator(lambda value: "map" if isinstance(value, dict | OwnModel) else "name"),
+]
+
+
 class Service(_OfVllm):
     """One model, served under one name."""
 
-    model: ModelName = Field(description="the model's public repository name without its owner, such as DeepSeek-R1")
+    named: _Model = Field(
+        alias="model",
+        description="the model's public repository name without its owner, such as DeepSeek-R1; or a map of "
+        "repository, fileBytes and context for one that the catalog does not have",
+    )
     served_model_name: ServedName | None = Field(
         None, description="the model's name in requests; the service's name if absent"
     )
@@ -373,7 +402,9 @@ class Service(_OfVllm):
         description="the longest context in tokens, or auto for the longest that fits",
         json_schema_extra=auto_schema,
     )
-    unproven: bool = Field(False, description="true to deploy although the plan says that it does not fit")
+    unproven: bool = Field(
+        False, description="true to deploy although the plan says that it does not fit, or does not know the model"
+    )
     replicas: Count = Field(1, description="the number of copies of the model, 0 or more")
     load: Load | None = Field(None, description="a map with input, output and rate: what clients will ask for")
     workload: Annotated[Literal["lws", "fleet"] | None, AUTO] = Field(
@@ -540,6 +571,16 @@ class Service(_OfVllm):
             judged = [(i, path, routes.problem(path, info.data["engine"].version)) for i, path in enumerate(value)]
             refuse(*[(f"[{i}]", path, *problem) for i, path, problem in judged if problem])
         return value
+
+    @property
+    def model(self) -> str:
+        """The model's name, without its owner."""
+        return self.named if isinstance(self.named, str) else self.named.described.name
+
+    @property
+    def described(self) -> Described | None:
+        """What the file says of a model that the catalog does not have."""
+        return None if isinstance(self.named, str) else self.named.described
 
     @field_validator("clients")
     @classmethod

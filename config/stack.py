@@ -185,8 +185,13 @@ def judge(
     return config, problems
 
 
-def repository(repositories: Mapping[str, str], model: str) -> str | None:
-    """The hub's repository of `model`, with its owner, from `repositories` or the catalog; None if neither has it."""
+def repository(config: StackConfig, repositories: Mapping[str, str], model: str) -> str | None:
+    """The hub's repository of `model`, with its owner: as its services, `repositories` or the catalog say it; None if
+    none does."""
+    for service in config.services.values():
+        with contextlib.suppress(Unjudged):
+            if service.described and service.model == model:
+                return service.described.repository
     owner = fact("models", "owners", "byModel").get(model)
     return repositories.get(model) or (f"{owner}/{model}" if owner else None)
 
@@ -318,13 +323,16 @@ def _single_node(config: StackConfig) -> Iterator[Problem]:
 
 def _same_objects(config: StackConfig) -> Iterator[Problem]:
     """Two models of a stack must not share the name of their volume and cache."""
-    objects: dict[str, str] = {}
+    objects: dict[str, tuple[str, Service]] = {}
     for name, service in config.services.items():
         with contextlib.suppress(Unjudged):
-            other = objects.setdefault(model_object(service.model), service.model)
-            if other != service.model:
-                why = f"its volume and cache would have the same names as those of {other}"
+            first, other = objects.setdefault(model_object(service.model), (name, service))
+            if other.model != service.model:
+                why = f"its volume and cache would have the same names as those of {other.model}"
                 yield Problem(f"services.{name}.model", service.model, why, "put one of them into another stack")
+            elif other.described != service.described:
+                why = f"is described otherwise than in services.{first}, and they share their files"
+                yield Problem(f"services.{name}.model", service.model, why, "write the same in both")
 
 
 def _object_names(config: StackConfig, name: str) -> Iterator[Problem]:
@@ -351,7 +359,7 @@ def _weights_of(config: StackConfig, name: str) -> Iterator[Problem]:
     if isinstance(weights, HuggingfaceWeights):
         named["weights.repositories"] = weights.repositories
     for path, repositories in named.items():
-        if repository(repositories, model) is None:
+        if repository(config, repositories, model) is None:
             why = f"is missing: the catalog does not know who publishes {model}"
             yield Problem(f"{path}.{model}", "", why, f"write owner/{model}")
 

@@ -237,6 +237,18 @@ def _repository(value: str) -> str:
     return value
 
 
+def _hub_repository(value: str) -> str:
+    if wrong := origins.repository_problem(value):
+        raise rule(value, *wrong)
+    return value
+
+
+def _config_path(value: str) -> str:
+    if value.endswith(".json"):
+        return value
+    raise rule(value, "is not the path of a config.json", "write one such as models/acme/config.json")
+
+
 def _registry(value: str) -> str:
     if wrong := images.registry_problem(value):
         raise rule("" if "@" in value else value, *wrong)
@@ -363,6 +375,8 @@ Clock = Annotated[str, AfterValidator(_clock), pattern(schedule.CLOCK)]
 Weekday = Annotated[str, AfterValidator(_weekday), pattern("|".join(schedule.DAYS))]
 Timezone = Annotated[str, AfterValidator(_timezone)]
 AclId = Annotated[str, AfterValidator(_acl), pattern(_ACL)]
+Repository = Annotated[str, AfterValidator(_hub_repository), pattern(origins.REPOSITORY)]
+ConfigPath = Annotated[str, AfterValidator(_config_path), pattern(r"([^\n]*/)?[^/\n]+\.json")]
 ModelName = Annotated[str, AfterValidator(_model_name), pattern(MODEL)]
 # An unquoted day may be a time, and month and day may have one digit.
 Day = Annotated[str, AfterValidator(_day), pattern(r"[0-9]{4}-(0?[1-9]|1[0-2])-(0?[1-9]|[12][0-9]|3[01])([Tt ].*)?")]

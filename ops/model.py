@@ -17,6 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from config.facts import ModelFacts
 from config.stack_file import path_of
 from ops.arguments import count
 from ops.catalog_entry import add_model
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 _CONFIG, _INDEX, _SUFFIX = "config.json", "model.safetensors.index.json", ".safetensors"
 _AT_ONCE, _SECONDS, _ATTEMPTS = 8, 60, 4
 _MOST_JSON = 100_000_000
-_TOLERANCE = 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,9 +202,7 @@ def _found(place: _Place) -> _Found:
     config, quantised = (_decoded(place, name) for name in (_CONFIG, config_json.QUANT_FILE))
     if config is None:
         raise PlanError(Problem("model", place.name, f"has no {_CONFIG}", "name another repository or revision"))
-    text = config.get("text_config", config)
-    said = text.get("num_hidden_layers") if isinstance(text, Mapping) else None
-    layers = said if type(said) is int and 0 < said <= 1000 else None
+    layers = config_json.layers_of(config)
     tensors = _tensors(place, layers)
     refusals: list[str] = []
     facts = None
@@ -214,7 +212,7 @@ def _found(place: _Place) -> _Found:
     except PlanError as error:
         refusals = error.lines
     found = _Found(place, facts, tensors, layers or (1 + max(tensors.layers, default=0) if tensors else 0), refusals)
-    if (model := found.model) and tensors and (off := _off(model, tensors)) > _TOLERANCE:
+    if (model := found.model) and tensors and (off := _off(model, tensors)) > config_json.TOLERANCE:
         why = f"the planner computes {_computed(model, tensors) / 1e9:.2f} GB of weights, the files have "
         why += f"{tensors.bytes / 1e9:.2f}, {off:.1%} off"
         refusals.append(str(Problem("model", place.name, why, "take its facts for wrong, and do not plan with them")))
@@ -272,7 +270,13 @@ def _entry(found: _Found) -> dict[str, Any]:
     facts = {**(found.facts or {}), "fileBytes": found.tensors.bytes if found.tensors else None}
     known = overruled("models", found.place.name, {found.place.name: {}})
     listed_facts = known[1] if known else {}
-    return {key: value for key, value in facts.items() if value or (value is not None and listed_facts.get(key))}
+    # Zero and false say something where the key's absence would say otherwise.
+    usual = {field.alias: field.default for field in ModelFacts.model_fields.values()}
+    return {
+        key: value
+        for key, value in facts.items()
+        if value or (value is not None and (listed_facts.get(key) or usual.get(key)))
+    }
 
 
 def _json(found: _Found, layout: Layout) -> dict[str, Any]:

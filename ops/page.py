@@ -59,6 +59,8 @@ def _verdict(plan: Json) -> tuple[str, str]:
         return "bad", "cannot be planned"
     if plan["fits"]:
         return "good", "fits"
+    if plan.get("unknown"):
+        return "warn", "is not known to fit"
     return ("warn", "does not start") if plan["kv_fits"] else ("bad", "does not fit")
 
 
@@ -147,6 +149,8 @@ def _lead(plan: Json) -> str:
             f"The KV cache holds {tokens:,} tokens: {plan['max_concurrency']:.2f} requests of {length:,} tokens "
             "at once."
         )
+    if plan["unknown"]:
+        return f"Whether it fits is unknown: {plan['unknown']}."
     lines, missing = [], -min(stage["kv_gib"] for stage in stages)
     if not plan["kv_fits"]:
         lines.append(
@@ -168,11 +172,11 @@ def _figures(plan: Json) -> str:
     rows = [
         (
             "KV tokens",
-            f"{plan['kv_tokens']:,}",
+            "unknown" if plan["unknown"] else f"{plan['kv_tokens']:,}",
             _if(engines > 1, f"in each of {engines} engines, {plan['kv_tokens_all']:,} in all"),
         ),
         ("Context", f"{plan['max_model_len']:,} tokens", ""),
-        ("Requests of that length at once", f"{plan['max_concurrency']:.2f}", _if(engines > 1, "in each engine")),
+        ("Requests of that length at once", _at_once(plan), _if(engines > 1, "in each engine")),
         (
             f"First token{_if(not plan['fits'], ', if it ran,')} after",
             _duration(start["first_token_seconds"]),
@@ -186,6 +190,10 @@ def _figures(plan: Json) -> str:
         for name, value, note in rows
     )
     return f'<dl class="figures">{cells}</dl>'
+
+
+def _at_once(plan: Json) -> str:
+    return "unknown" if plan["unknown"] else f"{plan['max_concurrency']:.2f}"
 
 
 def _speed_figures(points: Sequence[Json]) -> Iterator[tuple[str, str, str]]:
@@ -517,6 +525,8 @@ def _spans(ref: str, title: str, key: str, points: Sequence[Json]) -> str:
 def _tokens(ref: str, plan: Json) -> str:
     tokens, length = plan["kv_tokens"], plan["max_model_len"]
     head = "<h3>Context and concurrency</h3>"
+    if plan["unknown"]:
+        return f"{head}<p>Unknown.</p>"
     if tokens < 1:
         return f"{head}<p>Nothing is left for the KV cache: not one request fits.</p>"
     longest = min(tokens, length)

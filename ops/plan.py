@@ -175,6 +175,7 @@ def table(planned: Plan) -> str:
     """The plan for a terminal, at most 120 columns wide unless a source is longer."""
     request, fit = planned.request, planned.fit
     verdict = "fits" if planned.fits else "does not fit" if not fit.kv_fits else "does not start"
+    verdict = "is not known to fit" if request.model.unknown else verdict
     what = f"{request.model.name} on {request.layout} of {request.gpu.name}, vLLM {request.engine.version}"
     lines = [f"{what}: {verdict}", "", _row("stage", "layers", "weights", "overhead", "KV", "budget", "GiB per GPU")]
     lines += [
@@ -198,7 +199,9 @@ def table(planned: Plan) -> str:
     ]
     lines += [
         "",
-        f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests "
+        f"KV cache unknown, context {fit.max_model_len}"
+        if request.model.unknown
+        else f"KV cache {fit.kv_tokens} tokens, context {fit.max_model_len}, {fit.max_concurrency:.2f} requests "
         "of that length at once",
         *(f"  {reason}" for reason in planned.reasons),
     ]

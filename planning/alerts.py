@@ -66,5 +66,5 @@ def limits(plan: Plan, startup_seconds: int, drain_seconds: int, copy_seconds: i
         copy_rate=copied / (copy_seconds * timeouts.STARTUP_SLACK) if copy_seconds else None,
         load_seconds=timeouts.of_step(path.seconds(WARM)) if path.seconds(WARM) else None,
         kv_used=share if share is not None and share > 0 else None,
-        at_once=plan.fit.max_concurrency if full is None else full.at_once,
+        at_once=max(1.0, plan.fit.max_concurrency) if full is None else full.at_once,
     )

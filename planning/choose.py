@@ -51,9 +51,9 @@ Price = Callable[[Choice], tuple[float, ...]]
 
 def fit(request: Request, max_model_len: int | None) -> Fit:
     """The fit at `max_model_len`, or at the longest context that fits (at least SHORTEST_CONTEXT) where it is None."""
-    if max_model_len is not None:
-        return judge(request, max_model_len)
     limit = request.model.max_context
+    if max_model_len is not None or request.model.unknown:
+        return judge(request, max_model_len or limit)
     whole = judge(request, limit)
     if whole.kv_fits:
         return whole

@@ -9,6 +9,9 @@ from planning.engine import Engine, find
 from planning.models import MLP, Model
 from planning.problems import Problem
 
+PARTITION = "VLLM_PP_LAYER_PARTITION"
+"""The variable that tells an engine the layers of each pipeline stage (vllm/envs.py)."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -16,7 +19,8 @@ class Layout:
 
     tensor x pipeline x data = nodes x gpus_per_node. With `expert_parallel`, each of a stage's tensor x data ranks
     holds whole experts. `context` (decode context parallel) spreads one sequence's KV over that many tensor ranks.
-    `redundant` counts further copies of experts that load balancing adds; None without load balancing.
+    `redundant` counts further copies of experts that load balancing adds; None without load balancing. `partition` are
+    the layers of each stage where an engine is told them; empty where it splits them itself.
     """
 
     nodes: int
@@ -27,6 +31,7 @@ class Layout:
     expert_parallel: bool = False
     context: int = 1
     redundant: int | None = None
+    partition: tuple[int, ...] = ()
 
     @property
     def expert_ranks(self) -> int:
@@ -68,6 +73,11 @@ def split(layers: int, stages: int, engine: Engine) -> list[int]:
     return counts
 
 
+def stages(layers: int, layout: Layout, engine: Engine) -> list[int]:
+    """Layers of each pipeline stage of a layout."""
+    return list(layout.partition) or split(layers, layout.pipeline, engine)
+
+
 def experts(model: Model, layout: Layout) -> list[tuple[int, int]]:
     """How vLLM spreads a layer's experts over the GPUs of a stage, as (GPUs, experts on each), the fullest first."""
     assert model.moe, "asked for a model without experts"
@@ -105,11 +115,28 @@ def broken_rules(model: Model, layout: Layout, engine: Engine | None = None) -> 
             f"{layout.nodes} nodes x {layout.gpus_per_node} = {layout.gpus} GPUs"
         )
         broken.append(Problem("layout", "", why))
-    if layout.pipeline > model.layers:
+    if layout.pipeline > model.layers and not model.unknown:
         why = f"more stages than the model's {model.layers} layers"
         broken.append(Problem("pipeline", str(layout.pipeline), why))
+    broken += _partition_rules(model, layout)
+    if model.unknown:
+        return broken + _release_rules(layout, engine)
     broken += _expert_rules(model, layout) + _release_rules(layout, engine)
     return broken + _tensor_rules(model, layout, engine) + _context_rules(model, layout)
+
+
+def _partition_rules(model: Model, layout: Layout) -> list[Problem]:
+    """As vllm/distributed/utils.py get_pp_indices has them."""
+    told = layout.partition
+    said, wrong = ",".join(map(str, told)), []
+    if told and len(told) != layout.pipeline:
+        wrong.append(f"has {len(told)} stages, pipeline says {layout.pipeline}")
+    if told and min(told) < 1:
+        wrong.append("has a stage without layers")
+    if told and sum(told) != model.layers and not model.unknown:
+        wrong.append(f"has {sum(told)} layers, the model has {model.layers}")
+    instead = f"write {layout.pipeline} numbers that sum up to {model.layers}, or leave it out"
+    return [Problem("partition", said, why, instead) for why in wrong]
 
 
 def below_one(name: str, value: int) -> Problem:
@@ -187,7 +214,8 @@ def _widths(model: Model, layout: Layout, engine: Engine) -> list[tuple[str, int
     """The widths that ranks split: (name, elements, ranks)."""
     widths = []
     if model.count(MLP):
-        widths.append(("MLP width", model.intermediate, layout.tensor))
+        each = sorted({*model.widths} - {0}) or [model.intermediate]
+        widths += [("MLP width", width, layout.tensor) for width in each]
     # Expert parallelism does not split experts. mxfp4 pads a rank's part instead of requiring a multiple.
     if model.moe and not layout.expert_parallel and model.experts_in != "mxfp4":
         widths.append(("expert width", model.moe.intermediate, layout.expert_ranks))

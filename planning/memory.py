@@ -8,13 +8,15 @@ starts of an engine differ, the plan takes the one that leaves less for the cach
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from planning.catalog import fact
 from planning.engine import Engine
 from planning.gpus import Gpu
-from planning.layout import Layout, split
+from planning.layout import Layout
+from planning.layout import stages as stages_of
 from planning.models import ATTENTION, EXPERTS, MLP, STATE, Compressed, Model
 from planning.settings import Overrides
 from planning.stage_weights import Weights, stage_weights
@@ -129,11 +131,14 @@ class Fit:
 
 def judge(request: Request, max_model_len: int) -> Fit:
     """The fit at a context of `max_model_len` tokens. The layout must keep the rules (`layout.broken_rules`)."""
-    counts = split(request.model.layers, request.layout.pipeline, request.engine)
+    if request.model.unknown:
+        return _of_bytes(request, max_model_len)
+    counts = stages_of(request.model.layers, request.layout, request.engine)
     stages, first, cache = [], 0, {}
     for index, layers in enumerate(counts):
         parts = tuple(request.model.count(part, first, layers) for part in (ATTENTION, STATE, EXPERTS, MLP))
-        edge = (first if request.model.compressed else min(first, 1), index == len(counts) - 1, parts)
+        whole = first if request.model.compressed or request.model.widths else min(first, 1)
+        edge = (whole, index == len(counts) - 1, parts)
         if edge not in cache:
             cache[edge] = _worst([_stage(request, max_model_len, first, layers, name) for name in request.runners])
         stages.append(cache[edge])
@@ -141,6 +146,18 @@ def judge(request: Request, max_model_len: int) -> Fit:
     tokens = min(_tokens(request, stage, max_model_len) for stage in stages)
     starts = all(stage.peak + stage.spare <= request.gpu.usable_gib for stage in stages)
     return Fit(tuple(stages), tokens, max_model_len, tokens / max_model_len, tokens >= max_model_len, starts)
+
+
+def _of_bytes(request: Request, max_model_len: int) -> Fit:
+    """What is known of a model without a shape: each GPU holds its share of the files at least."""
+    model, layout = request.model, request.layout
+    each = (model.file_bytes or 0) / (layout.expert_ranks if layout.expert_parallel else layout.tensor)
+    budget = request.share * request.gpu.usable_gib
+    stages = [
+        Stage(layers, Weights(attention=each / layout.pipeline), 0.0, 0.0, 0.0, True, budget, 0.0, 0.0)
+        for layers in stages_of(max(model.layers, layout.pipeline), layout, request.engine)
+    ]
+    return Fit(tuple(stages), 0, max_model_len, 0.0, False, False)
 
 
 def _worst(stages: list[Stage]) -> Stage:
@@ -193,7 +210,7 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
         (max(0.0, graphs - (graphs if counted is None else counted)) + max(0.0, late - profiled)) / GIB,
         offloaded / GIB,
         loading / GIB,
-        _given_kv(request, cached, states),
+        _given_kv(request, first, layers),
         read,
         first,
         cached,
@@ -201,13 +218,13 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     )
 
 
-def _given_kv(request: Request, layers: int, states: int) -> float | None:
+def _given_kv(request: Request, first: int, layers: int) -> float | None:
     """GiB of the KV cache on one GPU where the arguments say it; blocks overrule bytes, as in vLLM."""
     told = request.overrides
-    if told.blocks is not None and states:
-        group, page = _pages(request, layers, states)
-        return told.blocks * group * page.bytes / GIB
+    if told.blocks is not None and request.model.count(STATE):
+        return told.blocks * _group_size(request.model, first, layers) * _page(request).bytes / GIB
     if told.blocks is not None:
+        layers = request.model.count(ATTENTION, first, layers)
         return told.blocks * _block(request) * request.layout.context * kv_bytes(request) * layers / GIB
     return None if told.kv_bytes is None else told.kv_bytes / GIB
 
@@ -377,13 +394,18 @@ def _tokens(request: Request, stage: Stage, max_model_len: int) -> int:
     if stage.kv <= 0:
         return 0
     block = _block(request)
+    if not (stage.cached or stage.states):
+        return sys.maxsize  # the other stages limit it
     if stage.states or model.compressed:
         return int(requests_held(request, stage, max_model_len) * max_model_len / block) * block
-    windowed = stage.layers * model.window_layers / model.layers
+    windowed = stage.cached * model.window_layers / max(model.count(ATTENTION), 1)
     window = min(max_model_len, model.window + batch(request, max_model_len)[0]) if windowed else 0
     # A layer with a sliding window keeps only the window and the current step, whatever the length.
-    full, near = (max(heads / request.layout.tensor, 1) for heads in model.heads_kept)
-    equal_layers = stage.layers - windowed + windowed * near / full * window / max_model_len
+    full, near = (
+        max(heads / request.layout.tensor, 1) * row
+        for heads, row in zip(model.heads_kept, model.rows_kept, strict=True)
+    )
+    equal_layers = stage.cached - windowed + windowed * near / full * window / max_model_len
     return int(stage.kv * GIB / (kv_bytes(request) * equal_layers) / block) * block
 
 
@@ -402,30 +424,51 @@ class _Page:
     bytes: float
 
 
-def _pages(request: Request, cached: int, states: int) -> tuple[int, _Page]:
-    """Layers that share one table of blocks, and the page of each.
-
-    A page holds a state, so a block has more tokens than usual; of both kinds of layers, as many as the rarer has make
-    up a group, unless the other has hardly more (vLLM, `platforms/interface.py` update_block_size_for_backend,
-    `v1/core/kv_cache_utils.py` _get_kv_cache_groups_uniform_page_size).
-    """
+def _page(request: Request) -> _Page:
+    """A page holds a state, so a block has more tokens than usual (vLLM, `platforms/interface.py`
+    update_block_size_for_backend)."""
     align = fact("vllm", "state", "alignTokens")
     row = kv_bytes(request)
     tokens = align * math.ceil(state_bytes(request) / (align * row))
-    numbers = [number for number in (cached, states) if number]
-    most, least = max(numbers), min(numbers)
-    return most if most < fact("vllm", "state", "oneGroupBelow") * least else least, _Page(tokens, tokens * row)
+    return _Page(tokens, tokens * row)
+
+
+@lru_cache(maxsize=64)
+def _groups(model: Model) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """The layers of each table of blocks: those of attention, and those of states.
+
+    Of both kinds as many as the rarer has make up a group, unless the other has hardly more; layers go to the groups in
+    turn, over all pipeline stages (vLLM, `v1/core/kv_cache_utils.py` _get_kv_cache_groups_uniform_page_size).
+    """
+    attended, states = (
+        [layer for layer, kind in enumerate(model.kinds) if part in kind] for part in (ATTENTION, STATE)
+    )
+    least, most = sorted(len(layers) for layers in (attended, states))
+    size = most if most < fact("vllm", "state", "oneGroupBelow") * least or not least else least
+
+    def grouped(layers: list[int]) -> tuple[tuple[int, ...], ...]:
+        count = math.ceil(len(layers) / size)
+        return tuple(tuple(layers[index::count]) for index in range(count))
+
+    return grouped(attended), grouped(states)
+
+
+def _group_size(model: Model, first: int, layers: int) -> int:
+    """Pages of a block in the stage with these layers: it has those of its largest group for every group."""
+    attended, states = _groups(model)
+    return max(sum(first <= layer < first + layers for layer in group) for group in attended + states)
 
 
 def requests_held(request: Request, stage: Stage, tokens: int) -> float:
     """How many requests of so many tokens the cache of a stage with states, or compressed attention, holds."""
     if request.model.compressed:
         return max(0.0, stage.kv) * GIB / _compressed_bytes(request, request.model.compressed, stage, tokens)
-    group, page = _pages(request, stage.cached, stage.states)
-    each = fact("vllm", "state", "perRequest")
-    blocks = math.ceil(stage.cached / group) * math.ceil(tokens / page.tokens)
-    blocks += math.ceil(stage.states / group) * (each["one"] + (each["draft"] if request.speculative else 0))
-    return max(0.0, stage.kv) * GIB / (group * page.bytes) / blocks
+    page, each = _page(request), fact("vllm", "state", "perRequest")
+    attended, states = _groups(request.model)
+    blocks = len(attended) * math.ceil(tokens / page.tokens)
+    blocks += len(states) * (each["one"] + (each["draft"] if request.speculative else 0))
+    size = _group_size(request.model, stage.first, stage.layers) * page.bytes
+    return max(0.0, stage.kv) * GIB / size / blocks if size else math.inf
 
 
 def _compressed_bytes(request: Request, told: Compressed, stage: Stage, tokens: int) -> float:
@@ -457,7 +500,7 @@ def state_bytes(request: Request) -> float:
     state, tensor = request.model.state, request.layout.tensor
     if state is None:
         return 0.0
-    before = state.conv - 1 + (fact("vllm", "state", "perRequest")["draft"] if request.speculative else 0)
+    before = max(state.conv - 1, 0) + (fact("vllm", "state", "perRequest")["draft"] if request.speculative else 0)
     groups = max(state.groups, tensor)  # a rank holds at least one
     convolved = (state.inner + 2 * groups * state.dim) / tensor
     return convolved * before * 2 + state.inner * state.dim / tensor * state.bytes

@@ -137,10 +137,12 @@ class Indexer:
 
 @dataclass(frozen=True)
 class State:
-    """Layers that keep a state per request in place of a cache per token (gated delta net, Mamba 2).
+    """Layers that keep a state per request in place of a cache per token (gated delta net, Mamba 2, lightning
+    attention, Kimi's delta attention).
 
     `heads` of width `head_dim`; `groups` of queries and keys (B and C) of width `dim`; a convolution over `conv`
-    tokens; `gates` numbers a token and head. Each of the heads x head_dim x dim elements of a state has `bytes`.
+    tokens (0: none); `gates` numbers a token and head. Each of the heads x head_dim x dim elements of a state has
+    `bytes`. The output's gate, and a decay of the same width, have rank `gate_rank`; 0 is a gate of full rank alone.
     """
 
     heads: int
@@ -150,6 +152,7 @@ class State:
     conv: int
     gates: int = 2
     bytes: int = 2
+    gate_rank: int = 0
 
     @property
     def inner(self) -> int:
@@ -214,6 +217,8 @@ class Model:
     window_layers: int = 0
     window_kv_heads: int = 0
     """Heads of keys and values of the layers with a window; 0 if they have as many as the others."""
+    window_head_dim: int = 0
+    """The width of a head of the layers with a window; 0 if it is that of the others."""
     value_dim: int = 0
     """The width of a head's value; 0 if it is that of its key. Latent attention says its own."""
     mtp_layers: int = 0
@@ -225,6 +230,8 @@ class Model:
     state: State | None = None
     kinds: tuple[str, ...] = ()
     """For each layer what it has (ATTENTION, STATE, EXPERTS, MLP), where layers differ in more than experts."""
+    widths: tuple[int, ...] = ()
+    """For each layer the width of its MLP (0: none), where they differ; `intermediate` is the widest then."""
     compressed: Compressed | None = None
     expert_format: str = ""
     """The storage format of the experts, if it is not that of the rest."""
@@ -234,6 +241,8 @@ class Model:
     """Matrices of an MLP or expert: 2 if it has no gate."""
     draft_tables: int = 2
     """Embedding tables that the files hold for the draft layers."""
+    unknown: str = ""
+    """Why the shape is not known; empty if it is. Then `layers` may be a guess, and other sizes say nothing."""
     sixteen_bit: frozenset[str] = frozenset()
     """Parts that a quantised model keeps in 16 bits: attention (all but its output), output, mlp (of dense layers),
     experts, shared (experts), indexer, draft (layers), state."""
@@ -257,6 +266,12 @@ class Model:
         return self.kv_heads, self.window_kv_heads or self.kv_heads
 
     @property
+    def rows_kept(self) -> tuple[int, int]:
+        """Elements that a token has in one head's cache: of layers that see everything, and of those with a window."""
+        near = 2 * self.window_head_dim or self.head_dim + self.value
+        return self.head_dim + self.value, near
+
+    @property
     def experts_in(self) -> str:
         """The storage format of the experts."""
         return self.expert_format or self.quantisation
@@ -265,6 +280,12 @@ class Model:
     def weight_bytes(self) -> float:
         """Bytes of one weight in a quantised linear layer."""
         return FORMATS[self.quantisation]
+
+
+def knows(name: str, more: Facts | None = None) -> bool:
+    """Whether the catalog, or `more`, has a model of that very name, in any case."""
+    key = name.lower()
+    return key in _names() or overruled("models", key, more or {}) is not None
 
 
 def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model:
@@ -391,14 +412,16 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         window=window.get("tokens", 0),
         window_layers=window.get("layers", 0),
         window_kv_heads=window.get("kvHeads") or 0,
+        window_head_dim=window.get("headDim") or 0,
         value_dim=facts.get("valueDim") or 0,
         mtp_layers=facts.get("mtpLayers", 0),
         quantisation=quantisation,
         other_bytes=facts.get("otherBytes", 0),
         file_bytes=facts.get("fileBytes"),
         parameters=facts.get("parameters"),
-        state=State(*(state[key] for key in _STATE)) if state else None,
-        kinds=tuple(facts.get("layerKinds") or ()),
+        state=replace(State(*(state[key] for key in _STATE)), gate_rank=state.get("gateRank") or 0) if state else None,
+        kinds=tuple(kinds),
+        widths=tuple(facts.get("mlpWidths") or ()),
         compressed=Compressed(tuple(compressed["ratios"]), *(compressed[key] for key in _COMPRESSED))
         if compressed
         else None,
@@ -437,8 +460,9 @@ def _impossible(facts: Mapping[str, Any]) -> list[str]:
     wrong = [
         f"{name} {less} is more than {whole} {most}" for name, less, whole, most in pairs if (less or 0) > (most or 0)
     ]
-    if (kinds := len(facts.get("layerKinds") or ())) not in (0, layers):
-        wrong.append(f"layerKinds has {kinds} layers, layers says {layers}")
+    for key in ("layerKinds", "mlpWidths"):
+        if (listed := len(facts.get(key) or ())) not in (0, layers):
+            wrong.append(f"{key} has {listed} layers, layers says {layers}")
     ratios = (facts.get("compressed") or {}).get("ratios")
     if ratios is not None and (len(ratios) < layers or not {*ratios} <= {0, 4, 128}):
         wrong.append("compressed.ratios is not a 0, 4 or 128 for each layer")

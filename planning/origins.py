@@ -11,6 +11,7 @@ HUBS = ("modelscope", "huggingface")
 Reason = tuple[str, str]
 URL = r"https?://[^\s/@]+(/[^\s@]*)?"
 """An http or https URL without credentials."""
+REPOSITORY = r"[\w.-]+/[A-Za-z0-9][\w.-]*"
 SUFFIX = r"[A-Za-z0-9_][A-Za-z0-9_.]*"
 
 
@@ -32,7 +33,7 @@ def hub_problem(source: str) -> Reason | None:
 
 def repository_problem(name: str) -> Reason | None:
     """Why a hub cannot have a repository of this name."""
-    return None if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ("is not owner/name", "write one such as Qwen/Qwen3-32B")
+    return None if re.fullmatch(REPOSITORY, name) else ("is not owner/name", "write one such as Qwen/Qwen3-32B")
 
 
 def suffix_problem(suffix: str) -> Reason | None:

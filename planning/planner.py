@@ -6,11 +6,12 @@ Scripts read the JSON, so its names are an interface: names may be added but not
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from planning import choose, cost, engine, gpus, models, startup, throughput
+from planning import choose, cost, engine, gpus, models, startup, throughput, unknown
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, cache_problems, host
 from planning.catalog import fact
 from planning.layout import Layout, below_one, broken_rules, experts, whole_shared_experts
@@ -18,6 +19,7 @@ from planning.memory import Fit, Request, Stage, kv_bytes, requests_held, state_
 from planning.problems import PlanError, Problem, Unjudged
 from planning.settings import Overrides
 from planning.units import GIB
+from planning.unknown import Described
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class Ask:
     other_models: str = models.CONFIG
     more_gpus: models.Facts | None = None
     overrides: Overrides = Overrides()
+    partition: str | None = None
+    """Layers of each pipeline stage, as VLLM_PP_LAYER_PARTITION says them to the engine."""
+    described: Described | None = None
+    """What the user says of a model that the catalog does not have; its name is `model`."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ class Plan:
 
     @property
     def misfit(self) -> str:
-        """Why a plan does not fit, with the arithmetic."""
+        """Why a plan does not fit, with the arithmetic; of a model that is not understood, why nobody knows."""
+        if self.request.model.unknown:
+            return f"whether it fits is unknown: {self.request.model.unknown}"
         return _start_line(self.request, self.fit) if self.fit.kv_fits else _kv_line(self.request, self.fit)
 
     def to_json(self) -> dict[str, Any]:
@@ -97,6 +105,7 @@ class Plan:
             "kv_fits": fit.kv_fits,
             "starts": fit.starts,
             "model": self.request.model.name,
+            "unknown": self.request.model.unknown or None,
             "gpu": self.request.gpu.name,
             "usable_gib": self.request.gpu.usable_gib,
             "engine_version": self.request.engine.version,
@@ -205,7 +214,7 @@ def plan(ask: Ask) -> Plan:
         request, fit = replace(request, layout=choices[0].layout), choices[0].fit
     else:
         fit = choose.fit(request, ask.max_model_len)
-    others = () if fit.fits else tuple(choose.alternatives(request, ask.max_model_len))
+    others = () if fit.fits or request.model.unknown else tuple(choose.alternatives(request, ask.max_model_len))
     supply, cached = ask.supply, None
     files = startup.file_bytes(request, fit) * supply.copies
     if supply.storage == "cache":
@@ -302,6 +311,8 @@ def _alternatives(ask: Ask) -> Sequence[choose.Choice]:
 
 
 def _published(ask: Ask) -> models.Model:
+    if ask.described is not None:
+        return unknown.find(ask.described, ask.more_models)
     return models.find(ask.model, ask.more_models, ask.other_models)
 
 
@@ -323,10 +334,13 @@ def _names(look_up: Callable[[Ask], object]) -> Callable[[Ask], list[Problem]]:
 def _release(ask: Ask) -> list[Problem]:
     """Whether the release has the model's class at all."""
     release, architecture = engine.find(ask.engine_version), _published(ask).architecture
-    since = fact("config_json", "architectures", "since").get(architecture)
-    if since is None or engine.release_key(release.version) >= engine.release_key(since):
-        return []
-    return [Problem("engine version", release.version, f"does not know {architecture}", f"write {since} or later")]
+    key, wrong = engine.release_key(release.version), []
+    since, until = (fact("config_json", "architectures", name).get(architecture) for name in ("since", "until"))
+    if since is not None and key < engine.release_key(since):
+        wrong.append((f"does not know {architecture}", f"write {since} or later"))
+    if until is not None and key > engine.release_key(until):
+        wrong.append((f"has {architecture} no more", f"write {until} or earlier"))
+    return [Problem("engine version", release.version, *each) for each in wrong]
 
 
 def _kv_dtype(ask: Ask) -> list[Problem]:
@@ -343,6 +357,22 @@ def _one_or_more(name: str, field: str) -> Callable[[Ask], list[Problem]]:
     return judged
 
 
+def _partition(ask: Ask) -> list[Problem]:
+    if ask.partition is None:
+        return []
+    why = None if re.fullmatch(r"\s*\d{1,4}\s*(,\s*\d{1,4}\s*)*", ask.partition) else "is no list of whole numbers"
+    if ask.pipeline is None:
+        why = "says the stages of a layout that is to be chosen"
+    return [Problem("partition", ask.partition, why, "write a layout, and one such as 30,31")] if why else []
+
+
+def _own_layout(ask: Ask) -> list[Problem]:
+    if (ask.tensor is not None and ask.pipeline is not None) or not _model(ask).unknown:
+        return []
+    why = "none can be chosen for a model that is not understood"
+    return [Problem("layout", "auto", why, "write a map with nodes, tensor and pipeline")]
+
+
 _RULES: tuple[Callable[[Ask], list[Problem]], ...] = (
     _names(_model),
     _names(lambda ask: gpus.find(ask.gpu, ask.more_gpus)),
@@ -355,17 +385,20 @@ _RULES: tuple[Callable[[Ask], list[Problem]], ...] = (
     _one_or_more("nodes", "nodes"),
     _one_or_more("data", "data"),
     lambda ask: cost.problems(ask.prices),
-    lambda ask: ask.overrides.problems(_published(ask)),
+    lambda ask: [] if _published(ask).unknown else ask.overrides.problems(_published(ask)),
     lambda ask: choose.wrong_share(ask.utilization, engine.find(ask.engine_version)),
     lambda ask: choose.wrong_context(_model(ask), ask.max_model_len),
     lambda ask: throughput.problems(ask.load, ask.max_model_len or _model(ask).max_context),
     lambda ask: cache_problems(ask.cache_size) if ask.supply.storage == "cache" else [],
+    _own_layout,
+    _partition,
     _layout_rules,
 )
 
 
 def _layout(ask: Ask) -> Layout:
     tensor, pipeline = ask.tensor or 1, ask.pipeline or 1
+    told = () if ask.partition is None or _partition(ask) else tuple(map(int, ask.partition.split(",")))
     return Layout(
         ask.nodes or max(1, -(-tensor * pipeline * ask.data // ask.gpus_per_node)),
         ask.gpus_per_node,
@@ -375,6 +408,7 @@ def _layout(ask: Ask) -> Layout:
         ask.expert_parallel,
         ask.context,
         ask.redundant,
+        told,
     )
 
 
@@ -442,6 +476,13 @@ def _lower(request: Request, fit: Fit, wanted: float) -> float | None:
 
 def _reasons(request: Request, fit: Fit) -> list[str]:
     model, layout, release = request.model, request.layout, request.engine
+    if model.unknown:
+        held = max(stage.weights_gib for stage in fit.stages)
+        return [
+            f"whether it fits is unknown: {model.unknown}",
+            f"{held:.2f} GiB of weights per GPU at least, of {request.gpu.usable_gib:g}; cache, activations and speed "
+            "are unknown",
+        ]
     lines = [
         f"stage {number} ({stage.layers} layers): "
         + (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -87,6 +87,24 @@ class PlanError(Refused):
             "cost": None,
             "refusals": self.lines,
         }
+
+
+class NotUnderstoodError(PlanError):
+    """Nothing is wrong as far as can be judged, and what the model takes is not known."""
+
+
+@dataclass
+class Findings:
+    """What is `wrong` in a file, and what in it is not understood (`strange`)."""
+
+    wrong: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+
+    def require_none(self, key: str, value: str, instead: str) -> None:
+        """Raise PlanError with everything; NotUnderstoodError if nothing is wrong."""
+        if found := [*self.wrong, *self.strange]:
+            error = PlanError if self.wrong else NotUnderstoodError
+            raise error(*(Problem(key, value, why, instead) for why in found))
 
 
 class NoLayoutError(PlanError):

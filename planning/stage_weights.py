@@ -48,7 +48,7 @@ class Weights:
     def __add__(self, other: Weights) -> Weights:
         return Weights(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
-    def __mul__(self, times: int) -> Weights:
+    def __mul__(self, times: float) -> Weights:
         return Weights(*(getattr(self, f.name) * times for f in fields(self)))
 
 
@@ -72,7 +72,11 @@ def stage_weights(
     experts = _moe(model, layout, shared, wide, tuple(padding.get(family, padding["other"])))
     attention = _attention(model, layout.tensor, engine["mlaWeights"], wide)
     total = _compressed(model, layout.tensor, first_layer, layers) if model.compressed else attention * attended
-    total += _dense(model, layout.tensor, wide) * dense
+    if model.widths:
+        for width in filter(None, model.widths[first_layer : first_layer + layers]):
+            total += _dense(replace(model, intermediate=width), layout.tensor, wide)
+    else:
+        total += _dense(model, layout.tensor, wide) * dense
     if states:
         total += _state(model, layout.tensor) * states
     if routed:
@@ -113,8 +117,8 @@ def file_weights(model: Model, *, draft: bool = True) -> float:
 
 
 def _positions(model: Model) -> float:
-    """The table of rotary cosines and sines, which a stage's layers share."""
-    return model.max_context * (model.mla.rope if model.mla else model.head_dim) * _HALF
+    """The table of rotary cosines and sines, which a stage's layers share; heads of another width have their own."""
+    return model.max_context * (model.mla.rope if model.mla else model.head_dim + model.window_head_dim) * _HALF
 
 
 @lru_cache(maxsize=64)
@@ -162,6 +166,12 @@ def _taken(elements: float, byte: float) -> float:
 @lru_cache(maxsize=256)
 def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = False) -> Weights:
     """One layer's attention and norms."""
+    if model.window_head_dim:  # of the mean layer
+        general = replace(model, window_kv_heads=0, window_head_dim=0)
+        near_by = replace(general, kv_heads=model.heads_kept[1], head_dim=model.window_head_dim, value_dim=0)
+        share = model.window_layers / model.layers
+        seeing, nearby = (_attention(each, tensor, mla_weights, wide_zeros) for each in (general, near_by))
+        return seeing * (1 - share) + nearby * share
     byte, norms = _linear(model, "attention", wide_zeros), 2 * model.hidden * _HALF
     output = _linear(model, "output", wide_zeros)
     if model.mla is None:
@@ -199,9 +209,14 @@ def _state(model: Model, tensor: int) -> Weights:
     state, hidden = model.state, model.hidden
     assert state is not None
     byte = _linear(model, "state")
-    projected = (state.convolved + 2 * state.inner) * hidden  # in, with the output's gate, and out
+    if state.gate_rank:  # both of low rank; what goes down to it is not split
+        gates = 2 * state.gate_rank * state.inner
+        down = 2 * state.gate_rank * hidden * byte
+    else:
+        gates, down = state.inner * hidden, 0.0
+    projected = (state.convolved + state.inner) * hidden + gates  # in and out
     small = state.gates * state.heads * hidden + state.convolved * state.conv + 3 * state.heads + state.inner
-    return Weights(attention=(projected * byte + small * _HALF) / tensor, replicated=2 * hidden * _HALF)
+    return Weights(attention=(projected * byte + small * _HALF) / tensor, replicated=2 * hidden * _HALF + down)
 
 
 def _mlp_elements(model: Model, tensor: int) -> float:

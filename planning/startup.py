@@ -177,12 +177,14 @@ def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit
             source = f"{layers} layers: {_source('compileSeconds')}"
             at = _add(steps, at, "compile", seconds, compiling["kept"], 0, source)
         at = _fixed(steps, at, "profile", "profileSeconds", runner)
-        if model.quantisation == "fp8-block" and request.gpu.family in engine["deepGemm"]:
+        if (model.quantisation == "fp8-block" or model.unknown) and request.gpu.family in engine["deepGemm"]:
             at = _ranged(steps, at, "DeepGEMM kernels", "deepGemmSeconds")
     if not request.eager:
         told, sequences = request.overrides, batch(request, fit.max_model_len)[1]
         sizes = told.graph_sizes or engine.graph_sizes(sequences, model.architecture, told.largest_graph)
-        per_size = fact("startup", "cold", "captureSecondsPerSize")["moe" if model.moe and not v0 else "dense"]
+        per_size = fact("startup", "cold", "captureSecondsPerSize")[
+            "moe" if (model.moe or model.unknown) and not v0 else "dense"
+        ]
         source = f"{sizes} batch sizes: {_source('captureSecondsPerSize')}"
         at = _add(steps, at, "CUDA graphs", sizes * per_size, sizes * per_size, 0, source)
     return at if v0 else _fixed(steps, at, "warm-up", "warmUpSeconds", runner)

@@ -20,7 +20,7 @@ from typing import Any
 from planning.catalog import entries, fact
 from planning.engine import release_key
 from planning.gpus import Speeds
-from planning.layout import split, whole_shared_experts
+from planning.layout import stages, whole_shared_experts
 from planning.memory import Fit, Request, batch, kv_bytes, requests_held, state_bytes
 from planning.models import ATTENTION, STATE, Model
 from planning.problems import Problem
@@ -241,6 +241,9 @@ def plan(
 ) -> Throughput:
     """The points of one replica, and how `replicas` of them cope with the load."""
     speeds = request.gpu.speeds
+    if request.model.unknown:
+        why = "tokens a second are unknown, as the model's shape is"
+        return Throughput(load=load, replicas=replicas, reasons=(why,))
     if speeds is None:
         name = request.gpu.name
         why = f"tokens a second are unknown: the catalog has no bandwidth and no peak of {name}"
@@ -478,7 +481,7 @@ def _parts(request: Request) -> tuple[_Part, ...]:
     model, layout, release, family = request.model, request.layout, request.engine, request.gpu.family
     text = replace(model, other_bytes=0)  # no token passes the rest of the files, such as a vision tower
     found, first = [], 0
-    for layers in split(model.layers, layout.pipeline, release):
+    for layers in stages(model.layers, layout, release):
         held, plain = (
             stage_weights(each, layout, release, first, layers, False, family)
             for each in (text, replace(text, quantisation="none"))

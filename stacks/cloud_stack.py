@@ -189,7 +189,7 @@ class CloudStack:
                 stack=self.name,
                 namespace=self.namespace,
                 model=model,
-                repository=repository(sync.repositories, model) or model,
+                repository=repository(self.config, sync.repositories, model) or model,
                 source=sync.from_,
                 revision=sync.revision or "",
                 target=target,

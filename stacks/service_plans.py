@@ -29,7 +29,7 @@ from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
-from planning.layout import Layout
+from planning.layout import PARTITION, Layout
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.settings import ARGUMENTS, Settings, host_memory, settings
@@ -47,11 +47,13 @@ _KEYS = {
     "layout": "layout",
     "max-model-len": "maxModelLen",
     "model": "model",
+    "model.context": "model.context",
     "utilization": "engine.gpuMemoryUtilization",
     "kv-dtype": "engine.extraArgs",
     "context": "layout.decodeContext",
     "expert-parallel": "layout.expertParallel",
     "redundant-experts": "engine.extraArgs",
+    "partition": f"engine.env.{PARTITION}",
     "max-num-seqs": "engine.extraArgs",
     "engine version": "engine.version",
     "max-num-batched-tokens": "engine.extraArgs",
@@ -161,15 +163,24 @@ def briefly(name: str, planned: Planned) -> list[str]:
             f"longest step: {longest}"
         )
     return [
-        f"{name}: {'fits' if found.fits else 'does not fit'}: {found.request.model.name} on {layout.nodes} x "
+        f"{name}: {'fits' if found.fits else _unfitting(found)}: {found.request.model.name} on {layout.nodes} x "
         f"{layout.gpus_per_node} {found.request.gpu.name}, {layout.split}; "
-        f"{fullest.weights_gib:.1f} GiB of weights and {max(fullest.kv, 0):.1f} of KV cache on the fullest GPU; "
-        f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}",
+        f"{fullest.weights_gib:.1f} GiB of weights and "
+        + (
+            "an unknown KV cache"
+            if found.request.model.unknown
+            else f"{max(fullest.kv, 0):.1f} of KV cache on the fullest GPU; "
+            f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}"
+        ),
         f"{name}: {answers}",
         f"{name}: {_fast(found)}",
         f"{name}: costs {price}",
         *_scheduled(name, planned),
     ]
+
+
+def _unfitting(found: Plan) -> str:
+    return "is not known to fit" if found.request.model.unknown else "does not fit"
 
 
 def _scheduled(name: str, planned: Planned) -> Iterator[str]:
@@ -226,10 +237,8 @@ def of_access(config: StackConfig) -> list[str]:
 
 def verdict(plans: Mapping[str, Planned]) -> str:
     """All services in one clause. An accepted file may have a service that is deployed unproven."""
-    unfit = [name for name, planned in plans.items() if not planned.plan.fits]
-    if not unfit:
-        return "fine"
-    return f"{', '.join(unfit)} {'does' if len(unfit) == 1 else 'do'} not fit, deployed unproven"
+    unfit = [f"{name} {_unfitting(planned.plan)}" for name, planned in plans.items() if not planned.plan.fits]
+    return f"{', '.join(unfit)}, deployed unproven" if unfit else "fine"
 
 
 def warnings(
@@ -245,12 +254,13 @@ def warnings(
 def summary(planned: Planned) -> dict[str, Any]:
     """The plan in few numbers, as a stack output. `python -m ops plan STACK --json` has them all."""
     found, layout = planned.plan, planned.layout
+    known = not found.request.model.unknown
     return {
         "fits": found.fits,
         "engine": planned.service.engine.version,
-        "kvTokens": found.fit.kv_tokens,
+        "kvTokens": found.fit.kv_tokens if known else None,
         "maxModelLen": planned.max_model_len,
-        "maxConcurrency": round(found.fit.max_concurrency, 2),
+        "maxConcurrency": round(found.fit.max_concurrency, 2) if known else None,
         "startupSeconds": planned.empty_seconds,
         "floorSeconds": round(found.startup.floor_seconds),
         "podStartSeconds": planned.startup_seconds,
@@ -499,6 +509,8 @@ def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) 
     """The request of a service. Each part is read on its own, so that one refused value leaves the others judged."""
     return kind(
         model=read(lambda: service.model),
+        described=read(lambda: service.described),
+        partition=read(lambda: service.engine.env.get(PARTITION)),
         gpu=read(lambda: config.cloud.gpu_name),
         engine_version=read(lambda: service.engine.version),
         gpus_per_node=read(lambda: service.layout.gpus_per_node if service.layout else max(_pod_sizes(config))),
@@ -640,6 +652,8 @@ def _auto(ask: Ask, sizes: Sequence[int]) -> Plan:
 def _misfit(ask: Ask, found: Plan) -> Problem:
     nearest = "; ".join(f"{choice.layout} holds {choice.fit.kv_tokens} tokens" for choice in found.alternatives)
     others = f"nearest layouts that fit: {nearest}" if nearest else "no layout of this GPU fits"
+    if why := found.request.model.unknown:
+        return Problem("model", ask.model, why, "write unproven: true to deploy it without a plan of its memory")
     if ask.max_model_len is not None:
         longest = _plan(replace(ask, max_model_len=None))
         if longest.fits:

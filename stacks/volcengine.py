@@ -144,7 +144,7 @@ class _Stack(CloudStack):
         keys = ModelDownload(name, args, self.on_cluster) if token is not None else None
         found = from_hub(
             HubWeightsArgs(
-                repository=repository(weights.repositories, model) or model,
+                repository=repository(self.config, weights.repositories, model) or model,
                 file_bytes=planned.plan.file_bytes,
                 revision=weights.revision or "",
                 endpoint=weights.endpoint,

@@ -232,9 +232,9 @@ def test_a_model_whose_name_fluid_cannot_carry_is_refused():
 
 
 def test_repositories_come_from_the_catalog_unless_the_stack_file_says_so():
-    assert repository(parse(WHOLE).weights.sync.repositories, "DeepSeek-R1") == "deepseek-ai/DeepSeek-R1"
-    own = parse(changed(weights__sync__repositories={"DeepSeek-R1": "mine/R1"}))
-    assert repository(own.weights.sync.repositories, "DeepSeek-R1") == "mine/R1"
+    usual, own = parse(WHOLE), parse(changed(weights__sync__repositories={"DeepSeek-R1": "mine/R1"}))
+    assert repository(usual, usual.weights.sync.repositories, "DeepSeek-R1") == "deepseek-ai/DeepSeek-R1"
+    assert repository(own, own.weights.sync.repositories, "DeepSeek-R1") == "mine/R1"
 
 
 def test_everything_wrong_is_said_at_once():

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from planning import engine
-from planning.catalog import fact
-from planning.config_json import from_config, from_file
+from planning.catalog import entries, fact
+from planning.config_json import from_config, from_file, read
 from planning.layout import Layout, broken_rules
 from planning.models import find
 from planning.problems import PlanError
@@ -21,38 +21,46 @@ from planning.stage_weights import file_weights, stage_weights
 CONFIGS = Path("tests/data/configs")
 ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 # Parameters without draft layers, and bytes of the files with them; None: none published was read. Sources: the model
-# cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», Kimi-K2 as in the catalog), the weight indexes of
-# Mixtral (total_size) and Qwen3-235B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB»), gpt-oss's card and
-# file list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), and for
-# Nemotron 3 the sum of its tensors.
+# cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», MiniMax-M1 «456B», Nemotron Super «49.9B» by its file
+# list, Kimi-K2 as in the catalog), the weight indexes (total_size) of Mixtral, Qwen3-235B, Kimi-Linear, Gemma 4,
+# Qwen3-VL-8B and Qwen3.5-27B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB», GLM-5.2 «743B», Nemotron Ultra
+# «550B»), gpt-oss's card and file list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B»,
+# Nemotron-H «56B»), and for Nemotron 3 Super the sum of its tensors.
 PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "DeepSeek-V3.1-NVFP4": (671.03e9, None),
     "DeepSeek-V4-Flash": (284e9, 148.66 * 2**30),
     "GLM-5": (744e9, None),
     "GLM-5-FP8": (744e9, None),
     "GLM-5.1-NVFP4": (744e9, None),
+    "GLM-5.2": (743e9, None),
+    "Gemma-4-26B-A4B-NVFP4": (25.806e9, None),
+    "Kimi-Linear-48B-A3B-Instruct": (49.122681728e9, 98.245528576e9),
     "Kimi-K2-Instruct": (1026.41e9, 1029.17e9),
     "Kimi-K2.5": (None, 595e9),
     "Kimi-K2.6-NVFP4": (1026.9e9, None),
     "Llama-4-Maverick-17B-128E-Instruct": (400.7e9, 801.4e9),
+    "Llama-3_3-Nemotron-Super-49B-v1": (49.867145216e9, None),
     "MiMo-V2-Flash": (309e9, None),
+    "MiniMax-M1-80k": (456e9, None),
     "MiniMax-M2.5": (230e9, None),
     "MiniMax-M2.7-NVFP4": (230e9, None),
     "Mixtral-8x22B-v0.1": (140.62e9, 281.24e9),
     "NVIDIA-Nemotron-3-Super-120B-A12B-FP8": (120.7e9, None),
+    "NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16": (550e9, None),
     "Nemotron-H-56B-Base-8K": (56e9, None),
     "Qwen3-235B-A22B-NVFP4": (235.09e9, None),
     "Qwen3-Coder-480B-A35B-Instruct": (480e9, None),
     "Qwen3-Next-80B-A3B-Thinking": (80e9, None),
     "Qwen3-VL-235B-A22B-Instruct": (236e9, None),
+    "Qwen3-VL-8B-Instruct": (8.767123696e9, 17.534247392e9),
     "Qwen3.5-122B-A10B-NVFP4": (122e9, None),
+    "Qwen3.5-27B": (27.356728560e9, 55.562855904e9),
     "Qwen3.5-397B-A17B": (397e9, None),
+    "gemma-4-26B-A4B": (25.805936206e9, 51.611872412e9),
     "gpt-oss-120b": (116.83e9, 65.22e9),
 }
 # What the planner must name if it does not understand the model.
 REFUSED = {
-    "Gemma-4-26B-A4B-NVFP4": "num_global_key_value_heads",
-    "Llama-3_3-Nemotron-Super-49B-v1": "block_configs",
     "Step-3.7-Flash": "share_expert_dim",
 }
 
@@ -75,6 +83,19 @@ def test_the_size_of_a_model_is_within_a_hundredth_of_the_published(name):
         assert file_weights(bare, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
     if size:
         assert file_weights(model) == pytest.approx(size, rel=0.01)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_model_of_the_catalog_has_the_shape_of_its_config_file(name):
+    try:
+        listed = find(name)
+    except PlanError:
+        pytest.skip("the catalog does not have it")
+    written = from_file(CONFIGS / name / "config.json")
+    own = {"name", "source", "file_bytes", "parameters"}
+    own |= set() if written.mtp_layers else {"draft_tables"}
+    own |= set() if written.count("D") else {"intermediate"}
+    assert {key: value for key, value in vars(listed).items() if key not in own and value != vars(written)[key]} == {}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -329,3 +350,73 @@ def test_every_architecture_that_is_accepted_has_a_model_of_known_size_here_or_b
     }
     # V3.2 has the tensors of GLM-5, with the numbers of V3.
     assert set(fact("config_json", "architectures", "known")) == here | by_name | {"DeepseekV32ForCausalLM"}
+
+
+def changes(value: Any) -> list[Any]:
+    """Other values of the same kind."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value * 2 or 3]
+    if isinstance(value, str):
+        return ["other"]
+    if isinstance(value, list):
+        return [value[:-1], value + value[:1]] if value else [[1]]
+    return [7] if value is None else [{**value, "surprise": 1}]
+
+
+# Keys that are understood and change nothing in some models, with the models that they change nothing in, and why.
+LATENT = {
+    "num_key_value_heads": "a latent cache has one row for all heads",
+    "head_dim": "nope, rope and v_head_dim say it",
+}
+PARTLY: dict[str, tuple[str, str]] = {
+    "architectures": ("Kimi-K2", "in text_config: vLLM takes DeepSeek's class whatever it says"),
+    "attention_bias": ("gpt-oss", "the class has biases without it"),
+    "enable_moe_block": ("Gemma-4-31B", "without experts it says nothing"),
+    "full_attention_interval": ("Qwen3.5", "layer_types says it"),
+    "ignore": ("", "embeddings, head and tower keep 16 bits in every format"),
+    "index_topk_freq": ("GLM-5.2", "indexer_types says it"),
+    "indexer_types": ("GLM-5", "a shared index is planned as an own one"),
+    "intermediate_size": ("Llama-3_3-Nemotron", "block_configs says it"),
+    "max_window_layers": ("Qwen3", "there is no window"),
+    "mlp_only_layers": ("Qwen3.5-27B", "there are no experts"),
+    "modules_to_not_convert": ("", "as ignore"),
+    "num_key_value_heads": ("Llama-3_3-Nemotron", "block_configs says it"),
+    "sliding_window": ("", "use_sliding_window is off, or the class has no windows"),
+    "use_sliding_window": ("Qwen3", "there is no window"),
+}
+
+
+def without_effect(name: str, key: str, latent: bool) -> bool:
+    """Whether it is known why a key changes nothing in a model."""
+    keys = fact("config_json", "keys", "harmless")
+    kind = fact("config_json", "architectures", "known")[config(name)["architectures"][0]]
+    towers = fact("config_json", "architectures", "towers")
+    harmless = {*keys, *kind.get("keys", ()), *fact("config_json", "quantisation", "harmless")}
+    harmless |= {*towers[kind["vision"]]["keys"]} if "vision" in kind else set()
+    suffixes = tuple(entries("config_json")["keys"]["harmless"]["suffixes"])
+    partly = key in PARTLY and name.startswith(PARTLY[key][0])
+    return key in harmless or key.endswith(suffixes) or partly or (latent and key in LATENT)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_key_changes_the_plan_or_is_refused_or_is_known_to_change_nothing(name):
+    raw, beside = read(CONFIGS / name / "config.json")
+    base, silent = from_config(raw, "x", beside), set()
+
+    def walk(part: Any, rebuilt: Any) -> None:
+        for key, value in part.items():
+            if isinstance(value, dict) and key in ("text_config", "vision_config", "quantization_config"):
+                walk(value, lambda inner, key=key: rebuilt({**part, key: inner}))
+            found = set()
+            for other in changes(value):
+                try:
+                    found.add(from_config(rebuilt({**part, key: other}), "x", beside) != base)
+                except PlanError:
+                    found.add(True)
+            if True not in found:
+                silent.add(key)
+
+    walk(raw, lambda whole: whole)
+    assert {key for key in silent if not without_effect(name, key, base.mla is not None)} == set()

@@ -147,3 +147,57 @@ def test_the_stack_files_facts_say_the_same_as_a_config(tmp_path):
         model = models.find("x", {"x": given})
         assert replace(model, name=name, source="") == replace(from_file(path), source="")
     assert choose.fit(request(), None).max_model_len == request().model.max_context
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "row", "cached"),
+    [
+        # Kimi's delta attention: a convolution over 3 x 32 heads of 128, and a matrix of 128 x 128 a head in 32 bits.
+        ("Kimi-Linear-48B-A3B-Instruct", 3 * 3 * 4096 * 2 + 32 * 128 * 128 * 4, (512 + 64) * 2, 7),
+        # Lightning attention has no convolution.
+        ("MiniMax-M1-80k", 64 * 128 * 128 * 4, 2 * 8 * 128 * 2, 10),
+        ("Qwen3.5-27B", 3 * (6144 + 2 * 2048) * 2 + 48 * 128 * 128 * 4, 2 * 4 * 256 * 2, 16),
+    ],
+)
+def test_a_request_and_a_token_take_what_the_classes_allocate(name, state, row, cached):
+    asked = request(name, tensor=1)
+    assert state_bytes(asked) == state and kv_bytes(asked) == row and asked.model.count("A") == cached
+
+
+def test_layers_share_tables_of_blocks_over_all_stages_in_turn():
+    """Kimi Linear: 7 layers of attention and three groups of states, of 7, 7 and 6 layers. Two stages hold 4 and 3 of
+    the largest, and a request takes blocks for all four groups in both."""
+    asked = request("Kimi-Linear-48B-A3B-Instruct", tensor=1, pipeline=2)
+    stages = judge(asked, 8192).stages
+    page = 16 * -(-state_bytes(asked) // (16 * 1152))
+    blocks = -(-8192 // page) + 3 * 2
+    for stage, size in zip(stages, (4, 4), strict=True):
+        held = stage.kv * 2**30 / (size * page * 1152) / blocks
+        assert requests_held(asked, stage, 8192) == pytest.approx(held)
+
+
+def test_layers_with_a_window_may_have_heads_of_another_width():
+    """Gemma 4: 5 layers of 2 heads of 512, 25 of 8 heads of 256 that keep a window of 1024 and the step."""
+    asked = request("gemma-4-26B-A4B", tensor=1, batched_tokens=2048)
+    fit = judge(asked, 65536)
+    assert kv_bytes(asked) == 2 * 2 * 512 * 2
+    each = 4096 * 5 * 65536 + 8192 * 25 * (1024 + 2048)
+    assert fit.kv_tokens == pytest.approx(fit.stages[0].kv * 2**30 / each * 65536, rel=1e-3)
+
+
+def test_layers_without_attention_keep_nothing_and_each_stage_has_its_own_widths():
+    """Llama-Nemotron-Super: 49 of 80 layers attend, most of them among the first; MLPs are 2816 to 28672 wide."""
+    asked = request("Llama-3_3-Nemotron-Super-49B-v1", tensor=1)
+    [alone] = judge(asked, 8192).stages
+    assert judge(asked, 8192).kv_tokens == pytest.approx(alone.kv * 2**30 / (49 * 4096), abs=16)
+    stages = judge(replace(asked, layout=Layout(4, 1, 1, 4)), 8192).stages
+    assert [stage.cached for stage in stages] == [17, 20, 3, 9]
+    assert sum(stage.weights.mlp for stage in stages) == pytest.approx(alone.weights.mlp)
+    assert stages[1].weights.mlp > 2 * stages[2].weights.mlp
+
+
+def test_a_release_that_has_a_class_no_more_is_refused_with_the_last_that_had_it():
+    asked = Ask(model=str(CONFIGS / "MiniMax-M1-80k" / "config.json"), gpu="H200-141", max_model_len=8192, tensor=8)
+    with pytest.raises(PlanError, match=r"has MiniMaxM1ForCausalLM no more; write 0\.23\.0 or earlier"):
+        plan(asked)
+    assert plan(replace(asked, engine_version="0.23.0", pipeline=1)).fits

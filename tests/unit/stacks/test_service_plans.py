@@ -76,6 +76,36 @@ def test_what_the_planner_does_not_know_is_refused_under_the_key_it_belongs_to(r
     assert line.startswith(f"modelserve:{key}: ") and said in line and "; " in line
 
 
+def partitioned(told: str, **service: Any) -> dict[str, Any]:
+    raw = on("H20-96", **service)
+    raw["services"]["ds"]["engine"]["env"] = {"VLLM_PP_LAYER_PARTITION": told}
+    return raw
+
+
+def test_stages_have_the_layers_that_the_engine_is_told():
+    planned = plan_services(parse(partitioned("25,36")))["ds"]
+    assert [stage.layers for stage in planned.plan.fit.stages] == [25, 36]
+    usual = plan_services(parse(on("H20-96")))["ds"]
+    assert planned.plan.fit.kv_tokens < usual.plan.fit.kv_tokens
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("30,30", "has 60 layers, the model has 61"),
+        ("61", "has 1 stages, pipeline says 2"),
+        ("0,61", "has a stage without layers"),
+        ("30;31", "is no list of whole numbers"),
+        ("", "is no list of whole numbers"),
+    ],
+)
+def test_layers_of_stages_that_the_engine_would_refuse_are_refused(told, said):
+    assert any(
+        line.startswith(f"modelserve:services.ds.engine.env.VLLM_PP_LAYER_PARTITION: {told}") and said in line
+        for line in refused(partitioned(told))
+    )
+
+
 def test_every_service_is_judged_before_anything_is_said():
     raw = on("H800-80", layout=ONE_NODE)
     raw["services"]["two"] = GOOD["services"]["ds"] | {"model": "DeepSeek-R9"}
