@@ -202,6 +202,17 @@ class Sync(Strict):
         return value
 
 
+_Loader = Annotated[Literal["default", "runai_streamer", "fastsafetensors", "instanttensor"] | None, AUTO]
+
+
+def _loader() -> Any:
+    return Field(
+        None,
+        description="what loads them into the GPUs; auto is the engine's default, or runai_streamer where it streams",
+        json_schema_extra=auto_schema,
+    )
+
+
 class PvcWeights(Strict):
     """Weights on a volume."""
 
@@ -217,6 +228,7 @@ class PvcWeights(Strict):
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
     )
+    loader: _Loader = _loader()
 
     _source = field_validator("source")(_served_here)
 
@@ -291,6 +303,7 @@ class BucketWeights(Strict):
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read, in Gbit/s; the region's quota if absent"
     )
+    loader: _Loader = _loader()
 
     _source = field_validator("source")(_served_here)
 
@@ -324,6 +337,7 @@ class HuggingfaceWeights(Strict):
         {}, description="a map of model to repository with owner, for models whose owner the catalog does not know"
     )
     gbit_per_second: Gbit | None = Field(None, description="what all nodes together get from the hub, in Gbit/s")
+    loader: _Loader = _loader()
 
     _source = field_validator("source")(_served_here)
 
@@ -339,6 +353,7 @@ class NvmeWeights(Strict):
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read from the bucket, in Gbit/s; the quota if absent"
     )
+    loader: _Loader = _loader()
 
     _source = field_validator("source")(_served_here)
 
