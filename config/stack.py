@@ -253,7 +253,17 @@ def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     yield from (rule(config) for rule in (_unused_registry, _unused_mirror, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
     yield from (_unused_addon(config, name) for name in _USES)
-    of_service = (_object_names, _weights_of, _loaded, _behind_gateway, _rdma_devices, _surges, _secure, _scheduled)
+    of_service = (
+        _object_names,
+        _weights_of,
+        _loaded,
+        _compiled,
+        _behind_gateway,
+        _rdma_devices,
+        _surges,
+        _secure,
+        _scheduled,
+    )
     for name in _services(config):
         yield from (rule(config, name) for rule in of_service)
 
@@ -382,6 +392,30 @@ def _loaded(config: StackConfig, name: str) -> Iterator[Problem]:
         key, value = ("weights.read", "stream") if _streams(config) else ("weights.loader", loader)
         instead = "write volume or download, or take a newer engine" if _streams(config) else wrong[1]
         yield Problem(key, value, f"services.{name}: {wrong[0]}", instead)
+
+
+def _compiled(config: StackConfig, name: str) -> Iterator[Problem]:
+    """Reasons why an engine cannot keep its kernels where the stack file says."""
+    kept, service = config.cache.compile, config.services[name]
+    if kept is None:
+        return
+    for variable in loaders.kernel_folders(service.engine.version).keys() & service.engine.env.keys():
+        path = f"services.{name}.engine.env.{variable}"
+        yield Problem(path, "", "cache.compile sets it", "leave one of them out")
+    pod = service.pod
+    others = (
+        [security for security in (pod.security_context, pod.container_security_context) if security] if pod else []
+    )
+    if kept.node_path is not None and any(each.get("runAsNonRoot") or each.get("runAsUser") for each in others):
+        why = f"root owns the folder, and the pods of services.{name} run as another user"
+        yield Problem("cache.compile.nodePath", kept.node_path, why, "write claim, with fsGroup in the pods' context")
+    cloud, layout = config.cloud, service.layout
+    node = gpu_node(cloud.instance_type) if isinstance(cloud, VolcengineCloud) else None
+    apart = kept.node_path is not None and (layout is None or (node and layout.gpus_per_node == node["gpus"]))
+    if service.workload == "fleet" and service.most_replicas > 1 and not apart:
+        why = f"replicas of services.{name}, a fleet, would write the same files at the same time"
+        instead = "write nodePath, and whole nodes; or workload: lws, whose replicas have a folder each"
+        yield Problem("cache.compile", "", why, instead)
 
 
 def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:

@@ -1,4 +1,5 @@
-"""What loads an engine's weights into its GPUs: which releases and images have a loader, and how fast it reads.
+"""What loads an engine's weights into its GPUs: which releases and images have a loader, and how fast it reads. And
+where an engine keeps its compiled kernels.
 
 The default loader reads only what a node's stages need. The others read whole files; each rank of the streamer reads
 them for itself.
@@ -64,6 +65,12 @@ def read_by_each_rank(loader: str, arguments: Mapping[str, Any], version: str) -
     extra = arguments.get(rule["flag"])
     shared = isinstance(extra, Mapping) and extra.get(rule["key"]) is True and not _older(version, rule["since"])
     return loader == rule["loader"] and not shared
+
+
+def kernel_folders(version: str) -> dict[str, str]:
+    """Variables of an engine that say where it keeps compiled kernels, each with the folder for it."""
+    known = fact("loaders", "kernels", "variables")
+    return {each["name"]: each["folder"] for each in known if not _older(version, each["since"])}
 
 
 def _vllms_own(image: str) -> bool:

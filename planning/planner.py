@@ -189,6 +189,7 @@ def _step(step: startup.Step) -> dict[str, Any]:
         "source": step.source,
         "start_seconds": round(step.start, 1),
         "floor_seconds": round(step.floor, 1),
+        "again_seconds": None if step.again is None else round(step.again, 1),
     }
 
 

@@ -20,6 +20,7 @@ _WORTH_SECONDS = 10  # what nobody would write a key for
 
 FILL, WARM, NODE = "fill the bucket", "warm the cache", "node and image"
 TO_NODES, TO_GPU = "weights to nodes", "host to GPU"
+COMPILE, DEEP_GEMM = "compile", "DeepGEMM kernels"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Supply:
     """Where weights come from. `cache`: warmed once, then nodes read from its workers. `mount`: nodes read the bucket.
     `volume`: they read a volume, or a disk of their own. `copy`: each node downloads every file first. `stream`:
     engines read the bucket themselves. `link_gbit` is the bandwidth out of the bucket or volume, in Gbit/s. The files
-    hold the model `copies` times; an engine reads one copy, or with `each_rank` every rank that streams does."""
+    hold the model `copies` times; an engine reads one copy, or with `each_rank` every rank that streams does.
+    `keeps_kernels`: what an engine compiles outlives its pods."""
 
     storage: Storage = "mount"
     link_gbit: float | None = None
@@ -38,11 +40,13 @@ class Supply:
     copies: int = 1
     loader: str = loaders.DEFAULT
     each_rank: bool = False
+    keeps_kernels: bool = False
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step. It begins `start` seconds after the beginning and cannot take less than `floor` seconds."""
+    """One step. It begins `start` seconds after the beginning and cannot take less than `floor` seconds. In a later
+    start, with what was kept of this one, it takes `again` seconds; None if nothing of it is kept."""
 
     name: str
     start: float
@@ -50,6 +54,7 @@ class Step:
     floor: float
     bytes: int
     source: str
+    again: float | None = None
 
     @property
     def end(self) -> float:
@@ -69,6 +74,12 @@ class Startup:
     def pod_seconds(self) -> float:
         """Seconds from the pods' creation to the first token."""
         return self.first_token_seconds - next((s.start for s in self.steps if s.name == NODE), 0)
+
+    @property
+    def again_seconds(self) -> float | None:
+        """As `pod_seconds`, with the kernels of an earlier start; None if none are kept."""
+        saved = [step.seconds - step.again for step in self.steps if step.again is not None]
+        return self.pod_seconds - sum(saved) if saved else None
 
     def seconds(self, name: str) -> float:
         """How long the step of that name takes; 0 if there is none."""
@@ -124,6 +135,17 @@ def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
     weights = _weights(steps, begin, request, fit, supply, link)
     to_gpu = _to_gpu(steps, weights, request, fit, supply)
     ready = _engine(steps, to_gpu, request, fit)
+    if supply.keeps_kernels:
+        kept = {
+            COMPILE: fact("startup", "cold", "compileSeconds")["again"],
+            DEEP_GEMM: fact("startup", "cold", "deepGemmSeconds")["floor"],
+        }
+        steps = [
+            replace(step, again=kept[step.name], source=f"{kept[step.name]:g} s with kept kernels; {step.source}")
+            if step.name in kept
+            else step
+            for step in steps
+        ]
     return Startup(tuple(sorted(steps, key=lambda step: step.start)), ready[0], ready[1])
 
 
@@ -222,10 +244,10 @@ def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit
             compiling, layers = fact("startup", "cold", "compileSeconds"), max(stage.layers for stage in fit.stages)
             seconds = compiling["base"] + compiling["layer"] * layers
             source = f"{layers} layers: {_source('compileSeconds')}"
-            at = _add(steps, at, "compile", seconds, compiling["kept"], 0, source)
+            at = _add(steps, at, COMPILE, seconds, compiling["kept"], 0, source)
         at = _fixed(steps, at, "profile", "profileSeconds", runner)
         if model.quantisation == "fp8-block" and request.gpu.family in engine["deepGemm"]:
-            at = _ranged(steps, at, "DeepGEMM kernels", "deepGemmSeconds")
+            at = _ranged(steps, at, DEEP_GEMM, "deepGemmSeconds")
     if not request.eager:
         told, sequences = request.overrides, batch(request, fit.max_model_len)[1]
         sizes = told.graph_sizes or engine.graph_sizes(sequences, model.architecture, told.largest_graph)

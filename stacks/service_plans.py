@@ -32,7 +32,7 @@ from config.stack import (
 )
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
-from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
+from config.weights import BucketWeights, CompileCache, HuggingfaceWeights, NvmeWeights, PvcWeights
 from planning import advisories, aibrix_features, answers, flags, loaders, timeouts
 from planning.cache import CacheSize
 from planning.catalog import fact
@@ -91,6 +91,7 @@ class Planned:
     warnings: tuple[str, ...] = ()
     longest_seconds: int = 0
     loader: str = loaders.DEFAULT
+    kernels: CompileCache | None = None
 
     @property
     def layout(self) -> Layout:
@@ -170,6 +171,8 @@ def briefly(name: str, planned: Planned) -> list[str]:
             f"answers {_minutes(planned.empty_seconds)} after an empty start, at best {_minutes(path.floor_seconds)}; "
             f"longest step: {longest}"
         )
+        if path.again_seconds is not None:
+            answers += f"; with kept kernels {_minutes(path.again_seconds)} after its pods are created"
     return [
         f"{name}: {'fits' if found.fits else 'does not fit'}: {found.request.model.name} on {layout.nodes} x "
         f"{layout.gpus_per_node} {found.request.gpu.name}, {layout.split}; "
@@ -313,6 +316,10 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     warnings += _together(service, copied)
     loader = loader_of(config)
+    if config.cache.compile is not None and found.startup.again_seconds is None:
+        warnings.append(
+            f"cache.compile keeps nothing that the plan knows: vLLM {service.engine.version} compiles nothing"
+        )
     warnings += loaders.doubts(loader, service.engine.image, own_disk=isinstance(config.weights, NvmeWeights))
     longest = answers.longest_seconds(found.fit.max_model_len, _most_tokens(service))
     drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
@@ -321,7 +328,18 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     if service.gateway == "aibrix":
         limit = f"AIBrix's gateway refuses a request of {fact('aibrix', 'gateway', 'bodyMib')} MiB and more with 413"
         found = replace(found, reasons=(*found.reasons, limit))
-    return Planned(service, found, found.fit.max_model_len, seconds, drain, copied, tuple(warnings), longest, loader)
+    return Planned(
+        service,
+        found,
+        found.fit.max_model_len,
+        seconds,
+        drain,
+        copied,
+        tuple(warnings),
+        longest,
+        loader,
+        config.cache.compile,
+    )
 
 
 def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
@@ -593,7 +611,8 @@ def _supply(config: StackConfig, service: Service) -> Supply:
     copies = 1 if isinstance(config.weights, HuggingfaceWeights) else needed_files(config, service.model).copies
     arguments = flags.read(engine.extra_args, engine.version)
     each_rank = loaders.read_by_each_rank(loader, arguments, engine.version)
-    return replace(_supply_of_one(config), copies=copies, loader=loader, each_rank=each_rank)
+    kept = config.cache.compile is not None
+    return replace(_supply_of_one(config), copies=copies, loader=loader, each_rank=each_rank, keeps_kernels=kept)
 
 
 def _supply_of_one(config: StackConfig) -> Supply:
