@@ -137,11 +137,11 @@ def plan(request: Request, fit: Fit, supply: Supply) -> Startup:
     ready = _engine(steps, to_gpu, request, fit)
     if supply.keeps_kernels:
         kept = {
-            COMPILE: fact("startup", "cold", "compileSeconds")["again"],
+            COMPILE: fact("startup", "cold", "keptSeconds")["layer"] * _layers(fit),
             DEEP_GEMM: fact("startup", "cold", "deepGemmSeconds")["floor"],
         }
         steps = [
-            replace(step, again=kept[step.name], source=f"{kept[step.name]:g} s with kept kernels; {step.source}")
+            replace(step, again=kept[step.name], source=f"{kept[step.name]:.0f} s with kept kernels; {step.source}")
             if step.name in kept
             else step
             for step in steps
@@ -241,20 +241,27 @@ def _engine(steps: list[Step], begin: tuple[float, float], request: Request, fit
         if request.layout.nodes > 1:
             at = _ranged(steps, at, "nodes join", "nodesJoinSeconds")
         if not request.eager:
-            compiling, layers = fact("startup", "cold", "compileSeconds"), max(stage.layers for stage in fit.stages)
+            compiling, layers = engine.as_of(fact("startup", "cold", "compileSeconds")), _layers(fit)
             seconds = compiling["base"] + compiling["layer"] * layers
             source = f"{layers} layers: {_source('compileSeconds')}"
-            at = _add(steps, at, COMPILE, seconds, compiling["kept"], 0, source)
-        at = _fixed(steps, at, "profile", "profileSeconds", runner)
+            at = _add(steps, at, COMPILE, seconds, fact("startup", "cold", "keptSeconds")["floor"], 0, source)
+        measures = "V1 with graphs" if runner == "V1" and engine["graphsInBudget"]["V1"] else runner
+        at = _fixed(steps, at, "profile", "profileSeconds", measures)
         if model.quantisation == "fp8-block" and request.gpu.family in engine["deepGemm"]:
             at = _ranged(steps, at, DEEP_GEMM, "deepGemmSeconds")
     if not request.eager:
         told, sequences = request.overrides, batch(request, fit.max_model_len)[1]
         sizes = told.graph_sizes or engine.graph_sizes(sequences, model.architecture, told.largest_graph)
-        per_size = fact("startup", "cold", "captureSecondsPerSize")["moe" if model.moe and not v0 else "dense"]
+        per_kind = engine.as_of(fact("startup", "cold", "captureSecondsPerSize"))
+        per_size = per_kind["moe" if model.moe and not v0 else "dense"]
         source = f"{sizes} batch sizes: {_source('captureSecondsPerSize')}"
         at = _add(steps, at, "CUDA graphs", sizes * per_size, sizes * per_size, 0, source)
     return at if v0 else _fixed(steps, at, "warm-up", "warmUpSeconds", runner)
+
+
+def _layers(fit: Fit) -> int:
+    """Layers of the longest stage: every rank compiles its own."""
+    return max(stage.layers for stage in fit.stages)
 
 
 def _whole(stage: Stage, request: Request) -> float:
