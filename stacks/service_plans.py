@@ -377,8 +377,10 @@ def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Ite
         yield from (replace(problem, key=_KEYS[problem.key]) for problem in _settings(service).problems)
     yield from _host(service, found)
     nodes = found.request.layout.nodes
-    if service.layout is None:  # a layout that the file says is judged with the file
-        wrong = loaders.problem(ask.supply.loader, service.engine.version, service.engine.image, nodes)
+    engine, loader = service.engine, ask.supply.loader
+    # A layout that the file says is judged with the file.
+    if service.layout is None and not loaders.problem(loader, engine.version, engine.image, 1):
+        wrong = loaders.problem(loader, engine.version, engine.image, nodes)
         if wrong:
             why = f"the layout that fits has {nodes} nodes, and {wrong[0]}"
             yield Problem("layout", "auto", why, f"{wrong[1]}: weights.loader")
