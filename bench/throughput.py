@@ -21,6 +21,7 @@ from local.paths import ROOT
 from planning import engine, gpus, models
 from planning.layout import Layout
 from planning.memory import Request
+from planning.settings import Overrides
 from planning.throughput import Efficiency, Floors, kind_of, roofline
 
 ROWS = ROOT / "tests" / "data" / "throughput.csv"
@@ -73,7 +74,7 @@ def _row(said: Mapping[str, str]) -> Row:
         said["engine"],
         said["version"],
         said["measured_model"],
-        Request(model, gpus.find(said["gpu"]), layout, engine.find(None)),
+        Request(model, gpus.find(said["gpu"]), layout, engine.find(None), overrides=_overrides(said["engine"])),
         int(said["input"]),
         int(said["output"]),
         int(said["concurrency"]),
@@ -82,6 +83,11 @@ def _row(said: Mapping[str, str]) -> Row:
         bool(zlib.crc32(" ".join(said[key] for key in what).encode()) % 2),
         said["why"].endswith("carried over"),
     )
+
+
+def _overrides(name: str) -> Overrides:
+    """Other engines than vLLM send tokens to their experts alone."""
+    return Overrides() if name == "vllm" else Overrides(all2all="own")
 
 
 def fitted(some: Iterable[Row]) -> Efficiency:

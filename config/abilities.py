@@ -18,7 +18,8 @@ class Abilities:
     `stores` apply to buckets, the cloud's own store first. `exposes` is from where a service can be reached. `installs`
     are the add-ons that the stack installs. `autoscales`: something changes the number of replicas. `shapes`: a GPU
     series fixes the shapes of its pods. `node_labels` are the labels by which the program chooses nodes. `auths` are
-    the ways in which pods authenticate to the cloud's own buckets. `prometheus` are who may read monitors and rules.
+    the ways in which pods authenticate to the cloud's own buckets. `node_disks`: pods have a node, and may mount its
+    folders. `prometheus` are who may read monitors and rules.
     """
 
     workloads: tuple[str, ...]
@@ -35,6 +36,7 @@ class Abilities:
     shapes: bool = False
     node_labels: tuple[str, ...] = ()
     auths: tuple[str, ...] = ("key",)
+    node_disks: bool = True
     prometheus: tuple[str, ...] = ("operator",)
 
 
@@ -53,6 +55,7 @@ CLOUDS = {
         shapes=True,
         node_labels=("alibabacloud.com/gpu-model-series",),
         auths=("key", "rrsa"),
+        node_disks=False,
         prometheus=("arms", "operator"),
     ),
     "volcengine": Abilities(
@@ -77,7 +80,11 @@ WORKLOADS = {
 }
 
 NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
-    "Cache": lambda can: "fluid" in can.caches,
+    **{
+        f"Cache.{key}": lambda can: "fluid" in can.caches
+        for key in ("engine", "workers", "cpu", "memory", "quota", "high", "low", "whilePaused", "pod")
+    },
+    "CompileCache.nodePath": lambda can: can.node_disks,
     "Addons.charts": lambda can: bool(can.installs),
     "Addons.fluid": lambda can: "fluid" in can.installs,
     "Addons.aibrix": lambda can: "aibrix" in can.installs,

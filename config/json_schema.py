@@ -145,6 +145,7 @@ def _rules_of_parts() -> dict[str, list[Schema]]:
             ),
         ],
         "PvcWeights": [_if(_has(create=given), _has(sync=given))],
+        "CompileCache": [{"oneOf": [_has(nodePath=given), _has(claim=given)]}],
         "NvmeWeights": [_if(_has(sync=given), _has(bucket=given))],
         "Prices": [_if({"anyOf": list(prices)}, _has(asOf=given, currency=given))],
         "Exposure": [
@@ -205,6 +206,8 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
     yield _at(services, "*", "gateway", value={"enum": [*can.gateways, "auto", None]})
     yield _at(services, "*", "expose", "to", value={"enum": list(can.exposes)})
     yield _at(_full("cache"), "engine", value={"enum": list(can.caches)})
+    if not can.node_disks:
+        yield _at(_full("cache"), "compile", "nodePath", value=_NULL)
     monitoring = _full("monitoring")
     yield _at(monitoring, "prometheus", value={"enum": [*(can.prometheus if len(can.prometheus) > 1 else ()), None]})
     if can.prometheus[0] != "operator":

@@ -46,7 +46,7 @@ from config.weights import (
     Sync,
     Weights,
 )
-from planning import addons, aibrix_features, aibrix_install, flags
+from planning import addons, aibrix_features, aibrix_install, flags, loaders
 from planning.catalog import fact, overruled
 from planning.fleet import name_limit as fleet_limit
 from planning.images import registry_of
@@ -258,7 +258,17 @@ def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
     yield from (rule(config) for rule in (_unused_registry, _unused_mirror, _unused_price, _facts_of_others))
     yield from (_addon(config, name) for name in ("lws", "fluid"))
     yield from (_unused_addon(config, name) for name in _USES)
-    of_service = (_object_names, _weights_of, _streamed, _behind_gateway, _rdma_devices, _surges, _secure, _scheduled)
+    of_service = (
+        _object_names,
+        _weights_of,
+        _loaded,
+        _compiled,
+        _behind_gateway,
+        _rdma_devices,
+        _surges,
+        _secure,
+        _scheduled,
+    )
     for name in _services(config):
         yield from (rule(config, name) for rule in of_service)
 
@@ -364,17 +374,56 @@ def _weights_of(config: StackConfig, name: str) -> Iterator[Problem]:
             yield Problem(f"{path}.{model}", "", why, f"write owner/{model}")
 
 
-def _streamed(config: StackConfig, name: str) -> Iterator[Problem]:
-    """Reasons why an engine cannot stream its weights."""
-    if not _streams(config):
+def loader_of(config: StackConfig) -> str:
+    """What loads the weights of the stack's models."""
+    return config.weights.loader or (loaders.STREAMER if _streams(config) else loaders.DEFAULT)
+
+
+def _loaded(config: StackConfig, name: str) -> Iterator[Problem]:
+    """Reasons why an engine cannot load its weights so."""
+    engine, loader = config.services[name].engine, loader_of(config)
+    asked = flags.read(engine.extra_args, engine.version).get(loaders.FLAG)
+    path = f"services.{name}.engine.extraArgs"
+    if asked is not None and _streams(config):
+        yield Problem(path, loaders.FLAG, "weights.read: stream sets it", "leave it out")
+    elif asked in ("auto", *loaders.known()):
+        why = "is set by the program from another key"
+        yield Problem(path, f"{loaders.FLAG} {asked}", why, "use weights.loader")
+    elif asked is not None and loader != loaders.DEFAULT:
+        yield Problem(path, f"{loaders.FLAG} {asked}", "weights.loader sets it", "leave one of them out")
+    if _streams(config) and loader != loaders.STREAMER:
+        why = f"read: stream streams by {loaders.STREAMER}"
+        yield Problem("weights.loader", loader, why, "leave it out, or write another read")
         return
-    engine = config.services[name].engine
-    if "runai_streamer" not in (flags.choices("--load-format", engine.version) or ["runai_streamer"]):
-        why = f"vLLM {engine.version} of services.{name} has no runai_streamer"
-        yield Problem("weights.read", "stream", why, "write volume or download, or take a newer engine")
-    if "--load-format" in flags.read(engine.extra_args, engine.version):
-        why = "weights.read: stream sets it"
-        yield Problem(f"services.{name}.engine.extraArgs", "--load-format", why, "leave it out")
+    layout = config.services[name].layout
+    if wrong := loaders.problem(loader, engine.version, engine.image, layout.nodes if layout else 1):
+        key, value = ("weights.read", "stream") if _streams(config) else ("weights.loader", loader)
+        instead = "write volume or download, or take a newer engine" if _streams(config) else wrong[1]
+        yield Problem(key, value, f"services.{name}: {wrong[0]}", instead)
+
+
+def _compiled(config: StackConfig, name: str) -> Iterator[Problem]:
+    """Reasons why an engine cannot keep its kernels where the stack file says."""
+    kept, service = config.cache.compile, config.services[name]
+    if kept is None:
+        return
+    for variable in loaders.kernel_folders(service.engine.version).keys() & service.engine.env.keys():
+        path = f"services.{name}.engine.env.{variable}"
+        yield Problem(path, "", "cache.compile sets it", "leave one of them out")
+    pod = service.pod
+    others = (
+        [security for security in (pod.security_context, pod.container_security_context) if security] if pod else []
+    )
+    if kept.node_path is not None and any(each.get("runAsNonRoot") or each.get("runAsUser") for each in others):
+        why = f"root owns the folder, and the pods of services.{name} run as another user"
+        yield Problem("cache.compile.nodePath", kept.node_path, why, "write claim, with fsGroup in the pods' context")
+    cloud, layout = config.cloud, service.layout
+    node = gpu_node(cloud.instance_type) if isinstance(cloud, VolcengineCloud) else None
+    apart = kept.node_path is not None and (layout is None or (node and layout.gpus_per_node == node["gpus"]))
+    if service.workload == "fleet" and service.most_replicas > 1 and not apart:
+        why = f"replicas of services.{name}, a fleet, would write the same files at the same time"
+        instead = "write nodePath, and whole nodes; or workload: lws, whose replicas have a folder each"
+        yield Problem("cache.compile", "", why, instead)
 
 
 def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:

@@ -202,6 +202,17 @@ class Sync(Strict):
         return value
 
 
+_Loader = Annotated[Literal["default", "runai_streamer", "fastsafetensors", "instanttensor"] | None, AUTO]
+
+
+def _loader() -> Any:
+    return Field(
+        None,
+        description="what loads them into the GPUs; auto is the engine's default, or runai_streamer where it streams",
+        json_schema_extra=auto_schema,
+    )
+
+
 class PvcWeights(Strict):
     """Weights on a volume."""
 
@@ -217,6 +228,7 @@ class PvcWeights(Strict):
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read, in Gbit/s; a usual quota is taken if absent"
     )
+    loader: _Loader = _loader()
 
     _source = field_validator("source")(_served_here)
 
@@ -291,6 +303,7 @@ class BucketWeights(Strict):
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read, in Gbit/s; the region's quota if absent"
     )
+    loader: _Loader = _loader()
 
     _source = field_validator("source")(_served_here)
 
@@ -324,6 +337,7 @@ class HuggingfaceWeights(Strict):
         {}, description="a map of model to repository with owner, for models whose owner the catalog does not know"
     )
     gbit_per_second: Gbit | None = Field(None, description="what all nodes together get from the hub, in Gbit/s")
+    loader: _Loader = _loader()
 
     _source = field_validator("source")(_served_here)
 
@@ -339,6 +353,7 @@ class NvmeWeights(Strict):
     gbit_per_second: Gbit | None = Field(
         None, description="what all nodes together may read from the bucket, in Gbit/s; the quota if absent"
     )
+    loader: _Loader = _loader()
 
     _source = field_validator("source")(_served_here)
 
@@ -354,8 +369,41 @@ class NvmeWeights(Strict):
 Weights = Annotated[PvcWeights | BucketWeights | HuggingfaceWeights | NvmeWeights, Field(discriminator="source")]
 
 
+class CompileCache(Strict):
+    """Where engines keep the kernels that they compile, so that a restart need not compile them again."""
+
+    node_path: NodePath | None = Field(None, description="a folder on a disk of every node, such as /mnt/nvme0/kernels")
+    claim: ClaimName | None = Field(
+        None,
+        validate_default=True,
+        description="the name of an existing PersistentVolumeClaim; ReadWriteMany, unless one pod alone mounts it",
+    )
+
+    @field_validator("node_path")
+    @classmethod
+    def _pods_have_a_node(cls, value: str | None, info: ValidationInfo) -> str | None:
+        can = _can(info)
+        if value is not None and can and not can.node_disks:
+            raise rule(value, f"pods of {context_of(info).cloud} have no node whose disk they could use", "write claim")
+        return value
+
+    @field_validator("claim")
+    @classmethod
+    def _is_one_place(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if "node_path" not in info.data:
+            return value
+        node = info.data["node_path"]
+        if value is None and node is None:
+            raise rule("", "is missing, and so is nodePath", "write one of them")
+        if value is not None and node is not None:
+            raise rule(value, f"nodePath {node} is another place for the same", "leave one out")
+        if value is not None and value == context_of(info).weights.get("claim"):
+            raise rule(value, "no pod of an engine may write to the weights", "write another claim")
+        return value
+
+
 class Cache(Strict):
-    """The cache that keeps weights near the nodes while the stack is up."""
+    """The cache that keeps weights near the nodes while the stack is up, and what is kept of engines."""
 
     engine: Literal["fluid", "none"] = Field(
         "none", description="fluid keeps them in worker pods; none mounts the bucket"
@@ -376,6 +424,9 @@ class Cache(Strict):
         "keep", description="what becomes of a model's cache while replicas is 0 in all its services: keep, or drop"
     )
     pod: CachePod | None = Field(None, description="a map of what your cluster requires of the cache's pods")
+    compile: CompileCache | None = Field(
+        None, description="a map with claim or nodePath: where compiled kernels are kept; with the pod if absent"
+    )
 
     @field_validator("engine")
     @classmethod
@@ -401,7 +452,7 @@ class Cache(Strict):
     @classmethod
     def _there_is_a_cache(cls, value: Any, info: ValidationInfo) -> Any:
         # `auto` means the same as no key.
-        if info.field_name != "engine" and value is not None and info.data.get("engine") == "none":
+        if info.field_name not in ("engine", "compile") and value is not None and info.data.get("engine") == "none":
             can = _can(info)
             instead = "leave it out" + (", or write engine: fluid" if can and "fluid" in can.caches else "")
             shown = "" if isinstance(value, CachePod) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -36,8 +37,12 @@ class Engine:
 
     def __getitem__(self, name: str) -> Any:
         """The fact `name` of the catalog's `memory` section, as of this release."""
+        return self.as_of(fact("vllm", "memory", name))
+
+    def as_of(self, steps: Iterable[Mapping[str, Any]]) -> Any:
+        """What the last of these steps says (`is`) that is not newer (`since`) than this release; None without one."""
         value = None
-        for step in fact("vllm", "memory", name):
+        for step in steps:
             if release_key(step["since"]) <= release_key(self.version):
                 value = step["is"]
         return value

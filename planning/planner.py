@@ -198,6 +198,7 @@ def _step(step: startup.Step) -> dict[str, Any]:
         "source": step.source,
         "start_seconds": round(step.start, 1),
         "floor_seconds": round(step.floor, 1),
+        "again_seconds": None if step.again is None else round(step.again, 1),
     }
 
 
@@ -237,8 +238,26 @@ def plan(ask: Ask) -> Plan:
         request, fit, ask.load, replicas=ask.most_replicas or ask.replicas, per_gpu_hour=ask.prices.per_gpu_hour
     )
     node = host(reads, memory_gib=ask.memory_gib, downloads=downloads)
-    reasons = (*_reasons(request, fit), *chosen, *node.reasons, *((*cached.reasons, *cached.doubts) if cached else ()))
+    reasons = (
+        *_reasons(request, fit),
+        *chosen,
+        *_loader(request, fit, supply, path),
+        *node.reasons,
+        *((*cached.reasons, *cached.doubts) if cached else ()),
+    )
     return Plan(request, fit, reasons, others, path, money, speed, node, cached, files)
+
+
+def _loader(request: Request, fit: Fit, supply: startup.Supply, path: startup.Startup) -> list[str]:
+    """Which other loader would be faster. The plan never chooses one: vLLM leaves that to its users."""
+    found = startup.faster(request, fit, supply)
+    if found is None:
+        return []
+    release, now = request.engine.version, startup.loading_seconds(path)
+    return [
+        f"weights.loader {found[0]} would load the weights in {found[1]:.0f} s rather than {now:.0f}; "
+        f"vLLM's own image of {release} has it"
+    ]
 
 
 def _speed(request: Request, choice: choose.Choice, load: throughput.Load | None) -> throughput.Throughput:

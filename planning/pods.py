@@ -19,8 +19,8 @@ class Owned:
 
 
 ENGINE = Owned(
-    volumes=("launch", "shm", "weights", "weights-program", "weights-tools", "weights-node"),
-    folders=("/etc/modelserve", "/dev/shm", "/weights", "/tools", "/node"),
+    volumes=("launch", "shm", "weights", "weights-program", "weights-tools", "weights-node", "compiled"),
+    folders=("/etc/modelserve", "/dev/shm", "/weights", "/tools", "/node", "/var/cache/modelserve"),
 )
 SYNC = Owned(
     volumes=("program", "tools", "scratch", "weights", "token"),

@@ -26,7 +26,7 @@ class Overrides:
     """What an engine is told instead of working it out itself. None and 0 change nothing.
 
     `kv_bytes` and `offload_bytes` are per GPU; `blocks` are blocks of the KV cache. `rope` is the scaling factor of the
-    position table and the length that it multiplies (None: the model's own).
+    position table and the length that it multiplies (None: the model's own). `all2all` sends tokens to their experts.
     """
 
     wide: bool = False
@@ -38,6 +38,7 @@ class Overrides:
     rope: tuple[float, int | None] | None = None
     largest_graph: int | None = None
     graph_sizes: int | None = None
+    all2all: str | None = None
 
     def problems(self, model: Model) -> list[Problem]:
         """What an engine would refuse for this model."""
@@ -120,6 +121,7 @@ def settings(arguments: tuple[str, ...], version: str, model: str) -> Settings:
             rope=rope,
             largest_graph=max(asked_graphs) if asked_graphs else None,
             graph_sizes=len(asked_graphs) if asked_graphs and len(asked_graphs) > 1 else None,
+            all2all=None if said.get("--all2all-backend") in (None, "None") else str(said["--all2all-backend"]),
         ),
         problems=tuple(wrong),
         trusts_code=said.get("--trust-remote-code") is True,

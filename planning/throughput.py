@@ -581,10 +581,38 @@ def _exchange(request: Request, run: _Pass) -> float:
     size = run.tokens * model.hidden * _ACTIVATION
     if layout.data == 1 or model.moe is None:
         return 2 * _all_reduce(request, size)
-    ranks = layout.tensor * layout.data
-    copies = run.tokens / layout.tensor * min(model.moe.per_token, ranks) * (ranks - 1) / ranks
-    sent = copies * model.hidden * (_DISPATCHED + _ACTIVATION)
-    return _all_reduce(request, size) + _sent(request, sent, min(1.0, layout.gpus_per_node / ranks))
+    token = model.hidden * (_DISPATCHED + _ACTIVATION)
+    return _all_reduce(request, size) + (_gathered if _gathers(request) else _sent)(request, run.tokens * token)
+
+
+def _gathers(request: Request) -> bool:
+    """Whether every rank gets every token, rather than those for its experts."""
+    known = entries("throughput")["exchange"]
+    backend = request.overrides.all2all or request.engine.as_of(known["backend"]["value"])
+    return not request.layout.expert_parallel or backend in known["gather"]["value"]
+
+
+def _gathered(request: Request, size: float) -> float:
+    """Seconds until each rank has all tokens, of which each data rank has `size` bytes: those of other nodes come to a
+    node once, over the adapters of all of its GPUs."""
+    layout = request.layout
+    ranks, whole = layout.expert_ranks, size * layout.data
+    near = min(ranks, layout.gpus_per_node)
+    nodes = ranks / near
+    return max(whole * (ranks - 1) / ranks / _speeds(request).link, whole * (1 - 1 / nodes) / near / _between_nodes())
+
+
+def _sent(request: Request, size: float) -> float:
+    """Seconds to send tokens to the ranks of their experts alone, of which each data rank has `size` bytes. A token
+    comes to another node once, and is handed on there."""
+    layout, moe = request.layout, request.model.moe
+    assert moe is not None
+    ranks = layout.expert_ranks
+    copies = min(moe.per_token, ranks) * (ranks - 1) / ranks
+    near = min(1.0, layout.gpus_per_node / ranks)
+    far = min(copies * (1 - near), 1 / near - 1)
+    own = size / layout.tensor
+    return max(own * copies * near / _speeds(request).link, own * far / _between_nodes())
 
 
 def _all_reduce(request: Request, size: float) -> float:
@@ -594,11 +622,6 @@ def _all_reduce(request: Request, size: float) -> float:
     nodes = layout.tensor / near
     seconds = 2 * (near - 1) / near * size / speeds.link
     return seconds + 2 * (nodes - 1) / nodes * size / near / _between_nodes()
-
-
-def _sent(request: Request, size: float, near: float) -> float:
-    """Seconds for `size` bytes, of which the fraction `near` stays in the node."""
-    return max(size * near / _speeds(request).link, size * (1 - near) / _between_nodes())
 
 
 def _hops(request: Request, run: _Pass) -> float:

@@ -12,7 +12,7 @@ from components.cluster.credentials import KeyPair, SecretKey, key_secret
 from components.cluster.kubernetes import Manifest
 from config.services import Service
 from config.weights import BucketWeights, NvmeWeights, PvcWeights
-from planning import flags
+from planning import flags, loaders
 from planning.catalog import fact
 from planning.engine import release_key
 from stacks.service_plans import Planned
@@ -63,7 +63,6 @@ def from_bucket(
     names = fact("engines", "streamer", "variables")
     return Source(
         argument=pulumi.Output.concat("s3://", bucket, f"/{model_prefix(weights, model)}"),
-        args=("--load-format", "runai_streamer"),
         env={names["endpoint"]: endpoint if "://" in endpoint else f"https://{endpoint}", **names["fixed"]},
         secret_env={
             names["id"]: SecretKey(key_secret, _STREAM_FIELDS["id"]),
@@ -112,6 +111,7 @@ def arguments(name: str, planned: Planned, source: Source) -> list[pulumi.Input[
     args = [
         source.argument,
         *source.args,
+        *([] if planned.loader == loaders.DEFAULT else [loaders.FLAG, planned.loader]),
         "--served-model-name",
         service.served_model_name or name,
         "--port",

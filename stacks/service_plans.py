@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from config import secrets as secret_keys
 from config.abilities import CLOUDS
@@ -20,11 +20,20 @@ from config.clouds import AcsCloud, LocalCloud, VolcengineCloud, gpu_node
 from config.errors import NAMESPACE, ConfigError
 from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Service
-from config.stack import StackConfig, aibrix_release, drops_cache, ending, keeps_weights, own_bucket, role_takers
+from config.stack import (
+    StackConfig,
+    aibrix_release,
+    drops_cache,
+    ending,
+    keeps_weights,
+    loader_of,
+    own_bucket,
+    role_takers,
+)
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
-from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, PvcWeights
-from planning import advisories, aibrix_features, answers, flags, timeouts
+from config.weights import BucketWeights, CompileCache, HuggingfaceWeights, NvmeWeights, PvcWeights
+from planning import advisories, aibrix_features, answers, flags, loaders, timeouts
 from planning.cache import CacheSize
 from planning.catalog import fact
 from planning.cost import Prices
@@ -33,7 +42,7 @@ from planning.layout import PARTITION, Layout
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.settings import ARGUMENTS, Settings, host_memory, settings
-from planning.startup import TO_NODES, Supply
+from planning.startup import TO_NODES, Storage, Supply
 from planning.throughput import ALONE, FULL, LOADED, Load, Point
 from planning.units import GIB
 
@@ -83,6 +92,8 @@ class Planned:
     copy_seconds: int = 0
     warnings: tuple[str, ...] = ()
     longest_seconds: int = 0
+    loader: str = loaders.DEFAULT
+    kernels: CompileCache | None = None
 
     @property
     def layout(self) -> Layout:
@@ -162,6 +173,8 @@ def briefly(name: str, planned: Planned) -> list[str]:
             f"answers {_minutes(planned.empty_seconds)} after an empty start, at best {_minutes(path.floor_seconds)}; "
             f"longest step: {longest}"
         )
+        if path.again_seconds is not None:
+            answers += f"; with kept kernels {_minutes(path.again_seconds)} after its pods are created"
     return [
         f"{name}: {'fits' if found.fits else _unfitting(found)}: {found.request.model.name} on {layout.nodes} x "
         f"{layout.gpus_per_node} {found.request.gpu.name}, {layout.split}; "
@@ -312,6 +325,12 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     warnings += map(str, found.throughput.problems)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     warnings += _together(service, copied)
+    loader = loader_of(config)
+    if config.cache.compile is not None and found.startup.again_seconds is None:
+        warnings.append(
+            f"cache.compile keeps nothing that the plan knows: vLLM {service.engine.version} compiles nothing"
+        )
+    warnings += loaders.doubts(loader, service.engine.image, own_disk=isinstance(config.weights, NvmeWeights))
     longest = answers.longest_seconds(found.fit.max_model_len, _most_tokens(service))
     drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
     if drain < longest:
@@ -319,7 +338,18 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     if service.gateway == "aibrix":
         limit = f"AIBrix's gateway refuses a request of {fact('aibrix', 'gateway', 'bodyMib')} MiB and more with 413"
         found = replace(found, reasons=(*found.reasons, limit))
-    return Planned(service, found, found.fit.max_model_len, seconds, drain, copied, tuple(warnings), longest)
+    return Planned(
+        service,
+        found,
+        found.fit.max_model_len,
+        seconds,
+        drain,
+        copied,
+        tuple(warnings),
+        longest,
+        loader,
+        config.cache.compile,
+    )
 
 
 def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
@@ -357,6 +387,13 @@ def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Ite
         yield from (replace(problem, key=_KEYS[problem.key]) for problem in _settings(service).problems)
     yield from _host(service, found)
     nodes = found.request.layout.nodes
+    engine, loader = service.engine, ask.supply.loader
+    # A layout that the file says is judged with the file.
+    if service.layout is None and not loaders.problem(loader, engine.version, engine.image, 1):
+        wrong = loaders.problem(loader, engine.version, engine.image, nodes)
+        if wrong:
+            why = f"the layout that fits has {nodes} nodes, and {wrong[0]}"
+            yield Problem("layout", "auto", why, f"{wrong[1]}: weights.loader")
     by_ray = nodes > 1 and service.engine.launcher == "ray"
     if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
         why = f"images of vLLM {service.engine.version} ship without Ray, which joins {nodes} nodes"
@@ -529,7 +566,7 @@ def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) 
         batched_tokens=read(lambda: _settings(service).batched_tokens),
         sequences=read(lambda: _settings(service).sequences),
         overrides=read(lambda: _settings(service).overrides),
-        supply=read(lambda: _supply(config, service.model), Supply()),
+        supply=read(lambda: _supply(config, service), Supply()),
         cache_size=read(lambda: _cache_size(config), CacheSize()),
         memory_gib=read(lambda: gibibytes(service.resources.memory), None),
         prices=read(
@@ -581,12 +618,15 @@ def _pod_sizes(config: StackConfig) -> list[int]:
     return (gpu_pods(cloud.gpu_series, config.catalog.gpu_pods) or {}).get("gpus") or [8]
 
 
-def _supply(config: StackConfig, model: str) -> Supply:
+def _supply(config: StackConfig, service: Service) -> Supply:
     """How weights reach the nodes. Pulumi fills buckets and caches before it creates the pods."""
-    supply = _supply_of_one(config)
+    engine, loader = service.engine, loader_of(config)
     # From a hub each engine downloads only what it reads.
-    copies = 1 if isinstance(config.weights, HuggingfaceWeights) else needed_files(config, model).copies
-    return replace(supply, copies=copies)
+    copies = 1 if isinstance(config.weights, HuggingfaceWeights) else needed_files(config, service.model).copies
+    arguments = flags.read(engine.extra_args, engine.version)
+    each_rank = loaders.read_by_each_rank(loader, arguments, engine.version)
+    kept = config.cache.compile is not None
+    return replace(_supply_of_one(config), copies=copies, loader=loader, each_rank=each_rank, keeps_kernels=kept)
 
 
 def _supply_of_one(config: StackConfig) -> Supply:
@@ -597,12 +637,13 @@ def _supply_of_one(config: StackConfig) -> Supply:
     if isinstance(weights, HuggingfaceWeights):
         return Supply("copy", given or hub)
     if isinstance(weights, PvcWeights):
-        return Supply("mount", given, fill_gbit=fill, warm_first=sync is not None)
+        return Supply("volume", given, fill_gbit=fill, warm_first=sync is not None)
     link = given or _quota(config)
     if isinstance(weights, NvmeWeights):
-        return Supply("copy" if weights.bucket else "mount", link, fill_gbit=fill, warm_first=True)
-    usual: Literal["cache", "mount"] = "cache" if config.cache.engine == "fluid" else "mount"
-    return Supply("copy" if weights.read == "download" else usual, link, fill_gbit=fill, warm_first=True)
+        return Supply("copy" if weights.bucket else "volume", link, fill_gbit=fill, warm_first=True)
+    usual: Storage = "cache" if config.cache.engine == "fluid" else "mount"
+    ways: dict[str | None, Storage] = {"download": "copy", "stream": "stream"}
+    return Supply(ways.get(weights.read, usual), link, fill_gbit=fill, warm_first=True)
 
 
 def _quota(config: StackConfig) -> float | None:

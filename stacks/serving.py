@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
+from components.serving import compile_cache
+from components.serving.compile_cache import CompileCache
 from components.serving.engine_pods import EnginePodsArgs
 from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision, in_namespace
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
-from planning import aibrix_features, flags, routes
+from planning import aibrix_features, flags, loaders, routes
 from planning.catalog import fact
 from planning.images import pulled
 from planning.names import group_object, service_object, workload
@@ -186,8 +188,22 @@ class Serving:
             },
             api_key_secret=secret_name,
             api_key_revision=revision,
+            compiled=self._compiled(name, planned, place),
             readiness_probe=service.readiness_probe,
             extras=extras(service.pod),
+        )
+
+    def _compiled(self, name: str, planned: Planned, place: Place) -> CompileCache | None:
+        """Where the service keeps its kernels; None if the stack file does not say."""
+        kept, engine = planned.kernels, planned.service.engine
+        if kept is None:
+            return None
+        image, gpu = pulled(engine.image, self.registry), planned.plan.request.gpu.name
+        return CompileCache(
+            node_path=kept.node_path,
+            claim=kept.claim,
+            variables=loaders.kernel_folders(engine.version),
+            folder=compile_cache.folder(place.namespace, pulumi.get_stack(), name, image, engine.version, gpu),
         )
 
     def _group(

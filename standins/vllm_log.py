@@ -27,7 +27,11 @@ _V1 = (0, 8)
 _CORES = (((0, 20), "EngineCore"), ((0, 10, 2), "EngineCore_DP0"), ((0, 10, 1), "EngineCore_0"))
 # First release that starts as many API servers as there are data-parallel engines (0.16 and 0.17 not read).
 _SERVERS = (0, 18)
-_BARS = {"runai_streamer": "Loading safetensors using Runai Model Streamer"}
+_BARS = {
+    "runai_streamer": "Loading safetensors using Runai Model Streamer",
+    "fastsafetensors": "Loading safetensors using Fastsafetensor loader",
+    "instanttensor": "Loading safetensors using InstantTensor loader",
+}
 _ROUTES = {
     "/openapi.json": "GET, HEAD", "/load": "GET", "/version": "GET", "/health": "GET", "/metrics": "GET",
     "/ping": "GET", "/tokenize": "POST", "/v1/models": "GET", "/v1/chat/completions": "POST",

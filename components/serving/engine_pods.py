@@ -17,6 +17,8 @@ import pulumi
 from components.cluster.credentials import SecretKey
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
 from components.cluster.pod_extras import CONFINED, PodExtras, dressed
+from components.serving import compile_cache
+from components.serving.compile_cache import CompileCache
 from planning import timeouts
 from planning.names import API_KEY
 from planning.problems import Problem, Refused
@@ -53,7 +55,8 @@ class EnginePodsArgs:
     `metrics_need_key`. Every pod gets `init_containers`, `volumes` and `volume_mounts`. Volumes may hold Outputs at
     their leaves: Pulumi asks for the pods once all are known, and never if one fails.
     `api_key_secret` names a Secret in `namespace` with the field `apiKey`. `api_key_revision` changes whenever the key
-    does, which restarts the engine. `extras` is what the cluster's owner adds to every pod.
+    does, which restarts the engine. `compiled` keeps the engine's kernels over restarts. `extras` is what the cluster's
+    owner adds to every pod.
     Raises Refused when data x tensor x pipeline does not fill the GPUs.
     """
 
@@ -91,6 +94,7 @@ class EnginePodsArgs:
     node_selector: Mapping[str, str]
     api_key_secret: str | None
     api_key_revision: pulumi.Input[str] | None
+    compiled: CompileCache | None
     extras: PodExtras
 
     def __post_init__(self) -> None:
@@ -175,6 +179,7 @@ def pod_template(
                 {"name": "launch", "configMap": {"name": _config_name(name, args)}},
                 {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(args.shm)}},
                 *args.volumes,
+                *([compile_cache.volume(args.compiled)] if args.compiled else []),
             ],
         },
     }
@@ -193,8 +198,9 @@ def data_engine(engine: Manifest) -> Manifest:
     return engine | {"command": ["bash", f"{_SCRIPT_FOLDER}/{_DATA_SCRIPT.name}"]}
 
 
-def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Manifest:
-    """The engine's container without what only some roles have: arguments, ports, probes.
+def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool, apart: bool) -> Manifest:
+    """The engine's container without what only some roles have: arguments, ports, probes. `apart`: a variable tells
+    replicas apart.
 
     The leader ends once it has given its answers; the others wait for the leader's end, because every answer needs
     their GPUs.
@@ -222,6 +228,7 @@ def container(args: EnginePodsArgs, env: list[Manifest], *, leads: bool) -> Mani
             {"name": "launch", "mountPath": _SCRIPT_FOLDER, "readOnly": True},
             {"name": "shm", "mountPath": "/dev/shm"},
             *args.volume_mounts,
+            *([compile_cache.mount(args.compiled, apart=apart)] if args.compiled else []),
         ],
     }
     # The root file system can be written: engines keep compiled kernels, sockets and logs where their release says.
@@ -247,6 +254,7 @@ def environment(
         "MODELSERVE_DRAIN_SECONDS": str(args.drain_seconds),
         **(guard if leads else {}),
         **joining,
+        **(compile_cache.variables(args.compiled) if args.compiled else {}),
         **args.env,
     }
     secrets = dict(args.secret_env)

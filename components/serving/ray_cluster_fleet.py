@@ -180,7 +180,7 @@ def _ray_cluster(name: str, args: RayClusterFleetArgs) -> Manifest:
 def pod_template(name: str, args: RayClusterFleetArgs, *, head: bool) -> Manifest:
     """The pod template of the head, which has the ports and the engine, or of the workers."""
     pods = args.pods
-    container = engine_pods.container(pods, _environment(pods, head=head), leads=head)
+    container = engine_pods.container(pods, _environment(pods, head=head), leads=head, apart=False)
     if not head:
         return engine_pods.pod_template(name, pods, container | _worker_probes(), "worker", {})
     ports = {**(fact("fleet", "kuberay", "headPorts") if pods.nodes > 1 else {}), PORT_NAME: pods.port}

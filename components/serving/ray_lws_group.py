@@ -15,7 +15,7 @@ from typing import Literal
 import pulumi
 
 from components.cluster.kubernetes import Manifest, labels
-from components.serving import engine_pods
+from components.serving import compile_cache, engine_pods
 from components.serving.engine_pods import SET_BY_ANOTHER, EnginePodsArgs, layout_annotation
 from planning import addons
 from planning.catalog import fact
@@ -24,6 +24,7 @@ from planning.problems import Problem, Refused
 PORT_NAME = "http"
 _NAME_LABEL = "leaderworkerset.sigs.k8s.io/name"
 _INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
+_GROUP_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
 _AFTER_START = "RecreateGroupAfterStart"
 
 
@@ -124,7 +125,7 @@ def _counted(args: RayLwsGroupArgs) -> list[str]:
 def pod_template(name: str, args: RayLwsGroupArgs, *, leader: bool) -> Manifest:
     """The pod template of the leader, which has the port and the probes, or of the workers."""
     pods = args.pods
-    container = engine_pods.container(pods, _environment(args, leader=leader), leads=leader)
+    container = engine_pods.container(pods, _environment(args, leader=leader), leads=leader, apart=True)
     if _joins_engines(args):
         container = engine_pods.data_engine(container)
     if leader or args.launcher == "native":
@@ -151,6 +152,8 @@ def _environment(args: RayLwsGroupArgs, *, leader: bool) -> list[Manifest]:
         }
     # The label, because releases before 0.6 do not set the variable LWS_WORKER_INDEX.
     place = {"MODELSERVE_POD_INDEX": f"metadata.labels['{_INDEX_LABEL}']"}
+    if args.pods.compiled:
+        place |= compile_cache.place(_GROUP_LABEL)
     return engine_pods.environment(args.pods, joining, place, leads=leader)
 
 

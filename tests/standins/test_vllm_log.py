@@ -72,6 +72,8 @@ def test_routes_are_told_before_the_server_is_started():
     [
         ("", "Loading safetensors checkpoint shards"),
         ("--load-format runai_streamer", "Loading safetensors using Runai Model Streamer"),
+        ("--load-format fastsafetensors", "Loading safetensors using Fastsafetensor loader"),
+        ("--load-format instanttensor", "Loading safetensors using InstantTensor loader"),
         ('--model-loader-extra-config {"enable_multithread_load":true}', "Multi-thread loading shards"),
     ],
 )

@@ -47,6 +47,7 @@ PODS = EnginePodsArgs(
     node_selector={},
     api_key_secret=None,
     api_key_revision=None,
+    compiled=None,
     extras=NOTHING,
 )
 """A replica of two pods to which nobody adds anything."""

@@ -202,7 +202,7 @@ def test_weights_are_streamed_where_the_engine_can(monkeypatch: pytest.MonkeyPat
     )
     assert "services.ds.engine.extraArgs: --load-format: weights.read: stream sets it" in only(twice)
     monkeypatch.setattr("planning.flags.choices", lambda flag, version: ("auto",))
-    assert "weights.read: stream: vLLM 0.19.0 of services.ds has no runai_streamer" in only(raw)
+    assert "weights.read: stream: services.ds: vLLM 0.19.0 has no runai_streamer" in only(raw)
 
 
 def test_native_groups_need_no_ray_in_the_image():

@@ -73,6 +73,8 @@ SAMPLES: dict[str, Any] = {
     "securityContext": {"fsGroupChangePolicy": "Always"},
     "containerSecurityContext": {"runAsUser": 5},
     "cache.pod": {"nodeSelector": {"a": "b"}},
+    "cache.compile": {"claim": "kernels"},
+    "compile.claim": "other-kernels",
 }
 # Keys that are useful only together are tried together, listed under the key that comes last.
 TOGETHER: dict[str, dict[str, Any]] = {

@@ -14,7 +14,21 @@ from tests.support.ways import WAYS, secrets
 
 # For each key that only some clouds use: where it is, and a value that its own rules accept.
 EXAMPLES: dict[str, tuple[str, Any]] = {
-    "Cache": ("cache", {"engine": "fluid"}),
+    "Cache.engine": ("cache/engine", "fluid"),
+    **{
+        f"Cache.{key}": ("cache", {"engine": "fluid", key: value})
+        for key, value in {
+            "workers": 9,
+            "cpu": 8,
+            "memory": "128Gi",
+            "quota": "100Gi",
+            "high": 0.9,
+            "low": 0.5,
+            "whilePaused": "drop",
+            "pod": {"labels": {"a": "b"}},
+        }.items()
+    },
+    "CompileCache.nodePath": ("cache/compile", {"nodePath": "/mnt/nvme0/kernels"}),
     "Addons.charts": ("addons/charts", "charts"),
     "Addons.fluid": ("addons/fluid", {"install": False}),
     "Addons.aibrix": ("addons/aibrix", {"install": False}),

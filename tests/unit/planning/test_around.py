@@ -12,8 +12,10 @@ from planning.choose import fit
 from planning.cost import Prices, cost, problems
 from planning.layout import Layout
 from planning.memory import Fit, Request
+from planning.planner import Ask
+from planning.planner import plan as planned
 from planning.problems import PlanError
-from planning.startup import Startup, Supply, file_bytes, node_bytes, plan
+from planning.startup import Startup, Storage, Supply, file_bytes, loading_seconds, node_bytes, plan
 from planning.units import GIB
 
 R1 = 688_586_727_753
@@ -73,12 +75,59 @@ def test_two_copies_over_ten_gbit_take_eighteen_minutes() -> None:
 
 
 def test_the_path_ends_where_its_last_step_ends_and_nothing_beats_the_floor() -> None:
-    for storage in ("mount", "cache", "copy"):
+    for storage in ("mount", "volume", "cache", "copy", "stream"):
         path = _path(Layout(2, 8, 8, 2), Supply(storage, 100, cache_gbit=42, fill_gbit=10))
         assert path.first_token_seconds == pytest.approx(max(step.end for step in path.steps))
         assert path.floor_seconds <= path.first_token_seconds
         assert all(step.floor <= step.seconds + 1e-9 and step.source for step in path.steps)
         assert path.steps[0].name == "fill the bucket"
+
+
+@pytest.mark.parametrize(
+    ("loader", "published"),
+    [("default", 160), ("runai_streamer", 101), ("fastsafetensors", 75.8), ("instanttensor", 15.3)],
+)
+def test_loading_from_fast_storage_takes_what_was_published_of_the_loader(loader: str, published: float) -> None:
+    """DeepSeek-R1 on eight GPUs, 50 GB/s: https://github.com/scitix/InstantTensor docs/benchmark.md."""
+    path = _path(Layout(1, 8, 8, 1), Supply("volume", 400, loader=loader))
+    assert loading_seconds(path) == pytest.approx(published, rel=0.01)
+    read = next(step for step in path.steps if step.name == "weights to nodes")
+    assert read.seconds == read.floor == pytest.approx(R1 / 50e9)
+
+
+def test_a_slow_link_bounds_every_loader() -> None:
+    slow = [
+        _path(Layout(1, 8, 8, 1), Supply("mount", 10, loader=each)) for each in ("fastsafetensors", "instanttensor")
+    ]
+    assert [loading_seconds(path) for path in slow] == [pytest.approx(R1 * 8 / 10e9)] * 2
+
+
+def test_only_the_default_loader_leaves_out_other_stages_and_every_rank_of_the_streamer_reads_all() -> None:
+    def read(storage: Storage, loader: str, each_rank: bool = False) -> int:
+        path = _path(Layout(2, 8, 8, 2), Supply(storage, 100, loader=loader, each_rank=each_rank))
+        return next(step.bytes for step in path.steps if step.name == "weights to nodes")
+
+    assert read("mount", "default") == pytest.approx(R1, rel=1e-6)
+    assert read("mount", "fastsafetensors") == read("mount", "runai_streamer", each_rank=True) == 2 * R1
+    assert read("stream", "runai_streamer", each_rank=True) == 16 * R1
+    assert read("stream", "runai_streamer") == 2 * R1
+
+
+@pytest.mark.parametrize(
+    ("version", "supply", "said"),
+    [
+        ("0.33.0", Supply("volume", 400), "instanttensor would load the weights in 15 s rather than 160; "),
+        ("0.20.0", Supply("volume", 400), "fastsafetensors would load the weights in 76 s rather than 160; "),
+        ("0.33.0", Supply("stream", 400, loader="runai_streamer"), ""),
+        ("0.33.0", Supply("volume", 400, loader="instanttensor"), ""),
+        ("0.6.6", Supply("volume", 400), ""),
+    ],
+)
+def test_the_plan_names_the_loader_that_the_releases_image_has_and_that_is_faster(version, supply, said) -> None:
+    found = planned(
+        Ask("DeepSeek-R1", "H200-141", nodes=1, tensor=8, pipeline=1, engine_version=version, supply=supply)
+    )
+    assert [said in line for line in found.reasons if line.startswith("weights.loader")] == [True] * bool(said)
 
 
 def test_warming_the_cache_runs_beside_the_nodes_coming_up() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import pytest
 
@@ -229,3 +230,25 @@ def test_reading_a_latent_cache_in_splits_costs_memory_on_hopper_only() -> None:
     assert late("H200:139.8", 2) - late("A100:139.8", 2) == pytest.approx(4, abs=0.01)
     assert late("H200:139.8", kv_dtype="fp8") == late("A100:139.8", kv_dtype="fp8")
     assert late("NEWCARD:139.8") == late("H200:139.8")
+
+
+@pytest.mark.parametrize(
+    "row", list(csv.DictReader((ROOT / "tests" / "data" / "vllm-seconds.csv").open())), ids=itemgetter("id")
+)
+def test_steps_of_other_releases_are_planned_too_long_rather_than_too_short(row: dict[str, str]) -> None:
+    gpus_of_one = int(row["tensor"])
+    layout = Layout(1, gpus_of_one, gpus_of_one, 1, expert_parallel=gpus_of_one > 1)
+    request = Request(models.find(row["model"]), gpus.find(row["gpu"]), layout, engine.find(row["version"]), 0.95)
+    assert request.model.layers == int(row["layers"])
+    path = startup.plan(request, fit(request, 4096), startup.Supply(node_ready=True, keeps_kernels=True))
+    planned = {step.name: step.seconds for step in path.steps}
+    planned["kept"] = next(step.again or 0 for step in path.steps if step.name == "compile")
+    columns = {
+        "engine processes": "processes_s",
+        "compile": "compile_s",
+        "profile": "profile_s",
+        "CUDA graphs": "graph_s",
+    }
+    for name, column in (columns | {"kept": "kept_compile_s"}).items():
+        if row[column]:
+            assert planned[name] >= 0.97 * float(row[column]), name

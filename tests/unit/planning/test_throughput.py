@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from planning import choose, engine, gpus, models, throughput
 from planning.catalog import entries
 from planning.layout import Layout
 from planning.memory import Request
+from planning.settings import Overrides
 from planning.throughput import ALONE, FULL, LOADED, Load, Throughput
 
 # Medians of the errors of rows that were not used for fitting.
@@ -269,3 +271,23 @@ def test_only_what_is_quantised_is_multiplied_at_the_quantised_speed(part):
     plain = throughput.roofline(replace(request, model=replace(every, quantisation="none")), 1, 8192, 1).prefill
     parts = {"attention", "output", "mlp", "experts", "shared"}
     assert prefill(set()) < prefill({part}) < prefill(parts) == pytest.approx(plain, rel=1e-6)
+
+
+def _step(layout: Layout, **told: str) -> float:
+    """The floor of a step with 64 requests in each data rank, without what it reads and computes: what it sends."""
+    request = replace(_request(layout=layout), overrides=Overrides(**told))
+    infinite = replace(request.gpu.speeds, memory=math.inf, peaks=(("bf16", math.inf),))
+    request = replace(request, gpu=replace(request.gpu, speeds=infinite))
+    return throughput.roofline(request, 64.0 * layout.data, 1024, 1024).step
+
+
+def test_ranks_that_get_every_token_receive_more_than_those_that_get_their_experts_tokens() -> None:
+    """61 layers of 7168 values, sent in one byte and back in two, over links of 450 GB/s and 50 between nodes."""
+    tokens = 61 * 64 * 7168 * 3
+    one, two = (Layout(nodes, 8, 1, 1, data=8 * nodes, expert_parallel=True) for nodes in (1, 2))
+    assert _step(one) == pytest.approx(tokens * 7 / 450e9)
+    assert _step(one, all2all="deepep_low_latency") == pytest.approx(tokens * 7 / 450e9)  # all eight have an expert
+    assert _step(two) == pytest.approx(tokens * 15 / 450e9)
+    assert _step(two, all2all="deepep_low_latency") == pytest.approx(tokens / 50e9)  # once to the other node
+    apart = replace(two, expert_parallel=False)
+    assert _step(apart, all2all="deepep_low_latency") == _step(two)  # without whole experts nothing can be left out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.support.program import (
     secret_data,
 )
 from tests.support.recorder import Recorder, inputs
+from tests.support.schemas import problems
 from tests.support.stack_files import StackFile
 from watch.cache_state import CacheReader
 
@@ -166,6 +168,16 @@ def test_a_streaming_engine_reads_the_bucket_itself_with_a_key_by_reference(engi
             "AWS_ACCESS_KEY_ID": {"name": "deepseek-r1-stream-key", "key": "accessKeyId"},
             "AWS_SECRET_ACCESS_KEY": {"name": "deepseek-r1-stream-key", "key": "accessKeySecret"},
         }
+
+
+def test_kernels_are_kept_on_the_claim_below_the_names_of_namespace_stack_and_service(engine: Recorder):
+    run(engine, {"cache": {"compile": {"claim": "kernels"}}})
+    (group,) = [found for found in engine.objects() if found["kind"] == "LeaderWorkerSet"]
+    assert problems(group) == []
+    for template in templates(engine):
+        (container,) = template["spec"]["containers"]
+        (mount,) = [each for each in container["volumeMounts"] if each["name"] == "compiled"]
+        assert re.fullmatch(r"modelserve/default/test/ds/[0-9a-f]{12}/\$\(MODELSERVE_REPLICA\)", mount["subPathExpr"])
 
 
 def test_a_bucket_that_is_there_is_read_and_not_owned(engine: Recorder):

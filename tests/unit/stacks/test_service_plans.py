@@ -397,3 +397,15 @@ def test_several_processes_on_a_port_are_expected_with_data_ranks_or_where_they_
 
     assert several(DP16) and several(ONE_NODE, "--api-server-count", "2")
     assert not several(ONE_NODE) and not several(DP16, "-asc", "1")
+
+
+@pytest.mark.parametrize("loader", ["fastsafetensors", "auto"])
+def test_a_loader_becomes_an_argument_and_a_part_of_the_plan(loader: str):
+    engine = {"image": "vllm/vllm-openai:v0.33.0", "version": "0.33.0", "launcher": "native"}
+    raw = on("H200-141", engine=engine, layout=ONE_NODE)
+    raw["weights"] |= {"loader": loader, "gbitPerSecond": 400}
+    planned = plan_services(parse(raw))["ds"]
+    args = engine_arguments.arguments("ds", planned, engine_arguments.Source("/weights"))
+    given = args[args.index("--load-format") + 1] if "--load-format" in args else "auto"
+    assert given == loader
+    assert any("loads 9.08 GB/s" in step.source for step in planned.plan.startup.steps) == (loader != "auto")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from components.cluster.pod_extras import PodExtras
 from components.serving import engine_pods, ray_cluster_fleet, ray_lws_group
+from components.serving.compile_cache import CompileCache, folder
 from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs
 from planning.problems import Refused
@@ -41,6 +43,9 @@ OTHER: dict[str, Any] = ADDITIONS | {
     "metrics_need_key": True,
     "weights_seconds": 900,
     "readiness_probe": False,
+    "compiled": CompileCache(
+        node_path=None, claim="kernels", folder="modelserve/default/b/ds/0", variables={"VLLM_CACHE_ROOT": "vllm"}
+    ),
     "extras": PodExtras(spec={"schedulerName": "b"}),
 }
 LAYOUT_FIELDS = {"nodes", "gpus_per_node", "data", "tensor", "pipeline"}
@@ -140,6 +145,38 @@ def test_every_pod_requests_exactly_its_limits(pod: Role):
 def test_shared_memory_is_a_volume_of_its_own_with_a_limit(pod: Role):
     assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "32Gi"}} in pod()["spec"]["volumes"]
     assert {"name": "shm", "mountPath": "/dev/shm"} in container_of(pod())["volumeMounts"]
+
+
+@EVERY
+def test_kernels_are_kept_on_a_volume_in_a_folder_of_the_service_and_of_each_replica_of_a_group(pod: Role):
+    made = pod(**OTHER)
+    (mount,) = [each for each in container_of(made)["volumeMounts"] if each["name"] == "compiled"]
+    claim = {"name": "compiled", "persistentVolumeClaim": {"claimName": "kernels"}}
+    assert claim in made["spec"]["volumes"] and "readOnly" not in mount
+    assert env_of(made)["VLLM_CACHE_ROOT"] == f"{mount['mountPath']}/vllm"
+    if pod.workload is LWS:
+        assert mount["subPathExpr"] == "modelserve/default/b/ds/0/$(MODELSERVE_REPLICA)"
+        label = env_of(made)["MODELSERVE_REPLICA"]["fieldRef"]["fieldPath"]
+        assert label == "metadata.labels['leaderworkerset.sigs.k8s.io/group-index']"
+    else:
+        assert mount["subPath"] == "modelserve/default/b/ds/0"
+    disk = pod(compiled=replace(OTHER["compiled"], claim=None, node_path="/mnt/nvme0"))["spec"]["volumes"]
+    assert {"name": "compiled", "hostPath": {"path": "/mnt/nvme0", "type": "DirectoryOrCreate"}} in disk
+
+
+@EVERY
+def test_without_a_place_for_kernels_nothing_speaks_of_one(pod: Role):
+    assert not {"compiled", "MODELSERVE_REPLICA"} & {
+        *env_of(pod()),
+        *(each["name"] for each in container_of(pod())["volumeMounts"]),
+    }
+
+
+def test_kernels_of_another_stack_service_image_release_or_gpu_are_never_read():
+    told = ("default", "acs", "ds", "vllm/vllm-openai:v0.33.0", "0.33.0", "H20-96")
+    others = [folder(*told[:i], "other", *told[i + 1 :]) for i in range(len(told))]
+    assert len({folder(*told), *others}) == len(told) + 1
+    assert all(re.fullmatch(r"modelserve(/[a-z0-9-]+){4}", each) for each in (folder(*told), *others))
 
 
 @EVERY
