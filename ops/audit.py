@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from config.clouds import LocalCloud
@@ -115,7 +116,12 @@ def audit(file: StackFile, stack: str, *, after_destroy: bool) -> Audit:
         good = asset.kept if after_destroy else asset.known
         (right if good else wrong).append(f"{asset}{' (kept on purpose)' if asset.kept else ''}")
     bills = tuple(_bills(config, plans, there, assets))
-    return Audit(tuple(right), tuple(wrong), bills, (*unread, *unasked), tuple(leftovers.waiting(there)))
+    return Audit(tuple(right), tuple(wrong), bills, (*unread, *unasked), tuple(leftovers.waiting(there, now())))
+
+
+def now() -> datetime:
+    """The time, with which deletions are compared."""
+    return datetime.now(timezone.utc)
 
 
 def names_of(config: StackConfig, stack: str) -> Names:

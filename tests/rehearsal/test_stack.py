@@ -231,7 +231,7 @@ def test_an_up_whose_check_fails_ends_with_the_reason_and_the_next_checks_again_
     stack.services["ds"] = one_node(stack.services["ds"]) | {"verifyAfterUp": True}
     stack.fault("Job/ds-verify", "failed")
     said = stack.up(ok=False)
-    print(said)
+
     assert "its last words: modelserve: verify: failed: the rehearsal was told to let this fail" in said
     pods = cluster.pods()
     stack.fault("Job/ds-verify", None)
