@@ -18,6 +18,7 @@ from typing import Any
 
 from components.cluster.alicloud_provider import alicloud_provider
 from components.cluster.volcengine_provider import volcengine_provider
+from components.monitoring.cloud_alerts import ARMS_RULE, VMP_RULE
 from components.weights import oss_bucket, tos_bucket
 from watch.helm_releases import moment
 from watch.outcomes import PROVIDER, Found, Resource, UnreadError, pending_operations, resources_of
@@ -125,6 +126,26 @@ KINDS: Mapping[str, Kind] = {
             items="policies",
             same={"policyName": "{policyName}"},
             id="role:{policyName}:{policyType}:{roleName}",
+        ),
+    ),
+    ARMS_RULE: Kind(
+        named=True,
+        lookup=_Lookup(
+            function="alicloud:arms/getPrometheusAlertRules:getPrometheusAlertRules",
+            arguments={"clusterId": "{clusterId}"},
+            items="rules",
+            same={"prometheusAlertRuleName": "{prometheusAlertRuleName}"},
+            id="{id}",
+        ),
+    ),
+    VMP_RULE: Kind(
+        named=True,
+        lookup=_Lookup(
+            function="volcengine:vmp/getAlertingRules:getAlertingRules",
+            arguments={"name": "{name}"},
+            items="alertingRules",
+            same={"name": "{name}"},
+            id="{id}",
         ),
     ),
     # No function lists a user's keys.
