@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         return []
 
     code = _run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure], stack, late)
-    found = audit(file, stack, after_destroy=True)
+    found = audit(file, stack, after_destroy=True, before=resources)
     print("\n".join(lines(stack, found)))
     if code:
         print(f"{stack}: the destroy did not end: after a kill, python -m ops recover {stack}; then destroy again")

@@ -197,6 +197,28 @@ KINDS: Mapping[str, Kind] = {
     ),
 }
 
+_CLB = "volcengine:clb/getClbs:getClbs"
+BALANCERS: Mapping[str, Kind] = {
+    "alicloud::LoadBalancer": Kind(
+        lookup=_Lookup(
+            function="alicloud:slb/getApplicationLoadBalancers:getApplicationLoadBalancers",
+            arguments={"address": "{address}"},
+            items="balancers",
+            same={"address": "{address}"},
+            id="{id}",
+        )
+    ),
+    **{
+        f"volcengine::{kind}": Kind(
+            lookup=_Lookup(
+                function=_CLB, arguments={address: "{address}"}, items="clbs", same={address: "{address}"}, id="{id}"
+            )
+        )
+        for kind, address in (("LoadBalancer", "eniAddress"), ("PublicLoadBalancer", "eipAddress"))
+    },
+}
+"""What a cluster makes in its cloud for a Service, found by its address; no type of Pulumi's."""
+
 # By cloud.kind: its plugin, the function that tells whose credentials these are, and how it names the account.
 _CALLERS = {
     "acs": ("alicloud", "alicloud:index/getCallerIdentity:getCallerIdentity", lambda found: found["accountId"]),
@@ -208,6 +230,8 @@ _CALLERS = {
 }
 # Outputs that hold an account's id, of resources in a state.
 _ACCOUNTS = {oss_bucket.BUCKET: "owner", f"{_IAM}/user:User": "accountId"}
+PACKAGES = {kind: package for kind, (package, _, _) in _CALLERS.items()}
+"""By cloud.kind: the plugin's package."""
 _PROVIDERS = {"alicloud": alicloud_provider, "volcengine": volcengine_provider}
 
 
@@ -232,12 +256,14 @@ Answers = Mapping[str, "list[Item] | str"]
 
 
 def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers:
-    """Looks up those of a state's resources whose type has a lookup; `regions` is by URN. Needs `pulumi` on PATH.
+    """Looks up those of a state's resources whose type has a lookup, and balancers; `regions` is by URN. Needs `pulumi`
+    on PATH.
 
     Pulumi asks in a preview of a temporary stack: it starts the plugins, which take their credentials from the
     environment as in any run.
     """
-    asked = [resource for resource in resources if KINDS[resource["type"]].lookup]
+    kinds = {**KINDS, **BALANCERS}
+    asked = [resource for resource in resources if kinds[resource["type"]].lookup]
     if not asked:
         return {}
     from pulumi import InvokeOptions
@@ -252,7 +278,7 @@ def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers
             place = (package, regions[urn])
             if place not in providers:
                 providers[place] = _PROVIDERS[package](f"ask-{len(providers)}", place[1])
-            lookup = KINDS[resource["type"]].lookup
+            lookup = kinds[resource["type"]].lookup
             assert lookup is not None
             question = _filled(lookup.arguments, resource["inputs"])
             try:

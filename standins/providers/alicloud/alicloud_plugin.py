@@ -8,7 +8,7 @@ from standins.providers.alicloud import oss, ram
 from standins.providers.alicloud.alicloud_errors import refused
 from standins.providers.cloud import CloudError
 from standins.providers.cloud_provider import CloudProvider
-from standins.providers.kinds import Kind
+from standins.providers.kinds import Kind, balancers
 from standins.providers.reporting import Refusal
 
 ARMS_RULE = "alicloud:arms/prometheusAlertRule:PrometheusAlertRule"
@@ -31,9 +31,12 @@ class Provider(CloudProvider):
         oss.FUNCTIONS
         | ram.FUNCTIONS
         | {
+            "alicloud:slb/getApplicationLoadBalancers:getApplicationLoadBalancers": balancers(
+                "slb", "balancers", frozenset({"address"})
+            ),
             "alicloud:arms/getPrometheusAlertRules:getPrometheusAlertRules": alert_rules.listing(
                 "arms", "rules", "prometheusAlertRuleName", ("clusterId",)
-            )
+            ),
         }
     )
     region_variable, default_region = "ALICLOUD_REGION", "cn-beijing"

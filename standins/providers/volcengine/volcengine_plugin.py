@@ -5,7 +5,7 @@ from __future__ import annotations
 from standins.providers import alert_rules
 from standins.providers.cloud import CloudError
 from standins.providers.cloud_provider import CloudProvider
-from standins.providers.kinds import Kind
+from standins.providers.kinds import Kind, balancers
 from standins.providers.volcengine import iam, tos
 from standins.providers.volcengine.volcengine_errors import refused
 
@@ -29,9 +29,10 @@ class Provider(CloudProvider):
         tos.FUNCTIONS
         | iam.FUNCTIONS
         | {
+            "volcengine:clb/getClbs:getClbs": balancers("clb", "clbs", frozenset({"eipAddress", "eniAddress"})),
             "volcengine:vmp/getAlertingRules:getAlertingRules": alert_rules.listing(
                 "vmp", "alertingRules", "name", ("name",)
-            )
+            ),
         }
     )
     region_variable, default_region = "VOLCENGINE_REGION", ""
