@@ -211,9 +211,7 @@ def test_nothing_is_done_from_another_account_in_another_cluster_or_in_one_that_
 
 
 @pytest.mark.soak
-def test_a_destroy_that_hangs_says_meanwhile_what_it_waits_for_and_ends_when_that_is_done(
-    stack: Stack, cluster: Cluster
-):
+def test_a_destroy_that_hangs_says_meanwhile_what_it_waits_for_and_ends_with_it(stack: Stack, cluster: Cluster):
     stack.services["ds"] = one_node(stack.services["ds"])
     stack.up()
     api = cluster.plane.api

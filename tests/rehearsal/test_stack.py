@@ -186,6 +186,8 @@ FAILED_STARTS = {
     "no-cache": "in EngineCore, while sizing the KV cache: ValueError: No available memory for the cache blocks.",
     "capture": "in Worker_TP0, while capturing CUDA graphs: torch.AcceleratorError: CUDA error: out of memory",
     "workspace": "in Worker_TP0, while capturing CUDA graphs: torch.OutOfMemoryError: CUDA out of memory. Tried to",
+    "sampler": "in Worker_TP0, while warming up the sampler: torch.OutOfMemoryError: CUDA out of memory. Tried to",
+    "nccl": "in Worker_TP0, while joining the other GPUs: RuntimeError: NCCL error: unhandled system error",
 }
 
 
@@ -193,7 +195,7 @@ def test_a_start_that_fails_is_told_with_the_cause_and_not_with_what_the_engines
     stack: Stack, cluster: Cluster
 ):
     service = one_node(stack.services["ds"])
-    service["layout"] = {"nodes": 1, "gpusPerNode": 4, "tensor": 4, "pipeline": 1}
+    service["layout"] = {"nodes": 1, "gpusPerNode": 2, "tensor": 2, "pipeline": 1}
     service |= {"model": "Qwen3-8B", "maxModelLen": 4096}
     service["engine"] |= {"image": "vllm/vllm-openai:v0.25.1", "version": "0.25.1"}
     del stack.services["ds"]
