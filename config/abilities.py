@@ -105,6 +105,7 @@ NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
     "Catalog.gpuPods": lambda can: can.shapes,
     "Prices.perCacheWorkerHour": lambda can: "fluid" in can.caches,
     "Monitoring.prometheus": lambda can: len(can.prometheus) > 1,
+    "Alerts.groupPolicy": lambda can: "vmp" in can.prometheus,
 }
 """Parts, and keys of parts, that only some clouds have a use for: what a cloud must be able to do. All others have uses
 everywhere that their part has one."""

@@ -15,6 +15,7 @@ from config.strict import Judging, Strict
 from config.types import (
     AddonRelease,
     ChartRepository,
+    Id,
     Image,
     InSchema,
     Labels,
@@ -422,9 +423,16 @@ class Addons(Strict):
 class Alerts(Strict):
     """Who is to be told when something is wrong, and when. All other thresholds follow from the plan."""
 
-    enabled: bool = Field(True, description="true makes a PrometheusRule for each service")
+    enabled: bool = Field(True, description="true makes rules for each service: a PrometheusRule, or the cloud's own")
     labels: Labels = Field({}, description="a map of labels of every alert, by which your Alertmanager routes it")
     runbook: Url | None = Field(None, description="where your copy of docs/runbook.md is read, as an https URL")
+    instance: Id | None = Field(
+        None, description="the id of the ARMS instance or the VMP workspace that watches the alerts: arms and vmp only"
+    )
+    policy: Id | None = Field(
+        None, description="the id of its notification policy, which says who is told: arms and vmp only"
+    )
+    group_policy: Id | None = Field(None, description="the id of its grouping policy: vmp only")
     no_answer_seconds: Seconds | None = Field(
         None, description="seconds without an answer after which somebody is called; as long as the kubelet waits"
     )
@@ -490,7 +498,21 @@ class Monitoring(Strict):
     def _reads_rules(cls, value: Alerts, info: ValidationInfo) -> Alerts:
         cloud, written = context_of(info).cloud, info.data.get("prometheus")
         reads = written or (CLOUDS[cloud].prometheus[0] if cloud in CLOUDS else "operator")
-        if value.enabled and reads != "operator":
-            why = f"no source says that {reads} reads PrometheusRules"
-            raise rule("", why, "write prometheus: operator if one runs in the cluster, or leave alerts out")
+        if not value.enabled:
+            return value
+        needed = {"operator": (), "arms": ("instance",), "vmp": ("instance", "group_policy")}[reads]
+        known = {"operator": (), "arms": ("instance", "policy"), "vmp": ("instance", "policy", "group_policy")}[reads]
+        why = f"is missing: {reads} reads no PrometheusRules, and has rules of its own"
+        refuse(
+            *[
+                (f".{to_camel(key)}", "", why, "write its id, or leave alerts out")
+                for key in needed
+                if getattr(value, key) is None
+            ],
+            *[
+                (f".{to_camel(key)}", given, f"{reads} has no such thing", "leave it out")
+                for key in ("instance", "policy", "group_policy")
+                if (given := getattr(value, key)) is not None and key not in known
+            ],
+        )
         return value

@@ -424,6 +424,10 @@ class Service(_OfVllm):
     schedule: Schedule | None = Field(
         None, description="a map with timezone and on: when its replicas run; always if absent"
     )
+    verify_after_up: bool = Field(
+        False,
+        description="true to end an up that changes the service by asking it, from inside the cluster, for an answer",
+    )
     rollout: Rollout = Field(Rollout.model_construct(), description="a map with strategy")
     port: Annotated[int, Field(gt=0, lt=65536)] = Field(8000, description="the port that serves HTTP, 1 to 65535")
     paths: tuple[str, ...] = Field(
@@ -457,6 +461,18 @@ class Service(_OfVllm):
     def first_replicas(self) -> int:
         """The number of replicas at the start, and always if nothing scales them."""
         return self.autoscaling.minimum if self.autoscaling else self.replicas
+
+    @property
+    def parser(self) -> str | None:
+        """The reasoning parser that the engine gets: the file's, or the model's own."""
+        engine = self.engine
+        parser = engine.reasoning_parser or fact("models", "reasoning", "parsers").get(self.model, _NONE)
+        return parser if parser != _NONE and flags.has("--reasoning-parser", engine.version) else None
+
+    @property
+    def reasoning_tags(self) -> tuple[str, ...]:
+        """What that parser keeps out of an answer's text; nothing where that is unknown."""
+        return tuple(fact("models", "reasoning", "tags").get(self.parser or _NONE, ()))
 
     @property
     def most_replicas(self) -> int:
@@ -542,6 +558,14 @@ class Service(_OfVllm):
             raise rule("", why, "leave one of the two out")
         if info.data.get("replicas") == 0:
             raise rule("", "replicas is 0, so it starts nothing", "write replicas: 1, or leave it out")
+        return value
+
+    @field_validator("verify_after_up")
+    @classmethod
+    def _somebody_is_there(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("schedule"):
+            why = "an up at an hour at which the schedule has stopped it would find nobody"
+            raise rule(value, why, "leave one of the two out, and run python -m ops verify")
         return value
 
     @field_validator("port")

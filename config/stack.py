@@ -515,6 +515,7 @@ def _comes_from_registry(config: StackConfig) -> bool:
         images.append(sync.python_image or fact("sync", "images", "python"))
     schedules = filter(None, (service.schedule for service in config.services.values()))
     images += [schedule.image or fact("sync", "images", "python") for schedule in schedules]
+    images += [fact("sync", "images", "python") for service in config.services.values() if service.verify_after_up]
     downloads = isinstance(weights, BucketWeights) and weights.read == "download"
     by_aibrix = (downloads or installs_aibrix(config)) and not aibrix_choice(config).registry
     by_chart = "lws" in used_addons(config) and (lws is None or (lws.install is True and not lws.chart))

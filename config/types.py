@@ -67,6 +67,7 @@ _OWNERS = (
 )
 _owned = "|".join(_OWNERS).replace(".", "[.]")
 _ACL = r"acl-[a-z0-9]+"
+_ID = "[A-Za-z0-9][A-Za-z0-9-]*"
 # What git accepts as a branch or tag: https://git-scm.com/docs/git-check-ref-format
 _REVISION = r"(?![-/.])(?!.*([/.]|\.lock)$)(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+"
 _SERVED = r"[^\s-](.*\S)?"
@@ -286,6 +287,12 @@ def _marks(
     return AfterValidator(check)
 
 
+def _id(value: str) -> str:
+    if re.fullmatch(_ID, value):
+        return value
+    raise rule(value, "is not an id", "copy it from the cloud's console")
+
+
 def _acl(value: str) -> str:
     if re.fullmatch(_ACL, value):
         return value
@@ -374,6 +381,7 @@ ServedName = Annotated[str, AfterValidator(_served_name), pattern(_SERVED)]
 Clock = Annotated[str, AfterValidator(_clock), pattern(schedule.CLOCK)]
 Weekday = Annotated[str, AfterValidator(_weekday), pattern("|".join(schedule.DAYS))]
 Timezone = Annotated[str, AfterValidator(_timezone)]
+Id = Annotated[str, AfterValidator(_id), pattern(_ID)]
 AclId = Annotated[str, AfterValidator(_acl), pattern(_ACL)]
 Repository = Annotated[str, AfterValidator(_hub_repository), pattern(origins.REPOSITORY)]
 ConfigPath = Annotated[str, AfterValidator(_config_path), pattern(r"([^\n]*/)?[^/\n]+\.json")]

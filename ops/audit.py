@@ -10,10 +10,11 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from config.clouds import LocalCloud
-from config.stack import StackConfig, installs_aibrix, keeps_weights
+from config.stack import StackConfig, installs_aibrix, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from ops.arguments import add_stack, stack_file
 from ops.recover import kubeconfig, pulumi
@@ -25,7 +26,7 @@ from stacks import addon_charts
 from stacks.service_plans import Planned, plan_services
 from watch import leftovers
 from watch.api_server import UnansweredError
-from watch.cloud_lists import KINDS, find
+from watch.cloud_lists import BALANCERS, KINDS, PACKAGES, find
 from watch.leftovers import Left, Names
 from watch.outcomes import about, is_in_cluster, resources_of
 
@@ -46,13 +47,14 @@ class Asset:
 @dataclass(frozen=True)
 class Audit:
     """What exists, unexpected (`wrong`) or not (`right`), what bills, what could not be looked up, what deletions wait
-    for; each a line."""
+    for, and what nothing here lists, with the command that does; each a line."""
 
     right: tuple[str, ...]
     wrong: tuple[str, ...]
     bills: tuple[str, ...]
     unread: tuple[str, ...]
     waits: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     found = audit(file, args.stack, after_destroy=args.after_destroy)
     if args.json:
         told = {"right": found.right, "wrong": found.wrong, "bills": found.bills, "unread": found.unread}
-        print(json.dumps({"ok": found.clean, **told, "waits": found.waits}))
+        print(json.dumps({"ok": found.clean, **told, "waits": found.waits, "unlisted": found.unlisted}))
     else:
         print("\n".join(lines(args.stack, found)))
     return 0 if found.clean else 1
@@ -85,14 +87,16 @@ def lines(stack: str, found: Audit) -> Iterator[str]:
     yield from (f"{stack}: {each}" for each in found.right)
     yield from (f"{stack}: {each}" for each in found.waits)
     yield from (f"{stack}: could not be looked up: {each}" for each in found.unread)
+    yield from (f"{stack}: not listed here: {each}" for each in found.unlisted)
     yield from (f"{stack}: bills: {each}" for each in found.bills)
     count = len(found.wrong)
     unread = f"; {len(found.unread)} could not be looked up" if found.unread else ""
     yield f"{stack}: {f'{count} unexpected' if count else 'nothing unexpected'}{unread}"
 
 
-def audit(file: StackFile, stack: str, *, after_destroy: bool) -> Audit:
-    """Looks at cluster and cloud. Raises RequestError if Pulumi cannot read the stack."""
+def audit(file: StackFile, stack: str, *, after_destroy: bool, before: Sequence[Mapping[str, Any]] = ()) -> Audit:
+    """Looks at cluster and cloud. `before` are the resources of the state before a destroy: load balancers are looked
+    up by the addresses that they had. Raises RequestError if Pulumi cannot read the stack."""
     config = file.config()
     plans = plan_services(config, refuse_misfits=False)
     resources = resources_of(json.loads(pulumi("stack", "export", "-s", stack)))
@@ -110,12 +114,42 @@ def audit(file: StackFile, stack: str, *, after_destroy: bool) -> Audit:
         derived = not after_destroy and (each.owned or bool(each.why))
         good = derived or (each.kind, each.namespace, each.name) in known or _is_idle(each, there)
         (right if good else wrong).append(f"{each} ({each.why})" if each.why else str(each))
-    assets, unasked = _assets(file, stack, config, resources)
+    assets, unasked = _assets(file, stack, config, resources, addresses([*resources, *before]))
     for asset in assets:
         good = asset.kept if after_destroy else asset.known
         (right if good else wrong).append(f"{asset}{' (kept on purpose)' if asset.kept else ''}")
     bills = tuple(_bills(config, plans, there, assets))
-    return Audit(tuple(right), tuple(wrong), bills, (*unread, *unasked), tuple(leftovers.waiting(there)))
+    waits = tuple(leftovers.waiting(there, now()))
+    return Audit(tuple(right), tuple(wrong), bills, (*unread, *unasked), waits, tuple(_unlisted(config)))
+
+
+def addresses(resources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The addresses outside the cluster that the state's Services and Gateways have got."""
+    found = set()
+    for each in resources:
+        status = (each.get("outputs") or {}).get("status") or {}
+        kind = each["type"].rpartition(":")[2]
+        if kind == "Service":
+            found |= {one.get("ip") for one in (status.get("loadBalancer") or {}).get("ingress") or []}
+        elif kind == "Gateway":
+            found |= {one.get("value") for one in status.get("addresses") or []}
+    return sorted(filter(None, found))
+
+
+def _unlisted(config: StackConfig) -> Iterator[str]:
+    """What may be left that nothing here lists, each with the command that does."""
+    cloud, bucket = config.cloud, own_bucket(config)
+    if isinstance(cloud, LocalCloud):
+        return
+    for what, command in fact("clouds", cloud.kind, "unlisted").items():
+        exposed = any(service.expose.to != "cluster" for service in config.services.values()) or installs_aibrix(config)
+        if exposed if "balancer" in what else bucket is not None:
+            yield f"{what}: {command.format(region=cloud.region, bucket=bucket.name if bucket else '')}"
+
+
+def now() -> datetime:
+    """The time, with which deletions are compared."""
+    return datetime.now(timezone.utc)
 
 
 def names_of(config: StackConfig, stack: str) -> Names:
@@ -138,7 +172,11 @@ def _is_idle(each: Left, there: Sequence[Left]) -> bool:
 
 
 def _assets(
-    file: StackFile, stack: str, config: StackConfig, resources: Sequence[Mapping[str, Any]]
+    file: StackFile,
+    stack: str,
+    config: StackConfig,
+    resources: Sequence[Mapping[str, Any]],
+    balancers: Sequence[str],
 ) -> tuple[list[Asset], list[str]]:
     """What the cloud has of the stack, and what it did not tell."""
     if isinstance(config.cloud, LocalCloud):
@@ -151,6 +189,13 @@ def _assets(
         for (kind, name), inputs in made
         if _is_asked(kind)
     }
+    package = PACKAGES[config.cloud.kind]
+    asked |= {
+        f"{kind}::{address}": {"urn": f"{kind}::{address}", "type": kind, "inputs": {"address": address}}
+        for kind in BALANCERS
+        for address in balancers
+        if kind.startswith(f"{package}:")
+    }
     region = config.cloud.region
     answers = find(list(asked.values()), dict.fromkeys(asked, region))
     unread = [
@@ -162,7 +207,11 @@ def _assets(
         for item in (items if not isinstance(items, str) else ())
     }
     keeps = keeps_weights(config)
-    return [Asset(kind, name, name in known, keeps and kind == "Bucket") for kind, name in sorted(found)], unread
+    return [
+        # A balancer is found by an address of the state's, so the state has it.
+        Asset(kind, name, name in known or kind.endswith("LoadBalancer"), keeps and kind == "Bucket")
+        for kind, name in sorted(found)
+    ], unread
 
 
 def _is_asked(kind: str) -> bool:
@@ -193,4 +242,3 @@ def _bills(
     for bucket in (asset for asset in assets if asset.kind == "Bucket"):
         size = sum({planned.service.model: planned.plan.file_bytes for planned in plans.values()}.values()) / GIB
         yield of(size, f"{bucket} with up to {size:.0f} GiB of weights", prices.per_gib_month, "a month")
-        yield f"{bucket}: unfinished uploads, which no list here shows, until its own rule ends them"

@@ -1,31 +1,35 @@
 """`destroy STACK`: takes away everything but kept weights, only in the cluster and the account that the stack is in.
 
 Elsewhere Pulumi would find nothing of the stack, take it for gone, and forget it, while it goes on to bill. So before
-anything is touched, cluster and account are compared with what the state has recorded. If the destroy does not end, the
-command says what waits for what. Afterwards it looks for what is left (`ops.audit`).
+anything is touched, cluster and account are compared with what the state has recorded. While the destroy waits for
+something longer than it should, the command says for what, and what is safe to do. Afterwards it looks for what is left
+(`ops.audit`).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from config.clouds import LocalCloud
 from config.errors import ConfigError
 from config.stack import StackConfig
 from ops.arguments import add_stack, stack_file
-from ops.audit import audit, lines
+from ops.audit import audit, lines, names_of, now
 from ops.recover import kubeconfig, make_readable, pulumi
 from planning.names import CLUSTER
 from planning.problems import Problem
-from watch import cloud_lists, preflight
+from watch import cloud_lists, leftovers, preflight
 from watch.api_server import UnansweredError, cluster_id
 from watch.outcomes import UnreadError, is_in_cluster, resources_of
 
 _STACK = "pulumi:pulumi:Stack"
+_LOOK_SECONDS = 20.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +47,36 @@ def run(args: argparse.Namespace) -> int:
     if wrong := list(misplaced(config, stack, resources, kubeconfig(stack))):
         raise ConfigError(wrong)
     sure = ["--yes", "--skip-preview"] if args.yes else []
-    code = subprocess.run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure]).returncode
-    found = audit(file, stack, after_destroy=True)
+    names, context, content = names_of(config, stack), config.cluster.context, kubeconfig(stack)
+
+    def late() -> list[str]:
+        with contextlib.suppress(UnansweredError):
+            left, _ = leftovers.look(context, content, names)
+            return list(leftovers.waiting(left, now(), overdue=True))
+        return []
+
+    code = _run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure], stack, late)
+    found = audit(file, stack, after_destroy=True, before=resources)
     print("\n".join(lines(stack, found)))
     if code:
         print(f"{stack}: the destroy did not end: after a kill, python -m ops recover {stack}; then destroy again")
     return 1 if code or not found.clean else 0
+
+
+def _run(command: Sequence[str], stack: str, late: Callable[[], list[str]]) -> int:
+    """The command's exit code. What it waits for, which `late` tells, is said once a line, on stderr."""
+    said: set[str] = set()
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait(_LOOK_SECONDS)
+            except KeyboardInterrupt:
+                continue  # Pulumi gets it too, and ends what it has begun
+            except subprocess.TimeoutExpired:
+                for line in late():
+                    if line not in said:
+                        print(f"{stack}: waiting: {line}", file=sys.stderr, flush=True)
+                    said.add(line)
 
 
 def misplaced(

@@ -10,13 +10,12 @@ import argparse
 import json
 import os
 import sys
-import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 
+from components.serving.modelserve_verify import Answer, Expected, NoAnswer, ask
 from config.services import Service
 from config.stack import StackConfig
 from config.stack_file import RequestError
@@ -27,25 +26,9 @@ from planning.problems import Refused
 from planning.throughput import LOADED, Point
 from stacks.service_plans import checked
 
-_QUESTION = "Say in one sentence what you are."
-# Enough for a sentence. A reasoning model is cut off while it thinks, which still shows that it serves.
-_SENTENCE = {"max_tokens": 64}
 _LOAD = {"concurrency": 1, "input": 1024, "output": 128, "seed": 0}
 _SHOWN = 100  # characters of an answer
 _TIMEOUT_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A completion: seconds to its first and its last token, how many tokens, and tokens a second after the first."""
-
-    model: str
-    first_token_seconds: float
-    tokens: int
-    tokens_per_second: float | None
-    text: str
-    seconds: float = 0.0
-    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +52,6 @@ class Outcome:
             "answer": self.answer and asdict(self.answer),
             "load": self.load and {"benchmarks": [self.load.to_json()]},
         }
-
-
-class NoAnswer(Exception):
-    """The model did not answer. `str()` is one line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,41 +99,6 @@ def _load(args: argparse.Namespace) -> Load | None:
     if found := load.problems():
         raise Refused(*found)
     return load
-
-
-def ask(
-    url: str,
-    model: str | None,
-    api_key: str | None,
-    timeout: float,
-    question: str = _QUESTION,
-    sampling: Mapping[str, Any] = _SENTENCE,
-) -> Answer:
-    """One streamed chat completion from the endpoint at `url`, within `timeout` seconds. Raises NoAnswer.
-
-    Without `model` the first one that the endpoint lists is asked.
-    """
-    if api_key and not (api_key.isascii() and api_key.isprintable()):
-        raise NoAnswer("the API key has a character that no HTTP header may carry, such as a line break")
-    endpoint = _Endpoint(url, api_key, time.monotonic() + timeout)
-    try:
-        name = model or endpoint.models()[0]
-        request = {
-            "model": name,
-            "messages": [{"role": "user", "content": question}],
-            "temperature": 0,
-            **sampling,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        return endpoint.complete(name, request)
-    except TimeoutError:
-        raise NoAnswer(f"no answer within {timeout:g} s; --timeout gives it longer") from None
-    except ConnectionRefusedError:
-        raise NoAnswer(f"nobody listens at {endpoint.address}") from None
-    except (OSError, HTTPException) as error:
-        why = str(error) or type(error).__name__
-        raise NoAnswer(f"the connection to {endpoint.address} broke: {why}") from None
 
 
 def _under_load(url: str, answer: Answer, key: str | None, timeout: float, load: Load | None) -> Measured | None:
@@ -233,7 +177,8 @@ def _ask_service(
             raise _Paused(_why_paused(service)) from None
         raise
     with cluster.forwarded(leader) as url:
-        first = ask(url, service.served_model_name or name, key, timeout)
+        expected = Expected(service.reasoning_tags)
+        first = ask(url, service.served_model_name or name, key, timeout, expected=expected)
         return first, _under_load(url, first, key, timeout, load)
 
 
@@ -285,104 +230,3 @@ def _told(outcome: Outcome) -> str:
         f"{outcome.service}: {answer.model} answered: first token after {answer.first_token_seconds:.2f} s, "
         f"{answer.tokens} tokens, {rate}: {shown}"
     )
-
-
-class _Endpoint:
-    """An OpenAI-compatible API, asked until `deadline` (monotonic seconds)."""
-
-    def __init__(self, url: str, api_key: str | None, deadline: float) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self._scheme, self._host, self._port = parts.scheme, parts.hostname or "", parts.port
-        self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._key, self._deadline = api_key, deadline
-        self.address = f"{parts.scheme}://{parts.netloc}"
-
-    def models(self) -> list[str]:
-        """Names of the models it serves."""
-        listed = self._document(self._send("GET", "/v1/models")).get("data") or []
-        names = [model["id"] for model in listed if "id" in model]
-        if not names:
-            raise NoAnswer(f"{self.address} serves no model")
-        return names
-
-    def complete(self, model: str, request: dict[str, Any]) -> Answer:
-        """The streamed answer to a chat completion."""
-        begun = time.monotonic()
-        answer = self._send("POST", "/v1/chat/completions", request)
-        pieces: list[str] = []
-        first = last = 0.0
-        tokens = prompt_tokens = None
-        for event in self._events(answer):
-            usage = event.get("usage") or {}
-            tokens = usage.get("completion_tokens", tokens)
-            prompt_tokens = usage.get("prompt_tokens", prompt_tokens)
-            for choice in event.get("choices") or []:
-                delta = choice.get("delta") or {}
-                # A reasoning parser puts thoughts into a field of their own; vLLM renamed that field once.
-                piece = delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
-                if piece:
-                    last = time.monotonic()
-                    first = first or last
-                    pieces.append(piece)
-        text = "".join(pieces)
-        if not text.strip():
-            raise NoAnswer(f"{model} sent an empty answer")
-        count = tokens if tokens is not None else len(pieces)
-        rate = (count - 1) / (last - first) if count > 1 and last > first else None
-        return Answer(model, first - begun, count, rate, text, last - begun, prompt_tokens)
-
-    def _events(self, answer: HTTPResponse) -> Iterator[dict[str, Any]]:
-        while line := answer.readline():
-            if time.monotonic() > self._deadline:
-                raise TimeoutError
-            data = line.decode(errors="replace").strip()
-            if data == "data: [DONE]":
-                return
-            if data.startswith("data:"):
-                event = _parsed(data.removeprefix("data:"))
-                if "error" in event:
-                    raise NoAnswer(f"the stream broke off: {_message(event)}")
-                yield event
-        raise NoAnswer("the stream ended before the answer did")
-
-    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> HTTPResponse:
-        """The response to one request, on a new connection. Raises NoAnswer unless its status is 200."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        kind = HTTPSConnection if self._scheme == "https" else HTTPConnection
-        connection = kind(self._host, self._port, timeout=left)
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-        connection.request(method, self._path + path, json.dumps(body) if body else None, headers)
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise NoAnswer(self._refusal(answer, (body or {}).get("model")))
-        return answer
-
-    def _refusal(self, answer: HTTPResponse, model: str | None) -> str:
-        message = _message(self._document(answer))
-        if answer.status == 401:
-            why = "the API key is wrong" if self._key else "the endpoint wants an API key and none was found"
-            return f"401 {answer.reason}: {why}"
-        if answer.status == 404 and model:
-            return f"404 {answer.reason}: {message or 'no chat completions there'}"
-        return f"{answer.status} {answer.reason}: {message or 'no reason given'}"
-
-    def _document(self, answer: HTTPResponse) -> dict[str, Any]:
-        return _parsed(answer.read().decode(errors="replace"))
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {"message": " ".join(text.split())[:200]}
-    return value if isinstance(value, dict) else {}
-
-
-def _message(body: dict[str, Any]) -> str:
-    """The message of an error, in one of vLLM's two formats or FastAPI's."""
-    error = body.get("error", body)
-    if isinstance(error, dict):
-        return str(error.get("message") or error.get("detail") or "")
-    return str(error)

@@ -38,6 +38,11 @@ def model_object(model: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
 
 
+def check_object(name: str) -> str:
+    """The Job that asks a service for a completion after `up`, and the ConfigMap with its program."""
+    return f"{name}-verify"
+
+
 def sync_object(model_object: str) -> str:
     """The Job that copies a model's weights to a bucket or volume."""
     return f"{model_object}-sync"

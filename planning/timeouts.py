@@ -37,6 +37,8 @@ STEP_SLACK = 2.0
 STEP_FLOOR_SECONDS = 600
 # One request to the API server, from a pod with a small image. Also the shortest life of a token that Kubernetes gives.
 SCALE_SECONDS = 600
+# A first request may still compile kernels, and a gateway takes a while to know a new route.
+CHECK_SECONDS = 300
 # Cache pods have a small image and load nothing at the start.
 CACHE_READY_SECONDS = 900
 

@@ -27,7 +27,7 @@ from planning.startup import WARM
 from planning.units import GIB
 from stacks import addon_charts, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
-from stacks.monitors import monitor
+from stacks.monitors import has_cloud_rules, monitor
 from stacks.pod_extras import extras
 from stacks.service_plans import Planned
 from stacks.serving import Network, Place
@@ -41,7 +41,7 @@ def build(
     stack = _Stack(config, plans, attempts)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    monitor(config, plans, stack.on_cluster)
+    monitor(config, plans, stack.on_cluster, stack.provider)
     return stack.outputs(endpoints)
 
 
@@ -51,7 +51,7 @@ class _Stack(CloudStack):
     def __init__(self, config: StackConfig, plans: Mapping[str, Planned], attempts: Mapping[str, int]) -> None:
         assert isinstance(config.cloud, AcsCloud)
         self.cloud = config.cloud
-        needed = isinstance(config.weights, BucketWeights)
+        needed = isinstance(config.weights, BucketWeights) or has_cloud_rules(config)
         super().__init__(config, plans, alicloud_provider("cloud", self.cloud.region) if needed else None)
         self.look = CacheReader(config.cluster.context, self.namespace, self.kubeconfig)
         self.addons = ClusterAddons(

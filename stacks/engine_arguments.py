@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from components.weights.pod_weights import PodWeights
 
 _MOUNT = "/weights"
-_NONE = "none"
 # Fields of the Secret with a streaming engine's key.
 _STREAM_FIELDS = {"id": "accessKeyId", "secret": "accessKeySecret"}
 
@@ -157,12 +156,10 @@ def several_servers(planned: Planned) -> bool:
 
 def _reasoning(service: Service) -> list[str]:
     """Without a parser a reasoning model's thoughts end up in the answer's text."""
-    engine = service.engine
-    parser = engine.reasoning_parser or fact("models", "reasoning", "parsers").get(service.model, _NONE)
-    if parser == _NONE or not flags.has("--reasoning-parser", engine.version):
+    if service.parser is None:
         return []
-    switch = ["--enable-reasoning"] if flags.has("--enable-reasoning", engine.version) else []
-    return [*switch, "--reasoning-parser", parser]
+    switch = ["--enable-reasoning"] if flags.has("--enable-reasoning", service.engine.version) else []
+    return [*switch, "--reasoning-parser", service.parser]
 
 
 def environment(planned: Planned, source: Source) -> dict[str, str]:

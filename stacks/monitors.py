@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pulumi
 
@@ -21,15 +22,21 @@ if TYPE_CHECKING:
     from components.monitoring.args import Scraped
 
 
-def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulumi.ResourceOptions) -> None:
-    """Registers it, with the labels of the stack file or those that the cloud's own Prometheus selects."""
+def monitor(
+    config: StackConfig,
+    plans: Mapping[str, Planned],
+    on_cluster: pulumi.ResourceOptions,
+    cloud: pulumi.ProviderResource | None = None,
+) -> None:
+    """Registers it, with the labels of the stack file or those that the cloud's own Prometheus selects. `cloud` is the
+    cloud's provider, which rules of its own Prometheus need."""
     chosen = config.monitoring
     if not chosen.enabled:
         return
     from components.monitoring.args import AlertArgs, MonitoringArgs
     from components.monitoring.monitoring import Monitoring
 
-    reader = chosen.prometheus or CLOUDS[config.cloud.kind].prometheus[0]
+    reader = prometheus(config)
     wanted = AlertArgs(
         labels=chosen.alerts.labels,
         runbook=chosen.alerts.runbook or fact("monitoring", "alerts", "runbook"),
@@ -51,6 +58,28 @@ def monitor(config: StackConfig, plans: Mapping[str, Planned], on_cluster: pulum
         rdma=getattr(config.cloud, "rdma", False),
     )
     Monitoring("monitoring", args, on_cluster)
+    if has_cloud_rules(config):
+        from components.monitoring.cloud_alerts import CloudAlerts, Ruler
+
+        assert reader != "operator" and chosen.alerts.instance is not None
+        ruler = Ruler(
+            kind=reader,
+            instance=chosen.alerts.instance,
+            policy=chosen.alerts.policy,
+            group_policy=chosen.alerts.group_policy,
+        )
+        CloudAlerts("alerts", replace(args, alerts=wanted), ruler, pulumi.ResourceOptions(provider=cloud))
+
+
+def prometheus(config: StackConfig) -> Literal["operator", "arms", "vmp"]:
+    """Whose Prometheus watches the stack."""
+    return config.monitoring.prometheus or cast(Any, CLOUDS[config.cloud.kind].prometheus[0])
+
+
+def has_cloud_rules(config: StackConfig) -> bool:
+    """Whether the alerts are rules of the cloud's own Prometheus."""
+    chosen = config.monitoring
+    return chosen.enabled and chosen.alerts.enabled and chosen.alerts.instance is not None
 
 
 def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:

@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
+from components.cluster.credentials import SecretKey
+from components.cluster.kubernetes import Manifest
 from components.serving import compile_cache
 from components.serving.compile_cache import CompileCache
 from components.serving.engine_pods import EnginePodsArgs
 from components.serving.inference_service import InferenceService, InferenceServiceArgs, api_key_revision, in_namespace
-from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs, group_selector, leader_selector
+from components.serving.ray_lws_group import (
+    RayLwsGroup,
+    RayLwsGroupArgs,
+    group_selector,
+    leader_selector,
+    leader_worker_set,
+)
 from planning import aibrix_features, flags, loaders, routes
 from planning.catalog import fact
 from planning.images import pulled
-from planning.names import group_object, service_object, workload
+from planning.names import API_KEY, group_object, service_object, workload
 from stacks import engine_arguments
 from stacks.pod_extras import extras
 from stacks.service_plans import Planned
@@ -25,6 +33,7 @@ from watch.progress import Progress
 if TYPE_CHECKING:
     from components.serving.model_route import ModelRoute
 
+_PLACED = ("imagePullSecrets", "tolerations", "nodeSelector")
 # We import AIBrix's components only for a service that uses them: most stacks do not, and every preview would pay.
 
 
@@ -73,10 +82,10 @@ class Serving:
         front = self._front(name, planned, place)
         opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, *place.after]))
         pods = self._pods(name, planned, source, place, front.secret_name)
-        if planned.service.workload == "fleet":
-            ready = self._fleet(name, planned, place, pods, opts)
-        else:
-            ready = self._group(name, planned, place, pods, opts)
+        made = self._fleet if planned.service.workload == "fleet" else self._group
+        ready, served, manifest = made(name, planned, place, pods, opts)
+        if planned.service.verify_after_up and planned.service.first_replicas:
+            self._check(name, planned, place, front, served, manifest)
         return pulumi.Output.all(front.endpoint, ready).apply(lambda known: known[0])
 
     def _front(self, name: str, planned: Planned, place: Place) -> InferenceService | ModelRoute:
@@ -98,7 +107,7 @@ class Serving:
                 members=members,
                 load_balancer=place.service_annotations,
                 annotations=service.service_annotations,
-                clients=self._clients(planned, place),
+                clients=self._clients(name, planned, place),
             )
             return InferenceService(name, args, self.opts)
         from components.serving.model_route import ModelRoute, ModelRouteArgs
@@ -123,7 +132,7 @@ class Serving:
         )
         return ModelRoute(name, route, opts)
 
-    def _clients(self, planned: Planned, place: Place) -> list[dict[str, Any]] | None:
+    def _clients(self, name: str, planned: Planned, place: Place) -> list[dict[str, Any]] | None:
         """The peers (of a NetworkPolicy) that reach a service without a gateway; None for everybody."""
         service, exposed = planned.service, place.service_annotations is not None
         if service.clients is None and self.api_key is None and not exposed:
@@ -132,6 +141,10 @@ class Serving:
         if service.clients is None and exposed:
             # Clients of the load balancer may have any address; its allow-list decides who may call.
             peers.append({"ipBlock": {"cidr": "0.0.0.0/0"}})
+        if service.clients is not None and service.verify_after_up:
+            from components.serving.service_check import selector
+
+            peers.append({"podSelector": {"matchLabels": selector(pulumi.get_stack(), name)}})
         if place.monitoring_namespace:
             peers.append(in_namespace(place.monitoring_namespace))
         if service.workload == "fleet":
@@ -208,7 +221,7 @@ class Serving:
 
     def _group(
         self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
-    ) -> pulumi.Output[str]:
+    ) -> tuple[pulumi.Output[str], pulumi.Resource, Manifest]:
         service = planned.service
         routed = aibrix_features.model_labels(name, service.port) if service.gateway == "aibrix" else {}
         args = RayLwsGroupArgs(
@@ -225,12 +238,12 @@ class Serving:
         )
         group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
         self._schedule(name, planned, place, group)
-        return group.ready
+        return group.ready, group, leader_worker_set(name, args)
 
     def _fleet(
         self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
-    ) -> pulumi.Output[str]:
-        from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs
+    ) -> tuple[pulumi.Output[str], pulumi.Resource, Manifest]:
+        from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs, fleet
 
         service, scaling = planned.service, planned.service.autoscaling
         args = RayClusterFleetArgs(
@@ -242,8 +255,8 @@ class Serving:
             strategy=service.rollout.strategy,
             max_surge=service.rollout.max_surge,
         )
-        fleet = RayClusterFleet(name, args, opts, self.progress.fleet_hooks(), mounts=place.mounts)
-        self._schedule(name, planned, place, fleet)
+        made = RayClusterFleet(name, args, opts, self.progress.fleet_hooks(), mounts=place.mounts)
+        self._schedule(name, planned, place, made)
         if scaling is not None:
             from components.serving.pod_autoscaler import PodAutoscaler, PodAutoscalerArgs
 
@@ -261,9 +274,39 @@ class Serving:
                 strategy=scaling.strategy,
                 port=service.port,
             )
-            after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[fleet]))
+            after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[made]))
             PodAutoscaler(name, scaler, after)
-        return fleet.ready
+        return made.ready, made, fleet(name, args)
+
+    def _check(
+        self,
+        name: str,
+        planned: Planned,
+        place: Place,
+        front: InferenceService | ModelRoute,
+        served: pulumi.Resource,
+        manifest: Manifest,
+    ) -> None:
+        """Asks for a completion once `served` is up, and again whenever `manifest`, the workload's, has changed."""
+        from components.serving.service_check import ServiceCheck, ServiceCheckArgs
+
+        service, pod = planned.service, extras(planned.service.pod)
+        inside = f"http://{service_object(name)}.{place.namespace}.svc:{service.port}"
+        args = ServiceCheckArgs(
+            stack=pulumi.get_stack(),
+            namespace=place.namespace,
+            url=front.endpoint if service.gateway == "aibrix" else inside,
+            model=service.served_model_name or name,
+            key=SecretKey(front.secret_name, API_KEY) if front.secret_name else None,
+            tags=service.reasoning_tags,
+            served=manifest["spec"],
+            image=pulled(fact("sync", "images", "python"), self.registry),
+            pod_labels=place.cpu_pod_labels,
+            # Where the engines may run, so may who asks them.
+            spec={key: pod.spec[key] for key in _PLACED if key in pod.spec},
+        )
+        after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, served]))
+        ServiceCheck(name, args, after, self.progress.sync_hooks())
 
     def _schedule(self, name: str, planned: Planned, place: Place, scaled: pulumi.Resource) -> None:
         service, schedule = planned.service, planned.service.schedule

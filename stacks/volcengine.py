@@ -43,7 +43,7 @@ from planning.names import API_KEY, model_object
 from planning.problems import PlanError
 from stacks import addon_charts, aibrix_files, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
-from stacks.monitors import monitor
+from stacks.monitors import has_cloud_rules, monitor
 from stacks.service_plans import Planned
 from stacks.serving import Network, Place
 
@@ -65,7 +65,7 @@ def build(
     stack = _Stack(config, plans, installing)
     sources = {model: stack.source(model, planned) for model, planned in stack.models().items()}
     endpoints = {name: stack.serve(name, planned, sources[planned.service.model]) for name, planned in plans.items()}
-    monitor(config, plans, stack.on_cluster)
+    monitor(config, plans, stack.on_cluster, stack.provider)
     return stack.outputs(endpoints)
 
 
@@ -75,7 +75,8 @@ class _Stack(CloudStack):
     def __init__(self, config: StackConfig, plans: Mapping[str, Planned], installing: AibrixArgs | None) -> None:
         assert isinstance(config.cloud, VolcengineCloud)
         self.cloud = config.cloud
-        provider = volcengine_provider("cloud", self.cloud.region) if own_bucket(config) else None
+        needed = own_bucket(config) is not None or has_cloud_rules(config)
+        provider = volcengine_provider("cloud", self.cloud.region) if needed else None
         super().__init__(config, plans, provider)
         self.release = aibrix_release(config)
         listed = addon_charts.wanted(config)

@@ -1,16 +1,18 @@
-"""Runs for real what the fake pods of a model sync or a schedule would run: the pod's own program, as a process on this
-machine.
+"""Runs for real what the fake pods of a model sync, a schedule or a check would run: the pod's own program, as a
+process on this machine.
 
 `python -m standins.jobs --kubeconfig F --folder D --rclone R --store URL`, one process per control plane. The
 rehearsal's model hub, token service and bucket gate are threads of it. Volumes become folders, and Secrets become
-variables. The file `addresses.json`, the rehearsal's DNS, maps the hosts of clouds and hubs to loopback. The program's
-exit code ends the pod, and the real Job controller counts it.
+variables. The file `addresses.json`, the rehearsal's DNS, maps the hosts of clouds and hubs to loopback; the name of a
+Service leads to an engine of one of its ready pods. The program's exit code ends the pod, and the real Job controller
+counts it.
 Does not own the stages before that: a container starts when the cluster says that it runs.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -23,7 +25,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from local import faults
 from local.api import ApiError
@@ -94,7 +96,7 @@ class Jobs:
     def see(self, pod: dict[str, Any]) -> None:
         """Records the current state of a pod."""
         metadata = pod["metadata"]
-        if (metadata.get("labels") or {}).get(_COMPONENT) not in ("sync", "schedule"):
+        if (metadata.get("labels") or {}).get(_COMPONENT) not in ("sync", "schedule", "verify"):
             return
         if "deletionTimestamp" in metadata:
             self._end(metadata["uid"])
@@ -153,7 +155,8 @@ class Jobs:
     def _live(self, pod: dict[str, Any], container: dict[str, Any], run: Run, log: Log, room: Path) -> int:
         fault = self._fault(pod)
         if fault is not None and fault != "hub-down":
-            log.write(["modelserve: sync: failed: the rehearsal was told to let this fail"])
+            what = pod["metadata"]["labels"][_COMPONENT]
+            log.write([f"modelserve: {what}: failed: the rehearsal was told to let this fail"])
             return 1
         book = json.loads((self._folder / "addresses.json").read_text())
         if fault == "hub-down":
@@ -236,12 +239,29 @@ class Jobs:
         found = {}
         for each in container["env"]:
             if "value" in each:
-                found[each["name"]] = translated(_on_host(each["value"], mounts), book)
+                found[each["name"]] = translated(self._served(_on_host(each["value"], mounts)), book)
                 continue
             reference = each["valueFrom"]["secretKeyRef"]
             path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/secrets/{reference['name']}"
             found[each["name"]] = base64.b64decode(self._api.get(path)["data"][reference["key"]]).decode()
         return found | _PACE
+
+    def _served(self, value: str) -> str:
+        """A URL of a Service, with the address of an engine behind it; anything else unchanged. As kube-proxy, which
+        refuses connections to a Service without a ready pod."""
+        parts = urlsplit(value)
+        name, _, rest = (parts.hostname or "").partition(".")
+        namespace = rest.removesuffix(".svc")
+        if not rest.endswith(".svc"):
+            return value
+        selector = self._api.get(f"/api/v1/namespaces/{namespace}/services/{name}")["spec"]["selector"]
+        chosen = quote(",".join(f"{key}={label}" for key, label in selector.items()))
+        for pod in self._api.get(f"/api/v1/namespaces/{namespace}/pods?labelSelector={chosen}")["items"]:
+            path = f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{namespace}/portforwards/{pod['metadata']['name']}"
+            with contextlib.suppress(ApiError):
+                target = self._api.get(path)["spec"]["forwards"][0]["target"]
+                return f"http://{target['address']}:{target['port']}{parts.path}"
+        return _NOBODY_ANSWERS
 
     def _show(self, pod: dict[str, Any], container: str, log: Log) -> None:
         """Makes the log readable through the API server."""

@@ -20,7 +20,7 @@ _SHARDS = 163
 _SHARD_LINES = 20
 # Only a ready pod gets past this share of its start; a pod that never becomes ready stops here.
 HELD_BACK = 0.95
-_LOADED, _COMPILED, _SIZED = 0.85, 0.9, 0.92
+_JOINED, _LOADED, _COMPILED, _SIZED = 0.08, 0.85, 0.9, 0.92
 # First release with the V1 engine: it puts brackets around a line's source location, and compiles.
 _V1 = (0, 8)
 # The name of the engine's own process, by the first release that uses it. Older releases name no process in a line.
@@ -39,9 +39,14 @@ _ROUTES = {
 }  # fmt: skip
 
 NO_CACHE, CAPTURE, WORKSPACE, KILLED = "no-cache", "capture", "workspace", "killed"
-"""How a start fails: no memory for the KV cache; none for CUDA graphs (in CUDA's words, in torch's words); or the
-process is killed from outside."""
+SAMPLER, NCCL = "sampler", "nccl"
+"""How a start fails: no memory for the KV cache; none for CUDA graphs (in CUDA's words, in torch's words) or for the
+sampler (vllm-project/vllm#17939); GPUs that do not reach each other (#13200); or the process is killed from outside."""
 _CAPTURES = ("initialize_from_config", "collective_rpc", "compile_or_warm_up_model", "capture_model")
+_MEMORY = (
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB. GPU 0 has a total capacity of 23.57 GiB "
+    "of which 605.88 MiB is free."
+)
 _EXCEPTIONS = {
     NO_CACHE: (
         ("get_kv_cache_configs", "_check_enough_kv_cache_memory"),
@@ -58,6 +63,19 @@ _EXCEPTIONS = {
         (*_CAPTURES, "_capture_cudagraphs", "_dummy_run", "forward_mqa"),
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.00 GiB. GPU 0 has a total capacity of "
         "95.00 GiB of which 3.90 GiB is free.",
+    ),
+    SAMPLER: (
+        ("_dummy_sampler_run", "forward", "sample"),
+        f"{_MEMORY}\n\nThe above exception was the direct cause of the following exception:\n\n"
+        "Traceback (most recent call last):\n"
+        '  File "/vllm/vllm.py", line 9, in compile_or_warm_up_model\n    compile_or_warm_up_model()\n'
+        '  File "/vllm/vllm.py", line 9, in _dummy_sampler_run\n    _dummy_sampler_run()\n'
+        "RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy requests. Please try "
+        "lowering `max_num_seqs` or `gpu_memory_utilization` when initializing the engine.",
+    ),
+    NCCL: (
+        ("init_device", "init_worker_distributed_environment", "ensure_model_parallel_initialized", "NCCL_CHECK"),
+        "RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)",
     ),
 }
 # The frames between the engine's own in a real traceback.
@@ -172,7 +190,7 @@ class Writer:
 
     def crash(self, how: str, script: Sequence[tuple[float, str]]) -> list[str]:
         """The remaining lines of a start that fails as `how` says; `script` holds the lines not written yet."""
-        reached = {NO_CACHE: _COMPILED, KILLED: _LOADED / 2}.get(how, _SIZED)
+        reached = {NO_CACHE: _COMPILED, KILLED: _LOADED / 2, NCCL: _JOINED}.get(how, _SIZED)
         lines = [line for share, line in script if share <= reached]
         if how == KILLED:
             return lines

@@ -40,13 +40,20 @@ PLAYED = {
         f"{_STACK}::test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it"
     ),
     "hung-destroy": (
-        "rehearsal/test_fluid_controllers.py::test_neither_dataset_nor_runtime_goes_while_a_pod_mounts_them"
+        "rehearsal/test_audit.py::test_a_destroy_that_hangs_says_meanwhile_what_it_waits_for_and_ends_with_it"
+    ),
+    "nccl-on-the-wrong-interface": (
+        f"{_STACK}::test_a_start_that_fails_is_told_with_the_cause_and_not_with_what_the_engines_parent_says"
+    ),
+    "out-of-memory-in-the-sampler": (
+        f"{_STACK}::test_a_start_that_fails_is_told_with_the_cause_and_not_with_what_the_engines_parent_says"
+    ),
+    "gateway-504": (
+        "rehearsal/test_gateway_plane.py"
+        "::test_an_answer_that_takes_longer_than_the_route_allows_is_a_504_and_a_shorter_one_is_not"
     ),
 }
 NOT_PLAYED = {
-    "nccl-on-the-wrong-interface": "played pods have no network and no NCCL",
-    "out-of-memory-in-the-sampler": "no log of one is recorded that a simulator could repeat",
-    "gateway-504": "a played answer takes seconds, and no route allows less",
     "second-raycluster-after-a-lost-pod": "played pods stay ready until they are told otherwise",
 }
 

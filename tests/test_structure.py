@@ -59,6 +59,7 @@ def test_components_read_no_environment():
             "components/serving/modelserve_guard.py",
             "components/serving/modelserve_scale.py",
             "components/serving/modelserve_servers.py",
+            "components/serving/modelserve_verify.py",
             "components/weights/sync/__main__.py",
             "components/weights/sync/folder.py",
         ), file

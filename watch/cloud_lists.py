@@ -18,6 +18,7 @@ from typing import Any
 
 from components.cluster.alicloud_provider import alicloud_provider
 from components.cluster.volcengine_provider import volcengine_provider
+from components.monitoring.cloud_alerts import ARMS_RULE, VMP_RULE
 from components.weights import oss_bucket, tos_bucket
 from watch.helm_releases import moment
 from watch.outcomes import PROVIDER, Found, Resource, UnreadError, pending_operations, resources_of
@@ -127,6 +128,26 @@ KINDS: Mapping[str, Kind] = {
             id="role:{policyName}:{policyType}:{roleName}",
         ),
     ),
+    ARMS_RULE: Kind(
+        named=True,
+        lookup=_Lookup(
+            function="alicloud:arms/getPrometheusAlertRules:getPrometheusAlertRules",
+            arguments={"clusterId": "{clusterId}"},
+            items="rules",
+            same={"prometheusAlertRuleName": "{prometheusAlertRuleName}"},
+            id="{id}",
+        ),
+    ),
+    VMP_RULE: Kind(
+        named=True,
+        lookup=_Lookup(
+            function="volcengine:vmp/getAlertingRules:getAlertingRules",
+            arguments={"name": "{name}"},
+            items="alertingRules",
+            same={"name": "{name}"},
+            id="{id}",
+        ),
+    ),
     # No function lists a user's keys.
     oss_bucket.ACCESS_KEY: Kind(lookup=None, secret=True),
     tos_bucket.BUCKET: Kind(lookup=_TOS_BUCKET),
@@ -176,6 +197,28 @@ KINDS: Mapping[str, Kind] = {
     ),
 }
 
+_CLB = "volcengine:clb/getClbs:getClbs"
+BALANCERS: Mapping[str, Kind] = {
+    "alicloud::LoadBalancer": Kind(
+        lookup=_Lookup(
+            function="alicloud:slb/getApplicationLoadBalancers:getApplicationLoadBalancers",
+            arguments={"address": "{address}"},
+            items="balancers",
+            same={"address": "{address}"},
+            id="{id}",
+        )
+    ),
+    **{
+        f"volcengine::{kind}": Kind(
+            lookup=_Lookup(
+                function=_CLB, arguments={address: "{address}"}, items="clbs", same={address: "{address}"}, id="{id}"
+            )
+        )
+        for kind, address in (("LoadBalancer", "eniAddress"), ("PublicLoadBalancer", "eipAddress"))
+    },
+}
+"""What a cluster makes in its cloud for a Service, found by its address; no type of Pulumi's."""
+
 # By cloud.kind: its plugin, the function that tells whose credentials these are, and how it names the account.
 _CALLERS = {
     "acs": ("alicloud", "alicloud:index/getCallerIdentity:getCallerIdentity", lambda found: found["accountId"]),
@@ -187,6 +230,8 @@ _CALLERS = {
 }
 # Outputs that hold an account's id, of resources in a state.
 _ACCOUNTS = {oss_bucket.BUCKET: "owner", f"{_IAM}/user:User": "accountId"}
+PACKAGES = {kind: package for kind, (package, _, _) in _CALLERS.items()}
+"""By cloud.kind: the plugin's package."""
 _PROVIDERS = {"alicloud": alicloud_provider, "volcengine": volcengine_provider}
 
 
@@ -211,12 +256,14 @@ Answers = Mapping[str, "list[Item] | str"]
 
 
 def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers:
-    """Looks up those of a state's resources whose type has a lookup; `regions` is by URN. Needs `pulumi` on PATH.
+    """Looks up those of a state's resources whose type has a lookup, and balancers; `regions` is by URN. Needs `pulumi`
+    on PATH.
 
     Pulumi asks in a preview of a temporary stack: it starts the plugins, which take their credentials from the
     environment as in any run.
     """
-    asked = [resource for resource in resources if KINDS[resource["type"]].lookup]
+    kinds = {**KINDS, **BALANCERS}
+    asked = [resource for resource in resources if kinds[resource["type"]].lookup]
     if not asked:
         return {}
     from pulumi import InvokeOptions
@@ -231,7 +278,7 @@ def find(resources: Sequence[Properties], regions: Mapping[str, str]) -> Answers
             place = (package, regions[urn])
             if place not in providers:
                 providers[place] = _PROVIDERS[package](f"ask-{len(providers)}", place[1])
-            lookup = KINDS[resource["type"]].lookup
+            lookup = kinds[resource["type"]].lookup
             assert lookup is not None
             question = _filled(lookup.arguments, resource["inputs"])
             try:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from components.cluster.kubernetes import MANAGER, STACK_LABEL, release_description, stack_of
+from planning.catalog import fact
 from watch import helm_releases
 from watch.api_server import METADATA, ApiServer, Question, UnansweredError
+from watch.helm_releases import moment
 
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
 _JSON = "application/json"
@@ -43,7 +46,9 @@ class Names:
 @dataclass(frozen=True, order=True)
 class Left:
     """Something that exists. `gpus`, `balancer` and `cache` are what it bills for; `finalizers` are waited for while it
-    is being deleted (`going`). `owned`: a controller made it for another object, with which it goes."""
+    is being deleted, since or until `going` (RFC 3339: for a pod its last moment, else that of the request). `node` is
+    where a pod runs; `holder` of a finalizer is a pod that is there and takes it off. `owned`: a controller made it for
+    another object, with which it goes."""
 
     kind: str
     name: str
@@ -52,9 +57,11 @@ class Left:
     gpus: int = 0
     balancer: bool = False
     cache: bool = False
-    going: bool = False
+    going: str = ""
     owned: bool = False
     finalizers: tuple[str, ...] = field(default=(), compare=False)
+    node: str = field(default="", compare=False)
+    holder: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
@@ -76,15 +83,33 @@ def look(context: str, kubeconfig: str | None, names: Names) -> tuple[list[Left]
     questions["/api/v1/namespaces#", "Namespace"] = ("/api/v1/namespaces", METADATA)
     found: set[Left] = set()
     unread: list[str] = []
+    running: list[tuple[str, str]] = []
     for (_, kind), answer in zip(questions, server.answers([*questions.values()]), strict=True):
         if isinstance(answer, UnansweredError):
             if answer.status not in (404, 405):
                 unread.append(f"{kind} ({answer})")
             continue
         for item in answer.get("items") or []:
+            if kind == "Pod" and (item.get("status") or {}).get("phase") == "Running":
+                running.append((item["metadata"]["namespace"], item["metadata"]["name"]))
             if left := _left(kind, item, names):
                 found.add(left)
-    return sorted(found), sorted(set(unread))
+    return sorted(replace(each, holder=_is_held(each, running)) for each in found), sorted(set(unread))
+
+
+def _is_held(left: Left, running: Sequence[tuple[str, str]]) -> bool:
+    """Whether everybody who takes the finalizers off, as far as that is known, has a running pod."""
+    owners = [_owner(each) for each in left.finalizers]
+    return all(
+        any(namespace == owner["namespace"] and name.startswith(f"{owner['runs']}-") for namespace, name in running)
+        for owner in owners
+        if "runs" in owner
+    )
+
+
+def _owner(finalizer: str) -> Mapping[str, str]:
+    """Who takes a finalizer off; empty if that is unknown."""
+    return fact("finalizers", "known", "owners").get(finalizer, {})
 
 
 def _kinds(server: ApiServer) -> dict[str, tuple[str, str]]:
@@ -125,9 +150,10 @@ def _left(kind: str, item: Object, names: Names) -> Left | None:
         gpus=0 if kind != "Pod" or gone else _gpus(spec),
         balancer=kind == "Service" and spec.get("type") == "LoadBalancer",
         cache=kind == "Pod" and not gone and _is_cache_worker(metadata.get("labels") or {}),
-        going="deletionTimestamp" in metadata,
+        going=metadata.get("deletionTimestamp") or "",
         owned=bool(metadata.get("ownerReferences")),
         finalizers=tuple(metadata.get("finalizers") or ()),
+        node=spec.get("nodeName", "") if kind == "Pod" else "",
     )
 
 
@@ -168,22 +194,48 @@ def _gpus(spec: Object) -> int:
     return sum(int(((each.get("resources") or {}).get("limits") or {}).get(_GPU, 0)) for each in spec["containers"])
 
 
-def waiting(left: Sequence[Left]) -> Iterator[str]:
-    """What keeps a deletion from ending, and the command that is safe. Nothing here takes a finalizer off."""
+def waiting(left: Sequence[Left], now: datetime, *, overdue: bool = False) -> Iterator[str]:
+    """What keeps a deletion from ending, and the command that is safe; if asked so, of what is `overdue` only. Nothing
+    here takes a finalizer off."""
     for each in left:
-        if not each.going:
+        late = bool(each.going) and now > moment(each.going) + _PATIENCE
+        if not each.going or (overdue and not late):
             continue
-        if each.kind == "Pod":
-            yield (
-                f"{each}: is ending, and gives its answers first; if its node is gone for good, kubectl delete node "
-                "lets the cluster forget its pods"
-            )
-        elif each.finalizers:
-            yield (
-                f"{each}: waits for {', '.join(each.finalizers)}; whoever owns that finalizer has to run: bring its "
-                "operator back (pulumi up installs it), and the deletion goes on. Do not take the finalizer off: what "
-                "it guards would stay, and bill"
-            )
+        if each.finalizers:
+            awaited = "; ".join(_awaited(finalizer, each.holder) for finalizer in each.finalizers)
+            yield f"{each}: waits for {awaited}. {_KEEP}"
+        elif each.kind == "Pod":
+            yield f"{each}: {_hung(each) if late else f'is ending, and gives its answers first, until {each.going}'}"
+
+
+_PATIENCE = timedelta(seconds=60)
+_KEEP = "Do not take a finalizer off: what it guards would stay, and bill"
+
+
+def _awaited(finalizer: str, holder: bool) -> str:
+    """Who takes a finalizer off, and how it comes to that."""
+    owner = _owner(finalizer)
+    if not owner:
+        return f"{finalizer}, and its owner has to run: bring that operator back, and the deletion goes on"
+    if "runs" not in owner:
+        return f"{finalizer}: {owner['who']}"
+    where = f"-n {owner['namespace']} deploy/{owner['runs']}"
+    if holder:
+        return f"{finalizer} of {owner['who']}, which runs: kubectl logs {where} says why"
+    return (
+        f"{finalizer} of {owner['who']}, which is gone: install it again (chart {owner['addon']} in namespace "
+        f"{owner['namespace']}, or pulumi up), and the deletion goes on; kubectl rollout status {where}"
+    )
+
+
+def _hung(pod: Left) -> str:
+    if not pod.node:
+        return "was to have ended, and is on no node: kubectl describe pod says why"
+    return (
+        f"was to have ended at {pod.going}, and node {pod.node} does not say that it has: kubectl describe node "
+        f"{pod.node}; if that is a machine, and gone for good, kubectl delete node {pod.node} lets the cluster forget "
+        "its pods. A virtual node is not to be deleted: it has others' pods too"
+    )
 
 
 def billing(left: Collection[Left]) -> tuple[int, int, int]:

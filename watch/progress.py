@@ -80,6 +80,12 @@ class Progress:
                 if isinstance(status, dict) and status.get("phase") == "Failed":
                     await self._tell(args.urn, look)
 
+            async def lose(args: pulumi.ErrorHookArgs) -> bool:
+                await self._stop(args.urn)
+                if args.urn in self._names and args.urn not in self._last:
+                    await self._tell(args.urn, look)  # it failed before the first look
+                return self._lost(args)
+
             ignore = pulumi.ResourceHookOptions(ignore_errors=True)  # a failed look must not fail a good rollout
             begins = pulumi.ResourceHook(f"progress-{kind}-begin", begin, ignore)
             ends = pulumi.ResourceHook(f"progress-{kind}-end", end, ignore)
@@ -88,12 +94,11 @@ class Progress:
                 before_update=[begins],
                 after_create=[ends],
                 after_update=[ends],
-                on_error=[pulumi.ErrorHook(f"progress-{kind}-lost", self._lost)],
+                on_error=[pulumi.ErrorHook(f"progress-{kind}-lost", lose)],
             )
         return self._bindings[kind]
 
-    async def _lost(self, args: pulumi.ErrorHookArgs) -> bool:
-        await self._stop(args.urn)
+    def _lost(self, args: pulumi.ErrorHookArgs) -> bool:
         standing = self._last.get(args.urn)
         if standing:
             why = lost(standing, self._trouble.get(args.urn))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from watch.rollout import Reader, RolloutStatus, failures, pod_name, running, unplaced, waiting
 
-_SAYS = "modelserve: sync: "
+_SAYS = re.compile("modelserve: (?:sync|verify): (.*)")
 
 
 def describe(
@@ -24,8 +25,10 @@ def describe(
         for condition in (job.get("status") or {}).get("conditions") or []
         if condition["type"] == "Failed" and condition["status"] == "True"
     ]
+    again = (job.get("spec") or {}).get("backoffLimit", 1) > 0
+    then = "it is tried again, up to the Job's limit" if again else "up ends"
     for pod in reversed(newest):
-        problems += failures(pod, ends, "it is tried again, up to the Job's limit")
+        problems += failures(pod, ends, then)
         if why := unplaced(pod):
             problems.append(f"no node for {pod_name(pod)}: {why}")
     return RolloutStatus(_status(newest[-1] if newest else None, logs), tuple(problems))
@@ -35,9 +38,8 @@ def _status(pod: Mapping[str, Any] | None, logs: Mapping[str, str | None]) -> st
     if pod is None:
         return "the Job's pod is not created"
     log = logs.get(pod_name(pod))
-    progress = [line for line in (log or "").splitlines() if _SAYS in line]
-    if progress:
-        return progress[-1].partition(_SAYS)[2].strip()
+    if progress := _SAYS.findall(log or ""):
+        return progress[-1].strip()
     if not pod["spec"].get("nodeName"):
         return f"{pod_name(pod)}: not scheduled"
     phase = pod["status"].get("phase")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pulumi
 
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
-from components.cluster.pod_extras import CONFINED
+from components.cluster.program_pod import ProgramPod
 from planning import timeouts
 from planning.schedule import Edge, Schedule
 
@@ -21,8 +21,7 @@ COMPONENT = "schedule"
 """The pods' label app.kubernetes.io/component."""
 API = "https://kubernetes.default.svc"
 _PROGRAM = Path(__file__).with_name("modelserve_scale.py")
-_PROGRAM_FOLDER, _IDENTITY = "/etc/modelserve", "/var/run/secrets/modelserve"
-_NOBODY = 65534
+_IDENTITY = "/var/run/secrets/modelserve"
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -81,12 +80,6 @@ def access(name: str, args: ReplicaScheduleArgs) -> list[Manifest]:
     ]
 
 
-def program(name: str, args: ReplicaScheduleArgs) -> Manifest:
-    """The ConfigMap with the program."""
-    data = {_PROGRAM.name: _PROGRAM.read_text()}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(_called(name), name, args), "data": data}
-
-
 def cron_job(name: str, args: ReplicaScheduleArgs, edge: Edge) -> Manifest:
     """One edge. A start that the controller missed counts for some minutes; the next day has the edge again."""
     return {
@@ -105,7 +98,7 @@ def cron_job(name: str, args: ReplicaScheduleArgs, edge: Edge) -> Manifest:
                 "metadata": {"labels": labels(args.stack, name)},
                 "spec": {
                     "activeDeadlineSeconds": timeouts.SCALE_SECONDS,
-                    "template": _pod_template(name, args, edge),
+                    "template": _pod(name, args, edge).template(),
                 },
             },
         },
@@ -121,56 +114,30 @@ def _called(name: str) -> str:
     return f"{name}-schedule"
 
 
-def _pod_template(name: str, args: ReplicaScheduleArgs, edge: Edge) -> Manifest:
-    workload, amounts = args.workload, {"cpu": "1", "memory": "2Gi"}
+def _pod(name: str, args: ReplicaScheduleArgs, edge: Edge | None = None) -> ProgramPod:
+    workload = args.workload
     path = f"/apis/{workload.api_version}/namespaces/{args.namespace}/{workload.plural}/{workload.name}"
     values = {
         "MODELSERVE_API": API,
         "MODELSERVE_WORKLOAD": path,
-        "MODELSERVE_REPLICAS": str(args.replicas if edge.on else 0),
+        "MODELSERVE_REPLICAS": str(args.replicas if edge and edge.on else 0),
         "MODELSERVE_IDENTITY": _IDENTITY,
     }
     identity = [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": timeouts.SCALE_SECONDS}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
     ]
-    return {
-        "metadata": {
-            "labels": {**args.pod_labels, **labels(args.stack, name), "app.kubernetes.io/component": COMPONENT}
-        },
-        "spec": {
-            "serviceAccountName": _called(name),
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "restartPolicy": "Never",
-            "securityContext": {"runAsNonRoot": True, "runAsUser": _NOBODY, "runAsGroup": _NOBODY, **CONFINED}
-            | {"fsGroup": _NOBODY},
-            "containers": [
-                {
-                    "name": COMPONENT,
-                    "image": args.image,
-                    "command": ["python3", _PROGRAM.name],
-                    "workingDir": _PROGRAM_FOLDER,
-                    "env": [{"name": key, "value": value} for key, value in values.items()],
-                    "resources": {"requests": amounts, "limits": dict(amounts)},
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                    "terminationMessagePolicy": "FallbackToLogsOnError",
-                    "volumeMounts": [
-                        {"name": "program", "mountPath": _PROGRAM_FOLDER, "readOnly": True},
-                        {"name": "identity", "mountPath": _IDENTITY, "readOnly": True},
-                    ],
-                }
-            ],
-            "volumes": [
-                {"name": "program", "configMap": {"name": _called(name)}},
-                {"name": "identity", "projected": {"sources": identity}},
-            ],
-        },
-    }
+    return ProgramPod(
+        component=COMPONENT,
+        file=_PROGRAM,
+        config=_called(name),
+        image=args.image,
+        labels={**args.pod_labels, **labels(args.stack, name)},
+        env=[{"name": key, "value": value} for key, value in values.items()],
+        mounts=[{"name": "identity", "mountPath": _IDENTITY, "readOnly": True}],
+        volumes=[{"name": "identity", "projected": {"sources": identity}}],
+        spec={"serviceAccountName": _called(name)},
+    )
 
 
 class ReplicaSchedule(pulumi.ComponentResource):
@@ -181,7 +148,7 @@ class ReplicaSchedule(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on its depends_on
         needed = [
             kubernetes_object(f"{_called(name)}-{each['kind'].lower()}", each, child)
-            for each in (*access(name, args), program(name, args))
+            for each in (*access(name, args), _pod(name, args).config_map(_metadata(_called(name), name, args)))
         ]
         after = pulumi.ResourceOptions(parent=self, depends_on=needed)
         for edge in args.schedule.edges():

@@ -18,7 +18,7 @@ from typing import Any
 from local import faults
 from standins.providers.reporting import Refusal
 
-_TABLES = ("buckets", "users", "policies", "attachments", "keys", "roles")
+_TABLES = ("buckets", "users", "policies", "attachments", "keys", "roles", "rules", "balancers")
 # The value in the control plane's faults.json that makes the cloud deny every request for an object.
 _DENIED = "denied"
 
@@ -53,6 +53,8 @@ class Cloud:
     attachments: Table
     keys: Table
     roles: Table
+    rules: Table
+    balancers: Table
 
     def caller(self, account: str) -> str:
         """The account of whoever asks: the rehearsal's own, but for the one key that is another account's."""

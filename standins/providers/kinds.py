@@ -55,3 +55,13 @@ class Function:
     service: str
     arguments: frozenset[str]
     answer: Callable[[Cloud, Properties], Properties]
+
+
+def balancers(service: str, items: str, asked: frozenset[str]) -> Function:
+    """The function that lists load balancers, which clusters make: those with every given argument."""
+
+    def answer(cloud: Cloud, given: Properties) -> Properties:
+        found = [{"id": key, **made} for key, made in cloud.balancers.items()]
+        return {items: [each for each in found if all(each.get(key) == value for key, value in given.items())]}
+
+    return Function(service=service, arguments=asked, answer=answer)

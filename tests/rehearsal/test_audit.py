@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -207,3 +209,21 @@ def test_nothing_is_done_from_another_account_in_another_cluster_or_in_one_that_
     assert "could not be looked up: the cluster of context rehearsal" in told
     gone.env["KUBECONFIG"] = there
     assert cluster.pods() == pods, "nothing was touched"
+
+
+@pytest.mark.soak
+def test_a_destroy_that_hangs_says_meanwhile_what_it_waits_for_and_ends_with_it(stack: Stack, cluster: Cluster):
+    stack.services["ds"] = one_node(stack.services["ds"])
+    stack.up()
+    api = cluster.plane.api
+    # An operator that is gone: nobody takes its finalizer off.
+    held = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets/ds"
+    api.merge(held, {"metadata": {"finalizers": ["fluid-dataset-controller-finalizer"]}})
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(stack.ops, "destroy", stack.name, "--yes", seconds=400)
+        cluster.wait("the destroy waits for the group", lambda: "deletionTimestamp" in api.get(held)["metadata"])
+        time.sleep(110)  # as long as a deletion may take, and two looks
+        api.merge(held, {"metadata": {"finalizers": None}})
+        told = run.result()
+    assert "LeaderWorkerSet default/ds: waits for fluid-dataset-controller-finalizer of Fluid, which is gone" in told
+    assert "nothing unexpected" in told

@@ -87,7 +87,7 @@ class Way:
         return ":".join(map(str, self.foreign))
 
 
-def installed(core: Sequence[Thing], *, key: bool) -> list[Thing]:
+def installed(core: Sequence[Thing], *, key: bool, seconds: int = 3600) -> list[Thing]:
     args = AibrixArgs(
         stack="test",
         version="0.7.0",
@@ -104,7 +104,7 @@ def installed(core: Sequence[Thing], *, key: bool) -> list[Thing]:
         head_selector={},
         member_selector={},
         gateway_address="",
-        request_seconds=3600,
+        request_seconds=seconds,
     )
     return [*aibrix.objects(args), http_route(MODEL, route)]
 
@@ -283,6 +283,14 @@ def test_an_engines_error_reaches_the_client_whole_through_the_plugin(way: Way):
 def slow(core: list[Thing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
     """A gateway of its own for each test, with a model whose answers take some seconds."""
     yield from running(installed(core, key=True), tmp_path, monkeypatch, token_seconds=0.1)
+
+
+def test_an_answer_that_takes_longer_than_the_route_allows_is_a_504_and_a_shorter_one_is_not(
+    core: list[Thing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for way in running(installed(core, key=True, seconds=1), tmp_path, monkeypatch, token_seconds=0.05):
+        told = [way.status(body=chat(max_tokens=tokens), headers=WAYS["ours"]) for tokens in (4, 60)]
+        assert told == [200, 504]
 
 
 @contextlib.contextmanager

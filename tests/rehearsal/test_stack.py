@@ -192,6 +192,8 @@ FAILED_STARTS = {
     "no-cache": "in EngineCore, while sizing the KV cache: ValueError: No available memory for the cache blocks.",
     "capture": "in Worker_TP0, while capturing CUDA graphs: torch.AcceleratorError: CUDA error: out of memory",
     "workspace": "in Worker_TP0, while capturing CUDA graphs: torch.OutOfMemoryError: CUDA out of memory. Tried to",
+    "sampler": "in Worker_TP0, while warming up the sampler: torch.OutOfMemoryError: CUDA out of memory. Tried to",
+    "nccl": "in Worker_TP0, while joining the other GPUs: RuntimeError: NCCL error: unhandled system error",
 }
 
 
@@ -199,7 +201,7 @@ def test_a_start_that_fails_is_told_with_the_cause_and_not_with_what_the_engines
     stack: Stack, cluster: Cluster
 ):
     service = one_node(stack.services["ds"])
-    service["layout"] = {"nodes": 1, "gpusPerNode": 4, "tensor": 4, "pipeline": 1}
+    service["layout"] = {"nodes": 1, "gpusPerNode": 2, "tensor": 2, "pipeline": 1}
     service |= {"model": "Qwen3-8B", "maxModelLen": 4096}
     service["engine"] |= {"image": "vllm/vllm-openai:v0.25.1", "version": "0.25.1"}
     del stack.services["ds"]
@@ -213,3 +215,33 @@ def test_a_start_that_fails_is_told_with_the_cause_and_not_with_what_the_engines
         assert cause in error, said
         assert not any(other in error for other in FAILED_STARTS.values() if other != cause)
     assert "See root cause above" not in said and "vLLM also says: Available KV cache memory: -8.06 GiB" in said
+
+
+def test_an_up_ends_with_an_answer_from_inside_the_cluster_and_asks_again_only_for_a_changed_service(
+    stack: Stack, cluster: Cluster
+):
+    stack.services["ds"] = one_node(stack.services["ds"]) | {"verifyAfterUp": True}
+    stack.up()
+    first = cluster.object("Job", "ds-verify")
+    assert first and first["status"]["succeeded"] == 1
+    stack.up("--refresh", "--expect-no-changes")
+    stack.services["ds"]["podLabels"] = {"changed": "yes"}
+    stack.up()
+    second = cluster.object("Job", "ds-verify")
+    assert second and second["status"]["succeeded"] == 1
+    assert first["metadata"]["uid"] != second["metadata"]["uid"]
+
+
+@pytest.mark.soak
+def test_an_up_whose_check_fails_ends_with_the_reason_and_the_next_checks_again_without_a_restart(
+    stack: Stack, cluster: Cluster
+):
+    stack.services["ds"] = one_node(stack.services["ds"]) | {"verifyAfterUp": True}
+    stack.fault("Job/ds-verify", "failed")
+    said = stack.up(ok=False)
+
+    assert "its last words: modelserve: verify: failed: the rehearsal was told to let this fail" in said
+    pods = cluster.pods()
+    stack.fault("Job/ds-verify", None)
+    stack.up()
+    assert cluster.pods() == pods

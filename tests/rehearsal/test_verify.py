@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
+from components.serving.modelserve_verify import ask
 from local.api import Api, ApiError, wait_until
 from local.control_plane import ControlPlane
 from local.paths import ROOT
-from ops.verify import ask
 from tests.support.patience import PATIENCE_SECONDS
 from watch.port_forward import Cluster
 

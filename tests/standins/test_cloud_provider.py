@@ -15,9 +15,11 @@ import pytest
 from local import faults
 from local.paths import ROOT
 from standins.providers import alicloud, volcengine
+from standins.providers.alicloud.alicloud_plugin import ARMS_RULE
 from standins.providers.alicloud.alicloud_plugin import Provider as Alicloud
 from standins.providers.cloud import Cloud, CloudError
 from standins.providers.cloud_provider import RETRY_VARIABLE, CloudProvider
+from standins.providers.volcengine.volcengine_plugin import VMP_RULE
 from standins.providers.volcengine.volcengine_plugin import Provider as Volcengine
 from standins.providers.wire import UNKNOWN, Secret, plain
 from tests.support.cloud_plugin import Made, Plugin, Refused
@@ -481,6 +483,24 @@ def test_a_type_that_the_stand_in_lacks_is_named_and_every_other_is_in_the_rules
     assert f"has no {name}:vpc/vpc:Vpc: standins/providers/{name}/RULES.md" in told
     rules = Path(words.package.__file__).with_name("RULES.md").read_text()
     assert [token for token in words.provider.kinds if token.rpartition(":")[2] not in rules] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "token", "given", "changed"),
+    [
+        (ALI, ARMS_RULE, {"clusterId": "c1", "prometheusAlertRuleName": "a", "duration": "1"}, {"duration": "2"}),
+        (VOLC, VMP_RULE, {"name": "a", "query": {"promQl": "up"}}, {"query": {"promQl": "down"}}),
+    ],
+)
+def test_an_alert_rule_has_an_id_of_its_own_is_replaced_listed_and_forgotten_when_it_is_gone(
+    place: Place, token: str, given: dict[str, Any], changed: dict[str, Any]
+):
+    one, other = place.plugin.create(token, **given), place.plugin.create(token, **given)
+    assert one.id != other.id and place.tables()["rules"].keys() == {one.id, other.id}
+    assert place.plugin.diff(one, **given | changed) == dict.fromkeys(changed, True)
+    place.plugin.delete(other)
+    assert place.plugin.read(other) is None and place.plugin.read(one)
+    place.plugin.delete(other)
 
 
 @BOTH

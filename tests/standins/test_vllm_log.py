@@ -8,13 +8,15 @@ import re
 import pytest
 
 from standins.vllm_arguments import Arguments
-from standins.vllm_log import CAPTURE, KILLED, NO_CACHE, WORKSPACE, Writer
+from standins.vllm_log import CAPTURE, KILLED, NCCL, NO_CACHE, SAMPLER, WORKSPACE, Writer
 from watch.engine_log import cause, stage
 
 CAUSES = {
     NO_CACHE: "ValueError: No available memory for the cache blocks",
     CAPTURE: "torch.AcceleratorError: CUDA error: out of memory",
     WORKSPACE: "torch.OutOfMemoryError: CUDA out of memory",
+    SAMPLER: "torch.OutOfMemoryError: CUDA out of memory",
+    NCCL: "RuntimeError: NCCL error: unhandled system error",
 }
 RELEASES = ("0.7.3", "0.8.5", "0.10.1", "0.11.2", "0.25.1")
 PARALLEL = ("", "-tp 8", "-tp 8 --distributed-executor-backend ray", "-tp 8 -pp 2", "-dp 16 -ep")

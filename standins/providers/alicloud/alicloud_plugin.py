@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from planning.catalog import fact
+from standins.providers import alert_rules
 from standins.providers.alicloud import oss, ram
 from standins.providers.alicloud.alicloud_errors import refused
 from standins.providers.cloud import CloudError
 from standins.providers.cloud_provider import CloudProvider
-from standins.providers.kinds import Kind
+from standins.providers.kinds import Kind, balancers
 from standins.providers.reporting import Refusal
+
+ARMS_RULE = "alicloud:arms/prometheusAlertRule:PrometheusAlertRule"
+_ARMS = alert_rules.kind(
+    "alicloud_arms_prometheus_alert_rule",
+    "arms",
+    refused("arms", 404, "404", "The alert rule is not there."),
+    instance="clusterId",
+    required=("clusterId", "duration", "expression", "message", "prometheusAlertRuleName"),
+    more=("annotations", "dispatchRuleId", "labels", "notifyType"),
+)
 
 
 class Provider(CloudProvider):
-    """OSS and RAM."""
+    """OSS, RAM, and the alert rules of ARMS."""
 
     name, version = "alicloud", "4.0.0"
-    kinds = oss.KINDS | ram.KINDS
-    functions = oss.FUNCTIONS | ram.FUNCTIONS
+    kinds = oss.KINDS | ram.KINDS | {ARMS_RULE: _ARMS}
+    functions = (
+        oss.FUNCTIONS
+        | ram.FUNCTIONS
+        | {
+            "alicloud:slb/getApplicationLoadBalancers:getApplicationLoadBalancers": balancers(
+                "slb", "balancers", frozenset({"address"})
+            ),
+            "alicloud:arms/getPrometheusAlertRules:getPrometheusAlertRules": alert_rules.listing(
+                "arms", "rules", "prometheusAlertRuleName", ("clusterId",)
+            ),
+        }
+    )
     region_variable, default_region = "ALICLOUD_REGION", "cn-beijing"
     key_variables = (
         ("ALICLOUD_ACCESS_KEY", "ALIBABA_CLOUD_ACCESS_KEY_ID"),

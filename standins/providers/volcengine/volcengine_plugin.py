@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from standins.providers import alert_rules
 from standins.providers.cloud import CloudError
 from standins.providers.cloud_provider import CloudProvider
-from standins.providers.kinds import Kind
+from standins.providers.kinds import Kind, balancers
 from standins.providers.volcengine import iam, tos
 from standins.providers.volcengine.volcengine_errors import refused
 
+VMP_RULE = "volcengine:vmp/alertingRule:AlertingRule"
+_VMP = alert_rules.kind(
+    "vmp alerting rule",
+    "vmp",
+    refused(404, "NotFound.AlertingRule", "The alerting rule is not there."),
+    instance="",
+    required=("levels", "notifyGroupPolicyId", "query"),
+    more=("annotations", "description", "labels", "name", "notifyPolicyId"),
+)
+
 
 class Provider(CloudProvider):
-    """TOS and IAM."""
+    """TOS, IAM, and the alert rules of VMP."""
 
     name, version = "volcengine", "0.0.47"
-    kinds = tos.KINDS | iam.KINDS
-    functions = tos.FUNCTIONS | iam.FUNCTIONS
+    kinds = tos.KINDS | iam.KINDS | {VMP_RULE: _VMP}
+    functions = (
+        tos.FUNCTIONS
+        | iam.FUNCTIONS
+        | {
+            "volcengine:clb/getClbs:getClbs": balancers("clb", "clbs", frozenset({"eipAddress", "eniAddress"})),
+            "volcengine:vmp/getAlertingRules:getAlertingRules": alert_rules.listing(
+                "vmp", "alertingRules", "name", ("name",)
+            ),
+        }
+    )
     region_variable, default_region = "VOLCENGINE_REGION", ""
     key_variables = (("VOLCENGINE_ACCESS_KEY",), ("VOLCENGINE_SECRET_KEY",))
     no_keys = "access_key and secret_key are required"

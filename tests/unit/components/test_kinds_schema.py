@@ -57,6 +57,7 @@ STACKS = {
     "several services": {"ds": {}, "ds-2": {}, "small": ONE_NODE},
     "everything said": {"ds": EVERYTHING},
     "on a schedule": {"ds": {"schedule": SCHEDULE}},
+    "asked after up": {"ds": {"verifyAfterUp": True}},
 }
 
 
@@ -91,6 +92,8 @@ def test_every_object_passes_strict_validation_against_its_real_schema(stack, ke
     if stack == "on a schedule":
         # Its program, and off and on at both edges, because both are told on each day.
         counts += Counter(ServiceAccount=1, Role=1, RoleBinding=1, ConfigMap=1, CronJob=3)
+    if stack == "asked after up":
+        counts += Counter(ConfigMap=1, Job=1)
     assert Counter(found["kind"] for found in made) == counts
     assert {found["metadata"]["name"]: problems(found) for found in made if problems(found)} == {}
 

@@ -202,9 +202,27 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
         ),
         (
             _VKE,
-            {"monitoring": {"enabled": True, "prometheusNamespace": "m", "alerts": {"idleSeconds": 5}}},
+            {"monitoring": {"enabled": True, "prometheusNamespace": "m", "alerts": {"instance": "w1"}}},
             (),
-            "monitoring.alerts: no source says that vmp reads PrometheusRules; write prometheus: operator if one runs",
+            "monitoring.alerts.groupPolicy: is missing: vmp reads no PrometheusRules, and has rules of its own; write",
+        ),
+        (
+            _ACS,
+            {"monitoring": {"enabled": True, "alerts": {"instance": "c1", "groupPolicy": "g1"}}},
+            (),
+            "monitoring.alerts.groupPolicy: ",
+        ),
+        (
+            _VKE,
+            {"monitoring": {"enabled": True, "prometheus": "operator", "alerts": {"instance": "w1"}}},
+            (),
+            "monitoring.alerts.instance: w1: operator has no such thing; leave it out",
+        ),
+        (
+            _ACS,
+            {"monitoring": {"enabled": True, "alerts": {"instance": "my cluster"}}},
+            (),
+            "monitoring.alerts.instance: my cluster: is not an id",
         ),
         (
             _ACS,

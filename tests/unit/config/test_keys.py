@@ -58,6 +58,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "Service.expose": ("services/*/expose", {"to": "private"}),
     "Catalog.gpuPods": ("catalog/gpuPods", {"Own": {"gpus": [8]}}),
     "Monitoring.prometheus": ("monitoring", {"enabled": True, "prometheus": "operator"}),
+    "Alerts.groupPolicy": ("monitoring", {"enabled": True, "alerts": {"instance": "w1", "groupPolicy": "g1"}}),
     "Prices.perCacheWorkerHour": ("prices", {"perCacheWorkerHour": 1.0, "currency": "CNY", "asOf": "2026-11-01"}),
 }
 

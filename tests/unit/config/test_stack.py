@@ -118,6 +118,12 @@ def test_a_date_is_read_alike_whether_yaml_took_it_for_one_or_not():
         ),
         ("services/ds/replicas", True, "services.ds.replicas", "is not a whole number"),
         ("services/ds/schedule", on(timezone="Asia/Shangai"), "services.ds.schedule.timezone", "write Asia/Shanghai"),
+        (
+            "services/ds",
+            GOOD["services"]["ds"] | {"schedule": on(), "verifyAfterUp": True},
+            "services.ds.verifyAfterUp: true",
+            "leave one of the two out",
+        ),
         ("services/ds/schedule", on(days=[]), "services.ds.schedule.on[0].days: []", "names no day"),
         ("services/ds/schedule", on(days=["monday"]), "services.ds.schedule.on[0].days[0]", "write one of sun, mon"),
         ("services/ds/schedule", on(to="8:00"), "services.ds.schedule.on[0].to: 8:00", "is not a time of day"),

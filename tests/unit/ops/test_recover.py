@@ -13,7 +13,7 @@ import pytest
 
 from ops import recover
 from ops.recover import drop_torn_attributes
-from watch.cloud_lists import _CALLERS, KINDS, Clouds, Item
+from watch.cloud_lists import _CALLERS, BALANCERS, KINDS, Clouds, Item
 from watch.helm_releases import Release, moment
 from watch.outcomes import Found, UnreadError, Verdict, compare, settle, verdict
 from watch.stack_objects import StackObjects
@@ -250,7 +250,7 @@ def test_every_type_that_buckets_and_their_users_are_made_of_can_be_looked_up_an
 
     played = {**Alicloud.kinds, **Volcengine.kinds}
     assert KINDS.keys() == played.keys()
-    asked = {kind.lookup.function for kind in KINDS.values() if kind.lookup}
+    asked = {kind.lookup.function for kind in {**KINDS, **BALANCERS}.values() if kind.lookup}
     asked |= {function for _, function, _ in _CALLERS.values()}
     functions = {**Alicloud.functions, **Volcengine.functions}
     assert asked == functions.keys()

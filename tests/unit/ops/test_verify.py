@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
+from components.serving.modelserve_verify import NoAnswer
+from config.stack import parse
+from config.stack_file import read
+from local.paths import ROOT
 from ops.__main__ import main as ops
+from ops.verify import _ask_service
 from standins.vllm import Arguments, Engine
 from tests.support.simulator import Simulator
 
@@ -138,6 +145,30 @@ def test_thoughts_of_a_reasoning_model_are_an_answer(
     url = bad_server(200, "text/event-stream", event({name: "Let me think"}) + DONE)
     assert ops(["verify", "--url", url, "--model", "m"]) == 0
     assert "Let me think" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [({}, "the reasoning parser does not work"), ({"reasoningParser": "none"}, None), ({"version": "0.6.6"}, None)],
+)
+def test_a_stacks_reasoning_parser_that_splits_nothing_is_found_where_there_is_one(bad_server, engine, why):
+    class Forwarded:
+        """Stands in for a cluster whose service answers so."""
+
+        def secret(self, name: str, key: str) -> None:
+            return None
+
+        def leader(self, service: str) -> str:
+            return service
+
+        def forwarded(self, leader: str) -> contextlib.nullcontext[str]:
+            return contextlib.nullcontext(bad_server(200, "text/event-stream", event({"content": "<think> a"}) + DONE))
+
+    raw = read(ROOT / "Pulumi.local.yaml").raw
+    raw["services"]["ds"]["engine"] |= engine
+    cluster: Any = Forwarded()
+    with contextlib.nullcontext() if why is None else pytest.raises(NoAnswer, match=why):
+        _ask_service(cluster, parse(raw), "ds", 5, None)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from components.serving.service_check import selector
 from components.weights.oss_bucket import ACCESS_KEY, BUCKET
+from planning.catalog import fact
 from tests.support.program import (
     GIVEN_KEYS,
     MADE,
@@ -303,6 +305,7 @@ TEAM_PEER = {
     "podSelector": {"matchLabels": {"app": "web"}},
 }
 OFFICE, OFFICE_PEER = {"cidr": "10.9.0.0/16"}, {"ipBlock": {"cidr": "10.9.0.0/16"}}
+CHECK = {"podSelector": {"matchLabels": selector("test", "ds")}}
 WORLD = {"ipBlock": {"cidr": "0.0.0.0/0"}}
 PROMETHEUS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 PRIVATE = {"to": "private"}
@@ -315,6 +318,7 @@ PRIVATE = {"to": "private"}
         ({}, ["apiKey"], [HERE, PROMETHEUS]),
         ({"clients": [TEAM]}, [], [TEAM_PEER, PROMETHEUS]),
         ({"clients": [TEAM, OFFICE]}, ["apiKey"], [TEAM_PEER, OFFICE_PEER, PROMETHEUS]),
+        ({"clients": [TEAM], "verifyAfterUp": True}, ["apiKey"], [TEAM_PEER, CHECK, PROMETHEUS]),
         ({"expose": PRIVATE}, ["apiKey"], [HERE, WORLD, PROMETHEUS]),
         ({"expose": PRIVATE, "clients": [OFFICE]}, ["apiKey"], [OFFICE_PEER, PROMETHEUS]),
     ],
@@ -332,6 +336,25 @@ def test_with_a_key_or_an_exposure_named_peers_alone_reach_the_port(
     (endpoint,) = inputs(engine.one("ServiceMonitor"))["spec"]["endpoints"]
     key = {"credentials": {"name": "ds-api-key", "key": "apiKey"}}
     assert endpoint.get("authorization") == (key if exposed else None)
+
+
+@pytest.mark.preview_too
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_the_check_comes_last_reaches_a_private_endpoint_from_inside_and_asks_no_paused_service(engine, replicas):
+    pod = {"tolerations": [{"operator": "Exists"}], "priorityClassName": "high"}
+    service = {"verifyAfterUp": True, "expose": PRIVATE, "replicas": replicas, "pod": pod}
+    run(engine, {"services": {"ds": service}, "registry": "mirror.example"}, secrets=["apiKey"])
+    jobs = [name for token, name in engine.seen if kind_of(token) == "Job"]
+    assert ("ds-verify" in jobs) == bool(replicas)
+    if replicas:
+        assert {"LeaderWorkerSet ds", "Service ds-service"} <= before(engine, "Job ds-verify")
+        made = inputs(engine.one("Job", "ds-verify"))["spec"]["template"]
+        (container,) = made["spec"]["containers"]
+        assert env(made)["MODELSERVE_URL"] == "http://ds-leader.default.svc:8000"
+        assert env(made)["MODELSERVE_TAGS"] == "<think> </think>"
+        assert container["image"].startswith("mirror.example/")
+        assert made["metadata"]["labels"] | fact("clouds", "acs", "cpuPodLabels") == made["metadata"]["labels"]
+        assert made["spec"]["tolerations"] == pod["tolerations"] and "priorityClassName" not in made["spec"]
 
 
 @pytest.mark.parametrize(("replicas", "gone"), [(0, True), (1, False)])

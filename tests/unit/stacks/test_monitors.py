@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pulumi
 import pytest
 
+from components.monitoring.cloud_alerts import ARMS_RULE, VMP_RULE
 from config.stack import parse
 from stacks import monitors
 from stacks.service_plans import plan_services
+from tests.support.clouds_sdk import constructor
 from tests.support.recorder import Recorder, inputs
 from tests.support.stack_files import StackFile
 
@@ -64,6 +67,31 @@ def test_rules_are_made_for_a_prometheus_that_reads_them(
     )
     if "prometheus" in chosen:
         assert "volcengine.vmp" not in inputs(engine.one("ServiceMonitor"))["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("stack", "chosen", "token"),
+    [
+        ("acs", {"instance": "c1"}, ARMS_RULE),
+        ("acs", {"instance": "c1", "policy": "7"}, ARMS_RULE),
+        ("volcengine", {"instance": "w1", "groupPolicy": "g1"}, VMP_RULE),
+        ("volcengine", {"instance": "w1", "groupPolicy": "g1", "policy": "p1"}, VMP_RULE),
+    ],
+)
+def test_the_clouds_own_prometheus_gets_every_alert_as_a_rule_of_its_own(engine: Recorder, stack, chosen, token):
+    run(engine, stack, monitoring={"enabled": True, "alerts": chosen})
+    assert not [name for kind, name in engine.seen if kind.endswith(":PrometheusRule")]
+    made = {name: inputs(request) for (kind, name), request in engine.seen.items() if kind == token}
+    names = {name.rpartition("-")[2] for name in made}
+    assert {"ModelserveNoAnswer", "ModelserveStartOverdue", "ModelserveReplacementLoop"} <= names
+    known = constructor(token)
+    needed = {name for name, required in known.items() if required}
+    for name, given in made.items():
+        assert needed <= given.keys() <= known.keys(), name
+        told = {each["name"]: each["value"] for each in given["annotations"]}
+        assert told["runbook_url"].startswith("docs/runbook.md#")
+        ids = json.dumps(given)
+        assert all(json.dumps(each) in ids for each in chosen.values())
 
 
 def test_the_pods_and_jobs_that_are_watched_are_those_that_the_stack_makes(engine: Recorder):

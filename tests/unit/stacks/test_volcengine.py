@@ -89,6 +89,13 @@ def test_exactly_the_bucket_is_protected_and_nothing_where_it_is_not_kept(engine
     assert not [key for key, request in other.seen.items() if request.protect or request.retainOnDelete]
 
 
+def test_the_check_of_a_routed_service_goes_through_the_gateway_after_the_fleet(engine: Recorder):
+    run(engine, **{f"{SERVICE}/verifyAfterUp": True}, secrets=["apiKey"])
+    assert {FLEET, f"HTTPRoute {MODEL}-route"} <= before(engine, f"Job {MODEL}-verify")
+    made = inputs(engine.one("Job", f"{MODEL}-verify"))["spec"]["template"]
+    assert env(made).get("MODELSERVE_URL") == (None if engine.preview else "http://10.0.0.9/v1")
+
+
 @pytest.mark.preview_too
 @pytest.mark.parametrize(
     ("changes", "given"),

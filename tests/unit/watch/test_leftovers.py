@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ KINDS = {
     "persistentvolumes": "PersistentVolume",
     "configmaps": "ConfigMap",
 }
+FLUID = "fluid-dataset-controller-finalizer"
+NOW = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
+LONG_AGO, LATER = "2026-11-30T11:00:00Z", "2026-11-30T12:30:00Z"
 GROUP = "leaderworkerset.sigs.k8s.io/name"
 GPU_POD = {"containers": [{"resources": {"limits": {"nvidia.com/gpu": "8"}}}, {"resources": {}}]}
 
@@ -110,17 +114,50 @@ def test_gpus_cache_workers_and_load_balancers_bill_and_pods_that_have_ended_do_
 @pytest.mark.parametrize(
     ("left", "said"),
     [
-        (Left("Pod", "ds-0", "default", going=True), "kubectl delete node lets the cluster forget its pods"),
+        (Left("Pod", "ds-0", "default", going=LATER), "is ending, and gives its answers first, until 2026-"),
+        (Left("Pod", "ds-0", "default", going=LONG_AGO, node="n1"), "kubectl delete node n1 lets the cluster forget"),
+        (Left("Pod", "ds-0", "default", going=LONG_AGO), "is on no node"),
         (
-            Left("Dataset", "r1", "default", going=True, finalizers=("fluid-dataset-controller-finalizer",)),
-            "waits for fluid-dataset-controller-finalizer; whoever owns that finalizer has to run",
+            Left("Dataset", "r1", "default", going=LONG_AGO, finalizers=(FLUID,)),
+            f"waits for {FLUID} of Fluid, which is gone: install it again (chart fluid in namespace fluid-system",
+        ),
+        (
+            Left("Dataset", "r1", "default", going=LONG_AGO, finalizers=(FLUID,), holder=True),
+            "which runs: kubectl logs -n fluid-system deploy/dataset-controller says why",
+        ),
+        (
+            Left("Service", "s", "default", going=LONG_AGO, finalizers=("service.k8s.alibaba/resources",)),
+            "the cloud's own controller, which takes the load balancer away",
+        ),
+        (
+            Left("Pod", "p", "default", going=LONG_AGO, node="n1", finalizers=("example.com/a", "example.com/b")),
+            "example.com/a, and its owner has to run: bring that operator back",
         ),
     ],
 )
 def test_of_a_deletion_that_does_not_end_is_said_what_it_waits_for_and_never_to_take_a_finalizer_off(left, said):
-    (line,) = waiting([left, Left("Pod", "other", "default")])
-    assert said in line and "finalizers" not in line
-    assert "patch" not in line and "--force" not in line
+    (line,) = waiting([left, Left("Pod", "other", "default")], NOW)
+    assert said in line and ("Do not take a finalizer off" in line) == bool(left.finalizers)
+    assert "patch" not in line and "--force" not in line and "finalizers=" not in line
+    assert list(waiting([left], NOW, overdue=True)) == ([] if left.going == LATER else [line])
+
+
+@pytest.mark.parametrize(
+    ("pod", "phase", "there"),
+    [
+        ("dataset-controller-abc-de", "Running", True),
+        ("dataset-controller-abc-de", "Pending", False),
+        ("other-abc-de", "Running", False),
+    ],
+)
+def test_an_operator_that_is_gone_while_its_kinds_wait_for_it_is_told_from_one_that_runs(
+    monkeypatch, pod, phase, there
+):
+    held = thing("r1", labels=labels("trial", "r1"), deletionTimestamp=LONG_AGO, finalizers=[FLUID])
+    operator = thing(pod, "fluid-system") | {"status": {"phase": phase}}
+    (found,) = seen(monkeypatch, configmaps=[held], pods=[operator])
+    (line,) = waiting([found], NOW)
+    assert ("which runs" in line, "which is gone" in line) == (there, not there)
 
 
 def test_a_kind_that_may_not_be_listed_is_unknown_and_a_cluster_that_tells_no_kinds_too(monkeypatch):

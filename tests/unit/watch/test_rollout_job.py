@@ -36,6 +36,7 @@ def pod(name: str = "r1-sync-a", at: str = "1", node: str | None = "n", phase: s
             {"r1-sync-a": "modelserve: sync: 3 of 163 files\nmodelserve: sync: 4 of 163 files, 12.1 GiB\nother\n"},
             "4 of 163 files, 12.1 GiB",
         ),
+        ([pod()], {"r1-sync-a": "modelserve: verify: not yet: nobody listens\n"}, "not yet: nobody listens"),
         (
             [pod("new", "2"), pod("old", "1")],
             {"new": "modelserve: sync: 1 of 2\n", "old": "modelserve: sync: 2 of 2\n"},

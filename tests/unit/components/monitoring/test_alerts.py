@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import promql_parser
 import pytest
@@ -14,6 +16,7 @@ import yaml
 
 from components.monitoring.alerts import PREFIX, alerts, group, prometheus_rule
 from components.monitoring.args import AlertArgs, MonitoringArgs
+from components.monitoring.cloud_alerts import Ruler, arms_rule, vmp_rule
 from local.toolchain import ensure
 from planning.catalog import entries
 from planning.metrics import exported
@@ -99,10 +102,15 @@ def promtool() -> Path:
 
 
 def _told(
-    promtool: Path, folder: Path, args: MonitoringArgs, cases: list[tuple[str, str, dict[str, str], bool]]
+    promtool: Path,
+    folder: Path,
+    args: MonitoringArgs,
+    cases: list[tuple[str, str, dict[str, str], bool]],
+    form: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> str:
-    """What promtool says of cases that do not come out as they should; "" if all do."""
+    """What promtool says of cases that do not come out as they should; "" if all do. `form` changes each rule."""
     rules = group("monitoring", "r1", args)
+    rules["rules"] = [form(rule) for rule in rules["rules"]]
     folder.joinpath("rules.yaml").write_text(yaml.safe_dump({"groups": [rules]}))
     by_name = {rule["alert"]: rule for rule in rules["rules"]}
     tests = []
@@ -118,9 +126,23 @@ def _told(
     return "" if ran.returncode == 0 else ran.stdout + ran.stderr
 
 
+def as_vmp(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule as Prometheus would have it, with VMP's expression, comparison and time."""
+    made = vmp_rule("a", rule, Ruler(kind="vmp", instance="w", group_policy="g"))
+    (level,) = made["levels"]
+    compared = f"({made['query']['promQl']}) {level['comparator']} {level['threshold']}"
+    return rule | {"expr": compared, "for": level["for"]}
+
+
+def as_arms(rule: dict[str, Any]) -> dict[str, Any]:
+    made = arms_rule("a", rule, Ruler(kind="arms", instance="c"))
+    return rule | {"expr": made["expression"], "for": f"{made['duration']}m"}
+
+
 @pytest.mark.rehearsal
-def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, tmp_path: Path):
-    assert _told(promtool, tmp_path, everything("0.33.0"), CASES) == ""
+@pytest.mark.parametrize("form", [dict, as_arms, as_vmp])
+def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, tmp_path: Path, form):
+    assert _told(promtool, tmp_path, everything("0.33.0"), CASES, form) == ""
     # As many names as alerts, each with a case of either kind.
     assert {(name, fires) for name, _, _, fires in CASES} == {
         (name, fires) for name in NAMES for fires in (True, False)
