@@ -35,8 +35,6 @@ DELETE_SLACK_SECONDS = 540
 # cloud needs to start a pod and pull its image.
 STEP_SLACK = 2.0
 STEP_FLOOR_SECONDS = 600
-# A sentence from an engine that says that it is ready.
-ANSWER_SECONDS = 60
 # One request to the API server, from a pod with a small image. Also the shortest life of a token that Kubernetes gives.
 SCALE_SECONDS = 600
 # A first request may still compile kernels, and a gateway takes a while to know a new route.

@@ -61,6 +61,6 @@ def ask(
         key = cluster.secret(api_key_secret(name), API_KEY)
         for leader in cluster.leaders(selector, service.port):
             with cluster.forwarded(leader) as url:
-                ask(url, model, key, timeouts.ANSWER_SECONDS, expected=Expected(service.reasoning_tags))
+                ask(url, model, key, timeouts.CHECK_SECONDS, expected=Expected(service.reasoning_tags))
     except (NoAnswer, ClusterError) as error:
         raise NotSwitchedError(f"{name}: the new group did not answer: {error}; {then}") from None
