@@ -73,11 +73,6 @@ CLOUDS = {
         prometheus=("vmp", "operator"),
     ),
 }
-# Keys that only one kind of workload has.
-WORKLOADS = {
-    "lws": ("startup_policy", "restart_policy"),
-    "fleet": ("rollout",),
-}
 
 NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
     **{
@@ -100,7 +95,7 @@ NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
     "Bucket.endpoint": lambda can: len(can.stores) > 1,
     "Service.routing": lambda can: can.gateways != ("none",),
     "Service.autoscaling": lambda can: can.autoscales,
-    "Service.rollout": lambda can: "fleet" in can.workloads,
+    "Rollout.maxSurge": lambda can: "fleet" in can.workloads,
     "Service.expose": lambda can: len(can.exposes) > 1,
     "Catalog.gpuPods": lambda can: can.shapes,
     "Prices.perCacheWorkerHour": lambda can: "fluid" in can.caches,

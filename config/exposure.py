@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 
 from config.abilities import CLOUDS
 from config.clouds import context_of, require_key
@@ -223,16 +224,29 @@ class Schedule(Strict):
 
 
 class Rollout(Strict):
-    """How a new version replaces a fleet's replicas."""
+    """How a new version replaces a service's replicas."""
 
-    strategy: Literal["Recreate", "RollingUpdate"] = Field(
-        "Recreate", description="Recreate stops all replicas first, RollingUpdate replaces them one by one"
+    strategy: Literal["Recreate", "RollingUpdate", "blueGreen"] = Field(
+        "Recreate",
+        description="Recreate stops all replicas of a fleet first, RollingUpdate replaces them one by one; blueGreen "
+        "starts a second group beside the first, asks it for a completion, and switches",
     )
     max_surge: Count = Field(0, description="additional replicas during an update; each needs its own GPUs")
+
+    canary: SkipJsonSchema[Any] = None
+
+    @field_validator("canary")
+    @classmethod
+    def _nobody_weighs(cls, value: Any) -> Any:
+        why = "nothing holds weights here: a Service sends to all its pods alike, AIBrix to any ready pod of a model"
+        raise rule(value, why, "leave it out: blueGreen asks the new pods before it switches")
 
     @field_validator("max_surge")
     @classmethod
     def _only_rolling_surges(cls, value: int, info: ValidationInfo) -> int:
-        if value and info.data.get("strategy") == "Recreate":
+        strategy = info.data.get("strategy")
+        if value and strategy == "Recreate":
             raise rule(value, "Recreate starts nothing before the old ones end", "write 0, or strategy: RollingUpdate")
+        if value and strategy == "blueGreen":
+            raise rule(value, "blueGreen starts all new replicas beside the old ones", "write 0")
         return value

@@ -155,6 +155,7 @@ def _rules_of_parts() -> dict[str, list[Schema]]:
         "Rollout": [_unless(_has(strategy="RollingUpdate"), _at("maxSurge", value={"const": 0}))],
         "Service": [
             _if(_has(startupPolicy="LeaderReady"), _has(readinessProbe=False)),
+            _if(_has(rollout=_has(strategy="blueGreen")), _at("schedule", value=_NULL)),
             _if(_has(autoscaling=given), _at("replicas", value={"const": 1})),
             _if(_has(workload="fleet"), _at("engine", "launcher", value={"const": "ray"})),
             *_ports(),
@@ -227,9 +228,13 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
     for name in ("fluid", "aibrix"):
         if name not in can.installs:
             yield _at(_full("addons"), name, value=_NULL)
+    beside = {"anyOf": [_NULL, _has(strategy="blueGreen")]}
     if "fleet" not in can.workloads:
-        yield _at(services, "*", "rollout", value=_NULL)
+        yield _at(services, "*", "rollout", value=beside)
     else:
+        yield _at(services, "*", value=_if(_has(workload="lws"), _at("rollout", value=beside)))
+        switches = _has(rollout=_has(strategy="blueGreen"))
+        yield _at(services, "*", value=_if(switches, _all(_has(workload="lws"), {"not": _has(gateway="aibrix")})))
         yield _at(services, value={"patternProperties": {f"^.{{{fleet.name_limit() + 1},}}$": _has(workload="lws")}})
         yield _at(services, "*", value=_unless(_has(workload="lws"), _at("port", value=_none_of(fleet.ray_ports()))))
     if kind == "local":

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from config.abilities import CLOUDS, WORKLOADS
+from config.abilities import CLOUDS
 from config.clouds import context_of
 from config.errors import plain, refuse, rule
 from config.exposure import Autoscaling, Client, Exposure, Rollout, Routing, Schedule, balancer_annotations
@@ -514,13 +514,26 @@ class Service(_OfVllm):
             raise rule("", "only a Kubernetes Service routes this service's requests", instead)
         return value
 
-    @field_validator("rollout", "startup_policy", "restart_policy")
+    @field_validator("startup_policy", "restart_policy")
     @classmethod
     def _the_workload_has_it(cls, value: Any, info: ValidationInfo) -> Any:
-        workload = info.data.get("workload")
-        if workload and info.field_name not in WORKLOADS[workload]:
-            called = "a LeaderWorkerSet" if workload == "lws" else "a fleet"
-            raise rule("" if isinstance(value, Rollout) else value, f"{called} has no such setting", "leave it out")
+        if info.data.get("workload") == "fleet":
+            raise rule(value, "a fleet has no such setting", "leave it out")
+        return value
+
+    @field_validator("rollout")
+    @classmethod
+    def _the_workload_rolls_so(cls, value: Rollout, info: ValidationInfo) -> Rollout:
+        strategy, routed = value.strategy, info.data.get("gateway") == "aibrix"
+        if strategy == "blueGreen" and (info.data.get("workload") == "fleet" or routed):
+            who = "AIBrix sends requests to every ready pod of a model, and takes its route away with the old one"
+            refuse((".strategy", strategy, who, "leave rollout out, or write workload: lws and gateway: none"))
+        if strategy == "blueGreen" and info.data.get("schedule"):
+            why = "the schedule starts and stops one group by its name, and blueGreen gives each version another"
+            refuse((".strategy", strategy, why, "leave one of the two out"))
+        if strategy != "blueGreen" and info.data.get("workload") == "lws":
+            why = "a LeaderWorkerSet replaces its replicas one by one, or all at once beside the old ones"
+            refuse((".strategy", strategy, why, "leave rollout out, or write blueGreen"))
         return value
 
     @field_validator("autoscaling")

@@ -50,7 +50,7 @@ from planning import addons, aibrix_features, aibrix_install, flags, loaders
 from planning.catalog import fact, overruled
 from planning.fleet import name_limit as fleet_limit
 from planning.images import registry_of
-from planning.names import API_KEY, model_object, service_object
+from planning.names import API_KEY, COLOURS, coloured, model_object, service_object
 from planning.problems import PlanError, Problem, Unjudged, printable
 
 _CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
@@ -265,7 +265,6 @@ def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
         _compiled,
         _behind_gateway,
         _rdma_devices,
-        _surges,
         _secure,
         _scheduled,
     )
@@ -460,14 +459,6 @@ def _rdma_devices(config: StackConfig, name: str) -> Iterator[Problem]:
         yield Problem("cloud.rdmaDevices", str(devices), why, f"write {gpus}, or leave it out")
 
 
-def _surges(config: StackConfig, name: str) -> Iterator[Problem]:
-    service = config.services[name]
-    surge = service.rollout.max_surge if isinstance(config.cloud, VolcengineCloud) else 0
-    if surge and service.workload != "fleet":
-        why = "a LeaderWorkerSet is updated without surge here"
-        yield Problem(f"services.{name}.rollout.maxSurge", str(surge), why, "write 0")
-
-
 def _enough_nodes(config: StackConfig) -> Iterator[Problem]:
     """Volcengine must have enough nodes for all services."""
     cloud = config.cloud
@@ -478,8 +469,11 @@ def _enough_nodes(config: StackConfig) -> Iterator[Problem]:
     for name, (_, surging) in asked.items():
         if wanted <= cloud.nodes < wanted + surging:
             why = f"an update needs {wanted + surging} nodes, and there are {cloud.nodes}"
-            path = f"services.{name}.rollout.maxSurge"
-            yield Problem(path, str(config.services[name].rollout.max_surge), why, "write 0")
+            rollout = config.services[name].rollout
+            if rollout.strategy == "blueGreen":
+                yield Problem(f"services.{name}.rollout.strategy", rollout.strategy, why, "leave rollout out")
+            else:
+                yield Problem(f"services.{name}.rollout.maxSurge", str(rollout.max_surge), why, "write 0")
     if wanted > cloud.nodes:
         why = f"the services need {wanted} nodes at most"
         yield Problem("cloud.nodes", str(cloud.nodes), why, "write fewer replicas, or smaller layouts")
@@ -488,7 +482,8 @@ def _enough_nodes(config: StackConfig) -> Iterator[Problem]:
 def _most_nodes(service: Service) -> tuple[int, int]:
     """The most nodes that a service may hold, and the additional ones during an update."""
     nodes = service.layout.nodes if service.layout else 1
-    return nodes * service.most_replicas, nodes * service.rollout.max_surge
+    beside = service.most_replicas if service.rollout.strategy == "blueGreen" else service.rollout.max_surge
+    return nodes * service.most_replicas, nodes * beside
 
 
 def _unused_addon(config: StackConfig, name: str) -> Iterator[Problem]:
@@ -751,17 +746,23 @@ def _left_in(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
     return []
 
 
+def _is_coloured(service: object) -> bool:
+    return _map(service, "rollout").get("strategy") == "blueGreen" if isinstance(service, Mapping) else False
+
+
 def _names(services: object, cloud: object) -> list[Problem]:
     """Rules on services' names. They run on the raw input, so that other mistakes in a service do not hide them."""
     if not isinstance(services, Mapping):
         return []
     found = []
+    longest_colour = max(len(coloured("", colour)) for colour in COLOURS)
+    groups_of = {coloured(str(each), colour) for each in services if _is_coloured(services[each]) for colour in COLOURS}
     for name, service in services.items():
         path, text = join(("services", name)), str(name)
         replicas = service.get("replicas", 1) if isinstance(service, Mapping) else 1
         fleet = cloud == "volcengine" and not (isinstance(service, Mapping) and service.get("workload") == "lws")
         groups = replicas if isinstance(replicas, int) else 1
-        limit = fleet_limit() if fleet else name_limit(groups)
+        limit = fleet_limit() if fleet else name_limit(groups) - longest_colour * _is_coloured(service)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not re.fullmatch(DNS_1035, text):
             found.append(
@@ -790,4 +791,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
                     f"rename it or {text.removesuffix('-leader')}",
                 )
             )
+        if text in groups_of:
+            why = "is the name of a group of another service, which is updated blue-green"
+            found.append(Problem(path, shown(text), why, f"rename it or {text.rpartition('-')[0]}"))
     return found

@@ -20,7 +20,7 @@ from ops.arguments import add_stack, stack_file
 from ops.recover import kubeconfig, pulumi
 from ops.render import registered
 from planning.catalog import fact
-from planning.names import group_object, model_object, service_object
+from planning.names import COLOURS, coloured, group_object, model_object, service_object
 from planning.units import GIB
 from stacks import addon_charts
 from stacks.service_plans import Planned, plan_services
@@ -155,6 +155,7 @@ def now() -> datetime:
 def names_of(config: StackConfig, stack: str) -> Names:
     """The names that the stack's things have in the cluster."""
     objects = {each for name in config.services for each in (name, service_object(name), group_object(name))}
+    objects |= {coloured(name, colour) for name in config.services for colour in COLOURS}
     objects |= {model_object(service.model) for service in config.services.values()}
     addons = [each.namespace for each in addon_charts.wanted(config)] if config.cloud.kind != "local" else []
     systems = [fact("aibrix", "gateway", "object")["namespace"]] if installs_aibrix(config) else []

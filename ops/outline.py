@@ -15,7 +15,7 @@ from config.weights import PvcWeights
 from planning import aibrix_features, timeouts
 from planning.catalog import fact
 from planning.images import pulled
-from planning.names import model_object
+from planning.names import COLOUR, COLOURS, model_object
 from policy import rules, settings
 from policy.model import STACK, Finding, Resource, Stack
 from stacks.service_plans import Planned, outputs
@@ -79,7 +79,8 @@ def _service(config: StackConfig, name: str, planned: Planned) -> Iterator[Resou
         "leaderWorkerTemplate": group,
         "strategy": {"rollingUpdate": {"maxSurge": service.rollout.max_surge}},
     }
-    yield _object("RayClusterFleet" if fleet else "LeaderWorkerSet", name, spec)
+    beside = {COLOUR: COLOURS[0]} if service.rollout.strategy == "blueGreen" else {}
+    yield _object("RayClusterFleet" if fleet else "LeaderWorkerSet", name, spec, annotations=beside)
     scaling = service.autoscaling
     if scaling is not None:
         release = aibrix_release(config)

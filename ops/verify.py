@@ -173,7 +173,9 @@ def _ask_service(
     try:
         leader = cluster.leader(front)
     except ClusterError:
-        if cluster.replicas(*workload(name, service.workload, gateway=service.gateway == "aibrix")) == 0:
+        group = workload(name, service.workload, gateway=service.gateway == "aibrix")
+        # A blue-green group has its version's colour in its name.
+        if service.replicas == 0 or cluster.replicas(*group) == 0:
             raise _Paused(_why_paused(service)) from None
         raise
     with cluster.forwarded(leader) as url:

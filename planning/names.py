@@ -1,6 +1,7 @@
 """Names that two objects share before either exists. Pure, so that commands without Pulumi can use them."""
 
 import re
+from dataclasses import dataclass
 
 API_KEY = "apiKey"
 """The key inside the API key's Secret."""
@@ -13,6 +14,31 @@ CLUSTER = "cluster"
 def service_object(name: str) -> str:
     """The Kubernetes Service of a service. LeaderWorkerSet gives the plain name to its own headless Service."""
     return f"{name}-leader"
+
+
+COLOUR = "modelserve.dev/colour"
+"""The annotation of a group beside which another one of the same service may stand."""
+COLOURS = ("blue", "green")
+"""What distinguishes the two groups of a service that is updated blue-green."""
+
+
+def coloured(name: str, colour: str) -> str:
+    """The LeaderWorkerSet of one colour."""
+    return f"{name}-{colour}"
+
+
+@dataclass(frozen=True)
+class Live:
+    """The group that a Service sends requests to: its colour (None: a group from before), and the version of it."""
+
+    colour: str | None
+    version: str
+
+    def next(self, version: str) -> str:
+        """The colour of the group of this version: its own, or the other one."""
+        if self.colour is None or version == self.version:
+            return self.colour or COLOURS[0]
+        return next(colour for colour in COLOURS if colour != self.colour)
 
 
 def group_object(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from planning import advisories, images, leaks, timeouts
 from planning.catalog import entries, fact
+from planning.names import COLOUR
 from policy.model import STACK, UNKNOWN, Finding, Judge, Resource, Rule, Setting, Severity, Stack, at, listed, number
 from policy.pods import Pod, gpus, pods, variables
 
@@ -461,6 +462,8 @@ def _gpus_of(resource: Resource, stack: Stack) -> tuple[float, float]:
         at(spec, "strategy", "rollingUpdate", "maxSurge"),
         at(spec, "rolloutStrategy", "rollingUpdateConfiguration", "maxSurge"),
     ]
+    if at(resource.properties, "metadata", "annotations", COLOUR):
+        surges.append(most)  # all replicas of its next version
     return most * of_replica, max(_surging(each, most) for each in surges) * of_replica
 
 

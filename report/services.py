@@ -12,6 +12,7 @@ from typing import Any
 
 from planning import flags
 from planning.catalog import fact
+from planning.names import COLOUR
 from report.differences import ABSENT
 from report.redaction import UNKNOWN
 from report.run_file import Change, Run
@@ -51,7 +52,8 @@ class ServiceChange:
     """A service in which anything changes.
 
     `fate` is added, removed, replaced (all replicas end, then new ones start), restarted (one replica after the other),
-    scaled, or kept. `replicas` are those before and after; `drain_seconds` is how long an ending pod waits for answers;
+    switched (new replicas take over from the old ones), scaled, or kept.
+    `replicas` are those before and after; `drain_seconds` is how long an ending pod waits for answers;
     None if nothing says so. `opens` is whether the internet can reach it from now on.
     """
 
@@ -118,6 +120,8 @@ def _service(name: str, changes: Sequence[Change], cloud: str) -> ServiceChange:
 
 def _fate(workloads: Sequence[Change], old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     actions = {each.action for each in workloads}
+    if old and "create" in actions and _map(new, "metadata", "annotations").get(COLOUR):
+        return "switched"
     if "replace" in actions or {"create", "delete"} <= actions:
         return "replaced"
     if actions & {"create", "delete"}:

@@ -23,6 +23,7 @@ _DONE = {
     "replaces": "replaced",
     "deletes": "deleted",
     "scales": "scaled",
+    "switches": "switched",
 }
 # Names shown of a list in one line; the rest is only counted.
 _MOST_NAMES = 3
@@ -145,10 +146,11 @@ def _fates(judged: Judgement) -> list[str]:
         known = [each for each in times if each is not None]
         long = f" for about {minutes(max(known))}" if len(known) == len(times) else ""
         found.append(f"{_verb(judged, 'restarts')} {_names(ending)}{long}")
+    safe = "safe: " if judged.level is Level.SAFE else ""
+    if switched := [each for each in judged.services if each.fate == "switched"]:
+        found.append(f"{safe}{_verb(judged, 'switches')} {_names(switched)} to new replicas")
     if added := [each for each in judged.services if each.fate == "added"]:
-        found.append(
-            f"{'safe: ' if not found and judged.level is Level.SAFE else ''}{_verb(judged, 'starts')} {_names(added)}"
-        )
+        found.append(f"{'' if found else safe}{_verb(judged, 'starts')} {_names(added)}")
     return found
 
 
@@ -225,6 +227,11 @@ def _sentences(judged: Judgement, service: ServiceChange) -> list[str]:
         if (after or 0) < (before or 0):
             return [f"Replicas go from {before} to {after}. Those that go give their answers first; the others stay."]
         return [f"Replicas go from {before} to {after}. The ones that run stay; each new one answers after {long}."]
+    if service.fate == "switched":
+        how = (
+            f"New replicas start beside the old ones and are asked for a completion, after {long}; then they take over."
+        )
+        return [f"{how} The old ones give their answers and end. No request waits."]
     if service.fate == "replaced":
         return [f"All replicas end, then new ones start. It answers nothing for {long}.", *_risk(judged, service)]
     if service.fate == "restarted":

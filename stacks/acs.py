@@ -54,9 +54,8 @@ class _Stack(CloudStack):
         needed = isinstance(config.weights, BucketWeights) or has_cloud_rules(config)
         super().__init__(config, plans, alicloud_provider("cloud", self.cloud.region) if needed else None)
         self.look = CacheReader(config.cluster.context, self.namespace, self.kubeconfig)
-        self.addons = ClusterAddons(
-            "addons", ClusterAddonsArgs(stack=self.name, addons=addon_charts.wanted(config)), self.on_cluster
-        )
+        addons = ClusterAddonsArgs(stack=self.name, addons=addon_charts.wanted(config), kinds=self.kinds)
+        self.addons = ClusterAddons("addons", addons, self.on_cluster)
         self.attempts = attempts
 
     def source(self, model: str, planned: Planned) -> Weights:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import pulumi
 
+from components.cluster.cluster_addons import Addon
 from components.cluster.credentials import KeyPair, Oidc, Role
 from components.cluster.kubernetes import kubernetes_object, kubernetes_provider
 from components.weights.model_bucket import ModelBucket, ModelBucketArgs
@@ -68,6 +69,12 @@ class CloudStack:
         self.progress = Progress(config.cluster.context, self.namespace, self.kubeconfig)
         self.serving = Serving(secrets.get_secret(API_KEY), self.progress, self.on_cluster, config.registry)
         self.bucket = self._bucket()
+
+    def kinds(self, addon: Addon) -> pulumi.ResourceHookBinding:
+        """The hooks that bring the kinds of an add-on up to its release."""
+        from watch import kinds
+
+        return kinds.hooks(self.config.cluster.context, self.kubeconfig, addon)
 
     def models(self) -> dict[str, Planned]:
         """Each model, with the plan of the first service that serves it: services share volume and cache."""

@@ -14,7 +14,16 @@ from config.abilities import CLOUDS
 from config.stack import StackConfig
 from planning import alerts
 from planning.catalog import fact
-from planning.names import API_KEY, api_key_secret, group_object, loader_job, model_object, sync_object
+from planning.names import (
+    API_KEY,
+    COLOURS,
+    api_key_secret,
+    coloured,
+    group_object,
+    loader_job,
+    model_object,
+    sync_object,
+)
 from planning.startup import node_bytes
 from stacks.service_plans import Planned
 
@@ -89,6 +98,8 @@ def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
     service, plan, layout = planned.service, planned.plan, planned.layout
     model, fleet, routed = model_object(service.model), service.workload == "fleet", service.gateway == "aibrix"
     group = group_object(name) if routed else name
+    if service.rollout.strategy == "blueGreen":
+        group = coloured(name, f"({'|'.join(COLOURS)})")
     cached = plan.cache is not None
     return Scraped(
         engine_version=service.engine.version,

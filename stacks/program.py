@@ -7,6 +7,7 @@ import datetime
 import functools
 import importlib
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,6 +46,7 @@ def run() -> dict[str, pulumi.Input[Any]]:
         for warning in warnings(config, plans, secrets, plain):
             pulumi.log.warn(warning)
         attempts = _attempts(config, plans)
+        plans = _live(config, plans)
     except Refused as error:
         raise _refusal(error) from None
     with held(functools.partial(_look_around_cluster, config)) as cluster:
@@ -108,6 +110,17 @@ async def _recorded_cluster() -> str | None:
     except Exception:  # the SDK raises nothing narrower; a stack without a state has no outputs
         return None
     return (found.get("outputs") or {}).get(CLUSTER)
+
+
+def _live(config: StackConfig, plans: dict[str, Planned]) -> dict[str, Planned]:
+    """The plans, each with the group that has the requests of a service that is updated blue-green."""
+    names = [name for name, planned in plans.items() if planned.service.rollout.strategy == "blueGreen"]
+    if not names:
+        return plans
+    from watch import switchover
+
+    found = switchover.live(config, pulumi.Config(NAMESPACE).get("kubeconfig"), names)
+    return plans | {name: replace(plans[name], live=live) for name, live in found.items()}
 
 
 def _attempts(config: StackConfig, plans: Mapping[str, Planned]) -> Mapping[str, int]:

@@ -39,6 +39,7 @@ from planning.catalog import fact
 from planning.cost import Prices
 from planning.files import Needed, needed
 from planning.layout import PARTITION, Layout
+from planning.names import Live
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.settings import ARGUMENTS, Settings, host_memory, settings
@@ -82,6 +83,7 @@ class Planned:
     `startup_seconds` is a cold start, from the pods' creation to the first answer; `copy_seconds` of it is the copy of
     the weights to the pods, before the engine starts. A pod that ends waits `drain_seconds` for its answers, of
     which one may take `longest_seconds`. `warnings` are sentences about doubts that do not prevent the deployment.
+    `live` is the group that has the requests now, if the service is updated blue-green.
     """
 
     service: Service
@@ -94,6 +96,7 @@ class Planned:
     longest_seconds: int = 0
     loader: str = loaders.DEFAULT
     kernels: CompileCache | None = None
+    live: Live | None = None
 
     @property
     def layout(self) -> Layout:
@@ -188,12 +191,27 @@ def briefly(name: str, planned: Planned) -> list[str]:
         f"{name}: {answers}",
         f"{name}: {_fast(found)}",
         f"{name}: costs {price}",
+        *_updated(name, planned),
         *_scheduled(name, planned),
     ]
 
 
 def _unfitting(found: Plan) -> str:
     return "is not known to fit" if found.request.model.unknown else "does not fit"
+
+
+def _updated(name: str, planned: Planned) -> Iterator[str]:
+    """What an update means for clients, and what it takes."""
+    service, money = planned.service, planned.plan.cost
+    replicas, long = service.most_replicas, _minutes(planned.startup_seconds)
+    if replicas == 0:
+        return
+    if service.rollout.strategy == "blueGreen":
+        gpus = planned.layout.gpus * replicas
+        price = "" if money.cold_start is None else f", for {money.cold_start * replicas:.2f} {money.currency}"
+        yield f"{name}: an update takes {2 * gpus} GPUs instead of {gpus} for {long}{price}, and no request waits"
+    elif replicas == 1 and not service.rollout.max_surge:
+        yield f"{name}: an update answers nothing for {long}, from the old pods' end to the first answer"
 
 
 def _scheduled(name: str, planned: Planned) -> Iterator[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from components.cluster.credentials import SecretKey
-from components.cluster.kubernetes import Manifest
+from components.cluster.kubernetes import Manifest, labels
 from components.serving import compile_cache
 from components.serving.compile_cache import CompileCache
 from components.serving.engine_pods import EnginePodsArgs
@@ -21,10 +21,12 @@ from components.serving.ray_lws_group import (
     leader_selector,
     leader_worker_set,
 )
+from components.serving.ray_lws_group import version as group_version
+from config.errors import NAMESPACE
 from planning import aibrix_features, flags, loaders, routes
 from planning.catalog import fact
 from planning.images import pulled
-from planning.names import API_KEY, group_object, service_object, workload
+from planning.names import API_KEY, COLOURS, coloured, group_object, service_object, workload
 from stacks import engine_arguments
 from stacks.pod_extras import extras
 from stacks.service_plans import Planned
@@ -80,13 +82,37 @@ class Serving:
     def serve(self, name: str, planned: Planned, source: engine_arguments.Source, place: Place) -> pulumi.Output[str]:
         """Registers the service `name`. Returns its endpoint, known once every replica answers."""
         front = self._front(name, planned, place)
-        opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, *place.after]))
         pods = self._pods(name, planned, source, place, front.secret_name)
-        made = self._fleet if planned.service.workload == "fleet" else self._group
-        ready, served, manifest = made(name, planned, place, pods, opts)
+        if isinstance(front, InferenceService) and _switches(planned):
+            ready, served, manifest = self._blue_green(name, planned, place, pods, front)
+        else:
+            opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, *place.after]))
+            made = self._fleet if planned.service.workload == "fleet" else self._group
+            ready, served, manifest = made(name, planned, place, pods, opts)
         if planned.service.verify_after_up and planned.service.first_replicas:
             self._check(name, planned, place, front, served, manifest)
         return pulumi.Output.all(front.endpoint, ready).apply(lambda known: known[0])
+
+    def _blue_green(
+        self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, front: InferenceService
+    ) -> tuple[pulumi.Output[str], pulumi.Resource, Manifest]:
+        """One of the two groups: that of the version which has the requests, or beside it the one that is to have them.
+
+        The other is not registered, so Pulumi deletes it at the end of an `up` in which nothing has failed.
+        """
+        service = planned.service
+        # The key itself is an Output; a running engine never re-reads it.
+        key = pulumi.Config(NAMESPACE).get(API_KEY)
+        args = self._group_args(name, planned, place, pods)
+        version = group_version(name, args, api_key_revision(key) if key else "")
+        colour = planned.live.next(version) if planned.live else COLOURS[0]
+        args = replace(args, pods=replace(pods, colour=colour), object_name=coloured(name, colour))
+        opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[*front.before, *place.after]))
+        group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
+        model = service.served_model_name or name
+        hooks = self.progress.switch_hooks(name, model, service) if service.replicas else None
+        front.switch(group, leader_selector(args.object_name), version, hooks)
+        return group.ready, group, leader_worker_set(name, args)
 
     def _front(self, name: str, planned: Planned, place: Place) -> InferenceService | ModelRoute:
         service, stack = planned.service, pulumi.get_stack()
@@ -96,6 +122,8 @@ class Serving:
             heads, members = head_selector(name), member_selector(name)
         else:
             heads, members = leader_selector(_group_name(name, planned)), group_selector(_group_name(name, planned))
+        if _switches(planned):
+            members = labels(stack, name)
         if service.gateway != "aibrix":
             args = InferenceServiceArgs(
                 stack=stack,
@@ -109,7 +137,7 @@ class Serving:
                 annotations=service.service_annotations,
                 clients=self._clients(name, planned, place),
             )
-            return InferenceService(name, args, self.opts)
+            return InferenceService(name, args, self.opts, switches=_switches(planned))
         from components.serving.model_route import ModelRoute, ModelRouteArgs
 
         assert place.gateway is not None
@@ -164,6 +192,7 @@ class Serving:
         return EnginePodsArgs(
             stack=pulumi.get_stack(),
             namespace=place.namespace,
+            colour=None,
             image=pulled(service.engine.image, self.registry),
             port=service.port,
             nodes=layout.nodes,
@@ -222,9 +251,15 @@ class Serving:
     def _group(
         self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
     ) -> tuple[pulumi.Output[str], pulumi.Resource, Manifest]:
+        args = self._group_args(name, planned, place, pods)
+        group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
+        self._schedule(name, planned, place, group)
+        return group.ready, group, leader_worker_set(name, args)
+
+    def _group_args(self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs) -> RayLwsGroupArgs:
         service = planned.service
         routed = aibrix_features.model_labels(name, service.port) if service.gateway == "aibrix" else {}
-        args = RayLwsGroupArgs(
+        return RayLwsGroupArgs(
             pods=pods,
             replicas=service.first_replicas,
             lws_version=place.lws_version,
@@ -236,9 +271,6 @@ class Serving:
             restart_policy=service.restart_policy,
             scheduled=service.schedule is not None,
         )
-        group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
-        self._schedule(name, planned, place, group)
-        return group.ready, group, leader_worker_set(name, args)
 
     def _fleet(
         self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
@@ -246,13 +278,15 @@ class Serving:
         from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs, fleet
 
         service, scaling = planned.service, planned.service.autoscaling
+        strategy = service.rollout.strategy
+        assert strategy != "blueGreen"  # refused for fleets
         args = RayClusterFleetArgs(
             pods=pods,
             replicas=service.first_replicas,
             aibrix_version=place.aibrix_version,
             autoscaled=scaling is not None,
             scheduled=service.schedule is not None,
-            strategy=service.rollout.strategy,
+            strategy=strategy,
             max_surge=service.rollout.max_surge,
         )
         made = RayClusterFleet(name, args, opts, self.progress.fleet_hooks(), mounts=place.mounts)
@@ -325,6 +359,10 @@ class Serving:
         )
         after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[scaled]))
         ReplicaSchedule(name, args, after)
+
+
+def _switches(planned: Planned) -> bool:
+    return planned.service.rollout.strategy == "blueGreen"
 
 
 def _group_name(name: str, planned: Planned) -> str:

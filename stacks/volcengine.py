@@ -82,7 +82,8 @@ class _Stack(CloudStack):
         listed = addon_charts.wanted(config)
         if installing is not None:
             listed.append(kinds_addon(installing, aibrix_files.chart(self.release, kinds_chart(installing))))
-        self.addons = ClusterAddons("addons", ClusterAddonsArgs(stack=self.name, addons=listed), self.on_cluster)
+        addons = ClusterAddonsArgs(stack=self.name, addons=listed, kinds=self.kinds)
+        self.addons = ClusterAddons("addons", addons, self.on_cluster)
         self.installed: list[pulumi.Resource] = list(self.addons.releases)
         self.gateway: pulumi.Output[str] | None = None
         if installing is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -55,13 +55,12 @@ class Cluster:
         """A ready pod behind the Service. If there is none, raises ClusterError, which says what is missing."""
         with self._asking(f"Service {service}"):
             spec = self._core.read_namespaced_service(service, self._namespace).spec
-            selector = ",".join(f"{key}={value}" for key, value in sorted((spec.selector or {}).items()))
-            pods = self._core.list_namespaced_pod(self._namespace, label_selector=selector)
-        ready = sorted((pod for pod in pods.items if _ready(pod)), key=lambda pod: pod.metadata.name)
-        if not ready:
-            reasons = "; ".join(self._not_ready(pod) for pod in pods.items) or f"no pod has the labels {selector}"
-            raise ClusterError(f"no ready leader pod behind Service {service}: {reasons}")
-        return Leader(ready[0].metadata.name, _target_port(spec.ports[0], ready[0]))
+        first = self._ready_pods(spec.selector or {}, f"behind Service {service}")[0]
+        return Leader(first.metadata.name, _target_port(spec.ports[0], first))
+
+    def leaders(self, selector: Mapping[str, str], port: int) -> list[Leader]:
+        """The ready pods with these labels. If there is none, raises ClusterError, which says what is missing."""
+        return [Leader(pod.metadata.name, port) for pod in self._ready_pods(selector, "with its labels")]
 
     def replicas(self, api_version: str, plural: str, name: str) -> int | None:
         """How many replicas the workload is to have; None if there is no such workload."""
@@ -111,6 +110,16 @@ class Cluster:
             # Keep reading: the library's thread fails with a traceback if nobody takes its bytes.
             answers.join(_LAST_BYTES_SECONDS)
             forward.close()
+
+    def _ready_pods(self, labels: Mapping[str, str], where: str) -> list[client.V1Pod]:
+        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        with self._asking("pods"):
+            pods = self._core.list_namespaced_pod(self._namespace, label_selector=selector)
+        ready = sorted((pod for pod in pods.items if _ready(pod)), key=lambda pod: pod.metadata.name)
+        if not ready:
+            reasons = "; ".join(self._not_ready(pod) for pod in pods.items) or f"no pod has the labels {selector}"
+            raise ClusterError(f"no ready leader pod {where}: {reasons}")
+        return ready
 
     def _not_ready(self, pod: client.V1Pod) -> str:
         """Why one pod is not ready."""

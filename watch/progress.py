@@ -17,6 +17,7 @@ import pulumi
 from pulumi.runtime.proto import engine_pb2
 from pulumi.runtime.settings import get_engine
 
+from config.services import Service
 from watch.rollout import Reader, RolloutStatus, lost
 
 # For a shorter wait, loading the Kubernetes library is not worth it.
@@ -59,6 +60,20 @@ class Progress:
     def load_hooks(self) -> pulumi.ResourceHookBinding | None:
         """The hooks of a DataLoad. A failed load also ends its wait, so the hooks report at the end what went wrong."""
         return self._hooks("load", "rollout_cache:look_at_load")
+
+    def switch_hooks(self, name: str, model: str, service: Service) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a Service that asks a group for a completion before it switches to it."""
+        if pulumi.runtime.is_dry_run():
+            return None
+        from watch import switchover
+
+        async def ask(args: pulumi.ResourceHookArgs) -> None:
+            selector, old = (args.new_inputs or {})["spec"]["selector"], bool(args.old_inputs)
+            place = self._context, self._namespace, self._kubeconfig
+            await asyncio.to_thread(switchover.ask, place, name, model, service, selector, stays=old)
+
+        asks = pulumi.ResourceHook(f"switch-{name}", ask)
+        return pulumi.ResourceHookBinding(before_create=[asks], before_update=[asks])
 
     def _hooks(self, kind: str, looks: str) -> pulumi.ResourceHookBinding | None:
         """`looks` names the function in `watch` that looks; a preview does not import it, because nothing waits."""

@@ -1,14 +1,13 @@
 """The operators that a stack's custom resources need, one Helm release each.
 
 Not here: where a chart comes from and what a release of an operator can do (`planning.addons`), and custom resources.
-Helm installs the CRDs in a chart's `crds/` with the first install, and never upgrades or deletes them afterwards. Apply
-a new version's CRDs by hand (https://lws.sigs.k8s.io/docs/installation/#upgrade-by-helm), unless the chart does it with
-a job of its own, as Fluid's does.
+Helm installs the CRDs in a chart's `crds/` with the first install, and never upgrades or deletes them afterwards
+(https://lws.sigs.k8s.io/docs/installation/#upgrade-by-helm); the stack's builder hands in hooks that upgrade them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,10 +64,11 @@ class Addon:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterAddonsArgs:
-    """The stack's name and its add-ons."""
+    """The stack's name and its add-ons. `kinds` gives the hooks that upgrade an add-on's CRDs."""
 
     stack: str
     addons: Sequence[Addon]
+    kinds: Callable[[Addon], pulumi.ResourceHookBinding] | None = None
 
 
 def release_inputs(stack: str, addon: Addon) -> dict[str, Any]:
@@ -131,14 +131,15 @@ class ClusterAddons(pulumi.ComponentResource):
         for addon in args.addons:
             if addon.install or addon.adopt:
                 logical = f"{name}-{addon.name}"
-                release = self._adopted(logical, addon) if addon.adopt else self._installed(logical, args.stack, addon)
+                release = self._adopted(logical, addon) if addon.adopt else self._installed(logical, args, addon)
                 self.releases.append(release)
         self.register_outputs({})
 
-    def _installed(self, name: str, stack: str, addon: Addon) -> pulumi.Resource:
+    def _installed(self, name: str, args: ClusterAddonsArgs, addon: Addon) -> pulumi.Resource:
+        hooks = args.kinds(addon) if args.kinds else None
         # Two releases of one operator would fight over its cluster-wide objects.
-        opts = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
-        return HelmRelease(name, addon, release_inputs(stack, addon), opts)
+        opts = pulumi.ResourceOptions(parent=self, delete_before_replace=True, hooks=hooks)
+        return HelmRelease(name, addon, release_inputs(args.stack, addon), opts)
 
     def _adopted(self, name: str, addon: Addon) -> pulumi.Resource:
         # Read it, do not import it. Helm does not record where a chart came from, so an import ends in an upgrade to

@@ -20,7 +20,7 @@ from components.cluster.pod_extras import CONFINED, PodExtras, dressed
 from components.serving import compile_cache
 from components.serving.compile_cache import CompileCache
 from planning import timeouts
-from planning.names import API_KEY
+from planning.names import API_KEY, coloured
 from planning.problems import Problem, Refused
 from planning.units import quantity
 
@@ -54,6 +54,7 @@ class EnginePodsArgs:
     `routes` are what the guard lets through, each `METHOD /path`; /metrics is open to callers without a key unless
     `metrics_need_key`. Every pod gets `init_containers`, `volumes` and `volume_mounts`. Volumes may hold Outputs at
     their leaves: Pulumi asks for the pods once all are known, and never if one fails.
+    Two groups of a service may stand side by side; `colour` tells what is one's own, None where there is but one.
     `api_key_secret` names a Secret in `namespace` with the field `apiKey`. `api_key_revision` changes whenever the key
     does, which restarts the engine. `compiled` keeps the engine's kernels over restarts. `extras` is what the cluster's
     owner adds to every pod.
@@ -62,6 +63,7 @@ class EnginePodsArgs:
 
     stack: str
     namespace: str
+    colour: str | None
     image: str
     engine_args: Sequence[pulumi.Input[str]]
     nodes: int
@@ -134,7 +136,12 @@ def launch_config(name: str, args: EnginePodsArgs) -> Manifest:
 
 def _config_name(name: str, args: EnginePodsArgs) -> str:
     """Named by content: a new script is a new ConfigMap, so running pods see it only once they are rolled."""
-    return f"{name}-launch-{hashlib.sha256(''.join(launch_files(args).values()).encode()).hexdigest()[:8]}"
+    return f"{_own(name, args)}-launch-{hashlib.sha256(''.join(launch_files(args).values()).encode()).hexdigest()[:8]}"
+
+
+def _own(name: str, args: EnginePodsArgs) -> str:
+    """What the names of a group's own objects begin with."""
+    return coloured(name, args.colour) if args.colour else name
 
 
 def layout_annotation(args: EnginePodsArgs) -> dict[str, str]:
@@ -308,10 +315,11 @@ def register(
     may take one termination and one start for each of its `rounds`.
     """
     child = pulumi.ResourceOptions(parent=component)  # merging opts would pass on its depends_on and ignore_changes
-    config = kubernetes_object(f"{name}-launch", launch_config(name, args), child)
+    own = _own(name, args)
+    config = kubernetes_object(f"{own}-launch", launch_config(name, args), child)
     limits = args.limits
     registered = kubernetes_object(
-        name,
+        own,
         workload,
         pulumi.ResourceOptions(
             parent=component,

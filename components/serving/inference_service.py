@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
@@ -21,6 +21,8 @@ from planning.problems import Problem, Refused
 # The digest is public. Two bytes miss one of 65,536 changes of the key, and are too few to confirm a guess. A longer
 # digest of a weak key would confirm one, even with a slow hash.
 _REVISION_BYTES = 2
+VERSION = "modelserve.dev/version"
+"""The annotation of a Service that switches between groups: the version that it sends requests to."""
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
@@ -137,14 +139,47 @@ class InferenceService(pulumi.ComponentResource):
     secret_name: str | None
     """The name of the API key's Secret, or None."""
 
-    def __init__(self, name: str, args: InferenceServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    before: list[pulumi.Resource]
+    """What the pods need, or must not be without."""
+
+    def __init__(
+        self,
+        name: str,
+        args: InferenceServiceArgs,
+        opts: pulumi.ResourceOptions | None = None,
+        *,
+        switches: bool = False,
+    ) -> None:
+        """The Service comes last if it `switches`: then call `switch`, once the group behind it is registered."""
         super().__init__("modelserve:serving:InferenceService", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
-        self.secret_name = None
+        self._name, self._args, self.secret_name = name, args, None
+        self.before = []
         if args.api_key is not None:
-            kubernetes_object(f"{name}-api-key", api_key_secret(name, args), child)
+            self.before.append(kubernetes_object(f"{name}-api-key", api_key_secret(name, args), child))
             self.secret_name = names.api_key_secret(name)
-        kubernetes_object(f"{name}-network", network_policy(name, args), child)
+        self.before.append(kubernetes_object(f"{name}-network", network_policy(name, args), child))
+        if not switches:
+            self._serve(child)
+
+    def switch(
+        self,
+        group: pulumi.Resource,
+        leaders: Mapping[str, str],
+        version: str,
+        hooks: pulumi.ResourceHookBinding | None,
+    ) -> None:
+        """Registers the Service in front of the `leaders` of this `group`, with `hooks` that judge the group first.
+
+        Pulumi deletes what is no longer registered at the end of an `up`, and only if nothing has failed: so the group
+        that had the requests before stays until this one has them.
+        """
+        annotations = {**self._args.annotations, VERSION: version}
+        self._args = replace(self._args, leaders=leaders, annotations=annotations)
+        self._serve(pulumi.ResourceOptions(parent=self, depends_on=[group], hooks=hooks))
+
+    def _serve(self, child: pulumi.ResourceOptions) -> None:
+        name, args = self._name, self._args
         front = kubernetes_object(f"{name}-service", service(name, args), child)
         inside = f"{args.service_name}.{args.namespace}.svc.cluster.local"
         host = front.status.apply(_address) if args.load_balancer is not None else front.id.apply(lambda _: inside)

@@ -7,9 +7,10 @@ Not here: what the pods share with other workloads (`engine_pods`); the Service,
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pulumi
@@ -19,10 +20,11 @@ from components.serving import compile_cache, engine_pods
 from components.serving.engine_pods import SET_BY_ANOTHER, EnginePodsArgs, layout_annotation
 from planning import addons
 from planning.catalog import fact
+from planning.names import COLOUR
 from planning.problems import Problem, Refused
 
 PORT_NAME = "http"
-_NAME_LABEL = "leaderworkerset.sigs.k8s.io/name"
+NAME_LABEL = "leaderworkerset.sigs.k8s.io/name"
 _INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
 _GROUP_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
 _AFTER_START = "RecreateGroupAfterStart"
@@ -61,12 +63,12 @@ class RayLwsGroupArgs:
 
 def leader_selector(name: str) -> dict[str, str]:
     """Labels that LeaderWorkerSet gives to the leaders of `name`, and to no other pod."""
-    return {_NAME_LABEL: name, _INDEX_LABEL: "0"}
+    return {NAME_LABEL: name, _INDEX_LABEL: "0"}
 
 
 def group_selector(name: str) -> dict[str, str]:
     """Labels that LeaderWorkerSet gives to every pod of `name`."""
-    return {_NAME_LABEL: name}
+    return {NAME_LABEL: name}
 
 
 def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
@@ -87,6 +89,7 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
             "annotations": {
                 "pulumi.com/waitFor": json.dumps(wait),
                 **(SET_BY_ANOTHER if args.scheduled else {}),
+                **({COLOUR: args.pods.colour} if args.pods.colour else {}),
                 **layout_annotation(args.pods),
             },
         },
@@ -107,6 +110,16 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
             },
         },
     }
+
+
+def version(name: str, args: RayLwsGroupArgs, more: str) -> str:
+    """A digest of what a replica is made of, and of `more`. Where it changes, a group of the other colour takes over.
+
+    Output values are not in it: they are known only while the stack is made.
+    """
+    spec = leader_worker_set(name, replace(args, pods=replace(args.pods, colour=None)))["spec"]
+    text = json.dumps([spec["leaderWorkerTemplate"], more], sort_keys=True, default=lambda _: None)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _counted(args: RayLwsGroupArgs) -> list[str]:

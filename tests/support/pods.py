@@ -15,6 +15,7 @@ from components.serving.ray_lws_group import RayLwsGroupArgs
 PODS = EnginePodsArgs(
     stack="test",
     namespace="default",
+    colour=None,
     image="vllm/vllm-openai:v0.7.3",
     engine_args=["/weights/models/DeepSeek-R1", "--tensor-parallel-size", "8", "--pipeline-parallel-size", "2"],
     nodes=2,

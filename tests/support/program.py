@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import copy
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pulumi
@@ -15,6 +17,7 @@ from google.protobuf import json_format
 
 from config.secrets import SECRETS
 from config.stack import parse
+from planning.names import API_KEY, Live
 from stacks.program import build
 from stacks.service_plans import plan_services
 from tests.support.recorder import PROJECT, Recorder, inputs, is_secret, unmarked
@@ -30,16 +33,19 @@ def run_program(
     *,
     secrets: Collection[str] = (),
     made: Mapping[str, dict[str, Any]],
+    live: Mapping[str, Live] = MappingProxyType({}),
+    key: str = "canary-apiKey",
 ) -> dict[str, Any]:
     """Runs the program on a stack file's content with canaries as `secrets`; returns the outputs. `made` maps types to
-    the outputs that only the cloud or cluster knows."""
+    the outputs that only the cloud or cluster knows, `live` services to the groups that have their requests. `key` is
+    the API key, if there is one."""
     config = parse(dict(raw), secrets=secrets)
-    plans = plan_services(config)
+    plans = {name: replace(planned, live=live.get(name)) for name, planned in plan_services(config).items()}
     outputs: dict[str, Any] = {}
     engine.made |= made
 
     def program() -> pulumi.Output[None]:
-        keys = {f"{PROJECT}:{key}": f"canary-{key}" for key in secrets}
+        keys = {f"{PROJECT}:{each}": key if each == API_KEY else f"canary-{each}" for each in secrets}
         pulumi.runtime.set_all_config(keys, list(keys))
         return pulumi.Output.from_input(build(config, plans)).apply(outputs.update)
 

@@ -64,7 +64,7 @@ SAMPLES: dict[str, Any] = {
     "schedules": [{"at": "8"}],
     "schedule.timezone": "Asia/Tokyo",
     "schedule.on": [{"days": ["mon"], "from": "08:00", "to": "20:00"}],
-    "rollout.strategy": "RollingUpdate",
+    "rollout.strategy": ("RollingUpdate", "blueGreen"),
     "currency": "CNY",
     "asOf": "2026-11-02",
     "imagePullSecrets": [{"name": "pull"}],
@@ -160,7 +160,7 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
     [
         (_ACS, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on acs changes the"),
         (_LOCAL, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on local changes"),
-        (_LOCAL, {"services/ds/rollout": {"strategy": "Recreate"}}, (), "services.ds.rollout: a LeaderWorkerSet has n"),
+        (_LOCAL, {"services/ds/rollout": {"strategy": "Recreate"}}, (), "services.ds.rollout.strategy: Recreate: a Le"),
         (_VKE, {f"{SERVICE}/restartPolicy": "None"}, (), f"{_AT}.restartPolicy: None: a fleet has no such setting; l"),
         (_VKE, {f"{SERVICE}/startupPolicy": "LeaderReady"}, (), f"{_AT}.startupPolicy: LeaderReady: a fleet has no su"),
         (_ACS, {"services/ds/routing": {"requestSeconds": 60}}, (), "services.ds.routing: only a Kubernetes Service"),

@@ -54,7 +54,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     ),
     "Service.routing": ("services/*/routing", {"requestSeconds": 60}),
     "Service.autoscaling": ("services/*/autoscaling", {"maximum": 2}),
-    "Service.rollout": ("services/*/rollout", {"strategy": "RollingUpdate"}),
+    "Rollout.maxSurge": ("services/*/rollout", {"strategy": "RollingUpdate", "maxSurge": 1}),
     "Service.expose": ("services/*/expose", {"to": "private"}),
     "Catalog.gpuPods": ("catalog/gpuPods", {"Own": {"gpus": [8]}}),
     "Monitoring.prometheus": ("monitoring", {"enabled": True, "prometheus": "operator"}),

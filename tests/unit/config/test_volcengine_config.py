@@ -14,6 +14,15 @@ FILE = StackFile("volcengine")
 KEY = {"secrets": ["apiKey"]}
 NAME = "services__deepseek-r1-671b"
 SCALED = {"maximum": 2, "target": 0.5}
+ALONE = {
+    f"{NAME}__workload": "lws",
+    f"{NAME}__gateway": "none",
+    f"{NAME}__routing": ...,
+    "addons__aibrix": ...,
+    "monitoring": ...,
+}
+BESIDE = {"strategy": "blueGreen"}
+NIGHTLY = {"timezone": "Asia/Shanghai", "on": [{"days": ["mon"], "from": "08:00", "to": "20:00"}]}
 
 
 def lines(changes: dict[str, Any], **more: Any) -> list[str]:
@@ -43,6 +52,31 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         (
             {"cloud__nodes": 2, f"{NAME}__rollout": {"strategy": "RollingUpdate", "maxSurge": 1}},
             "rollout.maxSurge: 1: an update needs 4 nodes, and there are 2; write 0",
+        ),
+        (
+            {"cloud__nodes": 3, **ALONE, f"{NAME}__rollout": BESIDE},
+            "rollout.strategy: blueGreen: an update needs 4 nodes, and there are 3; leave rollout out",
+        ),
+        (
+            {f"{NAME}__rollout": BESIDE},
+            "rollout.strategy: blueGreen: AIBrix sends requests to every ready pod of a mod",
+        ),
+        ({f"{NAME}__workload": "lws", f"{NAME}__rollout": BESIDE}, "AIBrix sends requests to every ready pod of a mod"),
+        (
+            {**ALONE, f"{NAME}__rollout": {**BESIDE, "maxSurge": 1}},
+            "rollout.maxSurge: 1: blueGreen starts all new replicas beside the old ones; write 0",
+        ),
+        (
+            {f"{NAME}__rollout": {"canary": [10, 50]}},
+            "rollout.canary: [10, 50]: nothing holds weights here: a Service sends to all its pods alike",
+        ),
+        (
+            {**ALONE, f"{NAME}__rollout": {**BESIDE, "canary": [50, 10]}},
+            "rollout.canary: [50, 10]: nothing holds weights here",
+        ),
+        (
+            {**ALONE, f"{NAME}__rollout": BESIDE, f"{NAME}__schedule": NIGHTLY},
+            "rollout.strategy: blueGreen: the schedule starts and stops one group by its name",
         ),
         ({f"{NAME}__rollout": {"maxSurge": 1}}, "rollout.maxSurge: 1: Recreate starts nothing before the old ones end"),
         ({"services__deepseek-r1-671b-by-the-team": FILE.whole["services"]["deepseek-r1-671b"]}, "has 28 characters"),

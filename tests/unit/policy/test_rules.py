@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import datetime
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from planning.names import COLOUR
 from policy import settings
 from policy.model import STACK, UNKNOWN, Finding, Resource, Stack
 from policy.rules import RULES, judge
+from tests.support.program import merged
 
 TODAY = datetime.date(2026, 11, 29)
 PUBLIC = {"service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type": "internet"}
@@ -73,6 +76,11 @@ def balancer(annotations: Any = None) -> Resource:
 
 def surging(most: Any) -> Resource:
     return group(kind="RayClusterFleet", spec={"strategy": {"rollingUpdate": {"maxSurge": most}}})
+
+
+def beside() -> Resource:
+    """A group beside which its next version may stand."""
+    return replace(group(), properties=merged(group().properties, {"metadata": {"annotations": {COLOUR: "blue"}}}))
 
 
 def scaled(annotations: Any) -> Resource:
@@ -148,6 +156,7 @@ CASES: list[tuple[str, dict[str, Any], list[Resource], list[Resource], str]] = [
     ("surge-within-pool", {"gpus": 32}, [surging(1)], [surging(2)], "needs 48 GPUs, and there are 32"),
     ("surge-within-pool", {"gpus": 32}, [surging(1)], [surging("150%")], "needs 48 GPUs"),
     ("surge-within-pool", {"gpus": 64}, [surging(1), scaled({})], [surging(2), scaled({})], "needs 80 GPUs"),
+    ("surge-within-pool", {"gpus": 16}, [group()], [beside()], "needs 32 GPUs, and there are 16"),
     ("surge-within-pool", {}, [surging(0)], [surging(1)], "nobody says how many there are"),
     (
         "weights-kept",

@@ -12,7 +12,7 @@ import pytest
 from ops import report
 from planning.problems import Refused
 from report import drift, judgement, pages, run_file
-from tests.support.reports import DRIFT, PREVIEWS, judged, preview, step, text_of
+from tests.support.reports import DRIFT, PREVIEWS, URN, judged, preview, step, text_of
 
 WHOLE = text_of(PREVIEWS / "image.json.xz")
 EVENTS = text_of(PREVIEWS / "up-image.json.xz")
@@ -151,6 +151,22 @@ def test_what_holds_data_does_not_go_unseen(kind, case):
     new = None if operation == "delete" else {"a": 2}
     run = run_file.read(preview(step(kind, "x", operation, {"a": 1}, new, **more)), "f")
     assert judgement.judge(run, after={}).exit_code == code
+
+
+def test_a_group_that_takes_over_beside_the_old_one_is_no_restart():
+    def group(name: str, colour: str | None) -> dict[str, Any]:
+        annotations = {"annotations": {"modelserve.dev/colour": colour}} if colour else {}
+        return {"metadata": {"name": name, **annotations}, "spec": {"replicas": 1}}
+
+    kind, parent = "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet", f"{URN}modelserve:serving:RayLwsGroup::ds"
+    new = step(kind, "ds-green", "create", None, group("ds-green", "green"), parent=parent)
+    for before in (group("ds-blue", "blue"), group("ds", None)):
+        old = step(kind, before["metadata"]["name"], "delete", before, None, parent=parent)
+        told = judgement.judge(run_file.read(preview(new, old), "f"), after={})
+        assert pages.to_json(told)["verdict"] == "safe" and pages.to_json(told)["labels"] == []
+        assert "safe: switches ds to new replicas" in pages.markdown(told) and "No request waits." in pages.text(told)
+    told = judgement.judge(run_file.read(preview(new), "f"), after={})
+    assert "safe: starts ds" in pages.markdown(told)
 
 
 def test_a_comment_never_passes_its_bound_and_keeps_verdict_and_data():

@@ -230,8 +230,11 @@ def test_facts_of_the_stack_file_overrule_the_catalog():
     assert plan_services(parse(own))["ds"].plan.fits
 
 
-def test_the_preview_says_fit_start_speed_and_cost_in_four_lines_and_unknown_stays_unknown():
-    [fit, start, speed, price] = briefly("ds", plan_services(parse(GOOD))["ds"])
+def test_the_preview_says_fit_start_speed_cost_and_outage_in_a_line_each_and_unknown_stays_unknown():
+    planned = plan_services(parse(GOOD))["ds"]
+    [fit, start, speed, price, update] = briefly("ds", planned)
+    minutes, seconds = divmod(planned.startup_seconds, 60)
+    assert f"an update answers nothing for {minutes} min {seconds:02d} s" in update
     assert fit.startswith("ds: fits: DeepSeek-R1 on 2 x 8 H20-96, TP8 PP2; ") and "KV tokens" in fit
     assert speed.startswith("ds: a token takes ") and speed.endswith("carried over, not measured")
     assert "after an empty start, at best" in start and price == "ds: costs unknown: no price in the stack file"
@@ -274,7 +277,7 @@ def test_a_gpu_of_the_stack_file_has_the_speeds_that_it_says():
     own = on("MyCard", layout={"nodes": 2, "tensor": 8, "pipeline": 2})
     facts = {"usableGib": 95.0, "link": "nvlink"}
     own["catalog"] = {"gpus": {"MyCard": facts}}
-    [_, _, speed, _] = briefly("ds", plan_services(parse(own))["ds"])
+    speed = briefly("ds", plan_services(parse(own))["ds"])[2]
     assert "no bandwidth and no peak of MyCard; catalog.gpus.MyCard.speeds says them" in speed
     speeds = {"memoryGbPerSecond": 4000.0, "linkGbPerSecond": 450.0, "tflops": {"bf16": 148.0, "fp8": 296.0}}
     own["catalog"] = {"gpus": {"MyCard": facts | {"speeds": speeds}}}
@@ -292,6 +295,14 @@ def test_a_price_makes_the_hour_and_the_cold_start_known():
     assert summary(planned)["costPerHour"] == 160.0
     line = briefly("ds", planned)[3]
     assert "costs 160.00 CNY an hour" in line and "(prices of 2026-11-01)" in line
+    raw["services"]["ds"] |= {"rollout": {"strategy": "blueGreen"}, "replicas": 2}
+    planned = plan_services(parse(raw))["ds"]
+    update = briefly("ds", planned)[4]
+    price = float(update.partition(", for ")[2].partition(" CNY")[0])
+    assert "an update takes 64 GPUs instead of 32 for " in update
+    assert price == pytest.approx(320 * planned.startup_seconds / 3600, rel=0.01)
+    raw["services"]["ds"]["replicas"] = 0
+    assert "an update" not in "".join(briefly("ds", plan_services(parse(raw))["ds"]))
 
 
 def test_a_node_whose_memory_cannot_hold_what_it_reads_is_told():

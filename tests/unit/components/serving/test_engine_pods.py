@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = ADDITIONS | {
     "scheduled": True,
     "stack": "b",
     "namespace": "b",
+    "colour": "blue",
     "image": "b:1",
     "engine_args": [],
     "several_servers": True,

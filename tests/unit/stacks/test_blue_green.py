@@ -1,0 +1,91 @@
+"""Blue-green: which group is made beside the one that has the requests, and in which order they change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planning.names import Live
+from tests.support.program import before, merged, run_program
+from tests.support.recorder import Recorder, inputs
+from tests.support.stack_files import StackFile
+
+WHOLE = StackFile("local").whole
+BESIDE = {"services": {"ds": {"rollout": {"strategy": "blueGreen"}}}}
+VERSION = "modelserve.dev/version"
+
+
+def run(live: Live | None = None, key: str = "canary-apiKey", **service: Any) -> Recorder:
+    engine = Recorder(preview=False)
+    raw = merged(merged(WHOLE, BESIDE), {"services": {"ds": service}})
+    run_program(engine, raw, secrets=["apiKey"], made={}, live={"ds": live} if live else {}, key=key)
+    return engine
+
+
+def group(engine: Recorder) -> dict[str, Any]:
+    (found,) = [each for each in engine.objects() if each["kind"] == "LeaderWorkerSet"]
+    return found
+
+
+def version(engine: Recorder) -> str:
+    return inputs(engine.one("Service"))["metadata"]["annotations"][VERSION]
+
+
+OWN = version(run())
+
+
+@pytest.mark.parametrize(
+    ("live", "colour"),
+    [
+        (None, "blue"),
+        (Live(None, ""), "blue"),
+        (Live("blue", OWN), "blue"),
+        (Live("green", OWN), "green"),
+        (Live("blue", "other"), "green"),
+        (Live("green", "other"), "blue"),
+        (Live("green", ""), "blue"),
+    ],
+)
+def test_the_group_that_has_the_requests_is_kept_and_another_version_takes_the_other_colour(live, colour):
+    engine = run(live)
+    made, name = group(engine), f"ds-{colour}"
+    assert made["metadata"]["name"] == name and version(engine) == OWN
+    assert inputs(engine.one("Service"))["spec"]["selector"]["leaderworkerset.sigs.k8s.io/name"] == name
+    pod = made["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
+    (script,) = [each["configMap"]["name"] for each in pod["spec"]["volumes"] if each["name"] == "launch"]
+    assert inputs(engine.one("ConfigMap", f"{name}-launch"))["metadata"]["name"] == script
+    policy = inputs(engine.one("NetworkPolicy"))["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert colour not in str(policy), "the other group would stand open while both are there"
+
+
+def test_requests_go_to_a_group_only_after_it_stands_and_has_been_asked_unless_it_is_paused():
+    engine = run()
+    assert {"LeaderWorkerSet ds-blue"} <= before(engine, "Service ds-service")
+    assert {"Secret ds-api-key", "NetworkPolicy ds-network"} <= before(engine, "LeaderWorkerSet ds-blue")
+    hooks = engine.one("Service").hooks
+    assert list(hooks.before_create) == list(hooks.before_update) != []
+    assert not run(replicas=0).one("Service").hooks.before_update
+
+
+def test_what_restarts_pods_makes_another_version_and_what_does_not_makes_none():
+    assert OWN not in {version(run(podAnnotations={"a": "b"})), version(run(key="another"))}
+    layout = {"nodes": 2, "gpusPerNode": 8, "tensor": 16, "pipeline": 1}
+    assert version(run(layout=layout)) != OWN
+    for same in ({"replicas": 2}, {"serviceAnnotations": {"a": "b"}}, {"clients": [{"namespace": "a"}]}):
+        assert version(run(**same)) == OWN
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["ds", "ds-green"], "services.ds-green: ds-green: is the name of a group of another service, which is"),
+        (["d" * 46], "has 46 characters; the labels of its worker pods, built from it, would pass 63; write at most 4"),
+    ],
+)
+def test_a_name_that_the_groups_names_do_not_go_with_is_refused(names, said):
+    service = merged(WHOLE, BESIDE)["services"]["ds"]
+    services = {name: service if name != "ds-green" else WHOLE["services"]["ds"] for name in names}
+    (line,) = StackFile("local").lines({**WHOLE, "services": services}, secrets=["apiKey"])
+    assert said in line
