@@ -151,6 +151,10 @@ def _rules_of_parts() -> dict[str, list[Schema]]:
             _if(_has(to="public"), _has(allowList={"type": "string"})),
             _if(_has(to="cluster"), _at("allowList", value=_NULL)),
         ],
+        "Autoscaling": [
+            _if(_has(engine="keda"), _has(prometheus={"type": "string"})),
+            _unless(_has(engine="keda"), _at("prometheus", value=_NULL)),
+        ],
         "Rollout": [_unless(_has(strategy="RollingUpdate"), _at("maxSurge", value={"const": 0}))],
         "Service": [
             _if(_has(startupPolicy="LeaderReady"), _has(readinessProbe=False)),
@@ -217,8 +221,9 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
         yield _at(weights, "create", value=_NULL)
     if "download" not in can.reads:
         yield _at(weights, "download", value=_NULL)
-    if not can.autoscales:
-        yield _at(services, "*", "autoscaling", value=_NULL)
+    if "aibrix" not in can.scalers:
+        scaled = _has(autoscaling=_has(engine={"enum": list(can.scalers)}))
+        yield _at(services, "*", value=_if(_has(autoscaling={"type": "object"}), scaled))
     if can.gateways == ("none",):
         yield _at(services, "*", "routing", value=_NULL)
     for name in ("fluid", "aibrix"):

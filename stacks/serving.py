@@ -193,7 +193,7 @@ class Serving:
     def _group(
         self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
     ) -> pulumi.Output[str]:
-        service = planned.service
+        service, scaling = planned.service, planned.service.autoscaling
         routed = aibrix_features.model_labels(name, service.port) if service.gateway == "aibrix" else {}
         args = RayLwsGroupArgs(
             pods=pods,
@@ -206,9 +206,28 @@ class Serving:
             startup_policy=service.startup_policy,
             restart_policy=service.restart_policy,
             scheduled=service.schedule is not None,
+            scaled_to=scaling.maximum if scaling else None,
         )
         group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
         self._schedule(name, planned, place, group)
+        if scaling is not None and scaling.engine != "aibrix":
+            from components.serving.group_autoscaler import GroupAutoscaler, GroupAutoscalerArgs
+
+            scaler = GroupAutoscalerArgs(
+                stack=pulumi.get_stack(),
+                namespace=place.namespace,
+                engine=scaling.engine,
+                engine_version=service.engine.version,
+                target_name=args.object_name,
+                minimum=scaling.minimum,
+                maximum=scaling.maximum,
+                target=scaling.target,
+                cold_start_seconds=planned.startup_seconds,
+                cooldown_seconds=scaling.cooldown_seconds,
+                prometheus=scaling.prometheus,
+            )
+            after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[group]))
+            GroupAutoscaler(name, scaler, after)
         return group.ready
 
     def _fleet(
@@ -221,7 +240,7 @@ class Serving:
             pods=pods,
             replicas=service.first_replicas,
             aibrix_version=place.aibrix_version,
-            autoscaled=scaling is not None,
+            scaled_to=scaling.maximum if scaling else None,
             scheduled=service.schedule is not None,
             strategy=service.rollout.strategy,
             max_surge=service.rollout.max_surge,
