@@ -78,6 +78,15 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {**ALONE, f"{NAME}__rollout": BESIDE, f"{NAME}__schedule": NIGHTLY},
             "rollout.strategy: blueGreen: the schedule starts and stops one group by its name",
         ),
+        (
+            {
+                **ALONE,
+                f"{NAME}__rollout": BESIDE,
+                f"{NAME}__replicas": ...,
+                f"{NAME}__autoscaling": {"maximum": 2, "engine": "hpa"},
+            },
+            "rollout.strategy: blueGreen: the autoscaler scales one group by its name",
+        ),
         ({f"{NAME}__rollout": {"maxSurge": 1}}, "rollout.maxSurge: 1: Recreate starts nothing before the old ones end"),
         ({"services__deepseek-r1-671b-by-the-team": FILE.whole["services"]["deepseek-r1-671b"]}, "has 28 characters"),
         ({"services__Deep_Seek": FILE.whole["services"]["deepseek-r1-671b"]}, "is not a DNS-1035 name, which AIBrix"),
@@ -94,8 +103,9 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ),
         (
             {f"{NAME}__workload": "lws", f"{NAME}__autoscaling": SCALED},
-            "AIBrix 0.7.0 has no permission to change a LeaderWorkerSet",
+            "autoscaling.engine: aibrix: AIBrix 0.7.0 has no permission to change a LeaderWorkerSet; write keda or hpa",
         ),
+        ({f"{NAME}__autoscaling": {**SCALED, "engine": "hpa"}}, "autoscaling.engine: hpa: only AIBrix scales a fleet"),
         ({f"{NAME}__autoscaling": {"maximum": 2, "target": 50.0}}, "autoscaling.target: 50"),
         ({f"{NAME}__autoscaling": {"maximum": 2, "strategy": "KPA"}}, "autoscaling.strategy: KPA"),
         ({f"{NAME}__autoscaling": {"minimum": 3, "maximum": 2}}, "autoscaling.maximum: 2: is below the minimum of 3"),
