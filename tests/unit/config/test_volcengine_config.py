@@ -84,6 +84,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
                 f"{NAME}__rollout": BESIDE,
                 f"{NAME}__replicas": ...,
                 f"{NAME}__autoscaling": {"maximum": 2, "engine": "hpa"},
+                "monitoring": {"enabled": True, "prometheus": "operator"},
             },
             "rollout.strategy: blueGreen: the autoscaler scales one group by its name",
         ),
