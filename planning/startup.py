@@ -16,7 +16,7 @@ from planning.units import GIB
 
 Storage = Literal["cache", "mount", "volume", "copy", "stream"]
 
-_WORTH_SECONDS = 10  # what nobody would write a key for
+_WORTH = 0.9  # a smaller gain is not worth a key
 
 FILL, WARM, NODE = "fill the bucket", "warm the cache", "node and image"
 TO_NODES, TO_GPU = "weights to nodes", "host to GPU"
@@ -164,7 +164,7 @@ def faster(request: Request, fit: Fit, supply: Supply) -> tuple[str, float] | No
     seconds = {each: loading_seconds(plan(request, fit, replace(supply, loader=each))) for each in able}
     best = min(seconds, key=seconds.__getitem__, default=None)
     now = loading_seconds(plan(request, fit, supply))
-    return (best, seconds[best]) if best is not None and seconds[best] < now - _WORTH_SECONDS else None
+    return (best, seconds[best]) if best is not None and seconds[best] < _WORTH * now else None
 
 
 def _weights(
