@@ -23,9 +23,9 @@ ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 # Parameters without draft layers, and bytes of the files with them; None: none published was read. Sources: the model
 # cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», MiniMax-M1 «456B», Nemotron Super «49.9B» by its file
 # list, Kimi-K2 as in the catalog), the weight indexes (total_size) of Mixtral, Qwen3-235B, Kimi-Linear, Gemma 4,
-# Qwen3-VL-8B, Qwen3.5-27B and Qwen3.8, vLLM's recipes (Laguna «~121GB», Kimi-K2.5 «about 595 GB», V4 «148.66 GiB», GLM-5.2 «743B», Nemotron Ultra
-# «550B»), gpt-oss's card and file list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B»,
-# Nemotron-H «56B»), and for Nemotron 3 Super the sum of its tensors.
+# Qwen3-VL-8B, Qwen3.5-27B and Qwen3.8, vLLM's recipes (Laguna «~121GB», Kimi-K2.5 «about 595 GB», V4 «148.66 GiB»,
+# GLM-5.2 «743B», Nemotron Ultra «550B»), gpt-oss's card and file list; for models with states the cards (Qwen3.5
+# «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), and for Nemotron 3 Super the sum of its tensors.
 PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "DeepSeek-V3.1-NVFP4": (671.03e9, None),
     "DeepSeek-V4-Flash": (284e9, 148.66 * 2**30),
