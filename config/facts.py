@@ -115,6 +115,7 @@ class WindowFacts(_Facts):
     tokens: Number | None = Field(None, description="tokens of the window")
     layers: Layers | None = Field(None, description="the number of such layers")
     kv_heads: Number | None = Field(None, description="their heads of keys and values, if not as many as the others'")
+    heads: Number | None = Field(None, description="their heads of queries, if not as many as the others'")
     head_dim: Number | None = Field(None, description="the width of their heads, if it is not that of the others")
 
 

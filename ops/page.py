@@ -107,8 +107,8 @@ def _service(ref: str, name: str, plan: Json) -> str:
     )
     return (
         f'{head}<p class="what">{svg.text(what)}</p><p class="lead">{svg.text(_lead(plan))}</p>{_figures(plan)}'
-        f"{_alternatives(plan)}{_memory(ref, plan)}{_startup(ref, plan['startup'])}{_speed(ref, plan)}"
-        f"{_tokens(ref, plan)}"
+        f"{_alternatives(plan)}{'' if plan['unknown'] else _memory(ref, plan)}{_startup(ref, plan['startup'])}"
+        f"{_speed(ref, plan)}{_tokens(ref, plan)}"
         f"{_cost(plan['cost'])}<h3>Reasons and sources</h3>{_list(plan['reasons'])}</section>"
     )
 
@@ -173,7 +173,10 @@ def _figures(plan: Json) -> str:
         (
             "KV tokens",
             "unknown" if plan["unknown"] else f"{plan['kv_tokens']:,}",
-            _if(engines > 1, f"in each of {engines} engines, {plan['kv_tokens_all']:,} in all"),
+            _if(
+                engines > 1 and not plan["unknown"],
+                f"in each of {engines} engines, {plan['kv_tokens_all'] or 0:,} in all",
+            ),
         ),
         ("Context", f"{plan['max_model_len']:,} tokens", ""),
         ("Requests of that length at once", _at_once(plan), _if(engines > 1, "in each engine")),

@@ -183,8 +183,8 @@ def table(planned: Plan) -> str:
             number,
             stage.layers,
             f"{stage.weights_gib:.2f}",
-            f"{stage.overhead:.2f}",
-            f"{stage.kv:.2f}",
+            "unknown" if request.model.unknown else f"{stage.overhead:.2f}",
+            "unknown" if request.model.unknown else f"{stage.kv:.2f}",
             f"{stage.budget:.2f}",
             "",
         )

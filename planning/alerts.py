@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from planning import timeouts
+from planning.memory import batch
 from planning.planner import Plan
 from planning.startup import FILL, TO_NODES, WARM
 from planning.throughput import FULL
@@ -66,5 +67,12 @@ def limits(plan: Plan, startup_seconds: int, drain_seconds: int, copy_seconds: i
         copy_rate=copied / (copy_seconds * timeouts.STARTUP_SLACK) if copy_seconds else None,
         load_seconds=timeouts.of_step(path.seconds(WARM)) if path.seconds(WARM) else None,
         kv_used=share if share is not None and share > 0 else None,
-        at_once=max(1.0, plan.fit.max_concurrency) if full is None else full.at_once,
+        at_once=_at_once(plan) if full is None else full.at_once,
     )
+
+
+def _at_once(plan: Plan) -> float:
+    """Requests that a replica works on at once: what its cache holds, or where nobody knows that, what it accepts."""
+    if plan.request.model.unknown:
+        return batch(plan.request, plan.fit.max_model_len)[1] * plan.request.layout.data
+    return plan.fit.max_concurrency

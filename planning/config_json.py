@@ -158,10 +158,12 @@ def _unknown_keys(config: Mapping[str, Any], text: Mapping[str, Any], kind: Mapp
     known = {key for part in ("numbers", "counts", "lists", "understood", "harmless") for key in keys[part]["value"]}
     known |= {key for part in ("keys", "counts", "lists") for key in kind.get(part, ())}
     only, suffixes = {**keys["only"]["value"], **kind.get("only", {})}, tuple(keys["harmless"]["suffixes"])
-    outer = {} if text is config else config
+    outer, each = {} if text is config else config, kind.get("each", {})
     unknown = []
     for key, value in (*outer.items(), *text.items()):
-        if key in only and key not in kind.get("lists", ()):
+        if key in each and any(part not in each[key] for part in value or ()):
+            unknown.append(f"{key} {_short(value)}")
+        elif key in only and key not in kind.get("lists", ()):
             unknown += [] if value is None or value in only[key] else [f"{key} {_short(value)}"]
         elif key not in known and not key.endswith(suffixes) and not says_nothing(value):
             unknown.append(key)
@@ -215,7 +217,7 @@ def _facts(
             found.strange.append("indexer_types is not understood where layers are neither full nor shared")
     if set(text.get("attn_type_list") or ()) - {1} and "state" not in kind:
         found.strange.append("attn_type_list is not understood where not every layer is 1 (full attention)")
-    for key in ("indexer_types", "attn_type_list"):
+    for key in ("indexer_types", "attn_type_list", *kind.get("each", ())):
         if text.get(key) and len(text[key]) != facts["layers"]:
             found.wrong.append(f"{key} has {len(text[key])} layers, num_hidden_layers says {facts['layers']}")
     told = {key: text[key] for key in _EXPERTS if text.get(key)}
@@ -235,6 +237,8 @@ def _facts(
         # The common keys speak of the layers with a window, which are the most.
         facts["slidingWindow"] |= {"kvHeads": facts["kvHeads"], "headDim": facts["headDim"]}
         facts |= {key: text.get(own) for key, own in kind["global"].items()}
+    if "headsEach" in kind and facts["slidingWindow"]:
+        facts |= _heads_each(text, kind["headsEach"], facts["slidingWindow"], found)
     if "besideExperts" in kind and facts.get("moe"):  # each layer has an MLP and experts
         facts["layerKinds"] = [ATTENTION + EXPERTS + MLP] * (facts["layers"] or 0)
     if "blocks" in kind:
@@ -265,6 +269,20 @@ def _own_window(text: Mapping[str, Any], told: Mapping[str, Any], found: Finding
         found.wrong.append(f"{told['layers']} is not a 0 or 1 for each layer")
     window = {"tokens": text.get("sliding_window"), "layers": marks.count(1), "kvHeads": text.get(told["kvHeads"])}
     return {"slidingWindow": window, "valueDim": text.get("v_head_dim")}
+
+
+def _heads_each(text: Mapping[str, Any], key: str, window: dict[str, Any], found: Findings) -> dict[str, Any]:
+    """Heads of queries that a list has for each layer: one number where there is a window, another where not."""
+    near = [kind == "sliding_attention" for kind in text.get("layer_types") or ()]
+    told = text.get(key) or []
+    numbers = [
+        {heads for heads, is_near in zip(told, near, strict=False) if is_near == which} for which in (True, False)
+    ]
+    if len(told) != len(near) or any(len(number) != 1 for number in numbers):
+        found.strange.append(f"{key} is not understood where it is not one number for each kind of layer")
+        return {}
+    window["heads"] = numbers[0].pop()
+    return {"heads": numbers[1].pop()}
 
 
 def _layer_kinds(

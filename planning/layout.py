@@ -188,8 +188,9 @@ def _release_rules(layout: Layout, engine: Engine) -> list[Problem]:
 
 def _tensor_rules(model: Model, layout: Layout, engine: Engine) -> list[Problem]:
     tensor, broken = layout.tensor, []
-    if model.heads % tensor:
-        broken.append(f"{model.heads} attention heads / {tensor} = {model.heads / tensor:g}, not a whole number")
+    for heads in {model.heads, model.window_heads}:
+        if heads % tensor:
+            broken.append(f"{heads} attention heads / {tensor} = {heads / tensor:g}, not a whole number")
     for kv in sorted({*model.heads_kept}) if model.mla is None else ():
         if max(kv, tensor) % min(kv, tensor):
             broken.append(f"{kv} KV heads and {tensor} ranks: neither divides the other")

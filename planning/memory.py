@@ -334,7 +334,8 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
         attention += tokens * (mla.query_rank or 0)
     else:
         kv = max(model.kv_heads / layout.tensor, 1)
-        attention = tokens * model.head_dim * ((3 if model.gated else 2) * model.heads / layout.tensor + 2 * kv)
+        heads = max(model.heads, model.window_heads) / layout.tensor
+        attention = tokens * model.head_dim * ((3 if model.gated else 2) * heads + 2 * kv)
     if model.compressed:  # queries and outputs are padded to 64 heads
         attention = tokens * model.head_dim * (2 * max(64, model.heads / layout.tensor) + model.heads / layout.tensor)
         hidden *= model.compressed.streams

@@ -217,6 +217,8 @@ class Model:
     window_layers: int = 0
     window_kv_heads: int = 0
     """Heads of keys and values of the layers with a window; 0 if they have as many as the others."""
+    window_heads: int = 0
+    """Heads of queries of the layers with a window; 0 if they have as many as the others."""
     window_head_dim: int = 0
     """The width of a head of the layers with a window; 0 if it is that of the others."""
     value_dim: int = 0
@@ -412,6 +414,7 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         window=window.get("tokens", 0),
         window_layers=window.get("layers", 0),
         window_kv_heads=window.get("kvHeads") or 0,
+        window_heads=window.get("heads") or 0,
         window_head_dim=window.get("headDim") or 0,
         value_dim=facts.get("valueDim") or 0,
         mtp_layers=facts.get("mtpLayers", 0),

@@ -120,11 +120,11 @@ class Plan:
                 "decode_context": layout.context,
                 "redundant_experts": layout.redundant,
             },
-            "stages": [_stage(s) | {"ranks": ranks(self.request, s)} for s in fit.stages],
-            "kv_tokens": fit.kv_tokens,
-            "kv_tokens_all": fit.kv_tokens * layout.data,
+            "stages": [_stage(s, self.request) | {"ranks": ranks(self.request, s)} for s in fit.stages],
+            "kv_tokens": None if self.request.model.unknown else fit.kv_tokens,
+            "kv_tokens_all": None if self.request.model.unknown else fit.kv_tokens * layout.data,
             "max_model_len": fit.max_model_len,
-            "max_concurrency": round(fit.max_concurrency, 2),
+            "max_concurrency": None if self.request.model.unknown else round(fit.max_concurrency, 2),
             "reasons": list(self.reasons),
             "alternatives": [choice.to_json() for choice in self.alternatives],
             "startup": {
@@ -161,19 +161,21 @@ class Plan:
         }
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
-    return {
-        "layers": stage.layers,
-        "weights_gib": round(stage.weights_gib, 3),
+def _stage(stage: Stage, request: Request) -> dict[str, Any]:
+    known = {
         "overhead_gib": round(stage.overhead, 3),
         "kv_gib": round(stage.kv, 3),
-        "budget_gib": round(stage.budget, 3),
         "non_torch_gib": round(stage.non_torch, 3),
         "activation_gib": round(stage.activation, 3),
         "graphs_gib": round(stage.graphs, 3),
         "graphs_in_budget": stage.graphs_in_budget,
         "peak_gib": round(stage.peak, 3),
     }
+    return {
+        "layers": stage.layers,
+        "weights_gib": round(stage.weights_gib, 3),
+        "budget_gib": round(stage.budget, 3),
+    } | (dict.fromkeys(known) if request.model.unknown else known)
 
 
 def ranks(request: Request, stage: Stage) -> list[dict[str, Any]]:

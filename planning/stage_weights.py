@@ -166,9 +166,15 @@ def _taken(elements: float, byte: float) -> float:
 @lru_cache(maxsize=256)
 def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = False) -> Weights:
     """One layer's attention and norms."""
-    if model.window_head_dim:  # of the mean layer
-        general = replace(model, window_kv_heads=0, window_head_dim=0)
-        near_by = replace(general, kv_heads=model.heads_kept[1], head_dim=model.window_head_dim, value_dim=0)
+    if model.window_head_dim or model.window_heads:  # of the mean layer
+        general = replace(model, window_kv_heads=0, window_head_dim=0, window_heads=0)
+        near_by = replace(
+            general,
+            heads=model.window_heads or model.heads,
+            kv_heads=model.heads_kept[1],
+            head_dim=model.window_head_dim or model.head_dim,
+            value_dim=0 if model.window_head_dim else model.value_dim,
+        )
         share = model.window_layers / model.layers
         seeing, nearby = (_attention(each, tensor, mla_weights, wide_zeros) for each in (general, near_by))
         return seeing * (1 - share) + nearby * share

@@ -23,9 +23,9 @@ ALL = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 # Parameters without draft layers, and bytes of the files with them; None: none published was read. Sources: the model
 # cards (GLM-5 «744B», MiniMax-M2.5 «230B», Qwen3-Coder «480B», MiniMax-M1 «456B», Nemotron Super «49.9B» by its file
 # list, Kimi-K2 as in the catalog), the weight indexes (total_size) of Mixtral, Qwen3-235B, Kimi-Linear, Gemma 4,
-# Qwen3-VL-8B and Qwen3.5-27B, vLLM's recipes (Kimi-K2.5 «about 595 GB», V4 «148.66 GiB», GLM-5.2 «743B», Nemotron Ultra
-# «550B»), gpt-oss's card and file list; for models with states the cards (Qwen3.5 «397B», «122B», Qwen3-Next «80B»,
-# Nemotron-H «56B»), and for Nemotron 3 Super the sum of its tensors.
+# Qwen3-VL-8B, Qwen3.5-27B and Qwen3.8, vLLM's recipes (Laguna «~121GB», Kimi-K2.5 «about 595 GB», V4 «148.66 GiB»,
+# GLM-5.2 «743B», Nemotron Ultra «550B»), gpt-oss's card and file list; for models with states the cards (Qwen3.5
+# «397B», «122B», Qwen3-Next «80B», Nemotron-H «56B»), and for Nemotron 3 Super the sum of its tensors.
 PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "DeepSeek-V3.1-NVFP4": (671.03e9, None),
     "DeepSeek-V4-Flash": (284e9, 148.66 * 2**30),
@@ -38,6 +38,7 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "Kimi-K2-Instruct": (1026.41e9, 1029.17e9),
     "Kimi-K2.5": (None, 595e9),
     "Kimi-K2.6-NVFP4": (1026.9e9, None),
+    "Laguna-S-2.1-FP8": (118e9, 121e9),
     "Llama-4-Maverick-17B-128E-Instruct": (400.7e9, 801.4e9),
     "Llama-3_3-Nemotron-Super-49B-v1": (49.867145216e9, None),
     "MiMo-V2-Flash": (309e9, None),
@@ -56,6 +57,7 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "Qwen3.5-122B-A10B-NVFP4": (122e9, None),
     "Qwen3.5-27B": (27.356728560e9, 55.562855904e9),
     "Qwen3.5-397B-A17B": (397e9, None),
+    "Qwen3.8-2.4T-A95B": (None, 4892.365451008e9),
     "gemma-4-26B-A4B": (25.805936206e9, 51.611872412e9),
     "gpt-oss-120b": (116.83e9, 65.22e9),
 }
@@ -374,7 +376,7 @@ PARTLY: dict[str, tuple[str, str]] = {
     "architectures": ("Kimi-K2", "in text_config: vLLM takes DeepSeek's class whatever it says"),
     "attention_bias": ("gpt-oss", "the class has biases without it"),
     "enable_moe_block": ("Gemma-4-31B", "without experts it says nothing"),
-    "full_attention_interval": ("Qwen3.5", "layer_types says it"),
+    "full_attention_interval": ("Qwen3", "layer_types says it"),
     "ignore": ("", "embeddings, head and tower keep 16 bits in every format"),
     "index_topk_freq": ("GLM-5.2", "indexer_types says it"),
     "indexer_types": ("GLM-5", "a shared index is planned as an own one"),
@@ -382,6 +384,7 @@ PARTLY: dict[str, tuple[str, str]] = {
     "max_window_layers": ("Qwen3", "there is no window"),
     "mlp_only_layers": ("Qwen3.5-27B", "there are no experts"),
     "modules_to_not_convert": ("", "as ignore"),
+    "num_attention_heads": ("Laguna", "num_attention_heads_per_layer says it"),
     "num_key_value_heads": ("Llama-3_3-Nemotron", "block_configs says it"),
     "sliding_window": ("", "use_sliding_window is off, or the class has no windows"),
     "use_sliding_window": ("Qwen3", "there is no window"),

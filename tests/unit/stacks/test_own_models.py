@@ -13,6 +13,7 @@ from config.errors import ConfigError
 from config.stack import parse, repository
 from ops.page import page
 from ops.plan import table
+from planning.alerts import limits
 from stacks.service_plans import briefly, plan_services, summary, verdict
 from tests.unit.planning.test_config_json import CONFIGS, REFUSED, SMALL, config
 from tests.unit.stacks.test_service_plans import ONE_NODE, on
@@ -117,7 +118,9 @@ def test_what_is_unknown_is_called_so_everywhere():
     assert (said["fits"], said["kvTokens"], said["maxConcurrency"]) == (False, None, None)
     assert "is not known to fit" in table(found.plan) and "KV cache unknown" in table(found.plan)
     shown = found.plan.to_json()
-    assert shown["unknown"] == "no config.json is given"
+    assert shown["unknown"] == "no config.json is given" and shown["kv_tokens"] is None
+    assert {shown["stages"][0][key] for key in ("overhead_gib", "kv_gib", "peak_gib")} == {None}
+    assert limits(found.plan, 600, 60, 0).at_once >= 128
     assert "Is not known to fit" in page("x", {"ds": shown}) and "Nothing is left" not in page("x", {"ds": shown})
 
 
