@@ -238,13 +238,15 @@ def _equip(plane: ControlPlane, cloud: str, say: Say) -> None:
 def _add(plane: ControlPlane, equipment: Equipment, programs: dict[str, Path]) -> None:
     plane.api.apply_crds(operators.crd_files(equipment))
     running = processes.alive(plane.folder)
-    for url in _start_operators(plane, [each for each in equipment.operators if each.name not in running], programs):
-        _await_webhook(plane, url)
     options: dict[str, list[str | Path]] = {
         player: [word for option, name in wanted.items() for word in (f"--{option}", programs[name])]
         for player, wanted in equipment.programs.items()
     }
     _play(plane, [each for each in equipment.players if each not in running], options)
+    proxy = plane.folder / operators.POD_PROXY
+    wait_until(proxy.exists, _PATIENCE, lambda: _last_words(plane, "gateway"))
+    for url in _start_operators(plane, [each for each in equipment.operators if each.name not in running], programs):
+        _await_webhook(plane, url)
     wait_until(lambda: not _unready(plane, plane.api), _PATIENCE, lambda: ", ".join(_unready(plane, plane.api)))
 
 

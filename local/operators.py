@@ -16,11 +16,16 @@ from local.api import Api, load_documents
 from local.toolchain import module
 
 
+POD_PROXY = "pod-proxy"
+"""The file in a control plane's folder with the URL by which pods' addresses are reached."""
+
+
 @dataclass(frozen=True)
 class Operator:
     """An operator, run as a process on this machine. `arguments` receives `ports` free ports, the first for webhooks.
 
     `webhooks` is a file in `module`; its configurations are pointed at the process. `pod_label` limits those on pods.
+    `reads_pods`: it asks pods at their own addresses.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Operator:
     arguments: Callable[[Path, tuple[int, ...]], list[str]]
     webhooks: str = ""
     pod_label: str = ""
+    reads_pods: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -107,6 +113,7 @@ CLOUDS = {
                 module="github.com/vllm-project/aibrix",
                 ports=0,
                 arguments=_aibrix_arguments,
+                reads_pods=True,
             ),
             Operator(
                 name="kuberay",
@@ -152,7 +159,8 @@ def launch(operator: Operator, folder: Path, program: Path, ports: tuple[int, ..
         if not (pki / link).is_symlink():
             (pki / link).symlink_to(folder / "pki" / target)
     arguments = [f"--kubeconfig={folder / 'kubeconfig'}", *operator.arguments(folder, ports)]
-    processes.launch(folder, operator.name, [program, *arguments], operator.environment)
+    proxy = {"HTTP_PROXY": (folder / POD_PROXY).read_text()} if operator.reads_pods else {}
+    processes.launch(folder, operator.name, [program, *arguments], {**operator.environment, **proxy})
 
 
 def webhook_configurations(operator: Operator, folder: Path, port: int) -> list[dict[str, Any]]:

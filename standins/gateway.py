@@ -5,7 +5,7 @@ a Deployment `envoy-gateway` in its namespace of which a pod is available, and n
 leaves behind stays. A Gateway's proxy is a Service, a Deployment of fake pods, and one real Envoy on 127.0.0.1, to
 which a port-forward to the Service leads and which `gateways.json` in the control plane's folder names; AIBrix's real
 plugin is beside it. Envoy is told what `envoy_config` makes of the objects. Not played: TLS, hostnames, filters and
-weights of routes.
+weights of routes. Knowing where pods are, it also runs the proxy by which AIBrix's controllers read their metrics.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 
 from local.api import Api, ApiError
-from standins import envoy_config, gateway_model, watching
+from local.operators import POD_PROXY
+from standins import envoy_config, gateway_model, pod_proxy, watching
 from standins.envoy_config import Objects
 from standins.gateway_model import CONTROLLER, FINALIZER, NAMESPACE, Known, Thing
 from standins.gateway_plane import Address, Envoy, Plugin
@@ -183,6 +184,13 @@ class Gateways:
                 return each["target"]["address"], each["target"]["port"]
         return None
 
+    def listens(self, address: str, port: int) -> Address | None:
+        """Where a port of a pod's own address leads on this machine."""
+        for pod in list(self.kinds["Pod"].things.values()):
+            if (pod.get("status") or {}).get("podIP") == address:
+                return self._to_pod(place_of(pod), port)
+        return None
+
     def _models(self) -> dict[str, list[Address]]:
         """The pods of each model, by AIBrix's label, except Ray's workers. Those that are not ready or about to end
         keep their model known, but have no address (pkg/cache/informers.go, pkg/utils/pod.go)."""
@@ -335,6 +343,9 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     api = WatchingApi.of(options.kubeconfig, options.folder)
     gateways = Gateways(api, options.folder, options.envoy, options.plugin)
+    fresh = options.folder / f"{POD_PROXY}.new"
+    fresh.write_text(pod_proxy.serve(gateways.listens))
+    fresh.replace(options.folder / POD_PROXY)
     sinks = {path: gateways.kinds[kind] for kind, path in PATHS.items()}
     play(api, options.folder, sinks, gateways.tick, _TICK_SECONDS)
 

@@ -110,6 +110,11 @@ class Metrics:
         with self._lock:
             self._values[f"vllm:{name}", engine] += amount
 
+    def set(self, name: str, value: float, engine: int = 0) -> None:
+        """Sets the gauge vllm:NAME."""
+        with self._lock:
+            self._values[f"vllm:{name}", engine] = value
+
     def observe(self, name: str, value: float, engine: int = 0) -> None:
         """Records one value of the histogram vllm:NAME."""
         with self._lock:
@@ -209,6 +214,7 @@ class Engine:
             if set(routes.switches(path, release)) <= {*switched_on}
         }
         self._running = [0] * arguments.data_parallel
+        self._held = [0] * arguments.data_parallel
         self.metrics = Metrics(release, arguments.served_names[0], arguments.data_parallel)
         for engine in range(arguments.data_parallel):
             self.metrics.add("cache_config_info", 1, engine)
@@ -264,6 +270,7 @@ class Engine:
         self._running[engine] += 1
         metrics.add("num_requests_running", 1, engine)
         metrics.add("prompt_tokens_total", generation.prompt_tokens, engine)
+        self._hold(generation.prompt_tokens, engine)
         last = generation.started
         try:
             for word in generation.words[: generation.limit]:
@@ -278,16 +285,24 @@ class Engine:
                     metrics.observe("time_to_first_token_seconds", now - generation.started, engine)
                 last = now
                 generation.made += 1
+                self._hold(1, engine)
                 metrics.add("generation_tokens_total", 1, engine)
                 yield word if generation.made == 1 or word in ".,:" else f" {word}"
             ended = generation.finish_reason
         finally:
             self._running[engine] -= 1
+            self._hold(-generation.prompt_tokens - generation.made, engine)
             metrics.add("num_requests_running", -1, engine)
             metrics.observe("e2e_request_latency_seconds", time.monotonic() - generation.started, engine)
             metrics.observe("request_prompt_tokens", generation.prompt_tokens, engine)
             metrics.observe("request_generation_tokens", generation.made, engine)
             metrics.finish(ended, engine)
+
+    def _hold(self, tokens: int, engine: int) -> None:
+        """Takes tokens into an engine's KV cache, or out of it. Nobody waits for room here: it is full at most."""
+        self._held[engine] += tokens
+        for name in ("kv_cache_usage_perc", "gpu_cache_usage_perc"):
+            self.metrics.set(name, min(self._held[engine] / self.arguments.kv_tokens, 1.0), engine)
 
 
 def count_tokens(text: str) -> int:

@@ -48,6 +48,11 @@ class Arguments:
         """Number of GPUs of one engine."""
         return self.tensor_parallel * self.pipeline_parallel
 
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens for which one engine has a KV cache: somewhat more than two of the longest requests."""
+        return self.max_model_len * 2 + self.max_model_len // 16
+
     @classmethod
     def parse(cls, words: Sequence[str]) -> Arguments:
         """Reads an argument list; skips flags that the simulator does not use, with their values."""

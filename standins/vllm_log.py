@@ -277,8 +277,7 @@ class Writer:
         ]
 
     def _cache(self) -> list[str]:
-        longest = self._arguments.max_model_len
-        tokens = longest * 2 + longest // 16
+        longest, tokens = self._arguments.max_model_len, self._arguments.kv_tokens
         times = f"{tokens / longest:.2f}x"
         if not self._v1:
             blocks = f"# cuda blocks: {tokens // 16}, # CPU blocks: 7281"

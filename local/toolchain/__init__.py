@@ -42,7 +42,7 @@ class Program:
 
     If `same_major` says that options differ between major versions, one on PATH of another major than the pin is not
     used. `embedded` are files of the pinned module that our own main embeds, as the maker's build does. `tags` are
-    those of the build.
+    those of the build. `changed` are words of the pinned module that it is built without: file, words, others.
     `minutes` is how long a build from an empty Go cache took on two cores. `gib` is the program's share of what the Go
     caches held afterwards, modules included.
     """
@@ -58,6 +58,7 @@ class Program:
     same_major: bool = False
     embedded: tuple[str, ...] = ()
     tags: str = ""
+    changed: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def version(self) -> str:
@@ -83,7 +84,7 @@ class Program:
     @property
     def target(self) -> Path:
         """The built program. Its name changes with the version, dependencies, our own Go code and linker flags."""
-        digest = hashlib.sha256(f"{self.linker_flags}{self.tags}".encode())
+        digest = hashlib.sha256(f"{self.linker_flags}{self.tags}{self.changed or ''}".encode())
         folder = _HERE / self.folder
         for file in (folder / "go.mod", folder / "go.sum", *(sorted(folder.rglob("*.go")) if self.is_own else [])):
             digest.update(file.read_bytes())
@@ -177,7 +178,16 @@ PROGRAMS = {
         _kwok("kwokctl", 0.3, 0.3),
         # Nobody has an operator's manager on PATH.
         Program("lws-manager", "lws", "sigs.k8s.io/lws/cmd", "sigs.k8s.io/lws", 1, 1.0, version_flag=None),
-        Program("aibrix-controllers", "aibrix", f"{_AIBRIX}/cmd/controllers", _AIBRIX, 4, 1.9, version_flag=None),
+        Program(
+            "aibrix-controllers", "aibrix", f"{_AIBRIX}/cmd/controllers", _AIBRIX, 4, 1.9, version_flag=None,
+            # Here no pod has an address of its own, so what reads the engines' metrics asks a proxy (`standins.pod_proxy`).
+            changed=(
+                (
+                    "pkg/metrics/engine_fetcher.go", "transport := &http.Transport{}",
+                    "transport := &http.Transport{Proxy: http.ProxyFromEnvironment}",
+                ),
+            ),
+        ),
         Program("aibrix-plugins", "aibrix-plugins", ".", _AIBRIX, 1, 0.3, version_flag=None),
         Program("kuberay", "kuberay", _KUBERAY, _KUBERAY, 1.2, 0.6, version_flag=None),
         Program(
@@ -311,8 +321,8 @@ def _build(program: Program) -> None:
     target = program.target
     partial = target.with_name(f"{target.name}.partial")
     flags = ["-trimpath", "-buildvcs=false", "-tags", program.tags, "-ldflags", program.linker_flags]
-    with _overlay(program) as overlay:
-        answer = _go(_HERE / program.folder, "build", *flags, *overlay, "-o", str(partial), program.package)
+    with _overlay(program) as overlay, _changed(program) as changed:
+        answer = _go(_HERE / program.folder, "build", *flags, *overlay, *changed, "-o", str(partial), program.package)
     if answer.returncode:
         partial.unlink(missing_ok=True)
         raise ToolchainError(f"{program.name} {program.version} could not be built: {_last_lines(answer.stderr)}")
@@ -331,6 +341,26 @@ def _overlay(program: Program) -> Iterator[list[str]]:
         json.dump({"Replace": beside}, file)
         file.flush()
         yield ["-overlay", file.name]
+
+
+@contextmanager
+def _changed(program: Program) -> Iterator[list[str]]:
+    """The build option that takes the module from a changed copy: an overlay may not reach into Go's module cache."""
+    if not program.changed:
+        yield []
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "module"
+        shutil.copytree(module(program.dependency), copy, copy_function=shutil.copyfile)  # without the cache's modes
+        for name, words, others in program.changed:
+            text = (copy / name).read_text()
+            if text.count(words) != 1:
+                raise ToolchainError(f"{program.dependency} {program.version}: {name} does not say once {words!r}")
+            (copy / name).write_text(text.replace(words, others))
+        shutil.copyfile(_HERE / program.folder / "go.sum", Path(folder) / "go.sum")
+        required = (_HERE / program.folder / "go.mod").read_text()
+        (Path(folder) / "go.mod").write_text(f"{required}\nreplace {program.dependency} => {copy}\n")
+        yield ["-modfile", f"{folder}/go.mod"]
 
 
 def _go(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:

@@ -82,9 +82,9 @@ class Fleets:
         """The URL of the gateway's listener on this machine."""
         return json.loads((self.cluster.plane.folder / gateway.FILE).read_text())["aibrix-system/aibrix-eg"]
 
-    def ask(self, model: str = NAME, **headers: str) -> requests.Response:
+    def ask(self, model: str = NAME, *, content: str = "hi", max_tokens: int = 4, **headers: str) -> requests.Response:
         """Requests a completion through the gateway."""
-        message = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+        message = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": max_tokens}
         url = f"{self.gateway}/v1/chat/completions"
         return requests.post(
             url, json=message, headers={"Authorization": f"Bearer {API_KEY}", **headers}, timeout=PATIENCE_SECONDS

@@ -4,16 +4,20 @@ side, a LeaderWorkerSet behind the gateway, and starts that fail."""
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from local.__main__ import main
 from local.control_plane import ControlPlane
+from standins.vllm_server import TOKEN_SECONDS
 from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_node
+from tests.support.patience import PATIENCE_SECONDS
 
 # Each test needs AIBrix, which a separate stack installs beforehand; that takes minutes.
 pytestmark = pytest.mark.soak
@@ -261,3 +265,32 @@ def test_a_head_that_is_not_ready_any_more_gets_a_second_raycluster_and_deleting
 def rayclusters(cluster: Cluster) -> set[str]:
     found = cluster.plane.api.get("/apis/ray.io/v1/namespaces/default/rayclusters")["items"]
     return {each["metadata"]["name"] for each in found}
+
+
+def test_load_brings_a_second_replica_and_its_end_takes_one_away_without_a_lost_answer(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets
+):
+    service = volcengine.services[NAME]
+    del service["replicas"]
+    # Two long requests fill most of the KV cache, for half a minute each.
+    service |= {"maxModelLen": 4096, "autoscaling": {"minimum": 1, "maximum": 2}}
+    service["engine"]["env"] = {TOKEN_SECONDS: "0.5"}
+    stop, statuses = threading.Event(), []
+
+    def load() -> None:
+        while not stop.is_set():
+            statuses.append(fleets.ask(content="word " * 3900, max_tokens=60).status_code)
+
+    with fleets.more_nodes(2), ThreadPoolExecutor(2) as clients:
+        volcengine.up()
+        before = fleets.uids()
+        try:
+            running = [clients.submit(load) for _ in range(2)]
+            cluster.wait("the load has brought a second replica", lambda: fleets.ready(replicas=2))
+            assert before < fleets.uids()
+        finally:
+            stop.set()
+        cluster.wait("its end has taken one away", lambda: fleets.ready(replicas=1), 2 * PATIENCE_SECONDS)
+        [each.result() for each in running]
+        assert statuses and set(statuses) == {200}
+        volcengine.up("--expect-no-changes")
