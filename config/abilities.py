@@ -16,10 +16,10 @@ class Abilities:
 
     `sources` of weights; of these a sync can fill `filled`, and the stack can create the claim of `made`. `reads` and
     `stores` apply to buckets, the cloud's own store first. `exposes` is from where a service can be reached. `installs`
-    are the add-ons that the stack installs. `autoscales`: something changes the number of replicas. `shapes`: a GPU
-    series fixes the shapes of its pods. `node_labels` are the labels by which the program chooses nodes. `auths` are
-    the ways in which pods authenticate to the cloud's own buckets. `node_disks`: pods have a node, and may mount its
-    folders. `prometheus` are who may read monitors and rules.
+    are the add-ons that the stack installs. `scalers` are who may change the number of replicas. `shapes`: a GPU series
+    fixes the shapes of its pods. `node_labels` are the labels by which the program chooses nodes. `auths` are the ways
+    in which pods authenticate to the cloud's own buckets. `node_disks`: pods have a node, and may mount its folders.
+    `prometheus` are who may read monitors and rules.
     """
 
     workloads: tuple[str, ...]
@@ -32,7 +32,7 @@ class Abilities:
     caches: tuple[str, ...] = ("none",)
     exposes: tuple[str, ...] = ("cluster",)
     installs: tuple[str, ...] = ()
-    autoscales: bool = False
+    scalers: tuple[str, ...] = ("keda", "hpa")
     shapes: bool = False
     node_labels: tuple[str, ...] = ()
     auths: tuple[str, ...] = ("key",)
@@ -68,7 +68,7 @@ CLOUDS = {
         stores=("tos", "s3", "gcs"),
         exposes=("cluster", "private", "public"),
         installs=("lws", "aibrix"),
-        autoscales=True,
+        scalers=("aibrix", "keda", "hpa"),
         node_labels=("node.kubernetes.io/instance-type",),
         prometheus=("vmp", "operator"),
     ),
@@ -94,7 +94,7 @@ NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
     "Bucket.region": lambda can: len(can.stores) > 1,
     "Bucket.endpoint": lambda can: len(can.stores) > 1,
     "Service.routing": lambda can: can.gateways != ("none",),
-    "Service.autoscaling": lambda can: can.autoscales,
+    **{f"Autoscaling.{key}": lambda can: "aibrix" in can.scalers for key in ("strategy", "schedules")},
     "Rollout.maxSurge": lambda can: "fleet" in can.workloads,
     "Service.expose": lambda can: len(can.exposes) > 1,
     "Catalog.gpuPods": lambda can: can.shapes,

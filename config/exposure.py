@@ -14,8 +14,8 @@ from config.abilities import CLOUDS
 from config.clouds import context_of, require_key
 from config.errors import refuse, rule
 from config.strict import Strict
-from config.types import INT32, AclId, Clock, Count, Image, InSchema, Labels, Namespace, Seconds, Timezone, Weekday
-from planning import aibrix_features, schedule
+from config.types import INT32, AclId, Clock, Count, Image, InSchema, Labels, Namespace, Seconds, Timezone, Url, Weekday
+from planning import aibrix_features, scaling, schedule
 from planning.catalog import fact
 
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -125,6 +125,16 @@ class Routing(Strict):
 class Autoscaling(Strict):
     """The autoscaler, which sets the number of replicas by the load, between two bounds."""
 
+    engine: Literal["aibrix", "keda", "hpa"] = Field(
+        "aibrix",
+        validate_default=True,
+        description="who scales: aibrix a fleet; keda, or hpa with a Prometheus adapter, a LeaderWorkerSet",
+    )
+    prometheus: Url | None = Field(
+        None,
+        validate_default=True,
+        description="the URL of the Prometheus that keda asks, such as http://prometheus-operated.monitoring:9090",
+    )
     minimum: Annotated[int, Field(le=INT32)] = Field(
         1, description="the fewest replicas", json_schema_extra={"minimum": 1}
     )
@@ -147,19 +157,44 @@ class Autoscaling(Strict):
         (), strict=False, description="a list of bounds by time of day, if the release has them"
     )
 
-    def problems(self, version: str, engine_version: str, seconds: int | None) -> list[tuple[str, object, str, str]]:
-        """What is wrong for these releases and a cold start of `seconds`: field, value, why, what to write instead."""
-        problems = aibrix_features.scaler_problems(
-            version,
-            engine_version,
-            minimum=self.minimum,
-            maximum=self.maximum,
-            target=self.target,
-            cold_start_seconds=seconds,
-            cooldown_seconds=self.cooldown_seconds,
-            strategy=self.strategy,
-            schedules=self.schedules,
-        )
+    @field_validator("engine")
+    @classmethod
+    def _the_cloud_has_it(cls, value: str, info: ValidationInfo) -> str:
+        cloud = context_of(info).cloud
+        can = CLOUDS.get(cloud or "")
+        if can and value not in can.scalers:
+            raise rule(value, f"AIBrix is not installed on {cloud}", f"write {' or '.join(can.scalers)}")
+        return value
+
+    @field_validator("prometheus")
+    @classmethod
+    def _keda_asks_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        engine = info.data.get("engine")
+        if engine == "keda" and value is None:
+            raise rule("", "is missing, and KEDA asks it for the load", "write its URL in the cluster")
+        if engine in ("aibrix", "hpa") and value is not None:
+            raise rule(value, "only keda asks it", "leave it out")
+        return value
+
+    def problems(
+        self, version: str | None, engine_version: str, seconds: int | None
+    ) -> list[tuple[str, object, str, str]]:
+        """What is wrong for these releases, of AIBrix if it is known, and a cold start of `seconds`: field, value, why,
+        what to write instead."""
+        settings: dict[str, Any] = {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "target": self.target,
+            "cold_start_seconds": seconds,
+            "cooldown_seconds": self.cooldown_seconds,
+            "strategy": self.strategy,
+            "schedules": self.schedules,
+        }
+        problems = []
+        if self.engine != "aibrix":
+            problems = scaling.problems(**settings)
+        elif version:
+            problems = aibrix_features.scaler_problems(version, engine_version, **settings)
         return [(to_camel(field), getattr(self, field, ""), why, instead) for field, why, instead in problems]
 
 

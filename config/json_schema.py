@@ -152,10 +152,17 @@ def _rules_of_parts() -> dict[str, list[Schema]]:
             _if(_has(to="public"), _has(allowList={"type": "string"})),
             _if(_has(to="cluster"), _at("allowList", value=_NULL)),
         ],
+        "Autoscaling": [
+            _if(_has(engine="keda"), _has(prometheus={"type": "string"})),
+            _unless(_has(engine="keda"), _at("prometheus", value=_NULL)),
+        ],
         "Rollout": [_unless(_has(strategy="RollingUpdate"), _at("maxSurge", value={"const": 0}))],
         "Service": [
             _if(_has(startupPolicy="LeaderReady"), _has(readinessProbe=False)),
-            _if(_has(rollout=_has(strategy="blueGreen")), _at("schedule", value=_NULL)),
+            *(
+                _if(_has(rollout=_has(strategy="blueGreen")), _at(key, value=_NULL))
+                for key in ("schedule", "autoscaling")
+            ),
             _if(_has(autoscaling=given), _at("replicas", value={"const": 1})),
             _if(_has(workload="fleet"), _at("engine", "launcher", value={"const": "ray"})),
             *_ports(),
@@ -221,8 +228,9 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
         yield _at(weights, "create", value=_NULL)
     if "download" not in can.reads:
         yield _at(weights, "download", value=_NULL)
-    if not can.autoscales:
-        yield _at(services, "*", "autoscaling", value=_NULL)
+    if "aibrix" not in can.scalers:
+        scaled = _has(autoscaling=_has(engine={"enum": list(can.scalers)}))
+        yield _at(services, "*", value=_if(_has(autoscaling={"type": "object"}), scaled))
     if can.gateways == ("none",):
         yield _at(services, "*", "routing", value=_NULL)
     for name in ("fluid", "aibrix"):

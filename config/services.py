@@ -528,9 +528,10 @@ class Service(_OfVllm):
         if strategy == "blueGreen" and (info.data.get("workload") == "fleet" or routed):
             who = "AIBrix sends requests to every ready pod of a model, and takes its route away with the old one"
             refuse((".strategy", strategy, who, "leave rollout out, or write workload: lws and gateway: none"))
-        if strategy == "blueGreen" and info.data.get("schedule"):
-            why = "the schedule starts and stops one group by its name, and blueGreen gives each version another"
-            refuse((".strategy", strategy, why, "leave one of the two out"))
+        for key, does in (("schedule", "starts and stops"), ("autoscaling", "scales")):
+            if strategy == "blueGreen" and info.data.get(key):
+                why = f"the {key} {does} one group by its name, and blueGreen gives each version another"
+                refuse((".strategy", strategy, why, "leave one of the two out"))
         if strategy != "blueGreen" and info.data.get("workload") == "lws":
             why = "a LeaderWorkerSet replaces its replicas one by one, or all at once beside the old ones"
             refuse((".strategy", strategy, why, "leave rollout out, or write blueGreen"))
@@ -542,21 +543,19 @@ class Service(_OfVllm):
         around, engine = context_of(info), info.data.get("engine")
         if value is None:
             return None
-        can = CLOUDS.get(around.cloud or "")
-        if can and not can.autoscales:
-            raise rule(
-                "", f"nothing on {around.cloud} changes the number of replicas", "leave it out: replicas says how many"
-            )
         kind = {"fleet": "RayClusterFleet", "lws": "LeaderWorkerSet"}.get(info.data.get("workload") or "")
-        if around.aibrix and kind and (problem := aibrix_features.target_problem(around.aibrix, kind)):
-            raise rule("", *problem)
+        by_aibrix = value.engine == "aibrix"
+        if by_aibrix and around.aibrix and kind and (problem := aibrix_features.target_problem(around.aibrix, kind)):
+            refuse((".engine", value.engine, *problem))
+        if not by_aibrix and kind == "RayClusterFleet":
+            refuse((".engine", value.engine, "only AIBrix scales a fleet here", "leave it out, or write workload: lws"))
         if info.data.get("replicas", 1) != 1:
             raise rule(
                 "",
                 "the autoscaler sets the number of replicas",
                 "write autoscaling.minimum, and leave replicas out",
             )
-        if around.aibrix and engine:
+        if engine:
             wrong = value.problems(around.aibrix, engine.version, None)
             refuse(*[(f".{key}", setting, why, instead) for key, setting, why, instead in wrong])
         return value

@@ -266,6 +266,7 @@ def _joined(config: StackConfig) -> Iterator[Iterator[Problem]]:
         _behind_gateway,
         _rdma_devices,
         _secure,
+        _scaled,
         _scheduled,
     )
     for name in _services(config):
@@ -428,7 +429,7 @@ def _compiled(config: StackConfig, name: str) -> Iterator[Problem]:
 def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
     """Behind the gateway a model has one name everywhere: label, Kubernetes Service and «model» in requests."""
     service = config.services[name]
-    if service.autoscaling and service.expose.to != "cluster":
+    if service.autoscaling and service.autoscaling.engine == "aibrix" and service.expose.to != "cluster":
         why = "AIBrix reads the engine's metrics without a key, so a load balancer would give them to anybody"
         yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write cluster")
     if service.gateway != "aibrix":
@@ -441,6 +442,13 @@ def _behind_gateway(config: StackConfig, name: str) -> Iterator[Problem]:
     if service.expose.to != "cluster":
         why = "the gateway's load balancer is already in front of it"
         yield Problem(f"services.{name}.expose.to", service.expose.to, why, "write addons.aibrix.address")
+
+
+def _scaled(config: StackConfig, name: str) -> Iterator[Problem]:
+    scaling = config.services[name].autoscaling
+    if scaling and scaling.engine != "aibrix" and not config.monitoring.enabled:
+        why = "it reads the engine's metrics from Prometheus, which finds the engine by the stack's ServiceMonitor"
+        yield Problem(f"services.{name}.autoscaling.engine", scaling.engine, why, "write monitoring.enabled: true")
 
 
 def _scheduled(config: StackConfig, name: str) -> Iterator[Problem]:
@@ -760,8 +768,10 @@ def _names(services: object, cloud: object) -> list[Problem]:
     for name, service in services.items():
         path, text = join(("services", name)), str(name)
         replicas = service.get("replicas", 1) if isinstance(service, Mapping) else 1
+        scaled = service.get("autoscaling") if isinstance(service, Mapping) else None
+        most = scaled.get("maximum") if isinstance(scaled, Mapping) else None
         fleet = cloud == "volcengine" and not (isinstance(service, Mapping) and service.get("workload") == "lws")
-        groups = replicas if isinstance(replicas, int) else 1
+        groups = max(each for each in (replicas, most, 1) if isinstance(each, int))
         limit = fleet_limit() if fleet else name_limit(groups) - longest_colour * _is_coloured(service)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not re.fullmatch(DNS_1035, text):

@@ -15,7 +15,6 @@ from local import processes
 from local.api import Api, load_documents
 from local.toolchain import module
 
-
 POD_PROXY = "pod-proxy"
 """The file in a control plane's folder with the URL by which pods' addresses are reached."""
 

@@ -15,7 +15,8 @@ from config.weights import PvcWeights
 from planning import aibrix_features, timeouts
 from planning.catalog import fact
 from planning.images import pulled
-from planning.names import COLOUR, COLOURS, model_object
+from planning.names import COLOUR, COLOURS, group_object, model_object
+from planning.scaling import window_seconds
 from policy import rules, settings
 from policy.model import STACK, Finding, Resource, Stack
 from stacks.service_plans import Planned, outputs
@@ -82,7 +83,18 @@ def _service(config: StackConfig, name: str, planned: Planned) -> Iterator[Resou
     beside = {COLOUR: COLOURS[0]} if service.rollout.strategy == "blueGreen" else {}
     yield _object("RayClusterFleet" if fleet else "LeaderWorkerSet", name, spec, annotations=beside)
     scaling = service.autoscaling
-    if scaling is not None:
+    if scaling is not None and scaling.engine != "aibrix":
+        window = window_seconds(planned.startup_seconds, scaling.cooldown_seconds)
+        behavior = {"scaleDown": {"stabilizationWindowSeconds": window}}
+        target = {"scaleTargetRef": {"name": group_object(name) if service.gateway == "aibrix" else name}}
+        if scaling.engine == "hpa":
+            scaled = {"maxReplicas": scaling.maximum, "behavior": behavior, **target}
+            yield _object("HorizontalPodAutoscaler", name, scaled)
+        else:
+            advanced = {"horizontalPodAutoscalerConfig": {"behavior": behavior}}
+            scaled = {"maxReplicaCount": scaling.maximum, "advanced": advanced, **target}
+            yield _object("ScaledObject", name, scaled)
+    elif scaling is not None:
         release = aibrix_release(config)
         strategy = scaling.strategy or aibrix_features.scalers(release)[0]
         delay = aibrix_features.cooldown_annotation(release, strategy)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from planning import scaling
 from planning.catalog import entries, fact
 from planning.engine import release_key
 from planning.metrics import is_exported
@@ -174,7 +175,7 @@ def target_problem(version: str, kind: str) -> Reason | None:
     scalable = fact("aibrix", "autoscaling", "targets")
     if kind in scalable:
         return None
-    instead = f"scale a {' or '.join(scalable)}, or leave the autoscaler out"
+    instead = f"write keda or hpa, or scale a {' or '.join(scalable)}"
     return f"AIBrix {version} has no permission to change a {kind}", instead
 
 
@@ -195,14 +196,7 @@ def scaler_problems(
     Where `cold_start_seconds` is None, the cooldown is not compared with it. Raises nothing.
     """
     problems = [("strategy", *wrong) for wrong in [_scaler_problem(version, strategy)] if wrong]
-    if not 0 < target < 1:
-        why = "is out of range: the metric is the used part of the KV cache, 0 to 1"
-        problems.append(("target", why, "write a fraction such as 0.5"))
-    if minimum < 1:
-        why = "without a replica there is no metric that could scale it up again"
-        problems.append(("minimum", why, "write 1 or more"))
-    if maximum < minimum:
-        problems.append(("maximum", f"is below the minimum of {minimum}", f"write {minimum} or more"))
+    problems += scaling.bounds_problems(minimum=minimum, maximum=maximum, target=target)
     problems += _cooldown_problems(version, strategy, cold_start_seconds, cooldown_seconds)
     if schedules and not has(version, "schedules"):
         why = f"AIBrix {version} cannot change its bounds by time of day; no release can"
@@ -210,20 +204,28 @@ def scaler_problems(
     return problems + [("aibrix_version", *wrong) for wrong in [metric_problem(version, engine_version)] if wrong]
 
 
-def scaler_cautions(version: str, *, minimum: int, maximum: int) -> tuple[str, ...]:
+def scaler_cautions(version: str, *, minimum: int, maximum: int, engines: int = 1) -> tuple[str, ...]:
     """What a person should know about the release's autoscaler before paying for `maximum` replicas, one sentence each.
+    `engines` are those of a replica.
 
-    Since 0.5.0 AIBrix multiplies its three-minute average by the number of desired replicas, including those that are
-    still starting. When it scales down, it takes the smallest recommendation within the cooldown
-    (`stabilizeRecommendation`), so a cooldown delays nothing. Seen with the controllers of 0.7.0, 1 to 4 replicas,
-    target 0.5, cooldown 1900 s: a gauge of 0.9 asks for 4 within a second, one of 0.05 for 1 within two minutes.
+    Since 0.5.0 AIBrix multiplies its average of three minutes by the number of desired replicas, including those that
+    are still starting, whose gauge it takes for 0. When it scales down, it takes the smallest recommendation within the
+    cooldown (`stabilizeRecommendation`), so a cooldown delays nothing. Seen with the controllers of 0.7.0, target 0.5:
+    a gauge of 0.93 brings the second of two replicas after 40 s, if half a minute before was quiet, and without load
+    for less than three minutes it is taken away; a new autoscaler asks for all four of four within a second.
     """
-    if not has(version, "unifiedScaler") or maximum <= minimum:
+    if maximum <= minimum:
         return ()
+    # All releases take the first series of the gauge, and each engine has its own.
+    first = (f"AIBrix {version} scales by the first of each replica's {engines} engines alone",) if engines > 1 else ()
+    if not has(version, "unifiedScaler"):
+        return first
+    goes = f"AIBrix {version} scales down within {fact('aibrix', 'autoscaling', 'averageSeconds')} s without load"
     if maximum - minimum == 1:
-        return (f"AIBrix {version} scales down at once, whatever the cooldown",)
+        return (*first, f"{goes}, whatever the cooldown")
     return (
-        f"AIBrix {version} scales down at once, whatever the cooldown, to the fewest replicas that it wanted within it",
+        *first,
+        f"{goes}, whatever the cooldown, to the fewest replicas that it wanted within it",
         f"AIBrix {version} counts replicas that are still starting: one burst may ask for all {maximum} at once",
     )
 
@@ -250,8 +252,7 @@ def _cooldown_problems(
         why = f"strategy {chosen} of AIBrix {version} has no cooldown"
         return [("cooldown_seconds", why, f"leave it out, or write strategy {scalers(version)[0]}")]
     if cold_start_seconds is not None and cooldown_seconds < cold_start_seconds:
-        why = f"a replica needs {cold_start_seconds} s to start, and would be removed before it answers"
-        return [("cooldown_seconds", why, f"write {cold_start_seconds} or more, or leave it out")]
+        return [scaling.short_cooldown(cold_start_seconds, cold_start_seconds)]
     return []
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from planning import advisories, images, leaks, timeouts
 from planning.catalog import entries, fact
 from planning.names import COLOUR
+from planning.scaling import KINDS
 from policy.model import STACK, UNKNOWN, Finding, Judge, Resource, Rule, Setting, Severity, Stack, at, listed, number
 from policy.pods import Pod, gpus, pods, variables
 
@@ -268,12 +269,20 @@ def _weights_kept(resource: Resource, stack: Stack, settings: Mapping[str, Any])
     early=True,
 )
 def _cooldown(resource: Resource, stack: Stack, settings: Mapping[str, Any]) -> Iterator[str]:
-    if resource.kind != "PodAutoscaler":
+    if resource.kind not in KINDS:
         return
     start = number(at(stack.plans, resource.service, "podStartSeconds"))
-    for key, value in (at(resource.properties, "metadata", "annotations") or {}).items():
-        waits = number(str(value).removesuffix("s"))
-        if key in _cooldowns() and start is not None and waits is not None and waits < start:
+    given = [
+        number(str(value).removesuffix("s"))
+        for key, value in (at(resource.properties, "metadata", "annotations") or {}).items()
+        if key in _cooldowns()
+    ]
+    for above in (("spec",), ("spec", "advanced", "horizontalPodAutoscalerConfig")):
+        window = number(at(resource.properties, *above, "behavior", "scaleDown", "stabilizationWindowSeconds"))
+        # Kubernetes takes no longer one.
+        given.append(None if window == fact("kubernetes", "autoscaling", "longestWindowSeconds") else window)
+    for waits in given:
+        if start is not None and waits is not None and waits < start:
             yield f"it scales down after {waits:g} s, and a cold start takes {start:g} s"
 
 
@@ -453,8 +462,10 @@ def _gpus_of(resource: Resource, stack: Stack) -> tuple[float, float]:
         return 0, 0
     replicas = number(spec.get("replicas"))
     scaled = [
-        number(at(each.properties, "spec", "maxReplicas")) or 0
-        for each in stack.of_kind("PodAutoscaler")
+        number(at(each.properties, "spec", key)) or 0
+        for kind in KINDS
+        for each in stack.of_kind(kind)
+        for key in ("maxReplicas", "maxReplicaCount")
         if at(each.properties, "spec", "scaleTargetRef", "name") == at(resource.properties, "metadata", "name")
     ]
     most = max([1 if replicas is None else replicas, *scaled])

@@ -16,11 +16,10 @@ from functools import cached_property
 from typing import Any
 
 from planning.catalog import entries
+from planning.scaling import KINDS
 from report.differences import lines, paths, without
 from report.pages import bounded, marker, plain, visible
 from report.run_file import Change, Run
-
-_SCALERS = ("PodAutoscaler", "HorizontalPodAutoscaler")
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _title(change: Change) -> str:
 
 def _scaled(run: Run) -> set[str]:
     """Names of what the stack's autoscalers scale: events do not say which paths a program leaves to others."""
-    specs = [each.old.inputs.get("spec") for each in run.changes if each.old and each.kind in _SCALERS]
+    specs = [each.old.inputs.get("spec") for each in run.changes if each.old and each.kind in KINDS]
     targets = [spec.get("scaleTargetRef") for spec in specs if isinstance(spec, Mapping)]
     return {str(target.get("name")) for target in targets if isinstance(target, Mapping)}
 

@@ -13,6 +13,7 @@ from typing import Any
 from planning import flags
 from planning.catalog import fact
 from planning.names import COLOUR
+from planning.scaling import KINDS
 from report.differences import ABSENT
 from report.redaction import UNKNOWN
 from report.run_file import Change, Run
@@ -177,7 +178,7 @@ def _access_rows(change: Change, cloud: str) -> Iterator[Row]:
             yield Row("API key", None if not old else "asked for", None if not new else "asked for")
         else:
             yield Row("API key", "the old one", "another one")
-    elif change.kind == "PodAutoscaler":
+    elif change.kind in KINDS:
         yield Row("autoscaling", _bounds(old), _bounds(new))
 
 
@@ -315,7 +316,8 @@ def _peer(peer: Any) -> str:
 
 def _bounds(scaler: Mapping[str, Any]) -> str | None:
     spec = _map(scaler, "spec")
-    return f"{spec.get('minReplicas')} to {spec.get('maxReplicas')} replicas" if spec else None
+    least, most = (spec.get(f"{word}Replicas", spec.get(f"{word}ReplicaCount")) for word in ("min", "max"))
+    return f"{least} to {most} replicas" if spec else None
 
 
 def _replicas(workload: Mapping[str, Any]) -> str | None:

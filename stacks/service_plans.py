@@ -42,6 +42,7 @@ from planning.layout import PARTITION, Layout
 from planning.names import Live
 from planning.planner import Ask, Plan, plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
+from planning.scaling import cautions
 from planning.settings import ARGUMENTS, Settings, host_memory, settings
 from planning.startup import TO_NODES, Storage, Supply
 from planning.throughput import ALONE, FULL, LOADED, Load, Point
@@ -339,7 +340,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
             "with an API key only the namespace reaches the engine"
         )  # fmt: skip
         warnings.append(f"{who}, so Prometheus does not: write monitoring.prometheusNamespace")
-    warnings += _bounds(service, found, release)
+    warnings += _bounds(service, found, release, seconds)
     warnings += map(str, found.throughput.problems)
     copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     warnings += _together(service, copied)
@@ -470,7 +471,7 @@ def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
         yield f"each pod keeps {size} GiB of weights on its node's own disk; {instead} puts them on another"
 
 
-def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
+def _bounds(service: Service, found: Plan, release: str, seconds: int) -> Iterator[str]:
     """What an autoscaler's bounds cost, and its known faults."""
     scaling, money = service.autoscaling, found.cost
     if scaling is None:
@@ -480,7 +481,12 @@ def _bounds(service: Service, found: Plan, release: str) -> Iterator[str]:
     else:
         price = f"{money.per_hour:.2f} to {money.most_per_hour:.2f} {money.currency} an hour"
     yield f"autoscaling between {scaling.minimum} and {scaling.maximum} replicas, {price}"
-    yield from aibrix_features.scaler_cautions(release, minimum=scaling.minimum, maximum=scaling.maximum)
+    if scaling.engine == "aibrix":
+        yield from aibrix_features.scaler_cautions(
+            release, minimum=scaling.minimum, maximum=scaling.maximum, engines=found.request.layout.data
+        )
+    else:
+        yield from cautions(cold_start_seconds=seconds, cooldown_seconds=scaling.cooldown_seconds)
 
 
 def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> Iterator[str]:

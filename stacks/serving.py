@@ -254,10 +254,34 @@ class Serving:
         args = self._group_args(name, planned, place, pods)
         group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
         self._schedule(name, planned, place, group)
+        self._scale(name, planned, args, group)
         return group.ready, group, leader_worker_set(name, args)
 
+    def _scale(self, name: str, planned: Planned, args: RayLwsGroupArgs, group: pulumi.Resource) -> None:
+        scaling = planned.service.autoscaling
+        if scaling is None or scaling.engine == "aibrix":
+            return
+        from components.serving.group_autoscaler import GroupAutoscaler, GroupAutoscalerArgs
+
+        scaler = GroupAutoscalerArgs(
+            stack=pulumi.get_stack(),
+            namespace=args.pods.namespace,
+            engine=scaling.engine,
+            engine_version=planned.service.engine.version,
+            target_name=args.object_name,
+            minimum=scaling.minimum,
+            maximum=scaling.maximum,
+            target=scaling.target,
+            cold_start_seconds=planned.startup_seconds,
+            cooldown_seconds=scaling.cooldown_seconds,
+            prometheus=scaling.prometheus,
+        )
+        GroupAutoscaler(
+            name, scaler, pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[group]))
+        )
+
     def _group_args(self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs) -> RayLwsGroupArgs:
-        service = planned.service
+        service, scaling = planned.service, planned.service.autoscaling
         routed = aibrix_features.model_labels(name, service.port) if service.gateway == "aibrix" else {}
         return RayLwsGroupArgs(
             pods=pods,
@@ -270,6 +294,7 @@ class Serving:
             startup_policy=service.startup_policy,
             restart_policy=service.restart_policy,
             scheduled=service.schedule is not None,
+            scaled_to=scaling.maximum if scaling else None,
         )
 
     def _fleet(
@@ -284,7 +309,7 @@ class Serving:
             pods=pods,
             replicas=service.first_replicas,
             aibrix_version=place.aibrix_version,
-            autoscaled=scaling is not None,
+            scaled_to=scaling.maximum if scaling else None,
             scheduled=service.schedule is not None,
             strategy=strategy,
             max_surge=service.rollout.max_surge,

@@ -4,8 +4,8 @@ A preview by Pulumi's plugin accepts such a name, and `up` then fails half-way. 
 the program is about to register, with one list per kind and namespace. It refuses those that exist without this
 stack's labels, and says who owns them and what to do. An add-on's Helm release has no labels; Helm's record tells whose
 it is, and whether an adopted one is the version that the stack expects. Another KubeRay operator is refused too: two
-would fight over every RayCluster. So are a CSI driver that is too old to mount by a role, and
-somebody else's gateway that lets its clients say where requests go.
+would fight over every RayCluster. So are a CSI driver that is too old to mount by a role, an autoscaler that is not
+there, and somebody else's gateway that lets its clients say where requests go.
 
 `findings` asks the cluster; `problems` judges and is pure. Not here: how the program's names are collected
 (`stacks.registrations`), and names that only the run knows, such as a volume's, which contains its stack's name.
@@ -45,6 +45,11 @@ _SHOWN = 3  # objects of one owner that a message names; it counts the others
 _STATE_SECONDS = 60
 _STACK = "stack "
 
+_NO_SCALER = {
+    "keda": ("the cluster has no ScaledObject, a kind of KEDA's", "install KEDA in it"),
+    "hpa": ("nothing in the cluster hands it Prometheus' metrics", "install a Prometheus adapter in it, or write keda"),
+}
+
 Object = Mapping[str, Any]
 Answer = Object | UnansweredError
 
@@ -75,15 +80,16 @@ class Findings:
     """What the cluster has: metadata of wanted objects, deployed releases' records by add-on id, a foreign KubeRay, the
     oldest release of the OSS driver if the cluster shows it.
 
-    `inner_headers` are headers by which clients of somebody else's gateway can say where their requests go, each with
-    the policy that should remove it. `unread` says in one line what could not be looked up. `id` tells which cluster it
-    is, if it says so.
+    `no_scalers` are the services' autoscalers that the cluster lacks. `inner_headers` are headers by which clients of
+    somebody else's gateway can say where their requests go, each with the policy that should remove it. `unread` says
+    in one line what could not be looked up. `id` tells which cluster it is, if it says so.
     """
 
     objects: dict[Wanted, Object] = field(default_factory=dict)
     records: dict[str, Object | None] = field(default_factory=dict)
     kuberay: str | None = None
     driver: str | None = None
+    no_scalers: Collection[str] = ()
     inner_headers: Mapping[str, str | None] = field(default_factory=dict)
     unread: str = ""
     id: str | None = None
@@ -138,7 +144,8 @@ def findings(
     if "reader" in role_takers(config):
         questions |= {kind: (f"/apis/apps/v1/namespaces/kube-system/{kind}", _JSON) for kind in _DRIVERS}
     gateway = _trusted_gateway(config)
-    questions |= {path: (path, _JSON) for path in gateway}
+    scalers = _scalers(config)
+    questions |= {path: (path, _JSON) for path in (*gateway, *scalers)}
     questions["id"] = IDENTITY
     try:
         in_order = ApiServer(config.cluster.context, kubeconfig).answers([*questions.values()])
@@ -147,7 +154,9 @@ def findings(
         answers = dict.fromkeys(questions, error)
     identity = answers.pop("id")
     found.id = None if isinstance(identity, UnansweredError) else (identity.get("metadata") or {}).get("uid")
-    found.unread = _unread(config.cluster.context, {*places, *gateway}, gateway, answers)
+    found.unread = _unread(config.cluster.context, {*places, *gateway, *scalers}, gateway, answers)
+    gone = {key for key, answer in answers.items() if isinstance(answer, UnansweredError) and answer.status == 404}
+    found.no_scalers = {engine for path, engine in scalers.items() if path in gone}
     lists = {
         key: answer.get("items") or [] for key, answer in answers.items() if not isinstance(answer, UnansweredError)
     }
@@ -220,6 +229,13 @@ def problems(
         listed.append(
             Problem("weights.bucket.auth", "rrsa", why, "upgrade csi-plugin and csi-provisioner, or write key")
         )
+    listed += [
+        Problem(
+            f"services.{name}.autoscaling.engine", service.autoscaling.engine, *_NO_SCALER[service.autoscaling.engine]
+        )
+        for name, service in config.services.items()
+        if service.autoscaling and service.autoscaling.engine in found.no_scalers
+    ]
     listed += [_of_header(header, policy) for header, policy in found.inner_headers.items()]
     return listed
 
@@ -295,6 +311,12 @@ def _trusted_gateway(config: StackConfig) -> tuple[str, ...]:
         f"/apis/gateway.networking.k8s.io/v1/namespaces/{known['namespace']}/gateways/{known['name']}",
         f"/apis/gateway.envoyproxy.io/v1alpha1/namespaces/{known['namespace']}/clienttrafficpolicies",
     )
+
+
+def _scalers(config: StackConfig) -> dict[str, str]:
+    """The path of the API that each autoscaler needs and the stack does not bring, and the autoscaler."""
+    used = {service.autoscaling.engine for service in config.services.values() if service.autoscaling}
+    return {path: engine for engine, path in fact("kubernetes", "autoscaling", "apis").items() if engine in used}
 
 
 def _unread(context: str, may_miss: Collection[str], gateway: Collection[str], answers: Mapping[str, Answer]) -> str:

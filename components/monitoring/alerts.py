@@ -17,6 +17,7 @@ from components.monitoring.args import AlertArgs, MonitoringArgs, Scraped, selec
 from planning.alerts import LOOP_STARTS, RATE_SCRAPES, SCRAPES
 from planning.catalog import fact
 from planning.names import WEIGHTS_CONTAINER
+from planning.scaling import kv_gauge
 
 PREFIX = "Modelserve"
 """Of every alert's name: names are shared with all other rules of a cluster."""
@@ -105,7 +106,7 @@ def _of_serving(
         f"or (sum(vllm:num_requests_running) > 0 and sum(rate({tokens}[{recent}s])) == 0)",
     )
     if limits.kv_used is not None:
-        used = next(name for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc") if scraped.exports(name))
+        used = kv_gauge(scraped.engine_version)
         yield Alert(
             "KvCacheFull",
             "warning",

@@ -35,8 +35,8 @@ _NODE_TYPE = "ray.io/node-type"
 class RayClusterFleetArgs:
     """The engine's pods, and how AIBrix keeps the replicas.
 
-    `aibrix_version` is a release, `0.7.0`. `autoscaled`, `scheduled`: the fleet starts with `replicas`; from then on an
-    autoscaler or a schedule sets the number.
+    `aibrix_version` is a release, `0.7.0`. `scaled_to`, `scheduled`: the fleet starts with `replicas`; from then on an
+    autoscaler, up to that many, or a schedule sets the number.
     Raises Refused for a port that Ray uses, for a label that is KubeRay's, and for an autoscaled fleet that starts
     empty.
     """
@@ -44,10 +44,10 @@ class RayClusterFleetArgs:
     pods: EnginePodsArgs
     replicas: int
     aibrix_version: str
-    autoscaled: bool
     strategy: Literal["Recreate", "RollingUpdate"]
     max_surge: int
     scheduled: bool = False
+    scaled_to: int | None = None
 
     def __post_init__(self) -> None:
         port = self.pods.port
@@ -58,7 +58,7 @@ class RayClusterFleetArgs:
         ]
         if taken:
             wrong.append(Problem("port", str(port), *taken))
-        if self.autoscaled and self.replicas < 1:
+        if self.scaled_to is not None and self.replicas < 1:
             why = "nobody would be there for an autoscaler to measure"
             wrong.append(Problem("replicas", str(self.replicas), why, "begin with 1 or more"))
         if wrong:
@@ -131,7 +131,7 @@ def _ready(args: RayClusterFleetArgs) -> str:
     if args.scheduled:
         alike = "&&".join(f"@.{counter} == $.spec.replicas" for counter in counters)
         expression = f"@.observedGeneration > 0&&({alike}||$.spec.replicas == 0&&!@.replicas)"
-    elif args.autoscaled:
+    elif args.scaled_to is not None:
         expression = "@.availableReplicas > 0 && @.updatedReplicas == @.replicas"
     elif args.replicas:
         # No blanks around &&: the plugin's parser (theory/jsonpath v0.9.0) refuses a second && after a blank.
@@ -241,7 +241,7 @@ class RayClusterFleet(pulumi.ComponentResource):
         """Pulumi cannot replace `mounts` while the pods mount them, so it replaces the fleet together with them."""
         super().__init__("modelserve:serving:RayClusterFleet", name, {}, opts)
         # AIBrix starts all replicas at once, except in a rolling update: there one after the other.
-        rounds = max(1, args.replicas) if args.strategy == "RollingUpdate" else 1
+        rounds = max(1, args.scaled_to or args.replicas) if args.strategy == "RollingUpdate" else 1
         self.ready = engine_pods.register(
             self,
             name,
@@ -250,6 +250,6 @@ class RayClusterFleet(pulumi.ComponentResource):
             hooks,
             mounts,
             rounds=rounds,
-            ignore_changes=["spec.replicas"] if args.autoscaled or args.scheduled else [],
+            ignore_changes=["spec.replicas"] if args.scaled_to is not None or args.scheduled else [],
         )
         self.register_outputs({"ready": self.ready})

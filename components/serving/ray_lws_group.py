@@ -38,7 +38,8 @@ class RayLwsGroupArgs:
     LeaderWorkerSet release; without one every `restart_policy` is passed on. `object_name` names the LeaderWorkerSet
     and its headless Service, which must not take a gateway's Service's name; selectors go by it. The LeaderWorkerSet
     has `object_labels`; leaders have `leader_labels`, by which a gateway tells them from workers. `scheduled`: a
-    schedule sets the number of replicas once the group has been created with `replicas`.
+    schedule sets the number of replicas once the group has been created with `replicas`; `scaled_to`: an autoscaler
+    does, up to that many.
     Raises Refused when that release lacks `restart_policy`.
     """
 
@@ -52,6 +53,7 @@ class RayLwsGroupArgs:
     startup_policy: Literal["LeaderCreated", "LeaderReady"]
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"]
     scheduled: bool = False
+    scaled_to: int | None = None
 
     def __post_init__(self) -> None:
         installed = self.lws_version if self.restart_policy == _AFTER_START else None
@@ -78,7 +80,8 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
     condition would end the wait at once. So `up` waits for the counters too. Every release known to us understands this
     manifest, once the arguments are accepted.
     """
-    wait = ["condition=Available", *_counted(args)]
+    # With an autoscaler a further replica may be starting at any time.
+    wait = [*(["condition=Available"] if args.scaled_to is None else []), *_counted(args)]
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
@@ -88,7 +91,7 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
             "labels": {**args.object_labels, **labels(args.pods.stack, name)},
             "annotations": {
                 "pulumi.com/waitFor": json.dumps(wait),
-                **(SET_BY_ANOTHER if args.scheduled else {}),
+                **(SET_BY_ANOTHER if _set_by_another(args) else {}),
                 **({COLOUR: args.pods.colour} if args.pods.colour else {}),
                 **layout_annotation(args.pods),
             },
@@ -122,11 +125,17 @@ def version(name: str, args: RayLwsGroupArgs, more: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def _set_by_another(args: RayLwsGroupArgs) -> bool:
+    return args.scheduled or args.scaled_to is not None
+
+
 def _counted(args: RayLwsGroupArgs) -> list[str]:
     """Waits for the status's counters, which omit a zero; only the status has conditions.
 
     Without replicas the condition is true at once, but leaders that still give their answers are counted.
     """
+    if args.scaled_to is not None:
+        return ["jsonpath={$[?@.conditions&&@.readyReplicas > 0&&@.updatedReplicas == @.replicas]}"]
     if args.scheduled:
         alike = "&&".join(f"@.{counter} == $.spec.replicas" for counter in ("updatedReplicas", "readyReplicas"))
         return [f"jsonpath={{$[?@.conditions&&({alike}||$.spec.replicas == 0&&!@.replicas)]}}"]
@@ -192,7 +201,7 @@ class RayLwsGroup(pulumi.ComponentResource):
         """Pulumi cannot replace `mounts` while the pods mount them, so it replaces the group together with them."""
         super().__init__("modelserve:serving:RayLwsGroup", name, {}, opts)
         # LeaderWorkerSet updates one replica after the other.
-        rounds = max(1, args.replicas)
+        rounds = max(1, args.scaled_to or args.replicas)
         manifest = leader_worker_set(name, args)
         self.ready = engine_pods.register(
             self,
@@ -202,6 +211,6 @@ class RayLwsGroup(pulumi.ComponentResource):
             hooks,
             mounts,
             rounds=rounds,
-            ignore_changes=["spec.replicas"] if args.scheduled else [],
+            ignore_changes=["spec.replicas"] if _set_by_another(args) else [],
         )
         self.register_outputs({"ready": self.ready})

@@ -180,7 +180,7 @@ PROGRAMS = {
         Program("lws-manager", "lws", "sigs.k8s.io/lws/cmd", "sigs.k8s.io/lws", 1, 1.0, version_flag=None),
         Program(
             "aibrix-controllers", "aibrix", f"{_AIBRIX}/cmd/controllers", _AIBRIX, 4, 1.9, version_flag=None,
-            # Here no pod has an address of its own, so what reads the engines' metrics asks a proxy (`standins.pod_proxy`).
+            # No pod has an address of its own here, so what reads the engines' metrics asks `standins.pod_proxy`.
             changed=(
                 (
                     "pkg/metrics/engine_fetcher.go", "transport := &http.Transport{}",

@@ -46,6 +46,8 @@ _SYSTEMS = ("lws-system", "fluid-system", "envoy-gateway-system")
 # own claims carry no label, nor do the objects that AIBrix and KubeRay make for a fleet. AIBrix has its own namespace.
 _STANDING = (
     ("PodAutoscaler", "/apis/autoscaling.aibrix.ai/v1alpha1/namespaces/default/podautoscalers", ""),
+    ("ScaledObject", "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects", _OURS),
+    ("HorizontalPodAutoscaler", "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", ""),
     ("RayClusterFleet", f"{_FLEETS}/rayclusterfleets", ""),
     ("RayClusterReplicaSet", f"{_FLEETS}/rayclusterreplicasets", ""),
     ("RayCluster", "/apis/ray.io/v1/namespaces/default/rayclusters", ""),

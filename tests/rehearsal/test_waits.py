@@ -18,7 +18,7 @@ import pytest
 
 from components.cluster.aibrix import objects
 from components.cluster.kubernetes import Manifest
-from components.serving import model_route, pod_autoscaler, ray_cluster_fleet, ray_lws_group
+from components.serving import group_autoscaler, model_route, pod_autoscaler, ray_cluster_fleet, ray_lws_group
 from components.weights import fluid_cache
 from config.stack_file import read
 from local.paths import ROOT
@@ -27,6 +27,7 @@ from ops.render import render
 from tests.support.volcengine import rendered
 from tests.unit.components.cluster import test_aibrix
 from tests.unit.components.serving import (
+    test_group_autoscaler,
     test_model_route,
     test_pod_autoscaler,
     test_ray_cluster_fleet,
@@ -85,6 +86,10 @@ def group(made: Manifest) -> tuple[list[Status], list[Status]]:
         return found | {"conditions": conditions(generation, Available=available), "observedGeneration": generation}
 
     n = made["spec"]["replicas"]
+    if "condition=Available" not in made["metadata"]["annotations"][WAIT]:  # an autoscaler's
+        # A further replica may be starting, for which there may be no room.
+        waiting = [status(n - 1, n), status(n, 0), status(n, n, generation=0), {}]
+        return [status(n, n), status(n, 1, available=False)], waiting
     few = [status(n - 1, n), status(n, n - 1)] if n else [status(0, 0) | {"replicas": 1}]
     return [status(n, n)], [*few, status(n, n, available=False), status(n, n, generation=0)]
 
@@ -124,6 +129,15 @@ def autoscaler(made: Manifest) -> tuple[list[Status], list[Status]]:
     return [status(), status(ScalingActive=False)], waiting
 
 
+def group_scaler(made: Manifest) -> tuple[list[Status], list[Status]]:
+    keda = made["kind"] == "ScaledObject"
+    good = {"Ready": True} if keda else {"AbleToScale": True, "ScalingActive": True}
+    # Of KEDA's conditions none has a generation, nor have those of an HPA.
+    told = [{"type": kind, "status": "True"} for kind in good]
+    waiting = [{"conditions": conditions(**good | {kind: False})} for kind in good]
+    return [{"conditions": told}], [{"conditions": []}, *waiting]
+
+
 def gateway(_: Manifest) -> tuple[list[Status], list[Status]]:
     waiting = [{"conditions": conditions(Accepted=True, Programmed=False)}, {"conditions": conditions(Accepted=True)}]
     stale = {"conditions": conditions(generation=0, Programmed=True)}
@@ -145,6 +159,8 @@ WRITTEN: dict[str, Callable[[Manifest], tuple[list[Status], list[Status]]]] = {
     "DataLoad": load,
     "HTTPRoute": route,
     "PodAutoscaler": autoscaler,
+    "ScaledObject": group_scaler,
+    "HorizontalPodAutoscaler": group_scaler,
     "Gateway": gateway,
     "EnvoyPatchPolicy": patches,
 }
@@ -171,8 +187,12 @@ def by_components() -> Iterator[Manifest]:
         yield ray_lws_group.leader_worker_set("m", replace(test_ray_lws_group.ARGS, replicas=replicas))
         yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, replicas=replicas, scheduled=True))
         yield ray_lws_group.leader_worker_set("m", replace(test_ray_lws_group.ARGS, replicas=replicas, scheduled=True))
-    yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, autoscaled=True))
-    yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, autoscaled=True, replicas=2))
+    yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, scaled_to=4))
+    yield ray_lws_group.leader_worker_set("m", replace(test_ray_lws_group.ARGS, scaled_to=4))
+    yield ray_lws_group.leader_worker_set("m", replace(test_ray_lws_group.ARGS, scaled_to=4, replicas=2))
+    for engine in ("keda", "hpa"):
+        yield group_autoscaler.autoscaler("m", test_group_autoscaler.arguments(engine))
+    yield ray_cluster_fleet.fleet("m", replace(test_ray_cluster_fleet.ARGS, scaled_to=4, replicas=2))
     for workers in range(1, 9):
         yield fluid_cache.jindo_runtime("m", test_fluid_cache.arguments(workers=workers))
     for attempt in (1, 2):

@@ -47,6 +47,18 @@ def metric(url: str, name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[-1])
 
 
+def test_running_requests_fill_the_kv_cache_and_leave_it_empty(serve: Serve) -> None:
+    url = serve("--max-model-len", "100", token_seconds=0.05)
+    asked = QUESTION | {"stream": True, "messages": [{"role": "user", "content": "word " * 90}]}
+    with requests.post(f"{url}/v1/chat/completions", json=asked, stream=True) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        # Of two of the longest requests and a sixteenth.
+        assert 90 / 206 <= metric(url, "vllm:gpu_cache_usage_perc{") <= 100 / 206
+        assert list(lines)
+    assert metric(url, "vllm:gpu_cache_usage_perc{") == 0
+
+
 def test_argument_list_is_read_as_vllm_reads_it() -> None:
     words = "/weights/m --gpu-memory-utilization 0.9 --served-model-name a b --port=9000 -tp 8 --enforce-eager"
     arguments = Arguments.parse([*words.split(), "--pipeline_parallel_size", "2", "--max-model-len", "32k"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,9 +17,10 @@ from jsonschema import Draft202012Validator
 
 from local.toolchain import module
 
+_KEDA = Path(__file__).parents[1] / "data" / "keda"
 _GATEWAY = "config/crd/standard/gateway.networking.k8s.io_{}s.yaml"
-# API version of custom kinds → Go module and its CRD file, with a placeholder for the kind's plural.
-_CUSTOM = {
+# API version of custom kinds → Go module, or a folder, and its CRD file, with a placeholder for the kind's plural.
+_CUSTOM: dict[str, tuple[str | Path, str]] = {
     "leaderworkerset.x-k8s.io/v1": ("sigs.k8s.io/lws", "config/crd/bases/leaderworkerset.x-k8s.io_{}s.yaml"),
     "orchestration.aibrix.ai/v1alpha1": (
         "github.com/vllm-project/aibrix",
@@ -29,6 +31,7 @@ _CUSTOM = {
         "github.com/prometheus-operator/prometheus-operator",
         "example/prometheus-operator-crd/monitoring.coreos.com_{}s.yaml",
     ),
+    "keda.sh/v1alpha1": (_KEDA, "keda.sh_{}s.yaml"),
     "gateway.networking.k8s.io/v1": ("sigs.k8s.io/gateway-api", _GATEWAY),
     "gateway.networking.k8s.io/v1beta1": ("sigs.k8s.io/gateway-api", _GATEWAY),
     "autoscaling.aibrix.ai/v1alpha1": (
@@ -36,7 +39,7 @@ _CUSTOM = {
         "config/crd/autoscaling/autoscaling.aibrix.ai_{}s.yaml",
     ),
 }
-_CORE = {"v1": "api__v1"} | {
+_CORE = {"v1": "api__v1", "autoscaling/v2": "apis__autoscaling__v2"} | {
     f"{group}/v1": f"apis__{group}__v1" for group in ("batch", "networking.k8s.io", "rbac.authorization.k8s.io")
 }
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
@@ -53,8 +56,8 @@ def _validator(group_version: str, kind: str) -> Draft202012Validator:
     if group_version in _CUSTOM:
         schema = _custom(group_version, kind)
     else:
-        group = group_version.removesuffix("/v1") if "/" in group_version else "core"
-        definition = f"io.k8s.api.{group.split('.')[0]}.v1.{kind}"
+        group, _, version = group_version.rpartition("/")
+        definition = f"io.k8s.api.{group.split('.')[0] or 'core'}.{version}.{kind}"
         schemas = _open_api(group_version)
         schema = {"$ref": f"#/components/schemas/{definition}", "components": {"schemas": schemas}}
     return Draft202012Validator(schema)
@@ -62,7 +65,7 @@ def _validator(group_version: str, kind: str) -> Draft202012Validator:
 
 def _custom(group_version: str, kind: str) -> dict[str, Any]:
     path, file = _CUSTOM[group_version]
-    text = (module(path) / file.format(kind.lower())).read_text()
+    text = ((module(path) if isinstance(path, str) else path) / file.format(kind.lower())).read_text()
     crd = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     version = group_version.partition("/")[2]
     (schema,) = (each["schema"]["openAPIV3Schema"] for each in crd["spec"]["versions"] if each["name"] == version)

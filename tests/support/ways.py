@@ -35,6 +35,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "acs, volume": _ACS.changed(**_NO_CACHE),
     "acs, roles": _ACS.changed(**_NO_CACHE, cluster__oidc=_OIDC),
     "acs, stream": _ACS.changed(**_NO_CACHE, weights__read="stream", services__ds__engine=_NATIVE),
+    "acs, scaled": _ACS.changed(
+        **_NO_CACHE,
+        weights=CLAIM,
+        monitoring={"enabled": True},
+        services__ds__autoscaling={"engine": "keda", "prometheus": "http://prometheus.monitoring:9090", "maximum": 3},
+    ),
     "acs, claim": _ACS.changed(**_NO_CACHE, weights=CLAIM),
     **{
         f"volcengine{way}": volcengine.stack_file(**values)

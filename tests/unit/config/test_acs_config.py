@@ -43,6 +43,9 @@ def only(raw: dict[str, Any], **more: Any) -> str:
     return found[0].removeprefix("modelserve:")
 
 
+SCALED, WATCHED = "services__ds__autoscaling", {"monitoring": {"enabled": True}}
+
+
 @pytest.mark.parametrize("stack", ["acs-next", "volcengine-next"])
 def test_the_stack_file_of_todays_recipe_is_accepted_fits_and_runs_the_newest_release_without_known_holes(stack: str):
     config = parse(StackFile(stack).whole)
@@ -63,6 +66,12 @@ def test_the_committed_stack_file_is_accepted_and_fits():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({SCALED: {"maximum": 2}}, "autoscaling.engine: aibrix: AIBrix is not installed on acs; write keda or hpa"),
+        ({SCALED: {"engine": "keda", "maximum": 2}, **WATCHED}, "autoscaling.prometheus: is missing, and KEDA asks it"),
+        ({SCALED: {"engine": "hpa", "maximum": 2}}, "autoscaling.engine: hpa: it reads the engine's metrics"),
+        ({SCALED: {"engine": "hpa", "minimum": 0, "maximum": 2}, **WATCHED}, "autoscaling.minimum: 0: without"),
+        ({SCALED: {"engine": "hpa", "minimum": 3, "maximum": 2}, **WATCHED}, "autoscaling.maximum: 2: is below"),
+        ({SCALED: {"engine": "hpa", "maximum": 2, "prometheus": "http://p"}, **WATCHED}, "prometheus: http://p: only"),
         ({"cloud__gpuSeries": "GU9"}, "cloud.gpuSeries: GU9: is a series that the catalog does not know; write one of"),
         ({"cloud__gpuSeries": "<series>"}, "cloud.gpuSeries: <series>: is a placeholder that was left in"),
         ({"cloud__region": "Hangzhou"}, "cloud.region: Hangzhou: is not a region's id; write one such as cn-hangzhou"),

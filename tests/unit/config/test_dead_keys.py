@@ -56,6 +56,8 @@ SAMPLES: dict[str, Any] = {
     "expose.to": "private",
     "allowList": "acl-abc",
     "routing.strategy": "random",
+    "autoscaling.engine": "hpa",
+    "autoscaling.prometheus": "http://other.monitoring:9090",
     "autoscaling.strategy": ("KPA", "HPA"),
     "autoscaling.minimum": 2,
     "autoscaling.maximum": 3,
@@ -158,8 +160,6 @@ _ALONE = {f"{SERVICE}/gateway": "none", f"{SERVICE}/routing": ..., "monitoring":
 @pytest.mark.parametrize(
     ("file", "values", "given", "said"),
     [
-        (_ACS, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on acs changes the"),
-        (_LOCAL, {"services/ds/autoscaling": {"maximum": 2}}, (), "services.ds.autoscaling: nothing on local changes"),
         (_LOCAL, {"services/ds/rollout": {"strategy": "Recreate"}}, (), "services.ds.rollout.strategy: Recreate: a Le"),
         (_VKE, {f"{SERVICE}/restartPolicy": "None"}, (), f"{_AT}.restartPolicy: None: a fleet has no such setting; l"),
         (_VKE, {f"{SERVICE}/startupPolicy": "LeaderReady"}, (), f"{_AT}.startupPolicy: LeaderReady: a fleet has no su"),

@@ -94,8 +94,9 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
         ),
         (
             {f"{NAME}__workload": "lws", f"{NAME}__autoscaling": SCALED},
-            "AIBrix 0.7.0 has no permission to change a LeaderWorkerSet",
+            "autoscaling.engine: aibrix: AIBrix 0.7.0 has no permission to change a LeaderWorkerSet; write keda or hpa",
         ),
+        ({f"{NAME}__autoscaling": {**SCALED, "engine": "hpa"}}, "autoscaling.engine: hpa: only AIBrix scales a fleet"),
         ({f"{NAME}__autoscaling": {"maximum": 2, "target": 50.0}}, "autoscaling.target: 50"),
         ({f"{NAME}__autoscaling": {"maximum": 2, "strategy": "KPA"}}, "autoscaling.strategy: KPA"),
         ({f"{NAME}__autoscaling": {"minimum": 3, "maximum": 2}}, "autoscaling.maximum: 2: is below the minimum of 3"),

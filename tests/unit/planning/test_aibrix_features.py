@@ -211,7 +211,9 @@ def test_the_first_strategy_of_a_release_acts_on_a_fraction_and_has_a_cooldown(v
 
 def test_a_person_is_told_where_the_cooldown_does_not_hold_and_a_burst_is_dear():
     assert aibrix_features.scaler_cautions("0.4.1", minimum=1, maximum=4) == ()
+    (first,) = aibrix_features.scaler_cautions("0.4.1", minimum=1, maximum=4, engines=2)
+    assert "the first of each replica's 2 engines" in first
     assert aibrix_features.scaler_cautions("0.7.0", minimum=2, maximum=2) == ()
     assert len(aibrix_features.scaler_cautions("0.7.0", minimum=1, maximum=2)) == 1
     down, up = aibrix_features.scaler_cautions("0.7.0", minimum=1, maximum=4)
-    assert "whatever the cooldown" in down and "all 4 at once" in up
+    assert "within 180 s without load, whatever the cooldown" in down and "all 4 at once" in up

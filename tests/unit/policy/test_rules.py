@@ -87,6 +87,10 @@ def scaled(annotations: Any) -> Resource:
     return made("PodAutoscaler", {"maxReplicas": 3, "scaleTargetRef": {"name": "ds"}}, annotations)
 
 
+def windowed(seconds: int) -> Resource:
+    return made("HorizontalPodAutoscaler", {"behavior": {"scaleDown": {"stabilizationWindowSeconds": seconds}}})
+
+
 RAY = {"env": [KEY, {"name": "MODELSERVE_LAUNCHER", "value": "ray"}]}
 OWN = {"from": [{"podSelector": {"matchLabels": {"a": "b"}}}]}
 HTTP = {"ports": [{"port": 8000}]}
@@ -166,6 +170,7 @@ CASES: list[tuple[str, dict[str, Any], list[Resource], list[Resource], str]] = [
         "may hold weights",
     ),
     ("weights-kept", {}, [made(CLAIM, kept=True)], [made(CLAIM)], "may hold weights"),
+    ("cooldown-covers-start", {}, [stack(), windowed(3600)], [stack(), windowed(60)], "after 60 s"),
     ("cooldown-covers-start", {}, [stack(), scaled({DELAY: "600s"})], [stack(), scaled({DELAY: "60s"})], "after 60 s"),
     (
         "waits-cover-start",

@@ -85,9 +85,10 @@ def test_what_others_own_is_no_drift_and_the_same_field_of_ours_is(case):
     assert drift.look(run_file.read(preview(step(other, "x", "update", old, new)), "f")).verdict == "drift"
 
 
-def test_replicas_of_what_an_autoscaler_scales_are_its_own_also_where_the_state_does_not_say_so():
+@pytest.mark.parametrize("kind", ["autoscaling.aibrix.ai/v1alpha1:PodAutoscaler", "keda.sh/v1alpha1:ScaledObject"])
+def test_replicas_of_what_an_autoscaler_scales_are_its_own_also_where_the_state_does_not_say_so(kind: str):
     target = {"spec": {"scaleTargetRef": {"kind": "RayClusterFleet", "name": "ds"}}}
-    scaler = step("kubernetes:autoscaling.aibrix.ai/v1alpha1:PodAutoscaler", "ds", "same", target, target)
+    scaler = step(f"kubernetes:{kind}", "ds", "same", target, target)
     sides = [{"metadata": {"name": "ds"}, "spec": {"replicas": number}} for number in (1, 4)]
     fleet = step(_FLEET, "ds", "update", *sides)
     assert drift.look(run_file.read(preview(fleet, scaler), "f")).verdict == "none"

@@ -388,8 +388,34 @@ def test_a_model_is_not_put_behind_somebody_elses_gateway_whose_clients_steer_it
 
 
 @pytest.mark.parametrize(
+    ("engine", "path", "said"),
+    [
+        (
+            "keda",
+            "/apis/keda.sh/v1alpha1",
+            "keda: the cluster has no ScaledObject, a kind of KEDA's; install KEDA in",
+        ),
+        ("hpa", "/apis/custom.metrics.k8s.io", "hpa: nothing in the cluster hands it Prometheus' metrics; install a"),
+    ],
+)
+def test_an_autoscaler_that_the_cluster_lacks_is_refused_by_name(cluster: Cluster, engine: str, path: str, said: str):
+    scaled = {"engine": engine, "maximum": 2, **({"prometheus": "http://p.m:9090"} if engine == "keda" else {})}
+    config = parse(StackFile("acs").changed(services__ds__autoscaling=scaled, monitoring={"enabled": True}))
+    assert lines(config=config) == [] and path in cluster.asked
+    cluster.refused[path] = UnansweredError("HTTP 403", 403)
+    (unread,) = lines(config=config)
+    assert "does not tell" in unread
+    cluster.refused[path] = UnansweredError("HTTP 404", 404)
+    (line,) = lines(config=config)
+    assert line.startswith(f"modelserve:services.ds.autoscaling.engine: {said}")
+    assert lines() == []  # nobody asks for it
+
+
+@pytest.mark.parametrize(
     ("kind", "name"),
     [
+        ("ScaledObject", "scaledobjects"),
+        ("HorizontalPodAutoscaler", "horizontalpodautoscalers"),
         ("LeaderWorkerSet", "leaderworkersets"),
         ("JindoRuntime", "jindoruntimes"),
         ("NetworkPolicy", "networkpolicies"),

@@ -18,7 +18,7 @@ from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFlee
 from components.serving.ray_lws_group import RayLwsGroup, RayLwsGroupArgs
 from planning.problems import Refused
 from standins.providers.wire import UNKNOWN
-from tests.support.pods import ADDITIONS, container_of, env_of, having
+from tests.support.pods import ADDITIONS, PODS, container_of, env_of, having
 from tests.support.recorder import Recorder, inputs
 from tests.unit.components.serving.test_ray_cluster_fleet import ARGS as FLEET
 from tests.unit.components.serving.test_ray_lws_group import ARGS as GROUP
@@ -28,6 +28,7 @@ LAYOUT = "modelserve.dev/layout"
 # The other options of a group and a fleet, with the same layout.
 OTHER: dict[str, Any] = ADDITIONS | {
     "scheduled": True,
+    "scaled_to": 4,
     "stack": "b",
     "namespace": "b",
     "colour": "blue",
@@ -97,7 +98,6 @@ RAY = Workload(
     {
         "replicas": 3,
         "aibrix_version": "0.2.1",
-        "autoscaled": True,
         "strategy": "RollingUpdate",
         "max_surge": 1,
     },
@@ -375,6 +375,24 @@ def test_the_layout_annotation_changes_with_nothing_but_the_layout(workload: Wor
 
 
 # --- registration
+
+
+@BOTH
+@pytest.mark.parametrize(("given", "ignored"), [({"scaled_to": 4}, ["spec.replicas"]), ({}, [])])
+def test_replicas_are_the_autoscalers_alone_where_there_is_one(
+    engine: Recorder, workload: Workload, given: dict[str, Any], ignored: list[str]
+):
+    engine.run(lambda: workload.register(**given))
+    assert list(made(engine, workload).ignoreChanges) == ignored
+
+
+@BOTH
+def test_an_update_may_take_a_round_for_each_replica_that_an_autoscaler_may_have_brought(
+    engine: Recorder, workload: Workload
+):
+    rolling = {"strategy": "RollingUpdate"} if workload is RAY else {}
+    engine.run(lambda: workload.register(scaled_to=4, **rolling))
+    assert made(engine, workload).customTimeouts.update == f"{4 * PODS.limits.replace_seconds}s"
 
 
 @BOTH

@@ -33,7 +33,6 @@ ARGS = RayClusterFleetArgs(
     ),
     replicas=1,
     aibrix_version="0.7.0",
-    autoscaled=False,
     strategy="Recreate",
     max_surge=0,
 )
@@ -75,7 +74,7 @@ def env(head: bool, **changes: Any) -> dict[str, Any]:
         ONE_NODE,
         EVERYTHING,
         {"replicas": 0},
-        {"autoscaled": True},
+        {"scaled_to": 4},
         {"aibrix_version": "0.2.1", "image": "other:1"},
         {"readiness_probe": False},
     ],
@@ -287,7 +286,7 @@ def test_an_update_asks_for_a_second_set_of_gpus_only_where_it_is_told_that_ther
 
 def test_an_autoscaled_fleet_cannot_begin_empty():
     with pytest.raises(Refused, match="replicas 0: nobody would be there"):
-        having(ARGS, autoscaled=True, replicas=0)
+        having(ARGS, scaled_to=4, replicas=0)
 
 
 def test_a_deletion_is_waited_for_until_the_pods_are_gone():
@@ -323,12 +322,6 @@ def test_the_fleet_waits_as_long_as_the_plan_says_and_for_one_replica_after_the_
         f"{args.pods.limits.replace_seconds * rounds}s",
         f"{args.pods.limits.delete_seconds}s",
     )
-
-
-@pytest.mark.parametrize(("autoscaled", "ignored"), [(True, ["spec.replicas"]), (False, [])])
-def test_replicas_are_the_autoscalers_alone_where_there_is_one(engine: Recorder, autoscaled, ignored):
-    engine.run(lambda: register("ds", args=having(ARGS, autoscaled=autoscaled)))
-    assert list(made(engine).ignoreChanges) == ignored
 
 
 def test_fleets_of_several_models_share_no_name_in_one_stack(engine: Recorder):
