@@ -35,6 +35,9 @@ PLAYED = {
     "replacement-loop": f"{_ENGINES}::test_crashing_pod_ends_its_log_with_the_reason_and_keeps_the_previous_one",
     "kv-cache-full": _ALERTS,
     "queue-growing": _ALERTS,
+    "replicas-not-following-the-load": (
+        "rehearsal/test_autoscaling.py::test_an_update_leaves_a_group_the_replicas_that_an_autoscaler_gave_it"
+    ),
     "no-traffic": _ALERTS,
     "imagepullbackoff": (
         f"{_STACK}::test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it"

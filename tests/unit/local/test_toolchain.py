@@ -159,10 +159,12 @@ def test_a_module_is_built_with_the_words_that_replace_its_own_and_not_without(
     (source / "pkg").chmod(0o555)  # as in Go's cache
     monkeypatch.setattr(toolchain, "module", lambda _: source)
     # Writes what it would have compiled, by the go.mod file that it was given.
-    script = """while [ "$1" != -modfile ]; do shift; done; mod=$2; while [ "$1" != -o ]; do shift; done
+    script = """while [ "$1" != -modfile ]; do shift; done; mod=$2
     while read -r line; do case "$line" in replace*) read -r text < "${line##* }/pkg/a.go" ;; esac; done < "$mod"
-    echo "$text" > "$2" """
-    executable(path, "go", _GO.replace("printf half", f"{script}; exit; printf half").format(meanwhile=""))
+    echo build"""
+    executable(
+        path, "go", _GO.format(meanwhile="").replace("echo build", script).replace("printf whole", 'echo "$text"')
+    )
     program = toolchain.PROGRAMS["aibrix-controllers"]
     changed = replace(program, changed=(("pkg/a.go", "two", "three"),))
     monkeypatch.setitem(toolchain.PROGRAMS, program.name, changed)
