@@ -23,6 +23,7 @@ import uvicorn
 import yaml
 
 from components.monitoring.dashboards import dashboard
+from components.serving.group_autoscaler import autoscaler
 from local.api import wait_until
 from local.control_plane import free_ports
 from local.toolchain import ensure
@@ -31,6 +32,7 @@ from standins.vllm import Application, Engine
 from standins.vllm_arguments import Arguments
 from tests.support.monitoring import RELEASES, everything
 from tests.support.patience import PATIENCE_SECONDS
+from tests.unit.components.serving import test_group_autoscaler
 
 pytestmark = pytest.mark.rehearsal
 SCRAPE, WINDOW = "5s", "40s"
@@ -167,6 +169,13 @@ def test_every_query_of_the_dashboard_returns_data(prometheus: Asked, release: s
             if not prometheus(asked):
                 empty.append(f"{panel['title']}: {asked}")
     assert empty == []
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_keda_asks_is_one_number_of_the_engines_of_every_release(prometheus: Asked, release: str):
+    made = autoscaler("r1", test_group_autoscaler.arguments("keda", stack=release, engine_version=release))
+    ((found,),) = [prometheus(trigger["metadata"]["query"]) for trigger in made["spec"]["triggers"]]
+    assert not found["metric"] and 0 <= float(found["value"][1]) <= 1
 
 
 def test_a_gpu_is_found_by_its_pod_whether_or_not_prometheus_renamed_the_exporters_labels(prometheus: Asked):
