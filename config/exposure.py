@@ -174,6 +174,8 @@ class Autoscaling(Strict):
             raise rule("", "is missing, and KEDA asks it for the load", "write its URL in the cluster")
         if engine in ("aibrix", "hpa") and value is not None:
             raise rule(value, "only keda asks it", "leave it out")
+        if value and {*"?#"} & {*value}:
+            raise rule(value, "KEDA adds a path to it", "leave out what begins with ? or #")
         return value
 
     def problems(

@@ -19,7 +19,7 @@ def url_problem(url: str) -> Reason | None:
     """Why a pod must not get this URL. Whoever may read pods can read it, so it must not contain credentials."""
     if re.fullmatch(URL, url):
         return None
-    return "is not an http or https URL without credentials", "write one such as https://hf-mirror.com"
+    return "is not an http or https URL without credentials", "write one such as https://host.example"
 
 
 def hub_problem(source: str) -> Reason | None:

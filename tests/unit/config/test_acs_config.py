@@ -43,6 +43,7 @@ def only(raw: dict[str, Any], **more: Any) -> str:
     return found[0].removeprefix("modelserve:")
 
 
+KEDA = {"engine": "keda", "maximum": 2}
 SCALED, WATCHED = "services__ds__autoscaling", {"monitoring": {"enabled": True}}
 
 
@@ -67,10 +68,12 @@ def test_the_committed_stack_file_is_accepted_and_fits():
     ("changes", "said"),
     [
         ({SCALED: {"maximum": 2}}, "autoscaling.engine: aibrix: AIBrix is not installed on acs; write keda or hpa"),
-        ({SCALED: {"engine": "keda", "maximum": 2}, **WATCHED}, "autoscaling.prometheus: is missing, and KEDA asks it"),
+        ({SCALED: KEDA, **WATCHED}, "autoscaling.prometheus: is missing, and KEDA asks it"),
         ({SCALED: {"engine": "hpa", "maximum": 2}}, "autoscaling.engine: hpa: it reads the engine's metrics"),
         ({SCALED: {"engine": "hpa", "minimum": 0, "maximum": 2}, **WATCHED}, "autoscaling.minimum: 0: without"),
         ({SCALED: {"engine": "hpa", "minimum": 3, "maximum": 2}, **WATCHED}, "autoscaling.maximum: 2: is below"),
+        ({SCALED: {**KEDA, "prometheus": "http://p?a=b"}, **WATCHED}, "prometheus: http://p?a=b: KEDA adds a path"),
+        ({SCALED: {**KEDA, "prometheus": "http://a:b@p"}, **WATCHED}, "autoscaling.prometheus: is not an http"),
         ({SCALED: {"engine": "hpa", "maximum": 2, "prometheus": "http://p"}, **WATCHED}, "prometheus: http://p: only"),
         ({"cloud__gpuSeries": "GU9"}, "cloud.gpuSeries: GU9: is a series that the catalog does not know; write one of"),
         ({"cloud__gpuSeries": "<series>"}, "cloud.gpuSeries: <series>: is a placeholder that was left in"),
