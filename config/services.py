@@ -528,12 +528,10 @@ class Service(_OfVllm):
         if strategy == "blueGreen" and (info.data.get("workload") == "fleet" or routed):
             who = "AIBrix sends requests to every ready pod of a model, and takes its route away with the old one"
             refuse((".strategy", strategy, who, "leave rollout out, or write workload: lws and gateway: none"))
-        if strategy == "blueGreen" and info.data.get("autoscaling"):
-            why = "the autoscaler scales one group by its name, and blueGreen gives each version another"
-            refuse((".strategy", strategy, why, "leave one of the two out"))
-        if strategy == "blueGreen" and info.data.get("schedule"):
-            why = "the schedule starts and stops one group by its name, and blueGreen gives each version another"
-            refuse((".strategy", strategy, why, "leave one of the two out"))
+        for key, does in (("schedule", "starts and stops"), ("autoscaling", "scales")):
+            if strategy == "blueGreen" and info.data.get(key):
+                why = f"the {key} {does} one group by its name, and blueGreen gives each version another"
+                refuse((".strategy", strategy, why, "leave one of the two out"))
         if strategy != "blueGreen" and info.data.get("workload") == "lws":
             why = "a LeaderWorkerSet replaces its replicas one by one, or all at once beside the old ones"
             refuse((".strategy", strategy, why, "leave rollout out, or write blueGreen"))

@@ -254,26 +254,31 @@ class Serving:
         args = self._group_args(name, planned, place, pods)
         group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
         self._schedule(name, planned, place, group)
-        scaling = planned.service.autoscaling
-        if scaling is not None and scaling.engine != "aibrix":
-            from components.serving.group_autoscaler import GroupAutoscaler, GroupAutoscalerArgs
-
-            scaler = GroupAutoscalerArgs(
-                stack=pulumi.get_stack(),
-                namespace=place.namespace,
-                engine=scaling.engine,
-                engine_version=planned.service.engine.version,
-                target_name=args.object_name,
-                minimum=scaling.minimum,
-                maximum=scaling.maximum,
-                target=scaling.target,
-                cold_start_seconds=planned.startup_seconds,
-                cooldown_seconds=scaling.cooldown_seconds,
-                prometheus=scaling.prometheus,
-            )
-            after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[group]))
-            GroupAutoscaler(name, scaler, after)
+        self._scale(name, planned, args, group)
         return group.ready, group, leader_worker_set(name, args)
+
+    def _scale(self, name: str, planned: Planned, args: RayLwsGroupArgs, group: pulumi.Resource) -> None:
+        scaling = planned.service.autoscaling
+        if scaling is None or scaling.engine == "aibrix":
+            return
+        from components.serving.group_autoscaler import GroupAutoscaler, GroupAutoscalerArgs
+
+        scaler = GroupAutoscalerArgs(
+            stack=pulumi.get_stack(),
+            namespace=args.pods.namespace,
+            engine=scaling.engine,
+            engine_version=planned.service.engine.version,
+            target_name=args.object_name,
+            minimum=scaling.minimum,
+            maximum=scaling.maximum,
+            target=scaling.target,
+            cold_start_seconds=planned.startup_seconds,
+            cooldown_seconds=scaling.cooldown_seconds,
+            prometheus=scaling.prometheus,
+        )
+        GroupAutoscaler(
+            name, scaler, pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[group]))
+        )
 
     def _group_args(self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs) -> RayLwsGroupArgs:
         service, scaling = planned.service, planned.service.autoscaling

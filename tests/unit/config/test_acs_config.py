@@ -68,6 +68,10 @@ def test_the_committed_stack_file_is_accepted_and_fits():
     ("changes", "said"),
     [
         ({SCALED: {"maximum": 2}}, "autoscaling.engine: aibrix: AIBrix is not installed on acs; write keda or hpa"),
+        (
+            {SCALED: {"engine": "hpa", "maximum": 2}, **WATCHED, "services__ds__rollout": {"strategy": "blueGreen"}},
+            "rollout.strategy: blueGreen: the autoscaling scales one group by its name",
+        ),
         ({SCALED: KEDA, **WATCHED}, "autoscaling.prometheus: is missing, and KEDA asks it"),
         ({SCALED: {"engine": "hpa", "maximum": 2}}, "autoscaling.engine: hpa: it reads the engine's metrics"),
         ({SCALED: {"engine": "hpa", "minimum": 0, "maximum": 2}, **WATCHED}, "autoscaling.minimum: 0: without"),

@@ -78,16 +78,6 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             {**ALONE, f"{NAME}__rollout": BESIDE, f"{NAME}__schedule": NIGHTLY},
             "rollout.strategy: blueGreen: the schedule starts and stops one group by its name",
         ),
-        (
-            {
-                **ALONE,
-                f"{NAME}__rollout": BESIDE,
-                f"{NAME}__replicas": ...,
-                f"{NAME}__autoscaling": {"maximum": 2, "engine": "hpa"},
-                "monitoring": {"enabled": True, "prometheus": "operator"},
-            },
-            "rollout.strategy: blueGreen: the autoscaler scales one group by its name",
-        ),
         ({f"{NAME}__rollout": {"maxSurge": 1}}, "rollout.maxSurge: 1: Recreate starts nothing before the old ones end"),
         ({"services__deepseek-r1-671b-by-the-team": FILE.whole["services"]["deepseek-r1-671b"]}, "has 28 characters"),
         ({"services__Deep_Seek": FILE.whole["services"]["deepseek-r1-671b"]}, "is not a DNS-1035 name, which AIBrix"),
