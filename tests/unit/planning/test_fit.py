@@ -246,7 +246,9 @@ def test_every_catalogued_parameter_count_is_what_the_shape_gives() -> None:
         model = models.find(name)
         if not model.parameters:
             continue
-        bare = replace(model, quantisation="none", moe=model.moe and replace(model.moe, expert_bias=False))
+        bare = replace(
+            model, quantisation="none", expert_format="", moe=model.moe and replace(model.moe, expert_bias=False)
+        )
         whole = fit(Request(bare, gpus.find("H200-141"), Layout(1, 1, 1, 1), engine.find("0.6.6")), 2048)
         counted = whole.stages[0].weights.total / 2
         if abs(counted / model.parameters - 1) > 0.03:
