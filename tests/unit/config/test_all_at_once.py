@@ -88,6 +88,7 @@ def test_what_is_refused_already_is_no_reason_for_another_line():
     named = {f"{path}__workload": "fleeet", f"{path}__gateway": ..., f"{path}__routing": {"strategy": "least-request"}}
     assert keys(VOLCENGINE.changed(**named)) == [f"services.{volcengine.MODEL}.workload"]
     assert keys(VOLCENGINE.changed(**more)) == ["cloud.kind", f"services.{volcengine.MODEL}.engine.launcher"]
+    assert keys(LOCAL.changed(monitoring={"alerts": "no map"}, cache={"pod": 5})) == ["cache.pod", "monitoring.alerts"]
 
 
 @pytest.mark.parametrize(
