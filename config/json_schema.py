@@ -94,7 +94,7 @@ def _there(key: str) -> Schema:
 def _has(**properties: object) -> Schema:
     """A map that has these keys, each by its schema or with exactly that value."""
     schemas = {key: value if isinstance(value, dict) else {"const": value} for key, value in properties.items()}
-    return {"properties": schemas, "required": list(schemas)}
+    return {"type": "object", "properties": schemas, "required": list(schemas)}
 
 
 def _if(condition: Schema, then: Schema) -> Schema:

@@ -149,5 +149,7 @@ def _candidates(layout: Layout, model: Model) -> Iterator[Layout]:
         ranks, left_over = divmod(layout.gpus, data)
         spread = layout.expert_parallel or (data > 1 and data != layout.data)
         for tensor in range(1, ranks + 1) if not left_over else ():
-            if ranks % tensor == 0 and ranks // tensor <= model.layers:
+            # Engines of several nodes are for those who ask for them: vLLM alone joins them, and Ray does not.
+            apart = data > 1 and ranks > layout.gpus_per_node
+            if ranks % tensor == 0 and ranks // tensor <= model.layers and not apart:
                 yield replace(layout, tensor=tensor, pipeline=ranks // tensor, data=data, expert_parallel=spread)

@@ -44,6 +44,11 @@ class Layout:
         return self.tensor * self.pipeline
 
     @property
+    def spans_nodes(self) -> bool:
+        """Whether one data rank takes more than one node."""
+        return self.engine_gpus > self.gpus_per_node
+
+    @property
     def gpus(self) -> int:
         """GPUs of the replica."""
         return self.nodes * self.gpus_per_node
@@ -177,12 +182,16 @@ def _release_rules(layout: Layout, engine: Engine) -> list[Problem]:
             said = "" if name == "expert-parallel" else str(value)
             why = f"vLLM {engine.version} does not have it: it came with {flags.since(flag)}"
             broken.append(Problem(name, said, why, "leave it out, or take a newer engine"))
-    if layout.data > 1 and layout.nodes > 1 and layout.gpus_per_node % layout.engine_gpus:
+    parts = layout.gpus_per_node % layout.engine_gpus and layout.engine_gpus % layout.gpus_per_node
+    if layout.data > 1 and layout.nodes > 1 and parts:
         why = (
-            f"each engine is inside one node: tensor {layout.tensor} x pipeline {layout.pipeline} = "
-            f"{layout.engine_gpus} GPUs do not divide the {layout.gpus_per_node} of a node"
+            f"an engine has a part of a node or whole nodes: tensor {layout.tensor} x pipeline {layout.pipeline} = "
+            f"{layout.engine_gpus} GPUs and the {layout.gpus_per_node} of a node do not divide each other"
         )
         broken.append(Problem("data", str(layout.data), why))
+    if layout.data > 1 and layout.spans_nodes and not flags.has("--nnodes", engine.version):
+        why = f"vLLM {engine.version} has each engine inside one node: others came with {flags.since('--nnodes')}"
+        broken.append(Problem("data", str(layout.data), why, "take a newer engine"))
     return broken
 
 

@@ -127,7 +127,7 @@ def arguments(name: str, planned: Planned, source: Source) -> list[pulumi.Input[
         args.append("--enable-expert-parallel")
     if layout.context > 1:
         args += ["--decode-context-parallel-size", str(layout.context)]
-    if layout.nodes > 1 and (layout.data == 1 or engine.launcher == "ray"):
+    if layout.nodes > 1 and (layout.data == 1 or layout.spans_nodes or engine.launcher == "ray"):
         # Always explicit: releases from 0.11.1 on no longer choose Ray by themselves.
         args += ["--distributed-executor-backend", fact("engines", "launchers", "executor")[engine.launcher]]
     if engine.gpu_memory_utilization:

@@ -413,6 +413,10 @@ def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Ite
         if wrong:
             why = f"the layout that fits has {nodes} nodes, and {wrong[0]}"
             yield Problem("layout", "auto", why, f"{wrong[1]}: weights.loader")
+    layout = found.request.layout
+    if layout.data > 1 and layout.spans_nodes and engine.launcher == "ray":
+        why = f"Ray keeps each engine inside one node, and these have {layout.engine_gpus} GPUs"
+        yield Problem("layout.data", str(layout.data), why, "write engine.launcher: native")
     by_ray = nodes > 1 and service.engine.launcher == "ray"
     if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
         why = f"images of vLLM {service.engine.version} ship without Ray, which joins {nodes} nodes"

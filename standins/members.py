@@ -232,14 +232,18 @@ class Member:
         if self.nodes == 1 or self.launcher != "native":
             return words
         index = self.labels.get(f"{_GROUP}worker-index", "0")
+        by_nodes = ["--nnodes", str(self.nodes), "--node-rank", index, "--master-addr", self.leader_address]
         if engines := self.variable("MODELSERVE_ENGINES"):
             address = self.variable("VLLM_HOST_IP", "10.0.0.1") if self.leads else self.leader_address
-            place = ["--data-parallel-size-local", engines, "--data-parallel-rpc-port", self.join_port]
+            place, first = ["--data-parallel-rpc-port", self.join_port], list[str]()
+            if engines == "0":
+                place += [*by_nodes, "--master-port", self.variable("MODELSERVE_MASTER_PORT")]
+            else:
+                place = ["--data-parallel-size-local", engines, *place]
+                first = ["--data-parallel-start-rank", str(int(index) * int(engines))]
             place += ["--data-parallel-address", address]
-            rank = str(int(index) * int(engines))
-            return [*words, *place, *([] if self.leads else ["--data-parallel-start-rank", rank, "--headless"])]
-        place = ["--nnodes", str(self.nodes), "--node-rank", index]
-        place += ["--master-addr", self.leader_address, "--master-port", self.join_port]
+            return [*words, *place, *([] if self.leads else [*first, "--headless"])]
+        place = [*by_nodes, "--master-port", self.join_port]
         return [*words, *place, *([] if self.leads else ["--headless"])]
 
     def refuses(self) -> list[str]:

@@ -41,6 +41,8 @@ class Arguments:
     local_engines: int = 1
     """Engines of this pod, the first of which is `first_engine`."""
     first_engine: int = 0
+    helps: bool = False
+    """Whether the pod has only workers of an engine whose own process is in another pod."""
     expert_parallel: bool = False
 
     @property
@@ -62,7 +64,8 @@ class Arguments:
             read = flags.number(found[name][-1]) if found.get(name) else None
             return default if read is None else read
 
-        engines = number(1, "--data-parallel-size")
+        engines, nodes = number(1, "--data-parallel-size"), number(1, "--nnodes")
+        node = number(0, "--node-rank")
         model = next(iter(found.get("", found.get("--model", ()))), "")
         return cls(
             model=model,
@@ -71,8 +74,10 @@ class Arguments:
             tensor_parallel=number(1, "--tensor-parallel-size"),
             pipeline_parallel=number(1, "--pipeline-parallel-size"),
             data_parallel=engines,
-            local_engines=number(engines, "--data-parallel-size-local"),
-            first_engine=number(0, "--data-parallel-start-rank"),
+            # With --nnodes, vLLM finds the engine by the node's number (arg_utils.py of 0.11.1 to 0.33.0).
+            local_engines=number(max(engines // nodes, 1), "--data-parallel-size-local"),
+            first_engine=number(node * engines // nodes, "--data-parallel-start-rank"),
+            helps=nodes > engines and node % (nodes // engines) > 0,
             expert_parallel="--enable-expert-parallel" in found,
             max_model_len=number(_DEFAULT_MAX_MODEL_LEN, "--max-model-len"),
             api_keys=tuple(found.get("--api-key", ())),

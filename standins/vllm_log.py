@@ -150,7 +150,7 @@ class Writer:
 
     def headless(self, leader: str, port: str) -> list[tuple[float, str]]:
         """A native worker's lines, in the form of `engine`. The worker loads its part and serves nothing."""
-        if self._arguments.data_parallel > 1:
+        if self._arguments.data_parallel > 1 and not self._arguments.helps:
             text = (
                 f"Launching {self._arguments.local_engines} data parallel engine(s) in headless mode, with head node "
                 f"address tcp://{leader}:{port}."

@@ -108,7 +108,7 @@ class EnginePodsArgs:
 
     @property
     def engines_per_node(self) -> int:
-        """Data-parallel engines in each pod."""
+        """Data-parallel engines in each pod; 0 if each takes several pods."""
         return self.gpus_per_node // (self.tensor * self.pipeline)
 
     @property

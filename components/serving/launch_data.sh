@@ -19,7 +19,15 @@ seconds=${MODELSERVE_JOIN_SECONDS:?}
 leader=${LWS_LEADER_ADDRESS:-}
 [ -n "$leader" ] || die "LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?"
 # Last, so that they hold whatever the list says.
-place=(--data-parallel-size-local "$engines" --data-parallel-rpc-port "$port")
+place=(--data-parallel-rpc-port "$port") first=()
+if [ "$engines" -gt 0 ]; then
+  place=(--data-parallel-size-local "$engines" "${place[@]}")
+  first=(--data-parallel-start-rank $((index * engines)))
+else
+  # Each engine takes several pods: vLLM finds engine and place by the pod's number.
+  place+=(--nnodes "${MODELSERVE_NODES:?}" --node-rank "$index" --master-addr "$leader")
+  place+=(--master-port "${MODELSERVE_MASTER_PORT:?}")
+fi
 
 if [ "$index" -eq 0 ]; then
   say "native: leading ${MODELSERVE_NODES:?} nodes at $leader:$port, starting vLLM"
@@ -35,8 +43,7 @@ print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).getpeername()
     # For the preStop hook: a leader that ends may have no name any more.
     echo "$found" > "${MODELSERVE_LEADER_FILE:-/dev/shm/modelserve-leader}"
     say "native: joining $leader with $MODELSERVE_GPUS_PER_NODE GPUs"
-    exec vllm serve "$@" "${place[@]}" --data-parallel-address "$found" \
-      --data-parallel-start-rank $((index * engines)) --headless
+    exec vllm serve "$@" "${place[@]}" --data-parallel-address "$found" "${first[@]}" --headless
   fi
   say "native: waiting for the leader at $leader:$port"
   sleep "${MODELSERVE_POLL_SECONDS:-5}"

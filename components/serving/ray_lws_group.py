@@ -172,6 +172,8 @@ def _environment(args: RayLwsGroupArgs, *, leader: bool) -> list[Manifest]:
             # What a worker that ends looks at: the other port is open only until all engines have joined.
             "MODELSERVE_JOIN_PORT": str(args.pods.port),
         }
+        if not args.pods.engines_per_node:
+            joining["MODELSERVE_MASTER_PORT"] = str(fact("engines", "native", "joinPort"))
     # The label, because releases before 0.6 do not set the variable LWS_WORKER_INDEX.
     place = {"MODELSERVE_POD_INDEX": f"metadata.labels['{_INDEX_LABEL}']"}
     if args.pods.compiled:

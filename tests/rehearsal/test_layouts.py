@@ -67,6 +67,23 @@ def test_a_group_of_engines_goes_up_answers_stays_and_goes(acs_next: Stack, clus
 
 
 @pytest.mark.soak
+def test_an_engine_of_two_pods_has_its_own_process_in_the_first_of_them(stack: Stack, cluster: Cluster):
+    stack.services["ds"] |= {
+        "layout": {"nodes": 4, "gpusPerNode": 4, "data": 2, "tensor": 8, "pipeline": 1, "expertParallel": True},
+        "engine": {"image": "vllm/vllm-openai:v0.33.0", "version": "0.33.0", "launcher": "native"},
+        "unproven": True,
+    }
+    stack.up()
+    assert cluster.ready() and "Application startup complete." in log(cluster, "ds-0")
+    helps, leads, helps_too = (log(cluster, f"ds-0-{index}") for index in (1, 2, 3))
+    assert "Launching 1 data parallel engine(s) in headless mode" in leads and "(Worker_DP1_TP0_EP8 pid=" in leads
+    assert "headless multiproc executor" in helps and "headless multiproc executor" in helps_too
+    for name in cluster.pods("ds"):
+        assert "--data-parallel-size 2 " in taken(cluster.core.read_namespaced_pod(name, "default"))
+    assert "ds answered" in stack.ops("verify", stack.name)
+
+
+@pytest.mark.soak
 def test_a_group_of_engines_answers_behind_a_gateway_and_so_does_a_fleet_that_ray_joins(
     volcengine_next: Stack, cluster: Cluster, fleets: Fleets
 ):

@@ -70,22 +70,32 @@ def test_a_fleets_head_leads_the_pods_of_its_raycluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "place"),
+    ("engines", "index", "place"),
     [
-        ("0", "--data-parallel-size-local 8 --data-parallel-rpc-port 29550 --data-parallel-address 10.0.0.1"),
         (
+            "0",
+            "1",
+            "--data-parallel-rpc-port 29550 --nnodes 2 --node-rank 1 --master-addr ds-0.ds --master-port 29501 "
+            "--data-parallel-address ds-0.ds --headless",
+        ),
+        ("8", "0", "--data-parallel-size-local 8 --data-parallel-rpc-port 29550 --data-parallel-address 10.0.0.1"),
+        (
+            "8",
             "1",
             "--data-parallel-size-local 8 --data-parallel-rpc-port 29550 --data-parallel-address ds-0.ds "
             "--data-parallel-start-rank 8 --headless",
         ),
     ],
 )
-def test_a_pod_of_engines_has_the_place_that_the_launch_script_gives(tmp_path: Path, index: str, place: str) -> None:
+def test_a_pod_of_engines_has_the_place_that_the_launch_script_gives(
+    tmp_path: Path, engines: str, index: str, place: str
+) -> None:
     env = {
         "MODELSERVE_NODES": "2",
         "MODELSERVE_LAUNCHER": "native",
-        "MODELSERVE_ENGINES": "8",
+        "MODELSERVE_ENGINES": engines,
         "MODELSERVE_DATA_PORT": "29550",
+        "MODELSERVE_MASTER_PORT": "29501",
         "MODELSERVE_JOIN_PORT": "8000",
         "LWS_LEADER_ADDRESS": "ds-0.ds",
     }

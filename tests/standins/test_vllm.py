@@ -65,6 +65,9 @@ def test_argument_list_is_read_as_vllm_reads_it() -> None:
     assert arguments == Arguments("/weights/m", ("a", "b"), 9000, 8, 2, 32_000, (), eager=True)
     engines = Arguments.parse("m -dp 16 --data-parallel-size-local 8 -dpr 8 -ep".split())
     assert engines == Arguments("m", ("m",), data_parallel=16, local_engines=8, first_engine=8, expert_parallel=True)
+    spanning = [Arguments.parse(f"m -dp 2 -tp 16 --nnodes 4 --node-rank {node}".split()) for node in range(4)]
+    assert [(each.first_engine, each.helps) for each in spanning] == [(0, False), (0, True), (1, False), (1, True)]
+    assert {each.local_engines for each in spanning} == {1}
     assert Arguments.parse(["--model", "m", "--max-model-len", "32K"]).max_model_len == 32_768
     assert Arguments.parse(["/weights/m"]).served_names == ("/weights/m",)
 

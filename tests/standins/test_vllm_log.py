@@ -64,6 +64,11 @@ def test_engines_are_named_by_their_rank_and_pods_without_http_by_how_many_they_
     assert "(Worker_DP8_TP0_EP16 pid=" in other and "Uvicorn" not in other
 
 
+def test_a_pod_that_helps_an_engine_of_another_starts_workers_alone():
+    lines = [line for _, line in writer("0.33.0", "-dp 2 -tp 16 -n 4 -r 3").headless("ds-0.ds", "29501")]
+    assert "headless multiproc executor" in text(lines) and "engine(s) in headless mode" not in text(lines)
+
+
 def test_routes_are_told_before_the_server_is_started():
     lines = text([line for _, line in writer("0.25.1").engine()])
     assert lines.index("Route: /v1/models") < lines.index("Started server process")

@@ -90,6 +90,7 @@ def test_what_is_refused_already_is_no_reason_for_another_line():
     assert keys(VOLCENGINE.changed(**more)) == ["cloud.kind", f"services.{volcengine.MODEL}.engine.launcher"]
     # Monitoring that is off has no alerts either.
     assert keys(LOCAL.changed(monitoring={"alerts": "on"})) == ["monitoring.alerts"]
+    assert keys(LOCAL.changed(monitoring={"alerts": "no map"}, cache={"pod": 5})) == ["cache.pod", "monitoring.alerts"]
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,8 @@ _NATIVE = {"image": "vllm/vllm-openai:v0.19.0", "version": "0.19.0", "launcher":
         ),
         ("local", {"services/ds/engine": _NATIVE, "services/ds/port": 29501}, {"services/ds/port": 6379}),
         ("local", {"services/ds/startupPolicy": "LeaderReady"}, {"services/ds/readinessProbe": False}),
+        ("acs", {"cache/compile": {"nodePath": "/mnt/nvme0"}}, {"cache/compile": {"claim": "kernels"}}),
+        ("local", {"cache": {"compile": {"claim": "a", "nodePath": "/mnt/nvme0"}}}, {"cache/compile/claim": ...}),
         (
             "acs",
             {"services/ds/replicas": 0, "services/ds/autoscaling": None, "services/ds/port": 6379},
@@ -163,6 +165,13 @@ def test_a_joined_rule_is_said_and_no_more_than_it(stack, values, right):
     mended = with_values(wrong, right)
     assert [error.message for error in SCHEMA.iter_errors(whole_file(mended, keys))] == []
     assert plan_services(parse(mended, secrets=keys))
+
+
+@pytest.mark.parametrize("path", ["addons/aibrix", "cache/compile", "weights/sync", "cluster/oidc", "registry"])
+def test_a_part_that_is_null_has_none_of_the_keys_that_a_rule_asks_for(path):
+    raw = with_values(StackFile("acs").whole, {path: None})
+    assert parse(raw)
+    assert [error.message for error in SCHEMA.iter_errors(whole_file(raw))] == []
 
 
 @pytest.mark.parametrize(("cloud", "store"), [("acs", "oss"), ("volcengine", "tos")])

@@ -102,7 +102,7 @@ def test_more_layers_than_stages_go_where_the_release_puts_them() -> None:
         ("Qwen3-32B", Layout(1, 8, 8, 1, expert_parallel=True), "has no experts"),
         ("Qwen3-32B", Layout(1, 8, 8, 1, context=2), "only 1 tensor ranks hold the same KV heads"),
         ("Qwen3-32B", Layout(1, 8, 0, 1), "tensor 0: is not 1 or more"),
-        ("DeepSeek-R1", Layout(4, 8, 16, 1, 2), "tensor 16 x pipeline 1 = 16 GPUs do not divide the 8 of a node"),
+        ("DeepSeek-R1", Layout(3, 8, 4, 3, 2), "tensor 4 x pipeline 3 = 12 GPUs and the 8 of a node do not divide"),
         ("DeepSeek-R1", Layout(1, 8, 8, 1, 1, True, 1, 4), "256 + 4 redundant over 8 GPUs are 32.5 on each; write 0"),
         (
             "DeepSeek-R1",

@@ -313,6 +313,7 @@ def test_a_node_whose_memory_cannot_hold_what_it_reads_is_told():
 
 
 DP16 = {"nodes": 2, "data": 16, "tensor": 1, "pipeline": 1, "expertParallel": True}
+SPANNING = {"nodes": 4, "data": 2, "tensor": 16}
 DP8 = {"nodes": 1, "data": 8, "tensor": 1, "pipeline": 1}
 
 
@@ -341,6 +342,12 @@ OF_DATA = ["--data-parallel-size", "16"]
             "--data-parallel-size-local 2 --enable-expert-parallel --decode-context-parallel-size 4".split(),
             "--data-parallel-rank",
         ),
+        (
+            DP16 | SPANNING,
+            "native",
+            ["--data-parallel-size", "2", "--enable-expert-parallel", "--distributed-executor-backend", "mp"],
+            "--data-parallel-size-local",
+        ),
         (DP8 | {"expertParallel": True}, "native", ["--data-parallel-size", "8"], "--data-parallel-size-local"),
         ({"nodes": 2, "tensor": 8, "pipeline": 2}, "native", ["--pipeline-parallel-size", "2"], "--data-parallel-size"),
     ],
@@ -366,9 +373,14 @@ def test_a_layout_is_said_in_flags_that_the_release_takes(layout, launcher, said
         (laid_out(DP16, version="0.10.2"), "engine.launcher: native", "joins nodes by Ray only"),
         (laid_out(DP16, model="Qwen3-32B"), "layout.expertParallel", "Qwen3-32B has no experts"),
         (
-            laid_out(DP16 | {"nodes": 4, "data": 2, "tensor": 16}),
+            laid_out(DP16 | {"nodes": 3, "data": 2, "tensor": 4, "pipeline": 3}),
             "layout.data: 2",
-            "tensor 16 x pipeline 1 = 16 GPUs do not divide the 8 of a node; layouts that fit: ",
+            "an engine has a part of a node or whole nodes: tensor 4 x pipeline 3 = 12 GPUs and the 8 of a node",
+        ),
+        (
+            laid_out(DP16 | SPANNING, *SMALL_STEPS, launcher="ray"),
+            "layout.data: 2",
+            "Ray keeps each engine inside one node, and these have 16 GPUs; write engine.launcher: native",
         ),
         (
             laid_out(DP16, "--enable-eplb", "--eplb-config.num_redundant_experts", "4"),

@@ -376,6 +376,18 @@ def test_each_other_pod_waits_for_the_leader_and_runs_the_next_engines_without_h
     assert (engines.folder / "leader").read_text() == "127.0.0.1\n", "its preStop hook asks there, by address"
 
 
+def test_a_pod_of_an_engine_of_several_pods_says_which_it_is_and_vllm_finds_the_engine(engines: Pod, closed_port: int):
+    engines.env |= {"MODELSERVE_ENGINES": "0", "MODELSERVE_MASTER_PORT": "29501"}
+    ended = engines.run()
+    group = "--nnodes 4 --node-rank {} --master-addr {} --master-port 29501 --data-parallel-address {}"
+    place = f"--data-parallel-rpc-port 29550 {group.format(0, 'ds-0.ds.default', '10.0.0.1')}"
+    assert engines.calls() == [["vllm", str(ended.process), "serve", *VLLM_ARGS, *place.split()]]
+    with socket.create_server(("127.0.0.1", closed_port)):
+        engines.run(**engine_worker(closed_port))
+    place = f"--data-parallel-rpc-port {closed_port} {group.format(2, '127.0.0.1', '127.0.0.1')} --headless"
+    assert engines.calls()[1][2:] == ["serve", *VLLM_ARGS, *place.split()]
+
+
 def test_engines_without_a_leader_end_after_their_deadline_or_when_they_are_deleted(engines: Pod, closed_port: int):
     ended = engines.run(**engine_worker(closed_port), MODELSERVE_JOIN_SECONDS="1")
     assert ended.status not in (0, 7) and engines.calls() == []
@@ -393,16 +405,19 @@ def test_engines_outside_a_group_say_what_is_missing(engines: Pod):
     assert ended.output == "modelserve: LWS_LEADER_ADDRESS is not set: is the LeaderWorkerSet webhook running?\n"
 
 
+@pytest.mark.parametrize("tensor", [1, 16])
 @pytest.mark.parametrize("leader", [True, False], ids=["leader", "worker"])
-def test_every_variable_of_the_script_for_engines_is_set_in_its_pod_or_injected_or_has_a_default(leader: bool):
-    args = having(ARGS, launcher="native", data=16, tensor=1, pipeline=1)
+def test_every_variable_of_the_script_for_engines_is_set_in_its_pod_or_injected_or_has_a_default(leader, tensor):
+    data = 32 // tensor
+    args = having(ARGS, launcher="native", nodes=4, data=data, tensor=tensor, pipeline=1)
     (container,) = ray_lws_group.pod_template("ds", args, leader=leader)["spec"]["containers"]
     given = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert container["command"] == ["bash", f"/etc/modelserve/{DATA_SCRIPT.name}"]
     assert DATA_SCRIPT.name in engine_pods.launch_config("ds", args.pods)["data"]
     read = set(re.findall(r"\$\{?((?:MODELSERVE|VLLM|LWS)_\w+)", DATA_SCRIPT.read_text()))
-    assert read - given.keys() == {"MODELSERVE_POLL_SECONDS", "MODELSERVE_LEADER_FILE", "LWS_LEADER_ADDRESS"}
-    assert (given["MODELSERVE_ENGINES"], given["MODELSERVE_DATA_PORT"]) == ("8", "29550")
+    absent = {"MODELSERVE_POLL_SECONDS", "MODELSERVE_LEADER_FILE", "LWS_LEADER_ADDRESS"}
+    assert read - given.keys() == absent | ({"MODELSERVE_MASTER_PORT"} if tensor == 1 else set())
+    assert (given["MODELSERVE_ENGINES"], given["MODELSERVE_DATA_PORT"]) == ("8" if tensor == 1 else "0", "29550")
     # The port of the engines closes once all have joined; a worker that ends waits for the leader's last answer.
     assert given["MODELSERVE_JOIN_PORT"] == str(args.pods.port)
 
