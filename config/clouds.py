@@ -427,12 +427,12 @@ class Alerts(Strict):
     labels: Labels = Field({}, description="a map of labels of every alert, by which your Alertmanager routes it")
     runbook: Url | None = Field(None, description="where your copy of docs/runbook.md is read, as an https URL")
     instance: Id | None = Field(
-        None, description="the id of the ARMS instance or the VMP workspace that watches the alerts: arms and vmp only"
+        None, description="the id of the ARMS instance or the VMP workspace that watches the alerts"
     )
     policy: Id | None = Field(
-        None, description="the id of its notification policy, which says who is told: arms and vmp only"
+        None, description="the id of the notification policy of ARMS or VMP, which says who is told"
     )
-    group_policy: Id | None = Field(None, description="the id of its grouping policy: vmp only")
+    group_policy: Id | None = Field(None, description="the id of the grouping policy of VMP")
     no_answer_seconds: Seconds | None = Field(
         None, description="seconds without an answer after which somebody is called; as long as the kubelet waits"
     )

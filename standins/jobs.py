@@ -4,8 +4,8 @@ process on this machine.
 `python -m standins.jobs --kubeconfig F --folder D --rclone R --store URL`, one process per control plane. The
 rehearsal's model hub, token service and bucket gate are threads of it. Volumes become folders, and Secrets become
 variables. The file `addresses.json`, the rehearsal's DNS, maps the hosts of clouds and hubs to loopback; the name of a
-Service leads to an engine of one of its ready pods. The program's exit code ends the pod, and the real Job controller
-counts it.
+Service leads to an engine of one of its ready pods, and the address of a Gateway to its proxy. The program's exit code
+ends the pod, and the real Job controller counts it.
 Does not own the stages before that: a container starts when the cluster says that it runs.
 """
 
@@ -31,6 +31,7 @@ from local import faults
 from local.api import ApiError
 from planning.catalog import fact
 from standins import watching
+from standins.gateway import FILE as GATEWAYS
 from standins.hub import Hub
 from standins.members import Log
 from standins.object_gate import Gate
@@ -247,9 +248,16 @@ class Jobs:
         return found | _PACE
 
     def _served(self, value: str) -> str:
-        """A URL of a Service, with the address of an engine behind it; anything else unchanged. As kube-proxy, which
-        refuses connections to a Service without a ready pod."""
+        """A URL of a Service, with the address of an engine behind it, or of a Gateway, with that of its proxy;
+        anything else unchanged. As kube-proxy, which refuses connections to a Service without a ready pod."""
         parts = urlsplit(value)
+        if parts.scheme == "http" and (self._folder / GATEWAYS).exists():
+            proxies = json.loads((self._folder / GATEWAYS).read_text())
+            for each in self._api.get("/apis/gateway.networking.k8s.io/v1/gateways")["items"]:
+                place = f"{each['metadata']['namespace']}/{each['metadata']['name']}"
+                addresses = [one["value"] for one in (each.get("status") or {}).get("addresses") or []]
+                if parts.hostname in addresses and place in proxies:
+                    return proxies[place] + parts.path
         name, _, rest = (parts.hostname or "").partition(".")
         namespace = rest.removesuffix(".svc")
         if not rest.endswith(".svc"):

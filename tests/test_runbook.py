@@ -53,7 +53,7 @@ PLAYED = {
     ),
     "second-raycluster-after-a-lost-pod": (
         "rehearsal/test_volcengine_ways.py"
-        "::test_a_head_that_is_not_ready_any_more_gets_a_second_raycluster_and_deleting_that_one_gives_the_group_back"
+        "::test_a_head_that_is_not_ready_any_more_gets_a_second_raycluster_whose_pods_wait_for_gpus"
     ),
     "gateway-504": (
         "rehearsal/test_gateway_plane.py"

@@ -149,6 +149,18 @@ def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, 
     }
 
 
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "lasting", "window"),
+    [(0, "1", "0s", ""), (45, "1", "1m", ""), (300, "5", "5m", ""), (601, "11", "0s", "[601s:60s]")],
+)
+def test_a_rule_of_a_cloud_waits_at_least_as_long_as_it_is_to(seconds: int, minutes: str, lasting: str, window: str):
+    rule = {"expr": "x > 1", "for": f"{seconds}s", "labels": {"severity": "info"}, "annotations": {"summary": "s"}}
+    assert arms_rule("a", rule, Ruler(kind="arms", instance="c"))["duration"] == minutes
+    made = vmp_rule("a", rule, Ruler(kind="vmp", instance="w", group_policy="g"))
+    assert made["levels"][0]["for"] == lasting
+    assert (window in made["query"]["promQl"]) if window else made["query"]["promQl"] == "count(x > 1)"
+
+
 @pytest.mark.rehearsal
 def test_an_old_releases_alerts_ask_by_its_own_names(promtool: Path, tmp_path: Path):
     series = {USED.replace("kv_cache", "gpu_cache"): "0.95x60", WAITING: "2x60"}
