@@ -83,6 +83,12 @@ def test_a_group_from_before_gives_way_a_third_version_takes_the_place_of_a_bad_
     service |= {"replicas": 1, "podAnnotations": {}}
     stack.up()
     assert "ds: ds answered" in stack.ops("verify", stack.name)
+    # There are GPUs for this one alone.
+    service["layout"] = {"nodes": 2, "gpusPerNode": 8, "tensor": 16, "pipeline": 1}
+    del service["rollout"]
+    stack.up()
+    assert (groups(cluster), serves(cluster)) == (["ds"], "ds") and cluster.ready()
+    stack.up("--refresh", "--expect-no-changes")
 
 
 @pytest.mark.soak
