@@ -113,13 +113,29 @@ async def _recorded_cluster() -> str | None:
 
 
 def _live(config: StackConfig, plans: dict[str, Planned]) -> dict[str, Planned]:
-    """The plans, each with the group that has the requests of a service that is updated blue-green."""
+    """The plans, each with the group that has the requests of a service that is updated blue-green.
+
+    Raises ConfigError in an `up` if that is unknown.
+    """
     names = [name for name, planned in plans.items() if planned.service.rollout.strategy == "blueGreen"]
     if not names:
         return plans
     from watch import switchover
 
-    found = switchover.live(config, pulumi.Config(NAMESPACE).get("kubeconfig"), names)
+    found, unknown = switchover.live(config, pulumi.Config(NAMESPACE).get("kubeconfig"), names)
+    if unknown and not pulumi.runtime.is_dry_run():
+        # The group that serves could be taken for the other one, and changed in place.
+        raise ConfigError(
+            Problem(
+                f"services.{name}.rollout.strategy",
+                "blueGreen",
+                f"the cluster does not tell which group has the requests ({error})",
+                "let this kubeconfig read Services, or try again",
+            )
+            for name, error in unknown.items()
+        )
+    for name, error in unknown.items():
+        pulumi.log.warn(f"{name}: which group has the requests is unknown ({error}): this shows the first up")
     return plans | {name: replace(plans[name], live=live) for name, live in found.items()}
 
 

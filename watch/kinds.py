@@ -115,11 +115,13 @@ def hooks(context: str, kubeconfig: str | None, addon: Addon) -> pulumi.Resource
     only_looks = pulumi.runtime.is_dry_run()
 
     async def upgrade(_: pulumi.ResourceHookArgs) -> None:
+        from kubernetes.dynamic.exceptions import DynamicApiError
+
         known: tuple[type[Exception], ...] = (*errors(), OSError, tarfile.TarError, yaml.YAMLError)
         try:
             done = await asyncio.to_thread(_upgraded, context, kubeconfig, addon, only_looks)
         except known as error:
-            why = " ".join(str(getattr(error, "reason", None) or error).split())
+            why = " ".join(str(error.summary() if isinstance(error, DynamicApiError) else error).split())
             if not only_looks:
                 raise NotUpgradedError(f"{addon.name}: its kinds are not brought up to date: {why}") from None
             pulumi.log.warn(f"{addon.name}: whether its kinds would change is unknown: {why}")

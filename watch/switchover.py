@@ -20,8 +20,10 @@ class NotSwitchedError(Exception):
     """The Service keeps what it has; the text says why in one line."""
 
 
-def live(config: StackConfig, kubeconfig: str | None, names: Collection[str]) -> dict[str, Live]:
-    """The group that has the requests, by service; services without a Service are left out.
+def live(
+    config: StackConfig, kubeconfig: str | None, names: Collection[str]
+) -> tuple[dict[str, Live], dict[str, UnansweredError]]:
+    """The group that has the requests, by service; and why that is unknown. Services without a Service are in neither.
 
     The Service is asked and not the state, which a killed run may have left behind it.
     """
@@ -29,16 +31,18 @@ def live(config: StackConfig, kubeconfig: str | None, names: Collection[str]) ->
     questions = [(f"{place}/{service_object(name)}", "application/json") for name in names]
     try:
         answers = ApiServer(config.cluster.context, kubeconfig).answers(questions)
-    except UnansweredError:
-        return {}  # the preflight says so
-    found = {}
+    except UnansweredError as error:
+        return {}, dict.fromkeys(names, error)
+    found, unknown = {}, {}
     for name, answer in zip(names, answers, strict=True):
         if not isinstance(answer, UnansweredError):
             group = (answer["spec"].get("selector") or {}).get(NAME_LABEL)
             colour = next((each for each in COLOURS if coloured(name, each) == group), None)
             version = (answer["metadata"].get("annotations") or {}).get(VERSION, "")
             found[name] = Live(colour, version)
-    return found
+        elif answer.status != 404:
+            unknown[name] = answer
+    return found, unknown
 
 
 def ask(

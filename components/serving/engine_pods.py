@@ -20,7 +20,7 @@ from components.cluster.pod_extras import CONFINED, PodExtras, dressed
 from components.serving import compile_cache
 from components.serving.compile_cache import CompileCache
 from planning import timeouts
-from planning.names import API_KEY, coloured
+from planning.names import API_KEY, COLOURS, coloured
 from planning.problems import Problem, Refused
 from planning.units import quantity
 
@@ -331,6 +331,8 @@ def register(
                 delete=f"{limits.delete_seconds}s",
             ),
             ignore_changes=list(ignore_changes),
+            # A group of a colour is replaced by one without: there may be GPUs for one of them.
+            aliases=[] if args.colour else [pulumi.Alias(name=coloured(name, each)) for each in COLOURS],
             replace_on_changes=[f'metadata.annotations["{_LAYOUT}"]'],
             replace_with=list(mounts),
             # The name is fixed, and the old workload holds the GPUs that the new one needs.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from standins.vllm_server import TOKEN_SECONDS
+from tests.rehearsal.fleets import Fleets
 from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_node
 from tests.rehearsal.test_answers import asked, slow
 
@@ -82,6 +83,12 @@ def test_a_group_from_before_gives_way_a_third_version_takes_the_place_of_a_bad_
     service |= {"replicas": 1, "podAnnotations": {}}
     stack.up()
     assert "ds: ds answered" in stack.ops("verify", stack.name)
+    # There are GPUs for this one alone.
+    service["layout"] = {"nodes": 2, "gpusPerNode": 8, "tensor": 16, "pipeline": 1}
+    del service["rollout"]
+    stack.up()
+    assert (groups(cluster), serves(cluster)) == (["ds"], "ds") and cluster.ready()
+    stack.up("--refresh", "--expect-no-changes")
 
 
 @pytest.mark.soak
@@ -108,24 +115,28 @@ def test_a_switch_that_is_killed_at_any_step_is_finished_by_recover_and_up_witho
 
 @pytest.mark.soak
 @pytest.mark.parametrize("start", ["acs", "volcengine"])
-def test_a_cloud_switches_without_a_failed_request(request: pytest.FixtureRequest, cluster: Cluster, start: str):
+def test_a_cloud_switches_without_a_failed_request(
+    request: pytest.FixtureRequest, cluster: Cluster, fleets: Fleets, start: str
+):
     stack = request.getfixturevalue(start)
     (service,) = stack.services.values()
-    service = one_node(service) | {"rollout": {"strategy": "blueGreen"}, "startupSeconds": STARTUP_SECONDS}
+    service |= {"rollout": {"strategy": "blueGreen"}, "startupSeconds": STARTUP_SECONDS}
+    service["engine"]["env"] = {TOKEN_SECONDS: "0.1"}
     if start == "volcengine":
-        service = {key: value for key, value in service.items() if key != "routing"}
         service |= {"workload": "lws", "gateway": "none"}
+        service.pop("routing", None)
         stack.config["modelserve:addons"].pop("aibrix", None)
         stack.config.pop("modelserve:monitoring", None)
-    service["engine"]["env"] = {TOKEN_SECONDS: "0.1"}
     stack.config["modelserve:services"] = {"ds": service}
-    stack.up()
-    with asked(cluster, f"a good version on {start}") as outcomes:
-        service["podAnnotations"] = {"version": "2"}
+    with fleets.more_nodes(2):
         stack.up()
-    assert outcomes.keys() == {"whole"}, outcomes
-    assert (groups(cluster), serves(cluster)) == (["ds-green"], "ds-green")
-    stack.up("--refresh", "--expect-no-changes")
+        with asked(cluster, f"a good version on {start}") as outcomes:
+            service["podAnnotations"] = {"version": "2"}
+            stack.up()
+        assert outcomes.keys() == {"whole"}, outcomes
+        assert (groups(cluster), serves(cluster)) == (["ds-green"], "ds-green")
+        stack.up("--refresh", "--expect-no-changes")
+        stack.destroy("--exclude-protected")
 
 
 @pytest.mark.soak

@@ -77,6 +77,14 @@ def test_what_restarts_pods_makes_another_version_and_what_does_not_makes_none()
         assert version(run(**same)) == OWN
 
 
+def test_a_group_without_a_colour_replaces_one_with_a_colour_and_no_other_way_round():
+    engine = Recorder(preview=False)
+    run_program(engine, WHOLE, secrets=["apiKey"], made={})
+    plain = engine.one("LeaderWorkerSet", "ds")
+    assert [each.spec.name for each in plain.aliases] == ["ds-blue", "ds-green"] and plain.deleteBeforeReplace
+    assert not run().one("LeaderWorkerSet", "ds-blue").aliases
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

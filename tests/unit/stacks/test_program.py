@@ -101,6 +101,18 @@ def test_a_stack_whose_last_day_is_over_is_not_brought_up(said, stack, day, over
         preview(read(path))
 
 
+def test_nothing_is_changed_where_nobody_tells_which_group_has_the_requests(said, stack, monkeypatch):
+    path = stack({"      replicas: 1": "      replicas: 1\n      rollout: {strategy: blueGreen}"})
+    why = (
+        r"services.ds.rollout.strategy: blueGreen: the cluster does not tell which group has .* \(its kubeconfig is of"
+    )
+    with pytest.raises(pulumi.RunError, match=why):
+        preview(read(path))
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    preview(read(path))
+    assert any(line.startswith("warning: ds: which group has the requests is unknown (its kubeconf") for line in said)
+
+
 def test_owner_last_day_and_what_policies_read_of_a_plan_are_outputs(stack):
     config, plans = checked(
         read(stack({}, "  modelserve:owner: team\n  modelserve:expires: 2999-01-01")), with_cluster=False

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 
+from components.cluster.cluster_addons import Addon
+from watch import kinds
 from watch.kinds import RELEASE, change, kinds_of
 
 
@@ -58,3 +62,21 @@ def test_a_charts_own_kinds_are_read_from_a_folder_and_from_an_archive(tmp_path:
             archive.addfile(about, io.BytesIO(text))
     for chart in ("chart", "chart.tgz"):
         assert kinds_of(tmp_path / chart) == [kind(["a"])]
+
+
+@pytest.mark.parametrize("preview", [True, False])
+def test_an_up_ends_before_the_chart_if_its_kinds_cannot_be_applied_and_a_preview_says_so(preview, monkeypatch):
+    said, made = [], []
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: preview)
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
+    monkeypatch.setattr(pulumi, "ResourceHook", lambda name, ask, options: made.append((ask, options)))
+    monkeypatch.setattr(pulumi, "ResourceHookBinding", dict)
+    kinds.hooks("c", "apiVersion: v1", Addon(name="lws", chart="./none.tgz", version="0.9.0", namespace="n"))
+    ((ask, options),) = made
+    assert options.on_dry_run
+    if preview:
+        asyncio.run(ask(None))
+        assert len(said) == 1 and said[0].startswith("lws: whether its kinds would change is unknown: ")
+    else:
+        with pytest.raises(kinds.NotUpgradedError, match="lws: its kinds are not brought up to date: "):
+            asyncio.run(ask(None))

@@ -31,17 +31,20 @@ def test_who_has_the_requests_is_what_the_services_say_and_what_does_not_answer_
         "ds-leader": service("ds-green", "a1"),
         "other-leader": service("other", None),
         "third-leader": UnansweredError("HTTP 404", 404),
+        "hidden-leader": UnansweredError("HTTP 403", 403),
     }
     monkeypatch.setattr(ApiServer, "__init__", lambda *_: None)
     monkeypatch.setattr(ApiServer, "answers", lambda _, asked: [said[path.rpartition("/")[2]] for path, _ in asked])
-    found = switchover.live(CONFIG, None, ["ds", "other", "third"])
+    found, unknown = switchover.live(CONFIG, None, ["ds", "other", "third", "hidden"])
     assert found == {"ds": Live("green", "a1"), "other": Live(None, "")}
+    assert {name: str(why) for name, why in unknown.items()} == {"hidden": "HTTP 403"}
 
     def useless(*_: Any) -> None:
         raise UnansweredError("its kubeconfig is of no use")
 
     monkeypatch.setattr(ApiServer, "__init__", useless)
-    assert switchover.live(CONFIG, None, ["ds"]) == {}
+    found, unknown = switchover.live(CONFIG, None, ["ds"])
+    assert found == {} and unknown.keys() == {"ds"}
 
 
 class Cluster:
