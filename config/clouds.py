@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from config.abilities import CLOUDS
 from config.errors import refuse, rule
-from config.strict import Judging, Strict, is_no_map
+from config.strict import Judging, Strict
 from config.types import (
     AddonRelease,
     ChartRepository,
@@ -477,8 +477,6 @@ class Monitoring(Strict):
     @classmethod
     def _is_enabled(cls, value: Any, info: ValidationInfo) -> Any:
         shown, name = ("" if isinstance(value, dict) else value), str(info.field_name)
-        if is_no_map(value):
-            return value
         if name != "enabled" and info.data.get("enabled") is False:
             raise rule(shown, "monitoring is not enabled", "write enabled: true, or leave it out")
         if name.startswith("dashboard_") and info.data.get("dashboard") is False:

@@ -754,8 +754,8 @@ def _left_in(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
     return []
 
 
-def _is_coloured(service: object) -> bool:
-    return _map(service, "rollout").get("strategy") == "blueGreen" if isinstance(service, Mapping) else False
+def _is_coloured(services: Mapping[str, Any], name: str) -> bool:
+    return _map(services, name, "rollout").get("strategy") == "blueGreen"
 
 
 def _names(services: object, cloud: object) -> list[Problem]:
@@ -764,15 +764,14 @@ def _names(services: object, cloud: object) -> list[Problem]:
         return []
     found = []
     longest_colour = max(len(coloured("", colour)) for colour in COLOURS)
-    groups_of = {coloured(str(each), colour) for each in services if _is_coloured(services[each]) for colour in COLOURS}
+    groups_of = {coloured(str(each), colour) for each in services if _is_coloured(services, each) for colour in COLOURS}
     for name, service in services.items():
         path, text = join(("services", name)), str(name)
         replicas = service.get("replicas", 1) if isinstance(service, Mapping) else 1
-        scaled = service.get("autoscaling") if isinstance(service, Mapping) else None
-        most = scaled.get("maximum") if isinstance(scaled, Mapping) else None
+        most = _map(services, name, "autoscaling").get("maximum")
         fleet = cloud == "volcengine" and not (isinstance(service, Mapping) and service.get("workload") == "lws")
         groups = max(each for each in (replicas, most, 1) if isinstance(each, int))
-        limit = fleet_limit() if fleet else name_limit(groups) - longest_colour * _is_coloured(service)
+        limit = fleet_limit() if fleet else name_limit(groups) - longest_colour * _is_coloured(services, name)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not re.fullmatch(DNS_1035, text):
             found.append(

@@ -167,11 +167,6 @@ class Strict(BaseModel):
         return partial
 
 
-def is_no_map(part: object) -> bool:
-    """Whether a part of the stack file is not even a map: what else is wrong with it can wait."""
-    return isinstance(part, Strict) and any(not refusal.path for refusal in part._refusals)
-
-
 def refusals(part: object) -> list[Problem]:
     """Everything that is wrong in a part of the stack file and below it."""
     problems = []

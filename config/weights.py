@@ -8,7 +8,7 @@ from config.abilities import CLOUDS, Abilities
 from config.clouds import context_of
 from config.errors import refuse, rule
 from config.pods import CachePod, SyncPod
-from config.strict import Strict, is_no_map
+from config.strict import Strict
 from config.types import (
     AUTO,
     BinaryQuantity,
@@ -452,7 +452,7 @@ class Cache(Strict):
     @classmethod
     def _there_is_a_cache(cls, value: Any, info: ValidationInfo) -> Any:
         # `auto` means the same as no key.
-        asked = info.field_name not in ("engine", "compile") and value is not None and not is_no_map(value)
+        asked = info.field_name not in ("engine", "compile") and value is not None
         if asked and info.data.get("engine") == "none":
             can = _can(info)
             instead = "leave it out" + (", or write engine: fluid" if can and "fluid" in can.caches else "")
