@@ -252,13 +252,13 @@ def plan(ask: Ask) -> Plan:
 
 def _loader(request: Request, fit: Fit, supply: startup.Supply, path: startup.Startup) -> list[str]:
     """Which other loader would be faster. The plan never chooses one: vLLM leaves that to its users."""
-    found = startup.faster(request, fit, supply)
+    now = startup.loading_seconds(path)
+    found = startup.faster(request, fit, supply, now)
     if found is None:
         return []
-    release, now = request.engine.version, startup.loading_seconds(path)
     return [
         f"weights.loader {found[0]} would load the weights in {found[1]:.0f} s rather than {now:.0f}; "
-        f"vLLM's own image of {release} has it"
+        f"vLLM's own image of {request.engine.version} has it"
     ]
 
 

@@ -154,8 +154,9 @@ def loading_seconds(path: Startup) -> float:
     return path.seconds(TO_NODES) + path.seconds(TO_GPU)
 
 
-def faster(request: Request, fit: Fit, supply: Supply) -> tuple[str, float] | None:
-    """The loader of the release's own image that loads fastest, and its seconds, if it is faster than the supply's."""
+def faster(request: Request, fit: Fit, supply: Supply, now: float) -> tuple[str, float] | None:
+    """The loader of the release's own image that loads fastest, and its seconds, if that is faster than the `now`
+    seconds of the supply's own."""
     if supply.storage == "stream":
         return None
     version, nodes = request.engine.version, request.layout.nodes
@@ -163,7 +164,6 @@ def faster(request: Request, fit: Fit, supply: Supply) -> tuple[str, float] | No
     able = [each for each in loaders.known() if loaders.problem(each, version, image, nodes) is None]
     seconds = {each: loading_seconds(plan(request, fit, replace(supply, loader=each))) for each in able}
     best = min(seconds, key=seconds.__getitem__, default=None)
-    now = loading_seconds(plan(request, fit, supply))
     return (best, seconds[best]) if best is not None and seconds[best] < _WORTH * now else None
 
 
