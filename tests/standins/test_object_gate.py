@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,12 @@ import pytest
 from components.weights.oss_bucket import access_policy
 from standins.object_gate import Gate
 from standins.providers.cloud import opened
+from tests.support.http_server import Handler, serving
 
 BUCKET, PREFIX = "weights", "models/R1"
 
 
-class Store(BaseHTTPRequestHandler):
+class Store(Handler):
     """Echoes every request in its answer."""
 
     protocol_version = "HTTP/1.1"
@@ -31,14 +30,9 @@ class Store(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
 
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
-    store = ThreadingHTTPServer(("127.0.0.1", 0), Store)
-    threading.Thread(target=store.serve_forever, daemon=True).start()
     with opened(tmp_path, "") as cloud:
         for name in ("reader", "writer"):
             document = access_policy(BUCKET, PREFIX, write=name == "writer")
@@ -47,11 +41,10 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
         cloud.policies["volc"] = {"document": '{"Statement": [{"Action": ["tos:GetObject"]}]}'}
         for user, holder in (("reader", "user"), ("writer", "role"), ("volc", "user")):
             cloud.attachments[user] = {holder: user, "policy": user, "type": "Custom"}
-    made = Gate(tmp_path, f"http://127.0.0.1:{store.server_port}", {"STS.1": ("writer", "token")}.get)
-    yield made
-    made.close()
-    store.shutdown()
-    store.server_close()
+    with serving(Store) as store:
+        made = Gate(tmp_path, store, {"STS.1": ("writer", "token")}.get)
+        yield made
+        made.close()
 
 
 def ask(gate: Gate, method: str, path: str, key: str, token: str = "", body: bytes = b"") -> tuple[int, bytes]:

@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.http_server import Handler, serving
 
 BOT = "github-actions[bot]"
 REPOSITORY = "team/modelserve"
@@ -108,29 +108,17 @@ def serve() -> Iterator[Repository]:
     """The API of one repository, on a port of this machine."""
     repository = Repository()
 
-    class Handler(_Handler):
+    class Answers(_Handler):
         pass
 
-    Handler.repository = repository
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    repository.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    Answers.repository = repository
+    with serving(Answers) as repository.url:
         yield repository
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     repository: Repository
     disable_nagle_algorithm = True
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def _do(self) -> None:
         url = urllib.parse.urlsplit(self.path)

@@ -6,7 +6,6 @@ import argparse
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ops.load import MOST_REQUESTS, Load, Sample, measure, told
 from ops.verify import _planned
 from planning.throughput import Point, Range
 from standins.vllm import Arguments, Engine
+from tests.support.http_server import Handler, serving
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.simulator import Simulator
 
@@ -45,7 +45,7 @@ def hung() -> Iterator[str]:
     """An engine that says 200 on /health and gives no second answer."""
     answered: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Hung(Handler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
@@ -62,16 +62,10 @@ def hung() -> Iterator[str]:
                 return
             ended.wait(PATIENCE_SECONDS)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     ended = threading.Event()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    ended.set()
-    server.shutdown()
-    server.server_close()
+    with serving(Hung) as url:
+        yield url
+        ended.set()
 
 
 def asked(capsys: Capture, code: int, *words: str) -> dict[str, Any]:

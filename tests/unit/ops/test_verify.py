@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ from local.paths import ROOT
 from ops.__main__ import main as ops
 from ops.verify import _ask_service
 from standins.vllm import Arguments, Engine
+from tests.support.http_server import Handler, serving
 from tests.support.simulator import Simulator
 
 Capture = pytest.CaptureFixture[str]
@@ -41,10 +40,9 @@ def serve() -> Iterator[Callable[..., str]]:
 @pytest.fixture
 def bad_server() -> Iterator[Callable[[int, str, bytes], str]]:
     """Starts servers that give one fixed answer to everything."""
-    running: list[ThreadingHTTPServer] = []
 
     def start(status: int, kind: str, body: bytes) -> str:
-        class Handler(BaseHTTPRequestHandler):
+        class Fixed(Handler):
             def do_POST(self) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
@@ -53,18 +51,10 @@ def bad_server() -> Iterator[Callable[[int, str, bytes], str]]:
 
             do_GET = do_POST
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
+        return running.enter_context(serving(Fixed))
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        running.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_address[1]}"
-
-    yield start
-    for each in running:
-        each.shutdown()
-        each.server_close()
+    with contextlib.ExitStack() as running:
+        yield start
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])

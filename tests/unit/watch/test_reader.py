@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.support.http_server import Handler, serving
 from tests.support.patience import PATIENCE_SECONDS
 
 PROGRAM = """
@@ -30,7 +29,7 @@ print(json.dumps([reader.follow("s", []), reader.follow("other", [])]))
 """
 
 
-class Kubelet(BaseHTTPRequestHandler):
+class Kubelet(Handler):
     """Two lines of a log, and then silence until the client goes away."""
 
     protocol_version = "HTTP/1.1"
@@ -46,19 +45,12 @@ class Kubelet(BaseHTTPRequestHandler):
         else:
             self.wfile.write(b"0\r\n\r\n")
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def kubelet() -> Iterator[str]:
     """Its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Kubelet)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serving(Kubelet) as url:
+        yield url
 
 
 def test_what_a_pod_said_is_there_when_the_pod_is_not_and_a_program_that_follows_it_ends_in_order(kubelet: str):

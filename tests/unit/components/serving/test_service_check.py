@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,6 +15,8 @@ from components.cluster.credentials import SecretKey
 from components.serving import modelserve_verify
 from components.serving.service_check import ServiceCheck, ServiceCheckArgs
 from standins.vllm import Arguments, Engine
+from tests.support.http_server import Handler, serving
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.recorder import Recorder
 from tests.support.simulator import Simulator
 
@@ -112,13 +114,12 @@ Canned = Callable[..., str]
 def canned() -> Iterator[Canned]:
     """Starts servers that give these answers to completions in turn, the last one for ever, and say 200 to all else. An
     answer is a body, a status, or None for silence."""
-    running: list[ThreadingHTTPServer] = []
     over = threading.Event()
 
     def start(*answers: bytes | int | None) -> str:
         left = list(answers)
 
-        class Handler(BaseHTTPRequestHandler):
+        class Answers(Handler):
             def do_GET(self) -> None:
                 self.send_response(200)
                 self.end_headers()
@@ -126,25 +127,17 @@ def canned() -> Iterator[Canned]:
             def do_POST(self) -> None:
                 answer = left.pop(0) if len(left) > 1 else left[0]
                 if answer is None:
-                    over.wait(30)
+                    over.wait(PATIENCE_SECONDS)
                     return
                 self.send_response(answer if isinstance(answer, int) else 200)
                 self.end_headers()
                 self.wfile.write(answer if isinstance(answer, bytes) else b"{}")
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
+        return running.enter_context(serving(Answers))
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        running.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_address[1]}"
-
-    yield start
-    over.set()
-    for each in running:
-        each.shutdown()
-        each.server_close()
+    with ExitStack() as running:
+        yield start
+        over.set()
 
 
 def event(model: str = "ds", **delta: str) -> bytes:
@@ -168,5 +161,7 @@ DONE = b"data: [DONE]\n\n"
     ],
 )
 def test_an_answer_that_is_not_as_it_is_to_be_fails_with_its_reason(canned: Canned, check, bodies, key, code, why):
-    got, said = check(canned(*bodies), key=key, seconds="0.4")
+    # Only who gives no answer uses up the time.
+    seconds = "0.4" if bodies[-1] in (503, None) else str(PATIENCE_SECONDS)
+    got, said = check(canned(*bodies), key=key, seconds=seconds)
     assert got == code and why in said
