@@ -262,7 +262,9 @@ class Jobs:
         namespace = rest.removesuffix(".svc")
         if not rest.endswith(".svc"):
             return value
-        selector = self._api.get(f"/api/v1/namespaces/{namespace}/services/{name}")["spec"]["selector"]
+        selector = self._api.get(f"/api/v1/namespaces/{namespace}/services/{name}")["spec"].get("selector")
+        if not selector:
+            return value  # the API server's own, whose address the rehearsal's DNS has
         chosen = quote(",".join(f"{key}={label}" for key, label in selector.items()))
         for pod in self._api.get(f"/api/v1/namespaces/{namespace}/pods?labelSelector={chosen}")["items"]:
             path = f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{namespace}/portforwards/{pod['metadata']['name']}"

@@ -163,6 +163,16 @@ def test_the_program_finds_its_volumes_its_secrets_and_the_clouds_hosts_on_loopb
     assert list((room.folder / "sync-pods").iterdir()) == [], "the pod's folders outlive it"
 
 
+def test_the_api_servers_own_service_which_selects_no_pods_leads_to_loopback(room: Room):
+    write_addresses(room.folder, BOOK["STORE"], BOOK["HUB"], api="https://127.0.0.1:3333")
+    room.api.objects["/api/v1/namespaces/default/services/kubernetes"] = {"spec": {"clusterIP": "10.0.0.1"}}
+    asking = pod()
+    asking["spec"]["containers"][0]["env"].append({"name": "MODELSERVE_API", "value": "https://kubernetes.default.svc"})
+    room.see(asking)
+    assert room.outcome()["phase"] == "Succeeded"
+    assert "MODELSERVE_API=https://127.0.0.1:3333" in room.log()
+
+
 def test_what_lies_on_a_claims_volume_outlives_the_pod(room: Room):
     seen = pod()
     seen["spec"]["volumes"][2] = {"name": "scratch", "persistentVolumeClaim": {"claimName": "models"}}
