@@ -71,8 +71,8 @@ def ends(stack: Stack, cluster: Cluster) -> None:
     ("start", "made", "deleted"),
     [
         ("stack", "LeaderWorkerSet/ds", "LeaderWorkerSet/ds"),
-        pytest.param("acs", "Release/addons-lws", "Release/addons-fluid", marks=SOAK),
-        pytest.param("volcengine", "RayClusterFleet/deepseek-r1-671b", "AccessKey/weights-reader", marks=SOAK),
+        ("acs", "Release/addons-lws", "Release/addons-fluid"),
+        ("volcengine", "RayClusterFleet/deepseek-r1-671b", "AccessKey/weights-reader"),
     ],
 )
 def test_runs_killed_amid_a_step_go_on_after_recover(
