@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from local import faults
 from standins.providers.cloud import Cloud, CloudError, opened
 from standins.providers.kinds import Function, Kind
 from standins.providers.reporting import Refusal, reported
@@ -27,6 +28,8 @@ UNKNOWN_KEY = "denied"
 """The one access key that the cloud does not know; it accepts any other."""
 _RETRY_SECONDS = 2.0
 _RETRY_PAUSE_SECONDS = 0.1
+# The value in the control plane's faults.json that keeps back the cloud's answer to a creation, and for how long.
+_LATE, _LATE_SECONDS = "late", 60.0
 _EMPTY: tuple[Any, ...] = (None, "", False, 0, [], {})
 
 
@@ -145,6 +148,11 @@ class CloudProvider(provider_pb2_grpc.ResourceProviderServicer):
         with self._telling("creating", request.urn, kind, ""), self._cloud(kind) as cloud:
             made = kind.create(cloud, state)
             outputs = kind.read(cloud, made, state)
+            plane = cloud.folder.parent
+        *_, token, name = request.urn.split("::")
+        until = time.monotonic() + _LATE_SECONDS
+        while faults.of(plane, token.rpartition(":")[2], name) == _LATE and time.monotonic() < until:
+            time.sleep(_RETRY_PAUSE_SECONDS)
         return provider_pb2.CreateResponse(id=made, properties=encode(_marked(kind, outputs, inputs)))
 
     @reported
