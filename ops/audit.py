@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from config.clouds import LocalCloud
+from config.plans import Planned, plan_services
 from config.stack import StackConfig, installs_aibrix, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from ops.arguments import add_stack, stack_file
@@ -23,7 +24,6 @@ from planning.catalog import fact
 from planning.names import COLOURS, coloured, group_object, model_object, service_object
 from planning.units import GIB
 from stacks import addon_charts
-from stacks.service_plans import Planned, plan_services
 from watch import leftovers
 from watch.api_server import UnansweredError
 from watch.cloud_lists import BALANCERS, KINDS, PACKAGES, find

@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from config.plans import Planned
 from config.stack import StackConfig, aibrix_release, own_bucket
 from config.weights import PvcWeights
 from planning import aibrix_features, timeouts
@@ -19,7 +20,7 @@ from planning.names import COLOUR, COLOURS, group_object, model_object
 from planning.scaling import window_seconds
 from policy import rules, settings
 from policy.model import STACK, Finding, Resource, Stack
-from stacks.service_plans import Planned, outputs
+from stacks.plan_summary import outputs
 
 _BUCKETS = {"acs": "alicloud:oss/bucket:Bucket", "volcengine": "volcengine:tos/bucket:Bucket"}
 _INSTANCE = "app.kubernetes.io/instance"

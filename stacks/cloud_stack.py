@@ -15,6 +15,8 @@ from components.weights.model_bucket import ModelBucket, ModelBucketArgs
 from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSync, ModelSyncArgs, PodRole
 from config.clouds import AcsCloud, VolcengineCloud
 from config.errors import NAMESPACE
+from config.plan_request import needed_files
+from config.plans import Planned
 from config.stack import StackConfig, own_bucket, repository, role_takers
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, Sync
 from planning import timeouts
@@ -24,7 +26,6 @@ from planning.names import API_KEY, model_object, sync_object
 from planning.startup import FILL
 from stacks import engine_arguments
 from stacks.pod_extras import extras
-from stacks.service_plans import Planned, needed_files
 from stacks.serving import Serving
 from watch.progress import Progress
 

@@ -17,12 +17,13 @@ from pulumi.runtime import config as engine_config
 from components.cluster.kubernetes import RELEASE
 from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
+from config.plans import Planned, judge_services
 from config.secrets import SECRETS, is_empty
 from config.stack import StackConfig, decoded, expired, judge
 from planning.names import CLUSTER, model_object
 from planning.problems import Problem, Refused
+from stacks.plan_summary import briefly, of_access, outputs, warnings
 from stacks.registrations import Registration, held
-from stacks.service_plans import Planned, briefly, judge_services, of_access, outputs, warnings
 from watch import preflight
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from config.plans import plan_services
 from config.stack import own_bucket, parse
-from stacks.service_plans import plan_services
 from tests.support.stack_files import StackFile, besides_trust
 
 FILE = StackFile("volcengine")
