@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from config.clouds import LocalCloud, VolcengineCloud, gpu_node
+from config.clouds import LocalCloud
 from config.errors import NAMESPACE
 from config.facts import GpuFacts, ModelFacts, gpu_pods
 from config.services import Service
@@ -149,15 +149,14 @@ def _load(service: Service) -> Load | None:
 
 
 def pod_sizes(config: StackConfig) -> list[int]:
-    """How many GPUs one pod may have; eight if the catalog does not describe the cloud's series."""
+    """How many GPUs one pod may have; eight if the catalog does not describe the series or the nodes."""
     cloud = config.cloud
     if isinstance(cloud, LocalCloud):
         return fact("clouds", "local", "gpusPerPod")
-    if isinstance(cloud, VolcengineCloud):
-        node = gpu_node(cloud.instance_type)
-        # Whole nodes: nobody else could use half a node's RDMA devices.
-        return [node["gpus"] if node else 8]
-    return (gpu_pods(cloud.gpu_series, config.catalog.gpu_pods) or {}).get("gpus") or [8]
+    if cloud.gpu_series is not None:
+        return (gpu_pods(cloud.gpu_series, config.catalog.gpu_pods) or {}).get("gpus") or [8]
+    # Whole nodes: nobody else could use half a node's RDMA devices.
+    return [cloud.node["gpus"] if cloud.node else 8]
 
 
 def _supply(config: StackConfig, service: Service) -> Supply:
@@ -191,7 +190,7 @@ def _supply_of_one(config: StackConfig) -> Supply:
 def _quota(config: StackConfig) -> float | None:
     """How fast one account may read from the cloud's buckets, in Gbit/s; None for a foreign store."""
     cloud = config.cloud
-    if own_bucket(config) is None or isinstance(cloud, LocalCloud):
+    if own_bucket(config) is None or cloud.region is None:
         return None
     quotas = fact("clouds", cloud.kind, "bucketGbitPerSecond")
     mainland = cloud.region.startswith("cn-") and cloud.region != "cn-hongkong"

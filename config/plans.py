@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from config.clouds import AcsCloud, LocalCloud, VolcengineCloud
+from config.abilities import CLOUDS
 from config.errors import ConfigError
 from config.facts import gpu_pods
 from config.plan_request import partial_request, pod_sizes, request, settings_of
@@ -178,7 +178,7 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
         )
     warnings += loaders.doubts(loader, service.engine.image, own_disk=isinstance(config.weights, NvmeWeights))
     longest = answers.longest_seconds(found.fit.max_model_len, _most_tokens(service))
-    drain = service.drain_seconds or min(longest, _longest_drain(config.cloud))
+    drain = service.drain_seconds or min(longest, _longest_drain(config.cloud.eviction_notice))
     if drain < longest:
         warnings.append(f"pods that end wait {drain} s for their answers, of which one may take {longest} s")
     if service.gateway == "aibrix":
@@ -198,11 +198,9 @@ def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Pla
     )
 
 
-def _longest_drain(cloud: LocalCloud | AcsCloud | VolcengineCloud) -> int:
-    """The longest that a pod may wait for its answers when the cloud evicts it."""
-    if isinstance(cloud, AcsCloud) and (notice := cloud.eviction_notice) is not None:
-        return timeouts.longest_drain(notice)
-    return answers.LONGEST_WAIT_SECONDS
+def _longest_drain(notice: int | None) -> int:
+    """The longest that a pod may wait for its answers, where the cloud evicts it with this notice, in seconds."""
+    return answers.LONGEST_WAIT_SECONDS if notice is None else timeouts.longest_drain(notice)
 
 
 def _most_tokens(service: Service) -> int | None:
@@ -323,22 +321,22 @@ def _bounds(service: Service, found: Plan, release: str, seconds: int) -> Iterat
 def _doubts(config: StackConfig, service: Service, nodes: int, seconds: int) -> Iterator[str]:
     """What the cloud may do to a service that keeps every rule."""
     cloud = config.cloud
-    if not isinstance(cloud, AcsCloud):
-        return
     notice = cloud.eviction_notice
     if notice is not None and seconds > notice:
         yield (
             f"best-effort pods are evicted with {notice} s of notice, "
             f"and this model takes {minutes(seconds)} to start again"
         )
-    pods = gpu_pods(cloud.gpu_series, config.catalog.gpu_pods)
+    pods = gpu_pods(cloud.gpu_series, config.catalog.gpu_pods) if cloud.gpu_series is not None else None
     if cloud.rdma and pods and pods.get("rdma") is None:
         yield (
             f"whether series {cloud.gpu_series} has RDMA is known by ticket only; "
             "without it the pods are not scheduled, or fall back to sockets"
         )
-    free, disk = fact("clouds", "acs", "freeEphemeralGib"), service.resources.ephemeral_storage
-    if disk and gibibytes(disk) > free:
+    if CLOUDS[cloud.kind].node_disks or not (disk := service.resources.ephemeral_storage):
+        return
+    free = fact("clouds", cloud.kind, "freeEphemeralGib")
+    if gibibytes(disk) > free:
         yield f"ephemeralStorage {disk}: {free} GiB of each pod are free, the rest of all {nodes} is billed"
 
 

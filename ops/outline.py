@@ -22,7 +22,6 @@ from policy import rules, settings
 from policy.model import STACK, Finding, Resource, Stack
 from stacks.plan_summary import outputs
 
-_BUCKETS = {"acs": "alicloud:oss/bucket:Bucket", "volcengine": "volcengine:tos/bucket:Bucket"}
 _INSTANCE = "app.kubernetes.io/instance"
 _COMPONENT = "app.kubernetes.io/component"
 
@@ -53,8 +52,8 @@ def outline(config: StackConfig, plans: Mapping[str, Planned], stack: str) -> li
 
 def _weights(config: StackConfig) -> Iterator[Resource]:
     bucket, weights = own_bucket(config), config.weights
-    if bucket is not None and bucket.create and config.cloud.kind in _BUCKETS:
-        yield Resource(_BUCKETS[config.cloud.kind], "weights", {}, bucket.keep)
+    if bucket is not None and bucket.create:
+        yield Resource(fact("clouds", config.cloud.kind, "bucketType"), "weights", {}, bucket.keep)
     if isinstance(weights, PvcWeights) and weights.create:
         yield _object("PersistentVolumeClaim", weights.claim, {}, kept=weights.create.keep)
 

@@ -150,7 +150,7 @@ class _Stack(CloudStack):
         if cloud.compute_class == "gpu":
             pod_labels[labels["series"]] = cloud.gpu_series
         if cloud.rdma:
-            pod_labels[labels["rdma"]] = "rdma"
+            pod_labels[fact("clouds", "acs", "rdma")["label"]] = "rdma"
         if self.config.cache.engine == "fluid":
             # Fluid's webhook mounts the cache by a sidecar in the pod: there is no node to mount it on.
             pod_labels[labels["fluidSidecar"]] = "acs"

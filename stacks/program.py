@@ -15,6 +15,7 @@ import pulumi
 from pulumi.runtime import config as engine_config
 
 from components.cluster.kubernetes import RELEASE
+from config.abilities import CLOUDS
 from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
 from config.plans import Planned, judge_services
@@ -77,7 +78,7 @@ def build(
 
 def _look_around(config: StackConfig) -> None:
     """Refuses what only this machine can judge: charts that are missing or cannot be fetched."""
-    if config.cloud.kind != "local":
+    if CLOUDS[config.cloud.kind].installs:
         from stacks import addon_charts
 
         addon_charts.provide_charts(config)

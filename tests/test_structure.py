@@ -66,6 +66,29 @@ def test_a_value_goes_from_the_stack_file_into_the_plan_into_the_pods_and_never_
             assert not re.search(r"service\.layout\b", source), f"{file} reads the stack file's layout, not the plan's"
 
 
+CLOUDS = {"acs", "volcengine", "AcsCloud", "VolcengineCloud"}
+
+
+def branches(source: str) -> list[int]:
+    """Lines that compare with the name of a cloud, or ask whether an object is of its type."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        asks = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
+        for part in (part for each in (node.args[1:] if asks else compared) for part in ast.walk(each)):
+            if {getattr(part, "value", None), getattr(part, "id", None)} & CLOUDS:
+                lines.append(part.lineno)
+    return lines
+
+
+def test_only_a_clouds_own_builder_branches_on_its_name_so_that_a_third_cloud_falls_through_nothing():
+    files = {file for room in ALLOWED.keys() - {"local", "standins"} for file in (ROOT / room).rglob("*.py")}
+    files -= {ROOT / "stacks" / f"{kind}.py" for kind in CLOUDS}
+    lines = {file: branches(file.read_text()) for file in files}
+    assert not {file: found for file, found in lines.items() if found}
+    assert branches('if kind == "acs": x\nif isinstance(y, (A, AcsCloud)): x\nif y in ("acs", "b"): x') == [1, 2, 3]
+
+
 def test_the_planner_knows_no_pulumi_no_cluster_and_no_types_of_files():
     for file, names in imported("planning").items():
         assert not names & {"pulumi", "pulumi_kubernetes", "kubernetes", "pydantic", "yaml", "os"}, file
