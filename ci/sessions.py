@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 from ci import http
-from planning.catalog import fact
+from planning.catalog import entries, fact
 from planning.problems import Problem, Refused, printable
 
 ROLE = "MODELSERVE_ROLE"
@@ -28,7 +28,8 @@ STS = "MODELSERVE_STS"
 _REQUEST = ("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 _KEPT_BACK = (*_REQUEST, TOKEN, "GITHUB_TOKEN")
 _WAIT = 30
-_CLOUDS = ("acs", "volcengine")
+# Stacks without an account of a cloud: a file that names no cloud, and the rehearsal.
+_NO_CLOUD = ("", "local")
 _BUCKET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
@@ -40,16 +41,19 @@ def environment(cloud: str, stack: str, say: Callable[[str], None] = print) -> d
     """
     kept = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
     role = os.environ.get(ROLE)
-    if not role or cloud not in _CLOUDS:
+    if not role or cloud in _NO_CLOUD:
         return kept
+    if cloud not in entries("ci")["sessions"]:
+        instead = f"leave {ROLE} out, and give the job keys"
+        raise Refused(Problem("cloud.kind", cloud, "jobs get no role's keys there", instead))
     spelt = fact("ci", "sessions", cloud)
-    keys = _assume(cloud, spelt, role, stack)
+    keys = _assume(spelt, role, stack)
     for key in keys:
         say(f"::add-mask::{key}")
     return kept | dict(zip(spelt["variables"], keys, strict=True)) | dict(zip(_BUCKET, keys, strict=True))
 
 
-def _assume(cloud: str, spelt: Mapping[str, Any], role: str, stack: str) -> list[str]:
+def _assume(spelt: Mapping[str, Any], role: str, stack: str) -> list[str]:
     query = {"Action": "AssumeRoleWithOIDC", "Version": spelt["version"]}
     form = {
         spelt["role"]: role,
@@ -57,10 +61,11 @@ def _assume(cloud: str, spelt: Mapping[str, Any], role: str, stack: str) -> list
         "RoleSessionName": f"modelserve-{stack}"[:64],
         "DurationSeconds": str(_seconds()),
     }
-    if cloud == "acs":
+    if spelt["rpcStyle"]:
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         query |= {"Format": "JSON", "Timestamp": now, "SignatureNonce": uuid.uuid4().hex}
-        form["OIDCProviderArn"] = _required(PROVIDER, "write acs:ram::ACCOUNT:oidc-provider/NAME")
+    if spelt["provider"]:
+        form["OIDCProviderArn"] = _required(PROVIDER, f"write {spelt['provider']}")
     found: Any = _answer(ROLE, "POST", os.environ.get(STS) or spelt["url"], params=query, data=form)
     for key in (*spelt["under"], "Credentials"):
         found = found.get(key) if isinstance(found, Mapping) else None

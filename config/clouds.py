@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
@@ -69,7 +69,7 @@ def context_of(info: ValidationInfo) -> ValidationContext:
 def _known_region(value: str, info: ValidationInfo) -> str:
     """A rule of the clouds' regions: a misspelt region has no bucket, and the pods would look for one there."""
     cloud = info.data.get("kind", "")
-    known = [*fact({"acs": "oss", "volcengine": "tos"}[cloud], "regions", "known"), *context_of(info).more_regions]
+    known = [*fact(CLOUDS[cloud].stores[0], "regions", "known"), *context_of(info).more_regions]
     if value not in known:
         near = difflib.get_close_matches(value, known, n=3, cutoff=0.6) or known
         instead = f"write one such as {', '.join(near[:3])}, or add it to modelserve:catalog.regions if it is new"
@@ -77,8 +77,20 @@ def _known_region(value: str, info: ValidationInfo) -> str:
     return value
 
 
+# Rules ask every cloud for these. Where a cloud has no such key, its class says None: so the type checker finds a cloud
+# that does not answer.
+
+
 class LocalCloud(Strict):
     """The rehearsal on this machine."""
+
+    region: ClassVar[None] = None
+    gpu_series: ClassVar[None] = None
+    node: ClassVar[None] = None
+    nodes: ClassVar[None] = None
+    rdma: ClassVar[bool] = False
+    rdma_devices: ClassVar[None] = None
+    eviction_notice: ClassVar[None] = None
 
     kind: Literal["local"] = Field(description="the cloud: local is the rehearsal on this machine")
     gpu: str = Field(
@@ -95,6 +107,10 @@ class LocalCloud(Strict):
 
 class AcsCloud(Strict):
     """Alibaba Cloud Container Compute Service."""
+
+    node: ClassVar[None] = None
+    nodes: ClassVar[None] = None
+    rdma_devices: ClassVar[None] = None
 
     kind: Literal["acs"] = Field(description="the cloud: acs is Alibaba Cloud Container Compute Service")
     region: Region = Field(description="the region of cluster and bucket, such as cn-hangzhou")
@@ -167,6 +183,9 @@ def gpu_node(instance_type: str) -> Mapping[str, Any] | None:
 class VolcengineCloud(Strict):
     """Volcengine Kubernetes Engine."""
 
+    gpu_series: ClassVar[None] = None
+    eviction_notice: ClassVar[None] = None
+
     kind: Literal["volcengine"] = Field(description="the cloud: volcengine is Volcengine Kubernetes Engine")
     region: Region = Field(description="the region of cluster and bucket, such as cn-beijing")
     instance_type: str = Field(min_length=1, description="the GPU nodes' type, such as ecs.ebmhpcpni3l.48xlarge")
@@ -185,8 +204,12 @@ class VolcengineCloud(Strict):
     @property
     def gpu_name(self) -> str:
         """The GPU as the planner looks it up."""
-        known = gpu_node(self.instance_type)
-        return self.gpu or (known["gpu"] if known else self.instance_type)
+        return self.gpu or (self.node["gpu"] if self.node else self.instance_type)
+
+    @property
+    def node(self) -> Mapping[str, Any] | None:
+        """What the catalog knows about the GPU nodes; None if nothing."""
+        return gpu_node(self.instance_type)
 
     _region = field_validator("region")(_known_region)
 
@@ -335,7 +358,7 @@ class AibrixChoice(Strict):
     @field_validator("version")
     @classmethod
     def _release_works(cls, value: str | None, info: ValidationInfo) -> str:
-        version = value or fact("clouds", "volcengine", "aibrix")
+        version = value or fact("aibrix", "releases", "installed")
         if problem := aibrix_features.version_problem(version):
             raise rule(version, *problem)
         return version

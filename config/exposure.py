@@ -183,20 +183,20 @@ class Autoscaling(Strict):
     ) -> list[tuple[str, object, str, str]]:
         """What is wrong for these releases, of AIBrix if it is known, and a cold start of `seconds`: field, value, why,
         what to write instead."""
-        settings: dict[str, Any] = {
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-            "target": self.target,
-            "cold_start_seconds": seconds,
-            "cooldown_seconds": self.cooldown_seconds,
-            "strategy": self.strategy,
-            "schedules": self.schedules,
-        }
+        told = scaling.Scaling(
+            minimum=self.minimum,
+            maximum=self.maximum,
+            target=self.target,
+            cold_start_seconds=seconds,
+            cooldown_seconds=self.cooldown_seconds,
+            strategy=self.strategy,
+            schedules=self.schedules,
+        )
         problems = []
         if self.engine != "aibrix":
-            problems = scaling.problems(**settings)
+            problems = scaling.problems(told)
         elif version:
-            problems = aibrix_features.scaler_problems(version, engine_version, **settings)
+            problems = aibrix_features.scaler_problems(version, engine_version, told)
         return [(to_camel(field), getattr(self, field, ""), why, instead) for field, why, instead in problems]
 
 

@@ -249,7 +249,7 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
         yield _at(services, "*", "layout", "gpusPerNode", value={"enum": fact("clouds", "local", "gpusPerPod")})
     yield _at(services, "*", "port", value=_none_of(fact("clouds", kind, "reservedPorts")))
     # A catalog section may add to the catalog's lists: check them only without it.
-    alone = [*_of_acs()] if kind == "acs" else [*_of_volcengine()] if kind == "volcengine" else []
+    alone = [] if kind == "local" else [*_LISTS[kind]()]
     if can.stores:
         alone.append(_at(cloud, "region", value={"enum": fact(can.stores[0], "regions", "known")}))
     if alone:
@@ -293,3 +293,6 @@ def _of_volcengine() -> Iterator[Schema]:
         if not node["rdmaGbitPerSecond"]:
             rules.append(_at(cloud, "rdma", value={"const": False}))
         yield _if(_has(**{cloud: _has(instanceType=instance_type)}), _all(*rules))
+
+
+_LISTS = {"acs": _of_acs, "volcengine": _of_volcengine}

@@ -8,25 +8,23 @@ import contextlib
 import datetime
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, get_args
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from config import secrets as secret_keys
 from config.abilities import CLOUDS
 from config.clouds import (
-    AcsCloud,
     AddonChoice,
     Addons,
     AibrixChoice,
     Cloud,
     Cluster,
-    LocalCloud,
     Monitoring,
     ValidationContext,
-    VolcengineCloud,
     gpu_node,
 )
 from config.errors import ConfigError, join, shown, unknown_key
@@ -52,8 +50,6 @@ from planning.fleet import name_limit as fleet_limit
 from planning.images import registry_of
 from planning.names import API_KEY, COLOURS, coloured, model_object, service_object
 from planning.problems import PlanError, Problem, Unjudged, printable
-
-_CLOUDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (LocalCloud, AcsCloud, VolcengineCloud)}
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # Why an add-on is unused.
@@ -417,8 +413,7 @@ def _compiled(config: StackConfig, name: str) -> Iterator[Problem]:
     if kept.node_path is not None and any(each.get("runAsNonRoot") or each.get("runAsUser") for each in others):
         why = f"root owns the folder, and the pods of services.{name} run as another user"
         yield Problem("cache.compile.nodePath", kept.node_path, why, "write claim, with fsGroup in the pods' context")
-    cloud, layout = config.cloud, service.layout
-    node = gpu_node(cloud.instance_type) if isinstance(cloud, VolcengineCloud) else None
+    node, layout = config.cloud.node, service.layout
     apart = kept.node_path is not None and (layout is None or (node and layout.gpus_per_node == node["gpus"]))
     if service.workload == "fleet" and service.most_replicas > 1 and not apart:
         why = f"replicas of services.{name}, a fleet, would write the same files at the same time"
@@ -460,7 +455,7 @@ def _scheduled(config: StackConfig, name: str) -> Iterator[Problem]:
 
 def _rdma_devices(config: StackConfig, name: str) -> Iterator[Problem]:
     layout = config.services[name].layout
-    devices = config.cloud.rdma_devices if isinstance(config.cloud, VolcengineCloud) else None
+    devices = config.cloud.rdma_devices
     if devices and layout and devices != layout.gpus_per_node:
         gpus = layout.gpus_per_node
         why = f"the pods of services.{name} have {gpus} GPUs, and each needs its own device"
@@ -468,9 +463,9 @@ def _rdma_devices(config: StackConfig, name: str) -> Iterator[Problem]:
 
 
 def _enough_nodes(config: StackConfig) -> Iterator[Problem]:
-    """Volcengine must have enough nodes for all services."""
+    """The cluster must have enough nodes for all services."""
     cloud = config.cloud
-    if not isinstance(cloud, VolcengineCloud) or cloud.nodes is None:
+    if cloud.nodes is None:
         return
     asked = {name: _most_nodes(service) for name, service in config.services.items() if service.layout}
     wanted = sum(steady for steady, _ in asked.values())
@@ -553,8 +548,7 @@ def _secure(config: StackConfig, name: str) -> Iterator[Problem]:
     """Security settings of a service's pods that would keep them from starting."""
     weights, cloud, pod = config.weights, config.cloud, config.services[name].pod
     disk = isinstance(weights, NvmeWeights) or (isinstance(weights, BucketWeights) and weights.download.node_path)
-    needed = fact("clouds", "volcengine", "rdma")["capabilities"]
-    pinned = needed if isinstance(cloud, VolcengineCloud) and cloud.rdma else []
+    pinned = fact("clouds", cloud.kind, "rdma")["capabilities"] if cloud.rdma else []
     if pod and disk and (pod.security_context or {}).get("runAsNonRoot"):
         path = f"services.{name}.pod.securityContext.runAsNonRoot"
         why = "in the same pod, root checks and fills the node's disk"
@@ -570,8 +564,8 @@ def _facts_of_others(config: StackConfig) -> Iterator[Problem]:
     """Refuses facts under a name that nothing in the stack has: a misspelt name would have no effect, silently."""
     cloud, known = config.cloud, config.catalog
     models = sorted({service.model for service in config.services.values()})
-    series = [cloud.gpu_series] if isinstance(cloud, AcsCloud) else []
-    regions = [] if isinstance(cloud, LocalCloud) else [cloud.region]
+    series = [cloud.gpu_series] if cloud.gpu_series is not None else []
+    regions = [cloud.region] if cloud.region is not None else []
     others = [
         *_of_others("models", known.models, models),
         *_of_others("gpus", known.gpus, [cloud.gpu_name.partition(":")[0]]),
@@ -645,43 +639,49 @@ def _validation_context(raw: Mapping[str, Any], secrets: frozenset[str]) -> Vali
     """The validation context: what rules read of other sections, whatever is wrong there."""
     cloud = _map(raw, "cloud")
     kind, weights = cloud.get("kind"), _map(raw, "weights")
-    if not isinstance(kind, str) or kind not in _CLOUDS:
+    if not isinstance(kind, str) or kind not in CLOUDS:
         return ValidationContext(secrets=secrets, weights=weights)
-    lws = _lws_release(_map(raw, "addons", "lws").get("version"), kind)
     listed = _map(raw, "catalog").get("regions")
-    regions = tuple(region for region in listed if isinstance(region, str)) if isinstance(listed, list) else ()
-    if kind == "volcengine":
-        version = _map(raw, "addons", "aibrix").get("version")
-        installed = version if isinstance(version, str) else fact("clouds", "volcengine", "aibrix")
-        known = gpu_node(str(cloud.get("instanceType")))
-        node = {**known, "type": cloud["instanceType"]} if known else None
-        pods = {"gpus": list(range(1, known["gpus"] + 1)), "node": node} if known else None
-        release = None if aibrix_features.version_problem(installed) else installed
-        return ValidationContext(kind, None, pods, secrets, lws, more_regions=regions, aibrix=release, weights=weights)
-    if kind == "local":
-        return ValidationContext(
-            kind, None, {"gpus": fact("clouds", "local", "gpusPerPod")}, secrets, lws, weights=weights
-        )
+    common = ValidationContext(
+        kind,
+        secrets=secrets,
+        lws=_lws_release(_map(raw, "addons", "lws").get("version"), kind),
+        more_regions=tuple(region for region in listed if isinstance(region, str)) if isinstance(listed, list) else (),
+        weights=weights,
+        oidc=bool(_map(raw, "cluster").get("oidc")),
+    )
+    return _CONTEXTS[kind](common, cloud, raw)
+
+
+def _local_context(common: ValidationContext, cloud: Mapping[str, Any], raw: Mapping[str, Any]) -> ValidationContext:
+    return replace(common, pods={"gpus": fact("clouds", "local", "gpusPerPod")})
+
+
+def _acs_context(common: ValidationContext, cloud: Mapping[str, Any], raw: Mapping[str, Any]) -> ValidationContext:
     series, described = cloud.get("gpuSeries"), _map(raw, "catalog", "gpuPods")
     pods = None
     if isinstance(series, str):
         with contextlib.suppress(ValidationError):  # reported at its own key
             more = {series: GpuPods.model_validate(described[series])} if series in described else {}
             pods = gpu_pods(series, more)
-    notice = fact("clouds", kind, "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
-    oidc = bool(_map(raw, "cluster").get("oidc"))
-    return ValidationContext(
-        kind,
-        series,
-        pods,
-        secrets,
-        lws,
-        frozenset(described),
-        regions,
-        weights=weights,
-        notice=notice,
-        oidc=oidc,
-    )
+    notice = fact("clouds", "acs", "evictionNoticeSeconds") if cloud.get("computeQos") == "best-effort" else None
+    return replace(common, series=series, pods=pods, more_pods=frozenset(described), notice=notice)
+
+
+def _volcengine_context(
+    common: ValidationContext, cloud: Mapping[str, Any], raw: Mapping[str, Any]
+) -> ValidationContext:
+    version = _map(raw, "addons", "aibrix").get("version")
+    installed = version if isinstance(version, str) else fact("aibrix", "releases", "installed")
+    known = gpu_node(str(cloud.get("instanceType")))
+    node = {**known, "type": cloud["instanceType"]} if known else None
+    pods = {"gpus": list(range(1, known["gpus"] + 1)), "node": node} if known else None
+    return replace(common, pods=pods, aibrix=None if aibrix_features.version_problem(installed) else installed)
+
+
+_CONTEXTS: Mapping[str, Callable[[ValidationContext, Mapping[str, Any], Mapping[str, Any]], ValidationContext]] = (
+    MappingProxyType({"local": _local_context, "acs": _acs_context, "volcengine": _volcengine_context})
+)
 
 
 def lws_release(config: StackConfig) -> str:
@@ -696,7 +696,7 @@ def aibrix_choice(config: StackConfig) -> AibrixChoice:
 
 def aibrix_release(config: StackConfig) -> str:
     """The cluster's AIBrix release: from the stack file, else the one to install."""
-    return aibrix_choice(config).version or fact("clouds", "volcengine", "aibrix")
+    return aibrix_choice(config).version or fact("aibrix", "releases", "installed")
 
 
 def aibrix_registry(config: StackConfig) -> str | None:
@@ -727,8 +727,8 @@ def _needs(config: StackConfig, addon: str) -> bool:
 def _lws_release(given: object, cloud: str) -> str:
     if isinstance(given, str) and is_release(given):
         return given
-    if cloud == "local":
-        return fact("clouds", "local", "leaderWorkerSet")
+    if "lws" not in CLOUDS[cloud].installs:
+        return fact("clouds", cloud, "leaderWorkerSet")
     return fact("addons", "lws", "upstream")["appVersion"]
 
 
@@ -762,6 +762,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
     """Rules on services' names. They run on the raw input, so that other mistakes in a service do not hide them."""
     if not isinstance(services, Mapping):
         return []
+    can = CLOUDS.get(cloud) if isinstance(cloud, str) else None
     found = []
     longest_colour = max(len(coloured("", colour)) for colour in COLOURS)
     groups_of = {coloured(str(each), colour) for each in services if _is_coloured(services, each) for colour in COLOURS}
@@ -769,7 +770,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
         path, text = join(("services", name)), str(name)
         replicas = service.get("replicas", 1) if isinstance(service, Mapping) else 1
         most = _map(services, name, "autoscaling").get("maximum")
-        fleet = cloud == "volcengine" and not (isinstance(service, Mapping) and service.get("workload") == "lws")
+        fleet = can is not None and _map(services, name).get("workload", can.workloads[0]) == "fleet"
         groups = max(each for each in (replicas, most, 1) if isinstance(each, int))
         limit = fleet_limit() if fleet else name_limit(groups) - longest_colour * _is_coloured(services, name)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"

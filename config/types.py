@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
+from config.abilities import CLOUDS
 from config.errors import refuse, rule
 from planning import images, kubernetes_names, origins, schedule
 from planning.catalog import fact
@@ -187,8 +188,10 @@ def bucket_name(value: str, store: str | None) -> str:
         bare = name.partition("/")[0] or "my-bucket"
         raise rule(value, why, f"write name: {bare}{how}", bare)
     foreign = fact("weights", "foreign", "names")
-    usual = fact("tos" if store == "tos" else "oss", "bucket", "namePattern")
-    if re.fullmatch(foreign.get(store, usual), value):
+    own = {can.stores[0] for can in CLOUDS.values() if can.stores}
+    asked = [fact(each, "bucket", "namePattern") for each in own if store in (None, each)]
+    known = [foreign[store]] if store in foreign else asked
+    if all(re.fullmatch(each, value) for each in known):
         return value
     signs = "lower-case letters, digits and '-'"
     raise rule(

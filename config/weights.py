@@ -431,10 +431,10 @@ class Cache(Strict):
     @field_validator("engine")
     @classmethod
     def _the_cloud_has_it(cls, value: str, info: ValidationInfo) -> str:
-        can, cloud = _can(info), context_of(info).cloud
+        can = _can(info)
         if can and value not in can.caches:
-            here = "the rehearsal's local stack reads an existing volume" if cloud == "local" else "only ACS has it"
-            raise rule(value, here, "write none")
+            there = " and ".join(kind for kind, other in CLOUDS.items() if value in other.caches)
+            raise rule(value, f"only {there} has it", "write none")
         weights = context_of(info).weights
         if value == "fluid" and (
             weights.get("source") in ("pvc", "huggingface", "nvme") or weights.get("read") == "stream"

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from config.abilities import CLOUDS
 from config.clouds import LocalCloud
+from config.plans import Planned, plan_services
 from config.stack import StackConfig, installs_aibrix, keeps_weights, own_bucket
 from config.stack_file import StackFile
 from ops.arguments import add_stack, stack_file
@@ -23,7 +25,6 @@ from planning.catalog import fact
 from planning.names import COLOURS, coloured, group_object, model_object, service_object
 from planning.units import GIB
 from stacks import addon_charts
-from stacks.service_plans import Planned, plan_services
 from watch import leftovers
 from watch.api_server import UnansweredError
 from watch.cloud_lists import BALANCERS, KINDS, PACKAGES, find
@@ -157,7 +158,7 @@ def names_of(config: StackConfig, stack: str) -> Names:
     objects = {each for name in config.services for each in (name, service_object(name), group_object(name))}
     objects |= {coloured(name, colour) for name in config.services for colour in COLOURS}
     objects |= {model_object(service.model) for service in config.services.values()}
-    addons = [each.namespace for each in addon_charts.wanted(config)] if config.cloud.kind != "local" else []
+    addons = [each.namespace for each in addon_charts.wanted(config)] if CLOUDS[config.cloud.kind].installs else []
     systems = [fact("aibrix", "gateway", "object")["namespace"]] if installs_aibrix(config) else []
     return Names(stack, config.cluster.namespace, frozenset(objects), frozenset((*addons, *systems)))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
+from config.plans import checked
 from ops.arguments import add_stack, stack_file
 from ops.outline import findings
-from stacks.service_plans import briefly, checked, of_access, summary, verdict, warnings
+from stacks.plan_summary import briefly, of_access, summary, verdict, warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from config import project_file, pulumi_yaml
 from config.errors import NAMESPACE, join
 from config.keys import ROOT, Key, keys_of
+from config.plans import judge_services
 from config.project_file import at, steps
 from config.secrets import SECRETS
 from config.stack import PLACEHOLDER, SECTIONS
@@ -24,7 +25,6 @@ from config.stack_file import RequestError, StackFile, path_of, read
 from ops import stack_text
 from planning.catalog import fact
 from planning.problems import Problem, Refused, printable
-from stacks.service_plans import judge_services
 
 _WORKFLOWS = Path(".github/stacks.json")
 _Path = list[str | int]

@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from config.plans import Planned
 from config.stack import StackConfig, aibrix_release, own_bucket
 from config.weights import PvcWeights
 from planning import aibrix_features, timeouts
@@ -19,9 +20,8 @@ from planning.names import COLOUR, COLOURS, group_object, model_object
 from planning.scaling import window_seconds
 from policy import rules, settings
 from policy.model import STACK, Finding, Resource, Stack
-from stacks.service_plans import Planned, outputs
+from stacks.plan_summary import outputs
 
-_BUCKETS = {"acs": "alicloud:oss/bucket:Bucket", "volcengine": "volcengine:tos/bucket:Bucket"}
 _INSTANCE = "app.kubernetes.io/instance"
 _COMPONENT = "app.kubernetes.io/component"
 
@@ -52,8 +52,8 @@ def outline(config: StackConfig, plans: Mapping[str, Planned], stack: str) -> li
 
 def _weights(config: StackConfig) -> Iterator[Resource]:
     bucket, weights = own_bucket(config), config.weights
-    if bucket is not None and bucket.create and config.cloud.kind in _BUCKETS:
-        yield Resource(_BUCKETS[config.cloud.kind], "weights", {}, bucket.keep)
+    if bucket is not None and bucket.create:
+        yield Resource(fact("clouds", config.cloud.kind, "bucketType"), "weights", {}, bucket.keep)
     if isinstance(weights, PvcWeights) and weights.create:
         yield _object("PersistentVolumeClaim", weights.claim, {}, kept=weights.create.keep)
 

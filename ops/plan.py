@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from config.plans import checked
 from config.stack_file import RequestError
 from ops.arguments import add_stack, count, not_negative, positive, stack_file
 from planning.cost import Prices
@@ -16,7 +17,6 @@ from planning.planner import Ask, Plan, plan, ranks
 from planning.problems import PlanError, Problem
 from planning.startup import Supply
 from planning.throughput import Load, Range
-from stacks.service_plans import checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

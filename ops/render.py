@@ -18,11 +18,11 @@ import yaml
 
 from components.weights import oss_bucket, tos_bucket
 from config.errors import NAMESPACE
+from config.plans import checked
 from config.secrets import SECRETS
 from config.stack_file import StackFile
 from ops.arguments import add_stack, stack_file
 from stacks.program import build
-from stacks.service_plans import checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import NAMESPACE
+from config.plans import Planned, judge_services
 from config.secrets import SECRETS, is_empty
 from config.stack import decoded
 from config.stack import judge as judge_config
@@ -27,7 +28,7 @@ from planning.startup import FILL, WARM
 from report import judgement, pages, run_file
 from report.judgement import Finding, Judgement
 from report.run_file import Run
-from stacks.service_plans import Planned, judge_services, summary
+from stacks.plan_summary import summary
 
 FORMATS = ("markdown", "text", "json")
 

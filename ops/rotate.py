@@ -17,7 +17,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from config.clouds import AcsCloud
 from config.errors import NAMESPACE
 from config.stack import StackConfig, made_keys, own_bucket
 from config.stack_file import RequestError
@@ -106,7 +105,7 @@ def generations(config: StackConfig, secrets: Collection[str]) -> tuple[int, ...
         raise RequestError("the stack makes no access keys: there is nothing to rotate")
     weights = config.weights
     mounts = isinstance(weights, BucketWeights) and weights.read == "volume" and config.cache.engine == "none"
-    if isinstance(config.cloud, AcsCloud) and mounts and "reader" in made:
+    if mounts and "reader" in made:
         raise RequestError(
             "the mounts of running pods keep the key that they were made with, and would break: "
             "write cluster.oidc, so that they take a role"

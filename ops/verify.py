@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from components.serving.modelserve_verify import Answer, Expected, NoAnswer, ask
+from config.plans import checked
 from config.services import Service
 from config.stack import StackConfig
 from config.stack_file import RequestError
@@ -24,7 +25,6 @@ from ops.load import Load, Measured, Sample, measure, told
 from planning.names import API_KEY, api_key_secret, service_object, workload
 from planning.problems import Refused
 from planning.throughput import LOADED, Point
-from stacks.service_plans import checked
 
 _LOAD = {"concurrency": 1, "input": 1024, "output": 128, "seed": 0}
 _SHOWN = 100  # characters of an answer

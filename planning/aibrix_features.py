@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from planning import scaling
@@ -179,26 +178,12 @@ def target_problem(version: str, kind: str) -> Reason | None:
     return f"AIBrix {version} has no permission to change a {kind}", instead
 
 
-def scaler_problems(
-    version: str,
-    engine_version: str,
-    *,
-    minimum: int,
-    maximum: int,
-    target: float,
-    cold_start_seconds: int | None,
-    cooldown_seconds: int | None = None,
-    strategy: str | None = None,
-    schedules: Sequence[Any] = (),
-) -> list[tuple[str, str, str]]:
-    """Everything wrong with an autoscaler, as (field, why, what to write instead). A field is the argument's name.
-
-    Where `cold_start_seconds` is None, the cooldown is not compared with it. Raises nothing.
-    """
-    problems = [("strategy", *wrong) for wrong in [_scaler_problem(version, strategy)] if wrong]
-    problems += scaling.bounds_problems(minimum=minimum, maximum=maximum, target=target)
-    problems += _cooldown_problems(version, strategy, cold_start_seconds, cooldown_seconds)
-    if schedules and not has(version, "schedules"):
+def scaler_problems(version: str, engine_version: str, told: scaling.Scaling) -> scaling.Wrong:
+    """Everything wrong with an autoscaler of AIBrix's."""
+    problems = [("strategy", *wrong) for wrong in [_scaler_problem(version, told.strategy)] if wrong]
+    problems += scaling.bounds_problems(told)
+    problems += _cooldown_problems(version, told)
+    if told.schedules and not has(version, "schedules"):
         why = f"AIBrix {version} cannot change its bounds by time of day; no release can"
         problems.append(("schedules", why, "leave it out"))
     return problems + [("aibrix_version", *wrong) for wrong in [metric_problem(version, engine_version)] if wrong]
@@ -242,18 +227,15 @@ def _scaler_problem(version: str, strategy: str | None) -> Reason | None:
     return "is not one of AIBrix's scaling strategies", instead
 
 
-def _cooldown_problems(
-    version: str, strategy: str | None, cold_start_seconds: int | None, cooldown_seconds: int | None
-) -> list[tuple[str, str, str]]:
-    if cooldown_seconds is None:
+def _cooldown_problems(version: str, told: scaling.Scaling) -> scaling.Wrong:
+    cooldown, start = told.cooldown_seconds, told.cold_start_seconds
+    if cooldown is None:
         return []
-    chosen = strategy or scalers(version)[0]
+    chosen = told.strategy or scalers(version)[0]
     if chosen in scalers(version) and cooldown_annotation(version, chosen) is None:
         why = f"strategy {chosen} of AIBrix {version} has no cooldown"
         return [("cooldown_seconds", why, f"leave it out, or write strategy {scalers(version)[0]}")]
-    if cold_start_seconds is not None and cooldown_seconds < cold_start_seconds:
-        return [scaling.short_cooldown(cold_start_seconds, cold_start_seconds)]
-    return []
+    return [scaling.short_cooldown(start, start)] if start is not None and cooldown < start else []
 
 
 def _exports(engine_version: str, name: str) -> bool:

@@ -8,6 +8,7 @@ argument's name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from planning.catalog import fact
@@ -24,17 +25,31 @@ def kv_gauge(engine_version: str | None) -> str:
     return next(name for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc") if name in known)
 
 
-def bounds_problems(*, minimum: int, maximum: int, target: float) -> Wrong:
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """What an autoscaler is told. `target` is the used fraction of each replica's KV cache to aim at. Times are in
+    seconds; without `cold_start_seconds` the cooldown is not compared with it."""
+
+    minimum: int
+    maximum: int
+    target: float
+    cold_start_seconds: int | None
+    cooldown_seconds: int | None = None
+    strategy: str | None = None
+    schedules: Sequence[Any] = ()
+
+
+def bounds_problems(told: Scaling) -> Wrong:
     """What is wrong with a number of replicas and a target, whoever scales."""
     problems: Wrong = []
-    if not 0 < target < 1:
+    if not 0 < told.target < 1:
         why = "is out of range: the metric is the used part of the KV cache, 0 to 1"
         problems.append(("target", why, "write a fraction such as 0.5"))
-    if minimum < 1:
+    if told.minimum < 1:
         why = "without a replica there is no metric that could scale it up again, nor a queue that holds its requests"
         problems.append(("minimum", why, "write 1 or more"))
-    if maximum < minimum:
-        problems.append(("maximum", f"is below the minimum of {minimum}", f"write {minimum} or more"))
+    if told.maximum < told.minimum:
+        problems.append(("maximum", f"is below the minimum of {told.minimum}", f"write {told.minimum} or more"))
     return problems
 
 
@@ -44,28 +59,19 @@ def short_cooldown(cold_start_seconds: int, least: int) -> tuple[str, str, str]:
     return "cooldown_seconds", why, f"write {least} or more, or leave it out"
 
 
-def problems(
-    *,
-    minimum: int,
-    maximum: int,
-    target: float,
-    cold_start_seconds: int | None,
-    cooldown_seconds: int | None = None,
-    strategy: str | None = None,
-    schedules: Sequence[Any] = (),
-) -> Wrong:
-    """Everything wrong with an autoscaler of Kubernetes' own. Without `cold_start_seconds` the cooldown is not compared
-    with it."""
-    found = bounds_problems(minimum=minimum, maximum=maximum, target=target)
-    given = {"strategy": strategy, "schedules": schedules}
-    found += [(field, "only AIBrix has it", "leave it out") for field, value in given.items() if value]
+def problems(told: Scaling) -> Wrong:
+    """Everything wrong with an autoscaler of Kubernetes' own."""
+    wrong = bounds_problems(told)
+    wrong += [
+        (field, "only AIBrix has it", "leave it out") for field in ("strategy", "schedules") if getattr(told, field)
+    ]
     longest = fact("kubernetes", "autoscaling", "longestWindowSeconds")
-    if cooldown_seconds is not None and cooldown_seconds > longest:
-        found.append(("cooldown_seconds", f"Kubernetes looks back {longest} s at most", f"write at most {longest}"))
-    elif cooldown_seconds is not None and cold_start_seconds is not None:
-        least = min(cold_start_seconds, longest)
-        found += [short_cooldown(cold_start_seconds, least)] if cooldown_seconds < least else []
-    return found
+    cooldown, start = told.cooldown_seconds, told.cold_start_seconds
+    if cooldown is not None and cooldown > longest:
+        wrong.append(("cooldown_seconds", f"Kubernetes looks back {longest} s at most", f"write at most {longest}"))
+    elif cooldown is not None and start is not None and cooldown < (least := min(start, longest)):
+        wrong.append(short_cooldown(start, least))
+    return wrong
 
 
 def window_seconds(cold_start_seconds: int, cooldown_seconds: int | None) -> int:

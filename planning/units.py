@@ -14,3 +14,8 @@ def quantity(written: str) -> str:
     while unit in ("Mi", "Gi") and amount % 1024 == 0:
         amount, unit = amount // 1024, {"Mi": "Gi", "Gi": "Ti"}[unit]
     return f"{amount}{unit}"
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people say it, such as `3 min 20 s`."""
+    return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"

@@ -85,7 +85,7 @@ class Stack:
 
     @property
     def plans(self) -> Mapping[str, Mapping[str, Any]]:
-        """A summary of each service's plan (`stacks.service_plans.summary`)."""
+        """A summary of each service's plan (`stacks.plan_summary.summary`)."""
         plans = self.outputs.get("plan")
         return plans if isinstance(plans, Mapping) else {}
 

@@ -23,7 +23,7 @@ RULES: dict[str, Rule] = {}
 
 _GUARDS = ("modelserve_guard.Guard", "modelserve_servers.Guard")
 _KEY = "VLLM_API_KEY"
-_BUCKETS = ("alicloud:oss/bucket:Bucket", "volcengine:tos/bucket:Bucket")
+_BUCKETS = {facts["bucketType"]["value"] for facts in entries("clouds").values() if "bucketType" in facts}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _REASONS = {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}}
 

@@ -262,13 +262,11 @@ def _claims(workload: Mapping[str, Any]) -> list[str]:
 
 def _rdma(workload: Mapping[str, Any], cloud: str) -> str | None:
     """Whether its pods have the cloud's RDMA; None if nothing says so."""
-    labels = fact("clouds", cloud, "labels") if cloud == "acs" else {}
-    resource = fact("clouds", cloud, "rdma")["resource"] if cloud == "volcengine" else None
-    if not workload or not (labels or resource):
+    known = fact("clouds", cloud, "rdma") if workload and cloud else {}
+    label, resource = known.get("label"), known.get("resource")
+    if not (label or resource):
         return None
-    has = labels.get("rdma") in _map(_pod(workload), "metadata", "labels") or bool(
-        resource and _amount(workload, resource)
-    )
+    has = label in _map(_pod(workload), "metadata", "labels") or bool(resource and _amount(workload, resource))
     return "on" if has else "off"
 
 
@@ -277,7 +275,7 @@ def _reach(service: Mapping[str, Any], cloud: str) -> str | None:
         return None
     if _map(service, "spec").get("type") != "LoadBalancer":
         return "the cluster"
-    known = fact("clouds", cloud, "loadBalancer") if cloud in ("acs", "volcengine") else {}
+    known = fact("clouds", cloud, "loadBalancer") if cloud else {}
     annotations = _map(service, "metadata", "annotations")
     words = {"public": _INTERNET, "private": "the cloud's network"}
     where = next((words[to] for to in words if to in known and known[to].items() <= annotations.items()), "outside")

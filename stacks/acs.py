@@ -18,6 +18,7 @@ from components.weights.fluid_cache import FluidCache, FluidCacheArgs
 from components.weights.model_bucket import ModelBucket
 from components.weights.model_volume import ModelVolume, ModelVolumeArgs
 from config.clouds import AcsCloud
+from config.plans import Planned
 from config.stack import StackConfig, drops_cache, lws_release
 from config.weights import BucketWeights, PvcWeights
 from planning import timeouts
@@ -29,7 +30,6 @@ from stacks import addon_charts, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.monitors import has_cloud_rules, monitor
 from stacks.pod_extras import extras
-from stacks.service_plans import Planned
 from stacks.serving import Network, Place
 from watch.cache_state import CacheReader
 
@@ -150,7 +150,7 @@ class _Stack(CloudStack):
         if cloud.compute_class == "gpu":
             pod_labels[labels["series"]] = cloud.gpu_series
         if cloud.rdma:
-            pod_labels[labels["rdma"]] = "rdma"
+            pod_labels[fact("clouds", "acs", "rdma")["label"]] = "rdma"
         if self.config.cache.engine == "fluid":
             # Fluid's webhook mounts the cache by a sidecar in the pod: there is no node to mount it on.
             pod_labels[labels["fluidSidecar"]] = "acs"

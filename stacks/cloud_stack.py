@@ -13,8 +13,10 @@ from components.cluster.credentials import KeyPair, Oidc, Role
 from components.cluster.kubernetes import kubernetes_object, kubernetes_provider
 from components.weights.model_bucket import ModelBucket, ModelBucketArgs
 from components.weights.model_sync import BucketTarget, ClaimTarget, ModelSync, ModelSyncArgs, PodRole
-from config.clouds import AcsCloud, VolcengineCloud
+from config.abilities import CLOUDS
 from config.errors import NAMESPACE
+from config.plan_request import needed_files
+from config.plans import Planned
 from config.stack import StackConfig, own_bucket, repository, role_takers
 from config.weights import BucketWeights, HuggingfaceWeights, NvmeWeights, Sync
 from planning import timeouts
@@ -24,7 +26,6 @@ from planning.names import API_KEY, model_object, sync_object
 from planning.startup import FILL
 from stacks import engine_arguments
 from stacks.pod_extras import extras
-from stacks.service_plans import Planned, needed_files
 from stacks.serving import Serving
 from watch.progress import Progress
 
@@ -126,9 +127,9 @@ class CloudStack:
 
     def _bucket(self) -> ModelBucket | None:
         weights, bucket, cloud = self.config.weights, own_bucket(self.config), self.config.cloud
-        if bucket is None or not isinstance(cloud, (AcsCloud, VolcengineCloud)):
+        if bucket is None:
             return None
-        assert isinstance(weights, (BucketWeights, NvmeWeights))
+        assert isinstance(weights, (BucketWeights, NvmeWeights)) and cloud.region is not None
         accounts = {
             "reader": [fact("fluid", "csi", "account")],
             "writer": [f"{self.namespace}:{sync_object(model_object(model))}" for model in self.models()],
@@ -169,12 +170,12 @@ class CloudStack:
     def _role(self, role: Role) -> PodRole:
         """A role as a pod takes it: both ARNs are of one account."""
         oidc, cloud = self.config.cluster.oidc, self.config.cloud
-        assert oidc is not None and isinstance(cloud, AcsCloud)
+        assert oidc is not None
         account = oidc.provider.rpartition(":")[0]
         return PodRole(
             arn=role.name.apply(lambda name: f"{account}:role/{name}"),
             provider=oidc.provider,
-            sts=fact("oss", "rrsa", "sts").format(region=cloud.region),
+            sts=fact(CLOUDS[cloud.kind].stores[0], "rrsa", "sts").format(region=cloud.region),
         )
 
     def job(

@@ -10,12 +10,12 @@ import pulumi
 
 from components.cluster.credentials import KeyPair, SecretKey, key_secret
 from components.cluster.kubernetes import Manifest
+from config.plans import Planned
 from config.services import Service
 from config.weights import BucketWeights, NvmeWeights, PvcWeights
 from planning import flags, loaders
 from planning.catalog import fact
 from planning.engine import release_key
-from stacks.service_plans import Planned
 
 if TYPE_CHECKING:
     from components.weights.pod_weights import PodWeights

@@ -9,12 +9,12 @@ import pulumi
 
 from components.cluster.kubernetes import kubernetes_provider
 from config.errors import NAMESPACE
+from config.plans import Planned
 from config.stack import StackConfig, lws_release
 from config.weights import PvcWeights
 from planning.names import API_KEY
 from stacks import engine_arguments
 from stacks.monitors import monitor
-from stacks.service_plans import Planned
 from stacks.serving import Place, Serving
 from watch.progress import Progress
 

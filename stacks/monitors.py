@@ -11,6 +11,7 @@ import pulumi
 from components.cluster.credentials import SecretKey
 from components.cluster.kubernetes import labels
 from config.abilities import CLOUDS
+from config.plans import Planned
 from config.stack import StackConfig
 from planning import alerts
 from planning.catalog import fact
@@ -25,7 +26,6 @@ from planning.names import (
     sync_object,
 )
 from planning.startup import node_bytes
-from stacks.service_plans import Planned
 
 if TYPE_CHECKING:
     from components.monitoring.args import Scraped

@@ -15,14 +15,16 @@ import pulumi
 from pulumi.runtime import config as engine_config
 
 from components.cluster.kubernetes import RELEASE
+from config.abilities import CLOUDS
 from config.errors import NAMESPACE, ConfigError
 from config.kubeconfig import check_context
+from config.plans import Planned, judge_services
 from config.secrets import SECRETS, is_empty
 from config.stack import StackConfig, decoded, expired, judge
 from planning.names import CLUSTER, model_object
 from planning.problems import Problem, Refused
+from stacks.plan_summary import briefly, of_access, outputs, warnings
 from stacks.registrations import Registration, held
-from stacks.service_plans import Planned, briefly, judge_services, of_access, outputs, warnings
 from watch import preflight
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def build(
 
 def _look_around(config: StackConfig) -> None:
     """Refuses what only this machine can judge: charts that are missing or cannot be fetched."""
-    if config.cloud.kind != "local":
+    if CLOUDS[config.cloud.kind].installs:
         from stacks import addon_charts
 
         addon_charts.provide_charts(config)

@@ -23,13 +23,13 @@ from components.serving.ray_lws_group import (
 )
 from components.serving.ray_lws_group import version as group_version
 from config.errors import NAMESPACE
+from config.plans import Planned
 from planning import aibrix_features, flags, loaders, routes
 from planning.catalog import fact
 from planning.images import pulled
 from planning.names import API_KEY, COLOURS, coloured, group_object, service_object, workload
 from stacks import engine_arguments
 from stacks.pod_extras import extras
-from stacks.service_plans import Planned
 from watch.progress import Progress
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from components.weights.model_download import TOKEN, ModelDownload, ModelDownloa
 from components.weights.model_sync import ClaimTarget
 from config.clouds import VolcengineCloud
 from config.errors import NAMESPACE, ConfigError
+from config.plans import Planned
 from config.stack import (
     StackConfig,
     aibrix_choice,
@@ -44,7 +45,6 @@ from planning.problems import PlanError
 from stacks import addon_charts, aibrix_files, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.monitors import has_cloud_rules, monitor
-from stacks.service_plans import Planned
 from stacks.serving import Network, Place
 
 _INSTANCE_TYPE = "node.kubernetes.io/instance-type"

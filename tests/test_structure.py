@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,47 @@ def imported(room: str) -> dict[str, set[str]]:
 def test_imports_go_one_way(room):
     wrong = {file: names & ALLOWED.keys() - ALLOWED[room] for file, names in imported(room).items()}
     assert not {file: names for file, names in wrong.items() if names}
+
+
+def names_of(room: str, word: str) -> bool:
+    """Whether a file of a room has a variable, field, argument or parameter of that name."""
+    fields = {ast.Name: "id", ast.Attribute: "attr", ast.keyword: "arg", ast.arg: "arg"}
+    nodes = (node for file in (ROOT / room).rglob("*.py") for node in ast.walk(ast.parse(file.read_text())))
+    return any(getattr(node, fields[type(node)]) == word for node in nodes if type(node) in fields)
+
+
+def test_a_value_goes_from_the_stack_file_into_the_plan_into_the_pods_and_never_back():
+    rooms = {room for room in ALLOWED["stacks"] if names_of(room, "tensor")}
+    assert rooms == {"config", "planning", "stacks", "components"}
+    for room in ("stacks", "components", "watch"):
+        for file in (ROOT / room).rglob("*.py"):
+            source = file.read_text()
+            asked = re.findall(r"from planning.planner import (.*)", source)
+            assert asked in ([], ["Plan"]), f"{file} asks the planner: config/plans.py does, before"
+            assert not re.search(r"service\.layout\b", source), f"{file} reads the stack file's layout, not the plan's"
+
+
+CLOUDS = {"acs", "volcengine", "AcsCloud", "VolcengineCloud"}
+
+
+def branches(source: str) -> list[int]:
+    """Lines that compare with the name of a cloud, or ask whether an object is of its type."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        asks = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
+        for part in (part for each in (node.args[1:] if asks else compared) for part in ast.walk(each)):
+            if {getattr(part, "value", None), getattr(part, "id", None)} & CLOUDS:
+                lines.append(part.lineno)
+    return lines
+
+
+def test_only_a_clouds_own_builder_branches_on_its_name_so_that_a_third_cloud_falls_through_nothing():
+    files = {file for room in ALLOWED.keys() - {"local", "standins"} for file in (ROOT / room).rglob("*.py")}
+    files -= {ROOT / "stacks" / f"{kind}.py" for kind in CLOUDS}
+    lines = {file: branches(file.read_text()) for file in files}
+    assert not {file: found for file, found in lines.items() if found}
+    assert branches('if kind == "acs": x\nif isinstance(y, (A, AcsCloud)): x\nif y in ("acs", "b"): x') == [1, 2, 3]
 
 
 def test_the_planner_knows_no_pulumi_no_cluster_and_no_types_of_files():

@@ -81,6 +81,9 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": key, "value": values[key]} for key in sorted(values)]
 
 
+_FORMS = {"arms": (ARMS_RULE, arms_rule), "vmp": (VMP_RULE, vmp_rule)}
+
+
 class CloudAlerts(pulumi.ComponentResource):
     """The alerts of the stack's engines, in the cloud."""
 
@@ -88,7 +91,7 @@ class CloudAlerts(pulumi.ComponentResource):
         self, name: str, args: MonitoringArgs, ruler: Ruler, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("modelserve:monitoring:CloudAlerts", name, {}, opts)
-        token, made = (ARMS_RULE, arms_rule) if ruler.kind == "arms" else (VMP_RULE, vmp_rule)
+        token, made = _FORMS[ruler.kind]
         # Most arguments of a rule replace it, and the two may have one name.
         child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
         for service in args.services:

@@ -13,41 +13,25 @@ from typing import Literal
 
 import pulumi
 
-from components.cluster.kubernetes import Manifest, kubernetes_object, labels
+from components.cluster.kubernetes import Manifest, labels
+from components.serving.autoscaler import Autoscaler, AutoscalerArgs
 from planning import scaling
 from planning.problems import Problem, Refused
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupAutoscalerArgs:
-    """`target` is the used fraction of the replicas' KV cache to aim at, above 0 and below 1. Times are in seconds.
-    Without `cooldown_seconds` a replica stays as long as a cold start without need, up to Kubernetes' limit.
+class GroupAutoscalerArgs(AutoscalerArgs):
+    """Without `cooldown_seconds` a replica stays as long as a cold start without need, up to Kubernetes' limit.
     `prometheus` is the URL that KEDA asks.
 
     Raises Refused for what Kubernetes would refuse or KEDA could not do.
     """
 
-    stack: str
-    namespace: str
     engine: Literal["keda", "hpa"]
-    engine_version: str
-    target_name: str
-    minimum: int
-    maximum: int
-    target: float
-    cold_start_seconds: int
-    cooldown_seconds: int | None
     prometheus: str | None
 
     def __post_init__(self) -> None:
-        wrong = scaling.problems(
-            minimum=self.minimum,
-            maximum=self.maximum,
-            target=self.target,
-            cold_start_seconds=self.cold_start_seconds,
-            cooldown_seconds=self.cooldown_seconds,
-        )
-        problems = [Problem(field, str(getattr(self, field)), *reason) for field, *reason in wrong]
+        problems = self.problems(scaling.problems(self))
         if self.engine == "keda" and not self.prometheus:
             problems.append(Problem("prometheus", "", "KEDA has nobody to ask", "give its URL"))
         if problems:
@@ -117,14 +101,8 @@ def autoscaler(name: str, args: GroupAutoscalerArgs) -> Manifest:
     }
 
 
-class GroupAutoscaler(pulumi.ComponentResource):
-    """The autoscaler of a LeaderWorkerSet. Pulumi creates it after the group and deletes it before."""
-
-    ready: pulumi.Output[str]
-    """The object's id, known once it is ready."""
+class GroupAutoscaler(Autoscaler):
+    """The autoscaler of a LeaderWorkerSet."""
 
     def __init__(self, name: str, args: GroupAutoscalerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("modelserve:serving:GroupAutoscaler", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
-        self.ready = kubernetes_object(f"{name}-autoscaler", autoscaler(name, args), child).id
-        self.register_outputs({"ready": self.ready})
+        super().__init__("modelserve:serving:GroupAutoscaler", name, autoscaler(name, args), opts)

@@ -11,50 +11,31 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.cluster.kubernetes import Manifest, kubernetes_object, labels
+from components.cluster.kubernetes import Manifest, labels
+from components.serving.autoscaler import Autoscaler, AutoscalerArgs
 from planning import aibrix_features
 from planning.catalog import fact
-from planning.problems import Problem, Refused
+from planning.problems import Refused
 
 _TARGET = "RayClusterFleet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PodAutoscalerArgs:
-    """`target` is the used fraction of each replica's KV cache to aim at, above 0 and below 1. Times are in seconds.
-    Without `cooldown_seconds` the cooldown, if the strategy has one, is as long as a cold start. Without `strategy`
+class PodAutoscalerArgs(AutoscalerArgs):
+    """Without `cooldown_seconds` the cooldown, if the strategy has one, is as long as a cold start. Without `strategy`
     the autoscaler takes the first of the release's strategies that works with a fraction.
 
     Raises Refused for what the AIBrix release would refuse, ignore or misread, and if the engine does not export the
     metric that the release reads.
     """
 
-    stack: str
-    namespace: str
     aibrix_version: str
-    engine_version: str
-    target_name: str
-    minimum: int
-    maximum: int
-    target: float
-    cold_start_seconds: int
-    cooldown_seconds: int | None
-    strategy: str | None
     port: int
 
     def __post_init__(self) -> None:
-        problems = aibrix_features.scaler_problems(
-            self.aibrix_version,
-            self.engine_version,
-            minimum=self.minimum,
-            maximum=self.maximum,
-            target=self.target,
-            cold_start_seconds=self.cold_start_seconds,
-            cooldown_seconds=self.cooldown_seconds,
-            strategy=self.strategy,
-        )
-        if problems:
-            raise Refused(*(Problem(field, str(getattr(self, field)), *reason) for field, *reason in problems))
+        wrong = aibrix_features.scaler_problems(self.aibrix_version, self.engine_version, self)
+        if wrong:
+            raise Refused(*self.problems(wrong))
 
 
 def pod_autoscaler(name: str, args: PodAutoscalerArgs) -> Manifest:
@@ -98,14 +79,8 @@ def pod_autoscaler(name: str, args: PodAutoscalerArgs) -> Manifest:
     }
 
 
-class PodAutoscaler(pulumi.ComponentResource):
-    """The autoscaler of a fleet. Pulumi creates it after the fleet and deletes it before."""
-
-    ready: pulumi.Output[str]
-    """The PodAutoscaler's id, known once it is ready."""
+class PodAutoscaler(Autoscaler):
+    """The autoscaler of a fleet."""
 
     def __init__(self, name: str, args: PodAutoscalerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("modelserve:serving:PodAutoscaler", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
-        self.ready = kubernetes_object(f"{name}-autoscaler", pod_autoscaler(name, args), child).id
-        self.register_outputs({"ready": self.ready})
+        super().__init__("modelserve:serving:PodAutoscaler", name, pod_autoscaler(name, args), opts)

@@ -36,12 +36,12 @@ class ModelBucketArgs:
     aborted. Raises Refused for an unknown cloud, an invalid bucket name, and a prefix with slashes at its ends.
     """
 
+    cloud: str
     stack: str
     bucket: str
     region: str
     prefix: str
     abort_upload_days: int
-    cloud: str = "acs"
     create: bool = True
     keep: bool = True
     reader: KeyPair | None = None
@@ -101,6 +101,6 @@ class ModelBucket(pulumi.ComponentResource):
     def _identity(self, name: str, args: ModelBucketArgs, who: str) -> KeyPair | Role:
         policy, own = access_policy(args, write=who == "writer"), identity_name(args, who)
         if args.oidc is not None and who in args.takers:
-            trust = oss_bucket.trust_policy(args.oidc, args.takers[who])
-            return oss_bucket.role(self, f"{name}-{who}", own, policy, trust, self._after, self._hooks)
+            trust = self._store.trust_policy(args.oidc, args.takers[who])
+            return self._store.role(self, f"{name}-{who}", own, policy, trust, self._after, self._hooks)
         return self._store.identity(self, f"{name}-{who}", own, policy, self._after, self._hooks, args.keys)

@@ -14,7 +14,7 @@ from components.weights import bucket_users
 from components.weights.bucket_users import Accounts, allow
 from planning.catalog import fact
 
-BUCKET = "alicloud:oss/bucket:Bucket"
+BUCKET = fact("clouds", "acs", "bucketType")
 BUCKET_ACL = "alicloud:oss/bucketAcl:BucketAcl"
 PUBLIC_ACCESS_BLOCK = "alicloud:oss/bucketPublicAccessBlock:BucketPublicAccessBlock"
 _ACCOUNTS = Accounts(

@@ -17,7 +17,7 @@ from components.weights import bucket_users
 from components.weights.bucket_users import Accounts, allow
 from planning.catalog import fact
 
-BUCKET = "volcengine:tos/bucket:Bucket"
+BUCKET = fact("clouds", "volcengine", "bucketType")
 ENCRYPTION = "volcengine:tos/bucketEncryption:BucketEncryption"
 LIFECYCLE = "volcengine:tos/bucketLifecycle:BucketLifecycle"
 _ACCOUNTS = Accounts(

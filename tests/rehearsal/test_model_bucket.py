@@ -28,7 +28,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 PROVIDERS = {"acs": alicloud_provider, "volcengine": volcengine_provider}
 KEY_VARIABLES = {"acs": "ALICLOUD_ACCESS_KEY", "volcengine": "VOLCENGINE_ACCESS_KEY"}
 OSS = ModelBucketArgs(
-    stack="test", bucket="weights-1", region="cn-hangzhou", prefix="models/Qwen3-32B", abort_upload_days=3, keep=False
+    cloud="acs",
+    stack="test",
+    bucket="weights-1",
+    region="cn-hangzhou",
+    prefix="models/Qwen3-32B",
+    abort_upload_days=3,
+    keep=False,
 )
 TOS = replace(OSS, cloud="volcengine", region="cn-beijing")
 BOTH = pytest.mark.parametrize("args", [OSS, TOS], ids=["oss", "tos"])

@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from components.weights import oss_bucket, tos_bucket
+from config.plans import plan_services
 from config.stack import StackConfig, parse
 from planning.problems import Refused
-from stacks.service_plans import plan_services
 from tests.support import volcengine
 from tests.support.program import run_program
 from tests.support.recorder import Recorder

@@ -15,11 +15,11 @@ from typing import Any
 import pulumi
 from google.protobuf import json_format
 
+from config.plans import plan_services
 from config.secrets import SECRETS
 from config.stack import parse
 from planning.names import API_KEY, Live
 from stacks.program import build
-from stacks.service_plans import plan_services
 from tests.support.recorder import PROJECT, Recorder, inputs, is_secret, unmarked
 
 GIVEN_KEYS = ("accessKey", "secretKey", "syncAccessKey", "syncSecretKey")

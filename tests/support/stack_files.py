@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from config.errors import ConfigError
+from config.plans import judge_services, plan_services
 from config.secrets import SECRETS
 from config.stack import judge, parse
 from local.paths import ROOT
 from planning.problems import Problem
-from stacks.service_plans import judge_services, plan_services
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 import pulumi
 import pytest
 
+from config.plans import plan_services
 from config.stack import parse
 from stacks.program import build
-from stacks.service_plans import plan_services
 from tests.support.recorder import Recorder
 from tests.support.schemas import problems
 

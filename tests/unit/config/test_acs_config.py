@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from config.errors import ConfigError
+from config.plans import plan_services
 from config.stack import parse, repository
 from local.paths import ROOT
 from planning.engine import newest
 from planning.startup import FILL, TO_NODES, WARM
-from stacks.service_plans import plan_services, warnings
+from stacks.plan_summary import warnings
 from tests.support.stack_files import StackFile, besides_trust, with_values
 
 WHOLE = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from config.stack import parse, role_takers
-from stacks.service_plans import of_access
+from stacks.plan_summary import of_access
 from tests.support import volcengine
 from tests.support.stack_files import StackFile
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from config.plans import plan_services
 from config.stack import parse
-from stacks.service_plans import briefly, plan_services
+from stacks.plan_summary import briefly
 from tests.support import volcengine
 from tests.support.stack_files import StackFile, problems
 from tests.unit.config.test_loader import with_loader

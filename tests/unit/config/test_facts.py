@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from config.facts import Catalog, GpuFacts, GpuPods, ModelFacts
+from config.plans import plan_services
 from config.stack import parse
 from planning import gpus, models
 from planning.catalog import entries, fact
-from stacks.service_plans import plan_services
 from tests.support.stack_files import StackFile
 
 LOCAL, ACS = StackFile("local"), StackFile("acs")

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from config.kubeconfig import check_context
+from config.plans import checked
 from config.stack_file import RequestError, read
 from local.paths import ROOT
 from ops.__main__ import main
 from planning.problems import Refused
-from stacks.service_plans import checked
 from tests.support.ways import WAYS
 from tests.unit.config.test_mutations import FIELDS, NUMBERS, OTHERS, TEXTS, mutated
 

@@ -14,12 +14,12 @@ import pytest
 from config import pulumi_yaml
 from config.errors import ConfigError
 from config.json_schema import schema
+from config.plans import checked, plan_services
 from config.stack import parse
 from config.stack_file import RequestError, read
 from local.paths import ROOT
 from planning.catalog import fact
 from planning.problems import Refused
-from stacks.service_plans import checked, plan_services
 from tests.support.stack_files import StackFile, whole_file, with_values
 from tests.support.ways import WAYS, secrets
 from tests.unit.config import (

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from config.plans import plan_services
 from config.stack import parse
 from planning import flags, loaders
-from stacks.service_plans import plan_services
 from tests.support.stack_files import StackFile
 from tests.unit.config.test_stack import GOOD, lines, with_values
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from components.weights import oss_bucket, tos_bucket
 from config.json_schema import schema
+from config.plans import plan_services
 from config.secrets import SECRETS
 from config.stack import StackConfig, parse
 from planning.problems import Refused
 from stacks.program import build
-from stacks.service_plans import plan_services
 from tests.support import volcengine, ways
 from tests.support.kubernetes_rules import broken
 from tests.support.program import run_program

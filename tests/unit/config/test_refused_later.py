@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from config.plans import plan_services
 from config.stack import parse
 from planning.catalog import fact
-from stacks.service_plans import plan_services
 from tests.support import volcengine
 from tests.support.stack_files import StackFile
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from config.plans import plan_services
 from config.stack import own_bucket, parse
-from stacks.service_plans import plan_services
 from tests.support.stack_files import StackFile, besides_trust
 
 FILE = StackFile("volcengine")
@@ -172,7 +172,7 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             },
             "weights.create.accessMode: ReadWriteOnce: services.deepseek-r1-671b may run on more than one node",
         ),
-        ({"cache": {"engine": "fluid"}}, "cache.engine: fluid: only ACS has it; write none"),
+        ({"cache": {"engine": "fluid"}}, "cache.engine: fluid: only acs has it; write none"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_remedy(changes: dict[str, Any], said: str):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from config.plans import checked
 from config.stack_file import read
 from local.paths import ROOT
 from ops import render
@@ -18,7 +19,6 @@ from ops.__main__ import main
 from ops.outline import outline
 from policy import document, rules, settings
 from policy.model import Resource, Stack
-from stacks.service_plans import checked
 
 STACK_URN = "urn:pulumi:acs::modelserve::pulumi:pulumi:Stack::modelserve-acs"
 TODAY = datetime.date(2026, 11, 29)

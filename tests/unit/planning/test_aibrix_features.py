@@ -9,6 +9,7 @@ import pytest
 
 from planning import aibrix_features
 from planning.problems import PlanError
+from planning.scaling import Scaling
 
 FIRST = {"random", "least-request", "throughput", "prefix-cache", "least-kv-cache", "least-busy-time", "least-latency"}
 FEATURES = {"modelPort", "unifiedScaler", "lwsRouting", "configProfiles", "schedules"}
@@ -16,7 +17,7 @@ FEATURES = {"modelPort", "unifiedScaler", "lwsRouting", "configProfiles", "sched
 
 def problems(version: str = "0.7.0", engine: str = "0.7.3", **changes):
     given = {"minimum": 1, "maximum": 2, "target": 0.5, "cold_start_seconds": 1900} | changes
-    return aibrix_features.scaler_problems(version, engine, **given)
+    return aibrix_features.scaler_problems(version, engine, Scaling(**given))
 
 
 @pytest.mark.parametrize("version", ["0.2.1", "0.4.1", "0.5.0", "0.7.0", "0.7.1", "0.10.0", "1.0.0"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from config.plans import plan_services
 from config.stack import parse
 from planning.catalog import entries, fact
 from planning.engine import find, release_key
 from planning.flags import choices, enforced, has, number, problem, problems, read
 from stacks import engine_arguments
-from stacks.service_plans import plan_services
 from tests.unit.config.test_stack import GOOD, changed
 
 KNOWN = fact("vllm", "releases", "known")

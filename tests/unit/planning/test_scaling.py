@@ -11,7 +11,7 @@ from planning import scaling
 
 def problems(**changes: Any) -> list[tuple[str, str, str]]:
     good: dict[str, Any] = {"minimum": 1, "maximum": 4, "target": 0.5, "cold_start_seconds": 1900}
-    return scaling.problems(**good | changes)
+    return scaling.problems(scaling.Scaling(**good | changes))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pulumi
 import pytest
 
 from components.monitoring.cloud_alerts import ARMS_RULE, VMP_RULE
+from config.plans import plan_services
 from config.stack import parse
 from stacks import monitors
-from stacks.service_plans import plan_services
 from tests.support.clouds_sdk import constructor
 from tests.support.recorder import Recorder, inputs
 from tests.support.stack_files import StackFile

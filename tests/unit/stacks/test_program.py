@@ -10,12 +10,13 @@ import pulumi
 import pytest
 from pulumi.runtime import config as engine_config
 
+from config.plans import checked
 from config.secrets import SECRETS
 from config.stack_file import StackFile, read
 from local.paths import ROOT
 from ops.__main__ import main
 from stacks import program
-from stacks.service_plans import checked, outputs
+from stacks.plan_summary import outputs
 
 SMALL = {"gpu: H20-96": "gpu: L20-48", "      replicas: 1": "      replicas: 1\n      unproven: true"}
 KEY = "  modelserve:apiKey:"

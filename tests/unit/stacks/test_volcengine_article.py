@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from config.plans import Planned, plan_services
 from config.stack import aibrix_release, parse
 from planning import aibrix_features
 from planning.catalog import fact
-from stacks.service_plans import Planned, plan_services
 from tests.support.recorder import Recorder, inputs
 from tests.support.volcengine import FILE, MODEL, SERVICE, rendered, run
 

@@ -33,7 +33,12 @@ from tests.support.clouds_sdk import arguments_of, constructor
 from tests.support.recorder import Recorder, inputs, is_secret
 
 OSS = ModelBucketArgs(
-    stack="prod", bucket="weights-1", region="cn-hangzhou", prefix="models/DeepSeek-R1", abort_upload_days=3
+    cloud="acs",
+    stack="prod",
+    bucket="weights-1",
+    region="cn-hangzhou",
+    prefix="models/DeepSeek-R1",
+    abort_upload_days=3,
 )
 TOS = replace(OSS, cloud="volcengine", region="cn-beijing")
 BOTH = pytest.mark.parametrize("args", [OSS, TOS], ids=["oss", "tos"])

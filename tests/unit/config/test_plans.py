@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
+from config.plans import plan_services
 from config.stack import parse
-from planning import flags
 from planning.timeouts import from_startup
-from stacks import engine_arguments
-from stacks.service_plans import briefly, plan_services, summary
+from stacks.plan_summary import briefly
 from tests.unit.config.test_stack import GOOD, changed
 
 ONE_NODE = {"nodes": 1, "tensor": 8, "pipeline": 1}
@@ -138,15 +137,6 @@ def test_an_auto_layout_takes_the_fewest_gpus_that_hold_the_model_and_its_answer
     assert again.layout == planned.layout
 
 
-def test_the_context_that_the_plan_found_is_the_one_that_the_engine_is_told():
-    config = parse(on("H20-96", layout=ONE_NODE))
-    planned = plan_services(config)["ds"]
-    arguments = engine_arguments.arguments(
-        "ds", planned, engine_arguments.from_volume(config.weights, planned.service.model)
-    )
-    assert arguments[arguments.index("--max-model-len") + 1] == str(planned.max_model_len) != "163840"
-
-
 def test_several_nodes_need_an_image_with_ray():
     engine_without = {"version": "0.19.0", "image": "vllm/vllm-openai:v0.19.0"}
     [line] = refused(on("H20-96", engine=engine_without))
@@ -230,16 +220,6 @@ def test_facts_of_the_stack_file_overrule_the_catalog():
     assert plan_services(parse(own))["ds"].plan.fits
 
 
-def test_the_preview_says_fit_start_speed_cost_and_outage_in_a_line_each_and_unknown_stays_unknown():
-    planned = plan_services(parse(GOOD))["ds"]
-    [fit, start, speed, price, update] = briefly("ds", planned)
-    minutes, seconds = divmod(planned.startup_seconds, 60)
-    assert f"an update answers nothing for {minutes} min {seconds:02d} s" in update
-    assert fit.startswith("ds: fits: DeepSeek-R1 on 2 x 8 H20-96, TP8 PP2; ") and "KV tokens" in fit
-    assert speed.startswith("ds: a token takes ") and speed.endswith("carried over, not measured")
-    assert "after an empty start, at best" in start and price == "ds: costs unknown: no price in the stack file"
-
-
 LOAD = {"input": 1000, "output": 500, "rate": 1.0}
 
 
@@ -289,22 +269,6 @@ def test_a_gpu_of_the_stack_file_has_the_speeds_that_it_says():
     assert line.startswith("modelserve:catalog.gpus.MyCard.speeds: facts missing to plan tokens a second: linkGb")
 
 
-def test_a_price_makes_the_hour_and_the_cold_start_known():
-    raw = changed("prices", {"perGpuHour": 10.0, "currency": "CNY", "asOf": "2026-11-01"})
-    planned = plan_services(parse(raw))["ds"]
-    assert summary(planned)["costPerHour"] == 160.0
-    line = briefly("ds", planned)[3]
-    assert "costs 160.00 CNY an hour" in line and "(prices of 2026-11-01)" in line
-    raw["services"]["ds"] |= {"rollout": {"strategy": "blueGreen"}, "replicas": 2}
-    planned = plan_services(parse(raw))["ds"]
-    update = briefly("ds", planned)[4]
-    price = float(update.partition(", for ")[2].partition(" CNY")[0])
-    assert "an update takes 64 GPUs instead of 32 for " in update
-    assert price == pytest.approx(320 * planned.startup_seconds / 3600, rel=0.01)
-    raw["services"]["ds"]["replicas"] = 0
-    assert "an update" not in "".join(briefly("ds", plan_services(parse(raw))["ds"]))
-
-
 def test_a_node_whose_memory_cannot_hold_what_it_reads_is_told():
     layout = {"nodes": 2, "tensor": 16, "pipeline": 1}
     found = plan_services(parse(on("H20-96", layout=layout)))["ds"].plan
@@ -314,50 +278,12 @@ def test_a_node_whose_memory_cannot_hold_what_it_reads_is_told():
 
 DP16 = {"nodes": 2, "data": 16, "tensor": 1, "pipeline": 1, "expertParallel": True}
 SPANNING = {"nodes": 4, "data": 2, "tensor": 16}
-DP8 = {"nodes": 1, "data": 8, "tensor": 1, "pipeline": 1}
+SMALL_STEPS = ("--max-num-batched-tokens", "2048")
 
 
 def laid_out(layout: Any, *given: str, launcher: str = "native", version: str = "0.33.0", **more: Any) -> Any:
     engine = {"launcher": launcher, "imageHasRay": True, "version": version, "image": f"vllm/vllm-openai:v{version}"}
     return on("H20-96", layout=layout, engine=engine | {"extraArgs": list(given)}, **more)
-
-
-SMALL_STEPS = ("--max-num-batched-tokens", "2048")
-OF_DATA = ["--data-parallel-size", "16"]
-
-
-@pytest.mark.parametrize(
-    ("layout", "launcher", "said", "unsaid"),
-    [
-        (DP16, "native", [*OF_DATA, "--enable-expert-parallel"], "--distributed-executor-backend"),
-        (
-            DP16,
-            "ray",
-            [*OF_DATA, *"--data-parallel-backend ray --data-parallel-size-local 8 --enable-expert-parallel".split()],
-            "--headless",
-        ),
-        (
-            DP16 | {"data": 4, "tensor": 4, "decodeContext": 4},
-            "ray",
-            "--data-parallel-size-local 2 --enable-expert-parallel --decode-context-parallel-size 4".split(),
-            "--data-parallel-rank",
-        ),
-        (
-            DP16 | SPANNING,
-            "native",
-            ["--data-parallel-size", "2", "--enable-expert-parallel", "--distributed-executor-backend", "mp"],
-            "--data-parallel-size-local",
-        ),
-        (DP8 | {"expertParallel": True}, "native", ["--data-parallel-size", "8"], "--data-parallel-size-local"),
-        ({"nodes": 2, "tensor": 8, "pipeline": 2}, "native", ["--pipeline-parallel-size", "2"], "--data-parallel-size"),
-    ],
-)
-def test_a_layout_is_said_in_flags_that_the_release_takes(layout, launcher, said, unsaid):
-    config = parse(laid_out(layout, *SMALL_STEPS, launcher=launcher, unproven=True))
-    planned = plan_services(config)["ds"]
-    arguments = engine_arguments.arguments("ds", planned, engine_arguments.from_volume(config.weights, "DeepSeek-R1"))
-    assert " ".join(said) in " ".join(map(str, arguments)) and unsaid not in arguments
-    assert flags.problems([str(each) for each in arguments], "0.33.0") == []
 
 
 @pytest.mark.parametrize(
@@ -411,24 +337,3 @@ def test_an_auto_layout_takes_data_ranks_where_they_carry_the_load_on_fewer_gpus
     assert why.startswith(f"layout auto: {many.request.layout} needs {needed} replicas for the load, ")
     [alone] = [reason for reason in plan_services(parse(laid_out("auto")))["ds"].plan.reasons if "auto" in reason]
     assert "answers one request fastest" in alone and " EP " in alone
-
-
-def test_several_processes_on_a_port_are_expected_with_data_ranks_or_where_they_are_asked_for():
-    def several(layout: Any, *given: str) -> bool:
-        raw = laid_out(layout, *SMALL_STEPS, *given, launcher="ray", unproven=True)
-        return engine_arguments.several_servers(plan_services(parse(raw))["ds"])
-
-    assert several(DP16) and several(ONE_NODE, "--api-server-count", "2")
-    assert not several(ONE_NODE) and not several(DP16, "-asc", "1")
-
-
-@pytest.mark.parametrize("loader", ["fastsafetensors", "auto"])
-def test_a_loader_becomes_an_argument_and_a_part_of_the_plan(loader: str):
-    engine = {"image": "vllm/vllm-openai:v0.33.0", "version": "0.33.0", "launcher": "native"}
-    raw = on("H200-141", engine=engine, layout=ONE_NODE)
-    raw["weights"] |= {"loader": loader, "gbitPerSecond": 400}
-    planned = plan_services(parse(raw))["ds"]
-    args = engine_arguments.arguments("ds", planned, engine_arguments.Source("/weights"))
-    given = args[args.index("--load-format") + 1] if "--load-format" in args else "auto"
-    assert given == loader
-    assert any("loads 9.08 GB/s" in step.source for step in planned.plan.startup.steps) == (loader != "auto")

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
+from config.plans import plan_services
 from config.stack import parse, repository
 from ops.page import page
 from ops.plan import table
 from planning.alerts import limits
-from stacks.service_plans import briefly, plan_services, summary, verdict
+from stacks.plan_summary import briefly, summary, verdict
+from tests.unit.config.test_plans import ONE_NODE, on
 from tests.unit.planning.test_config_json import CONFIGS, REFUSED, SMALL, config
-from tests.unit.stacks.test_service_plans import ONE_NODE, on
 
 NEW = {**SMALL, "architectures": ["NewForCausalLM"], "surprise": 7}
 
