@@ -27,6 +27,7 @@ _LONGEST = (
     *("volcengine", "test_stack", "test_acs", "test_answers", "test_interruption", "test_paused", "test_access"),
     *("test_audit", "test_model_sync_run", "test_layouts", "test_gateway_plane", "test_drift", "test_model_bucket"),
 )
+_LONG_TESTS = ("test_stack", "test_interruption")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,19 +53,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slowest groups first: only short ones remain at the end, and all workers finish together."""
 
     def place(item: pytest.Item) -> int:
-        group = group_of(item.nodeid)
+        group = Path(group_of(item.nodeid).partition("::")[0]).stem
         return _LONGEST.index(group) if group in _LONGEST else len(_LONGEST)
 
     items.sort(key=place)
 
 
 def group_of(nodeid: str) -> str:
-    """One worker runs all tests of a file, because they share fixtures. One worker runs all rehearsals with
-    Volcengine's operators, because adding these to a control plane takes most of a minute."""
+    """One worker runs all tests of a file, because they share fixtures, but for files whose tests share only the
+    control plane and take long. One worker runs all rehearsals with Volcengine's operators, because adding these to a
+    control plane takes most of a minute."""
     file, _, test = nodeid.partition("::")
-    if "/rehearsal/" in file and any(word in f"{Path(file).stem} {test}" for word in ("volcengine", "fleet")):
+    stem = Path(file).stem
+    if "/rehearsal/" in file and any(word in f"{stem} {test}" for word in ("volcengine", "fleet")):
         return "volcengine"
-    return Path(file).stem
+    return nodeid if stem in _LONG_TESTS else stem
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from watch import engine_log
-from watch.client import FOLLOWED_SECONDS, api_client, errors
+from watch.client import Reads, api_client, errors
 
 _LOG_LINES = 200
 # Each of vLLM's processes prints a traceback of up to a hundred lines twice, with blank lines between them. The
@@ -159,19 +159,11 @@ class Reader:
     """Reads one namespace. Returns None or an empty result if a read fails: that must not end a watch."""
 
     def __init__(self, context: str, namespace: str, kubeconfig: str | None) -> None:
-        from kubernetes import client
-
-        api = api_client(context, kubeconfig)
-        self._namespace = namespace
+        self._reads = Reads(api_client(context, kubeconfig))
+        self._namespace = f"namespaces/{namespace}"
         self._errors = errors()
         # A followed log may also be closed while it is read.
         self._cut: tuple[type[Exception], ...] = (*self._errors, OSError, ValueError)
-        self._core, self._batch, self._custom = (
-            client.CoreV1Api(api),
-            client.BatchV1Api(api),
-            client.CustomObjectsApi(api),
-        )
-        self._plain = api.sanitize_for_serialization
         # Logs of ended runs, kept because they are long and do not change.
         self._ends: dict[tuple[str, str], str] = {}
         self._followed: dict[tuple[str, str], _Followed] = {}
@@ -180,31 +172,27 @@ class Reader:
 
     def custom(self, version: str, plural: str, name: str) -> dict[str, Any] | None:
         """A custom resource; `version` is its group and version."""
-        group, _, version = version.partition("/")
         try:
-            return self._custom.get_namespaced_custom_object(group, version, self._namespace, plural, name)
+            return self._reads.json(f"/apis/{version}/{self._namespace}/{plural}/{name}")
         except self._errors:
             return None
 
     def job(self, name: str) -> dict[str, Any] | None:
         """A Job."""
-        try:
-            return self._plain(self._batch.read_namespaced_job(name, self._namespace))
-        except self._errors:
-            return None
+        return self.custom("batch/v1", "jobs", name)
 
     def pods(self, selector: str) -> list[dict[str, Any]] | None:
         """The pods that a label selector finds."""
         try:
-            return self._plain(self._core.list_namespaced_pod(self._namespace, label_selector=selector).items)
+            return self._reads.items(f"/api/v1/{self._namespace}/pods", labelSelector=selector)
         except self._errors:
             return None
 
     def room(self, others: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The nodes, and the pods of all namespaces that `others` selects. Empty without the right to list them."""
         try:
-            pods = self._plain(self._core.list_pod_for_all_namespaces(label_selector=others).items)
-            return self._plain(self._core.list_node().items), pods
+            pods = self._reads.items("/api/v1/pods", labelSelector=others)
+            return self._reads.items("/api/v1/nodes"), pods
         except self._errors:
             return [], []
 
@@ -237,10 +225,9 @@ class Reader:
 
     def _read(self, pod: Mapping[str, Any], followed: _Followed) -> None:
         try:
-            followed.answer = self._core.read_namespaced_pod_log(
-                followed.pod, self._namespace, container=_main(pod), follow=True, tail_lines=_ENDED_LOG_LINES,
-                _preload_content=False, _request_timeout=FOLLOWED_SECONDS,
-            )  # fmt: skip
+            followed.answer = self._reads.lines(
+                self._log_of(pod), container=_main(pod), follow=True, tailLines=_ENDED_LOG_LINES
+            )
             for line in followed.answer if not self._closed else ():
                 followed.lines.append(line.decode(errors="replace"))
         except self._cut:
@@ -272,25 +259,21 @@ class Reader:
         return ""
 
     def _log(self, pod: Mapping[str, Any], container: str, lines: int, *, previous: bool) -> str | None:
-        name = pod_name(pod)
         try:
-            # The library returns None, not "", for an empty log.
-            return (
-                self._core.read_namespaced_pod_log(
-                    name, self._namespace, container=container, tail_lines=lines, previous=previous
-                )
-                or ""
-            )
+            return self._reads.text(self._log_of(pod), container=container, tailLines=lines, previous=previous)
         except self._errors:
             return None
+
+    def _log_of(self, pod: Mapping[str, Any]) -> str:
+        return f"/api/v1/{self._namespace}/pods/{pod_name(pod)}/log"
 
     def warnings(self, uid: str) -> list[str]:
         """The warning events about an object, newest first, each `reason: message`."""
         try:
-            events = self._core.list_namespaced_event(
-                self._namespace, field_selector=f"involvedObject.uid={uid},type=Warning"
-            ).items
+            events = self._reads.items(
+                f"/api/v1/{self._namespace}/events", fieldSelector=f"involvedObject.uid={uid},type=Warning"
+            )
         except self._errors:
             return []
-        newest = sorted(self._plain(events), key=lambda event: event.get("lastTimestamp") or "", reverse=True)
+        newest = sorted(events, key=lambda event: event.get("lastTimestamp") or "", reverse=True)
         return [f"{event['reason']}: {event['message']}" for event in newest]

@@ -31,11 +31,13 @@ def claims(cluster: Cluster) -> set[str]:
     }
 
 
-def test_the_stack_goes_up_answers_stays_changes_and_goes(acs: Stack, cluster: Cluster, cloud: Cloud):
+def test_the_stack_goes_up_answers_stays_changes_and_goes_though_runs_are_killed(
+    acs: Stack, cluster: Cluster, cloud: Cloud
+):
     acs.set_secret("hubToken", "hub-canary-77d0")
     charts = acs.config["modelserve:addons"]["charts"]
     acs.renew("cluster.context=rehearsal", f"weights.bucket.name={BUCKET}", f"addons.charts={charts}")
-    said = acs.up()
+    said = acs.through_a_kill(RELEASES[0], "up")
     assert 'ds: "http://ds-leader.default.svc.cluster.local:8000/v1"' in said and f'bucket   : "{BUCKET}"' in said
     assert cluster.ready() and len(cluster.pods()) == 2 and claims(cluster) == {MODEL}
     assert acs.in_order(f"Job/{MODEL}-sync", f"DataLoad/{MODEL}-load", "LeaderWorkerSet/ds")
@@ -48,7 +50,7 @@ def test_the_stack_goes_up_answers_stays_changes_and_goes(acs: Stack, cluster: C
 
     the_image_is_changed(acs, cluster)
 
-    acs.destroy("--exclude-protected")
+    acs.through_a_kill(RELEASES[1], "destroy", "--exclude-protected")
     assert acs.in_order(
         "LeaderWorkerSet/ds",
         f"DataLoad/{MODEL}-load",

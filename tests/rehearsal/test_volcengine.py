@@ -23,14 +23,14 @@ OURS = f"aibrix-system/{NAME}-modelserve"
 
 def controllers(stack: Stack) -> list[str]:
     """The steps of AIBrix's own Deployments."""
-    return [name for name in stack.steps() if name.startswith("Deployment/aibrix-deployment-")]
+    return [name for name in stack.times() if name.startswith("Deployment/aibrix-deployment-")]
 
 
-def test_the_stack_goes_up_answers_stays_changes_and_goes(
+def test_the_stack_goes_up_answers_stays_changes_and_goes_though_runs_are_killed(
     volcengine: Stack, cluster: Cluster, cloud: Cloud, fleets: Fleets
 ):
     volcengine.set_secret("hubToken", "hub-canary-77d0")
-    said = volcengine.up()
+    said = volcengine.through_a_kill(FLEET, "up")
     assert f'{NAME}: "http://203.0.113.' in said and f'bucket   : "{BUCKET}"' in said
     everything_came_in_order(volcengine)
     the_pods_are_the_articles(fleets)
@@ -40,7 +40,7 @@ def test_the_stack_goes_up_answers_stays_changes_and_goes(
     assert f"{NAME} answered" in volcengine.ops("verify", volcengine.name)
     assert fleets.way() == OURS and fleets.ask("nobody").status_code == 400
     the_image_is_changed(volcengine, fleets)
-    volcengine.destroy("--exclude-protected")
+    volcengine.through_a_kill("AccessKey/weights-reader", "destroy", "--exclude-protected")
     everything_went_in_order(volcengine)
     cluster.wait_for_end()
     assert cloud.left() == {"buckets": [BUCKET]} and cloud.written(BUCKET) == weights

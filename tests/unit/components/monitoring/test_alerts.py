@@ -140,7 +140,7 @@ def as_arms(rule: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.rehearsal
-@pytest.mark.parametrize("form", [dict, as_arms, as_vmp])
+@pytest.mark.parametrize("form", [dict, *(pytest.param(each, marks=pytest.mark.soak) for each in (as_arms, as_vmp))])
 def test_every_alert_fires_on_what_it_names_and_on_nothing_less(promtool: Path, tmp_path: Path, form):
     assert _told(promtool, tmp_path, everything("0.33.0"), CASES, form) == ""
     # As many names as alerts, each with a case of either kind.
