@@ -325,7 +325,7 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
     Excludes what outlives the layer: the experts' workspace where it stays, and MLA's context.
     """
     model, layout, engine = request.model, request.layout, request.engine
-    hidden = fact("vllm", "overhead", "hiddenCopies") * model.hidden * tokens
+    hidden = (fact("vllm", "overhead", "hiddenCopies") + model.residuals) * model.hidden * tokens
     if model.mla:
         mla, heads = model.mla, model.heads / layout.tensor
         # V1 profiles without attention: it makes no keys and values.
@@ -377,7 +377,8 @@ def kv_bytes(request: Request) -> float:
     if model.compressed:
         return compressed_row() / 2  # a layer with each ratio takes so much
     if model.mla is None:
-        return max(model.kv_heads / layout.tensor, 1) * (model.head_dim + model.value) * byte / layout.context
+        row = max(model.kv_heads / layout.tensor, 1) * (model.head_dim + model.value) * byte
+        return (row + (model.indexer.cache_bytes if model.indexer else 0)) / layout.context
     kind, row = engine["mlaCache"], (model.mla.kv_rank + model.mla.rope) * byte
     if kind == "per-head":  # before vLLM supported MLA: keys and values of every head, padded to 256
         return 2 * max(model.heads / layout.tensor, 1) * 256 * byte
