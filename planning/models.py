@@ -23,8 +23,8 @@ CONFIG = "the path of the model's config.json"
 # Bytes of one weight in a linear layer, by storage format. Embeddings, norms and routers have 16 bits in every format.
 # Scales: one fp32 per 128 x 128 block (fp8-block); an fp16 scale and a 4-bit zero per group of 128 (int4, as in AWQ);
 # only the scale (int4-symmetric, as in GPTQ and compressed-tensors; a number names a smaller group); fp8 per group of
-# 16 (nvfp4); 8 bits per group of 32 (mxfp4, mxfp8); for bitsandbytes' nf4 an 8-bit constant per block of 64, and an fp32 per
-# 256 of those.
+# 16 (nvfp4); 8 bits per group of 32 (mxfp4, mxfp8); for bitsandbytes' nf4 an 8-bit constant per block of 64, and an
+# fp32 per 256 of those.
 FORMATS = {
     "none": 2.0,
     "fp8-block": 1 + 4 / 128**2,
@@ -435,8 +435,8 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         other_bytes=facts.get("otherBytes", 0),
         file_bytes=facts.get("fileBytes"),
         parameters=facts.get("parameters"),
-        state=State(
-            *(state[key] for key in _STATE),
+        state=replace(
+            State(*(state[key] for key in _STATE)),
             gate_rank=state.get("gateRank") or 0,
             full_gates=state.get("fullGates") or 0,
         )
