@@ -337,10 +337,13 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
                 file_bytes=None,
                 source=source,
             )
-    recipes = {each.rpartition("/")[2].lower(): each for each in fact("recipes", "recipes", "repositories")}
-    if key in recipes:
+    sizes = fact("recipes", "recipes", "repositories")
+    recipes = {each.rpartition("/")[2].lower(): each for each in sizes}
+    if repository := recipes.get(key):
         why = "is in vLLM's recipes, and the catalog does not have its shape"
-        instead = f"run python -m ops model {recipes[key]} --write STACK, or write {otherwise}"
+        instead = f"run python -m ops model {repository} --write STACK, or write {otherwise}; to deploy it without a plan"
+        instead += f", write unproven: true, and model: {{repository: {repository}, fileBytes: …, context: …}} with the "
+        instead += f"bytes of its files ({sizes[repository] / 1e9:g} billion parameters) and its longest context"
         raise PlanError(Problem("model", name, why, instead))
     named = recipes | {each: model.name for each, model in catalog.items()}
     near = difflib.get_close_matches(key, named, n=3, cutoff=0.6)
