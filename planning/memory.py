@@ -182,7 +182,8 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     last, experts = first + layers == model.layers, model.count(EXPERTS, first, layers) > 0
     cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
     buffers = _expert_buffers(request, tokens) if experts and engine["moeWorkspaceStays"] else 0.0
-    index = engine["indexerRows"] * max_model_len * model.indexer.cache_bytes if model.indexer else 0
+    gathers = model.indexer if model.mla else None  # an index beside plain keys is read where it is
+    index = engine["indexerRows"] * max_model_len * gathers.cache_bytes if gathers else 0
     gathered = _gathered(model.compressed, max_model_len, tokens) * model.head_dim * 2
     workspace = max(buffers, index, gathered)  # shared: it grows to the largest use
     context = _context(request, max_model_len, sequences)

@@ -80,10 +80,13 @@ CONFIG_WORDS = {
     "text_config": "its facts themselves",
     "layer_types": "slidingWindow",
 }
+# Models whose makers publish FP8 with a scale for each row or matrix (GLM-4.5, 4.6 and 4.7: compressed-tensors; vLLM's
+# recipes split their experts into widths that are no multiple of a block).
+_WHOLE_ROWS = ("llama", "meta-", "mistral", "nvidia-", "glm-4.")
 # Repositories of quantised variants end in these.
 _SUFFIXES = {
     r"-fp8-dynamic$": "fp8",
-    r"-fp8$": None,  # published by the maker: blocks of 128 if that is Qwen or DeepSeek
+    r"-fp8$": None,  # published by the maker, in blocks of 128 unless it is one of _WHOLE_ROWS
     r"-nvfp4(a16|-v2)?$": "nvfp4",
     r"-fp4$": "nvfp4",
     r"-(awq|awq-int4|int4-awq|int4)$": "int4",
@@ -322,7 +325,7 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
         base = re.sub(suffix, "", key)
         if base != key and base in catalog and not catalog[base].expert_format:  # a mixture says its formats itself
             model = catalog[base]
-            makers_format = "fp8" if base.startswith(("llama", "meta-", "mistral", "nvidia-")) else "fp8-block"
+            makers_format = "fp8" if base.startswith(_WHOLE_ROWS) else "fp8-block"
             source = f"{model.source}; storage format read from the name's ending"
             # Every published NVFP4 file of a model with latent attention leaves attention in 16 bits; those of models
             # with states leave all but the experts.
@@ -341,8 +344,12 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
     recipes = {each.rpartition("/")[2].lower(): each for each in sizes}
     if repository := recipes.get(key):
         why = "is in vLLM's recipes, and the catalog does not have its shape"
-        instead = f"run python -m ops model {repository} --write STACK, or write {otherwise}; to deploy it without a plan"
-        instead += f", write unproven: true, and model: {{repository: {repository}, fileBytes: …, context: …}} with the "
+        instead = (
+            f"run python -m ops model {repository} --write STACK, or write {otherwise}; to deploy it without a plan"
+        )
+        instead += (
+            f", write unproven: true, and model: {{repository: {repository}, fileBytes: …, context: …}} with the "
+        )
         instead += f"bytes of its files ({sizes[repository] / 1e9:g} billion parameters) and its longest context"
         raise PlanError(Problem("model", name, why, instead))
     named = recipes | {each: model.name for each, model in catalog.items()}

@@ -353,7 +353,10 @@ def test_every_large_model_of_vllms_recipes_is_planned_or_named_with_the_command
         try:
             model = models.find(name.upper())
         except PlanError as error:
-            said = (f"run python -m ops model {name} --write STACK", f"unproven: true, and model: {{repository: {name}, ")
+            said = (
+                f"run python -m ops model {name} --write STACK",
+                f"unproven: true, and model: {{repository: {name}, ",
+            )
             assert all(each in str(error) for each in said)
         else:
             planned += 1
@@ -368,6 +371,11 @@ def test_the_shape_of_a_catalogued_model_makes_the_bytes_of_its_published_files(
         name: min(abs(file_weights(m, draft=d) / m.file_bytes - 1) for d in (True, False)) for name, m in known.items()
     }
     assert {name: part for name, part in made.items() if part > 0.01} == {} and len(made) > 15
+
+
+@pytest.mark.parametrize(("name", "tensor"), [("GLM-4.6-FP8", 8), ("GLM-4.5V-FP8", 4), ("GLM-4.7-FP8", 8)])
+def test_a_layout_of_vllms_recipes_is_not_refused(name: str, tensor: int) -> None:
+    assert broken_rules(models.find(name), Layout(1, tensor, tensor, 1), engine.find("0.33.0")) == []
 
 
 def test_a_draft_layer_has_the_size_that_its_maker_says() -> None:
