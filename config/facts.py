@@ -130,6 +130,7 @@ class StateFacts(_Facts):
     gates: Count | None = Field(None, description="numbers a token and head: 2 for delta nets, 1 for Mamba")
     bytes: Number | None = Field(None, description="bytes of one of the state's numbers")
     gate_rank: Count = Field(0, description="the rank of the output's gate and of the decay, if they are of low rank")
+    full_gates: Literal[0, 1, 2] = Field(0, description="how many of these two have full rank all the same")
 
 
 class CompressedFacts(_Facts):
@@ -146,6 +147,10 @@ class CompressedFacts(_Facts):
     index_dim: Number | None = Field(None, description="the width of a head of the index")
     chosen: Number | None = Field(None, description="rows that a token looks at")
     streams: Number | None = Field(None, description="residuals side by side")
+
+
+_Format = Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})]
+_Part = Literal["attention", "output", "mlp", "experts", "shared", "indexer", "draft", "state"]
 
 
 class ModelFacts(_Facts):
@@ -179,18 +184,18 @@ class ModelFacts(_Facts):
         (), strict=False, description="a list of the width of each layer's MLP, where they differ; 0 is none"
     )
     compressed: CompressedFacts | None = Field(None, description="a map for attention that compresses its cache")
-    expert_format: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] | None = Field(
-        None, description="the experts' format, if it is not that of the rest"
+    expert_format: _Format | None = Field(None, description="the experts' format, if it is not that of the rest")
+    part_formats: dict[_Part | Literal["head"], _Format] = Field(
+        {}, description="a map of the formats of parts that have another than the rest; head is the output embedding"
     )
-    gated_queries: bool = Field(False, description="true if queries carry a gate of the same width")
+    gated_queries: bool = Field(False, description="true if queries, or latent attention's output, carry a gate")
+    residuals: LayersOrNone = Field(0, description="earlier outputs of layers that are kept for later ones")
     mlp_matrices: Literal[2, 3] = Field(3, description="matrices of an MLP or expert; 2 without a gate")
     draft_tables: Literal[0, 2] = Field(2, description="embedding tables that the files hold for draft layers")
     mtp_layers: LayersOrNone = Field(0, description="layers that predict further tokens")
-    quantisation: Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS)})] = Field(
-        "none", description=f"the weights' format: {', '.join(FORMATS)}"
-    )
-    sixteen_bit: tuple[Literal["attention", "output", "mlp", "experts", "shared", "indexer", "draft", "state"], ...] = (
-        Field((), strict=False, description="a list of the parts that a quantised model keeps in 16 bits")
+    quantisation: _Format = Field("none", description=f"the weights' format: {', '.join(FORMATS)}")
+    sixteen_bit: tuple[_Part, ...] = Field(
+        (), strict=False, description="a list of the parts that a quantised model keeps in 16 bits"
     )
     other_bytes: Annotated[int, Field(ge=0, le=10**18)] = Field(0, description="bytes of further weights")
     file_bytes: Size | None = Field(None, description="bytes of the published files")

@@ -132,7 +132,7 @@ def _ask(config: StackConfig, service: Service, read: _Read, kind: type[_AskT]) 
         share=read(lambda: service.schedule.planned.share if service.schedule else None, None),
         more_models=read(lambda: _frozen(config.catalog.models)),
         more_gpus=read(lambda: _frozen(config.catalog.gpus)),
-        other_models=read(lambda: f"give its facts in {NAMESPACE}:catalog.models"),
+        other_models=read(lambda: f"its facts in {NAMESPACE}:catalog.models"),
     )
 
 

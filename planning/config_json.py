@@ -24,6 +24,8 @@ _SOURCE = "the model's own config.json"
 TOLERANCE = 0.01
 """The part by which the weights that a config.json makes may differ from those of its files."""
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
+# Values of `quant_method` that define what stays in 16 bits.
+_DEFINED = ("mxfp4", "fbgemm_fp8")
 # Keys of `block_configs` that are read.
 _BLOCK = {"no_op", "n_heads_in_group", "ffn_mult"}
 # What precedes `layers.N.` in module names; wrappers with a vision tower use one of the longer ones.
@@ -82,21 +84,23 @@ def facts(
     if other_bytes is None and not says_nothing(config.get("vision_config")) and "vision" not in kind:
         found.strange.append("vision_config is not understood")
     quant = description(config, text, quantised)
-    form = "none"
+    form: str | dict[str, str] = "none"
     if isinstance(quant, str):
         found.wrong.append(quant)
     elif quant is not None:
         told = storage_format(quant)
-        form = told if isinstance(told, str) else form
+        form = form if isinstance(told, list) else told
         found.strange += told if isinstance(told, list) else []
     if found.wrong:
         found.require_none("model", name, _INSTEAD)
-    shape = {**_facts(config, text, kind, other_bytes, found), "quantisation": form}
+    shape = _facts(config, text, kind, other_bytes, found)
     found.require_none("model", name, _INSTEAD)
+    if not isinstance(quant, Mapping) or str(quant.get("quant_method")).lower() in _DEFINED:
+        return {**shape, "quantisation": form}
     model = from_facts(name, shape, _SOURCE)
-    if isinstance(quant, Mapping) and form not in ("none", "mxfp4", "fp8-mlp"):  # these define what stays in 16 bits
-        shape["sixteenBit"] = sorted(_kept(model, kind, ignored(quant), name))
-    return shape
+    if isinstance(form, str):
+        return {**shape, **_in_facts(form, _kept(model, kind, ignored(quant), form, name))}
+    return {**shape, **_in_facts(None, _mixed(model, kind, form, name))}
 
 
 def _refusal(name: str, why: str) -> PlanError:
@@ -411,11 +415,45 @@ def _tower(config: Mapping[str, Any], kind: Mapping[str, Any], hidden: int | Non
     )
 
 
-def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], name: str) -> frozenset[str]:
-    """The parts of the model that the lists of ignored modules leave in 16 bits."""
-    kept, wrong = set(), []
-    if not patterns:
-        return frozenset()
+def _in_facts(form: str | None, parts: Mapping[str, str]) -> dict[str, Any]:
+    """The catalog's facts about storage formats, of which each part has one; `form` is what the file says of all."""
+    main = form or next(parts[part] for part in ("experts", "mlp", *parts) if parts.get(part, "none") != "none")
+    # What has the main format without being told: all parts but the output embedding, in MXFP4 the experts only.
+    silent = ("experts",) if main == "mxfp4" else tuple(part for part in parts if part != "head")
+    others = {part: own for part, own in parts.items() if own != "none" and (own != main or part not in silent)}
+    told = {"quantisation": main, "sixteenBit": sorted(part for part, own in parts.items() if own == "none")}
+    return {**told, "partFormats": others} if others else told
+
+
+def _mixed(model: Model, kind: Mapping[str, Any], forms: Mapping[str, str], name: str) -> dict[str, str]:
+    """The storage format of each part of a model whose file says it of each module."""
+    found, wrong, seen = {}, [], set()
+
+    def of(module: str) -> str:
+        words = module.split(".")
+        holds = next((own for own in (".".join(words[:end]) for end in range(len(words), 0, -1)) if own in forms), None)
+        seen.add(holds)
+        return forms[holds] if holds else "none"
+
+    for part, modules, layers in _parts(model, kind):
+        own = part == "draft" and kind.get("draftRoot")
+        roots, first = ((own,), model.layers) if own else (_ROOTS, 0)
+        names = [[f"{root}.layers.{layer - first}.{each}" for root in roots] for layer in layers for each in modules]
+        told = {next((form for form in map(of, each) if form != "none"), "none") for each in names}
+        found[part] = told.pop()
+        if told:
+            wrong.append(f"the formats of modules are not understood: those of {part} differ")
+    if head := next((module for module in forms if module.rpartition(".")[2] == "lm_head"), None):
+        found["head"] = of(head)
+    if not wrong and (more := sorted({*forms} - seen)):
+        wrong.append(f"the format of {more[0]} is not understood: no part of this class has that module")
+    Findings(strange=wrong).require_none("model", name, _INSTEAD)
+    return found
+
+
+def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], form: str, name: str) -> dict[str, str]:
+    """The storage format of each part of the model: 16 bits for those that lists of ignored modules name."""
+    kept, wrong = {}, []
     try:
         left_out = leaves(patterns)
     except re.error as error:
@@ -428,12 +466,11 @@ def _kept(model: Model, kind: Mapping[str, Any], patterns: Sequence[str], name: 
             for layer in layers
             for module in modules
         }
-        if found == {True}:
-            kept.add(part)
-        elif len(found) == 2:
+        kept[part] = "none" if found == {True} else form
+        if len(found) == 2:
             wrong.append(f"the modules that quantisation leaves out are not understood: a part of {part} only")
     Findings(strange=wrong).require_none("model", name, _INSTEAD)
-    return frozenset(kept)
+    return kept
 
 
 def _parts(model: Model, kind: Mapping[str, Any]) -> list[tuple[str, list[str], Sequence[int]]]:

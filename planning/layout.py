@@ -195,6 +195,10 @@ def _release_rules(layout: Layout, engine: Engine) -> list[Problem]:
     return broken
 
 
+# What a split width is called in a refusal, by part.
+_WIDTHS = {"mlp": "MLP width", "experts": "expert width", "shared": "shared expert width"}
+
+
 def _tensor_rules(model: Model, layout: Layout, engine: Engine) -> list[Problem]:
     tensor, broken = layout.tensor, []
     for heads in {model.heads, model.window_heads}:
@@ -211,8 +215,8 @@ def _tensor_rules(model: Model, layout: Layout, engine: Engine) -> list[Problem]
     padded = padded_vocab(model)
     if padded % tensor:
         broken.append(f"vocabulary of {padded} (padded to 64s) / {tensor} = {padded / tensor:g}, not a whole number")
-    unit, why = _unit(model)
-    for name, width, ranks in _widths(model, layout, engine):
+    for part, width, ranks in _widths(model, layout, engine):
+        name, (unit, why) = _WIDTHS[part], _unit(model.form(part))
         if width % ranks:
             broken.append(f"{name} {width} / {ranks} = {width / ranks:g}, not a whole number")
         elif ranks > 1 and width // ranks % unit:
@@ -221,28 +225,28 @@ def _tensor_rules(model: Model, layout: Layout, engine: Engine) -> list[Problem]
 
 
 def _widths(model: Model, layout: Layout, engine: Engine) -> list[tuple[str, int, int]]:
-    """The widths that ranks split: (name, elements, ranks)."""
+    """The widths that ranks split: (part, elements, ranks)."""
     widths = []
     if model.count(MLP):
         each = sorted({*model.widths} - {0}) or [model.intermediate]
-        widths += [("MLP width", width, layout.tensor) for width in each]
+        widths += [("mlp", width, layout.tensor) for width in each]
     # Expert parallelism does not split experts. mxfp4 pads a rank's part instead of requiring a multiple.
-    if model.moe and not layout.expert_parallel and model.experts_in != "mxfp4":
-        widths.append(("expert width", model.moe.intermediate, layout.expert_ranks))
+    if model.moe and not layout.expert_parallel and model.form("experts") != "mxfp4":
+        widths.append(("experts", model.moe.intermediate, layout.expert_ranks))
     if model.moe and model.moe.shared and not whole_shared_experts(layout, engine):
         shared = model.moe.shared_width or model.moe.intermediate
-        widths.append(("shared expert width", model.moe.shared * shared, layout.tensor))
+        widths.append(("shared", model.moe.shared * shared, layout.tensor))
     return widths
 
 
-def _unit(model: Model) -> tuple[int, str]:
-    if model.quantisation == "fp8-block":
+def _unit(form: str) -> tuple[int, str]:
+    if form == "fp8-block":
         return 128, "FP8 blocks are 128 wide"
-    if model.quantisation == "nvfp4":
-        return 16, "quantisation groups are 16 wide"
-    if not model.quantisation.startswith(("int4", "int8")):
+    if width := {"nvfp4": 16, "mxfp4": 32, "mxfp8": 32}.get(form):
+        return width, f"quantisation groups are {width} wide"
+    if not form.startswith(("int4", "int8")):
         return 1, ""
-    smaller = model.quantisation.rpartition("-")[2]
+    smaller = form.rpartition("-")[2]
     width = int(smaller) if smaller.isdecimal() else 128
     return width, f"quantisation groups are {width} wide"
 

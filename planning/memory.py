@@ -182,7 +182,8 @@ def _stage(request: Request, max_model_len: int, first: int, layers: int, runner
     last, experts = first + layers == model.layers, model.count(EXPERTS, first, layers) > 0
     cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
     buffers = _expert_buffers(request, tokens) if experts and engine["moeWorkspaceStays"] else 0.0
-    index = engine["indexerRows"] * max_model_len * model.indexer.cache_bytes if model.indexer else 0
+    gathers = model.indexer if model.mla else None  # an index beside plain keys is read where it is
+    index = engine["indexerRows"] * max_model_len * gathers.cache_bytes if gathers else 0
     gathered = _gathered(model.compressed, max_model_len, tokens) * model.head_dim * 2
     workspace = max(buffers, index, gathered)  # shared: it grows to the largest use
     context = _context(request, max_model_len, sequences)
@@ -325,7 +326,7 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
     Excludes what outlives the layer: the experts' workspace where it stays, and MLA's context.
     """
     model, layout, engine = request.model, request.layout, request.engine
-    hidden = fact("vllm", "overhead", "hiddenCopies") * model.hidden * tokens
+    hidden = (fact("vllm", "overhead", "hiddenCopies") + model.residuals) * model.hidden * tokens
     if model.mla:
         mla, heads = model.mla, model.heads / layout.tensor
         # V1 profiles without attention: it makes no keys and values.
@@ -377,7 +378,8 @@ def kv_bytes(request: Request) -> float:
     if model.compressed:
         return compressed_row() / 2  # a layer with each ratio takes so much
     if model.mla is None:
-        return max(model.kv_heads / layout.tensor, 1) * (model.head_dim + model.value) * byte / layout.context
+        row = max(model.kv_heads / layout.tensor, 1) * (model.head_dim + model.value) * byte
+        return (row + (model.indexer.cache_bytes if model.indexer else 0)) / layout.context
     kind, row = engine["mlaCache"], (model.mla.kv_rank + model.mla.rope) * byte
     if kind == "per-head":  # before vLLM supported MLA: keys and values of every head, padded to 256
         return 2 * max(model.heads / layout.tensor, 1) * 256 * byte

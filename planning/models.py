@@ -23,8 +23,8 @@ CONFIG = "the path of the model's config.json"
 # Bytes of one weight in a linear layer, by storage format. Embeddings, norms and routers have 16 bits in every format.
 # Scales: one fp32 per 128 x 128 block (fp8-block); an fp16 scale and a 4-bit zero per group of 128 (int4, as in AWQ);
 # only the scale (int4-symmetric, as in GPTQ and compressed-tensors; a number names a smaller group); fp8 per group of
-# 16 (nvfp4); 8 bits per group of 32 (mxfp4); for bitsandbytes' nf4 an 8-bit constant per block of 64, and an fp32 per
-# 256 of those.
+# 16 (nvfp4); 8 bits per group of 32 (mxfp4, mxfp8); for bitsandbytes' nf4 an 8-bit constant per block of 64, and an
+# fp32 per 256 of those.
 FORMATS = {
     "none": 2.0,
     "fp8-block": 1 + 4 / 128**2,
@@ -40,6 +40,7 @@ FORMATS = {
     "int4-symmetric-32": 0.5 + 2 / 32,
     "nvfp4": 0.5 + 1 / 16,
     "mxfp4": 0.5 + 1 / 32,
+    "mxfp8": 1 + 1 / 32,
     "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
 }
 # Values of `quant_method` in a config.json, and the format that each means by default.
@@ -79,10 +80,13 @@ CONFIG_WORDS = {
     "text_config": "its facts themselves",
     "layer_types": "slidingWindow",
 }
+# Models whose makers publish FP8 with a scale for each row or matrix (GLM-4.5, 4.6 and 4.7: compressed-tensors; vLLM's
+# recipes split their experts into widths that are no multiple of a block).
+_WHOLE_ROWS = ("llama", "meta-", "mistral", "nvidia-", "glm-4.")
 # Repositories of quantised variants end in these.
 _SUFFIXES = {
     r"-fp8-dynamic$": "fp8",
-    r"-fp8$": None,  # published by the maker: blocks of 128 if that is Qwen or DeepSeek
+    r"-fp8$": None,  # published by the maker, in blocks of 128 unless it is one of _WHOLE_ROWS
     r"-nvfp4(a16|-v2)?$": "nvfp4",
     r"-fp4$": "nvfp4",
     r"-(awq|awq-int4|int4-awq|int4)$": "int4",
@@ -143,6 +147,7 @@ class State:
     `heads` of width `head_dim`; `groups` of queries and keys (B and C) of width `dim`; a convolution over `conv`
     tokens (0: none); `gates` numbers a token and head. Each of the heads x head_dim x dim elements of a state has
     `bytes`. The output's gate, and a decay of the same width, have rank `gate_rank`; 0 is a gate of full rank alone.
+    `full_gates` says how many of these two have full rank all the same.
     """
 
     heads: int
@@ -153,6 +158,7 @@ class State:
     gates: int = 2
     bytes: int = 2
     gate_rank: int = 0
+    full_gates: int = 0
 
     @property
     def inner(self) -> int:
@@ -237,8 +243,12 @@ class Model:
     compressed: Compressed | None = None
     expert_format: str = ""
     """The storage format of the experts, if it is not that of the rest."""
+    part_formats: tuple[tuple[str, str], ...] = ()
+    """Parts (as in `sixteen_bit`, and head: the output embedding) with a storage format of their own, and that."""
     gated: bool = False
-    """Queries carry a gate of the same width."""
+    """Queries carry a gate of the same width, or latent attention's output one of its own."""
+    residuals: int = 0
+    """Earlier outputs of layers that are kept for later ones, each as wide as the model."""
     matrices: int = 3
     """Matrices of an MLP or expert: 2 if it has no gate."""
     draft_tables: int = 2
@@ -274,14 +284,19 @@ class Model:
         return self.head_dim + self.value, near
 
     @property
-    def experts_in(self) -> str:
-        """The storage format of the experts."""
-        return self.expert_format or self.quantisation
+    def plain(self) -> Model:
+        """The same model with all of its weights in 16 bits."""
+        return replace(self, quantisation="none", expert_format="", part_formats=(), sixteen_bit=frozenset())
 
-    @property
-    def weight_bytes(self) -> float:
-        """Bytes of one weight in a quantised linear layer."""
-        return FORMATS[self.quantisation]
+    def form(self, part: str) -> str:
+        """The storage format of a part (as in `sixteen_bit`): some formats quantise only the MLP or only the experts,
+        some files leave parts in 16 bits or have several formats."""
+        if part in self.sixteen_bit:
+            return "none"
+        if own := dict(self.part_formats).get(part) or (self.expert_format if part == "experts" else ""):
+            return own
+        only = {"fp8-mlp": ("mlp", "experts"), "mxfp4": ("experts",)}.get(self.quantisation)
+        return "none" if only and part not in only else self.quantisation
 
 
 def knows(name: str, more: Facts | None = None) -> bool:
@@ -310,7 +325,7 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
         base = re.sub(suffix, "", key)
         if base != key and base in catalog and not catalog[base].expert_format:  # a mixture says its formats itself
             model = catalog[base]
-            makers_format = "fp8" if base.startswith(("llama", "meta-", "mistral", "nvidia-")) else "fp8-block"
+            makers_format = "fp8" if base.startswith(_WHOLE_ROWS) else "fp8-block"
             source = f"{model.source}; storage format read from the name's ending"
             # Every published NVFP4 file of a model with latent attention leaves attention in 16 bits; those of models
             # with states leave all but the experts.
@@ -325,10 +340,17 @@ def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model
                 file_bytes=None,
                 source=source,
             )
-    recipes = {each.rpartition("/")[2].lower(): each for each in fact("recipes", "recipes", "repositories")}
-    if key in recipes:
+    sizes = fact("recipes", "recipes", "repositories")
+    recipes = {each.rpartition("/")[2].lower(): each for each in sizes}
+    if repository := recipes.get(key):
         why = "is in vLLM's recipes, and the catalog does not have its shape"
-        instead = f"run python -m ops model {recipes[key]} --write STACK, or write {otherwise}"
+        instead = (
+            f"run python -m ops model {repository} --write STACK, or write {otherwise}; to deploy it without a plan"
+        )
+        instead += (
+            f", write unproven: true, and model: {{repository: {repository}, fileBytes: …, context: …}} with the "
+        )
+        instead += f"bytes of its files ({sizes[repository] / 1e9:g} billion parameters) and its longest context"
         raise PlanError(Problem("model", name, why, instead))
     named = recipes | {each: model.name for each, model in catalog.items()}
     near = difflib.get_close_matches(key, named, n=3, cutoff=0.6)
@@ -378,9 +400,10 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         why = f"the plan also needs {', '.join(missing)}"
         raise PlanError(Problem("model", name, why, "add them to the catalog entry"))
     quantisation = facts.get("quantisation", "none")
-    if {quantisation, facts.get("expertFormat") or quantisation} - {*FORMATS}:
-        why = f"storage format {quantisation} is unknown"
-        raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)} as its quantisation"))
+    told = [quantisation, facts.get("expertFormat") or quantisation, *(facts.get("partFormats") or {}).values()]
+    if strange := [each for each in told if each not in FORMATS]:
+        why = f"storage format {strange[0]} is unknown"
+        raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)}"))
     if wrong := _impossible(facts):
         raise PlanError(*(Problem("model", name, why, "correct one of them") for why in wrong))
     return Model(
@@ -422,13 +445,21 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         other_bytes=facts.get("otherBytes", 0),
         file_bytes=facts.get("fileBytes"),
         parameters=facts.get("parameters"),
-        state=replace(State(*(state[key] for key in _STATE)), gate_rank=state.get("gateRank") or 0) if state else None,
+        state=replace(
+            State(*(state[key] for key in _STATE)),
+            gate_rank=state.get("gateRank") or 0,
+            full_gates=state.get("fullGates") or 0,
+        )
+        if state
+        else None,
         kinds=tuple(kinds),
         widths=tuple(facts.get("mlpWidths") or ()),
         compressed=Compressed(tuple(compressed["ratios"]), *(compressed[key] for key in _COMPRESSED))
         if compressed
         else None,
         expert_format=facts.get("expertFormat") or "",
+        part_formats=tuple(sorted((facts.get("partFormats") or {}).items())),
+        residuals=facts.get("residuals") or 0,
         gated=facts.get("gatedQueries", False),
         matrices=facts.get("mlpMatrices", 3),
         draft_tables=facts.get("draftTables", 2),

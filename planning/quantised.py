@@ -13,9 +13,18 @@ from typing import Any
 from planning.catalog import fact
 
 QUANT_FILE = "hf_quant_config.json"
-_LISTS = ("ignore", "ignored_layers", "exclude_modules", "modules_to_not_convert", "llm_int8_skip_modules")
+_LISTS = ("ignore", "ignored_layers", "exclude_modules", "exclude", "modules_to_not_convert", "llm_int8_skip_modules")
+_EXPERT = re.compile(r"\bexperts\.\d+")
 # Keys of one entry in `config_groups`, and of its weights.
-_SCHEME = {"num_bits", "type", "group_size", "strategy", "symmetric", "block_structure"}
+_SCHEME = {"num_bits", "type", "group_size", "strategy", "symmetric", "block_structure", "scale_dtype"}
+# Words of modelopt for a storage format. Those with groups are understood at the group size of the format only.
+_ALGORITHMS = {
+    "FP8": ("fp8", None),
+    "FP8_PB_WO": ("fp8-block", None),
+    "MXFP8": ("mxfp8", 32),
+    "NVFP4": ("nvfp4", 16),
+    "W4A16_NVFP4": ("nvfp4", 16),
+}
 
 
 def says_nothing(value: object) -> bool:
@@ -41,10 +50,10 @@ def description(
     return f"quantization_config.{odd[0]} is not a list" if odd else quant
 
 
-def storage_format(quant: Mapping[str, Any]) -> str | list[str]:
-    """The planner's name for the storage format, or everything that is not understood."""
+def storage_format(quant: Mapping[str, Any]) -> str | dict[str, str] | list[str]:
+    """The planner's name for the storage format, or those of all modules, or everything that is not understood."""
     method = str(quant.get("quant_method", "")).lower().replace("_", "-")
-    readers: dict[str, tuple[Callable[[Mapping[str, Any]], str | None], set[str]]] = {
+    readers: dict[str, tuple[Callable[[Mapping[str, Any]], str | dict[str, str] | list[str] | None], set[str]]] = {
         "fp8": (_fp8, {"weight_block_size"}),
         "fbgemm-fp8": (lambda _: "fp8-mlp", set()),
         "mxfp4": (lambda _: "mxfp4", set()),
@@ -55,7 +64,8 @@ def storage_format(quant: Mapping[str, Any]) -> str | list[str]:
             {"load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant"},
         ),
         "compressed-tensors": (_groups, {"config_groups"}),
-        "modelopt": (_modelopt, {"quant_algo", "group_size", "config_groups"}),
+        "modelopt": (_modelopt, {"quant_algo", "group_size", "config_groups", "quantized_layers"}),
+        "quark": (_quark, {"global_quant_config", "export"}),
     }
     if method not in readers:
         return [f"quantisation {method or 'without a method'} is not understood"]
@@ -72,8 +82,8 @@ def storage_format(quant: Mapping[str, Any]) -> str | list[str]:
         form = None
     if form is None:
         told = json.dumps({key: quant[key] for key in sorted(keys) if key in quant})
-        wrong.append(f"quantisation {method} with {told[:200]} is not understood")
-    return wrong or str(form)
+        form = [f"quantisation {method} with {told[:200]} is not understood"]
+    return [*wrong, *(form if isinstance(form, list) else ())] or form
 
 
 def _fp8(quant: Mapping[str, Any]) -> str | None:
@@ -108,14 +118,51 @@ def _bitsandbytes(quant: Mapping[str, Any]) -> str | None:
     return "w8a8" if eight else "nf4"
 
 
-def _modelopt(quant: Mapping[str, Any]) -> str | None:
+def _modelopt(quant: Mapping[str, Any]) -> str | dict[str, str] | list[str] | None:
     algorithm, group = str(quant.get("quant_algo", "")).upper(), quant.get("group_size")
+    if algorithm == "MIXED_PRECISION":
+        return _of_modules(quant) or None
+    if quant.get("quantized_layers"):
+        return None
     if quant.get("config_groups"):
         form = _groups(quant)
         return form if algorithm in ("NVFP4", "FP8", "") else None
-    if algorithm == "NVFP4":
-        return "nvfp4" if group in (None, 16) else None
-    return {"FP8": "fp8", "FP8_PB_WO": "fp8-block"}.get(algorithm)
+    return _algorithm(algorithm, group)
+
+
+def _algorithm(word: object, group: object) -> str | None:
+    form, size = _ALGORITHMS.get(str(word).upper(), (None, None))
+    return form if group in (None, size) else None
+
+
+def _of_modules(quant: Mapping[str, Any]) -> dict[str, str] | list[str]:
+    """The storage format of each module that a file of modelopt names; all experts of a layer count as its first."""
+    forms: dict[str, str] = {}
+    wrong = []
+    for module, value in quant["quantized_layers"].items():
+        words = value if isinstance(value, Mapping) else {}
+        form = _algorithm(words.get("quant_algo"), words.get("group_size"))
+        if form is None or {*words} - {"quant_algo", "group_size"}:
+            wrong.append(f"quantisation of {module} by {json.dumps(value)[:80]} is not understood")
+        elif forms.setdefault(_EXPERT.sub("experts.0", module), form) != form:
+            wrong.append(f"quantisation is not understood where experts of a layer differ, such as {module}")
+    return wrong[:3] or forms
+
+
+def _quark(quant: Mapping[str, Any]) -> str | None:
+    """What AMD's Quark says of all modules that it does not exclude."""
+    every, packed = quant["global_quant_config"], quant.get("export") or {}
+    weight, known = every["weight"], fact("config_json", "quantisation", "quark")
+    parts = ((every, "all"), (weight, "weight"), (packed, "export"))
+    if any(key not in known[name] and not says_nothing(value) for part, name in parts for key, value in part.items()):
+        return None
+    if packed.get("weight_format", "real_quantized") != "real_quantized":
+        return None
+    words = (weight["dtype"], weight.get("qscheme"), weight.get("group_size"), weight.get("scale_format"))
+    if words == ("fp4", "per_group", 32, "e8m0"):
+        return "mxfp4"
+    whole = weight.get("qscheme") in ("per_tensor", "per_channel")
+    return {"fp8_e4m3": "fp8", "int8": "w8a8"}.get(weight["dtype"]) if whole else None
 
 
 def _groups(quant: Mapping[str, Any]) -> str | None:
@@ -133,6 +180,8 @@ def _scheme(weights: Mapping[str, Any], activations: Mapping[str, Any] | None) -
         return None
     bits, kind, group = weights["num_bits"], weights.get("type", "int"), weights.get("group_size")
     if kind == "float":
+        if group == 32:
+            return {4: "mxfp4", 8: "mxfp8"}.get(bits) if weights.get("scale_dtype") == "torch.uint8" else None
         if bits == 8:
             return _fp8({"weight_block_size": weights.get("block_structure")}) if group is None else None
         return "nvfp4" if (bits, group) == (4, 16) else None

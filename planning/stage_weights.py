@@ -82,18 +82,20 @@ def stage_weights(
     if routed:
         total += experts * routed
     if model.quantisation == "fp8-mlp":  # the first and the last layer keep 16 bits
-        total += Weights(mlp=(first + last) * _mlp_elements(model, layout.tensor) * (_HALF - model.weight_bytes))
-    table = padded_vocab(model) * model.hidden * _HALF / layout.tensor
+        total += Weights(
+            mlp=(first + last) * _mlp_elements(model, layout.tensor) * (_HALF - FORMATS[model.quantisation])
+        )
+    elements = padded_vocab(model) * model.hidden / layout.tensor
+    table, own = elements * _HALF, dict(model.part_formats).get("head")
     if first:
         total += Weights(embeddings=table, replicated=model.other_bytes)
     if last and not (model.tied_embeddings and first):
-        total += Weights(head=table)
+        total += Weights(head=elements * FORMATS[own] if own else table)
     if last and speculative and model.mtp_layers:
         # The draft layer, its projection of two hidden states, and its own embedding tables.
         if "draft" in model.sixteen_bit:
-            plain = replace(model, quantisation="none", sixteen_bit=frozenset())
-            attention = _attention(plain, layout.tensor, engine["mlaWeights"])
-            experts = _moe(plain, layout, shared, False, (1, 1))
+            attention = _attention(model.plain, layout.tensor, engine["mlaWeights"])
+            experts = _moe(model.plain, layout, shared, False, (1, 1))
         if model.compressed:  # its own attention has a window only
             plain = replace(model, compressed=replace(model.compressed, ratios=(0,)))
             attention = _compressed(plain, layout.tensor, 0, 1)
@@ -141,19 +143,10 @@ def _compressed(model: Model, tensor: int, first: int, layers: int) -> Weights:
     return total
 
 
-def in_sixteen_bits(model: Model, part: str) -> bool:
-    """Whether a part of a quantised model keeps 16 bits: some formats quantise only the MLP or only the experts, some
-    files leave parts."""
-    if part in model.sixteen_bit:
-        return True
-    if model.quantisation == "fp8-mlp":
-        return part not in ("mlp", "experts")
-    return model.quantisation == "mxfp4" and part != "experts"
-
-
 def _linear(model: Model, part: str, wide_zeros: bool = False) -> float:
     """Bytes of one weight of a part."""
-    return _HALF if in_sixteen_bits(model, part) else model.weight_bytes + wide_zeros * _WIDE_ZERO
+    form = model.form(part)
+    return FORMATS[form] + (wide_zeros and form != "none") * _WIDE_ZERO
 
 
 def _taken(elements: float, byte: float) -> float:
@@ -189,11 +182,13 @@ def _attention(model: Model, tensor: int, mla_weights: str, wide_zeros: bool = F
         asked = query * (2 if model.gated else 1)
         joined = _taken((asked + kv) * model.hidden, byte)
         joined += _taken(model.heads * model.value / tensor * model.hidden, output)
+        if model.indexer:  # one key for all heads
+            joined += (model.indexer.heads / tensor + 1) * model.indexer.dim * model.hidden * _linear(model, "indexer")
         return Weights(attention=joined + bias, replicated=norms)
     mla, heads = model.mla, model.heads / tensor
     query_in = mla.query_rank or model.hidden
     sharded = (query_in * heads * (mla.nope + mla.rope) + mla.kv_rank * heads * (mla.nope + mla.value)) * byte
-    sharded += heads * mla.value * model.hidden * output
+    sharded += heads * mla.value * model.hidden * (output + (byte if model.gated else 0))
     index = 0.0
     whole = model.hidden * (mla.query_rank or 0) + model.hidden * (mla.kv_rank + mla.rope)
     if model.indexer:  # not split by tensor ranks; the small projection of head weights stays in 16 bits
@@ -215,11 +210,12 @@ def _state(model: Model, tensor: int) -> Weights:
     state, hidden = model.state, model.hidden
     assert state is not None
     byte = _linear(model, "state")
-    if state.gate_rank:  # both of low rank; what goes down to it is not split
-        gates = 2 * state.gate_rank * state.inner
-        down = 2 * state.gate_rank * hidden * byte
+    if state.gate_rank:  # what goes down to a low rank is not split
+        low = 2 - state.full_gates
+        gates = state.inner * (low * state.gate_rank + state.full_gates * hidden)
+        down = low * state.gate_rank * hidden * byte
     else:
-        gates, down = state.inner * hidden, 0.0
+        gates, down = state.inner * hidden * max(1, state.full_gates), 0.0
     projected = (state.convolved + state.inner) * hidden + gates  # in and out
     small = state.gates * state.heads * hidden + state.convolved * state.conv + 3 * state.heads + state.inner
     return Weights(attention=(projected * byte + small * _HALF) / tensor, replicated=2 * hidden * _HALF + down)
@@ -244,9 +240,9 @@ def _moe(model: Model, layout: Layout, shared_ranks: int, wide_zeros: bool, padd
     experts = spread(model, layout)[0][1]
     width = moe.intermediate if layout.expert_parallel else moe.intermediate / layout.expert_ranks
     hidden: float = moe.latent or model.hidden
-    if model.experts_in == "mxfp4":
+    if model.form("experts") == "mxfp4":
         width, hidden = _up(width, padding[0]), _up(hidden, padding[1])
-    byte = FORMATS[model.expert_format] if model.expert_format else _linear(model, "experts")
+    byte = _linear(model, "experts")
     routed = _taken(experts * (model.matrices - 1) * hidden * width, byte) + _taken(experts * hidden * width, byte)
     if moe.expert_bias:
         routed += experts * (2 * width + hidden) * _HALF

@@ -24,7 +24,7 @@ from planning.layout import stages, whole_shared_experts
 from planning.memory import Fit, Request, batch, kv_bytes, requests_held, state_bytes
 from planning.models import ATTENTION, STATE, Model
 from planning.problems import Problem
-from planning.stage_weights import Weights, in_sixteen_bits, stage_weights
+from planning.stage_weights import Weights, stage_weights
 
 ALONE, FULL, LOADED = "alone", "full", "load"
 # The GPU peak at which a format's linear layers are multiplied, the fastest possible one; everything else uses bf16.
@@ -483,8 +483,7 @@ def _parts(request: Request) -> tuple[_Part, ...]:
     found, first = [], 0
     for layers in stages(model.layers, layout, release):
         held, plain = (
-            stage_weights(each, layout, release, first, layers, False, family)
-            for each in (text, replace(text, quantisation="none"))
+            stage_weights(each, layout, release, first, layers, False, family) for each in (text, text.plain)
         )
         cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
         found.append(_Part(first, layers, cached, states, held, plain))
@@ -526,8 +525,7 @@ def _stage_seconds(request: Request, part: _Part, run: _Pass) -> float:
 def _peak(request: Request, part: str) -> float:
     """Operations a second for the products of a part: those that the model keeps in 16 bits use bf16."""
     speeds, model = _speeds(request), request.model
-    form = model.experts_in if part == "experts" else model.quantisation
-    return speeds.peak("bf16" if in_sixteen_bits(model, part) else _ARITHMETIC.get(form, "bf16"))
+    return speeds.peak(_ARITHMETIC.get(model.form(part), "bf16"))
 
 
 def _compressed(request: Request, part: _Part, run: _Pass) -> float:

@@ -62,7 +62,7 @@ def test_a_context_that_the_layout_does_not_hold_is_refused_with_the_longest_tha
         (
             on("H20-96", model="DeepSeek-R9"),
             "services.ds.model: DeepSeek-R9",
-            "give its facts in modelserve:catalog.models",
+            "its facts in modelserve:catalog.models",
         ),
         (on("H20-96", maxModelLen=500000), "services.ds.maxModelLen: 500000", "a context of 163840 tokens"),
         (changed("prices", {"perGpuHour": 1.0, "currency": "CNY"}), "prices.asOf", "so they need a date"),

@@ -37,6 +37,7 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "Kimi-Linear-48B-A3B-Instruct": (49.122681728e9, 98.245528576e9),
     "Kimi-K2-Instruct": (1026.41e9, 1029.17e9),
     "Kimi-K2.5": (None, 595e9),
+    "Kimi-K2.5-MXFP4": (None, 523 * 2**30),
     "Kimi-K2.6-NVFP4": (1026.9e9, None),
     "Laguna-S-2.1-FP8": (118e9, 121e9),
     "Llama-4-Maverick-17B-128E-Instruct": (400.7e9, 801.4e9),
@@ -57,6 +58,7 @@ PUBLISHED: dict[str, tuple[float | None, float | None]] = {
     "Qwen3.5-122B-A10B-NVFP4": (122e9, None),
     "Qwen3.5-27B": (27.356728560e9, 55.562855904e9),
     "Qwen3.5-397B-A17B": (397e9, None),
+    "Qwen3.6-35B-A3B-NVFP4": (35.1e9, None),
     "Qwen3.8-2.4T-A95B": (None, 4892.365451008e9),
     "gemma-4-26B-A4B": (25.805936206e9, 51.611872412e9),
     "gpt-oss-120b": (116.83e9, 65.22e9),
@@ -81,8 +83,7 @@ def test_the_size_of_a_model_is_within_a_hundredth_of_the_published(name):
     model = from_file(CONFIGS / name / "config.json")
     parameters, size = PUBLISHED[name]
     if parameters:
-        bare = replace(model, quantisation="none", sixteen_bit=frozenset(), expert_format="")
-        assert file_weights(bare, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
+        assert file_weights(model.plain, draft=False) / 2 == pytest.approx(parameters, rel=0.01)
     if size:
         assert file_weights(model) == pytest.approx(size, rel=0.01)
 
@@ -131,9 +132,53 @@ def test_lists_of_ignored_modules_say_which_parts_keep_sixteen_bits(name, kept):
     assert from_file(CONFIGS / name / "config.json").sixteen_bit == kept
 
 
+def test_a_format_that_covers_all_layers_is_planned_for_all_of_them():
+    model = from_config({**SMALL, "quantization_config": {"quant_method": "quark", **quark("fp4")}}, "x")
+    assert {model.form(part) for part in ("attention", "output", "experts")} == {"mxfp4"}
+
+
+MIXED = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}
+
+
+def layers(**more: str) -> dict[str, Any]:
+    """Of SMALL's modules attention and experts in their formats; more: by another name of a module."""
+    names = {f"model.layers.{layer}.self_attn.{word}_proj": "FP8" for layer in range(4) for word in "qkv"}
+    names |= {f"model.layers.{layer}.mlp.experts": "NVFP4" for layer in range(4)}
+    return {**MIXED, "quantized_layers": {module: {"quant_algo": word} for module, word in {**names, **more}.items()}}
+
+
+def test_a_file_with_a_format_for_each_module_has_one_for_each_part():
+    model = from_config({**SMALL, "quantization_config": layers(lm_head="NVFP4")}, "x")
+    assert {part: model.form(part) for part in ("attention", "output", "experts", "head")} == {
+        "attention": "fp8",
+        "output": "none",
+        "experts": "nvfp4",
+        "head": "nvfp4",
+    }
+    bare = from_config({**SMALL, "quantization_config": layers()}, "x")
+    assert file_weights(bare) - file_weights(model) == 32000 * 1024 * (2 - 0.5625)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"model.layers.2.self_attn.q_proj": "NVFP4"}, "those of attention differ"),
+        (
+            {"model.layers.1.mlp.experts.1.up_proj": "FP8", "model.layers.1.mlp.experts.2.up_proj": "NVFP4"},
+            "experts of",
+        ),
+        ({"model.layers.1.mlp.router": "FP8"}, "the format of model.layers.1.mlp.router is not understood"),
+        ({"lm_head": "W2A16"}, "quantisation of lm_head by"),
+    ],
+)
+def test_what_is_not_understood_of_a_format_for_each_module_is_named(more, said):
+    with pytest.raises(PlanError, match=said):
+        from_config({**SMALL, "quantization_config": layers(**more)}, "x")
+
+
 def test_the_draft_layer_of_a_quantised_file_may_keep_sixteen_bits():
     model = from_file(CONFIGS / "GLM-5.1-NVFP4" / "config.json")
-    bare = replace(model, quantisation="none", sixteen_bit=frozenset())
+    bare = model.plain
     draft = [file_weights(each) - file_weights(each, draft=False) for each in (model, bare)]
     assert draft[0] == draft[1]
 
@@ -158,6 +203,11 @@ def groups(**weights: Any) -> dict[str, Any]:
     return {"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"], "weights": weights}}}
 
 
+def quark(dtype: str, **weight: Any) -> dict[str, Any]:
+    told = {"dtype": dtype, "qscheme": "per_group", "group_size": 32, "scale_format": "e8m0", **weight}
+    return {"global_quant_config": {"weight": told}}
+
+
 @pytest.mark.parametrize(
     ("quant", "form"),
     [
@@ -173,6 +223,10 @@ def groups(**weights: Any) -> dict[str, Any]:
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, "fp8"),
         (groups(num_bits=4, type="int", group_size=32, symmetric=True, strategy="group"), "int4-symmetric-32"),
         (groups(num_bits=4, type="float", group_size=16), "nvfp4"),
+        (groups(num_bits=4, type="float", group_size=32, scale_dtype="torch.uint8"), "mxfp4"),
+        ({"quant_method": "modelopt", "quant_algo": "MXFP8"}, "mxfp8"),
+        ({"quant_method": "quark", **quark("fp4")}, "mxfp4"),
+        ({"quant_method": "quark", **quark("fp8_e4m3", qscheme="per_tensor", group_size=None)}, "fp8"),
         (groups(num_bits=8, type="float", strategy="channel"), "fp8"),
         (groups(num_bits=8, type="float", strategy="block", block_structure=[128, 128]), "fp8-block"),
     ],
@@ -190,6 +244,10 @@ def test_the_storage_format_is_read_with_bits_group_and_zeros(quant, form):
         {"quant_method": "bitsandbytes"},
         {"quant_method": "fp8", "weight_block_size": [64, 64]},
         {"quant_method": "quark"},
+        {"quant_method": "quark", **quark("fp4", group_size=16)},
+        {"quant_method": "quark", **quark("fp4"), "layer_quant_config": {"*q_proj": {}}},
+        {"quant_method": "quark", **quark("fp4"), "export": {"weight_format": "fake_quantized"}},
+        {"quant_method": "quark", "global_quant_config": {"weight": [{"dtype": "fp8_e4m3"}, {"dtype": "int4"}]}},
         {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"},
         {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 32},
         {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.1.mlp.experts"]},
@@ -375,7 +433,9 @@ LATENT = {
 PARTLY: dict[str, tuple[str, str]] = {
     "architectures": ("Kimi-K2", "in text_config: vLLM takes DeepSeek's class whatever it says"),
     "attention_bias": ("gpt-oss", "the class has biases without it"),
+    "config_groups": ("Qwen3.6", "quantized_layers says it"),
     "enable_moe_block": ("Gemma-4-31B", "without experts it says nothing"),
+    "exclude": ("", "as ignore"),
     "full_attention_interval": ("Qwen3", "layer_types says it"),
     "ignore": ("", "embeddings, head and tower keep 16 bits in every format"),
     "index_topk_freq": ("GLM-5.2", "indexer_types says it"),

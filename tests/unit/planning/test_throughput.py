@@ -273,6 +273,15 @@ def test_only_what_is_quantised_is_multiplied_at_the_quantised_speed(part):
     assert prefill(set()) < prefill({part}) < prefill(parts) == pytest.approx(plain, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["DeepSeek-V4-Flash", "MiniMax-M3-NVFP4", "Qwen3-235B-A22B-FP8"])
+def test_a_token_takes_as_many_operations_whatever_the_format_of_the_weights(name):
+    request = _request("H200-141", model=name)
+    speeds = replace(request.gpu.speeds, memory=math.inf, peaks=(("bf16", 1.0),))
+    request = replace(request, gpu=replace(request.gpu, speeds=speeds))
+    plain = replace(request, model=request.model.plain)
+    assert throughput.roofline(request, 1, 8, 1).prefill == throughput.roofline(plain, 1, 8, 1).prefill
+
+
 def _step(layout: Layout, **told: str) -> float:
     """The floor of a step with 64 requests in each data rank, without what it reads and computes: what it sends."""
     request = replace(_request(layout=layout), overrides=Overrides(**told))
