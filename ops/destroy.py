@@ -4,6 +4,9 @@ Elsewhere Pulumi would find nothing of the stack, take it for gone, and forget i
 anything is touched, cluster and account are compared with what the state has recorded. While the destroy waits for
 something longer than it should, the command says for what, and what is safe to do. Afterwards it looks for what is left
 (`ops.audit`).
+
+Pulumi deletes in the order opposite to that of an `up`, so of a blue-green service the Service would go before the
+group, and with a load balancer the running answers. Such groups are scaled to zero first, while their Service stands.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,14 +26,16 @@ from config.stack import StackConfig
 from ops.arguments import add_stack, stack_file
 from ops.audit import audit, lines, names_of, now
 from ops.recover import kubeconfig, make_readable, pulumi
-from planning.names import CLUSTER
+from planning import timeouts
+from planning.names import CLUSTER, COLOUR
 from planning.problems import Problem
-from watch import cloud_lists, leftovers, preflight
+from watch import client, cloud_lists, leftovers, preflight
 from watch.api_server import UnansweredError, cluster_id
-from watch.outcomes import UnreadError, is_in_cluster, resources_of
+from watch.outcomes import UnreadError, about, is_in_cluster, resources_of
 
 _STACK = "pulumi:pulumi:Stack"
 _LOOK_SECONDS = 20.0
+_DRAIN_LOOK_SECONDS = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +52,10 @@ def run(args: argparse.Namespace) -> int:
     resources = resources_of(json.loads(pulumi("stack", "export", "-s", stack)))
     if wrong := list(misplaced(config, stack, resources, kubeconfig(stack))):
         raise ConfigError(wrong)
-    sure = ["--yes", "--skip-preview"] if args.yes else []
+    groups = coloured_groups(resources)
+    sure = ["--yes", "--skip-preview"] if args.yes or groups else []
+    if groups and not args.yes and not _agreed(stack):
+        return 1
     names, context, content = names_of(config, stack), config.cluster.context, kubeconfig(stack)
 
     def late() -> list[str]:
@@ -55,7 +64,12 @@ def run(args: argparse.Namespace) -> int:
             return list(leftovers.waiting(left, now(), overdue=True))
         return []
 
-    code = _run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure], stack, late)
+    say = _teller(stack, late)
+    for group in groups:
+        print(f"{stack}: {group['metadata']['name']} gives its running answers, then all goes", flush=True)
+        if why := _drained(group, context, content, say):
+            print(f"{stack}: {why}; its running answers may be cut", file=sys.stderr, flush=True)
+    code = _run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure], say)
     found = audit(file, stack, after_destroy=True, before=resources)
     print("\n".join(lines(stack, found)))
     if code:
@@ -63,9 +77,30 @@ def run(args: argparse.Namespace) -> int:
     return 1 if code or not found.clean else 0
 
 
-def _run(command: Sequence[str], stack: str, late: Callable[[], list[str]]) -> int:
-    """The command's exit code. What it waits for, which `late` tells, is said once a line, on stderr."""
+def _agreed(stack: str) -> bool:
+    """Whether a person wants it. Pulumi would ask only after the groups have been scaled to zero."""
+    if subprocess.run(["pulumi", "destroy", "-s", stack, "--exclude-protected", "--preview-only"]).returncode:
+        return False
+    with contextlib.suppress(EOFError):
+        return input(f"Destroy {stack}? Running answers are given first. yes or no\n> ").strip() == "yes"
+    return False
+
+
+def _teller(stack: str, late: Callable[[], list[str]]) -> Callable[[], None]:
+    """Says on stderr what is waited for, which `late` tells, once a line."""
     said: set[str] = set()
+
+    def say() -> None:
+        for line in late():
+            if line not in said:
+                print(f"{stack}: waiting: {line}", file=sys.stderr, flush=True)
+            said.add(line)
+
+    return say
+
+
+def _run(command: Sequence[str], say: Callable[[], None]) -> int:
+    """The command's exit code. `say` is called again and again while it runs."""
     with subprocess.Popen(command) as process:
         while True:
             try:
@@ -73,10 +108,37 @@ def _run(command: Sequence[str], stack: str, late: Callable[[], list[str]]) -> i
             except KeyboardInterrupt:
                 continue  # Pulumi gets it too, and ends what it has begun
             except subprocess.TimeoutExpired:
-                for line in late():
-                    if line not in said:
-                        print(f"{stack}: waiting: {line}", file=sys.stderr, flush=True)
-                    said.add(line)
+                say()
+
+
+def coloured_groups(resources: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The inputs of the state's LeaderWorkerSets that are one of two colours."""
+    return [each["inputs"] for each in resources if COLOUR in (about(dict(each)).get("annotations") or {})]
+
+
+def _drained(group: Mapping[str, Any], context: str, kubeconfig: str | None, say: Callable[[], None]) -> str:
+    """Scales a group to zero and waits until its leaders have given their answers. Returns why that failed, if so."""
+    from kubernetes.client import CustomObjectsApi
+
+    api, named = CustomObjectsApi(client.api_client(context, kubeconfig)), group["metadata"]
+    place = (*group["apiVersion"].split("/"), named["namespace"], "leaderworkersets", named["name"])
+    grace = group["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["terminationGracePeriodSeconds"]
+    end, look = time.monotonic() + grace + timeouts.DELETE_SLACK_SECONDS, time.monotonic() + _LOOK_SECONDS
+    try:
+        api.patch_namespaced_custom_object_scale(*place, {"spec": {"replicas": 0}})
+        while time.monotonic() < end:
+            # The counter counts leaders that still give their answers, and leaves a zero out.
+            if not (api.get_namespaced_custom_object(*place).get("status") or {}).get("replicas"):
+                return ""
+            if time.monotonic() > look:
+                say()
+                look = time.monotonic() + _LOOK_SECONDS
+            time.sleep(_DRAIN_LOOK_SECONDS)
+    except client.errors() as error:
+        if getattr(error, "status", None) == 404:
+            return ""  # the group has gone already
+        return f"{named['name']} was not scaled to zero: {getattr(error, 'reason', None) or type(error).__name__}"
+    return f"{named['name']} has not ended in its time"
 
 
 def misplaced(
