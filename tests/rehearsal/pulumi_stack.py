@@ -47,6 +47,7 @@ _SYSTEMS = ("lws-system", "fluid-system", "envoy-gateway-system")
 _STANDING = (
     ("PodAutoscaler", "/apis/autoscaling.aibrix.ai/v1alpha1/namespaces/default/podautoscalers", ""),
     ("ScaledObject", "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects", _OURS),
+    ("TriggerAuthentication", "/apis/keda.sh/v1alpha1/namespaces/default/triggerauthentications", _OURS),
     ("HorizontalPodAutoscaler", "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", ""),
     ("RayClusterFleet", f"{_FLEETS}/rayclusterfleets", ""),
     ("RayClusterReplicaSet", f"{_FLEETS}/rayclusterreplicasets", ""),
