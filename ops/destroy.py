@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     def late() -> list[str]:
         with contextlib.suppress(UnansweredError):
             left, _ = leftovers.look(context, content, names)
-            return list(leftovers.waiting(left, now(), overdue=True))
+            waits = leftovers.waiting(left, now(), overdue=True)
+            return [*waits, *leftovers.barred(context, content, left, now())]
         return []
 
     say = _teller(stack, late)

@@ -269,7 +269,12 @@ def start_operator(cluster: Cluster) -> None:
             id="finalizer-of-nobody",
         ),
         pytest.param(lose_node, "lets the cluster forget its pods", forget_node, id="node-gone"),
-        pytest.param(stop_operator, "lws", start_operator, id="webhook-without-operator"),
+        pytest.param(
+            stop_operator,
+            "LeaderWorkerSet default/ds: the API server takes no change of it: Internal error",
+            start_operator,
+            id="webhook-without-operator",
+        ),
     ],
 )
 def test_a_destroy_that_hangs_says_meanwhile_what_it_waits_for_and_ends_with_it(
@@ -290,6 +295,5 @@ def test_a_destroy_that_hangs_says_meanwhile_what_it_waits_for_and_ends_with_it(
             remedied = True
             remedy(cluster)
     stack.said.append(told)
-    print(told)
     assert (run.wait(), remedied) == (0, True), told
-    assert "nothing unexpected" in told and "Do not take a finalizer off" in told or "node" in told
+    assert "nothing unexpected" in told
