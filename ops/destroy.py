@@ -18,7 +18,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from config.clouds import LocalCloud
 from config.errors import ConfigError
@@ -32,6 +33,9 @@ from planning.problems import Problem
 from watch import client, cloud_lists, leftovers, preflight
 from watch.api_server import UnansweredError, cluster_id
 from watch.outcomes import UnreadError, about, is_in_cluster, resources_of
+
+if TYPE_CHECKING:
+    from kubernetes.client import CustomObjectsApi
 
 _STACK = "pulumi:pulumi:Stack"
 _LOOK_SECONDS = 20.0
@@ -55,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     groups = coloured_groups(resources)
     sure = ["--yes", "--skip-preview"] if args.yes or groups else []
     if groups and not args.yes and not _agreed(stack):
+        print(f"{stack}: nothing was done", file=sys.stderr)
         return 1
     names, context, content = names_of(config, stack), config.cluster.context, kubeconfig(stack)
 
@@ -66,10 +71,12 @@ def run(args: argparse.Namespace) -> int:
         return []
 
     say = _teller(stack, late)
-    for group in groups:
-        print(f"{stack}: {group['metadata']['name']} gives its running answers, then all goes", flush=True)
-        if why := _drained(group, context, content, say):
+    try:
+        for why in _drained(groups, context, content, say):
             print(f"{stack}: {why}; its running answers may be cut", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print(f"{stack}: stopped; pulumi up -s {stack} --refresh brings the replicas back", file=sys.stderr)
+        return 1
     code = _run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure], say)
     found = audit(file, stack, after_destroy=True, before=resources)
     print("\n".join(lines(stack, found)))
@@ -82,7 +89,7 @@ def _agreed(stack: str) -> bool:
     """Whether a person wants it. Pulumi would ask only after the groups have been scaled to zero."""
     if subprocess.run(["pulumi", "destroy", "-s", stack, "--exclude-protected", "--preview-only"]).returncode:
         return False
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
         return input(f"Destroy {stack}? Running answers are given first. yes or no\n> ").strip() == "yes"
     return False
 
@@ -117,29 +124,51 @@ def coloured_groups(resources: Sequence[Mapping[str, Any]]) -> list[Mapping[str,
     return [each["inputs"] for each in resources if COLOUR in (about(dict(each)).get("annotations") or {})]
 
 
-def _drained(group: Mapping[str, Any], context: str, kubeconfig: str | None, say: Callable[[], None]) -> str:
-    """Scales a group to zero and waits until its leaders have given their answers. Returns why that failed, if so."""
+def _drained(
+    groups: Sequence[Mapping[str, Any]], context: str, kubeconfig: str | None, say: Callable[[], None]
+) -> Iterator[str]:
+    """Scales the groups to zero and waits until their leaders have given their answers. Yields why one did not. `say`
+    is called again and again meanwhile."""
+    if not groups:
+        return
     from kubernetes.client import CustomObjectsApi
 
-    api, named = CustomObjectsApi(client.api_client(context, kubeconfig)), group["metadata"]
-    place = (*group["apiVersion"].split("/"), named["namespace"], "leaderworkersets", named["name"])
-    grace = group["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["terminationGracePeriodSeconds"]
-    end, look = time.monotonic() + grace + timeouts.DELETE_SLACK_SECONDS, time.monotonic() + _LOOK_SECONDS
-    try:
-        api.patch_namespaced_custom_object_scale(*place, {"spec": {"replicas": 0}})
-        while time.monotonic() < end:
-            # The counter counts leaders that still give their answers, and leaves a zero out.
-            if not (api.get_namespaced_custom_object(*place).get("status") or {}).get("replicas"):
-                return ""
+    api, failures = CustomObjectsApi(client.api_client(context, kubeconfig)), client.errors()
+    ends: dict[tuple[str, ...], float] = {}
+    for group in groups:
+        named, template = group["metadata"], group["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
+        place = (*group["apiVersion"].split("/"), named["namespace"], "leaderworkersets", named["name"])
+        limit = template["spec"]["terminationGracePeriodSeconds"] + timeouts.DELETE_SLACK_SECONDS
+        try:
+            api.patch_namespaced_custom_object_scale(*place, {"spec": {"replicas": 0}})
+            print(f"{named['name']} gives its running answers, then all goes", flush=True)
+            ends[place] = time.monotonic() + limit
+        except failures as error:
+            if not _is_gone(error):
+                why = getattr(error, "reason", None) or type(error).__name__
+                yield f"{named['name']} was not scaled to zero: {why}"
+    look = time.monotonic() + _LOOK_SECONDS
+    for place, end in ends.items():
+        while _leaders(api, place):
+            if time.monotonic() > end:
+                yield f"{place[-1]} has not ended in its time"
+                break
             if time.monotonic() > look:
                 say()
                 look = time.monotonic() + _LOOK_SECONDS
             time.sleep(_DRAIN_LOOK_SECONDS)
+
+
+def _leaders(api: CustomObjectsApi, place: tuple[str, ...]) -> int:
+    """How many leaders a group has, those that still give their answers too; 1 if the cluster does not say."""
+    try:
+        return (api.get_namespaced_custom_object(*place).get("status") or {}).get("replicas", 0)
     except client.errors() as error:
-        if getattr(error, "status", None) == 404:
-            return ""  # the group has gone already
-        return f"{named['name']} was not scaled to zero: {getattr(error, 'reason', None) or type(error).__name__}"
-    return f"{named['name']} has not ended in its time"
+        return 0 if _is_gone(error) else 1
+
+
+def _is_gone(error: Exception) -> bool:
+    return getattr(error, "status", None) == HTTPStatus.NOT_FOUND
 
 
 def misplaced(

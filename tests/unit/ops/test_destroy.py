@@ -63,7 +63,7 @@ def test_a_group_is_scaled_to_zero_and_waited_for_until_its_leaders_are_gone(mon
     monkeypatch.setattr(CustomObjectsApi, "patch_namespaced_custom_object_scale", scale)
     status = "get_namespaced_custom_object"
     monkeypatch.setattr(CustomObjectsApi, status, lambda *_: {"status": {"replicas": next(left)}})
-    assert destroy._drained(GROUP, "c", None, lambda: None) == told
+    assert list(destroy._drained([GROUP], "c", None, lambda: None)) == ([told] if told else [])
     place = ("leaderworkerset.x-k8s.io", "v1", "models", "leaderworkersets", "ds-blue")
     assert asked == [(*place, {"spec": {"replicas": 0}})]
 
