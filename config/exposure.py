@@ -14,7 +14,21 @@ from config.abilities import CLOUDS
 from config.clouds import context_of, require_key
 from config.errors import refuse, rule
 from config.strict import Strict
-from config.types import INT32, AclId, Clock, Count, Image, InSchema, Labels, Namespace, Seconds, Timezone, Url, Weekday
+from config.types import (
+    INT32,
+    AclId,
+    Clock,
+    Count,
+    Image,
+    InSchema,
+    Labels,
+    Namespace,
+    Seconds,
+    SecretName,
+    Timezone,
+    Url,
+    Weekday,
+)
 from planning import aibrix_features, scaling, schedule
 from planning.catalog import fact
 
@@ -122,6 +136,15 @@ class Routing(Strict):
         return value
 
 
+class PrometheusAuth(Strict):
+    """How KEDA shows Prometheus who it is."""
+
+    mode: Literal["bearer", "basic"] = Field(description="bearer: a token; basic: a user and a password")
+    secret: SecretName = Field(
+        description="an existing Secret in the stack's namespace, with token, or with username and password"
+    )
+
+
 class Autoscaling(Strict):
     """The autoscaler, which sets the number of replicas by the load, between two bounds."""
 
@@ -135,6 +158,7 @@ class Autoscaling(Strict):
         validate_default=True,
         description="the URL of the Prometheus that keda asks, such as http://prometheus-operated.monitoring:9090",
     )
+    prometheus_auth: PrometheusAuth | None = Field(None, description="where Prometheus asks for a token or a password")
     minimum: Annotated[int, Field(le=INT32)] = Field(
         1, description="the fewest replicas", json_schema_extra={"minimum": 1}
     )
@@ -176,6 +200,13 @@ class Autoscaling(Strict):
             raise rule(value, "only keda asks it", "leave it out")
         if value and {*"?#"} & {*value}:
             raise rule(value, "KEDA adds a path to it", "leave out what begins with ? or #")
+        return value
+
+    @field_validator("prometheus_auth")
+    @classmethod
+    def _keda_shows_it(cls, value: PrometheusAuth | None, info: ValidationInfo) -> PrometheusAuth | None:
+        if value is not None and info.data.get("engine") in ("aibrix", "hpa"):
+            raise rule("", "only keda asks Prometheus", "leave it out")
         return value
 
     def problems(

@@ -359,6 +359,7 @@ ClaimName = Annotated[str, _subdomain("claim"), _object]
 StorageClass = Annotated[str, _subdomain("storage class"), _object]
 PriorityClass = Annotated[str, _subdomain("PriorityClass"), _object]
 ServiceAccount = Annotated[str, _subdomain("ServiceAccount"), _object]
+SecretName = Annotated[str, _subdomain("Secret"), _object]
 _label = Annotated[str, pattern(f"({LABEL})?", maxLength=63)]
 Labels = Annotated[dict[str, _label], _marks(kubernetes_names.label_problems), names(LABEL_KEY)]
 PodLabels = Annotated[

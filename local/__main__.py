@@ -25,7 +25,7 @@ from local.toolchain import ToolchainError
 _FAIL = "rehearsal.modelserve.dev/fail"
 # What can be made to fail, and in which ways. The first way is the default.
 _FAULTS = {
-    "pod": ("crash", "never-ready"),
+    "pod": ("crash", "never-ready", "node-gone"),
     "DataLoad": ("failed", "partial", "stuck"),
     "Dataset": ("failed", "stuck"),
     "JindoRuntime": ("failed", "partial", "stuck"),

@@ -106,8 +106,9 @@ def audit(file: StackFile, stack: str, *, after_destroy: bool, before: Sequence[
     wrong: list[str] = []
     unread: list[str] = []
     there: list[Left] = []
+    cluster = config.cluster.context, kubeconfig(stack)
     try:
-        there, unread = leftovers.look(config.cluster.context, kubeconfig(stack), names_of(config, stack))
+        there, unread = leftovers.look(*cluster, names_of(config, stack))
     except UnansweredError as error:
         unread = [f"the cluster of context {config.cluster.context} ({error})"]
     known = {_key(each) for each in expected if is_in_cluster(each) and not each.get("delete")}
@@ -120,7 +121,7 @@ def audit(file: StackFile, stack: str, *, after_destroy: bool, before: Sequence[
         good = asset.kept if after_destroy else asset.known
         (right if good else wrong).append(f"{asset}{' (kept on purpose)' if asset.kept else ''}")
     bills = tuple(_bills(config, plans, there, assets))
-    waits = tuple(leftovers.waiting(there, now()))
+    waits = (*leftovers.waiting(there, now()), *leftovers.barred(*cluster, there, now()))
     return Audit(tuple(right), tuple(wrong), bills, (*unread, *unasked), waits, tuple(_unlisted(config)))
 
 

@@ -4,6 +4,9 @@ Elsewhere Pulumi would find nothing of the stack, take it for gone, and forget i
 anything is touched, cluster and account are compared with what the state has recorded. While the destroy waits for
 something longer than it should, the command says for what, and what is safe to do. Afterwards it looks for what is left
 (`ops.audit`).
+
+Pulumi deletes in the order opposite to that of an `up`, so of a blue-green service the Service would go before the
+group, and with a load balancer the running answers. Such groups are scaled to zero first, while their Service stands.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from config.clouds import LocalCloud
 from config.errors import ConfigError
@@ -22,14 +27,19 @@ from config.stack import StackConfig
 from ops.arguments import add_stack, stack_file
 from ops.audit import audit, lines, names_of, now
 from ops.recover import kubeconfig, make_readable, pulumi
-from planning.names import CLUSTER
+from planning import timeouts
+from planning.names import CLUSTER, COLOUR
 from planning.problems import Problem
-from watch import cloud_lists, leftovers, preflight
+from watch import client, cloud_lists, leftovers, preflight
 from watch.api_server import UnansweredError, cluster_id
-from watch.outcomes import UnreadError, is_in_cluster, resources_of
+from watch.outcomes import UnreadError, about, is_in_cluster, resources_of
+
+if TYPE_CHECKING:
+    from kubernetes.client import CustomObjectsApi
 
 _STACK = "pulumi:pulumi:Stack"
 _LOOK_SECONDS = 20.0
+_DRAIN_LOOK_SECONDS = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,16 +56,28 @@ def run(args: argparse.Namespace) -> int:
     resources = resources_of(json.loads(pulumi("stack", "export", "-s", stack)))
     if wrong := list(misplaced(config, stack, resources, kubeconfig(stack))):
         raise ConfigError(wrong)
-    sure = ["--yes", "--skip-preview"] if args.yes else []
+    groups = coloured_groups(resources)
+    sure = ["--yes", "--skip-preview"] if args.yes or groups else []
+    if groups and not args.yes and not _agreed(stack):
+        print(f"{stack}: nothing was done", file=sys.stderr)
+        return 1
     names, context, content = names_of(config, stack), config.cluster.context, kubeconfig(stack)
 
     def late() -> list[str]:
         with contextlib.suppress(UnansweredError):
             left, _ = leftovers.look(context, content, names)
-            return list(leftovers.waiting(left, now(), overdue=True))
+            waits = leftovers.waiting(left, now(), overdue=True)
+            return [*waits, *leftovers.barred(context, content, left, now())]
         return []
 
-    code = _run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure], stack, late)
+    say = _teller(stack, late)
+    try:
+        for why in _drained(groups, context, content, say):
+            print(f"{stack}: {why}; its running answers may be cut", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print(f"{stack}: stopped; pulumi up -s {stack} --refresh brings the replicas back", file=sys.stderr)
+        return 1
+    code = _run(["pulumi", "destroy", "-s", stack, "--exclude-protected", *sure], say)
     found = audit(file, stack, after_destroy=True, before=resources)
     print("\n".join(lines(stack, found)))
     if code:
@@ -63,9 +85,30 @@ def run(args: argparse.Namespace) -> int:
     return 1 if code or not found.clean else 0
 
 
-def _run(command: Sequence[str], stack: str, late: Callable[[], list[str]]) -> int:
-    """The command's exit code. What it waits for, which `late` tells, is said once a line, on stderr."""
+def _agreed(stack: str) -> bool:
+    """Whether a person wants it. Pulumi would ask only after the groups have been scaled to zero."""
+    if subprocess.run(["pulumi", "destroy", "-s", stack, "--exclude-protected", "--preview-only"]).returncode:
+        return False
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        return input(f"Destroy {stack}? Running answers are given first. yes or no\n> ").strip() == "yes"
+    return False
+
+
+def _teller(stack: str, late: Callable[[], list[str]]) -> Callable[[], None]:
+    """Says on stderr what is waited for, which `late` tells, once a line."""
     said: set[str] = set()
+
+    def say() -> None:
+        for line in late():
+            if line not in said:
+                print(f"{stack}: waiting: {line}", file=sys.stderr, flush=True)
+            said.add(line)
+
+    return say
+
+
+def _run(command: Sequence[str], say: Callable[[], None]) -> int:
+    """The command's exit code. `say` is called again and again while it runs."""
     with subprocess.Popen(command) as process:
         while True:
             try:
@@ -73,10 +116,59 @@ def _run(command: Sequence[str], stack: str, late: Callable[[], list[str]]) -> i
             except KeyboardInterrupt:
                 continue  # Pulumi gets it too, and ends what it has begun
             except subprocess.TimeoutExpired:
-                for line in late():
-                    if line not in said:
-                        print(f"{stack}: waiting: {line}", file=sys.stderr, flush=True)
-                    said.add(line)
+                say()
+
+
+def coloured_groups(resources: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The inputs of the state's LeaderWorkerSets that are one of two colours."""
+    return [each["inputs"] for each in resources if COLOUR in (about(dict(each)).get("annotations") or {})]
+
+
+def _drained(
+    groups: Sequence[Mapping[str, Any]], context: str, kubeconfig: str | None, say: Callable[[], None]
+) -> Iterator[str]:
+    """Scales the groups to zero and waits until their leaders have given their answers. Yields why one did not. `say`
+    is called again and again meanwhile."""
+    if not groups:
+        return
+    from kubernetes.client import CustomObjectsApi
+
+    api, failures = CustomObjectsApi(client.api_client(context, kubeconfig)), client.errors()
+    ends: dict[tuple[str, ...], float] = {}
+    for group in groups:
+        named, template = group["metadata"], group["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
+        place = (*group["apiVersion"].split("/"), named["namespace"], "leaderworkersets", named["name"])
+        limit = template["spec"]["terminationGracePeriodSeconds"] + timeouts.DELETE_SLACK_SECONDS
+        try:
+            api.patch_namespaced_custom_object_scale(*place, {"spec": {"replicas": 0}})
+            print(f"{named['name']} gives its running answers, then all goes", flush=True)
+            ends[place] = time.monotonic() + limit
+        except failures as error:
+            if not _is_gone(error):
+                why = getattr(error, "reason", None) or type(error).__name__
+                yield f"{named['name']} was not scaled to zero: {why}"
+    look = time.monotonic() + _LOOK_SECONDS
+    for place, end in ends.items():
+        while _leaders(api, place):
+            if time.monotonic() > end:
+                yield f"{place[-1]} has not ended in its time"
+                break
+            if time.monotonic() > look:
+                say()
+                look = time.monotonic() + _LOOK_SECONDS
+            time.sleep(_DRAIN_LOOK_SECONDS)
+
+
+def _leaders(api: CustomObjectsApi, place: tuple[str, ...]) -> int:
+    """How many leaders a group has, those that still give their answers too; 1 if the cluster does not say."""
+    try:
+        return (api.get_namespaced_custom_object(*place).get("status") or {}).get("replicas", 0)
+    except client.errors() as error:
+        return 0 if _is_gone(error) else 1
+
+
+def _is_gone(error: Exception) -> bool:
+    return getattr(error, "status", None) == HTTPStatus.NOT_FOUND
 
 
 def misplaced(

@@ -261,8 +261,9 @@ class Serving:
         scaling = planned.service.autoscaling
         if scaling is None or scaling.engine == "aibrix":
             return
-        from components.serving.group_autoscaler import GroupAutoscaler, GroupAutoscalerArgs
+        from components.serving.group_autoscaler import GroupAutoscaler, GroupAutoscalerArgs, PrometheusAuth
 
+        auth = scaling.prometheus_auth
         scaler = GroupAutoscalerArgs(
             stack=pulumi.get_stack(),
             namespace=args.pods.namespace,
@@ -275,6 +276,7 @@ class Serving:
             cold_start_seconds=planned.startup_seconds,
             cooldown_seconds=scaling.cooldown_seconds,
             prometheus=scaling.prometheus,
+            prometheus_auth=PrometheusAuth(auth.mode, auth.secret) if auth else None,
         )
         GroupAutoscaler(
             name, scaler, pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[group]))

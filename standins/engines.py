@@ -207,8 +207,13 @@ class Engines:
             self._remove("portforwards", member)
 
     def _end(self, member: Member) -> None:
-        """Terminates a pod as a kubelet does: preStop hook, SIGTERM, SIGKILL after the grace; then deletes it."""
+        """Terminates a pod as a kubelet does: preStop hook, SIGTERM, SIGKILL after the grace; then deletes it.
+
+        One whose node is gone stays until the cluster forgets the node:
+        https://kubernetes.io/docs/concepts/architecture/nodes/#node-status"""
         metadata = member.pod["metadata"]
+        if (metadata.get("annotations") or {}).get(FAIL) == "node-gone":
+            return
         grace = metadata.get("deletionGracePeriodSeconds") or 0
         begun = time.monotonic()
         try:

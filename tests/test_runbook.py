@@ -53,7 +53,7 @@ PLAYED = {
     ),
     "second-raycluster-after-a-lost-pod": (
         "rehearsal/test_volcengine_ways.py"
-        "::test_a_head_that_is_not_ready_any_more_gets_a_second_raycluster_whose_pods_wait_for_gpus"
+        "::test_a_head_that_is_not_ready_any_more_gets_a_second_raycluster_which_answers_once_the_broken_one_is_deleted"
     ),
     "gateway-504": (
         "rehearsal/test_gateway_plane.py"

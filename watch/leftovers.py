@@ -8,15 +8,17 @@ the clouds (`cloud_lists`), and what is expected (`ops.audit`).
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 from components.cluster.kubernetes import MANAGER, STACK_LABEL, release_description, stack_of
 from planning.catalog import fact
-from watch import helm_releases
+from watch import client, helm_releases
 from watch.api_server import METADATA, ApiServer, Question, UnansweredError
 from watch.helm_releases import moment
 
@@ -198,7 +200,7 @@ def waiting(left: Sequence[Left], now: datetime, *, overdue: bool = False) -> It
     """What keeps a deletion from ending, and the command that is safe; if asked so, of what is `overdue` only. Nothing
     here takes a finalizer off."""
     for each in left:
-        late = bool(each.going) and now > moment(each.going) + _PATIENCE
+        late = _is_late(each, now)
         if not each.going or (overdue and not late):
             continue
         if each.finalizers:
@@ -208,7 +210,39 @@ def waiting(left: Sequence[Left], now: datetime, *, overdue: bool = False) -> It
             yield f"{each}: {_hung(each) if late else f'is ending, and gives its answers first, until {each.going}'}"
 
 
+def barred(context: str, kubeconfig: str | None, left: Sequence[Left], now: datetime) -> Iterator[str]:
+    """Which overdue objects the API server lets nobody change, so that nobody takes a finalizer off: it calls a webhook
+    whose operator is gone. Asks by an empty change that is not carried out."""
+    late = [each for each in left if each.finalizers and _is_late(each, now)]
+    if not late:
+        return
+    failures = client.errors()
+    try:
+        api = client.dynamic_client(context, kubeconfig)
+    except failures:
+        return
+    for each in late:
+        for kind in (one for one in api.resources.search(kind=each.kind) if "patch" in one.verbs):
+            why = ""
+            try:
+                change = {"namespace": each.namespace or None, "content_type": "application/merge-patch+json"}
+                kind.patch(name=each.name, body={}, dry_run="All", **change)
+            except failures as error:
+                if getattr(error, "status", None) == HTTPStatus.INTERNAL_SERVER_ERROR:
+                    why = " ".join(json.loads(error.body)["message"].split())  # type: ignore[attr-defined]
+            if why:
+                yield f"{each}: the API server takes no change of it: {why}. {_WEBHOOK}"
+
+
+def _is_late(left: Left, now: datetime) -> bool:
+    return bool(left.going) and now > moment(left.going) + _PATIENCE
+
+
 _PATIENCE = timedelta(seconds=60)
+_WEBHOOK = (
+    "If that is a webhook whose operator is gone, install the operator again, and the deletion goes on; if it is gone "
+    "for good, kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations shows which of them to delete"
+)
 _KEEP = "Do not take a finalizer off: what it guards would stay, and bill"
 
 

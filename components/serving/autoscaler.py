@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -28,13 +29,23 @@ class AutoscalerArgs(Scaling):
 
 
 class Autoscaler(pulumi.ComponentResource):
-    """One object that scales a workload. Pulumi creates it after the workload and deletes it before."""
+    """One object that scales a workload, after others that it needs. Pulumi creates it after the workload and deletes
+    it before."""
 
     ready: pulumi.Output[str]
     """The object's id, known once it is ready."""
 
-    def __init__(self, token: str, name: str, manifest: Manifest, opts: pulumi.ResourceOptions | None) -> None:
+    def __init__(
+        self,
+        token: str,
+        name: str,
+        manifest: Manifest,
+        opts: pulumi.ResourceOptions | None,
+        before: Sequence[Manifest] = (),
+    ) -> None:
         super().__init__(token, name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
-        self.ready = kubernetes_object(f"{name}-autoscaler", manifest, child).id
+        needed = [kubernetes_object(f"{name}-{each['kind'].lower()}", each, child) for each in before]
+        after = pulumi.ResourceOptions(parent=self, depends_on=needed)
+        self.ready = kubernetes_object(f"{name}-autoscaler", manifest, after).id
         self.register_outputs({"ready": self.ready})

@@ -19,16 +19,25 @@ from planning import scaling
 from planning.problems import Problem, Refused
 
 
+@dataclass(frozen=True)
+class PrometheusAuth:
+    """How KEDA shows Prometheus who it is: with what an existing `secret` holds, a token or a user and a password."""
+
+    mode: Literal["bearer", "basic"]
+    secret: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupAutoscalerArgs(AutoscalerArgs):
     """Without `cooldown_seconds` a replica stays as long as a cold start without need, up to Kubernetes' limit.
-    `prometheus` is the URL that KEDA asks.
+    `prometheus` is the URL that KEDA asks, with `prometheus_auth` if it asks who KEDA is.
 
     Raises Refused for what Kubernetes would refuse or KEDA could not do.
     """
 
     engine: Literal["keda", "hpa"]
     prometheus: str | None
+    prometheus_auth: PrometheusAuth | None = None
 
     def __post_init__(self) -> None:
         problems = self.problems(scaling.problems(self))
@@ -47,6 +56,7 @@ def autoscaler(name: str, args: GroupAutoscalerArgs) -> Manifest:
     # Both set them only after they have read the metric.
     ready = ["Ready"] if keda else ["AbleToScale", "ScalingActive"]
     gauge = scaling.kv_gauge(args.engine_version)
+    auth = args.prometheus_auth
     spec = (
         {
             "scaleTargetRef": target,
@@ -65,7 +75,9 @@ def autoscaler(name: str, args: GroupAutoscalerArgs) -> Manifest:
                         "threshold": f"{args.target:g}",
                         # KEDA would take no answer for no load.
                         "ignoreNullValues": "false",
+                        **({"authModes": auth.mode} if auth else {}),
                     },
+                    **({"authenticationRef": {"name": _auth_name(args)}} if auth else {}),
                 }
             ],
         }
@@ -101,8 +113,28 @@ def autoscaler(name: str, args: GroupAutoscalerArgs) -> Manifest:
     }
 
 
+def authentication(name: str, args: GroupAutoscalerArgs, auth: PrometheusAuth) -> Manifest:
+    """What leads KEDA to the Secret, whose keys it takes as the parameters of that mode."""
+    parameters = {"bearer": {"bearerToken": "token"}, "basic": {"username": "username", "password": "password"}}
+    references = [
+        {"parameter": parameter, "name": auth.secret, "key": key} for parameter, key in parameters[auth.mode].items()
+    ]
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "TriggerAuthentication",
+        "metadata": {"name": _auth_name(args), "namespace": args.namespace, "labels": labels(args.stack, name)},
+        "spec": {"secretTargetRef": references},
+    }
+
+
+def _auth_name(args: GroupAutoscalerArgs) -> str:
+    return f"{args.target_name}-prometheus"
+
+
 class GroupAutoscaler(Autoscaler):
     """The autoscaler of a LeaderWorkerSet."""
 
     def __init__(self, name: str, args: GroupAutoscalerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("modelserve:serving:GroupAutoscaler", name, autoscaler(name, args), opts)
+        auth = args.prometheus_auth
+        before = [authentication(name, args, auth)] if auth else []
+        super().__init__("modelserve:serving:GroupAutoscaler", name, autoscaler(name, args), opts, before)

@@ -146,6 +146,7 @@ def _kwok(name: str, minutes: float, gib: float) -> Program:
 
 
 _ACTIONLINT = "github.com/rhysd/actionlint"
+_ADAPTER = "sigs.k8s.io/prometheus-adapter"
 _AIBRIX = "github.com/vllm-project/aibrix"
 _GRAFANA = "github.com/grafana/grafana-foundation-sdk/go"
 _KUBERAY = "github.com/ray-project/kuberay/ray-operator"
@@ -199,6 +200,10 @@ PROGRAMS = {
         # For tests: what the alerts and the dashboard ask for, and whether Grafana can read it.
         _prometheus("prometheus", 2, 1.5),
         _prometheus("promtool", 4, 1.5),
+        # For tests: hands Prometheus' metrics to Kubernetes' own autoscaler.
+        Program(
+            "prometheus-adapter", "prometheus-adapter", f"{_ADAPTER}/cmd/adapter", _ADAPTER, 4, 1.0, version_flag=None
+        ),
         Program("grafana-schema", "grafana", ".", _GRAFANA, 0.8, 0.2, version_flag=None),
     )
 }  # fmt: skip

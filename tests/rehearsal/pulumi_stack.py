@@ -47,6 +47,7 @@ _SYSTEMS = ("lws-system", "fluid-system", "envoy-gateway-system")
 _STANDING = (
     ("PodAutoscaler", "/apis/autoscaling.aibrix.ai/v1alpha1/namespaces/default/podautoscalers", ""),
     ("ScaledObject", "/apis/keda.sh/v1alpha1/namespaces/default/scaledobjects", _OURS),
+    ("TriggerAuthentication", "/apis/keda.sh/v1alpha1/namespaces/default/triggerauthentications", _OURS),
     ("HorizontalPodAutoscaler", "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", ""),
     ("RayClusterFleet", f"{_FLEETS}/rayclusterfleets", ""),
     ("RayClusterReplicaSet", f"{_FLEETS}/rayclusterreplicasets", ""),
@@ -293,6 +294,11 @@ class Stack:
         self.write()
         return self._begin("pulumi", command, *args, "-s", self.name, "--skip-preview", "--yes")
 
+    def begin_ops(self, *args: str) -> subprocess.Popen[str]:
+        """`python -m ops COMMAND …`, whose lines a test reads while it runs."""
+        self.write()
+        return self._begin(sys.executable, "-m", "ops", *args)
+
     def _begin(self, *command: str) -> subprocess.Popen[str]:
         self._forget_steps()
         return subprocess.Popen(
@@ -332,7 +338,7 @@ class Stack:
 
     def kill_rotation_at_news(self, seen: set[str]) -> bool:
         """Likewise `python -m ops rotate`, which goes on from the stack file that it has written."""
-        return self._kill_at_news(self._begin(sys.executable, "-m", "ops", "rotate", self.name, "--pause", "0"), seen)
+        return self._kill_at_news(self.begin_ops("rotate", self.name, "--pause", "0"), seen)
 
     def _kill_at_news(self, run: subprocess.Popen[str], seen: set[str]) -> bool:
         def news(moments: set[str]) -> bool:

@@ -82,13 +82,19 @@ class Clients:
 
 def endpoints(cluster: Cluster, service: str) -> list[str]:
     """The endpoints of a Service, as kube-proxy sees them."""
-    found, api = [], cluster.plane.api
+    return sorted(engines(cluster, service).values())
+
+
+def engines(cluster: Cluster, service: str) -> dict[str, str]:
+    """Where the ready pods behind a Service are played, by their names."""
+    found, api = {}, cluster.plane.api
     for each in api.get(f"{_SLICES}?labelSelector=kubernetes.io/service-name={service}")["items"]:
         for endpoint in each.get("endpoints") or []:
             if endpoint["conditions"].get("ready"):
-                forward = api.get(f"{_KWOK}/{endpoint['targetRef']['name']}")["spec"]["forwards"][0]
-                found.append(f"http://{forward['target']['address']}:{forward['target']['port']}")
-    return sorted(found)
+                pod = endpoint["targetRef"]["name"]
+                forward = api.get(f"{_KWOK}/{pod}")["spec"]["forwards"][0]
+                found[pod] = f"http://{forward['target']['address']}:{forward['target']['port']}"
+    return found
 
 
 def open_routes(address: str, release: str, **headers: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from standins.vllm_server import TOKEN_SECONDS
 from tests.rehearsal.fleets import Fleets
 from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_node
-from tests.rehearsal.test_answers import asked, slow
+from tests.rehearsal.test_answers import REFUSED, asked, slow
 
 GOOD = "vllm/vllm-openai:v0.7.2"
 TEXT = {"type": "string"}
@@ -89,6 +90,20 @@ def test_a_group_from_before_gives_way_a_third_version_takes_the_place_of_a_bad_
     stack.up()
     assert (groups(cluster), serves(cluster)) == (["ds"], "ds") and cluster.ready()
     stack.up("--refresh", "--expect-no-changes")
+
+
+@pytest.mark.soak
+def test_a_destroy_lets_the_group_give_its_answers_before_its_service_goes(stack: Stack, cluster: Cluster):
+    beside(stack)
+    stack.up()
+    with asked(cluster, "destroy") as outcomes, ThreadPoolExecutor(1) as threads:
+        run = threads.submit(stack.ops, "destroy", stack.name, "--yes")
+        cluster.wait("the Service has gone", lambda: cluster.object("Service", "ds-leader") is None)
+        # Where a load balancer goes with it, it cuts what still runs.
+        assert cluster.pods("ds-blue") == {}
+        run.result()
+    assert outcomes["whole"] and outcomes.keys() <= {"whole", REFUSED[0]}, outcomes
+    assert groups(cluster) == []
 
 
 @pytest.mark.soak

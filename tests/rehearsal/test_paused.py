@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from kubernetes import client
 
+from planning.schedule import DAYS
 from tests.rehearsal.pulumi_stack import Cluster, Stack, one_node
+from tests.rehearsal.test_answers import REFUSED, asked, slow
+from tests.support.patience import PATIENCE_SECONDS
 
 SCHEDULE: dict[str, Any] = {
     "timezone": "Asia/Shanghai",
@@ -97,3 +102,31 @@ def test_a_schedule_stops_and_starts_a_service_and_no_up_fights_it(stack: Stack,
     stack.up()
     assert cluster.ready()
     assert not any(each.startswith("CronJob/") for each in cluster.ours())
+
+
+@pytest.mark.soak
+def test_the_clusters_own_cron_stops_starts_and_stops_a_service_with_its_answers_given_and_all_else_kept(
+    stack: Stack, cluster: Cluster
+):
+    stack.services["ds"] = one_node(slow(stack))
+    stack.up()
+    before = kept(cluster)
+    # A zone that is 45 minutes off every whole hour. It is on now; then off, on and off at minutes that come.
+    zone = "Asia/Kathmandu"
+    now = datetime.now(ZoneInfo(zone))
+    hour_ago, off, on, end = (f"{now + timedelta(minutes=each):%H:%M}" for each in (-60, 3, 5, 7))
+    windows = [{"days": [*DAYS], "from": hour_ago, "to": off}, {"days": [*DAYS], "from": on, "to": end}]
+    stack.services["ds"]["schedule"] = {"timezone": zone, "on": windows}
+    stack.up()
+    made = {"ds-schedule"}
+    patience = PATIENCE_SECONDS + 240
+    with asked(cluster, "a day of seven minutes") as outcomes:
+        cluster.wait(f"no pod is left after {off}", lambda: cluster.pods() == {}, patience)
+        cluster.wait(f"the pods are ready after {on}", cluster.ready, patience)
+        again = outcomes["whole"]
+        cluster.wait("it answers again", lambda: outcomes["whole"] > again)
+        cluster.wait(f"no pod is left after {end}", lambda: cluster.pods() == {}, patience)
+    assert outcomes["whole"] and outcomes.keys() <= {"whole", REFUSED[0]}, outcomes
+    assert {name: uid for name, uid in kept(cluster).items() if name not in made} == before
+    stack.up("--refresh", "--expect-no-changes")
+    assert cluster.pods() == {}

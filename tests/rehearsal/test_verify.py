@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import socket
 import subprocess
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from components.serving.modelserve_verify import ask
 from local.api import Api, ApiError, wait_until
 from local.control_plane import ControlPlane
 from local.paths import ROOT
+from standins.vllm_server import TOKEN_SECONDS
 from tests.support.patience import PATIENCE_SECONDS
 from watch.port_forward import Cluster
 
@@ -29,7 +32,7 @@ GROUP = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/{}/leaderworkersets/ds"
 Verify = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def pod(leader: bool, annotations: dict[str, str]) -> dict[str, Any]:
+def pod(leader: bool, annotations: dict[str, str], env: dict[str, str]) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": "vllm",
         "image": "vllm/vllm-openai:v0.7.3",
@@ -37,6 +40,7 @@ def pod(leader: bool, annotations: dict[str, str]) -> dict[str, Any]:
         "env": [
             {"name": "MODELSERVE_NODES", "value": "2"},
             {"name": "MODELSERVE_GPUS_PER_NODE", "value": "8"},
+            *({"name": name, "value": value} for name, value in env.items()),
         ],
     }
     if leader:
@@ -53,11 +57,11 @@ def key_secret(key: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ds-api-key"}, "data": data}
 
 
-def group(annotations: dict[str, str]) -> dict[str, Any]:
+def group(annotations: dict[str, str], env: dict[str, str]) -> dict[str, Any]:
     template = {
         "size": 2,
-        "leaderTemplate": pod(True, annotations),
-        "workerTemplate": pod(False, annotations),
+        "leaderTemplate": pod(True, annotations, env),
+        "workerTemplate": pod(False, annotations, env),
     }
     head = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "metadata": {"name": "ds"}}
     return head | {"spec": {"replicas": 1, "leaderWorkerTemplate": template}}
@@ -78,7 +82,7 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     api.delete(f"/api/v1/namespaces/{name}")
 
 
-def start_group(api: Api, namespace: str, annotations: dict[str, str]) -> None:
+def start_group(api: Api, namespace: str, annotations: dict[str, str], **env: str) -> None:
     """Recreates the group and waits until it is ready, or only running if it is not meant to become ready."""
     path = GROUP.format(namespace)
     try:
@@ -86,7 +90,7 @@ def start_group(api: Api, namespace: str, annotations: dict[str, str]) -> None:
     except ApiError as error:
         assert error.code == 404
     wait_until(lambda: not pods(api, namespace), PATIENCE_SECONDS, lambda: "old pods do not go")
-    api.apply(path, group(annotations))
+    api.apply(path, group(annotations, env))
     serving = f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{namespace}/portforwards/ds-0"
 
     def up() -> bool:
@@ -168,6 +172,27 @@ def test_model_of_another_name_is_404(verify: Verify) -> None:
     result = verify(service={"servedModelName": "other"})
     assert result.returncode == 1
     assert "404 Not Found: The model `other` does not exist." in result.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("seconds", "code", "said"),
+    [("0.2", 0, r"48 tokens, [45]\.\d tokens/s"), ("3600", 1, r"did not answer: no answer in 5 s")],
+    ids=["slow", "hung"],
+)
+def test_a_slow_engine_is_told_by_its_rate_and_a_hung_one_that_is_healthy_is_found(
+    verify: Verify, control_plane: ControlPlane, namespace: str, seconds: str, code: int, said: str
+) -> None:
+    api = control_plane.api
+    start_group(api, namespace, {}, **{TOKEN_SECONDS: seconds})
+    try:
+        result = verify("--timeout", "60" if code == 0 else "5")
+        forward = api.get(f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{namespace}/portforwards/ds-0")
+        target = forward["spec"]["forwards"][0]["target"]
+        assert requests.get(f"http://{target['address']}:{target['port']}/health", timeout=PATIENCE_SECONDS).ok
+    finally:
+        start_group(api, namespace, {})
+    assert result.returncode == code and re.search(said, result.stdout + result.stderr), (result.stdout, result.stderr)
 
 
 def test_every_service_is_asked_unless_one_is_named(verify: Verify) -> None:

@@ -22,6 +22,7 @@ from tests.support.patience import PATIENCE_SECONDS
 # Each test needs AIBrix, which a separate stack installs beforehand; that takes minutes.
 pytestmark = pytest.mark.soak
 FLEET = f"RayClusterFleet/{NAME}"
+RAYCLUSTERS = "/apis/ray.io/v1/namespaces/default/rayclusters"
 HUB = {"source": "huggingface", "endpoint": "https://hf-mirror.com"}
 BUCKET = {"name": "modelserve-vke-weights", "keep": False}
 SYNC = {"from": "modelscope"}
@@ -242,7 +243,7 @@ def test_a_fleet_that_fails_is_told_with_its_cause_and_the_next_up_heals_it(
     volcengine.up("--expect-no-changes")
 
 
-def test_a_head_that_is_not_ready_any_more_gets_a_second_raycluster_whose_pods_wait_for_gpus(
+def test_a_head_that_is_not_ready_any_more_gets_a_second_raycluster_which_answers_once_the_broken_one_is_deleted(
     volcengine: Stack, cluster: Cluster, fleets: Fleets
 ):
     volcengine.config["modelserve:weights"] = HUB
@@ -257,12 +258,18 @@ def test_a_head_that_is_not_ready_any_more_gets_a_second_raycluster_whose_pods_w
         "its pods wait for GPUs",
         lambda: any(pod.status.phase == "Pending" and not pod.spec.node_name for pod in fleets.pods()),
     )
-    heal = {"metadata": {"annotations": {"rehearsal.modelserve.dev/fail": None}}}
-    cluster.plane.api.merge(f"/api/v1/namespaces/default/pods/{head.metadata.name}", heal)
+    # The runbook: another comes for the one that waits; without the broken one, the one that waits gets its GPUs.
+    broken = head.metadata.labels["ray.io/cluster"]
+    (waiting,) = rayclusters(cluster) - {broken}
+    cluster.plane.api.delete(f"{RAYCLUSTERS}/{waiting}")
+    cluster.wait("another one waits", lambda: len(rayclusters(cluster) - {broken, waiting}) == 1)
+    cluster.plane.api.delete(f"{RAYCLUSTERS}/{broken}")
+    cluster.wait("the one that waited answers", fleets.ready)
+    assert len(rayclusters(cluster) - {broken, waiting}) == 1
 
 
 def rayclusters(cluster: Cluster) -> set[str]:
-    found = cluster.plane.api.get("/apis/ray.io/v1/namespaces/default/rayclusters")["items"]
+    found = cluster.plane.api.get(RAYCLUSTERS)["items"]
     return {each["metadata"]["name"] for each in found}
 
 

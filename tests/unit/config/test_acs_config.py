@@ -78,6 +78,14 @@ def test_the_committed_stack_file_is_accepted_and_fits():
         ({SCALED: {"engine": "hpa", "minimum": 0, "maximum": 2}, **WATCHED}, "autoscaling.minimum: 0: without"),
         ({SCALED: {"engine": "hpa", "minimum": 3, "maximum": 2}, **WATCHED}, "autoscaling.maximum: 2: is below"),
         ({SCALED: {**KEDA, "prometheus": "http://p?a=b"}, **WATCHED}, "prometheus: http://p?a=b: KEDA adds a path"),
+        (
+            {SCALED: {"engine": "hpa", "maximum": 2, "prometheusAuth": {"mode": "basic", "secret": "p"}}, **WATCHED},
+            "autoscaling.prometheusAuth: only keda asks Prometheus; leave it out",
+        ),
+        (
+            {SCALED: {**KEDA, "prometheus": "http://p", "prometheusAuth": {"mode": "basic", "secret": "P"}}, **WATCHED},
+            "autoscaling.prometheusAuth.secret: is not a Secret",
+        ),
         ({SCALED: {**KEDA, "prometheus": "http://a:b@p"}, **WATCHED}, "autoscaling.prometheus: is not an http"),
         ({SCALED: {"engine": "hpa", "maximum": 2, "prometheus": "http://p"}, **WATCHED}, "prometheus: http://p: only"),
         ({"cloud__gpuSeries": "GU9"}, "cloud.gpuSeries: GU9: is a series that the catalog does not know; write one of"),

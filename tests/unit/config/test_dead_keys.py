@@ -58,6 +58,7 @@ SAMPLES: dict[str, Any] = {
     "routing.strategy": "random",
     "autoscaling.engine": "hpa",
     "autoscaling.prometheus": "http://other.monitoring:9090",
+    "autoscaling.prometheusAuth": {"mode": "bearer", "secret": "prometheus-token"},
     "autoscaling.strategy": ("KPA", "HPA"),
     "autoscaling.minimum": 2,
     "autoscaling.maximum": 3,

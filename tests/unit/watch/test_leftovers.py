@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from kubernetes.client import ApiException
 
 from components.cluster.kubernetes import labels
 from watch import leftovers
@@ -168,3 +171,27 @@ def test_a_kind_that_may_not_be_listed_is_unknown_and_a_cluster_that_tells_no_ki
     monkeypatch.setattr(leftovers, "ApiServer", silent)
     with pytest.raises(UnansweredError, match="does not tell its kinds"):
         look("c", None, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("status", "going", "told"),
+    [
+        (500, LONG_AGO, 'failed calling webhook "m.kb.io": connection refused. If that is'),
+        (500, LATER, ""),
+        (403, LONG_AGO, ""),
+    ],
+)
+def test_an_object_that_nobody_may_change_is_told_in_the_api_servers_words_once_it_is_overdue(
+    monkeypatch, status, going, told
+):
+    refusal = ApiException(status, "x")
+    refusal.body = json.dumps({"message": 'failed calling webhook "m.kb.io":\nconnection refused'})
+    kind, asked = Mock(verbs=["get", "patch"]), Mock()
+    kind.patch.side_effect = refusal
+    asked.resources.search.return_value = [kind, Mock(verbs=["list"])]
+    monkeypatch.setattr(leftovers.client, "dynamic_client", lambda *_: asked)
+    left = Left("LeaderWorkerSet", "ds", "default", going=going, finalizers=("foregroundDeletion",))
+    lines = list(leftovers.barred("c", None, [left, Left("Pod", "p", "default", going=LONG_AGO)], NOW))
+    assert len(lines) == bool(told) and all(told in line for line in lines)
+    # Nothing is carried out.
+    assert all(call.kwargs["dry_run"] == "All" and call.kwargs["body"] == {} for call in kind.patch.mock_calls)

@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 import requests
 import uvicorn
-import yaml
 
 from components.monitoring.dashboards import dashboard
 from components.serving.group_autoscaler import autoscaler
@@ -32,6 +31,7 @@ from standins.vllm import Application, Engine
 from standins.vllm_arguments import Arguments
 from tests.support.monitoring import RELEASES, everything
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.prometheus import running
 from tests.unit.components.serving import test_group_autoscaler
 
 pytestmark = pytest.mark.rehearsal
@@ -114,7 +114,7 @@ class Asked:
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     """A Prometheus, asked about a moment at which it had scraped every target often enough for a rate."""
     folder: Path = tmp_path_factory.mktemp("prometheus")
-    served, port = free_ports(2)
+    (served,) = free_ports(1)
     server = uvicorn.Server(uvicorn.Config(Engines(), port=served, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -134,28 +134,17 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
             {"job_name": "exporters", "honor_labels": True, "static_configs": others},
         ],
     }
-    folder.joinpath("prometheus.yml").write_text(yaml.safe_dump(config))
-    options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    program = ensure("prometheus")["prometheus"]
-    log = folder.joinpath("log").open("w")
-    process = subprocess.Popen([program, *options, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-    asked = Asked(f"http://127.0.0.1:{port}")
 
-    def scraped() -> bool:
-        try:
-            if not requests.get(f"{asked.url}/-/ready", timeout=PATIENCE_SECONDS).ok:
-                return False
-        except requests.ConnectionError:
-            return False
+    def scraped(asked: Asked) -> bool:
         asked.moment = time.time()
         return len(asked(f"sum_over_time(up[{WINDOW}]) > 3 and up == 1")) == len(engines) + len(others)
 
     try:
-        wait_until(scraped, 300, lambda: folder.joinpath("log").read_text()[-2000:])
-        yield asked
+        with running(folder, config) as url:
+            asked = Asked(url)
+            wait_until(lambda: scraped(asked), 300, lambda: folder.joinpath("log").read_text()[-2000:])
+            yield asked
     finally:
-        process.terminate()
-        process.wait(PATIENCE_SECONDS)
         server.should_exit = True
         thread.join(PATIENCE_SECONDS)
 

@@ -8,7 +8,7 @@ import pulumi
 import pytest
 
 from components.serving import group_autoscaler
-from components.serving.group_autoscaler import GroupAutoscaler, GroupAutoscalerArgs
+from components.serving.group_autoscaler import GroupAutoscaler, GroupAutoscalerArgs, PrometheusAuth
 from planning.problems import Refused
 from tests.support.recorder import Recorder, inputs
 from tests.support.schemas import problems
@@ -88,3 +88,24 @@ def test_pulumi_makes_one_object_below_the_component(engine: Recorder, who):
     engine.run(lambda: GroupAutoscaler("ds", arguments(who), pulumi.ResourceOptions()))
     request = engine.one(KINDS[who], "ds-autoscaler")
     assert inputs(request)["metadata"]["name"] == "ds-group" and request.parent.endswith("GroupAutoscaler::ds")
+
+
+@pytest.mark.parametrize(
+    ("mode", "shown"),
+    [("bearer", [("bearerToken", "token")]), ("basic", [("username", "username"), ("password", "password")])],
+)
+def test_where_prometheus_asks_who_keda_is_the_trigger_leads_to_the_secret_and_repeats_nothing_of_it(
+    engine: Recorder, mode, shown
+):
+    args = arguments("keda", prometheus_auth=PrometheusAuth(mode, "prometheus-key"))
+    engine.run(lambda: GroupAutoscaler("ds", args, pulumi.ResourceOptions()))
+    scaled, auth = inputs(engine.one("ScaledObject", "ds-autoscaler")), inputs(engine.one("TriggerAuthentication"))
+    assert problems(scaled) == problems(auth) == []
+    (trigger,) = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["authModes"] == mode
+    assert trigger["authenticationRef"]["name"] == auth["metadata"]["name"]
+    references = auth["spec"]["secretTargetRef"]
+    assert [(each["parameter"], each["key"], each["name"]) for each in references] == [
+        (parameter, key, "prometheus-key") for parameter, key in shown
+    ]
+    assert "auth" not in str(made("keda")).lower()
