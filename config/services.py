@@ -1,6 +1,6 @@
 """The stack file's services: engine, layout, resources, and the rules of each.
 
-`config.stack` checks a service's name and rules across services; `config.plans` checks whether it fits.
+`config.judge` checks a service's name and rules across services; `config.plans` checks whether it fits.
 """
 
 import contextlib

@@ -16,11 +16,12 @@ from typing import Any
 
 from config import project_file, pulumi_yaml
 from config.errors import NAMESPACE, join
+from config.judge import PLACEHOLDER
 from config.keys import ROOT, Key, keys_of
 from config.plans import judge_services
 from config.project_file import at, steps
 from config.secrets import SECRETS
-from config.stack import PLACEHOLDER, SECTIONS
+from config.stack import SECTIONS
 from config.stack_file import RequestError, StackFile, path_of, read
 from ops import stack_text
 from planning.catalog import fact

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import NAMESPACE
+from config.judge import decoded
+from config.judge import judge as judge_config
 from config.plans import Planned, judge_services
 from config.secrets import SECRETS, is_empty
-from config.stack import decoded
-from config.stack import judge as judge_config
 from config.stack_file import RequestError
 from ops import outline
 from planning import answers

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from config.errors import ConfigError
+from config.judge import judge, parse
 from config.plans import judge_services, plan_services
 from config.secrets import SECRETS
-from config.stack import judge, parse
 from local.paths import ROOT
 from planning.problems import Problem
 

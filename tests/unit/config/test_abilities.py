@@ -10,7 +10,7 @@ import pytest
 from ci import sessions
 from components.weights.model_bucket import ModelBucketArgs
 from config import abilities, clouds, json_schema
-from config.stack import judge
+from config.judge import judge
 from local.paths import ROOT
 from planning.problems import Refused
 from report import services

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse, repository
+from config.stack import repository
 from ops.page import page
 from ops.plan import table
 from planning.alerts import limits

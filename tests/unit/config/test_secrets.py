@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from config.errors import ConfigError
+from config.judge import parse
 from config.secrets import SECRETS, warnings
-from config.stack import parse
 from config.stack_file import StackFile, read
 from tests.support.stack_files import StackFile as Committed
 
