@@ -2,8 +2,8 @@
 
 Each time is a range. Its floor is the roofline: the bytes that a step reads over the memory's bandwidth, or its
 arithmetic over the peak where that takes longer, plus what GPUs send each other over their links. The estimate is what
-engines were measured to need for such floors (`bench/throughput.py` fits their efficiency). Where nothing similar was
-measured, the estimate is carried over and says so, and its upper end tells how far off that was elsewhere.
+engines were measured to need for such floors (`bench/fit_throughput.py` fits it). Where nothing similar was measured,
+the estimate is carried over and says so, and its upper end tells how far off that was elsewhere.
 
 Times are means for requests of one length in steady state. What speculative decoding or a prefix cache saves is not
 counted.

@@ -15,8 +15,21 @@ from planning import advisories, images, leaks, timeouts
 from planning.catalog import entries, fact
 from planning.names import COLOUR
 from planning.scaling import KINDS
-from policy.model import STACK, UNKNOWN, Finding, Judge, Resource, Rule, Setting, Severity, Stack, at, listed, number
-from policy.pods import Pod, gpus, pods, variables
+from policy.pods_within import Pod, gpus, pods, variables
+from policy.rule_types import (
+    STACK,
+    UNKNOWN,
+    Finding,
+    Judge,
+    Resource,
+    Rule,
+    Setting,
+    Severity,
+    Stack,
+    at,
+    listed,
+    number,
+)
 
 RULES: dict[str, Rule] = {}
 """Every rule by its id, in the order of the documents."""
@@ -37,7 +50,7 @@ def judge(
 ) -> list[Finding]:
     """What the rules find in a stack, mandatory rules first.
 
-    `settings` and `severities` are those of `policy.settings.read`; a rule that is `disabled` there finds nothing.
+    `settings` and `severities` are those of `policy.pack_config.read`; a rule that is `disabled` there finds nothing.
     """
     found: list[Finding] = []
     for rule in RULES.values():

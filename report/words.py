@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from planning.answers import LONGEST_WAIT_SECONDS
 from report.judgement import Data, Judgement, Level, minutes
 from report.run_file import Change
-from report.services import Row, ServiceChange
+from report.service_changes import Row, ServiceChange
 
 # The words for a preview, and those for a finished run.
 _DONE = {
@@ -261,7 +261,7 @@ def _around(judged: Judgement) -> Part | None:
     """What changes outside the services, grouped by what it belongs to."""
     if judged.level is Level.FAILED:
         return None
-    from report.services import service_of
+    from report.service_changes import service_of
 
     groups: dict[str, list[Change]] = {}
     for change in judged.changes:

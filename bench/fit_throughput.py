@@ -1,4 +1,4 @@
-"""`python -m bench.throughput`: fits the efficiencies of `planning/catalog/throughput.json` to published measurements.
+"""`python -m bench.fit_throughput`: fits the efficiencies in `planning/catalog/throughput.json` to published points.
 
 tests/data/throughput.csv has the rows, tests/data/throughput.md says where they are from. A checksum of what was
 measured decides whether a row is fitted or held out, so that repeats of one measurement fall on the same side. The fit
@@ -25,7 +25,7 @@ from planning.settings import Overrides
 from planning.throughput import Efficiency, Floors, kind_of, roofline
 
 ROWS = ROOT / "tests" / "data" / "throughput.csv"
-_SOURCE = "fitted by bench/throughput.py on rows of aiconfigurator-core 0.12.0 (tests/data/throughput.md): {what}"
+_SOURCE = "fitted by bench/fit_throughput.py on rows of aiconfigurator-core 0.12.0 (tests/data/throughput.md): {what}"
 _DATE = "2026-11-29"
 
 
@@ -241,7 +241,7 @@ def carried_over() -> dict[str, Any]:
 
 def _carried(tpot: float, ttft: float, source: str) -> dict[str, Any]:
     value = {"tpot": _digits(max(0.0, tpot)), "ttft": _digits(max(0.0, ttft))}
-    return {"value": value, "source": f"bench/throughput.py: {source}", "date": _DATE}
+    return {"value": value, "source": f"bench/fit_throughput.py: {source}", "date": _DATE}
 
 
 def main() -> None:
