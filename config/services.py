@@ -532,9 +532,6 @@ class Service(_OfVllm):
             if strategy == "blueGreen" and info.data.get(key):
                 why = f"the {key} {does} one group by its name, and blueGreen gives each version another"
                 refuse((".strategy", strategy, why, "leave one of the two out"))
-        if strategy != "blueGreen" and info.data.get("workload") == "lws":
-            why = "a LeaderWorkerSet replaces its replicas one by one, or all at once beside the old ones"
-            refuse((".strategy", strategy, why, "leave rollout out, or write blueGreen"))
         return value
 
     @field_validator("autoscaling")
