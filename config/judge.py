@@ -155,9 +155,9 @@ def _map(raw: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 def _left_in(value: object, path: tuple[object, ...] = ()) -> list[Problem]:
     """Placeholders and control characters that were left in, at any depth."""
     if isinstance(value, Mapping):
-        return [found for key, below in value.items() for found in _left_in(below, (*path, key))]
+        return [problem for key, below in value.items() for problem in _left_in(below, (*path, key))]
     if isinstance(value, list):
-        return [found for i, below in enumerate(value) for found in _left_in(below, (*path, i))]
+        return [problem for i, below in enumerate(value) for problem in _left_in(below, (*path, i))]
     if isinstance(value, str) and re.search(PLACEHOLDER, value):
         return [Problem(join(path), shown(value), "is a placeholder that was left in", "write your own value")]
     if isinstance(value, str) and (control := _CONTROL.search(value)):
@@ -175,7 +175,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
     if not isinstance(services, Mapping):
         return []
     can = CLOUDS.get(cloud) if isinstance(cloud, str) else None
-    found = []
+    problems = []
     longest_colour = max(len(coloured("", colour)) for colour in COLOURS)
     groups_of = {coloured(str(each), colour) for each in services if _is_coloured(services, each) for colour in COLOURS}
     for name, service in services.items():
@@ -187,7 +187,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
         limit = fleet_limit() if fleet else name_limit(groups) - longest_colour * _is_coloured(services, name)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not re.fullmatch(DNS_1035, text):
-            found.append(
+            problems.append(
                 Problem(
                     path,
                     shown(text),
@@ -196,7 +196,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
                 )
             )
         if len(text) > limit:
-            found.append(
+            problems.append(
                 Problem(
                     path,
                     shown(text),
@@ -205,7 +205,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
                 )
             )
         if text in {service_object(str(other)) for other in services}:
-            found.append(
+            problems.append(
                 Problem(
                     path,
                     shown(text),
@@ -215,5 +215,5 @@ def _names(services: object, cloud: object) -> list[Problem]:
             )
         if text in groups_of:
             why = "is the name of a group of another service, which is updated blue-green"
-            found.append(Problem(path, shown(text), why, f"rename it or {text.rpartition('-')[0]}"))
-    return found
+            problems.append(Problem(path, shown(text), why, f"rename it or {text.rpartition('-')[0]}"))
+    return problems

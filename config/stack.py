@@ -117,8 +117,8 @@ def role_takers(config: StackConfig) -> frozenset[str]:
         return frozenset()
     # A mount of the driver's renews what it holds. Fluid and engines that stream read a key, and once.
     mounts = isinstance(config.weights, BucketWeights) and config.weights.read == "volume"
-    found = {"reader"} if mounts and config.cache.engine == "none" else set()
-    return frozenset(found | ({"writer"} if getattr(config.weights, "sync", None) else set()))
+    takers = {"reader"} if mounts and config.cache.engine == "none" else set()
+    return frozenset(takers | ({"writer"} if getattr(config.weights, "sync", None) else set()))
 
 
 def made_keys(config: StackConfig, secrets: frozenset[str]) -> set[str]:

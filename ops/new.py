@@ -219,9 +219,9 @@ def _judge(raw: Mapping[str, Any], like: StackFile, path: Path) -> None:
     config = project_file.fill({f"{NAMESPACE}:{key}": value for key, value in raw.items()}, project_file.shared(Path()))
     ours = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in config.items() if key.startswith(NAMESPACE)}
     file = replace(like, name=path.name, raw=ours, roots=(), problems=())
-    judged, found = file.judged(with_cluster=False)
+    judged, wrong = file.judged(with_cluster=False)
     _, unfit = judge_services(judged)
-    file.require_none([*found, *unfit])
+    file.require_none([*wrong, *unfit])
 
 
 def _next(stack: str, like: StackFile, secret: Mapping[str, Any], cloud: str) -> Iterator[str]:

@@ -27,11 +27,11 @@ def run(args: argparse.Namespace) -> int:
     """1 where a mandatory rule is broken, else 0. Raises Refused for a state or a config that is none."""
     told = pack_config.read(args.config)
     stack = Stack(state.read(args.state, NAMESPACE), datetime.date.today())
-    found = rules.judge(stack, told.values, told.levels)
+    findings = rules.judge(stack, told.values, told.levels)
     if args.format == "json":
-        print(json.dumps([finding.plain() for finding in found], indent=2, ensure_ascii=False))
+        print(json.dumps([finding.plain() for finding in findings], indent=2, ensure_ascii=False))
     else:
-        print("".join(f"{finding}\n" for finding in found), end="")
-        mandatory = sum(finding.severity == "mandatory" for finding in found)
-        print(f"{args.state}: {mandatory} mandatory, {len(found) - mandatory} advisory")
-    return int(any(finding.severity == "mandatory" for finding in found))
+        print("".join(f"{finding}\n" for finding in findings), end="")
+        mandatory = sum(finding.severity == "mandatory" for finding in findings)
+        print(f"{args.state}: {mandatory} mandatory, {len(findings) - mandatory} advisory")
+    return int(any(finding.severity == "mandatory" for finding in findings))

@@ -52,7 +52,7 @@ def judge(
 
     `settings` and `severities` are those of `policy.pack_config.read`; a rule that is `disabled` there finds nothing.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for rule in RULES.values():
         level = severities[rule.id]
         if level == "disabled" or not only(rule):
@@ -60,8 +60,8 @@ def judge(
         severity: Severity = "mandatory" if level == "mandatory" else "advisory"
         for resource in stack.resources:
             for reason in rule.judge(resource, stack, settings[rule.id]):
-                found.append(Finding(rule.id, severity, resource.label, reason, rule.remedy))
-    return sorted(dict.fromkeys(found), key=lambda each: each.severity != "mandatory")
+                findings.append(Finding(rule.id, severity, resource.label, reason, rule.remedy))
+    return sorted(dict.fromkeys(findings), key=lambda each: each.severity != "mandatory")
 
 
 def _rule(

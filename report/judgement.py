@@ -245,8 +245,8 @@ def judge(
 
 
 def _allows(label: str, rule: tuple[str, str]) -> bool:
-    found = LABEL.fullmatch(label)
-    return found is not None and found["what"] == rule[0] and found["which"] in (None, rule[1])
+    match = LABEL.fullmatch(label)
+    return match is not None and match["what"] == rule[0] and match["which"] in (None, rule[1])
 
 
 def _object_name(change: Change) -> str:

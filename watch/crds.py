@@ -103,11 +103,11 @@ def _fields(schema: Any, path: str = "") -> set[str]:
     """Every field below a schema, as `spec.template.spec`."""
     if not isinstance(schema, Mapping):
         return set()
-    found: set[str] = set()
+    fields: set[str] = set()
     for name, below in (schema.get("properties") or {}).items():
         here = f"{path}.{name}" if path else name
-        found |= {here, *_fields(below, here)}
-    return found.union(*(_fields(schema.get(inner), path) for inner in ("items", "additionalProperties")))
+        fields |= {here, *_fields(below, here)}
+    return fields.union(*(_fields(schema.get(inner), path) for inner in ("items", "additionalProperties")))
 
 
 def hooks(context: str, kubeconfig: str | None, addon: Addon) -> pulumi.ResourceHookBinding:
@@ -147,12 +147,12 @@ def _upgraded(context: str, kubeconfig: str | None, addon: Addon, only_looks: bo
         done = client.server_side_apply(resource, body, name, force_conflicts=True, field_manager=MANAGER, **more)
         return done.to_dict()
 
-    found = []
+    upgraded = []
     for kind in kinds_of(Path(addon.chart)):
         name = kind["metadata"]["name"]
         (*there,) = resource.get(field_selector=f"metadata.name={name}").to_dict()["items"]
         if there and (seen := change(there[0], apply(kind, dry_run="All"))):
-            found.append(seen)
+            upgraded.append(seen)
             if not only_looks and not seen.stays(addon.operator):
                 apply(kind)
-    return found
+    return upgraded

@@ -79,13 +79,13 @@ def alerts(service: str, args: MonitoringArgs) -> list[Alert]:
     """The alerts of one service that its plan and its release have numbers and metrics for."""
     window = SCRAPES * max(args.interval_seconds, fact("monitoring", "scrape", "intervalSeconds"))
     scraped = args.services[service]
-    found = [*_of_the_start(scraped, window)]
+    every = [*_of_the_start(scraped, window)]
     if scraped.replicas:
         given, matchers = args.alerts or AlertArgs(), f'{args.stack_matcher}, model="{service}"'
         recent = RATE_SCRAPES * args.interval_seconds
         serving = _of_serving(scraped, given, (window, recent), f"up{{{matchers}}}", args.currency)
-        found += [replace(each, expr=selected(each.expr, matchers)) for each in serving if scraped.exports(each.expr)]
-    return found
+        every += [replace(each, expr=selected(each.expr, matchers)) for each in serving if scraped.exports(each.expr)]
+    return every
 
 
 def _of_serving(
