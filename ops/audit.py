@@ -47,8 +47,8 @@ class Asset:
 
 @dataclass(frozen=True)
 class Audit:
-    """What exists, unexpected (`wrong`) or not (`right`), what bills, what could not be looked up, what deletions wait
-    for, and what nothing here lists, with the command that does; each a line."""
+    """The findings, a line each: what exists, expected (`right`) or not (`wrong`); what bills; what could not be looked
+    up; what deletions wait for; and what nothing here lists, with the command that does."""
 
     right: tuple[str, ...]
     wrong: tuple[str, ...]

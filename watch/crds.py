@@ -1,9 +1,9 @@
 """Brings the kinds (CRDs) that a cluster has up to those of a chart that is about to be installed.
 
 Helm creates the kinds in a chart's `crds/` that are missing, and leaves all others as they are. So before a release is
-created or changed, a hook applies them on the server's side, and in a preview says which it would change. It deletes
-nothing: a kind whose new schema lacks fields that the cluster's has stays as it is, unless the older one is known to be
-the older one, because the API server would drop those fields from objects that somebody may still use.
+created or changed, a hook applies them on the server's side; in a preview it says which it would change. It deletes
+nothing. If a kind's new schema lacks fields that the cluster's has, the hook leaves the kind alone, unless the
+cluster's is known to come from an older release: the API server would drop those fields from objects in use.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class NotUpgradedError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """What a chart's kind does to the cluster's. `versions` of it differ; `gone` are fields that would go."""
+    """How a chart's kind would change the cluster's: the `versions` that differ, and the fields that would be lost
+    (`gone`)."""
 
     name: str
     before: str | None

@@ -417,7 +417,7 @@ def _until_let_go(shell: str, port: int, seconds: int) -> str:
 
 
 def _rewrite_budget(document: Manifest, args: AibrixArgs) -> None:
-    # One that must stay of one that there is would hold up every drain of its node.
+    # A budget that must keep the only pod would block every drain of that pod's node.
     document["spec"].pop("minAvailable", None)
     document["spec"]["maxUnavailable"] = 1
 

@@ -16,6 +16,19 @@ from config.secrets import SECRETS
 from local.paths import ROOT
 from planning.problems import Problem
 
+TEXT = """config:
+  modelserve:cloud: {kind: local, gpu: H20-96}
+  modelserve:cluster: {context: here}
+  modelserve:weights: {source: pvc, claim: weights}
+  modelserve:services:
+    ds:
+      model: DeepSeek-R1
+      engine: {image: "vllm/vllm-openai:v0.7.3", version: "0.7.3", gpuMemoryUtilization: 0.95}
+      layout: {nodes: 2, tensor: 8, pipeline: 2}
+      resources: {cpu: 64, memory: 512Gi}
+"""
+"""The least stack file that is accepted, as YAML."""
+
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:
     """A copy of a stack file with values set by path (`services/ds/replicas`), or removed where one is Ellipsis."""
