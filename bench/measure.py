@@ -92,8 +92,8 @@ def paired(one: Callable[[], Cost], other: Callable[[], Cost], pairs: int) -> li
 
 def spread(pairs: Sequence[tuple[Cost, Cost]], of: str) -> tuple[float, float, float]:
     """Lowest, median and highest of one/other; `of` is `wall` or `cpu`."""
-    found = [getattr(one, of) / getattr(other, of) for one, other in pairs]
-    return min(found), statistics.median(found), max(found)
+    ratios = [getattr(one, of) / getattr(other, of) for one, other in pairs]
+    return min(ratios), statistics.median(ratios), max(ratios)
 
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:

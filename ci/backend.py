@@ -25,12 +25,12 @@ def problems(url: str, engine: str | None = None) -> list[Problem]:
     parts = urlsplit(url)
     if parts.scheme != "s3":
         return []
-    found = list(_of_url(parts))
+    wrong = list(_of_url(parts))
     least = fact("ci", "backend", "newerThan")
     if engine is not None and _numbers(engine) <= _numbers(least):
         why = "sends bodies or checksums that the object store refuses"
-        found.append(Problem("pulumi version", engine, why, f"install a release after {least}"))
-    return found
+        wrong.append(Problem("pulumi version", engine, why, f"install a release after {least}"))
+    return wrong
 
 
 def _of_url(parts: SplitResult) -> Iterator[Problem]:
@@ -61,8 +61,8 @@ def _of_url(parts: SplitResult) -> Iterator[Problem]:
 def _store(endpoint: str) -> tuple[Mapping[str, Any] | None, str]:
     """The store behind an endpoint, and its region; None if it is neither OSS nor TOS."""
     for store in _stores().values():
-        if found := re.fullmatch(store["hosts"], _host(endpoint)):
-            return store, found["region"]
+        if host := re.fullmatch(store["hosts"], _host(endpoint)):
+            return store, host["region"]
     return None, ""
 
 
@@ -75,5 +75,5 @@ def _host(endpoint: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", version)
-    return tuple(map(int, found.groups())) if found else ()
+    numbers = re.search(r"(\d+)\.(\d+)\.(\d+)", version)
+    return tuple(map(int, numbers.groups())) if numbers else ()

@@ -136,12 +136,12 @@ class GitHub:
 
     def _issues(self, first: str, label: str) -> list[dict[str, Any]]:
         """The stack's issues: the one to write comes first, an open one or else the newest."""
-        found = [
+        open_ones = [
             issue
             for issue in self._own(f"/issues?state=all&labels={label}")
             if "pull_request" not in issue and _first(issue) == first
         ]
-        return sorted(found, key=lambda issue: (issue["state"] != "open", -issue["number"]))
+        return sorted(open_ones, key=lambda issue: (issue["state"] != "open", -issue["number"]))
 
     def _own(self, path: str) -> Iterator[dict[str, Any]]:
         return (each for each in self._all(path) if (each.get("user") or {}).get("login") == self._author)

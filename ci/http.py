@@ -14,7 +14,7 @@ _BUSY = (429, 500, 502, 503, 504)
 def session(repeatable: Collection[str]) -> requests.Session:
     """`repeatable` are the methods that have no effect the second time: only they are sent again."""
     retry = Retry(5, connect=2, backoff_factor=0.2, status_forcelist=_BUSY, allowed_methods=repeatable)
-    made = requests.Session()
+    session_ = requests.Session()
     for scheme in ("http://", "https://"):
-        made.mount(scheme, HTTPAdapter(max_retries=retry))
-    return made
+        session_.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session_

@@ -91,11 +91,11 @@ def _token() -> str:
 
 
 def _seconds() -> int:
-    given = os.environ.get(SECONDS) or "3600"
+    seconds = os.environ.get(SECONDS) or "3600"
     least, most = (fact("ci", "sessions", name) for name in ("shortestSeconds", "longestSeconds"))
-    if not (given.isascii() and given.isdigit() and least <= int(given) <= most):
-        raise Refused(Problem(SECONDS, given, "is no length of a session", f"write a number from {least} to {most}"))
-    return int(given)
+    if not (seconds.isascii() and seconds.isdigit() and least <= int(seconds) <= most):
+        raise Refused(Problem(SECONDS, seconds, "is no length of a session", f"write a number from {least} to {most}"))
+    return int(seconds)
 
 
 def _required(name: str, instead: str) -> str:

@@ -42,15 +42,15 @@ def changed(stacks: Iterable[str], files: Iterable[str] | None) -> list[str]:
     stacks = list(stacks)
     if files is None:
         return stacks
-    found: set[str] = set()
+    names_found: set[str] = set()
     for name in files:
         path = PurePosixPath(name)
         own = re.fullmatch(r"Pulumi\.(.+)\.yaml", name)
         if own:
-            found.add(own[1])
+            names_found.add(own[1])
         elif not (path.parts[0] in _BESIDE or _FILES.fullmatch(name)):
             return stacks
-    return [stack for stack in stacks if stack in found]
+    return [stack for stack in stacks if stack in names_found]
 
 
 def expired(raw: Mapping[str, Any], today: datetime.date) -> bool:

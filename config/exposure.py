@@ -296,6 +296,7 @@ class Rollout(Strict):
 
     strategy: Literal["Recreate", "RollingUpdate", "blueGreen"] = Field(
         "Recreate",
+        validate_default=True,
         description="Recreate stops all replicas of a fleet first, RollingUpdate replaces them one by one; blueGreen "
         "starts a second group beside the first, asks it for a completion, and switches",
     )
@@ -317,4 +318,12 @@ class Rollout(Strict):
             raise rule(value, "Recreate starts nothing before the old ones end", "write 0, or strategy: RollingUpdate")
         if value and strategy == "blueGreen":
             raise rule(value, "blueGreen starts all new replicas beside the old ones", "write 0")
+        return value
+
+    @field_validator("strategy")
+    @classmethod
+    def _the_workload_knows_it(cls, value: str, info: ValidationInfo) -> str:
+        if value != "blueGreen" and context_of(info).above.get("workload") == "lws":
+            why = "a LeaderWorkerSet replaces its replicas one by one, or all at once beside the old ones"
+            raise rule(value, why, "leave rollout out, or write blueGreen")
         return value

@@ -12,9 +12,10 @@ from typing import Any
 
 from config.abilities import CLOUDS
 from config.errors import NAMESPACE
+from config.judge import PLACEHOLDER
 from config.pods import KUBERNETES, json_schemas
 from config.secrets import PAIRS, SECRETS
-from config.stack import PLACEHOLDER, StackConfig
+from config.stack import StackConfig
 from config.stack_file import FILE_KEYS
 from config.weights import FOREIGN
 from planning import fleet

@@ -79,19 +79,19 @@ class Part:
 @cache
 def parts() -> Mapping[str, Part]:
     """Every part by the name of its type, the whole file first, each after the part that it is in."""
-    found: dict[str, Part] = {}
+    known: dict[str, Part] = {}
     for name, path, clouds in _places(ROOT, "", tuple(CLOUDS)):
         keys = [replace(key, clouds=_both(key.clouds, clouds)) for key in keys_of(name)]
-        if name not in found:
-            found[name] = Part(name, about(name), tuple(keys), (path,))
+        if name not in known:
+            known[name] = Part(name, about(name), tuple(keys), (path,))
             continue
-        before = found[name]
+        before = known[name]
         merged = (
             replace(old, clouds=tuple(cloud for cloud in CLOUDS if cloud in {*old.clouds, *new.clouds}))
             for old, new in zip(before.keys, keys, strict=True)
         )
-        found[name] = replace(before, keys=tuple(merged), paths=tuple(dict.fromkeys((*before.paths, path))))
-    return found
+        known[name] = replace(before, keys=tuple(merged), paths=tuple(dict.fromkeys((*before.paths, path))))
+    return known
 
 
 @cache

@@ -171,15 +171,15 @@ def _supply(config: StackConfig, service: Service) -> Supply:
 
 
 def _supply_of_one(config: StackConfig) -> Supply:
-    weights, given = config.weights, config.weights.gbit_per_second
+    weights, rate = config.weights, config.weights.gbit_per_second
     sync = None if isinstance(weights, HuggingfaceWeights) else weights.sync
     hub = fact("startup", "cold", "hubGbitPerSecond")
     fill = (sync.gbit_per_second or hub) if sync else None
     if isinstance(weights, HuggingfaceWeights):
-        return Supply("copy", given or hub)
+        return Supply("copy", rate or hub)
     if isinstance(weights, PvcWeights):
-        return Supply("volume", given, fill_gbit=fill, warm_first=sync is not None)
-    link = given or _quota(config)
+        return Supply("volume", rate, fill_gbit=fill, warm_first=sync is not None)
+    link = rate or _quota(config)
     if isinstance(weights, NvmeWeights):
         return Supply("copy" if weights.bucket else "volume", link, fill_gbit=fill, warm_first=True)
     usual: Storage = "cache" if config.cache.engine == "fluid" else "mount"

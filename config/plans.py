@@ -19,11 +19,11 @@ from config.stack import StackConfig, aibrix_release, loader_of
 from config.stack_file import StackFile
 from config.types import LONGEST, gibibytes
 from config.weights import BucketWeights, CompileCache, HuggingfaceWeights, NvmeWeights
-from planning import aibrix_features, answers, flags, loaders, timeouts
+from planning import aibrix_features, answers, flags, loaders, planner, timeouts
 from planning.catalog import fact
 from planning.layout import PARTITION, Layout
 from planning.names import Live
-from planning.planner import Ask, Plan, plan, problems
+from planning.planner import Ask, Plan, problems
 from planning.problems import NoLayoutError, PlanError, Problem, Refused, Unjudged
 from planning.scaling import cautions
 from planning.settings import ARGUMENTS, host_memory
@@ -99,9 +99,9 @@ def plan_services(config: StackConfig, *, refuse_misfits: bool = True) -> dict[s
 
     Without `refuse_misfits` it also plans a layout that keeps the rules but does not fit, for commands that show it.
     """
-    planned, found = judge_services(config, refuse_misfits=refuse_misfits)
-    if found:
-        raise ConfigError(sorted(found))
+    planned, refused = judge_services(config, refuse_misfits=refuse_misfits)
+    if refused:
+        raise ConfigError(sorted(refused))
     return planned
 
 
@@ -111,21 +111,21 @@ def judge_services(config: StackConfig, *, refuse_misfits: bool = True) -> tuple
     Parts of `config` may be refused already. Services that need them are judged as far as possible, but not planned.
     """
     planned: dict[str, Planned] = {}
-    found: set[Problem] = set()
+    wrong: set[Problem] = set()
     try:
         services = config.services.items()
     except Unjudged:
-        return {}, found
+        return {}, wrong
     for name, service in services:
         try:
             planned[name] = _planned(config, service, refuse_misfits)
         except Unjudged:
-            found.update(_of_what_is_right(config, name, service, refuse_misfits))
+            wrong.update(_of_what_is_right(config, name, service, refuse_misfits))
         except PlanError as error:
-            found.update(_of_the_planner(error.problems, name, [str(each) for each in error.alternatives]))
+            wrong.update(_of_the_planner(error.problems, name, [str(each) for each in error.alternatives]))
         except _MisfitError as error:
-            found.update(_under(name, problem) for problem in error.problems)
-    return planned, found
+            wrong.update(_under(name, problem) for problem in error.problems)
+    return planned, wrong
 
 
 def checked(
@@ -135,9 +135,9 @@ def checked(
 
     `with_cluster` is that of `StackFile.judged`, `refuse_misfits` that of `plan_services`.
     """
-    config, found = file.judged(with_cluster=with_cluster)
+    config, wrong = file.judged(with_cluster=with_cluster)
     plans, unfit = judge_services(config, refuse_misfits=refuse_misfits)
-    file.require_none([*found, *unfit])
+    file.require_none([*wrong, *unfit])
     return config, plans
 
 
@@ -147,47 +147,47 @@ class _MisfitError(Refused):
 
 def _planned(config: StackConfig, service: Service, refuse_misfits: bool) -> Planned:
     ask = request(config, service)
-    found = _shaped(config, service, ask)
-    if unfit := list(_unfit(service, ask, found, refuse_misfits)):
+    plan = _shaped(config, service, ask)
+    if unfit := list(_unfit(service, ask, plan, refuse_misfits)):
         raise _MisfitError(*unfit)
-    warnings = [] if found.fits else [f"deployed unproven: {found.misfit}"]
+    warnings = [] if plan.fits else [f"deployed unproven: {plan.misfit}"]
     warnings += _about_arguments(service)
-    seconds = service.startup_seconds or math.ceil(found.startup.pod_seconds)
+    seconds = service.startup_seconds or math.ceil(plan.startup.pod_seconds)
     if seconds > LONGEST:
         why = f"a start takes {seconds} s by the facts of model, GPU and links, more than Kubernetes waits"
         raise _MisfitError(Problem("startupSeconds", "", why, f"correct them, or write at most {LONGEST}"))
     release = aibrix_release(config)
     if wrong := _scaled(service, release, seconds):
         raise _MisfitError(*wrong)
-    warnings += _doubts(config, service, found.request.layout.nodes, seconds)
-    warnings += _scratch(config, found)
-    warnings += found.cache.doubts if found.cache else ()
+    warnings += _doubts(config, service, plan.request.layout.nodes, seconds)
+    warnings += _scratch(config, plan)
+    warnings += plan.cache.doubts if plan.cache else ()
     if config.monitoring.enabled and not config.monitoring.prometheus_namespace:
         who = "only the gateway reaches the engine" if service.gateway == "aibrix" else (
             "with an API key only the namespace reaches the engine"
         )  # fmt: skip
         warnings.append(f"{who}, so Prometheus does not: write monitoring.prometheusNamespace")
-    warnings += _bounds(service, found, release, seconds)
-    warnings += map(str, found.throughput.problems)
-    copied = math.ceil(found.startup.seconds(TO_NODES)) if _copied_first(config) else 0
+    warnings += _bounds(service, plan, release, seconds)
+    warnings += map(str, plan.throughput.problems)
+    copied = math.ceil(plan.startup.seconds(TO_NODES)) if _copied_first(config) else 0
     warnings += _together(service, copied)
     loader = loader_of(config)
-    if config.cache.compile is not None and found.startup.again_seconds is None:
+    if config.cache.compile is not None and plan.startup.again_seconds is None:
         warnings.append(
             f"cache.compile keeps nothing that the plan knows: vLLM {service.engine.version} compiles nothing"
         )
     warnings += loaders.doubts(loader, service.engine.image, own_disk=isinstance(config.weights, NvmeWeights))
-    longest = answers.longest_seconds(found.fit.max_model_len, _most_tokens(service))
+    longest = answers.longest_seconds(plan.fit.max_model_len, _most_tokens(service))
     drain = service.drain_seconds or min(longest, _longest_drain(config.cloud.eviction_notice))
     if drain < longest:
         warnings.append(f"pods that end wait {drain} s for their answers, of which one may take {longest} s")
     if service.gateway == "aibrix":
         limit = f"AIBrix's gateway refuses a request of {fact('aibrix', 'gateway', 'bodyMib')} MiB and more with 413"
-        found = replace(found, reasons=(*found.reasons, limit))
+        plan = replace(plan, reasons=(*plan.reasons, limit))
     return Planned(
         service,
-        found,
-        found.fit.max_model_len,
+        plan,
+        plan.fit.max_model_len,
         seconds,
         drain,
         copied,
@@ -223,14 +223,14 @@ def _about_arguments(service: Service) -> Iterator[str]:
         yield f"--trust-remote-code runs Python code of the repository of {service.model} in the engine"
 
 
-def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Iterator[Problem]:
+def _unfit(service: Service, ask: Ask, plan: Plan, refuse_misfits: bool) -> Iterator[Problem]:
     """Why a service that keeps the planner's rules still cannot work, under the service's keys."""
-    if not found.fits and refuse_misfits and not service.unproven:
-        yield _misfit(ask, found)
+    if not plan.fits and refuse_misfits and not service.unproven:
+        yield _misfit(ask, plan)
     if refuse_misfits and not service.unproven:
         yield from (replace(problem, key=_KEYS[problem.key]) for problem in settings_of(service).problems)
-    yield from _host(service, found)
-    nodes = found.request.layout.nodes
+    yield from _host(service, plan)
+    nodes = plan.request.layout.nodes
     engine, loader = service.engine, ask.supply.loader
     # A layout that the file says is judged with the file.
     if service.layout is None and not loaders.problem(loader, engine.version, engine.image, 1):
@@ -238,22 +238,22 @@ def _unfit(service: Service, ask: Ask, found: Plan, refuse_misfits: bool) -> Ite
         if wrong:
             why = f"the layout that fits has {nodes} nodes, and {wrong[0]}"
             yield Problem("layout", "auto", why, f"{wrong[1]}: weights.loader")
-    layout = found.request.layout
+    layout = plan.request.layout
     if layout.data > 1 and layout.spans_nodes and engine.launcher == "ray":
         why = f"Ray keeps each engine inside one node, and these have {layout.engine_gpus} GPUs"
         yield Problem("layout.data", str(layout.data), why, "write engine.launcher: native")
     by_ray = nodes > 1 and service.engine.launcher == "ray"
-    if by_ray and not found.request.engine["rayInImage"] and not service.engine.image_has_ray:
+    if by_ray and not plan.request.engine["rayInImage"] and not service.engine.image_has_ray:
         why = f"images of vLLM {service.engine.version} ship without Ray, which joins {nodes} nodes"
         instead = "take an image with Ray and say imageHasRay: true, or write launcher: native"
         yield Problem("engine.image", service.engine.image, why, instead)
 
 
-def _host(service: Service, found: Plan) -> Iterator[Problem]:
+def _host(service: Service, plan: Plan) -> Iterator[Problem]:
     """Whether a pod's memory and /dev/shm hold the buffers that the engine's arguments ask for."""
-    layout, engine, resources = found.request.layout, service.engine, service.resources
+    layout, engine, resources = plan.request.layout, service.engine, service.resources
     per_node, ranks = layout.gpus_per_node, layout.engine_gpus
-    asked = host_memory(engine.extra_args, engine.env, found.request.engine, per_node, ranks)
+    asked = host_memory(engine.extra_args, engine.env, plan.request.engine, per_node, ranks)
     sum_of = " + ".join(f"{size:.0f} for {name}" for name, size in asked.parts)
     if asked.gib > gibibytes(resources.memory):
         why = f"the engine takes {asked.gib:.0f} GiB of a pod's memory: {sum_of}"
@@ -276,8 +276,8 @@ def _copied_first(config: StackConfig) -> bool:
 def _scaled(service: Service, release: str, seconds: int) -> list[Problem]:
     if service.autoscaling is None:
         return []
-    found = service.autoscaling.problems(release, service.engine.version, seconds)
-    return [Problem(f"autoscaling.{key}", str(value), why, instead) for key, value, why, instead in found]
+    wrong = service.autoscaling.problems(release, service.engine.version, seconds)
+    return [Problem(f"autoscaling.{key}", str(value), why, instead) for key, value, why, instead in wrong]
 
 
 def _together(service: Service, copied: int) -> Iterator[str]:
@@ -290,19 +290,19 @@ def _together(service: Service, copied: int) -> Iterator[str]:
         )
 
 
-def _scratch(config: StackConfig, found: Plan) -> Iterator[str]:
+def _scratch(config: StackConfig, plan: Plan) -> Iterator[str]:
     """How much of a node's own disk the weights take, if each pod keeps a copy there."""
     weights = config.weights
-    own = isinstance(weights, BucketWeights) and weights.read == "download" and weights.download.node_path is None
-    if own or isinstance(weights, HuggingfaceWeights):
-        size = math.ceil(found.file_bytes / GIB)
-        instead = "weights.download.nodePath" if own else "weights.source: nvme"
+    on_node = isinstance(weights, BucketWeights) and weights.read == "download" and weights.download.node_path is None
+    if on_node or isinstance(weights, HuggingfaceWeights):
+        size = math.ceil(plan.file_bytes / GIB)
+        instead = "weights.download.nodePath" if on_node else "weights.source: nvme"
         yield f"each pod keeps {size} GiB of weights on its node's own disk; {instead} puts them on another"
 
 
-def _bounds(service: Service, found: Plan, release: str, seconds: int) -> Iterator[str]:
+def _bounds(service: Service, plan: Plan, release: str, seconds: int) -> Iterator[str]:
     """What an autoscaler's bounds cost, and its known faults."""
-    scaling, money = service.autoscaling, found.cost
+    scaling, money = service.autoscaling, plan.cost
     if scaling is None:
         return
     if money.per_hour is None:
@@ -312,7 +312,7 @@ def _bounds(service: Service, found: Plan, release: str, seconds: int) -> Iterat
     yield f"autoscaling between {scaling.minimum} and {scaling.maximum} replicas, {price}"
     if scaling.engine == "aibrix":
         yield from aibrix_features.scaler_cautions(
-            release, minimum=scaling.minimum, maximum=scaling.maximum, engines=found.request.layout.data
+            release, minimum=scaling.minimum, maximum=scaling.maximum, engines=plan.request.layout.data
         )
     else:
         yield from cautions(cold_start_seconds=seconds, cooldown_seconds=scaling.cooldown_seconds)
@@ -362,10 +362,10 @@ def _under(name: str, problem: Problem) -> Problem:
 
 def _plan(ask: Ask) -> Plan:
     """The plan, computed once for equal requests: a stack of two hundred equal services plans one."""
-    return plan(ask) if ask.more_models or ask.more_gpus else _remembered(ask)
+    return planner.plan(ask) if ask.more_models or ask.more_gpus else _remembered(ask)
 
 
-_remembered = cache(plan)
+_remembered = cache(planner.plan)
 
 
 def _auto(ask: Ask, sizes: Sequence[int]) -> Plan:
@@ -378,25 +378,25 @@ def _auto(ask: Ask, sizes: Sequence[int]) -> Plan:
     return _plan(replace(ask, gpus_per_node=max(sizes), nodes=None))
 
 
-def _misfit(ask: Ask, found: Plan) -> Problem:
-    nearest = "; ".join(f"{choice.layout} holds {choice.fit.kv_tokens} tokens" for choice in found.alternatives)
+def _misfit(ask: Ask, plan: Plan) -> Problem:
+    nearest = "; ".join(f"{choice.layout} holds {choice.fit.kv_tokens} tokens" for choice in plan.alternatives)
     others = f"nearest layouts that fit: {nearest}" if nearest else "no layout of this GPU fits"
-    if why := found.request.model.unknown:
+    if why := plan.request.model.unknown:
         return Problem("model", ask.model, why, "write unproven: true to deploy it without a plan of its memory")
     if ask.max_model_len is not None:
         longest = _plan(replace(ask, max_model_len=None))
         if longest.fits:
             instead = f"write at most {longest.fit.max_model_len}, or auto; {others}"
-            return Problem("maxModelLen", str(ask.max_model_len), found.misfit, instead)
-    return Problem("layout", str(found.request.layout), found.misfit, others)
+            return Problem("maxModelLen", str(ask.max_model_len), plan.misfit, instead)
+    return Problem("layout", str(plan.request.layout), plan.misfit, others)
 
 
-def _of_the_planner(found: Iterable[Problem], name: str, fitting: Sequence[str] = ()) -> Iterator[Problem]:
+def _of_the_planner(wrong: Iterable[Problem], name: str, fitting: Sequence[str] = ()) -> Iterator[Problem]:
     """The planner's problems under the keys of the stack file; the remedy of a broken rule are the layouts that fit."""
     fallback = f"layouts that fit: {'; '.join(fitting)}" if fitting else "write another value"
-    for problem in found:
+    for problem in wrong:
         key = problem.key
         if not key.startswith(_SECTIONS):
-            own = key if key.partition(".")[0] == _OF_THE_SERVICE else None
-            key = _FILE_KEYS.get(key) or f"services.{name}.{own or _KEYS[key]}"
+            service_key = key if key.partition(".")[0] == _OF_THE_SERVICE else None
+            key = _FILE_KEYS.get(key) or f"services.{name}.{service_key or _KEYS[key]}"
         yield replace(problem, key=key, instead=problem.instead or fallback)

@@ -2,7 +2,7 @@
 
 The types come from Kubernetes' OpenAPI document, through the catalog. Pydantic builds a model of a type when a file
 first uses it, so mistakes in it are reported like any other, without importing an SDK. What the program itself puts
-into pods (`planning.pods`) is refused here.
+into pods (`planning.kubernetes_pods`) is refused here.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from config.clouds import context_of
 from config.errors import refuse
 from config.strict import Judging, Strict, refusals
 from config.types import Labels, PodAnnotations, PodLabels, PriorityClass, ServiceAccount
-from planning import pods
-from planning.pods import Owned
+from planning import kubernetes_pods
+from planning.kubernetes_pods import Owned
 from planning.units import quantity
 
 KUBERNETES = "x-kubernetes"
@@ -66,9 +66,9 @@ def _below(key: str) -> str:
 def _model(name: str) -> type[BaseModel]:
     """A Kubernetes type as a model that only validates: the program renders the file's own map, not the attributes."""
     fields: dict[str, Any] = {}
-    for key, spelt in pods.types()[name].items():
+    for key, spelt in kubernetes_pods.types()[name].items():
         alias = key.removesuffix("!")
-        known = pods.values().get(f"{name}.{alias}")
+        known = kubernetes_pods.values().get(f"{name}.{alias}")
         kind = Literal[tuple(known)] if known else _kind(spelt)  # type: ignore[valid-type]
         what = " or ".join(known) if known else f"what Kubernetes says of {alias} in a {name}"
         fields[f"{alias}_"] = (
@@ -95,13 +95,13 @@ def json_schemas() -> dict[str, dict[str, Any]]:
         name: {
             "type": "object",
             "properties": {
-                key.removesuffix("!"): _json(spelt, pods.values().get(f"{name}.{key.removesuffix('!')}"))
+                key.removesuffix("!"): _json(spelt, kubernetes_pods.values().get(f"{name}.{key.removesuffix('!')}"))
                 for key, spelt in fields.items()
             },
             **({"required": required} if (required := [key[:-1] for key in fields if key.endswith("!")]) else {}),
             "additionalProperties": False,
         }
-        for name, fields in pods.types().items()
+        for name, fields in kubernetes_pods.types().items()
     }
 
 
@@ -223,7 +223,7 @@ class _Whole(_Placed):
 class EnginePod(_Whole):
     """The pods of an engine."""
 
-    owned = pods.ENGINE
+    owned = kubernetes_pods.ENGINE
     container_security_context: _Security | None = Field(
         None, description="a Kubernetes SecurityContext of the engine's container"
     )
@@ -232,7 +232,7 @@ class EnginePod(_Whole):
 class SyncPod(_Marked, _Whole):
     """The pods of a Job that fills a bucket or a volume."""
 
-    owned = pods.SYNC
+    owned = kubernetes_pods.SYNC
 
 
 def _of_volume(at: str, volume: dict[str, Any], others: Iterable[dict[str, Any]], owned: Owned) -> Iterator[Found]:
@@ -265,7 +265,7 @@ def _of_mounts(mounts: tuple[dict[str, Any], ...], names: list[str], owned: Owne
         if not path.startswith("/"):
             yield f"[{i}].mountPath", path, "is not an absolute path", "write one such as /etc/company"
         for folder in owned.folders:
-            if path.startswith("/") and pods.hidden(folder, path):
+            if path.startswith("/") and kubernetes_pods.hidden(folder, path):
                 yield f"[{i}].mountPath", path, f"the program uses {folder}", "write another path"
         if path in [other["mountPath"] for other in mounts[:i]]:
             yield f"[{i}].mountPath", path, "is given twice", "write another path"

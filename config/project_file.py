@@ -44,15 +44,15 @@ def fill(config: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]
 def steps(path: str) -> list[str | int] | None:
     """A path as Pulumi spells it, `services.ds.extraArgs[0]` or `repositories["DeepSeek-V3.1"]`, step by step; None if
     it is none."""
-    found: list[str | int] = []
+    parts: list[str | int] = []
     begin = 0
     while begin < len(path):
         step = _STEP.match(path, begin)
         if step is None or (begin == 0 and path[0] in ".["):
             return None
-        found.append(int(step[3]) if step[3] else step[1] if step[1] is not None else step[2])
+        parts.append(int(step[3]) if step[3] else step[1] if step[1] is not None else step[2])
         begin = step.end()
-    return found or None
+    return parts or None
 
 
 def at(value: Any, path: list[str | int], nothing: Any = None) -> Any:

@@ -1,6 +1,6 @@
 """The stack file's services: engine, layout, resources, and the rules of each.
 
-`config.stack` checks a service's name and rules across services; `config.plans` checks whether it fits.
+`config.judge` checks a service's name and rules across services; `config.plans` checks whether it fits.
 """
 
 import contextlib
@@ -532,9 +532,6 @@ class Service(_OfVllm):
             if strategy == "blueGreen" and info.data.get(key):
                 why = f"the {key} {does} one group by its name, and blueGreen gives each version another"
                 refuse((".strategy", strategy, why, "leave one of the two out"))
-        if strategy != "blueGreen" and info.data.get("workload") == "lws":
-            why = "a LeaderWorkerSet replaces its replicas one by one, or all at once beside the old ones"
-            refuse((".strategy", strategy, why, "leave rollout out, or write blueGreen"))
         return value
 
     @field_validator("autoscaling")

@@ -15,9 +15,10 @@ from typing import Any
 from config import project_file, pulumi_yaml
 from config.errors import NAMESPACE, ConfigError, join, nearest, shown
 from config.errors import plain as spelt
+from config.judge import judge
 from config.kubeconfig import check_context
 from config.secrets import SECRETS, is_empty, is_encrypted
-from config.stack import SECTIONS, StackConfig, judge
+from config.stack import SECTIONS, StackConfig
 from planning.problems import Problem, printable
 
 # https://www.pulumi.com/docs/iac/concepts/projects/stack-settings-file/
@@ -60,7 +61,7 @@ class StackFile:
         return config
 
     def judged(self, *, with_cluster: bool = True) -> tuple[StackConfig, list[Problem]]:
-        """The valid part of the file (`config.stack.judge`) and all refusals, for a caller that adds its own."""
+        """The valid part of the file (`config.judge.judge`) and all refusals, for a caller that adds its own."""
         config, problems = judge(
             self.raw,
             plain_secrets=self.plain_secrets,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from config.abilities import CLOUDS
 from config.errors import refuse, rule
@@ -35,6 +35,34 @@ class InSchema:
 def pattern(regex: str, **more: Any) -> InSchema:
     """The whole text matches `regex`. Python and JavaScript must read it alike, so it uses neither `\\w` nor `\\d`."""
     return InSchema({"pattern": f"^({regex})$", **more})
+
+
+class _Matching(InSchema):
+    """The whole text matches `regex`, in the program and in the JSON Schema; `why` and `instead` are of the refusal."""
+
+    def __init__(self, regex: str, why: str, instead: str) -> None:
+        super().__init__(pattern(regex).says)
+        self._rule = (regex, why, instead)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, value: str) -> str:
+        regex, why, instead = self._rule
+        if re.fullmatch(regex, value):
+            return value
+        raise rule(value, why, instead)
+
+
+def _without_problem(problem: Callable[[str], tuple[str, str] | None]) -> AfterValidator:
+    """The rule that `problem` finds nothing; it says why and what to write instead."""
+
+    def check(value: str) -> str:
+        if wrong := problem(value):
+            raise rule(value, *wrong)
+        return value
+
+    return AfterValidator(check)
 
 
 def names(regex: str, *, never: str | None = None, **more: Any) -> InSchema:
@@ -145,37 +173,15 @@ def _pinned_image(value: str) -> str:
     )
 
 
-def _version(value: str) -> str:
-    if re.fullmatch(_RELEASE, value):
-        return value
-    raise rule(value, "is not a release", "write the vLLM release inside the image, such as 0.7.2")
-
-
 def is_release(value: object) -> bool:
     """Whether `value` is an add-on's release, such as 0.9.0 or v0.9.0."""
     return isinstance(value, str) and re.fullmatch(f"v?{_RELEASE}", value) is not None
-
-
-def _addon_release(value: str) -> str:
-    if is_release(value):
-        return value
-    raise rule(value, "is not a release", "write three numbers, such as 0.9.0")
 
 
 def _relative_path(value: str) -> str:
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value) and not {".", ".."} & set(value.split("/")):
         return value
     raise rule(value, "is not a relative path of plain names", "write a path such as models, without a leading /")
-
-
-def _model_name(value: str) -> str:
-    if re.fullmatch(MODEL, value):
-        return value
-    raise rule(
-        value,
-        "is not a repository's name",
-        "write the model's public repository name without its owner, such as DeepSeek-R1",
-    )
 
 
 def bucket_name(value: str, store: str | None) -> str:
@@ -203,36 +209,10 @@ def bucket_name(value: str, store: str | None) -> str:
     )
 
 
-def _node_path(value: str) -> str:
-    if wrong := folder_problem(value):
-        raise rule(value, *wrong)
-    return value
-
-
 def _url(value: str) -> str:
     if wrong := origins.url_problem(value):
         raise rule("" if "@" in value else value, *wrong)
     return value.rstrip("/")
-
-
-def _region(value: str) -> str:
-    if re.fullmatch(_REGION, value):
-        return value
-    raise rule(value, "is not a region's id", "write one such as cn-hangzhou or ap-southeast-1")
-
-
-def _revision(value: str) -> str:
-    if re.fullmatch(_REVISION, value):
-        return value
-    raise rule(value, "is not a branch, tag or commit in git", "write one such as main, or a commit's hash")
-
-
-def _served_name(value: str) -> str:
-    if re.fullmatch(_SERVED, value):
-        return value
-    raise rule(
-        value, "begins with '-', and so looks like a flag to the engine, or has spaces at an end", "leave it out"
-    )
 
 
 def _repository(value: str) -> str:
@@ -290,44 +270,12 @@ def _marks(
     return AfterValidator(check)
 
 
-def _id(value: str) -> str:
-    if re.fullmatch(_ID, value):
-        return value
-    raise rule(value, "is not an id", "copy it from the cloud's console")
-
-
-def _acl(value: str) -> str:
-    if re.fullmatch(_ACL, value):
-        return value
-    raise rule(
-        value, "is not the id of an access control list", "write one of the load balancer's, such as acl-bp1abcdefgh"
-    )
-
-
 def _day(value: str) -> str:
     """A day. An unquoted 2026-11-01 is a time in YAML, and the engine hands it over as Go prints times."""
     day = re.fullmatch(r"(\d{4}-\d{2}-\d{2})( [\d:.]+ [+-]\d{4} \S+)?", value)
     with contextlib.suppress(ValueError):
         return datetime.date.fromisoformat(day[1] if day else "").isoformat()
     raise rule(value, "is not a day", "write it as 2026-11-01")
-
-
-def _clock(value: str) -> str:
-    if re.fullmatch(schedule.CLOCK, value):
-        return value
-    raise rule(value, "is not a time of day", "write it as 08:00, up to 24:00")
-
-
-def _weekday(value: str) -> str:
-    if value in schedule.DAYS:
-        return value
-    raise rule(value, "is not a day of the week", f"write one of {', '.join(schedule.DAYS)}")
-
-
-def _timezone(value: str) -> str:
-    if wrong := schedule.zone_problem(value):
-        raise rule(value, *wrong)
-    return value
 
 
 def auto_schema(schema: dict[str, Any]) -> None:
@@ -371,24 +319,46 @@ PodAnnotations = Annotated[
 """Annotations of pods and Services, except those that the program or its controllers set."""
 Image = Annotated[str, AfterValidator(_image), pattern(images.GRAMMAR)]
 PinnedImage = Annotated[str, AfterValidator(_pinned_image), pattern(images.FIXED)]
-AddonRelease = Annotated[str, AfterValidator(_addon_release), pattern(f"v?{_RELEASE}")]
-Release = Annotated[str, AfterValidator(_version), pattern(_RELEASE)]
+AddonRelease = Annotated[str, _Matching(f"v?{_RELEASE}", "is not a release", "write three numbers, such as 0.9.0")]
+Release = Annotated[
+    str, _Matching(_RELEASE, "is not a release", "write the vLLM release inside the image, such as 0.7.2")
+]
 RelativePath = Annotated[str, AfterValidator(_relative_path), pattern(f"{_PART}(/{_PART})*")]
 _system = "|".join(re.escape(folder) for folder in fact("weights", "node", "systemFolders"))
-NodePath = Annotated[str, AfterValidator(_node_path), pattern(rf"(?!({_system})(/|$))(/{_PART})+")]
+NodePath = Annotated[str, _without_problem(folder_problem), pattern(rf"(?!({_system})(/|$))(/{_PART})+")]
 Url = Annotated[str, AfterValidator(_url), pattern(origins.URL)]
 ChartRepository = Annotated[str, AfterValidator(_repository), pattern(origins.URL)]
 Registry = Annotated[str, AfterValidator(_registry), pattern(images.REGISTRY)]
-Region = Annotated[str, AfterValidator(_region), pattern(_REGION)]
-Revision = Annotated[str, AfterValidator(_revision), pattern(_REVISION)]
-ServedName = Annotated[str, AfterValidator(_served_name), pattern(_SERVED)]
-Clock = Annotated[str, AfterValidator(_clock), pattern(schedule.CLOCK)]
-Weekday = Annotated[str, AfterValidator(_weekday), pattern("|".join(schedule.DAYS))]
-Timezone = Annotated[str, AfterValidator(_timezone)]
-Id = Annotated[str, AfterValidator(_id), pattern(_ID)]
-AclId = Annotated[str, AfterValidator(_acl), pattern(_ACL)]
+Region = Annotated[str, _Matching(_REGION, "is not a region's id", "write one such as cn-hangzhou or ap-southeast-1")]
+Revision = Annotated[
+    str, _Matching(_REVISION, "is not a branch, tag or commit in git", "write one such as main, or a commit's hash")
+]
+ServedName = Annotated[
+    str,
+    _Matching(
+        _SERVED, "begins with '-', and so looks like a flag to the engine, or has spaces at an end", "leave it out"
+    ),
+]
+Clock = Annotated[str, _Matching(schedule.CLOCK, "is not a time of day", "write it as 08:00, up to 24:00")]
+_days = "|".join(schedule.DAYS)
+Weekday = Annotated[str, _Matching(_days, "is not a day of the week", f"write one of {', '.join(schedule.DAYS)}")]
+Timezone = Annotated[str, _without_problem(schedule.zone_problem)]
+Id = Annotated[str, _Matching(_ID, "is not an id", "copy it from the cloud's console")]
+AclId = Annotated[
+    str,
+    _Matching(
+        _ACL, "is not the id of an access control list", "write one of the load balancer's, such as acl-bp1abcdefgh"
+    ),
+]
 Repository = Annotated[str, AfterValidator(_hub_repository), pattern(origins.REPOSITORY)]
 ConfigPath = Annotated[str, AfterValidator(_config_path), pattern(r"([^\n]*/)?[^/\n]+\.json")]
-ModelName = Annotated[str, AfterValidator(_model_name), pattern(MODEL)]
+ModelName = Annotated[
+    str,
+    _Matching(
+        MODEL,
+        "is not a repository's name",
+        "write the model's public repository name without its owner, such as DeepSeek-R1",
+    ),
+]
 # An unquoted day may be a time, and month and day may have one digit.
 Day = Annotated[str, AfterValidator(_day), pattern(r"[0-9]{4}-(0?[1-9]|1[0-2])-(0?[1-9]|[12][0-9]|3[01])([Tt ].*)?")]

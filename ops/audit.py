@@ -47,8 +47,8 @@ class Asset:
 
 @dataclass(frozen=True)
 class Audit:
-    """What exists, unexpected (`wrong`) or not (`right`), what bills, what could not be looked up, what deletions wait
-    for, and what nothing here lists, with the command that does; each a line."""
+    """The findings, a line each: what exists, expected (`right`) or not (`wrong`); what bills; what could not be looked
+    up; what deletions wait for; and what nothing here lists, with the command that does."""
 
     right: tuple[str, ...]
     wrong: tuple[str, ...]
@@ -127,15 +127,15 @@ def audit(file: StackFile, stack: str, *, after_destroy: bool, before: Sequence[
 
 def addresses(resources: Sequence[Mapping[str, Any]]) -> list[str]:
     """The addresses outside the cluster that the state's Services and Gateways have got."""
-    found = set()
+    ips = set()
     for each in resources:
         status = (each.get("outputs") or {}).get("status") or {}
         kind = each["type"].rpartition(":")[2]
         if kind == "Service":
-            found |= {one.get("ip") for one in (status.get("loadBalancer") or {}).get("ingress") or []}
+            ips |= {one.get("ip") for one in (status.get("loadBalancer") or {}).get("ingress") or []}
         elif kind == "Gateway":
-            found |= {one.get("value") for one in status.get("addresses") or []}
-    return sorted(filter(None, found))
+            ips |= {one.get("value") for one in status.get("addresses") or []}
+    return sorted(filter(None, ips))
 
 
 def _unlisted(config: StackConfig) -> Iterator[str]:
@@ -186,10 +186,10 @@ def _assets(
         return [], []
     asked = {each["urn"]: each for each in resources if _is_asked(each["type"])}
     known = {each["id"] for each in asked.values()}
-    made = registered(file, stack).others.items()
+    registered_others = registered(file, stack).others.items()
     asked |= {
         f"{kind}::{name}": {"urn": f"{kind}::{name}", "type": kind, "inputs": inputs}
-        for (kind, name), inputs in made
+        for (kind, name), inputs in registered_others
         if _is_asked(kind)
     }
     package = PACKAGES[config.cloud.kind]

@@ -46,16 +46,16 @@ def _with_entry(text: str, name: str, facts: Mapping[str, Any], source: str) -> 
     steps = [f"{NAMESPACE}:catalog", "models", name]
     while True:
         key, *rest = steps
-        found = next((each for each in node.value if str(each[0].value).lower() == key.lower()), None)
+        entry = next((each for each in node.value if str(each[0].value).lower() == key.lower()), None)
         indent = " " * node.value[0][0].start_mark.column
-        if found is not None and rest and isinstance(found[1], yaml.MappingNode) and not found[1].flow_style:
-            node, steps = found[1], rest
+        if entry is not None and rest and isinstance(entry[1], yaml.MappingNode) and not entry[1].flow_style:
+            node, steps = entry[1], rest
             continue
         start = end = _end(text, node)
         old = {}
-        if found is not None:
-            start, end = _start(text, found[0].start_mark.index, name), _end(text, found[1])
-            old = _plain(text, found[1]) if rest else {}
+        if entry is not None:
+            start, end = _start(text, entry[0].start_mark.index, name), _end(text, entry[1])
+            old = _plain(text, entry[1]) if rest else {}
         before = text[:start] + ("\n" if text[:start] and text[start - 1] != "\n" else "")
         lines = _lines(steps, old, facts, f"# {name}: {source}", indent)
         return before + "".join(f"{line}\n" for line in lines) + text[end:]

@@ -9,7 +9,7 @@ import argparse
 
 from ops.report import add_file, load, told
 from planning.problems import Problem, Refused, printable
-from report import drift
+from report import drift_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,6 @@ def run(args: argparse.Namespace) -> int:
     if read.refreshed is False:
         instead = "give it to `python -m ops report`, and here what `pulumi refresh --preview-only --json` prints"
         raise Refused(Problem(printable(args.file), "", "is of a preview or an update", instead))
-    seen = drift.look(read)
-    print(told(args.format, drift, seen))
+    seen = drift_report.look(read)
+    print(told(args.format, drift_report, seen))
     return seen.exit_code

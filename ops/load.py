@@ -38,15 +38,15 @@ class Load:
 
     def problems(self) -> list[Problem]:
         """What is beyond the bounds of a closed loop that ends."""
-        found = []
+        wrong = []
         if self.requests > MOST_REQUESTS:
             why = "is more than a look at a service takes"
-            found.append(Problem("--load", str(self.requests), why, f"write at most {MOST_REQUESTS}"))
+            wrong.append(Problem("--load", str(self.requests), why, f"write at most {MOST_REQUESTS}"))
         if self.concurrency > min(self.requests, MOST_AT_ONCE):
             why = f"of {self.requests} requests, at most {MOST_AT_ONCE} are sent at once"
             instead = f"write at most {min(self.requests, MOST_AT_ONCE)}"
-            found.append(Problem("--concurrency", str(self.concurrency), why, instead))
-        return found
+            wrong.append(Problem("--concurrency", str(self.concurrency), why, instead))
+        return wrong
 
     def prompts(self) -> Iterator[str]:
         """The requests' texts, the same for the same seed. Each begins otherwise, so that no prefix cache answers."""

@@ -16,11 +16,12 @@ from typing import Any
 
 from config import project_file, pulumi_yaml
 from config.errors import NAMESPACE, join
+from config.judge import PLACEHOLDER
 from config.keys import ROOT, Key, keys_of
 from config.plans import judge_services
 from config.project_file import at, steps
 from config.secrets import SECRETS
-from config.stack import PLACEHOLDER, SECTIONS
+from config.stack import SECTIONS
 from config.stack_file import RequestError, StackFile, path_of, read
 from ops import stack_text
 from planning.catalog import fact
@@ -218,9 +219,9 @@ def _judge(raw: Mapping[str, Any], like: StackFile, path: Path) -> None:
     config = project_file.fill({f"{NAMESPACE}:{key}": value for key, value in raw.items()}, project_file.shared(Path()))
     ours = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in config.items() if key.startswith(NAMESPACE)}
     file = replace(like, name=path.name, raw=ours, roots=(), problems=())
-    judged, found = file.judged(with_cluster=False)
+    judged, wrong = file.judged(with_cluster=False)
     _, unfit = judge_services(judged)
-    file.require_none([*found, *unfit])
+    file.require_none([*wrong, *unfit])
 
 
 def _next(stack: str, like: StackFile, secret: Mapping[str, Any], cloud: str) -> Iterator[str]:

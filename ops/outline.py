@@ -18,8 +18,8 @@ from planning.catalog import fact
 from planning.images import pulled
 from planning.names import COLOUR, COLOURS, group_object, model_object
 from planning.scaling import window_seconds
-from policy import rules, settings
-from policy.model import STACK, Finding, Resource, Stack
+from policy import pack_config, rules
+from policy.rule_types import STACK, Finding, Resource, Stack
 from stacks.plan_summary import outputs
 
 _INSTANCE = "app.kubernetes.io/instance"
@@ -28,7 +28,7 @@ _COMPONENT = "app.kubernetes.io/component"
 
 def findings(config: StackConfig, plans: Mapping[str, Planned], stack: str) -> list[Finding]:
     """What the early rules find in a stack file, by the pack's own config. Raises Refused for a wrong one."""
-    told = settings.read()
+    told = pack_config.read()
     resources = Stack(outline(config, plans, stack), datetime.date.today())
     return rules.judge(resources, told.values, told.levels, only=lambda rule: rule.early)
 

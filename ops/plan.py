@@ -160,15 +160,15 @@ def _ask(args: argparse.Namespace) -> Ask:
 
 
 def _load(args: argparse.Namespace) -> Load | None:
-    given = {
+    options = {
         name: getattr(args, name)
         for name in ("input", "output", "rate", "concurrency", "ttft_seconds", "tpot_seconds")
         if getattr(args, name) is not None
     }
-    if given and not {"input", "output"} <= given.keys():
-        why = f"{' and '.join(f'--{name}'.replace('_', '-') for name in given)} without the length of requests"
+    if options and not {"input", "output"} <= options.keys():
+        why = f"{' and '.join(f'--{name}'.replace('_', '-') for name in options)} without the length of requests"
         raise PlanError(Problem("load", "", why, "write --input and --output"))
-    return Load(**given) if given else None
+    return Load(**options) if options else None
 
 
 def table(planned: Plan) -> str:

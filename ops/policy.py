@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from config.errors import NAMESPACE
-from policy import rules, settings, state
-from policy.model import Stack
+from policy import pack_config, rules, state
+from policy.rule_types import Stack
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """1 where a mandatory rule is broken, else 0. Raises Refused for a state or a config that is none."""
-    told = settings.read(args.config)
+    told = pack_config.read(args.config)
     stack = Stack(state.read(args.state, NAMESPACE), datetime.date.today())
-    found = rules.judge(stack, told.values, told.levels)
+    findings = rules.judge(stack, told.values, told.levels)
     if args.format == "json":
-        print(json.dumps([finding.plain() for finding in found], indent=2, ensure_ascii=False))
+        print(json.dumps([finding.plain() for finding in findings], indent=2, ensure_ascii=False))
     else:
-        print("".join(f"{finding}\n" for finding in found), end="")
-        mandatory = sum(finding.severity == "mandatory" for finding in found)
-        print(f"{args.state}: {mandatory} mandatory, {len(found) - mandatory} advisory")
-    return int(any(finding.severity == "mandatory" for finding in found))
+        print("".join(f"{finding}\n" for finding in findings), end="")
+        mandatory = sum(finding.severity == "mandatory" for finding in findings)
+        print(f"{args.state}: {mandatory} mandatory, {len(findings) - mandatory} advisory")
+    return int(any(finding.severity == "mandatory" for finding in findings))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import NAMESPACE
+from config.judge import decoded
+from config.judge import judge as judge_config
 from config.plans import Planned, judge_services
 from config.secrets import SECRETS, is_empty
-from config.stack import decoded
-from config.stack import judge as judge_config
 from config.stack_file import RequestError
 from ops import outline
 from planning import answers
@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     read = load(args)
     if read.refreshed:
         raise Refused(Problem(printable(args.file), "", "is of a refresh", "give it to `python -m ops drift`"))
-    found = judged(read, labels=args.allow, findings=_findings(args.findings))
-    print(told(args.format, pages, found))
-    return found.exit_code
+    seen = judged(read, labels=args.allow, findings=_findings(args.findings))
+    print(told(args.format, pages, seen))
+    return seen.exit_code
 
 
 def judged(run: Run, *, labels: Sequence[str] = (), findings: Sequence[Finding] = ()) -> Judgement:
@@ -93,11 +93,11 @@ def _by_config(run: Run) -> tuple[dict[str, Any], list[Finding], str]:
     """By the config that the run had: each service's plan, as the stack exports it and a little more, and what the
     policies find; or why neither is known."""
     prefix = f"{NAMESPACE}:"
-    given = {key.removeprefix(prefix): value for key, value in run.config.items() if key.startswith(prefix)}
-    if not given:
+    ours = {key.removeprefix(prefix): value for key, value in run.config.items() if key.startswith(prefix)}
+    if not ours:
         return {}, [], "the file says nothing of the stack's config"
-    raw = {key: decoded(value) for key, value in given.items() if key not in SECRETS}
-    kept = {key for key in given.keys() & SECRETS if not is_empty(given[key])}
+    raw = {key: decoded(value) for key, value in ours.items() if key not in SECRETS}
+    kept = {key for key in ours.keys() & SECRETS if not is_empty(ours[key])}
     config, wrong = judge_config(raw, secrets=kept)
     if wrong:
         return {}, [], f"the config is refused: {printable(str(wrong[0]))}"

@@ -100,12 +100,12 @@ def _finish(stack: str, generation: int) -> int:
 def generations(config: StackConfig, secrets: Collection[str]) -> tuple[int, ...]:
     """The generations of keys that the stack file names. Raises RequestError if none can be rotated."""
     bucket = own_bucket(config)
-    made = made_keys(config, frozenset(secrets))
-    if bucket is None or not made:
+    users = made_keys(config, frozenset(secrets))
+    if bucket is None or not users:
         raise RequestError("the stack makes no access keys: there is nothing to rotate")
     weights = config.weights
     mounts = isinstance(weights, BucketWeights) and weights.read == "volume" and config.cache.engine == "none"
-    if mounts and "reader" in made:
+    if mounts and "reader" in users:
         raise RequestError(
             "the mounts of running pods keep the key that they were made with, and would break: "
             "write cluster.oidc, so that they take a role"
@@ -149,7 +149,7 @@ def readers(pods: Sequence[Object], secrets: Collection[str]) -> dict[str, str]:
 
     A container reads its variables when it starts. A ready engine has its weights already; a Job reads until it ends.
     """
-    found = {}
+    names = {}
     for pod in pods:
         owners = pod["metadata"].get("ownerReferences") or []
         ready = not any(owner["kind"] == "Job" for owner in owners) and any(
@@ -163,8 +163,8 @@ def readers(pods: Sequence[Object], secrets: Collection[str]) -> dict[str, str]:
             }
             for container in pod["spec"].get(f"{kind}s") or []:
                 if container["name"] in started and _names_one(container, secrets) and not ready:
-                    found[pod["metadata"]["uid"]] = pod["metadata"]["name"]
-    return found
+                    names[pod["metadata"]["uid"]] = pod["metadata"]["name"]
+    return names
 
 
 def _names_one(container: Object, secrets: Collection[str]) -> bool:

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from planning import models
 from planning.catalog import entries, fact
-from planning.models import ATTENTION, EXPERTS, MLP, STATE, Model, from_facts
+from planning.models import ATTENTION, CONFIG, EXPERTS, MLP, STATE, Facts, Model, from_facts
 from planning.problems import Findings, PlanError, Problem
 from planning.quantised import QUANT_FILE, description, ignored, leaves, says_nothing, storage_format
 from planning.vision import tower_bytes
@@ -30,6 +31,14 @@ _DEFINED = ("mxfp4", "fbgemm_fp8")
 _BLOCK = {"no_op", "n_heads_in_group", "ffn_mult"}
 # What precedes `layers.N.` in module names; wrappers with a vision tower use one of the longer ones.
 _ROOTS = ("model", "language_model.model", "model.language_model", "language_model", "backbone")
+
+
+def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model:
+    """As `planning.models.find`; `name` may be the path of a config.json, or of its folder, as well."""
+    path = Path(name)
+    if name.endswith(".json") or ("/" in name and path.exists()):
+        return from_file(path / "config.json" if path.is_dir() else path)
+    return models.find(name, more, otherwise)
 
 
 def from_file(path: Path) -> Model:

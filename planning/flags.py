@@ -231,8 +231,8 @@ def _lists(*values: object) -> bool:
 
 def value_problem(flag: str, value: str, version: str, arguments: Sequence[str] = ()) -> tuple[str, str] | None:
     """Why that release refuses this value of the flag beside `arguments`, and what to write instead."""
-    given = Given(0, flag, [value], [0])
-    wrong = _wrong_values(given, parse(arguments), version)
+    word = Given(0, flag, [value], [0])
+    wrong = _wrong_values(word, parse(arguments), version)
     return wrong[0][1:] if wrong else None
 
 

@@ -1,7 +1,7 @@
 """What a model is made of, as far as memory goes: shapes, expert counts, storage format of its weights.
 
-Looks models up by name (in the catalog, or as a quantised variant of a catalogued model by its suffix) and reads a
-local config.json. Does not know GPUs or engines. A PlanError names missing facts; none is guessed.
+Looks models up by name: in the catalog, or as a quantised variant of a catalogued model by its suffix. A config.json is
+read in `planning.config_json`. Does not know GPUs or engines. A PlanError names missing facts; none is guessed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from planning.catalog import entries, fact, overruled
@@ -306,15 +305,11 @@ def knows(name: str, more: Facts | None = None) -> bool:
 
 
 def find(name: str, more: Facts | None = None, otherwise: str = CONFIG) -> Model:
-    """The model called `name`: a public repository name in any case (owner optional), or the path of a config.json.
+    """The model called `name`: a public repository name in any case (owner optional).
 
     `more` adds models to the catalog or overrides its facts, under the catalog's keys. Raises PlanError if there is no
     such model, or if facts are missing. `otherwise` says what to give instead of a known name.
     """
-    if name.endswith(".json") or ("/" in name and Path(name).exists()):
-        from planning.config_json import from_file  # it needs this module
-
-        return from_file(Path(name) / "config.json" if Path(name).is_dir() else Path(name))
     key = name.rpartition("/")[2].lower()
     catalog = _names()
     if described := overruled("models", key, more or {}):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from planning import choose, cost, engine, gpus, models, startup, throughput, unknown
+from planning import choose, config_json, cost, engine, gpus, models, startup, throughput, unknown
 from planning.cache import CachePlan, CacheSize, HostPlan, cache, cache_problems, host
 from planning.catalog import fact
 from planning.layout import Layout, below_one, broken_rules, experts, whole_shared_experts
@@ -334,7 +334,7 @@ def _alternatives(ask: Ask) -> Sequence[choose.Choice]:
 def _published(ask: Ask) -> models.Model:
     if ask.described is not None:
         return unknown.find(ask.described, ask.more_models)
-    return models.find(ask.model, ask.more_models, ask.other_models)
+    return config_json.find(ask.model, ask.more_models, ask.other_models)
 
 
 def _model(ask: Ask) -> models.Model:

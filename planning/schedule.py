@@ -99,11 +99,11 @@ def overlaps(windows: Sequence[Window]) -> Iterator[tuple[int, int]]:
     """Which window overlaps which earlier one, or itself."""
     held: dict[int, int] = {}
     for index, window in enumerate(windows):
-        found = set()
+        pairs = set()
         for each in window.minutes():
-            found |= {held[each]} if each in held else set()
+            pairs |= {held[each]} if each in held else set()
             held.setdefault(each, index)
-        yield from ((index, other) for other in sorted(found))
+        yield from ((index, other) for other in sorted(pairs))
 
 
 def _covered(windows: Sequence[Window]) -> set[int]:

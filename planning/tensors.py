@@ -77,13 +77,13 @@ def read_header(name: str, first: bytes, size: int) -> list[Tensor]:
         header = None
     if len(first) < end or not isinstance(header, dict):
         raise _wrong(name, "has a header that is no JSON object")
-    found, spans = [], []
+    entries, spans = [], []
     for tensor, told in header.items():
         if tensor == "__metadata__":
             continue
         span, elements = _described(name, tensor, told)
         spans.append((*span, tensor))
-        found.append(Tensor(tensor, span[1] - span[0], elements))
+        entries.append(Tensor(tensor, span[1] - span[0], elements))
     at = 0
     for start, stop, tensor in sorted(spans):
         if start != at:
@@ -92,7 +92,7 @@ def read_header(name: str, first: bytes, size: int) -> list[Tensor]:
         at = stop
     if at != size - end:
         raise _wrong(name, f"has a header for {at} bytes of tensors, and the file has {size - end}")
-    return found
+    return entries
 
 
 def _described(name: str, tensor: str, told: Any) -> tuple[tuple[int, int], int]:
@@ -130,20 +130,20 @@ def _few(names: list[str]) -> str:
 
 def counted(tensors: Iterable[Tensor], layers: int | None) -> Tensors:
     """The tensors by layer and kind. Layers from `layers` on are the draft's, where the number is known."""
-    found = Tensors()
+    counts = Tensors()
     kinds = [(re.compile(pattern), kind) for kind, pattern in fact("config_json", "tensors", "kinds").items()]
     of_layers = [
         (re.compile(fact("config_json", "tensors", name)), sums)
-        for name, sums in (("replicated", found.whole), ("keysAndValues", found.kv))
+        for name, sums in (("replicated", counts.whole), ("keysAndValues", counts.kv))
     ]
     for tensor in tensors:
         layer, kind = _place(tensor.name, kinds, layers)
-        part = found.outside if layer is None else found.layers.setdefault(layer, {})
+        part = counts.outside if layer is None else counts.layers.setdefault(layer, {})
         part[kind] = part.get(kind, 0) + tensor.bytes
         for pattern, sums in of_layers:
             if layer is not None and pattern.search(tensor.name):
                 sums[layer] = sums.get(layer, 0) + tensor.bytes
-    return found
+    return counts
 
 
 def _place(name: str, kinds: list[tuple[re.Pattern[str], str]], layers: int | None) -> tuple[int | None, str]:

@@ -2,8 +2,8 @@
 
 Each time is a range. Its floor is the roofline: the bytes that a step reads over the memory's bandwidth, or its
 arithmetic over the peak where that takes longer, plus what GPUs send each other over their links. The estimate is what
-engines were measured to need for such floors (`bench/throughput.py` fits their efficiency). Where nothing similar was
-measured, the estimate is carried over and says so, and its upper end tells how far off that was elsewhere.
+engines were measured to need for such floors (`bench/fit_throughput.py` fits it). Where nothing similar was measured,
+the estimate is carried over and says so, and its upper end tells how far off that was elsewhere.
 
 Times are means for requests of one length in steady state. What speculative decoding or a prefix cache saves is not
 counted.
@@ -194,16 +194,16 @@ def problems(load: Load | None, max_context: int) -> list[Problem]:
     """Why a load cannot be planned for a model with that maximum context."""
     if load is None:
         return []
-    found = [
+    wrong = [
         Problem(f"load.{name}", f"{value:g}", "is not above zero", "write what clients ask for")
         for name, value in (("input", load.input), ("output", load.output), *_wanted(load))
         if value is not None and not 0 < value < math.inf
     ]
-    found += _too_long(load, max_context)
+    wrong += _too_long(load, max_context)
     asked = [load.rate, load.concurrency]
     if asked.count(None) == 0:
         why = f"concurrency {load.concurrency:g} follows from it"
-        found.append(Problem("load.rate", f"{load.rate:g}", why, "keep one of them"))
+        wrong.append(Problem("load.rate", f"{load.rate:g}", why, "keep one of them"))
     elif asked.count(None) == 2:
         limits = [name for name, value in _limits(load) if value is not None]
         why = (
@@ -211,8 +211,8 @@ def problems(load: Load | None, max_context: int) -> list[Problem]:
             if limits
             else "says how long, not how many"
         )
-        found.append(Problem("load", "", why, "write rate (requests a second) or concurrency (requests at once)"))
-    return found
+        wrong.append(Problem("load", "", why, "write rate (requests a second) or concurrency (requests at once)"))
+    return wrong
 
 
 def _too_long(load: Load, context: int) -> list[Problem]:
@@ -480,15 +480,15 @@ class _Part:
 def _parts(request: Request) -> tuple[_Part, ...]:
     model, layout, release, family = request.model, request.layout, request.engine, request.gpu.family
     text = replace(model, other_bytes=0)  # no token passes the rest of the files, such as a vision tower
-    found, first = [], 0
+    parts, first = [], 0
     for layers in stages(model.layers, layout, release):
         held, plain = (
             stage_weights(each, layout, release, first, layers, False, family) for each in (text, text.plain)
         )
         cached, states = model.count(ATTENTION, first, layers), model.count(STATE, first, layers)
-        found.append(_Part(first, layers, cached, states, held, plain))
+        parts.append(_Part(first, layers, cached, states, held, plain))
         first += layers
-    return tuple(found)
+    return tuple(parts)
 
 
 def _seconds(request: Request, run: _Pass) -> float:
@@ -609,8 +609,8 @@ def _sent(request: Request, size: float) -> float:
     copies = min(moe.per_token, ranks) * (ranks - 1) / ranks
     near = min(1.0, layout.gpus_per_node / ranks)
     far = min(copies * (1 - near), 1 / near - 1)
-    own = size / layout.tensor
-    return max(own * copies * near / _speeds(request).link, own * far / _between_nodes())
+    share = size / layout.tensor
+    return max(share * copies * near / _speeds(request).link, share * far / _between_nodes())
 
 
 def _all_reduce(request: Request, size: float) -> float:

@@ -23,12 +23,12 @@ def tower_bytes(tower: Any, kind: str, hidden: int, found: Findings) -> int:
             known |= {key} if value in told["only"][key] else set()
         if key not in known and not key.startswith(_BOILERPLATE) and not says_nothing(value):
             found.strange.append(f"vision_config.{key} is not understood")
-    given = [tower.get(key) for key in sizes]
-    bad = [key for key, size in zip(sizes, given, strict=True) if type(size) is not int or size < 1]
+    values = [tower.get(key) for key in sizes]
+    bad = [key for key, size in zip(sizes, values, strict=True) if type(size) is not int or size < 1]
     try:
         if bad:
             raise ValueError(bad)
-        return 2 * count(tower, hidden, *given)
+        return 2 * count(tower, hidden, *values)
     except (TypeError, ValueError):
         lacking = bad and all(tower.get(key) is None for key in bad)
         (found.strange if lacking else found.wrong).append(

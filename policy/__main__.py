@@ -30,8 +30,8 @@ from pulumi_policy import policy as sdk  # noqa: E402
 from pulumi_policy.proxy import UnknownValueError  # noqa: E402
 
 from planning.problems import Refused  # noqa: E402
-from policy import settings  # noqa: E402
-from policy.model import UNKNOWN, Resource, Rule, Stack  # noqa: E402
+from policy import pack_config  # noqa: E402
+from policy.rule_types import UNKNOWN, Resource, Rule, Stack  # noqa: E402
 from policy.rules import RULES  # noqa: E402
 
 
@@ -90,7 +90,7 @@ def _policy(rule: Rule) -> Policy:
         "name": rule.id,
         "description": f"{rule.reason}.",
         "enforcement_level": EnforcementLevel(rule.severity),
-        "config_schema": PolicyConfigSchema(settings.schema(rule)) if rule.settings else None,
+        "config_schema": PolicyConfigSchema(pack_config.schema(rule)) if rule.settings else None,
         "remediation_steps": rule.remedy,
     }
     if rule.alone:
@@ -103,15 +103,15 @@ class _Checked(sdk._PolicyAnalyzerServicer):  # type: ignore[misc]  # the SDK ha
 
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:
         given = {name: sdk.json_format.MessageToDict(each.properties) for name, each in request.policyConfig.items()}
-        if wrong := list(settings.problems(given)):
+        if wrong := list(pack_config.problems(given)):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "\n".join(map(str, wrong)))
         return super().Configure(request, context)
 
 
 def _initial() -> dict[str, Any]:
-    given = settings.load(settings.FILE)
-    settings.parse(given)
-    levels = {"enforcementLevel", *settings.LEVELS}
+    given = pack_config.load(pack_config.FILE)
+    pack_config.parse(given)
+    levels = {"enforcementLevel", *pack_config.LEVELS}
 
     def level(value: Any) -> Any:
         return EnforcementLevel(value) if isinstance(value, str) and value in levels else value

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from policy.model import Rule
+from policy.rule_types import Rule
 from policy.rules import RULES
 
 PAGE = Path(__file__).parents[1] / "docs" / "policy.md"

@@ -15,8 +15,21 @@ from planning import advisories, images, leaks, timeouts
 from planning.catalog import entries, fact
 from planning.names import COLOUR
 from planning.scaling import KINDS
-from policy.model import STACK, UNKNOWN, Finding, Judge, Resource, Rule, Setting, Severity, Stack, at, listed, number
-from policy.pods import Pod, gpus, pods, variables
+from policy.pods_within import Pod, gpus, pods, variables
+from policy.rule_types import (
+    STACK,
+    UNKNOWN,
+    Finding,
+    Judge,
+    Resource,
+    Rule,
+    Setting,
+    Severity,
+    Stack,
+    at,
+    listed,
+    number,
+)
 
 RULES: dict[str, Rule] = {}
 """Every rule by its id, in the order of the documents."""
@@ -37,9 +50,9 @@ def judge(
 ) -> list[Finding]:
     """What the rules find in a stack, mandatory rules first.
 
-    `settings` and `severities` are those of `policy.settings.read`; a rule that is `disabled` there finds nothing.
+    `settings` and `severities` are those of `policy.pack_config.read`; a rule that is `disabled` there finds nothing.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for rule in RULES.values():
         level = severities[rule.id]
         if level == "disabled" or not only(rule):
@@ -47,8 +60,8 @@ def judge(
         severity: Severity = "mandatory" if level == "mandatory" else "advisory"
         for resource in stack.resources:
             for reason in rule.judge(resource, stack, settings[rule.id]):
-                found.append(Finding(rule.id, severity, resource.label, reason, rule.remedy))
-    return sorted(dict.fromkeys(found), key=lambda each: each.severity != "mandatory")
+                findings.append(Finding(rule.id, severity, resource.label, reason, rule.remedy))
+    return sorted(dict.fromkeys(findings), key=lambda each: each.severity != "mandatory")
 
 
 def _rule(

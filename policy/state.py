@@ -9,7 +9,7 @@ from typing import Any
 
 from planning.problems import Problem, Refused
 from planning.pulumi_values import MARK
-from policy.model import SECRET, STACK, UNKNOWN, Resource
+from policy.rule_types import SECRET, STACK, UNKNOWN, Resource
 
 # How the engine marks unknown values: sdk/go/common/resource/plugin/rpc.go of Pulumi.
 _UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"

@@ -53,8 +53,8 @@ def _named(value: Any) -> dict[str, Any] | None:
     """A list of items that have names, as a map by name; None for any other value."""
     if not isinstance(value, list) or not all(isinstance(each, Mapping) and "name" in each for each in value):
         return None
-    found = {str(each["name"]): {key: below for key, below in each.items() if key != "name"} for each in value}
-    return found if len(found) == len(value) else None
+    named = {str(each["name"]): {key: below for key, below in each.items() if key != "name"} for each in value}
+    return named if len(named) == len(value) else None
 
 
 def _tree(old: Any, new: Any, depth: int) -> Iterator[tuple[str, str]]:

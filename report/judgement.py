@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import Any
 
 from planning.problems import Problem, Refused
-from report import redaction, services
+from report import redaction, service_changes
 from report.run_file import Change, Message, Run
-from report.services import Row, ServiceChange
+from report.service_changes import Row, ServiceChange
 
 # Types that hold data, by the last word of the type.
 _HOLDS = {
@@ -241,12 +241,12 @@ def judge(
         instead = f"write one of {', '.join(SEVERITIES)}"
         raise Refused(*(Problem("--findings", each, "is no severity", instead) for each in dict.fromkeys(unknown)))
     findings = [Finding(*(redaction.text(each) for each in vars(finding).values())) for finding in findings]
-    return Judgement(run, before, planned, tuple(findings), tuple(labels), unplanned, tuple(services.of(run)))
+    return Judgement(run, before, planned, tuple(findings), tuple(labels), unplanned, tuple(service_changes.of(run)))
 
 
 def _allows(label: str, rule: tuple[str, str]) -> bool:
-    found = LABEL.fullmatch(label)
-    return found is not None and found["what"] == rule[0] and found["which"] in (None, rule[1])
+    match = LABEL.fullmatch(label)
+    return match is not None and match["what"] == rule[0] and match["which"] in (None, rule[1])
 
 
 def _object_name(change: Change) -> str:

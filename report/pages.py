@@ -17,7 +17,7 @@ from report import words
 from report.differences import lines
 from report.judgement import Judgement, Level
 from report.run_file import Change
-from report.services import Row
+from report.service_changes import Row
 from report.words import Part
 
 LIMIT = fact("ci", "github", "commentCharacters") - 100

@@ -142,12 +142,12 @@ def read(text: str, file: str, *, events: bool | None = None, project: str = "")
     Raises Refused if it is cut off, not a record of a run, or of another project than `project`.
     """
     try:
-        found = _documents(text, file)
-        is_digest = len(found) == 1 and "sequence" not in found[0]
+        documents = _documents(text, file)
+        is_digest = len(documents) == 1 and "sequence" not in documents[0]
         if events is not None and events == is_digest:
             was, instead = ("a preview's JSON", "leave --events out") if events else ("events", "write --events")
             raise Refused(Problem(file, "", f"holds {was}", instead))
-        run = _digest(found[0], file) if is_digest else _events(found, file)
+        run = _digest(documents[0], file) if is_digest else _events(documents, file)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         # A part of it has another shape than Pulumi gives it, and nobody knows what else is wrong.
         raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi preview --json` prints")) from error
@@ -166,27 +166,27 @@ def _documents(text: str, file: str) -> list[dict[str, Any]]:
         lines = text.strip().splitlines()
         if not lines[0].endswith("}"):
             raise Refused(Problem(file, "", _why(error, text), again)) from None
-        found = []
+        documents = []
         for number, line in enumerate(lines, 1):
             try:
-                found.append(_loaded(line))
+                documents.append(_loaded(line))
             except ValueError:
                 last = number == len(lines)
                 why = "its last event is cut off" if last else f"line {number} is no JSON"
                 raise Refused(Problem(file, "", why, again)) from None
     else:
-        found = [whole]
-    if not all(isinstance(each, dict) for each in found):
+        documents = [whole]
+    if not all(isinstance(each, dict) for each in documents):
         raise Refused(Problem(file, "", "is no record of a run", "give what `pulumi preview --json` prints"))
-    return found
+    return documents
 
 
 def _loaded(text: str) -> Any:
     """JSON, in which half a surrogate pair, which could not be printed, is a question mark."""
-    found = json.loads(text)
+    loaded = json.loads(text)
     if re.search(r"\\u[dD][89a-fA-F]", text):
-        return json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
-    return found
+        return json.loads(json.dumps(loaded, ensure_ascii=False).encode("utf-8", "replace"))
+    return loaded
 
 
 def _why(error: ValueError, text: str) -> str:

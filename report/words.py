@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from planning.answers import LONGEST_WAIT_SECONDS
 from report.judgement import Data, Judgement, Level, minutes
 from report.run_file import Change
-from report.services import Row, ServiceChange
+from report.service_changes import Row, ServiceChange
 
 # The words for a preview, and those for a finished run.
 _DONE = {
@@ -82,9 +82,9 @@ def _fate_of_all(judged: Judgement) -> str:
 
 def parts(judged: Judgement) -> list[Part]:
     """Everything to read without unfolding."""
-    found = [_errors(judged), _state(judged), *(_service(judged, each) for each in judged.services)]
-    found += [_around(judged), _policy(judged), _warnings(judged)]
-    return [part for part in found if part and (part.sentences or part.rows)]
+    sections = [_errors(judged), _state(judged), *(_service(judged, each) for each in judged.services)]
+    sections += [_around(judged), _policy(judged), _warnings(judged)]
+    return [part for part in sections if part and (part.sentences or part.rows)]
 
 
 def counted(changes: Sequence[Change]) -> str:
@@ -121,13 +121,13 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _data(judged: Judgement) -> list[str]:
-    found: list[str] = []
+    sentences: list[str] = []
     for action in ("delete", "replace"):
         gone = [each for each in judged.data if each.action == action and not each.kept]
         if gone:
             things = _listed(list(dict.fromkeys(f"the {each.holds} {each.name}" for each in gone)))
-            found.append(f"{_verb(judged, f'{action}s')} {things}")
-    return found
+            sentences.append(f"{_verb(judged, f'{action}s')} {things}")
+    return sentences
 
 
 def _opened(judged: Judgement) -> list[str]:
@@ -137,21 +137,21 @@ def _opened(judged: Judgement) -> list[str]:
 
 
 def _fates(judged: Judgement) -> list[str]:
-    found = []
+    sentences = []
     if stopped := [each for each in judged.services if each.fate == "removed"]:
-        found.append(f"{_verb(judged, 'stops')} {_names(stopped)} for good")
+        sentences.append(f"{_verb(judged, 'stops')} {_names(stopped)} for good")
     ending = [each for each in judged.services if each.fate in ("replaced", "restarted")]
     if ending:
         times = [judged.restart_seconds(each) for each in ending]
         known = [each for each in times if each is not None]
         long = f" for about {minutes(max(known))}" if len(known) == len(times) else ""
-        found.append(f"{_verb(judged, 'restarts')} {_names(ending)}{long}")
+        sentences.append(f"{_verb(judged, 'restarts')} {_names(ending)}{long}")
     safe = "safe: " if judged.level is Level.SAFE else ""
     if switched := [each for each in judged.services if each.fate == "switched"]:
-        found.append(f"{safe}{_verb(judged, 'switches')} {_names(switched)} to new replicas")
+        sentences.append(f"{safe}{_verb(judged, 'switches')} {_names(switched)} to new replicas")
     if added := [each for each in judged.services if each.fate == "added"]:
-        found.append(f"{'' if found else safe}{_verb(judged, 'starts')} {_names(added)}")
-    return found
+        sentences.append(f"{'' if sentences else safe}{_verb(judged, 'starts')} {_names(added)}")
+    return sentences
 
 
 def _errors(judged: Judgement) -> Part | None:
@@ -261,7 +261,7 @@ def _around(judged: Judgement) -> Part | None:
     """What changes outside the services, grouped by what it belongs to."""
     if judged.level is Level.FAILED:
         return None
-    from report.services import service_of
+    from report.service_changes import service_of
 
     groups: dict[str, list[Change]] = {}
     for change in judged.changes:
@@ -281,15 +281,15 @@ def _what(changes: Sequence[Change]) -> str:
 
 
 def _versions(judged: Judgement) -> list[Row]:
-    found = []
+    sentences = []
     for change in judged.changes:
         if change.kind == "Release" and change.old and change.new:
             before, after = (
                 side.inputs.get("version") or side.inputs.get("chart") for side in (change.old, change.new)
             )
             if before != after:
-                found.append(Row(change.name, str(before), str(after)))
-    return found
+                sentences.append(Row(change.name, str(before), str(after)))
+    return sentences
 
 
 def _policy(judged: Judgement) -> Part:

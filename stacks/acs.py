@@ -29,7 +29,7 @@ from planning.units import GIB
 from stacks import addon_charts, engine_arguments
 from stacks.cloud_stack import CloudStack, Store, Weights
 from stacks.monitors import has_cloud_rules, monitor
-from stacks.pod_extras import extras
+from stacks.pod_section import extras
 from stacks.serving import Network, Place
 from watch.cache_state import CacheReader
 

@@ -35,29 +35,29 @@ def documents(config: StackConfig) -> Mapping[str, Sequence[Manifest]]:
         raise ConfigError([Problem("addons.aibrix", release, why, _EQUIP)])
     if not installs_aibrix(config):
         return {}
-    own = {key: value for key, value in aibrix_choice(config).manifests.model_dump().items() if value}
+    references = {key: value for key, value in aibrix_choice(config).manifests.model_dump().items() if value}
     known = aibrix_install.release(release).manifests
-    found: dict[str, Sequence[Manifest]] = {}
+    contents: dict[str, Sequence[Manifest]] = {}
     refusals = [
         Problem(f"addons.aibrix.manifests.{name}", path, f"AIBrix {release} has no such manifest", "leave it out")
-        for name, path in own.items()
+        for name, path in references.items()
         if name not in known
     ]
     for name, url in known.items():
-        path, reference = f"addons.aibrix.manifests.{name}", own.get(name, url)
+        path, reference = f"addons.aibrix.manifests.{name}", references.get(name, url)
         try:
-            found[name] = load(
+            contents[name] = load(
                 reference,
                 cache("manifests"),
                 Pins(),
-                instead=Path(shadow) if shadow and name not in own else None,
+                instead=Path(shadow) if shadow and name not in references else None,
                 advice=f"put the file on this machine and write its path as {path}",
             )
         except DownloadError as error:
             refusals += [replace(problem, key=path, value=reference) for problem in error.problems]
     if refusals:
         raise ConfigError(refusals)
-    return found
+    return contents
 
 
 def chart(release: str, files: Mapping[str, str]) -> str:
@@ -72,12 +72,12 @@ def chart(release: str, files: Mapping[str, str]) -> str:
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
-            made = Path(fresh) / name
+            folder = Path(fresh) / name
             for path, text in files.items():
-                (made / path).parent.mkdir(parents=True, exist_ok=True)
-                (made / path).write_text(text)
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_text(text)
             try:
-                made.rename(target)
+                folder.rename(target)
             except OSError:
                 # Another run was faster; its result is the same.
                 if not target.is_dir():

@@ -25,7 +25,7 @@ from planning.images import pulled
 from planning.names import API_KEY, model_object, sync_object
 from planning.startup import FILL
 from stacks import engine_arguments
-from stacks.pod_extras import extras
+from stacks.pod_section import extras
 from stacks.serving import Serving
 from watch.progress import Progress
 
@@ -73,9 +73,9 @@ class CloudStack:
 
     def kinds(self, addon: Addon) -> pulumi.ResourceHookBinding:
         """The hooks that bring the kinds of an add-on up to its release."""
-        from watch import kinds
+        from watch import crds
 
-        return kinds.hooks(self.config.cluster.context, self.kubeconfig, addon)
+        return crds.hooks(self.config.cluster.context, self.kubeconfig, addon)
 
     def models(self) -> dict[str, Planned]:
         """Each model, with the plan of the first service that serves it: services share volume and cache."""

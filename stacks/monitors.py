@@ -13,7 +13,7 @@ from components.cluster.kubernetes import labels
 from config.abilities import CLOUDS
 from config.plans import Planned
 from config.stack import StackConfig
-from planning import alerts
+from planning import alert_limits
 from planning.catalog import fact
 from planning.names import (
     API_KEY,
@@ -109,7 +109,7 @@ def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
         key=SecretKey(api_key_secret(name), API_KEY) if service.expose.to != "cluster" else None,
         # A LeaderWorkerSet numbers its pods, KubeRay draws the ends of their names.
         pods=f"{name}-.+-(head|workers-worker)-.+" if fleet else f"{group}-[0-9]+(-[1-9][0-9]*)?",
-        limits=alerts.limits(plan, planned.startup_seconds, planned.drain_seconds, planned.copy_seconds),
+        limits=alert_limits.limits(plan, planned.startup_seconds, planned.drain_seconds, planned.copy_seconds),
         nodes=layout.nodes,
         replicas=service.first_replicas,
         keeps_names=not fleet,

@@ -18,8 +18,8 @@ from planning.units import minutes
 
 def briefly(name: str, planned: Planned) -> list[str]:
     """Lines for a preview: does it fit, when does it answer, how fast, what does it cost."""
-    found, layout = planned.plan, planned.layout
-    fit, path, money = found.fit, found.startup, found.cost
+    plan, layout = planned.plan, planned.layout
+    fit, path, money = plan.fit, plan.startup, plan.cost
     fullest = min(fit.stages, key=lambda stage: stage.kv)
     price = (
         "unknown: no price in the stack file"
@@ -38,25 +38,25 @@ def briefly(name: str, planned: Planned) -> list[str]:
         if path.again_seconds is not None:
             answers += f"; with kept kernels {minutes(path.again_seconds)} after its pods are created"
     return [
-        f"{name}: {'fits' if found.fits else _unfitting(found)}: {found.request.model.name} on {layout.nodes} x "
-        f"{layout.gpus_per_node} {found.request.gpu.name}, {layout.split}; "
+        f"{name}: {'fits' if plan.fits else _unfitting(plan)}: {plan.request.model.name} on {layout.nodes} x "
+        f"{layout.gpus_per_node} {plan.request.gpu.name}, {layout.split}; "
         f"{fullest.weights_gib:.1f} GiB of weights and "
         + (
             "an unknown KV cache"
-            if found.request.model.unknown
+            if plan.request.model.unknown
             else f"{max(fullest.kv, 0):.1f} of KV cache on the fullest GPU; "
             f"{fit.kv_tokens} KV tokens, {fit.max_concurrency:.1f} requests of {fit.max_model_len}"
         ),
         f"{name}: {answers}",
-        f"{name}: {_fast(found)}",
+        f"{name}: {_fast(plan)}",
         f"{name}: costs {price}",
         *_updated(name, planned),
         *_scheduled(name, planned),
     ]
 
 
-def _unfitting(found: Plan) -> str:
-    return "is not known to fit" if found.request.model.unknown else "does not fit"
+def _unfitting(plan: Plan) -> str:
+    return "is not known to fit" if plan.request.model.unknown else "does not fit"
 
 
 def _updated(name: str, planned: Planned) -> Iterator[str]:
@@ -83,8 +83,8 @@ def _scheduled(name: str, planned: Planned) -> Iterator[str]:
     yield f"{name}: on {schedule.planned}{saved}; a first up starts it at any hour, until the schedule's next end"
 
 
-def _fast(found: Plan) -> str:
-    speed = found.throughput
+def _fast(plan: Plan) -> str:
+    speed = plan.throughput
     alone, full, loaded = (speed.point(point) for point in (ALONE, FULL, LOADED))
     if alone is None or full is None:
         return speed.reasons[0] if speed.reasons else str(speed.problems[0])
@@ -143,21 +143,21 @@ def warnings(
 
 def summary(planned: Planned) -> dict[str, Any]:
     """The plan in few numbers, as a stack output. `python -m ops plan STACK --json` has them all."""
-    found, layout = planned.plan, planned.layout
-    known = not found.request.model.unknown
+    plan, layout = planned.plan, planned.layout
+    known = not plan.request.model.unknown
     return {
-        "fits": found.fits,
+        "fits": plan.fits,
         "engine": planned.service.engine.version,
-        "kvTokens": found.fit.kv_tokens if known else None,
+        "kvTokens": plan.fit.kv_tokens if known else None,
         "maxModelLen": planned.max_model_len,
-        "maxConcurrency": round(found.fit.max_concurrency, 2) if known else None,
+        "maxConcurrency": round(plan.fit.max_concurrency, 2) if known else None,
         "startupSeconds": planned.empty_seconds,
-        "floorSeconds": round(found.startup.floor_seconds),
+        "floorSeconds": round(plan.startup.floor_seconds),
         "podStartSeconds": planned.startup_seconds,
         "longestAnswerSeconds": planned.longest_seconds,
-        "costPerHour": found.cost.per_hour,
-        "currency": found.cost.currency,
-        "pricesAsOf": found.cost.as_of,
+        "costPerHour": plan.cost.per_hour,
+        "currency": plan.cost.currency,
+        "pricesAsOf": plan.cost.as_of,
         "layout": f"{layout.nodes} x {layout.gpus_per_node} GPUs, {layout.split}",
     }
 

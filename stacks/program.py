@@ -17,10 +17,11 @@ from pulumi.runtime import config as engine_config
 from components.cluster.kubernetes import RELEASE
 from config.abilities import CLOUDS
 from config.errors import NAMESPACE, ConfigError
+from config.judge import decoded, judge
 from config.kubeconfig import check_context
 from config.plans import Planned, judge_services
 from config.secrets import SECRETS, is_empty
-from config.stack import StackConfig, decoded, expired, judge
+from config.stack import StackConfig, expired
 from planning.names import CLUSTER, model_object
 from planning.problems import Problem, Refused
 from stacks.plan_summary import briefly, of_access, outputs, warnings

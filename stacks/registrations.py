@@ -22,12 +22,12 @@ _T = TypeVar("_T")
 def held(judge: Callable[[list[Registration]], Awaitable[_T]]) -> Iterator[pulumi.Output[_T]]:
     """Holds back what the block registers. `judge` gets all of it at the end; an error that it raises ends the run. The
     block gets what `judge` returns."""
-    made: list[Registration] = []
+    registered: list[Registration] = []
     through: asyncio.Future[None] = asyncio.get_event_loop().create_future()
 
     async def decide() -> _T:
         await through
-        return await judge(made)
+        return await judge(registered)
 
     verdict = asyncio.ensure_future(decide())
     judged: pulumi.Output[_T] = pulumi.Output.from_input(verdict)  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def held(judge: Callable[[list[Registration]], Awaitable[_T]]) -> Iterator[pulum
     def hold(args: Registration) -> pulumi.ResourceTransformationResult:
         if verdict.done():
             raise RuntimeError(f"{args.type_} {args.name}: made when the others had been judged")
-        made.append(args)
+        registered.append(args)
         return pulumi.ResourceTransformationResult(args.props, pulumi.ResourceOptions.merge(args.opts, waits))
 
     pulumi.runtime.register_stack_transformation(hold)

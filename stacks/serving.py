@@ -29,7 +29,7 @@ from planning.catalog import fact
 from planning.images import pulled
 from planning.names import API_KEY, COLOURS, coloured, group_object, service_object, workload
 from stacks import engine_arguments
-from stacks.pod_extras import extras
+from stacks.pod_section import extras
 from watch.progress import Progress
 
 if TYPE_CHECKING:

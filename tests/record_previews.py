@@ -28,7 +28,7 @@ from typing import Any
 from local import charts, control_plane, pulumi_home
 from local.nodes import NodePool
 from local.paths import ROOT
-from report import drift, pages
+from report import drift_report, pages
 from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.pulumi_stack import Stack, one_node
 from tests.support import reports
@@ -368,7 +368,7 @@ def comments() -> None:
     for file in sorted((DATA / "drift").glob("*.json.xz")):
         name = file.name.removesuffix(".json.xz")
         run = reports.recorded(name, reports.DRIFT)
-        file.with_name(f"{name}.md").write_text(drift.markdown(drift.look(run)))
+        file.with_name(f"{name}.md").write_text(drift_report.markdown(drift_report.look(run)))
 
 
 def main(wanted: list[str]) -> int:

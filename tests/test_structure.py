@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,32 @@ def test_only_a_clouds_own_builder_branches_on_its_name_so_that_a_third_cloud_fa
     lines = {file: branches(file.read_text()) for file in files}
     assert not {file: found for file, found in lines.items() if found}
     assert branches('if kind == "acs": x\nif isinstance(y, (A, AcsCloud)): x\nif y in ("acs", "b"): x') == [1, 2, 3]
+
+
+def modules() -> dict[str, Path]:
+    """The files of the rooms by their modules' names."""
+    files = [file for room in ALLOWED for file in (ROOT / room).rglob("*.py")]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+def test_no_file_imports_one_that_imports_it_not_even_later_or_for_its_types():
+    files = modules()
+    graph: dict[str, set[str]] = {}
+    for name, file in files.items():
+        told = graph[name] = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                told |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                below = {f"{node.module}.{alias.name}" for alias in node.names} & files.keys()
+                told |= below or {node.module}
+        told &= files.keys() - {name}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+
+
+def test_no_file_name_says_two_things_in_two_rooms():
+    names = Counter(file.name for file in modules().values() if not file.name.startswith("__"))
+    assert not {name for name, count in names.items() if count > 1}
 
 
 def test_the_planner_knows_no_pulumi_no_cluster_and_no_types_of_files():

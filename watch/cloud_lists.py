@@ -307,20 +307,20 @@ def account(cloud: str, region: str) -> str:
     from pulumi.runtime import invoke
 
     package, function, told = _CALLERS[cloud]
-    found: list[str] = []
+    accounts: list[str] = []
     wrong: list[str] = []
 
     def program() -> None:
         provider = _PROVIDERS[package]("ask", region)
         try:
-            found.append(str(told(invoke(function, {}, InvokeOptions(provider=provider)).value)))
+            accounts.append(str(told(invoke(function, {}, InvokeOptions(provider=provider)).value)))
         except Exception as error:  # the SDK raises nothing narrower
             wrong.append(str(error).strip().splitlines()[0])
 
     _in_preview(program)
-    if not found:
+    if not accounts:
         raise UnreadError(wrong[0])
-    return found[0]
+    return accounts[0]
 
 
 def _in_preview(program: Callable[[], None]) -> None:

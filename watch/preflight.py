@@ -133,7 +133,7 @@ def findings(
     config: StackConfig, kubeconfig: str | None, wanted: Sequence[Wanted], addons: Sequence[Addon]
 ) -> Findings:
     """What the cluster has of them. A question without an answer is no reason to refuse."""
-    found = Findings()
+    seen = Findings()
     places: dict[str, dict[str, Wanted]] = {}
     for one in wanted:
         places.setdefault(one.place, {})[one.name] = one
@@ -153,37 +153,37 @@ def findings(
     except UnansweredError as error:
         answers = dict.fromkeys(questions, error)
     identity = answers.pop("id")
-    found.id = None if isinstance(identity, UnansweredError) else (identity.get("metadata") or {}).get("uid")
-    found.unread = _unread(config.cluster.context, {*places, *gateway, *scalers}, gateway, answers)
+    seen.id = None if isinstance(identity, UnansweredError) else (identity.get("metadata") or {}).get("uid")
+    seen.unread = _unread(config.cluster.context, {*places, *gateway, *scalers}, gateway, answers)
     gone = {key for key, answer in answers.items() if isinstance(answer, UnansweredError) and answer.status == 404}
-    found.no_scalers = {engine for path, engine in scalers.items() if path in gone}
+    seen.no_scalers = {engine for path, engine in scalers.items() if path in gone}
     lists = {
         key: answer.get("items") or [] for key, answer in answers.items() if not isinstance(answer, UnansweredError)
     }
     for place, names in places.items():
         for item in lists.get(place, ()):
             if item["metadata"]["name"] in names:
-                found.objects[names[item["metadata"]["name"]]] = item["metadata"]
+                seen.objects[names[item["metadata"]["name"]]] = item["metadata"]
     for addon in addons:
         # Releases that are stored in another way than Helm's default are not judged.
         with contextlib.suppress(ValueError, LookupError, OSError, EOFError):
-            found.records[addon.id] = _newest(lists[addon.id])
+            seen.records[addon.id] = _newest(lists[addon.id])
     if "kuberay" in lists:
         from components.cluster.aibrix import other_kuberay
 
-        found.kuberay = other_kuberay(lists["kuberay"])
-    found.driver = _driver([item for kind in _DRIVERS for item in lists.get(kind, ())])
+        seen.kuberay = other_kuberay(lists["kuberay"])
+    seen.driver = _driver([item for kind in _DRIVERS for item in lists.get(kind, ())])
     if gateway:
-        found.inner_headers = _inner_headers(*(answers[path] for path in gateway))
-    return found
+        seen.inner_headers = _inner_headers(*(answers[path] for path in gateway))
+    return seen
 
 
 def _driver(workloads: Sequence[Object]) -> str | None:
     """The oldest release among the images of the OSS volumes' driver; None where none is to be seen."""
     templates = [workload["spec"]["template"]["spec"] for workload in workloads]
     images = [str(container.get("image")) for template in templates for container in template["containers"]]
-    found = [each[1] for image in images if (each := _DRIVER_IMAGE.search(image))]
-    return min(found, key=release_key, default=None)
+    tags = [each[1] for image in images if (each := _DRIVER_IMAGE.search(image))]
+    return min(tags, key=release_key, default=None)
 
 
 def _inner_headers(gateway: Answer, policies: Answer) -> Mapping[str, str | None]:

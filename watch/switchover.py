@@ -33,16 +33,16 @@ def live(
         answers = ApiServer(config.cluster.context, kubeconfig).answers(questions)
     except UnansweredError as error:
         return {}, dict.fromkeys(names, error)
-    found, unknown = {}, {}
+    groups, unknown = {}, {}
     for name, answer in zip(names, answers, strict=True):
         if not isinstance(answer, UnansweredError):
             group = (answer["spec"].get("selector") or {}).get(NAME_LABEL)
             colour = next((each for each in COLOURS if coloured(name, each) == group), None)
             version = (answer["metadata"].get("annotations") or {}).get(VERSION, "")
-            found[name] = Live(colour, version)
+            groups[name] = Live(colour, version)
         elif answer.status != 404:
             unknown[name] = answer
-    return found, unknown
+    return groups, unknown
 
 
 def ask(

@@ -207,7 +207,7 @@ def inner_headers(gateway: Mapping[str, Any], policies: Sequence[Mapping[str, An
     Of a listener's own policies, else of the Gateway's, Envoy Gateway takes the oldest (v1.2.8
     internal/gatewayapi/clienttrafficpolicy.go), and none of one that it does not accept.
     """
-    found: dict[str, str | None] = {}
+    owners: dict[str, str | None] = {}
     for listener in gateway["spec"]["listeners"]:
         policy = _policy_of(gateway, listener["name"], policies)
         early = ((policy or {"spec": {}})["spec"].get("headers") or {}).get("earlyRequestHeaders") or {}
@@ -216,8 +216,8 @@ def inner_headers(gateway: Mapping[str, Any], policies: Sequence[Mapping[str, An
             taken = set()
         for header in fact("aibrix_install", "gateway", "innerHeaders"):
             if header not in taken:
-                found[header] = policy["metadata"]["name"] if policy else None
-    return found
+                owners[header] = policy["metadata"]["name"] if policy else None
+    return owners
 
 
 def _policy_of(
@@ -417,7 +417,7 @@ def _until_let_go(shell: str, port: int, seconds: int) -> str:
 
 
 def _rewrite_budget(document: Manifest, args: AibrixArgs) -> None:
-    # One that must stay of one that there is would hold up every drain of its node.
+    # A budget that must keep the only pod would block every drain of that pod's node.
     document["spec"].pop("minAvailable", None)
     document["spec"]["maxUnavailable"] = 1
 

@@ -1,6 +1,6 @@
 """The PrometheusRule of one service: who is to be woken, for what, and where docs/runbook.md says what to do.
 
-Pure functions. Every threshold comes from the plan (`planning.alerts`), every metric of vLLM by the names of the
+Pure functions. Every threshold comes from the plan (`planning.alert_limits`), every metric of vLLM by the names of the
 service's release. What happens around the engine is read from kube-state-metrics and the kubelet's cAdvisor
 (`exporters` in the catalog); a cluster without them has the rules, and those never fire.
 """
@@ -14,7 +14,7 @@ from typing import Literal
 
 from components.cluster.kubernetes import Manifest, labels
 from components.monitoring.args import AlertArgs, MonitoringArgs, Scraped, selected
-from planning.alerts import LOOP_STARTS, RATE_SCRAPES, SCRAPES
+from planning.alert_limits import LOOP_STARTS, RATE_SCRAPES, SCRAPES
 from planning.catalog import fact
 from planning.names import WEIGHTS_CONTAINER
 from planning.scaling import kv_gauge
@@ -79,13 +79,13 @@ def alerts(service: str, args: MonitoringArgs) -> list[Alert]:
     """The alerts of one service that its plan and its release have numbers and metrics for."""
     window = SCRAPES * max(args.interval_seconds, fact("monitoring", "scrape", "intervalSeconds"))
     scraped = args.services[service]
-    found = [*_of_the_start(scraped, window)]
+    every = [*_of_the_start(scraped, window)]
     if scraped.replicas:
         given, matchers = args.alerts or AlertArgs(), f'{args.stack_matcher}, model="{service}"'
         recent = RATE_SCRAPES * args.interval_seconds
         serving = _of_serving(scraped, given, (window, recent), f"up{{{matchers}}}", args.currency)
-        found += [replace(each, expr=selected(each.expr, matchers)) for each in serving if scraped.exports(each.expr)]
-    return found
+        every += [replace(each, expr=selected(each.expr, matchers)) for each in serving if scraped.exports(each.expr)]
+    return every
 
 
 def _of_serving(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from components.cluster.credentials import SecretKey
-from planning.alerts import Limits
+from planning.alert_limits import Limits
 from planning.catalog import fact
 from planning.metrics import exported
 from planning.problems import Problem, Refused

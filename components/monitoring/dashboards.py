@@ -271,13 +271,13 @@ def _cost(args: MonitoringArgs) -> Iterator[_Panel]:
     for name, each in args.services.items():
         if each.replica_hour is None:
             continue
-        own = f'{args.stack_matcher}, model="{name}"'
+        matchers = f'{args.stack_matcher}, model="{name}"'
         # A GPU bills from when its pod has a node. Without kube-state-metrics we see only the replicas that answer.
-        replicas = f'(count(kube_pod_info{{{each.pod_matchers}, node!=""}}) / {each.nodes} or sum(up{{{own}}}))'
+        replicas = f'(count(kube_pod_info{{{each.pod_matchers}, node!=""}}) / {each.nodes} or sum(up{{{matchers}}}))'
         hour = f"{replicas} * {each.replica_hour:.6g}"
         hours.append(_Query(name, (hour,)))
         for kind in ("prompt", "generation"):
-            tokens = selected(f"sum(rate(vllm:{kind}_tokens_total[$__rate_interval]))", own)
+            tokens = selected(f"sum(rate(vllm:{kind}_tokens_total[$__rate_interval]))", matchers)
             millions.append(_Query(f"{name} {kind}", (f"{hour} / 3600 / ({tokens} > 0) * 1e6",)))
     if hours:
         yield _Panel(f"Cost an hour ({args.currency})", "short", tuple(hours))

@@ -315,11 +315,11 @@ def register(
     may take one termination and one start for each of its `rounds`.
     """
     child = pulumi.ResourceOptions(parent=component)  # merging opts would pass on its depends_on and ignore_changes
-    own = _own(name, args)
-    config = kubernetes_object(f"{own}-launch", launch_config(name, args), child)
+    parts = _own(name, args)
+    config = kubernetes_object(f"{parts}-launch", launch_config(name, args), child)
     limits = args.limits
     registered = kubernetes_object(
-        own,
+        parts,
         workload,
         pulumi.ResourceOptions(
             parent=component,

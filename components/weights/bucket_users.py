@@ -80,7 +80,7 @@ def policy(
     hooks: pulumi.ResourceHookBinding | None,
 ) -> pulumi.Output[str]:
     """Creates the policy `cloud_name`; returns its name, known once it exists."""
-    made = pulumi.CustomResource(
+    resource = pulumi.CustomResource(
         f"{accounts.package}/policy:Policy",
         name,
         {"policyName": cloud_name, "policyDocument": document, **accounts.policy_arguments},
@@ -88,7 +88,7 @@ def policy(
             parent=parent, replace_on_changes=list(accounts.policy_replaced), depends_on=[after], hooks=hooks
         ),
     )
-    return pulumi.get(made, "policyName")
+    return pulumi.get(resource, "policyName")
 
 
 def _key(

@@ -99,8 +99,8 @@ class ModelBucket(pulumi.ComponentResource):
         return self._store.create(self, name, args.bucket, args.abort_upload_days, keep=args.keep, hooks=self._hooks)
 
     def _identity(self, name: str, args: ModelBucketArgs, who: str) -> KeyPair | Role:
-        policy, own = access_policy(args, write=who == "writer"), identity_name(args, who)
+        policy, user = access_policy(args, write=who == "writer"), identity_name(args, who)
         if args.oidc is not None and who in args.takers:
             trust = self._store.trust_policy(args.oidc, args.takers[who])
-            return self._store.role(self, f"{name}-{who}", own, policy, trust, self._after, self._hooks)
-        return self._store.identity(self, f"{name}-{who}", own, policy, self._after, self._hooks, args.keys)
+            return self._store.role(self, f"{name}-{who}", user, policy, trust, self._after, self._hooks)
+        return self._store.identity(self, f"{name}-{who}", user, policy, self._after, self._hooks, args.keys)

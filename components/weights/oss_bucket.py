@@ -108,7 +108,7 @@ def role(
     """A role called `own`, made after the bucket `after`, that is allowed what the document says, and may be taken by
     whom `trust` names."""
     allowed = bucket_users.policy(_ACCOUNTS, parent, name, own, policy_document, after, hooks)
-    made = pulumi.CustomResource(
+    resource = pulumi.CustomResource(
         ROLE,
         name,
         {
@@ -122,7 +122,7 @@ def role(
     attachment = pulumi.CustomResource(
         ROLE_POLICY,
         name,
-        {"roleName": pulumi.get(made, "roleName"), "policyName": allowed, "policyType": "Custom"},
+        {"roleName": pulumi.get(resource, "roleName"), "policyName": allowed, "policyType": "Custom"},
         pulumi.ResourceOptions(parent=parent, hooks=hooks),
     )
     # The attachment's own, so that the role can do something once its name is known.

@@ -13,7 +13,7 @@ from components.cluster.kubernetes import kubernetes_object, kubernetes_provider
 from local import pulumi_home
 from local.api import ApiError
 from local.control_plane import ControlPlane
-from report import drift, run_file
+from report import drift_report, run_file
 from tests.rehearsal.small_program import Engine
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -116,8 +116,8 @@ def test_five_drifts_are_found_and_four_of_others_are_not(engine: Engine, contro
         capture_output=True,
         timeout=PATIENCE_SECONDS,
     )
-    seen = drift.look(run_file.read(done.stdout, "refresh"))
-    assert seen.verdict == "drift", (drift.text(seen), done.stderr)
+    seen = drift_report.look(run_file.read(done.stdout, "refresh"))
+    assert seen.verdict == "drift", (drift_report.text(seen), done.stderr)
     assert sorted(each.change.name for each in seen.drifted) == [
         "ConfigMap-drift-gone",
         "Deployment-drift-image",
@@ -125,4 +125,4 @@ def test_five_drifts_are_found_and_four_of_others_are_not(engine: Engine, contro
         "Secret-drift",
     ]
     assert [each.name for each in seen.cut_off] == ["ConfigMap-drift-unfinished"]
-    assert "canary" not in drift.markdown(seen) + drift.text(seen)
+    assert "canary" not in drift_report.markdown(seen) + drift_report.text(seen)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from config.judge import decoded
 from config.pulumi_yaml import read
-from config.stack import decoded
 from config.stack_file import read as read_file
 from tests.rehearsal.pulumi_stack import Stack
 from tests.support.ways import WAYS

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from components.weights import oss_bucket, tos_bucket
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import StackConfig, parse
+from config.stack import StackConfig
 from planning.problems import Refused
 from tests.support import volcengine
 from tests.support.program import run_program

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.cluster.kubernetes import labels
 from components.monitoring.args import AlertArgs, MonitoringArgs, Scraped
-from planning.alerts import Limits
+from planning.alert_limits import Limits
 from planning.catalog import fact
 
 RELEASES = fact("vllm", "releases", "known")

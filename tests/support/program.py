@@ -15,9 +15,9 @@ from typing import Any
 import pulumi
 from google.protobuf import json_format
 
+from config.judge import parse
 from config.plans import plan_services
 from config.secrets import SECRETS
-from config.stack import parse
 from planning.names import API_KEY, Live
 from stacks.program import build
 from tests.support.recorder import PROJECT, Recorder, inputs, is_secret, unmarked

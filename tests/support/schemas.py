@@ -97,7 +97,7 @@ def _strict(schema: Any) -> Any:
 
 
 def types(*roots: str) -> dict[str, dict[str, str]]:
-    """Kubernetes' own types below the roots, as `planning.pods.types` spells them."""
+    """Kubernetes' own types below the roots, as `planning.kubernetes_pods.types` spells them."""
     found: dict[str, dict[str, str]] = {}
     left = list(roots)
     while left:

@@ -10,11 +10,24 @@ import pytest
 import yaml
 
 from config.errors import ConfigError
+from config.judge import judge, parse
 from config.plans import judge_services, plan_services
 from config.secrets import SECRETS
-from config.stack import judge, parse
 from local.paths import ROOT
 from planning.problems import Problem
+
+TEXT = """config:
+  modelserve:cloud: {kind: local, gpu: H20-96}
+  modelserve:cluster: {context: here}
+  modelserve:weights: {source: pvc, claim: weights}
+  modelserve:services:
+    ds:
+      model: DeepSeek-R1
+      engine: {image: "vllm/vllm-openai:v0.7.3", version: "0.7.3", gpuMemoryUtilization: 0.95}
+      layout: {nodes: 2, tensor: 8, pipeline: 2}
+      resources: {cpu: 64, memory: 512Gi}
+"""
+"""The least stack file that is accepted, as YAML."""
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import pulumi
 import pytest
 
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from stacks.program import build
 from tests.support.recorder import Recorder
 from tests.support.schemas import problems

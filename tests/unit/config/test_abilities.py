@@ -10,10 +10,10 @@ import pytest
 from ci import sessions
 from components.weights.model_bucket import ModelBucketArgs
 from config import abilities, clouds, json_schema
-from config.stack import judge
+from config.judge import judge
 from local.paths import ROOT
 from planning.problems import Refused
-from report import services
+from report import service_changes
 from watch import cloud_lists
 
 
@@ -37,8 +37,8 @@ BUCKET = {"stack": "x", "bucket": "weights-1", "region": "r", "prefix": "models"
         lambda: sessions.environment("demo", "x"),
         lambda: cloud_lists.account("demo", "r"),
         lambda: cloud_lists.PACKAGES["demo"],
-        lambda: services._rdma({"spec": {}}, "demo"),
-        lambda: services._reach({"spec": {"type": "LoadBalancer"}}, "demo"),
+        lambda: service_changes._rdma({"spec": {}}, "demo"),
+        lambda: service_changes._reach({"spec": {"type": "LoadBalancer"}}, "demo"),
     ],
     ids=["rules between sections", "JSON Schema", "bucket", "keys of a job", "account", "leftovers", "RDMA", "address"],
 )

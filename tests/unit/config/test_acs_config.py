@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from config.errors import ConfigError
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse, repository
+from config.stack import repository
 from local.paths import ROOT
 from planning.engine import newest
 from planning.startup import FILL, TO_NODES, WARM

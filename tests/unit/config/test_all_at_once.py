@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from config.stack import judge
+from config.judge import judge
 from tests.support import volcengine
 from tests.support.remedies import followed
 from tests.support.stack_files import StackFile, problems, with_values

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from config.stack import parse, role_takers
+from config.judge import parse
+from config.stack import role_takers
 from stacks.plan_summary import of_access
 from tests.support import volcengine
 from tests.support.stack_files import StackFile

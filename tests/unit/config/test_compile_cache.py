@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from stacks.plan_summary import briefly
 from tests.support import volcengine
 from tests.support.stack_files import StackFile, problems

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from config.stack import parse
+from config.judge import parse
 from tests.support import volcengine
 from tests.support.keys import Key, accepted, made_of, optional_keys, with_key
 from tests.support.stack_files import StackFile

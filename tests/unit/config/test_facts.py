@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from config.facts import Catalog, GpuFacts, GpuPods, ModelFacts
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from planning import gpus, models
 from planning.catalog import entries, fact
 from tests.support.stack_files import StackFile

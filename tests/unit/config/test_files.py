@@ -18,21 +18,12 @@ from config.stack_file import RequestError, read
 from local.paths import ROOT
 from ops.__main__ import main
 from planning.problems import Refused
+from tests.support.stack_files import TEXT
 from tests.support.ways import WAYS
 from tests.unit.config.test_mutations import FIELDS, NUMBERS, OTHERS, TEXTS, mutated
 
-GOOD = """encryptionsalt: v1:x
-config:
-  modelserve:cloud: {kind: local, gpu: H20-96}
-  modelserve:cluster: {context: here}
-  modelserve:weights: {source: pvc, claim: weights}
-  modelserve:services:
-    ds:
-      model: DeepSeek-R1
-      engine: {image: "vllm/vllm-openai:v0.7.3", version: "0.7.3", gpuMemoryUtilization: 0.95}
-      layout: {nodes: 2, tensor: 8, pipeline: 2}
-      resources: {cpu: 64, memory: 512Gi}
-"""
+GOOD = f"encryptionsalt: v1:x\n{TEXT}"
+pytestmark = pytest.mark.usefixtures("kubeconfig")
 SECONDS = 0.5  # of CPU time; a busy machine takes longer
 
 
@@ -121,14 +112,6 @@ REFUSED = {
         r"modelserve:cluster.context: a\x1b[31mb\x00: contains the control character \x1b; remove it",
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def kubeconfig(tmp_path, monkeypatch):
-    file = tmp_path / "kubeconfig"
-    file.write_text("contexts: [{name: here}]")
-    monkeypatch.setenv("KUBECONFIG", str(file))
-    return file
 
 
 def write(folder: Path, text: str | bytes) -> Path:

@@ -14,8 +14,8 @@ import pytest
 from config import pulumi_yaml
 from config.errors import ConfigError
 from config.json_schema import schema
+from config.judge import parse
 from config.plans import checked, plan_services
-from config.stack import parse
 from config.stack_file import RequestError, read
 from local.paths import ROOT
 from planning.catalog import fact

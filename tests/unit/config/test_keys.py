@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from config.abilities import NEEDS
+from config.judge import judge
 from config.keys import keys_of, parts
-from config.stack import judge
 from tests.support.ways import WAYS, secrets
 
 # For each key that only some clouds use: where it is, and a value that its own rules accept.

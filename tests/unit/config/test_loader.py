@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from planning import flags, loaders
 from tests.support.stack_files import StackFile
 from tests.unit.config.test_stack import GOOD, lines, with_values

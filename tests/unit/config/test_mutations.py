@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from components.weights import oss_bucket, tos_bucket
 from config.json_schema import schema
+from config.judge import parse
 from config.plans import plan_services
 from config.secrets import SECRETS
-from config.stack import StackConfig, parse
+from config.stack import StackConfig
 from planning.problems import Refused
 from stacks.program import build
 from tests.support import volcengine, ways

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse, repository
+from config.stack import repository
 from ops.page import page
 from ops.plan import table
-from planning.alerts import limits
+from planning.alert_limits import limits
 from stacks.plan_summary import briefly, summary, verdict
 from tests.unit.config.test_plans import ONE_NODE, on
 from tests.unit.planning.test_config_json import CONFIGS, REFUSED, SMALL, config

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from planning.timeouts import from_startup
 from stacks.plan_summary import briefly
 from tests.unit.config.test_stack import GOOD, changed

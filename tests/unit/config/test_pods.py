@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from config.abilities import CLOUDS
 from config.json_schema import schema
-from planning import pods
+from planning import kubernetes_pods
 from tests.support import schemas, volcengine
 from tests.support.program import run_program
 from tests.support.recorder import Recorder
@@ -52,8 +52,8 @@ MARKED = {"labels": {"team": "llm"}, "annotations": {"note": "mine"}}
 def test_the_catalogs_types_are_those_of_the_pinned_kubernetes():
     roots = ("LocalObjectReference", "Toleration", "Affinity", "Volume", "VolumeMount")
     found = schemas.types(*roots, "PodSecurityContext", "SecurityContext")
-    assert found == pods.types()
-    for dotted in pods.values():
+    assert found == kubernetes_pods.types()
+    for dotted in kubernetes_pods.values():
         name, field = dotted.split(".")
         assert field in [key.removesuffix("!") for key in found[name]], dotted
 
@@ -233,11 +233,13 @@ def test_every_pod_of_a_stack_has_what_its_cluster_asks_and_is_still_one(way: st
 @pytest.mark.parametrize("way", WAYS)
 def test_every_volume_and_folder_of_ours_is_known_to_be_ours(way: str):
     for kind, template in _ours(way, asked=False):
-        owned = pods.SYNC if kind == "Job" else pods.ENGINE
+        owned = kubernetes_pods.SYNC if kind == "Job" else kubernetes_pods.ENGINE
         spec = template["spec"]
         assert {volume["name"] for volume in spec["volumes"]} <= set(owned.volumes)
         mounts = [m for each in (*spec["containers"], *spec.get("initContainers", [])) for m in each["volumeMounts"]]
-        assert [m["mountPath"] for m in mounts if not any(pods.hidden(f, m["mountPath"]) for f in owned.folders)] == []
+        assert [
+            m["mountPath"] for m in mounts if not any(kubernetes_pods.hidden(f, m["mountPath"]) for f in owned.folders)
+        ] == []
         assert set(spec.get("nodeSelector", {})) <= {label for can in CLOUDS.values() for label in can.node_labels}
 
 

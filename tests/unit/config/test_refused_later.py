@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from planning.catalog import fact
 from tests.support import volcengine
 from tests.support.stack_files import StackFile

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from config.errors import ConfigError
+from config.judge import parse
 from config.secrets import SECRETS, warnings
-from config.stack import parse
 from config.stack_file import StackFile, read
+from tests.support.stack_files import TEXT
 from tests.support.stack_files import StackFile as Committed
 
 LOCAL = Committed("local")
 HF, LTAI = f"hf_{'aB' * 17}", f"LTAI{'5t' * 10}"
 # How the engine stores a secret that was set to "" (AES-256-GCM under a passphrase).
 NOTHING = "v1:4WrlTU7NwKKg1oHV:D9mXxCvnt2G9uKTfD5yGXA=="
-SERVICE = """
-config:
-  modelserve:cloud: {kind: local, gpu: H20-96}
-  modelserve:cluster: {context: here}
-  modelserve:weights: {source: pvc, claim: weights}
-  modelserve:services:
-    ds:
-      model: DeepSeek-R1
-      engine: {image: "vllm/vllm-openai:v0.19.0", version: "0.19.0", launcher: native, MORE}
-      layout: {nodes: 2, tensor: 8, pipeline: 2}
-      resources: {cpu: 64, memory: 512Gi}
-"""
+ENGINE = '{image: "vllm/vllm-openai:v0.19.0", version: "0.19.0", launcher: native, MORE}'
+SERVICE = re.sub(r"(?<=engine: ){.*}", ENGINE, TEXT)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
-from config.stack import ending, name_limit, parse
+from config.judge import parse
+from config.stack import ending, name_limit
 from planning.catalog import fact
 from planning.schedule import DAYS
 from tests.support.stack_files import with_values

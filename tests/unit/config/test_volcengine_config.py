@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import own_bucket, parse
+from config.stack import own_bucket
 from tests.support.stack_files import StackFile, besides_trust
 
 FILE = StackFile("volcengine")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from config.stack import parse
+from config.judge import parse
 from config.stack_file import read
 from local.paths import ROOT
 from ops import audit as ops_audit

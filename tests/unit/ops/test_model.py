@@ -13,6 +13,7 @@ import yaml
 from local.paths import ROOT
 from ops.__main__ import main
 from planning import engine, models
+from planning.config_json import find
 from planning.layout import Layout
 from planning.stage_weights import stage_weights
 from standins.hub import Fault, Hub, safetensors
@@ -115,7 +116,7 @@ def test_the_weights_of_each_stage_are_the_files_own(tensor, pipeline, tmp_path,
     folder = written(repository(), tmp_path)
     assert main(["model", str(folder), "--tensor", str(tensor), "--pipeline", str(pipeline), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    layout, model, first = Layout(1, tensor * pipeline, tensor, pipeline), models.find(str(folder / "config.json")), 0
+    layout, model, first = Layout(1, tensor * pipeline, tensor, pipeline), find(str(folder / "config.json")), 0
     assert [stage["layers"] for stage in found["stages"]] == [4 // pipeline] * pipeline
     for stage in found["stages"]:
         planned = stage_weights(model, layout, engine.find(None), first, stage["layers"]).total - 4096 * 64 * 2

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from config import pulumi_yaml
+from config.judge import judge
 from config.keys import parts
-from config.stack import StackConfig, judge
+from config.stack import StackConfig
 from config.stack_file import read
 from local.paths import ROOT
 from ops import stack_text

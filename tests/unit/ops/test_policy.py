@@ -17,8 +17,8 @@ from local.paths import ROOT
 from ops import render
 from ops.__main__ import main
 from ops.outline import outline
-from policy import document, rules, settings
-from policy.model import Resource, Stack
+from policy import document, pack_config, rules
+from policy.rule_types import Resource, Stack
 
 STACK_URN = "urn:pulumi:acs::modelserve::pulumi:pulumi:Stack::modelserve-acs"
 TODAY = datetime.date(2026, 11, 29)
@@ -135,7 +135,7 @@ def test_check_finds_from_the_stack_file_what_the_rules_find_in_the_objects(name
     path.write_text(text)
     file = read(path)
     config, plans = checked(file, with_cluster=False)
-    told = settings.parse(
+    told = pack_config.parse(
         {"image-registry": {"allowed": ["registry.example.com"]}, "drain-covers-answers": {"seconds": 9999}}
     )
 
@@ -157,7 +157,7 @@ def test_check_refuses_a_stack_that_is_over_its_price_or_its_day(tmp_path, monke
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     pack = tmp_path / "config.json"
     pack.write_text(json.dumps({"price-at-most": {"most": 100}}))
-    monkeypatch.setattr(settings, "FILE", pack)
+    monkeypatch.setattr(pack_config, "FILE", pack)
     given = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())
     given["config"] |= {
         "modelserve:expires": "2020-01-01",

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ops.__main__ import main
-from policy import settings
+from policy import pack_config
 from tests.support.reports import DRIFT, PREVIEWS, text_of
 
 
@@ -48,7 +48,7 @@ def test_the_policies_of_check_judge_the_config_of_the_preview_and_stop_it_until
 ):
     pack = tmp_path / "config.json"
     pack.write_text(json.dumps({"price-at-most": {"most": 1}}))
-    monkeypatch.setattr(settings, "FILE", pack)
+    monkeypatch.setattr(pack_config, "FILE", pack)
     assert main(["report", file("no-op")]) == 1
     said = capsys.readouterr().out
     assert "### 🛑 prod: breaks the policy price-at-most; nothing changes" in said

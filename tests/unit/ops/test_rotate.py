@@ -11,7 +11,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from config.stack import parse
+from config.judge import parse
 from config.stack_file import RequestError
 from ops import rotate
 from tests.support import volcengine

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.serving.modelserve_verify import NoAnswer
-from config.stack import parse
+from config.judge import parse
 from config.stack_file import read
 from local.paths import ROOT
 from ops.__main__ import main as ops

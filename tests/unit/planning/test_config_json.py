@@ -12,9 +12,8 @@ import pytest
 
 from planning import engine
 from planning.catalog import entries, fact
-from planning.config_json import from_config, from_file, read
+from planning.config_json import find, from_config, from_file, read
 from planning.layout import Layout, broken_rules
-from planning.models import find
 from planning.problems import PlanError
 from planning.stage_weights import file_weights, stage_weights
 

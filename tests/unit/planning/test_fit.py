@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from planning import engine, gpus, models, startup
 from planning.catalog import fact
 from planning.choose import alternatives, cheapest, fit, wrong_context
+from planning.config_json import find
 from planning.gpus import Gpu
 from planning.layout import Layout, broken_rules, split
 from planning.memory import Request, kv_bytes
@@ -43,7 +44,7 @@ TWO_NODES = Layout(2, 8, 8, 2)
 def _request(
     model: str = "DeepSeek-R1", gpu: str = "H20-96", layout: Layout = TWO_NODES, version: str | None = None, **rest: Any
 ) -> Request:
-    return Request(models.find(model), gpus.find(gpu), layout, engine.find(version), **rest)
+    return Request(find(model), gpus.find(gpu), layout, engine.find(version), **rest)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_a_model_from_a_config_file_weighs_what_the_catalogued_one_does(tmp_path
     assert [s.weights for s in local.stages] == [s.weights for s in known.stages]
     path.write_text(json.dumps({key: config[key] for key in config if key not in ("v_head_dim", "vocab_size")}))
     with pytest.raises(PlanError, match="the plan also needs vocab, mla.value"):
-        models.find(str(path))
+        find(str(path))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from planning.catalog import entries, fact
 from planning.engine import find, release_key
 from planning.flags import choices, enforced, has, number, problem, problems, read

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench import throughput as fit
+from bench import fit_throughput as fit
 from planning import choose, engine, gpus, models, throughput
 from planning.catalog import entries
 from planning.layout import Layout

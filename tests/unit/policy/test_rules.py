@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from planning.names import COLOUR
-from policy import settings
-from policy.model import STACK, UNKNOWN, Finding, Resource, Stack
+from policy import pack_config
+from policy.rule_types import STACK, UNKNOWN, Finding, Resource, Stack
 from policy.rules import RULES, judge
 from tests.support.program import merged
 
@@ -214,7 +214,7 @@ CASES: list[tuple[str, dict[str, Any], list[Resource], list[Resource], str]] = [
 
 
 def found(rule: str, given: dict[str, Any], resources: list[Resource]) -> list[Finding]:
-    told = settings.parse({rule: given})
+    told = pack_config.parse({rule: given})
     return [each for each in judge(Stack(resources, TODAY), told.values, told.levels) if each.id == rule]
 
 
@@ -233,7 +233,7 @@ def test_every_rule_is_in_the_table():
 
 
 def test_a_right_stack_meets_no_rule():
-    told = settings.parse({"price-at-most": {"most": 200}, "surge-within-pool": {"gpus": 16}})
+    told = pack_config.parse({"price-at-most": {"most": 200}, "surge-within-pool": {"gpus": 16}})
     resources = [stack(owner="team"), group(), policy([OWN, HTTP]), balancer(PUBLIC | LISTED), made(CLAIM, kept=True)]
     assert judge(Stack(resources, TODAY), told.values, told.levels) == []
 
@@ -243,7 +243,7 @@ def test_a_rule_that_needs_its_resource_alone_says_the_same_of_it_among_others()
     for rule, given, _, fails, _ in CASES:
         if not RULES[rule].alone:
             continue
-        told = settings.parse({rule: given})
+        told = pack_config.parse({rule: given})
         apart = [
             each for one in fails for each in judge(Stack([one], TODAY), told.values, told.levels) if each.id == rule
         ]
@@ -255,11 +255,11 @@ def test_what_is_not_known_yet_is_judged_by_no_rule():
         image=UNKNOWN, env=[KEY, {"name": "HF_TOKEN", "value": UNKNOWN}], pod={"terminationGracePeriodSeconds": UNKNOWN}
     )
     outputs = Resource(STACK, "s", {"owner": "team", "plan": UNKNOWN, "expires": UNKNOWN})
-    told = settings.parse({"image-registry": {"allowed": ["registry.example.com"]}, "price-at-most": {"most": 1}})
+    told = pack_config.parse({"image-registry": {"allowed": ["registry.example.com"]}, "price-at-most": {"most": 1}})
     assert judge(Stack([unknown, outputs], TODAY), told.values, told.levels) == []
 
 
 def test_levels_are_those_of_the_config_and_the_mandatory_come_first():
-    told = settings.parse({"all": "disabled", "tagged": "mandatory", "image-digest": "advisory"})
+    told = pack_config.parse({"all": "disabled", "tagged": "mandatory", "image-digest": "advisory"})
     findings = judge(Stack([group(image=TAGGED), stack({"engine": "0.7.2"})], TODAY), told.values, told.levels)
     assert [(each.id, each.severity) for each in findings] == [("tagged", "mandatory"), ("image-digest", "advisory")]

@@ -11,7 +11,7 @@ import pytest
 
 from ops import report
 from planning.problems import Refused
-from report import drift, judgement, pages, run_file
+from report import drift_report, judgement, pages, run_file
 from tests.support.reports import DRIFT, PREVIEWS, URN, judged, preview, step, text_of
 
 WHOLE = text_of(PREVIEWS / "image.json.xz")
@@ -64,12 +64,12 @@ def test_a_record_with_any_part_replaced_is_told_or_refused(seed):
         holder[last] = chance.choice(_OTHER)
     try:
         run = run_file.read("\n".join(map(json.dumps, documents)), "f")
-        found, seen = report.judged(run), drift.look(run)
+        found, seen = report.judged(run), drift_report.look(run)
     except Refused:
         return
-    for said in (pages.markdown(found), pages.text(found), drift.markdown(seen), drift.text(seen)):
+    for said in (pages.markdown(found), pages.text(found), drift_report.markdown(seen), drift_report.text(seen)):
         assert said.encode()
-    assert json.dumps([pages.to_json(found), drift.to_json(seen)])
+    assert json.dumps([pages.to_json(found), drift_report.to_json(seen)])
 
 
 def test_events_without_their_end_are_a_run_that_was_cut_off():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from report import drift, judgement, pages, run_file
+from report import drift_report, judgement, pages, run_file
 from tests.support.reports import preview, step
 
 KEY = "canary-5f1d"
@@ -67,7 +67,9 @@ _SHOWN = {
     "markdown": pages.markdown,
     "text": pages.text,
     "json": lambda judged: json.dumps(pages.to_json(judged)),
-    "drift": lambda judged: "".join([drift.markdown(drift.look(judged.run)), drift.text(drift.look(judged.run))]),
+    "drift": lambda judged: "".join(
+        [drift_report.markdown(drift_report.look(judged.run)), drift_report.text(drift_report.look(judged.run))]
+    ),
 }
 
 

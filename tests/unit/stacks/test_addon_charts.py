@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
-from config.stack import StackConfig, parse
+from config.judge import parse
+from config.stack import StackConfig
 from stacks.addon_charts import require_charts, wanted
 from tests.support.stack_files import StackFile
 

@@ -10,7 +10,8 @@ import pytest
 import requests
 
 from config.errors import ConfigError
-from config.stack import StackConfig, parse
+from config.judge import parse
+from config.stack import StackConfig
 from planning import aibrix_install
 from stacks import aibrix_files
 from stacks.aibrix_files import chart, documents

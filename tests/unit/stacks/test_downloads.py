@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from config.errors import ConfigError
-from config.stack import parse
+from config.judge import parse
 from stacks import addon_charts, downloads
 from stacks.downloads import DownloadError, Pins
 from tests.support.stack_files import StackFile

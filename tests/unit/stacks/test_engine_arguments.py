@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from planning import flags
 from stacks import engine_arguments
 from tests.unit.config.test_plans import DP16, ONE_NODE, SMALL_STEPS, SPANNING, laid_out, on

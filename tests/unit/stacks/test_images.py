@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.stack import parse
+from config.judge import parse
 from planning.images import pulled
 from stacks import addon_charts
 from tests.support import volcengine

@@ -10,8 +10,8 @@ import pulumi
 import pytest
 
 from components.monitoring.cloud_alerts import ARMS_RULE, VMP_RULE
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from stacks import monitors
 from tests.support.clouds_sdk import constructor
 from tests.support.recorder import Recorder, inputs

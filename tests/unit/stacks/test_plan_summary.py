@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from config.judge import parse
 from config.plans import plan_services
-from config.stack import parse
 from stacks.plan_summary import briefly, summary
 from tests.unit.config.test_stack import GOOD, changed
 

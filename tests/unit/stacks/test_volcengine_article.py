@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from config.judge import parse
 from config.plans import Planned, plan_services
-from config.stack import aibrix_release, parse
+from config.stack import aibrix_release
 from planning import aibrix_features
 from planning.catalog import fact
 from tests.support.recorder import Recorder, inputs

@@ -16,7 +16,7 @@ import pytest
 from components.cluster.cluster_addons import Addon
 from components.cluster.kubernetes import labels
 from config.errors import ConfigError
-from config.stack import parse
+from config.judge import parse
 from tests.support import volcengine
 from tests.support.program import merged
 from tests.support.recorder import STACK, Recorder

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from config.stack import parse
+from config.judge import parse
 from planning.names import Live
 from standins.vllm import Arguments, Engine
 from tests.support.simulator import Simulator

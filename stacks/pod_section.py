@@ -10,12 +10,12 @@ def extras(pod: EnginePod | SyncPod | CachePod | None) -> PodExtras:
     """What the section says, in Kubernetes' own spelling; nothing where there is none."""
     if pod is None:
         return NOTHING
-    given = {key: value for key, value in pod.model_dump(by_alias=True, mode="json").items() if value}
+    fields = {key: value for key, value in pod.model_dump(by_alias=True, mode="json").items() if value}
     return PodExtras(
-        volumes=given.pop("volumes", ()),
-        mounts=given.pop("volumeMounts", ()),
-        container_security=given.pop("containerSecurityContext", {}),
-        labels=given.pop("labels", {}),
-        annotations=given.pop("annotations", {}),
-        spec=given,
+        volumes=fields.pop("volumes", ()),
+        mounts=fields.pop("volumeMounts", ()),
+        container_security=fields.pop("containerSecurityContext", {}),
+        labels=fields.pop("labels", {}),
+        annotations=fields.pop("annotations", {}),
+        spec=fields,
     )

@@ -70,12 +70,12 @@ class ServiceChange:
 
 def of(run: Run) -> list[ServiceChange]:
     """Every service in which the run changes anything, by name."""
-    found: dict[str, list[Change]] = {}
+    changes_of: dict[str, list[Change]] = {}
     for change in run.changes:
         if change.action != "none" and change.is_real and (name := service_of(change)):
-            found.setdefault(name, []).append(change)
+            changes_of.setdefault(name, []).append(change)
     cloud = _cloud(run)
-    return [_service(name, found[name], cloud) for name in sorted(found)]
+    return [_service(name, changes_of[name], cloud) for name in sorted(changes_of)]
 
 
 def service_of(change: Change) -> str | None:
@@ -87,10 +87,10 @@ def service_of(change: Change) -> str | None:
 
 def _cloud(run: Run) -> str:
     try:
-        found = json.loads(run.config.get("modelserve:cloud", "{}"))
+        section = json.loads(run.config.get("modelserve:cloud", "{}"))
     except ValueError:
         return ""
-    return str(found.get("kind", "")) if isinstance(found, dict) else ""
+    return str(section.get("kind", "")) if isinstance(section, dict) else ""
 
 
 def _service(name: str, changes: Sequence[Change], cloud: str) -> ServiceChange:
@@ -244,8 +244,8 @@ def _variables(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _amount(workload: Mapping[str, Any], name: str) -> str | None:
-    found = _map(_leader(workload), "resources", "requests").get(name)
-    return None if found is None else str(found)
+    amount = _map(_leader(workload), "resources", "requests").get(name)
+    return None if amount is None else str(amount)
 
 
 def _shm(workload: Mapping[str, Any]) -> str | None:

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from planning.problems import Refused
-from policy import settings
+from policy import pack_config
 from policy.rules import RULES
 
 
 def test_the_packs_own_config_is_right_and_without_it_each_rule_has_its_own_level():
-    settings.read()
-    told = settings.parse({})
+    pack_config.read()
+    told = pack_config.parse({})
     assert told.levels == {name: rule.severity for name, rule in RULES.items()}
 
 
 def test_a_level_may_be_told_of_one_rule_and_of_all():
-    told = settings.parse({"all": "advisory", "price-at-most": {"enforcementLevel": "mandatory", "most": 5.0}})
+    told = pack_config.parse({"all": "advisory", "price-at-most": {"enforcementLevel": "mandatory", "most": 5.0}})
     assert {name for name, level in told.levels.items() if level == "mandatory"} == {"price-at-most"}
     assert told.values["price-at-most"] == {"most": 5, "currency": None}
 
@@ -45,13 +45,13 @@ def test_a_level_may_be_told_of_one_rule_and_of_all():
 )
 def test_a_config_that_says_what_no_rule_reads_is_refused(given: Any, said: str):
     with pytest.raises(Refused) as refused:
-        settings.parse(given)
+        pack_config.parse(given)
     assert said in "\n".join(refused.value.lines)
 
 
 def test_everything_wrong_is_said_at_once():
     with pytest.raises(Refused) as refused:
-        settings.parse({"ray-open": {}, "tagged": "loud", "price-at-most": {"most": -1, "mst": 1}})
+        pack_config.parse({"ray-open": {}, "tagged": "loud", "price-at-most": {"most": -1, "mst": 1}})
     assert len(refused.value.problems) == 4
 
 
@@ -61,9 +61,9 @@ def test_a_config_that_cannot_be_read_is_one_line(tmp_path: Path, text: str | No
     if text is not None:
         path.write_text(text)
     with pytest.raises(Refused, match=said):
-        settings.read(path)
+        pack_config.read(path)
 
 
 def test_the_schemas_defaults_fit_their_own_schema():
     given = {name: rule.defaults() for name, rule in RULES.items() if rule.settings}
-    assert settings.parse(given).values == settings.parse({}).values
+    assert pack_config.parse(given).values == pack_config.parse({}).values

@@ -1,9 +1,9 @@
 """Brings the kinds (CRDs) that a cluster has up to those of a chart that is about to be installed.
 
 Helm creates the kinds in a chart's `crds/` that are missing, and leaves all others as they are. So before a release is
-created or changed, a hook applies them on the server's side, and in a preview says which it would change. It deletes
-nothing: a kind whose new schema lacks fields that the cluster's has stays as it is, unless the older one is known to be
-the older one, because the API server would drop those fields from objects that somebody may still use.
+created or changed, a hook applies them on the server's side; in a preview it says which it would change. It deletes
+nothing. If a kind's new schema lacks fields that the cluster's has, the hook leaves the kind alone, unless the
+cluster's is known to come from an older release: the API server would drop those fields from objects in use.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class NotUpgradedError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """What a chart's kind does to the cluster's. `versions` of it differ; `gone` are fields that would go."""
+    """How a chart's kind would change the cluster's: the `versions` that differ, and the fields that would be lost
+    (`gone`)."""
 
     name: str
     before: str | None
@@ -103,11 +104,11 @@ def _fields(schema: Any, path: str = "") -> set[str]:
     """Every field below a schema, as `spec.template.spec`."""
     if not isinstance(schema, Mapping):
         return set()
-    found: set[str] = set()
+    fields: set[str] = set()
     for name, below in (schema.get("properties") or {}).items():
         here = f"{path}.{name}" if path else name
-        found |= {here, *_fields(below, here)}
-    return found.union(*(_fields(schema.get(inner), path) for inner in ("items", "additionalProperties")))
+        fields |= {here, *_fields(below, here)}
+    return fields.union(*(_fields(schema.get(inner), path) for inner in ("items", "additionalProperties")))
 
 
 def hooks(context: str, kubeconfig: str | None, addon: Addon) -> pulumi.ResourceHookBinding:
@@ -147,12 +148,12 @@ def _upgraded(context: str, kubeconfig: str | None, addon: Addon, only_looks: bo
         done = client.server_side_apply(resource, body, name, force_conflicts=True, field_manager=MANAGER, **more)
         return done.to_dict()
 
-    found = []
+    upgraded = []
     for kind in kinds_of(Path(addon.chart)):
         name = kind["metadata"]["name"]
         (*there,) = resource.get(field_selector=f"metadata.name={name}").to_dict()["items"]
         if there and (seen := change(there[0], apply(kind, dry_run="All"))):
-            found.append(seen)
+            upgraded.append(seen)
             if not only_looks and not seen.stays(addon.operator):
                 apply(kind)
-    return found
+    return upgraded

@@ -1,4 +1,4 @@
-"""`python -m bench.throughput`: fits the efficiencies of `planning/catalog/throughput.json` to published measurements.
+"""`python -m bench.fit_throughput`: fits the efficiencies in `planning/catalog/throughput.json` to published points.
 
 tests/data/throughput.csv has the rows, tests/data/throughput.md says where they are from. A checksum of what was
 measured decides whether a row is fitted or held out, so that repeats of one measurement fall on the same side. The fit
@@ -25,7 +25,7 @@ from planning.settings import Overrides
 from planning.throughput import Efficiency, Floors, kind_of, roofline
 
 ROWS = ROOT / "tests" / "data" / "throughput.csv"
-_SOURCE = "fitted by bench/throughput.py on rows of aiconfigurator-core 0.12.0 (tests/data/throughput.md): {what}"
+_SOURCE = "fitted by bench/fit_throughput.py on rows of aiconfigurator-core 0.12.0 (tests/data/throughput.md): {what}"
 _DATE = "2026-11-29"
 
 
@@ -152,18 +152,18 @@ def median(found: Sequence[float]) -> float:
 
 def kinds() -> dict[tuple[str, str, str], list[Row]]:
     """The rows that efficiencies are fitted on, by engine, family of GPUs and kind of model."""
-    found = defaultdict(list)
+    rows_of = defaultdict(list)
     for row in rows():
         if not row.carried_over:
-            found[row.kind].append(row)
-    return dict(found)
+            rows_of[row.kind].append(row)
+    return dict(rows_of)
 
 
 def entry(some: Sequence[Row]) -> dict[str, Any]:
     """The catalog's entry."""
     fit_on, held = [row for row in some if not row.held_out], [row for row in some if row.held_out]
-    found = fitted(fit_on)
-    each, first = errors(held, found)
+    fit = fitted(fit_on)
+    each, first = errors(held, fit)
     name, family, kind = some[0].kind
     measured = sorted({row.model for row in some})
     cards = sorted({row.request.gpu.name for row in some})
@@ -173,12 +173,12 @@ def entry(some: Sequence[Row]) -> dict[str, Any]:
         "kind": kind,
         "models": measured,
         "gpus": cards,
-        "layerMicroseconds": _digits(found.layer_seconds * 1e6),
-        "step": _digits(found.step),
-        "prefill": _digits(found.prefill),
-        "firstMilliseconds": _digits(found.first_seconds * 1e3),
-        "first": _digits(found.first),
-        "waiting": _digits(found.waiting),
+        "layerMicroseconds": _digits(fit.layer_seconds * 1e6),
+        "step": _digits(fit.step),
+        "prefill": _digits(fit.prefill),
+        "firstMilliseconds": _digits(fit.first_seconds * 1e3),
+        "first": _digits(fit.first),
+        "waiting": _digits(fit.waiting),
         "rows": len(fit_on),
         "heldOut": len(held),
         "tpotError": _digits(median(each)),
@@ -241,7 +241,7 @@ def carried_over() -> dict[str, Any]:
 
 def _carried(tpot: float, ttft: float, source: str) -> dict[str, Any]:
     value = {"tpot": _digits(max(0.0, tpot)), "ttft": _digits(max(0.0, ttft))}
-    return {"value": value, "source": f"bench/throughput.py: {source}", "date": _DATE}
+    return {"value": value, "source": f"bench/fit_throughput.py: {source}", "date": _DATE}
 
 
 def main() -> None:

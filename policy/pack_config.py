@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from planning.problems import Problem, Refused
-from policy.model import SEVERITIES, Rule
+from policy.rule_types import SEVERITIES, Rule
 from policy.rules import RULES
 
 FILE = Path(__file__).with_name("config.json")

@@ -11,7 +11,7 @@ import json
 import pytest
 
 from ops.__main__ import main
-from report import drift, run_file
+from report import drift_report, run_file
 from tests.support.reports import DRIFT, preview, recorded, step, text_of
 
 # What each refresh finds.
@@ -35,7 +35,7 @@ def test_every_record_has_an_expectation_and_every_expectation_a_record():
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_what_was_planted_is_found_and_nothing_else(name):
-    seen = drift.look(recorded(name, DRIFT))
+    seen = drift_report.look(recorded(name, DRIFT))
     told = [each.change for each in seen.drifted] + seen.cut_off
     assert sorted({f"{each.kind} {each.name}" for each in told}) == FOUND[name]
     assert (seen.verdict, seen.exit_code) == (("drift", 1) if FOUND[name] else ("none", 0))
@@ -43,7 +43,7 @@ def test_what_was_planted_is_found_and_nothing_else(name):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_drift_report_reads_as_it_was_approved(name):
-    assert drift.markdown(drift.look(recorded(name, DRIFT))) == (DRIFT / f"{name}.md").read_text()
+    assert drift_report.markdown(drift_report.look(recorded(name, DRIFT))) == (DRIFT / f"{name}.md").read_text()
 
 
 def _webhook(bundle):
@@ -79,10 +79,10 @@ OTHERS = {
 @pytest.mark.parametrize("case", OTHERS)
 def test_what_others_own_is_no_drift_and_the_same_field_of_ours_is(case):
     kind, old, new, ignored = OTHERS[case]
-    seen = drift.look(run_file.read(preview(step(kind, "x", "update", old, new, ignoreChanges=ignored)), "f"))
+    seen = drift_report.look(run_file.read(preview(step(kind, "x", "update", old, new, ignoreChanges=ignored)), "f"))
     assert seen.verdict == "none"
     other = "kubernetes:core/v1:ConfigMap"
-    assert drift.look(run_file.read(preview(step(other, "x", "update", old, new)), "f")).verdict == "drift"
+    assert drift_report.look(run_file.read(preview(step(other, "x", "update", old, new)), "f")).verdict == "drift"
 
 
 @pytest.mark.parametrize("kind", ["autoscaling.aibrix.ai/v1alpha1:PodAutoscaler", "keda.sh/v1alpha1:ScaledObject"])
@@ -91,8 +91,8 @@ def test_replicas_of_what_an_autoscaler_scales_are_its_own_also_where_the_state_
     scaler = step(f"kubernetes:{kind}", "ds", "same", target, target)
     sides = [{"metadata": {"name": "ds"}, "spec": {"replicas": number}} for number in (1, 4)]
     fleet = step(_FLEET, "ds", "update", *sides)
-    assert drift.look(run_file.read(preview(fleet, scaler), "f")).verdict == "none"
-    assert drift.look(run_file.read(preview(fleet), "f")).verdict == "drift"
+    assert drift_report.look(run_file.read(preview(fleet, scaler), "f")).verdict == "none"
+    assert drift_report.look(run_file.read(preview(fleet), "f")).verdict == "drift"
 
 
 def test_what_nobody_states_is_no_drift():
@@ -101,7 +101,7 @@ def test_what_nobody_states_is_no_drift():
     one = step("kubernetes:core/v1:Service", "x", "update", side, side)
     for key, outputs in zip(("oldState", "newState"), live, strict=True):
         one[key]["outputs"] = outputs
-    assert drift.look(run_file.read(preview(one), "f")).verdict == "none"
+    assert drift_report.look(run_file.read(preview(one), "f")).verdict == "none"
 
 
 def test_what_somebody_adds_to_a_list_is_drift_where_the_live_object_is_told():
@@ -111,20 +111,20 @@ def test_what_somebody_adds_to_a_list_is_drift_where_the_live_object_is_told():
     given = {"ports": [{"port": 8000, "protocol": "TCP"}]}
     one["oldState"]["outputs"] = {"spec": {"ingress": [given]}}
     one["newState"]["outputs"] = {"spec": {"ingress": [given, {}]}}
-    seen = drift.look(run_file.read(preview(one), "f"))
+    seen = drift_report.look(run_file.read(preview(one), "f"))
     assert [each.change.name for each in seen.drifted] == ["x"] and seen.drifted[0].paths == ("spec.ingress",)
 
 
 def test_a_refresh_that_failed_is_an_error_even_where_it_found_drift():
     found = step("kubernetes:core/v1:Service", "x", "delete", {"a": 1})
     text = preview(found, diagnostics=[{"severity": "error", "message": "error: cluster unreachable"}])
-    seen = drift.look(run_file.read(text, "f"))
-    assert (seen.verdict, seen.exit_code) == ("error", 2) and "cluster unreachable" in drift.markdown(seen)
+    seen = drift_report.look(run_file.read(text, "f"))
+    assert (seen.verdict, seen.exit_code) == ("error", 2) and "cluster unreachable" in drift_report.markdown(seen)
 
 
 def test_events_without_their_end_are_an_error():
     lines = [line for line in text_of(DRIFT / "none.json.xz").splitlines() if "summaryEvent" not in line]
-    assert drift.look(run_file.read("\n".join(lines), "f")).verdict == "error"
+    assert drift_report.look(run_file.read("\n".join(lines), "f")).verdict == "error"
 
 
 def test_a_changed_secret_is_drift_without_its_value():
@@ -132,7 +132,7 @@ def test_a_changed_secret_is_drift_without_its_value():
     one = step("kubernetes:core/v1:Secret", "x", "update", *sides) | {
         "detailedDiff": {"data.apiKey": {"kind": "update"}}
     }
-    said = drift.markdown(drift.look(run_file.read(preview(one), "f")))
+    said = drift_report.markdown(drift_report.look(run_file.read(preview(one), "f")))
     assert "Secret x differs at `data.apiKey`" in said and "b2xk" not in said and "bmV3" not in said
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from policy.model import Resource, at, listed, number
+from policy.rule_types import Resource, at, listed, number
 
 _COMPONENT = "app.kubernetes.io/component"
 _LEADERS = ("leader", "head")

@@ -13,8 +13,8 @@ import pulumi
 import pytest
 
 from components.cluster.cluster_addons import Addon
-from watch import kinds
-from watch.kinds import RELEASE, change, kinds_of
+from watch import crds
+from watch.crds import RELEASE, change, kinds_of
 
 
 def kind(fields: list[str], release: str | None = None, versions: tuple[str, ...] = ("v1",)) -> dict[str, Any]:
@@ -71,12 +71,12 @@ def test_an_up_ends_before_the_chart_if_its_kinds_cannot_be_applied_and_a_previe
     monkeypatch.setattr(pulumi.log, "warn", said.append)
     monkeypatch.setattr(pulumi, "ResourceHook", lambda name, ask, options: made.append((ask, options)))
     monkeypatch.setattr(pulumi, "ResourceHookBinding", dict)
-    kinds.hooks("c", "apiVersion: v1", Addon(name="lws", chart="./none.tgz", version="0.9.0", namespace="n"))
+    crds.hooks("c", "apiVersion: v1", Addon(name="lws", chart="./none.tgz", version="0.9.0", namespace="n"))
     ((ask, options),) = made
     assert options.on_dry_run
     if preview:
         asyncio.run(ask(None))
         assert len(said) == 1 and said[0].startswith("lws: whether its kinds would change is unknown: ")
     else:
-        with pytest.raises(kinds.NotUpgradedError, match="lws: its kinds are not brought up to date: "):
+        with pytest.raises(crds.NotUpgradedError, match="lws: its kinds are not brought up to date: "):
             asyncio.run(ask(None))
