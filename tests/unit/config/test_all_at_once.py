@@ -116,6 +116,11 @@ def test_a_key_of_vllms_or_another_spelling_is_answered_with_ours(path, remedy):
     assert (problem.why, problem.instead) == ("unknown key", remedy)
 
 
+def test_a_rule_that_one_of_two_keys_is_there_says_nothing_of_a_misspelt_one():
+    (problem,) = problems(with_values(ACS.whole, {"cache/compile": {"calim": "kernels"}}))
+    assert problem.key == "cache.compile.calim"
+
+
 @pytest.mark.parametrize(
     ("right", "wrong"), [("layout/tensor", "layout/tenser"), ("model", "modle"), ("engine/image", "engine/Image")]
 )
