@@ -156,7 +156,9 @@ class Strict(BaseModel):
                 problems.append(_followed(refusal, given, handler))
         wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} | meant
         lost = [(name, value) for name, value in done.below.items() if {name, aliases[name]} & wrong]
-        below = [refusal for name, value in lost for refusal in _below(value, (aliases[name],))]
+        below = [
+            _followed(refusal, given, handler) for name, value in lost for refusal in _below(value, (aliases[name],))
+        ]
         # What is no map at all is told that alone, not also what a rule of the surrounding part says of it.
         problems = [each for each in problems if each.path not in {refusal.path for refusal in below}] + below
         partial = cls.__new__(cls)

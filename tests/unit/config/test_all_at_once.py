@@ -146,6 +146,8 @@ def test_a_misspelt_key_is_the_one_line_of_what_is_missing_for_it(right, wrong):
         (LOCAL, {f"{DS}podLabels": {"a": True}}, 'put it in quotes: "true"'),
         (LOCAL, {f"{DS}engine__extraArgs": ["--max-num-seqs", 8]}, 'put it in quotes: "8"'),
         (ACS, {"addons__lws__install": "yes"}, "write true or false or adopt"),
+        (LOCAL, {"addons__lws__install": 8265}, "write false"),
+        (LOCAL, {f"{DS}rollout__strategy": 16}, "write blueGreen"),
         (ACS, {"weights__bucket__store": "s4"}, "write oss"),
         (LOCAL, {"cache__engine": "redis"}, "write none"),
         (LOCAL, {"cloud__gpu": "A10"}, "write A10-24:GIB with what the driver reports"),
