@@ -408,7 +408,10 @@ class Addons(Strict):
         if name != "lws":
             raise rule("", f"nothing on {cloud} uses it", "leave it out")
         # LeaderWorkerSet is installed, and its release decides what a group can do.
-        settings = {key: getattr(choice, key) for key in choice.model_fields_set - {"version"} if getattr(choice, key)}
+        told = {"install": choice.install} | {
+            key: getattr(choice, key) for key in choice.model_fields_set - {"version"}
+        }
+        settings = {key: value for key, value in told.items() if value and key in choice.model_fields_set}
         refuse(
             *[
                 (f".{to_camel(key)}", value, f"a stack on {cloud} installs nothing", "leave it out, or install: false")

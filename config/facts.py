@@ -153,6 +153,19 @@ _Format = Annotated[str, AfterValidator(_format), InSchema({"enum": list(FORMATS
 _Part = Literal["attention", "output", "mlp", "experts", "shared", "indexer", "draft", "state"]
 
 
+class PartFormats(_Facts):
+    """Storage formats of parts of a model."""
+
+    attention: _Format | None = Field(None, description="the format of queries, keys and values")
+    output: _Format | None = Field(None, description="the format of attention's output")
+    state: _Format | None = Field(None, description="the format of layers with a state")
+    mlp: _Format | None = Field(None, description="the format of the MLP")
+    experts: _Format | None = Field(None, description="the format of the experts")
+    shared: _Format | None = Field(None, description="the format of shared experts")
+    indexer: _Format | None = Field(None, description="the format of the index")
+    head: _Format | None = Field(None, description="the format of the output embedding")
+
+
 class ModelFacts(_Facts):
     """A model, sizes in elements."""
 
@@ -185,9 +198,7 @@ class ModelFacts(_Facts):
     )
     compressed: CompressedFacts | None = Field(None, description="a map for attention that compresses its cache")
     expert_format: _Format | None = Field(None, description="the experts' format, if it is not that of the rest")
-    part_formats: dict[_Part | Literal["head"], _Format] = Field(
-        {}, description="a map of the formats of parts that have another than the rest; head is the output embedding"
-    )
+    part_formats: PartFormats | None = Field(None, description="a map for parts in another format than the rest")
     gated_queries: bool = Field(False, description="true if queries, or latent attention's output, carry a gate")
     residuals: LayersOrNone = Field(0, description="earlier outputs of layers that are kept for later ones")
     mlp_matrices: Literal[2, 3] = Field(3, description="matrices of an MLP or expert; 2 without a gate")

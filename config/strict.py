@@ -123,13 +123,16 @@ class Strict(BaseModel):
         fields = {info.alias or name: info for name, info in cls.model_fields.items()}
         aliases = {name: info.alias or name for name, info in cls.model_fields.items()}
         problems: list[Refusal] = []
-        meant: set[str] = set()
+        spelt: dict[str, str] = {}
         details = list(details)
         for detail in (detail for detail in details if detail["type"] == "extra_forbidden"):
             key = str(detail["loc"][0])
             why, instead, near = unknown_key(key, fields, cls._elsewhere(key))
-            meant |= {near} if near and near not in given else set()
+            spelt |= {key: near} if near and near not in given else {}
             problems.append(Refusal((key,), detail["input"], why, instead))
+        meant = {*spelt.values()}
+        # What is wrong with keys that are not there only because others are misspelt.
+        still = _wrong({spelt.get(key, key): value for key, value in given.items()}, handler) if spelt else {*fields}
         reported: set[tuple[object, ...]] = set()
         for detail in details:
             # Pydantic reports a refused default under the field's Python name.
@@ -137,6 +140,7 @@ class Strict(BaseModel):
             key = aliases.get(str(first), str(first))
             path = (key, *without_inner_keys(given, key, rest)) if detail["loc"] else ()
             caused = detail["type"] == "extra_forbidden" or (detail["type"] == "missing" and key in meant)
+            caused |= bool(spelt) and key in aliases.values() and key not in given and not {str(first), key} & still
             unjudged = isinstance(detail.get("ctx", {}).get("error"), Unjudged)
             # Each member of a union reports an error of its own: keep the first.
             if caused or unjudged or path in reported:
@@ -152,7 +156,9 @@ class Strict(BaseModel):
                 problems.append(_followed(refusal, given, handler))
         wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} | meant
         lost = [(name, value) for name, value in done.below.items() if {name, aliases[name]} & wrong]
-        below = [refusal for name, value in lost for refusal in _below(value, (aliases[name],))]
+        below = [
+            _followed(refusal, given, handler) for name, value in lost for refusal in _below(value, (aliases[name],))
+        ]
         # What is no map at all is told that alone, not also what a rule of the surrounding part says of it.
         problems = [each for each in problems if each.path not in {refusal.path for refusal in below}] + below
         partial = cls.__new__(cls)
@@ -206,6 +212,15 @@ def _followed(refusal: Refusal, given: Any, handler: ModelWrapValidatorHandler[A
             break  # a rule of the surrounding part: it gets its own line once this one is right
         better, instead = last.better, last.instead
     return replace(refusal, instead=instead)
+
+
+def _wrong(given: Any, handler: ModelWrapValidatorHandler[Any]) -> set[str]:
+    """The keys with which something is wrong."""
+    try:
+        handler(given)
+    except ValidationError as error:
+        return {str(detail["loc"][0]) for detail in error.errors(include_url=False) if detail["loc"]}
+    return set()
 
 
 def _again(

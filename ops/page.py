@@ -126,7 +126,7 @@ def _gib(value: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes, remainder = divmod(round(seconds), 60)
+    minutes, remainder = divmod(int(seconds + 0.5), 60)  # the plan tells tenths
     return f"{minutes} min {remainder} s" if minutes else f"{remainder} s"
 
 

@@ -428,7 +428,7 @@ def _in_facts(form: str | None, parts: Mapping[str, str]) -> dict[str, Any]:
     """The catalog's facts about storage formats, of which each part has one; `form` is what the file says of all."""
     main = form or next(parts[part] for part in ("experts", "mlp", *parts) if parts.get(part, "none") != "none")
     # What has the main format without being told: all parts but the output embedding, in MXFP4 the experts only.
-    silent = ("experts",) if main == "mxfp4" else tuple(part for part in parts if part != "head")
+    silent = ("experts", "draft") if main == "mxfp4" else tuple(part for part in parts if part != "head")
     others = {part: own for part, own in parts.items() if own != "none" and (own != main or part not in silent)}
     told = {"quantisation": main, "sixteenBit": sorted(part for part, own in parts.items() if own == "none")}
     return {**told, "partFormats": others} if others else told
@@ -452,6 +452,10 @@ def _mixed(model: Model, kind: Mapping[str, Any], forms: Mapping[str, str], name
         found[part] = told.pop()
         if told:
             wrong.append(f"the formats of modules are not understood: those of {part} differ")
+    if found.get("draft", "none") not in ("none", found.get("attention")):
+        wrong.append("the formats of modules are not understood: those of draft layers differ from those of others")
+    elif found.get("draft", "none") != "none":
+        del found["draft"]  # its parts are as those of the others
     if head := next((module for module in forms if module.rpartition(".")[2] == "lm_head"), None):
         found["head"] = of(head)
     if not wrong and (more := sorted({*forms} - seen)):

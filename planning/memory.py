@@ -332,7 +332,7 @@ def _body(request: Request, tokens: int, has_experts: bool) -> float:
         # V1 profiles without attention: it makes no keys and values.
         tensors = 2 if engine["engine"] == "V0" else 1
         attention = tokens * (tensors * heads * (mla.nope + mla.rope + mla.value) + mla.kv_rank + mla.rope)
-        attention += tokens * (mla.query_rank or 0)
+        attention += tokens * ((mla.query_rank or 0) + (heads * mla.value if model.gated else 0))
     else:
         kv = max(model.kv_heads / layout.tensor, 1)
         heads = max(model.heads, model.window_heads) / layout.tensor

@@ -243,7 +243,7 @@ class Model:
     expert_format: str = ""
     """The storage format of the experts, if it is not that of the rest."""
     part_formats: tuple[tuple[str, str], ...] = ()
-    """Parts (as in `sixteen_bit`, and head: the output embedding) with a storage format of their own, and that."""
+    """Parts (as in `sixteen_bit`, and head: the output embedding) with an own storage format, and that."""
     gated: bool = False
     """Queries carry a gate of the same width, or latent attention's output one of its own."""
     residuals: int = 0
@@ -395,7 +395,8 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         why = f"the plan also needs {', '.join(missing)}"
         raise PlanError(Problem("model", name, why, "add them to the catalog entry"))
     quantisation = facts.get("quantisation", "none")
-    told = [quantisation, facts.get("expertFormat") or quantisation, *(facts.get("partFormats") or {}).values()]
+    parts = {part: form for part, form in (facts.get("partFormats") or {}).items() if form}
+    told = [quantisation, facts.get("expertFormat") or quantisation, *parts.values()]
     if strange := [each for each in told if each not in FORMATS]:
         why = f"storage format {strange[0]} is unknown"
         raise PlanError(Problem("model", name, why, f"write one of {', '.join(FORMATS)}"))
@@ -453,7 +454,7 @@ def from_facts(name: str, facts: Mapping[str, Any], source: str) -> Model:
         if compressed
         else None,
         expert_format=facts.get("expertFormat") or "",
-        part_formats=tuple(sorted((facts.get("partFormats") or {}).items())),
+        part_formats=tuple(sorted(parts.items())),
         residuals=facts.get("residuals") or 0,
         gated=facts.get("gatedQueries", False),
         matrices=facts.get("mlpMatrices", 3),

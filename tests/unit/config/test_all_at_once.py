@@ -116,6 +116,11 @@ def test_a_key_of_vllms_or_another_spelling_is_answered_with_ours(path, remedy):
     assert (problem.why, problem.instead) == ("unknown key", remedy)
 
 
+def test_a_rule_that_one_of_two_keys_is_there_says_nothing_of_a_misspelt_one():
+    (problem,) = problems(with_values(ACS.whole, {"cache/compile": {"calim": "kernels"}}))
+    assert problem.key == "cache.compile.calim"
+
+
 @pytest.mark.parametrize(
     ("right", "wrong"), [("layout/tensor", "layout/tenser"), ("model", "modle"), ("engine/image", "engine/Image")]
 )
@@ -141,6 +146,8 @@ def test_a_misspelt_key_is_the_one_line_of_what_is_missing_for_it(right, wrong):
         (LOCAL, {f"{DS}podLabels": {"a": True}}, 'put it in quotes: "true"'),
         (LOCAL, {f"{DS}engine__extraArgs": ["--max-num-seqs", 8]}, 'put it in quotes: "8"'),
         (ACS, {"addons__lws__install": "yes"}, "write true or false or adopt"),
+        (LOCAL, {"addons__lws__install": 8265}, "write false"),
+        (LOCAL, {f"{DS}rollout__strategy": 16}, "write blueGreen"),
         (ACS, {"weights__bucket__store": "s4"}, "write oss"),
         (LOCAL, {"cache__engine": "redis"}, "write none"),
         (LOCAL, {"cloud__gpu": "A10"}, "write A10-24:GIB with what the driver reports"),

@@ -11,10 +11,11 @@ import pytest
 from planning import choose, engine, gpus, models, throughput
 from planning.config_json import from_file
 from planning.layout import Layout, broken_rules
-from planning.memory import Request, judge, kv_bytes, requests_held, state_bytes
+from planning.memory import Request, batch, judge, kv_bytes, requests_held, state_bytes
 from planning.models import State
 from planning.planner import Ask, plan
 from planning.problems import PlanError
+from planning.stage_weights import file_weights
 
 CONFIGS = Path("tests/data/configs")
 QWEN, NEMOTRON = "Qwen3.5-397B-A17B", "NVIDIA-Nemotron-3-Super-120B-A12B-FP8"
@@ -201,3 +202,24 @@ def test_a_release_that_has_a_class_no_more_is_refused_with_the_last_that_had_it
     with pytest.raises(PlanError, match=r"has MiniMaxM1ForCausalLM no more; write 0\.23\.0 or earlier"):
         plan(asked)
     assert plan(replace(asked, engine_version="0.23.0", pipeline=1)).fits
+
+
+@pytest.mark.parametrize(("name", "full", "layers"), [("Ling-3.0-flash", 2, 35), ("Kimi-K3", 1, 69)])
+def test_gates_and_decays_of_full_rank_take_more_than_those_of_low_rank(name, full, layers):
+    model = models.find(name).plain
+    low = replace(model, state=replace(model.state, gate_rank=128, full_gates=0))
+    more = model.state.inner * model.hidden - 128 * (model.state.inner + model.hidden)
+    assert file_weights(model, draft=False) - file_weights(low, draft=False) == 2 * full * layers * more
+
+
+def test_a_gate_of_latent_attention_is_as_wide_as_its_output():
+    model = models.find("Kimi-K3")
+    bare = replace(model, gated=False)
+    assert file_weights(model) - file_weights(bare) == 2 * 24 * 96 * 128 * 7168
+
+
+def test_outputs_that_later_layers_read_are_kept_for_each_token():
+    told = Request(models.find("Kimi-K3"), gpus.find("H200-141"), Layout(2, 8, 8, 2), engine.find("0.33.0"))
+    bare = replace(told, model=replace(told.model, residuals=0))
+    held = [choose.fit(each, 65536).stages[0].activation for each in (told, bare)]
+    assert (held[0] - held[1]) * 2**30 == pytest.approx(8 * 7168 * 2 * batch(told, 65536)[0])
