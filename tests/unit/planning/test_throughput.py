@@ -278,7 +278,8 @@ def test_a_token_takes_as_many_operations_whatever_the_format_of_the_weights(nam
     request = _request("H200-141", model=name)
     speeds = replace(request.gpu.speeds, memory=math.inf, peaks=(("bf16", 1.0),))
     request = replace(request, gpu=replace(request.gpu, speeds=speeds))
-    plain = replace(request, model=request.model.plain)
+    bare = replace(request.model, quantisation="none", expert_format="", part_formats=(), sixteen_bit=frozenset())
+    plain = replace(request, model=bare)
     assert throughput.roofline(request, 1, 8, 1).prefill == throughput.roofline(plain, 1, 8, 1).prefill
 
 
