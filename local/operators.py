@@ -15,6 +15,8 @@ from local import processes
 from local.api import Api, load_documents
 from local.toolchain import module
 
+SELDOM = {"AIBRIX_POD_METRIC_REFRESH_INTERVAL_MS": "1000"}
+"""AIBrix's programs read the metrics of all engines every 50 ms, which keeps a core busy that tests need."""
 POD_PROXY = "pod-proxy"
 """The file in a control plane's folder with the URL by which pods' addresses are reached."""
 
@@ -113,6 +115,7 @@ CLOUDS = {
                 ports=0,
                 arguments=_aibrix_arguments,
                 reads_pods=True,
+                environment=SELDOM,
             ),
             Operator(
                 name="kuberay",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from local import processes
 from local.control_plane import free_ports
+from local.operators import SELDOM
 from standins import envoy_config
 from standins.envoy_config import Resources
 from standins.gateway_model import Thing
@@ -85,7 +86,7 @@ class Plugin:
         self.know({})
         command: list[str | Path] = [program, f"-grpc-bind-address={_HOST}:{port}", f"-endpoints-config={self._file}"]
         # Where its metrics would say which pod they are of.
-        self._process = processes.launch(folder, "aibrix-plugin", command, {"POD_NAME": "rehearsal"})
+        self._process = processes.launch(folder, "aibrix-plugin", command, {"POD_NAME": "rehearsal", **SELDOM})
 
     def know(self, models: Mapping[str, Sequence[Address]]) -> None:
         """Tells it where each model's pods are."""
