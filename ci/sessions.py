@@ -43,10 +43,10 @@ def environment(cloud: str, stack: str, say: Callable[[str], None] = print) -> d
     role = os.environ.get(ROLE)
     if not role or cloud in _NO_CLOUD:
         return kept
-    if cloud not in entries("ci")["sessions"]:
+    if cloud not in entries("ci")["roles"]:
         instead = f"leave {ROLE} out, and give the job keys"
-        raise Refused(Problem("cloud.kind", cloud, "jobs get no role's keys there", instead))
-    spelt = fact("ci", "sessions", cloud)
+        raise Refused(Problem("cloud.kind", printable(cloud), "jobs get no role's keys there", instead))
+    spelt = fact("ci", "roles", cloud)
     keys = _assume(spelt, role, stack)
     for key in keys:
         say(f"::add-mask::{key}")

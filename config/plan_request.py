@@ -206,6 +206,7 @@ def _cache_size(config: StackConfig) -> CacheSize:
         vcpu=asked.cpu,
         high=asked.high,
         low=asked.low,
+        cloud=config.cloud.kind,
     )
 
 

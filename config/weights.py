@@ -463,9 +463,10 @@ class Cache(Strict):
     @field_validator("quota")
     @classmethod
     def _quota_leaves_room(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
+        can, cloud = _can(info), context_of(info).cloud
+        if value is None or can is None or cloud is None or "fluid" not in can.caches:
             return value
-        memory = info.data.get("memory", "") or f"{fact('clouds', 'acs', 'cacheWorker')['memoryGib']}Gi"
+        memory = info.data.get("memory", "") or f"{fact('clouds', cloud, 'cacheWorker')['memoryGib']}Gi"
         most = int(gibibytes(memory) * fact("startup", "cache", "quotaOfLimit"))
         if not value.endswith("Gi") or int(value[:-2]) % _TEBI == 0:
             raise rule(

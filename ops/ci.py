@@ -237,7 +237,7 @@ def _environment(stack: str) -> dict[str, str]:
     if url := os.environ.get("PULUMI_BACKEND_URL"):
         _check_backend(url)
     cloud = read(path_of(stack)).raw.get("cloud")
-    return sessions.environment(cloud.get("kind", "") if isinstance(cloud, dict) else "", stack)
+    return sessions.environment(str(cloud.get("kind", "")) if isinstance(cloud, dict) else "", stack)
 
 
 def _check_backend(url: str) -> None:

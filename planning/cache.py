@@ -12,7 +12,8 @@ from planning.units import GIB
 
 @dataclass(frozen=True)
 class CacheSize:
-    """What the user sets of a cache; the plan decides what is None. `high` and `low` are shares of the quota."""
+    """What the user sets of a cache; the plan decides what is None. `high` and `low` are shares of the quota. The
+    workers are pods of `cloud`."""
 
     workers: int | None = None
     limit_gib: int | None = None
@@ -20,6 +21,7 @@ class CacheSize:
     vcpu: int | None = None
     high: float | None = None
     low: float | None = None
+    cloud: str = "acs"
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,12 @@ def cache(
     nothing is lost with one worker. Values in `size` are checked, not chosen. Raises PlanError if they are too small,
     unless `file_bytes` is an estimate (`estimated`), which may be too high.
     """
-    (limit, quota), vcpu = _memory(size), size.vcpu or fact("clouds", "acs", "cacheWorker")["vcpu"]
+    (limit, quota), vcpu = _memory(size), size.vcpu or fact("clouds", size.cloud, "cacheWorker")["vcpu"]
     high = size.high or fact("startup", "cache", "highWatermark")
     low = size.low or min(fact("startup", "cache", "lowWatermark"), high * fact("startup", "cache", "lowOfHigh"))
     if wrong := cache_problems(size):
         raise PlanError(*wrong)
-    rate = _gbit_per_second(vcpu)
+    rate = _gbit_per_second(size.cloud, vcpu)
     needed = file_bytes * replicas * fact("startup", "cache", "headroom") / GIB
     for_bytes = math.ceil(needed / (quota * high))
     for_rate = math.ceil(read_gbit_per_second / rate)
@@ -102,7 +104,7 @@ def cache_problems(size: CacheSize) -> list[Problem]:
 
 def _memory(size: CacheSize) -> tuple[int, int]:
     """A worker's memory, and how much of it weights may take, in GiB."""
-    limit = size.limit_gib or fact("clouds", "acs", "cacheWorker")["memoryGib"]
+    limit = size.limit_gib or fact("clouds", size.cloud, "cacheWorker")["memoryGib"]
     return limit, size.quota_gib or int(limit * fact("startup", "cache", "quotaOfLimit"))
 
 
@@ -118,10 +120,10 @@ def quota_problem(quota_gib: int, limit_gib: int) -> tuple[str, str] | None:
     return None
 
 
-def _gbit_per_second(vcpu: int) -> float:
+def _gbit_per_second(cloud: str, vcpu: int) -> float:
     """Network rate of a pod with so many vCPU. A pod between two known sizes gets the rate of the smaller one; a pod
     below the smallest gets a proportional share."""
-    rates = {int(size): rate for size, rate in fact("clouds", "acs", "networkGbitPerSecond").items()}
+    rates = {int(size): rate for size, rate in fact("clouds", cloud, "networkGbitPerSecond").items()}
     below = [size for size in rates if size <= vcpu]
     smallest = min(rates)
     return rates[max(below)] if below else rates[smallest] * vcpu / smallest
