@@ -531,8 +531,8 @@ class Service(_OfVllm):
             refuse((".canary", list(value.canary), "a Service sends to all its pods alike", instead))
         if strategy == "blueGreen" and routing and routing.strategy:
             why = f"with routing.strategy {routing.strategy} AIBrix sends requests to every ready pod of a model"
-            found = [("canary", list(value.canary))] if value.canary else [("strategy", strategy)]
-            refuse(*((f".{key}", given, why, "leave one of the two out") for key, given in found))
+            key, given = ("canary", list(value.canary)) if value.canary else ("strategy", strategy)
+            refuse((f".{key}", given, why, "leave one of the two out"))
         for key, does in (("schedule", "starts and stops"), ("autoscaling", "scales")):
             if strategy == "blueGreen" and info.data.get(key):
                 why = f"the {key} {does} one group by its name, and blueGreen gives each version another"
