@@ -96,6 +96,7 @@ NEEDS: Mapping[str, Callable[[Abilities], bool]] = {
     "Service.routing": lambda can: can.gateways != ("none",),
     **{f"Autoscaling.{key}": lambda can: "aibrix" in can.scalers for key in ("strategy", "schedules")},
     "Rollout.maxSurge": lambda can: "fleet" in can.workloads,
+    **{f"Rollout.{key}": lambda can: can.gateways != ("none",) for key in ("canary", "stepSeconds")},
     "Service.expose": lambda can: len(can.exposes) > 1,
     "Catalog.gpuPods": lambda can: can.shapes,
     "Prices.perCacheWorkerHour": lambda can: "fluid" in can.caches,

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
-from pydantic.json_schema import SkipJsonSchema
 
 from config.abilities import CLOUDS
 from config.clouds import context_of, require_key
@@ -34,6 +33,9 @@ from planning.catalog import fact
 
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 _LONGEST_REQUEST = fact("aibrix", "gateway", "requestSecondsMax")
+_STEP_SECONDS = 60
+Percent = Annotated[int, Field(ge=1, le=99)]
+"""A share of the requests that leaves some for others."""
 
 
 def balancer_annotations(cloud: str | None) -> set[str]:
@@ -301,14 +303,43 @@ class Rollout(Strict):
         "starts a second group beside the first, asks it for a completion, and switches",
     )
     max_surge: Count = Field(0, description="additional replicas during an update; each needs its own GPUs")
+    canary: Annotated[tuple[Percent, ...], InSchema({"minItems": 1, "uniqueItems": True})] | None = Field(
+        None,
+        strict=False,
+        description="a list of shares of the requests in percent, rising, that blueGreen gives the new group behind "
+        "AIBrix's gateway, one after the other, before it has all of them",
+    )
+    step_seconds: Annotated[int, Field(ge=1, le=86400)] | None = Field(
+        None, description=f"seconds that each share of canary lasts; {_STEP_SECONDS} if absent"
+    )
 
-    canary: SkipJsonSchema[Any] = None
+    @property
+    def seconds_of_a_step(self) -> int:
+        """How long each share lasts."""
+        return _STEP_SECONDS if self.step_seconds is None else self.step_seconds
 
     @field_validator("canary")
     @classmethod
-    def _nobody_weighs(cls, value: Any) -> Any:
-        why = "nothing holds weights here: a Service sends to all its pods alike, AIBrix to any ready pod of a model"
-        raise rule(value, why, "leave it out: blueGreen asks the new pods before it switches")
+    def _the_shares_rise(cls, value: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
+        if value is None:
+            return value
+        strategy = info.data.get("strategy")
+        if strategy and strategy != "blueGreen":
+            why = f"{strategy} replaces the old replicas, and leaves none for the other requests"
+            raise rule(list(value), why, "leave it out, or write strategy: blueGreen")
+        rising = sorted({*value})
+        if not value:
+            raise rule("[]", "names no share", "leave it out, or write shares in percent, such as [10, 50]")
+        if list(value) != rising:
+            raise rule(list(value), "the new group's share has to rise with every step", f"write {rising}")
+        return value
+
+    @field_validator("step_seconds")
+    @classmethod
+    def _only_shares_last(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and "canary" in info.data and not info.data["canary"]:
+            raise rule(value, "only the shares of canary last", "leave it out, or write canary")
+        return value
 
     @field_validator("max_surge")
     @classmethod

@@ -157,13 +157,19 @@ def _rules_of_parts() -> dict[str, list[Schema]]:
             _if(_has(engine="keda"), _has(prometheus={"type": "string"})),
             _unless(_has(engine="keda"), _at("prometheus", value=_NULL)),
         ],
-        "Rollout": [_unless(_has(strategy="RollingUpdate"), _at("maxSurge", value={"const": 0}))],
+        "Rollout": [
+            _unless(_has(strategy="RollingUpdate"), _at("maxSurge", value={"const": 0})),
+            _unless(_has(strategy="blueGreen"), _at("canary", value=_NULL)),
+            _if(_has(stepSeconds={"type": "integer"}), _has(canary={"type": "array"})),
+        ],
         "Service": [
             _if(_has(startupPolicy="LeaderReady"), _has(readinessProbe=False)),
             *(
                 _if(_has(rollout=_has(strategy="blueGreen")), _at(key, value=_NULL))
                 for key in ("schedule", "autoscaling")
             ),
+            _if(_has(rollout=_has(strategy="blueGreen")), _at("routing", "strategy", value=_NULL)),
+            _if(_has(gateway="none"), _at("rollout", "canary", value=_NULL)),
             _if(_has(autoscaling=given), _at("replicas", value={"const": 1})),
             _if(_has(workload="fleet"), _at("engine", "launcher", value={"const": "ray"})),
             *_ports(),
@@ -239,11 +245,11 @@ def _of_cloud(kind: str) -> Iterator[Schema]:
             yield _at(_full("addons"), name, value=_NULL)
     beside = {"anyOf": [_NULL, _has(strategy="blueGreen")]}
     if "fleet" not in can.workloads:
-        yield _at(services, "*", "rollout", value=beside)
+        yield _at(services, "*", "rollout", value=_all(beside, _at("canary", value=_NULL)))
     else:
         yield _at(services, "*", value=_if(_has(workload="lws"), _at("rollout", value=beside)))
-        switches = _has(rollout=_has(strategy="blueGreen"))
-        yield _at(services, "*", value=_if(switches, _all(_has(workload="lws"), {"not": _has(gateway="aibrix")})))
+        routed = {"anyOf": [_has(gateway="aibrix"), {"not": _has(workload="lws")}]}
+        yield _at(services, "*", value=_unless(routed, _at("rollout", "canary", value=_NULL)))
         yield _at(services, value={"patternProperties": {f"^.{{{fleet.name_limit() + 1},}}$": _has(workload="lws")}})
         yield _at(services, "*", value=_unless(_has(workload="lws"), _at("port", value=_none_of(fleet.ray_ports()))))
     if kind == "local":

@@ -184,7 +184,7 @@ def _names(services: object, cloud: object) -> list[Problem]:
         most = _map(services, name, "autoscaling").get("maximum")
         fleet = can is not None and _map(services, name).get("workload", can.workloads[0]) == "fleet"
         groups = max(each for each in (replicas, most, 1) if isinstance(each, int))
-        limit = fleet_limit() if fleet else name_limit(groups) - longest_colour * _is_coloured(services, name)
+        limit = (fleet_limit() if fleet else name_limit(groups)) - longest_colour * _is_coloured(services, name)
         built = "the names of its Ray pods" if fleet else "the labels of its worker pods"
         if not re.fullmatch(DNS_1035, text):
             problems.append(

@@ -524,10 +524,15 @@ class Service(_OfVllm):
     @field_validator("rollout")
     @classmethod
     def _the_workload_rolls_so(cls, value: Rollout, info: ValidationInfo) -> Rollout:
-        strategy, routed = value.strategy, info.data.get("gateway") == "aibrix"
-        if strategy == "blueGreen" and (info.data.get("workload") == "fleet" or routed):
-            who = "AIBrix sends requests to every ready pod of a model, and takes its route away with the old one"
-            refuse((".strategy", strategy, who, "leave rollout out, or write workload: lws and gateway: none"))
+        strategy, gateway, routing = value.strategy, info.data.get("gateway"), info.data.get("routing")
+        if value.canary and gateway == "none":
+            can = CLOUDS.get(context_of(info).cloud or "")
+            instead = "leave it out" + (", or write gateway: aibrix" if can and "aibrix" in can.gateways else "")
+            refuse((".canary", list(value.canary), "a Service sends to all its pods alike", instead))
+        if strategy == "blueGreen" and routing and routing.strategy:
+            why = f"with routing.strategy {routing.strategy} AIBrix sends requests to every ready pod of a model"
+            key, given = ("canary", list(value.canary)) if value.canary else ("strategy", strategy)
+            refuse((f".{key}", given, why, "leave one of the two out"))
         for key, does in (("schedule", "starts and stops"), ("autoscaling", "scales")):
             if strategy == "blueGreen" and info.data.get(key):
                 why = f"the {key} {does} one group by its name, and blueGreen gives each version another"

@@ -121,7 +121,8 @@ def _run(command: Sequence[str], say: Callable[[], None]) -> int:
 
 def coloured_groups(resources: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The inputs of the state's LeaderWorkerSets that are one of two colours."""
-    return [each["inputs"] for each in resources if COLOUR in (about(dict(each)).get("annotations") or {})]
+    groups = [each for each in resources if each["type"].endswith(":LeaderWorkerSet")]
+    return [each["inputs"] for each in groups if COLOUR in (about(dict(each)).get("annotations") or {})]
 
 
 def _drained(

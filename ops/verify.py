@@ -22,7 +22,7 @@ from config.stack import StackConfig
 from config.stack_file import RequestError
 from ops.arguments import add_stack, count, positive, stack_file
 from ops.load import Load, Measured, Sample, measure, told
-from planning.names import API_KEY, api_key_secret, service_object, workload
+from planning.names import API_KEY, api_key_secret, coloured, service_object, workload
 from planning.problems import Refused
 from planning.throughput import LOADED, Point
 
@@ -168,10 +168,8 @@ def _ask_service(
 
     key = cluster.secret(api_key_secret(name), API_KEY)
     service = stack.services[name]
-    # AIBrix needs a Service with the model's name.
-    front = name if service.gateway == "aibrix" else service_object(name)
     try:
-        leader = cluster.leader(front)
+        leader = cluster.leader(_front(stack, name))
     except ClusterError:
         group = workload(name, service.workload, gateway=service.gateway == "aibrix")
         # A blue-green group has its version's colour in its name.
@@ -182,6 +180,18 @@ def _ask_service(
         expected = Expected(service.reasoning_tags)
         first = ask(url, service.served_model_name or name, key, timeout, expected=expected)
         return first, _under_load(url, first, key, timeout, load)
+
+
+def _front(stack: StackConfig, name: str) -> str:
+    """The Service in front of what serves; behind AIBrix's gateway it has the model's name, or a colour's."""
+    if stack.services[name].gateway != "aibrix":
+        return service_object(name)
+    if stack.services[name].rollout.strategy != "blueGreen":
+        return name
+    from watch import switchover
+
+    live = switchover.live(stack, None, [name])[0].get(name)
+    return coloured(name, live.colour) if live and live.colour else name
 
 
 class _Paused(Exception):

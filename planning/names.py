@@ -16,23 +16,35 @@ def service_object(name: str) -> str:
     return f"{name}-leader"
 
 
+def route_object(model: str) -> str:
+    """The HTTPRoute of a model behind AIBrix's gateway. AIBrix's plugin refuses requests while none has that name
+    (v0.7.0, pkg/plugins/gateway/gateway.go, validateHTTPRouteStatus)."""
+    return f"{model}-router"
+
+
 COLOUR = "modelserve.dev/colour"
 """The annotation of a group beside which another one of the same service may stand."""
 COLOURS = ("blue", "green")
 """What distinguishes the two groups of a service that is updated blue-green."""
 
 
+FLEET = "modelserve.dev/fleet"
+"""The label of the pods of a fleet that has a colour: the fleet's name."""
+
+
 def coloured(name: str, colour: str) -> str:
-    """The LeaderWorkerSet of one colour."""
+    """The workload of one colour; behind a gateway, also the Service in front of it."""
     return f"{name}-{colour}"
 
 
 @dataclass(frozen=True)
 class Live:
-    """The group that a Service sends requests to: its colour (None: a group from before), and the version of it."""
+    """The group that a Service or a route sends requests to: its colour (None: a group from before), and the version of
+    it. `divided`: another one has some of them too, because a run ended amid its shares."""
 
     colour: str | None
     version: str
+    divided: bool = False
 
     def next(self, version: str) -> str:
         """The colour of the group of this version: its own, or the other one."""

@@ -23,6 +23,7 @@ from planning.names import (
     group_object,
     loader_job,
     model_object,
+    route_object,
     sync_object,
 )
 from planning.startup import node_bytes
@@ -99,7 +100,7 @@ def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
     model, fleet, routed = model_object(service.model), service.workload == "fleet", service.gateway == "aibrix"
     group = group_object(name) if routed else name
     if service.rollout.strategy == "blueGreen":
-        group = coloured(name, f"({'|'.join(COLOURS)})")
+        group = coloured(group, f"({'|'.join(COLOURS)})")
     cached = plan.cache is not None
     return Scraped(
         engine_version=service.engine.version,
@@ -120,8 +121,6 @@ def scraped(config: StackConfig, name: str, planned: Planned) -> Scraped:
         sync=sync_object(model) if getattr(config.weights, "sync", None) else None,
         load=loader_job(model) if cached else None,
         cache=f"{model}-jindofs-worker-[0-9]+" if cached else None,
-        route=f"httproute/[^/]+/{name}-(modelserve|router)/rule/[0-9]+|original_destination_cluster"
-        if routed
-        else None,
+        route=f"httproute/[^/]+/{route_object(name)}/rule/[0-9]+|original_destination_cluster" if routed else None,
         replica_hour=None if config.prices.per_gpu_hour is None else config.prices.per_gpu_hour * layout.gpus,
     )

@@ -69,6 +69,9 @@ def _updated(name: str, planned: Planned) -> Iterator[str]:
         gpus = planned.layout.gpus * replicas
         price = "" if money.cold_start is None else f", for {money.cold_start * replicas:.2f} {money.currency}"
         yield f"{name}: an update takes {2 * gpus} GPUs instead of {gpus} for {long}{price}, and no request waits"
+        if shares := service.rollout.canary:
+            told = f"{' and '.join(map(str, shares))} % of the requests, for {service.rollout.seconds_of_a_step} s each"
+            yield f"{name}: before it has all of them, a new version has {told}"
     elif replicas == 1 and not service.rollout.max_surge:
         yield f"{name}: an update answers nothing for {long}, from the old pods' end to the first answer"
 

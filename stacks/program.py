@@ -116,7 +116,8 @@ async def _recorded_cluster() -> str | None:
 
 
 def _live(config: StackConfig, plans: dict[str, Planned]) -> dict[str, Planned]:
-    """The plans, each with the group that has the requests of a service that is updated blue-green.
+    """The plans, each with the group that has the requests of a service that is updated blue-green. In an `up` it has
+    all of them from now on, also if a run before ended amid its shares.
 
     Raises ConfigError in an `up` if that is unknown.
     """
@@ -125,7 +126,12 @@ def _live(config: StackConfig, plans: dict[str, Planned]) -> dict[str, Planned]:
         return plans
     from watch import switchover
 
-    found, unknown = switchover.live(config, pulumi.Config(NAMESPACE).get("kubeconfig"), names)
+    kubeconfig = pulumi.Config(NAMESPACE).get("kubeconfig")
+    found, unknown = switchover.live(config, kubeconfig, names)
+    divided = [] if pulumi.runtime.is_dry_run() else [name for name, live in found.items() if live.divided]
+    for name in divided:
+        pulumi.log.info(f"{name}: a run has ended amid its shares: the old group gets all requests again")
+        unknown |= switchover.take_back(config, kubeconfig, name)
     if unknown and not pulumi.runtime.is_dry_run():
         # The group that serves could be taken for the other one, and changed in place.
         raise ConfigError(
@@ -133,7 +139,7 @@ def _live(config: StackConfig, plans: dict[str, Planned]) -> dict[str, Planned]:
                 f"services.{name}.rollout.strategy",
                 "blueGreen",
                 f"the cluster does not tell which group has the requests ({error})",
-                "let this kubeconfig read Services, or try again",
+                "let this kubeconfig read Services and HTTPRoutes, or try again",
             )
             for name, error in unknown.items()
         )

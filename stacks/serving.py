@@ -34,6 +34,7 @@ from watch.progress import Progress
 
 if TYPE_CHECKING:
     from components.serving.model_route import ModelRoute
+    from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs
 
 _PLACED = ("imagePullSecrets", "tolerations", "nodeSelector")
 # We import AIBrix's components only for a service that uses them: most stacks do not, and every preview would pay.
@@ -83,7 +84,7 @@ class Serving:
         """Registers the service `name`. Returns its endpoint, known once every replica answers."""
         front = self._front(name, planned, place)
         pods = self._pods(name, planned, source, place, front.secret_name)
-        if isinstance(front, InferenceService) and _switches(planned):
+        if _switches(planned):
             ready, served, manifest = self._blue_green(name, planned, place, pods, front)
         else:
             opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[front, *place.after]))
@@ -94,7 +95,7 @@ class Serving:
         return pulumi.Output.all(front.endpoint, ready).apply(lambda known: known[0])
 
     def _blue_green(
-        self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, front: InferenceService
+        self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, front: InferenceService | ModelRoute
     ) -> tuple[pulumi.Output[str], pulumi.Resource, Manifest]:
         """One of the two groups: that of the version which has the requests, or beside it the one that is to have them.
 
@@ -103,16 +104,37 @@ class Serving:
         service = planned.service
         # The key itself is an Output; a running engine never re-reads it.
         key = pulumi.Config(NAMESPACE).get(API_KEY)
-        args = self._group_args(name, planned, place, pods)
-        version = group_version(name, args, api_key_revision(key) if key else "")
-        colour = planned.live.next(version) if planned.live else COLOURS[0]
-        args = replace(args, pods=replace(pods, colour=colour), object_name=coloured(name, colour))
+        revision = api_key_revision(key) if key else ""
         opts = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[*front.before, *place.after]))
-        group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
+
+        def next_colour(version: str) -> str:
+            return planned.live.next(version) if planned.live else COLOURS[0]
+
+        group: RayLwsGroup | RayClusterFleet
+        if service.workload == "fleet":
+            from components.serving.ray_cluster_fleet import RayClusterFleet, fleet, head_selector
+            from components.serving.ray_cluster_fleet import version as fleet_version
+
+            made = self._fleet_args(planned, place, pods)
+            version = fleet_version(name, made, revision)
+            colour = next_colour(version)
+            made = replace(made, pods=replace(pods, colour=colour))
+            leaders, manifest = head_selector(name, coloured(name, colour)), fleet(name, made)
+            group = RayClusterFleet(name, made, opts, self.progress.fleet_hooks(), mounts=place.mounts)
+        else:
+            args = self._group_args(name, planned, place, pods)
+            version = group_version(name, args, revision)
+            colour = next_colour(version)
+            args = replace(args, pods=replace(pods, colour=colour), object_name=coloured(args.object_name, colour))
+            leaders, manifest = leader_selector(args.object_name), leader_worker_set(name, args)
+            group = RayLwsGroup(name, args, opts, self.progress.group_hooks(), mounts=place.mounts)
         model = service.served_model_name or name
-        hooks = self.progress.switch_hooks(name, model, service) if service.replicas else None
-        front.switch(group, leader_selector(args.object_name), version, hooks)
-        return group.ready, group, leader_worker_set(name, args)
+        hooks = self.progress.switch_hooks(name, model, service, leaders) if service.replicas else None
+        if isinstance(front, InferenceService):
+            front.switch(group, leaders, version, hooks)
+        else:
+            front.switch(group, colour, leaders, version, hooks)
+        return group.ready, group, manifest
 
     def _front(self, name: str, planned: Planned, place: Place) -> InferenceService | ModelRoute:
         service, stack = planned.service, pulumi.get_stack()
@@ -158,7 +180,7 @@ class Serving:
             service_annotations=service.service_annotations,
             more_clients=[each.peer() for each in service.clients or ()],
         )
-        return ModelRoute(name, route, opts)
+        return ModelRoute(name, route, opts, switches=_switches(planned))
 
     def _clients(self, name: str, planned: Planned, place: Place) -> list[dict[str, Any]] | None:
         """The peers (of a NetworkPolicy) that reach a service without a gateway; None for everybody."""
@@ -291,7 +313,6 @@ class Serving:
             lws_version=place.lws_version,
             launcher=service.engine.launcher,
             object_name=_group_name(name, planned),
-            object_labels=routed,
             leader_labels=routed,
             startup_policy=service.startup_policy,
             restart_policy=service.restart_policy,
@@ -302,20 +323,10 @@ class Serving:
     def _fleet(
         self, name: str, planned: Planned, place: Place, pods: EnginePodsArgs, opts: pulumi.ResourceOptions
     ) -> tuple[pulumi.Output[str], pulumi.Resource, Manifest]:
-        from components.serving.ray_cluster_fleet import RayClusterFleet, RayClusterFleetArgs, fleet
+        from components.serving.ray_cluster_fleet import RayClusterFleet, fleet
 
         service, scaling = planned.service, planned.service.autoscaling
-        strategy = service.rollout.strategy
-        assert strategy != "blueGreen"  # refused for fleets
-        args = RayClusterFleetArgs(
-            pods=pods,
-            replicas=service.first_replicas,
-            aibrix_version=place.aibrix_version,
-            scaled_to=scaling.maximum if scaling else None,
-            scheduled=service.schedule is not None,
-            strategy=strategy,
-            max_surge=service.rollout.max_surge,
-        )
+        args = self._fleet_args(planned, place, pods)
         made = RayClusterFleet(name, args, opts, self.progress.fleet_hooks(), mounts=place.mounts)
         self._schedule(name, planned, place, made)
         if scaling is not None:
@@ -338,6 +349,22 @@ class Serving:
             after = pulumi.ResourceOptions.merge(self.opts, pulumi.ResourceOptions(depends_on=[made]))
             PodAutoscaler(name, scaler, after)
         return made.ready, made, fleet(name, args)
+
+    def _fleet_args(self, planned: Planned, place: Place, pods: EnginePodsArgs) -> RayClusterFleetArgs:
+        from components.serving.ray_cluster_fleet import RayClusterFleetArgs
+
+        service, scaling = planned.service, planned.service.autoscaling
+        strategy = service.rollout.strategy
+        return RayClusterFleetArgs(
+            pods=pods,
+            replicas=service.first_replicas,
+            aibrix_version=place.aibrix_version,
+            scaled_to=scaling.maximum if scaling else None,
+            scheduled=service.schedule is not None,
+            # What replaces a fleet that has no requests yet: there are no GPUs for three.
+            strategy="Recreate" if strategy == "blueGreen" else strategy,
+            max_surge=service.rollout.max_surge,
+        )
 
     def _check(
         self,

@@ -3,7 +3,7 @@
 Names, orders and values are those of github.com/envoyproxy/gateway v1.2.8 (internal/gatewayapi, internal/xds/translator
 and its testdata/out), for the objects that AIBrix and a stack write: HTTPRoutes by path, header and method,
 ClientTrafficPolicy, EnvoyExtensionPolicy with one external processor, EnvoyPatchPolicy that adds. Not here: which
-policies and routes a Gateway takes (`gateway_model`), TLS, filters of routes, and weights.
+policies and routes a Gateway takes (`gateway_model`), TLS, and filters of routes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def translate(objects: Objects, endpoints: Endpoints, places: Mapping[str, tuple
     for policy in objects.extensions:
         reference = policy["spec"]["extProc"][0]["backendRefs"][0]
         name = _processor_cluster(policy)
-        found.clusters[name] = _cluster(name, endpoints(policy, reference) or (), http2=True)
+        found.clusters[name] = _cluster(name, [(1, endpoints(policy, reference) or ())], http2=True)
     for listener in objects.gateway["spec"]["listeners"]:
         name = f"{home}/{listener['name']}"
         found.listeners[name] = _listener(name, places[listener["name"]], listener["port"], objects.clients, processors)
@@ -213,8 +213,16 @@ def _processor_cluster(policy: Thing) -> str:
     return f"envoyextensionpolicy/{_place(policy)}/extproc/0"
 
 
-def _cluster(name: str, addresses: Iterable[tuple[str, int]], *, http2: bool = False) -> Thing:
-    ends = [{"endpoint": {"address": _address(place)}} for place in addresses]
+def _cluster(name: str, shares: Iterable[tuple[int, Iterable[tuple[str, int]]]], *, http2: bool = False) -> Thing:
+    """One cluster for all of a rule's backends: each is a locality with its weight (buildXdsClusterLoadAssignment)."""
+    localities = [
+        {
+            "lb_endpoints": [{"endpoint": {"address": _address(place)}} for place in addresses],
+            "load_balancing_weight": weight,
+            "locality": {"region": f"{name}/backend/{number}"},
+        }
+        for number, (weight, addresses) in enumerate(shares)
+    ]
     cluster: Thing = {
         "name": name,
         "connect_timeout": "10s",
@@ -224,10 +232,7 @@ def _cluster(name: str, addresses: Iterable[tuple[str, int]], *, http2: bool = F
         "common_lb_config": {"locality_weighted_lb_config": {}},
         "outlier_detection": {},
         "per_connection_buffer_limit_bytes": _CONNECTION_BYTES,
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": ends, "load_balancing_weight": 1, "locality": {"region": name}}],
-        },
+        "load_assignment": {"cluster_name": name, "endpoints": localities},
     }
     if http2:
         options = f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -271,12 +276,23 @@ def _is_of(policy: Thing, route: Thing, objects: Objects) -> bool:
 
 
 def _action(name: str, route: Thing, rule: Thing, endpoints: Endpoints, found: Resources) -> Thing:
-    backend = next(iter(rule.get("backendRefs") or []), None)
-    addresses = endpoints(route, backend) if backend else None
-    if addresses is None:
+    # A backend of weight 0 is left out, as if it were not there (processDestination).
+    weighed = [(each.get("weight", 1), endpoints(route, each)) for each in rule.get("backendRefs") or []]
+    there = [(weight, addresses) for weight, addresses in weighed if weight]
+    if all(addresses is None for _, addresses in there):
         return {"direct_response": {"status": 500}}
-    found.clusters[name] = _cluster(name, addresses)
+    valid = [(weight, addresses or ()) for weight, addresses in there if addresses or len(there) == 1]
+    found.clusters[name] = _cluster(name, valid)
     action: Thing = {"cluster": name, "upgrade_configs": [{"upgrade_type": "websocket"}]}
+    if lost := sum(weight for weight, _ in there) - sum(weight for weight, _ in valid):
+        # A backend without a ready pod keeps its share, and nobody answers it (buildXdsWeightedRouteAction).
+        parts = [("invalid-backend-cluster", lost), *((name, weight) for weight, _ in valid)]
+        del action["cluster"]
+        clusters = [{"name": part, "weight": weight} for part, weight in parts]
+        action |= {
+            "weighted_clusters": {"clusters": clusters},
+            "cluster_not_found_response_code": "INTERNAL_SERVER_ERROR",
+        }
     limit = seconds((rule.get("timeouts") or {}).get("request"))
     if limit is not None:
         action |= {"timeout": f"{limit:g}s"}

@@ -4,8 +4,8 @@
 a Deployment `envoy-gateway` in its namespace of which a pod is available, and no longer: what an uninstalled controller
 leaves behind stays. A Gateway's proxy is a Service, a Deployment of fake pods, and one real Envoy on 127.0.0.1, to
 which a port-forward to the Service leads and which `gateways.json` in the control plane's folder names; AIBrix's real
-plugin is beside it. Envoy is told what `envoy_config` makes of the objects. Not played: TLS, hostnames, filters and
-weights of routes. Knowing where pods are, it also runs the proxy by which AIBrix's controllers read their metrics.
+plugin is beside it. Envoy is told what `envoy_config` makes of the objects. Not played: TLS, hostnames and filters of
+routes. Knowing where pods are, it also runs the proxy by which AIBrix's controllers read their metrics.
 """
 
 from __future__ import annotations
@@ -193,11 +193,16 @@ class Gateways:
 
     def _models(self) -> dict[str, list[Address]]:
         """The pods of each model, by AIBrix's label, except Ray's workers. Those that are not ready or about to end
-        keep their model known, but have no address (pkg/cache/informers.go, pkg/utils/pod.go)."""
+        keep their model known, but have no address (pkg/cache/informers.go, pkg/utils/pod.go).
+
+        Without a cluster the plugin does not look for the model's route; with one it refuses requests while that is not
+        there or not accepted (validateHTTPRouteStatus in pkg/plugins/gateway/gateway.go). So the model is unknown here,
+        unkinder than there: for requests with a strategy too, and with another status.
+        """
         found: dict[str, list[Address]] = {}
         for pod in list(self.kinds["Pod"].things.values()):
             labels = pod["metadata"].get("labels") or {}
-            if _MODEL not in labels or labels.get("ray.io/node-type") == "worker":
+            if _MODEL not in labels or labels.get("ray.io/node-type") == "worker" or not self._routed(labels[_MODEL]):
                 continue
             told = (pod.get("status") or {}).get("conditions") or []
             ready = any(each["type"] == "Ready" and each["status"] == "True" for each in told) and not deleting(pod)
@@ -205,6 +210,12 @@ class Gateways:
             where = self._to_pod(place_of(pod), int(labels.get(_PORT, 8000))) if ready else None
             there.append(where or ("", len(there)))
         return found
+
+    def _routed(self, model: str) -> bool:
+        """Whether the route is fine that the plugin asks for."""
+        route = self.kinds["HTTPRoute"].at("aibrix-system", f"{model}-router") or {}
+        told = [each for parent in (route.get("status") or {}).get("parents") or [] for each in parent["conditions"]]
+        return bool(told) and all(each["status"] == "True" for each in told)
 
     def _class(self, thing: Thing) -> None:
         if thing["spec"]["controllerName"] != CONTROLLER:

@@ -147,7 +147,9 @@ def compare(state: dict[str, Any], shown: dict[str, Any], look: Callable[[Resour
     shown_by_urn = {resource["urn"]: resource for resource in resources_of(shown) if not resource.get("delete")}
     outcomes = []
     for resource in list(deployment.get("resources") or []):
-        if not is_in_cluster(resource) or resource.get("delete") or resource.get("initErrors"):
+        if not is_in_cluster(resource) or not _is_real(resource):
+            continue
+        if resource.get("delete") or resource.get("initErrors"):
             continue
         plain = shown_by_urn.get(resource["urn"])
         try:
@@ -174,8 +176,9 @@ def _revealed(value: Any) -> Any:
 
 
 def _is_real(resource: Resource) -> bool:
-    """Whether it exists outside of the state; components and providers do not."""
-    return resource.get("custom", False) and not resource["type"].startswith(PROVIDER)
+    """Whether the stack has it outside of the state. Components and providers are not there, and what is only read (an
+    existing Gateway) is another's, and has no inputs."""
+    return resource.get("custom", False) and not resource.get("external") and not resource["type"].startswith(PROVIDER)
 
 
 def is_in_cluster(resource: Resource) -> bool:

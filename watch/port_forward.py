@@ -65,9 +65,20 @@ class Cluster:
 
     def replicas(self, api_version: str, plural: str, name: str) -> int | None:
         """How many replicas the workload is to have; None if there is no such workload."""
-        with suppress(_Absent), self._asking(f"{plural} {name}"):
-            return self._reads.json(f"/apis/{api_version}/{self._place}/{plural}/{name}")["spec"]["replicas"]
+        with suppress(_Absent):
+            return self.custom(api_version, plural, name)["spec"]["replicas"]
         return None
+
+    def custom(self, api_version: str, plural: str, name: str) -> dict[str, Any]:
+        """An object of a kind that the library does not know. Raises ClusterError."""
+        with self._asking(f"{plural} {name}"):
+            return self._reads.json(f"/apis/{api_version}/{self._place}/{plural}/{name}")
+
+    def merge(self, api_version: str, plural: str, name: str, changes: Mapping[str, Any]) -> None:
+        """Changes such an object by a merge patch. Raises ClusterError."""
+        with self._asking(f"{plural} {name}"):
+            patch = client.CustomObjectsApi(self._api).patch_namespaced_custom_object
+            patch(*api_version.split("/"), self._namespace, plural, name, changes)
 
     def secret(self, name: str, key: str) -> str | None:
         """The value in a Secret; None if there is no such Secret or key."""

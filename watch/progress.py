@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import pkgutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import pulumi
 from pulumi.runtime.proto import engine_pb2
@@ -61,16 +62,25 @@ class Progress:
         """The hooks of a DataLoad. A failed load also ends its wait, so the hooks report at the end what went wrong."""
         return self._hooks("load", "rollout_cache:look_at_load")
 
-    def switch_hooks(self, name: str, model: str, service: Service) -> pulumi.ResourceHookBinding | None:
-        """The hooks of a Service that asks a group for a completion before it switches to it."""
+    def switch_hooks(
+        self, name: str, model: str, service: Service, leaders: Mapping[str, str]
+    ) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a Service or route that asks the `leaders` of a group for a completion before it switches to it,
+        and of a route that gives it some of the requests first."""
         if pulumi.runtime.is_dry_run():
             return None
         from watch import switchover
 
         async def ask(args: pulumi.ResourceHookArgs) -> None:
-            selector, old = (args.new_inputs or {})["spec"]["selector"], bool(args.old_inputs)
             place = self._context, self._namespace, self._kubeconfig
-            await asyncio.to_thread(switchover.ask, place, name, model, service, selector, stays=old)
+            asks = partial(switchover.ask, place, name, model, service, leaders, stays=bool(args.old_inputs))
+            await asyncio.to_thread(asks)
+            rules = (args.new_inputs or {})["spec"].get("rules")
+            if service.rollout.canary and args.old_inputs and rules:
+                say = partial(_say, engine_pb2.INFO, args.urn)
+                seconds = service.rollout.seconds_of_a_step
+                shares = switchover.Shares(place, name, service.rollout.canary, seconds, asks, say)
+                await asyncio.to_thread(shares.give, rules[0]["backendRefs"][0])
 
         asks = pulumi.ResourceHook(f"switch-{name}", ask)
         return pulumi.ResourceHookBinding(before_create=[asks], before_update=[asks])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from planning.names import COLOUR, FLEET
 from watch.rollout import Reader, RolloutStatus
 from watch.rollout_group import look_at_group
 
@@ -16,5 +17,7 @@ def look(reader: Reader, name: str) -> RolloutStatus | None:
         return None
     spec = fleet["spec"]["template"]["spec"]
     size = 1 + sum(workers["replicas"] for workers in spec.get("workerGroupSpecs") or [])
-    ours = f"{_RAY}cluster,{_INSTANCE}={name}", f"{_INSTANCE}!={name}"
+    # A fleet that has a colour shares the instance with another one.
+    own = FLEET if COLOUR in (fleet["metadata"].get("annotations") or {}) else _INSTANCE
+    ours = f"{_RAY}cluster,{own}={name}", f"{own}!={name}"
     return look_at_group(reader, ours, size, fleet["spec"].get("replicas", 1), _HEAD)

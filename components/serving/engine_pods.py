@@ -7,6 +7,7 @@ pods of a replica find each other, and which of them leads (`ray_lws_group`, `ra
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,12 +137,21 @@ def launch_config(name: str, args: EnginePodsArgs) -> Manifest:
 
 def _config_name(name: str, args: EnginePodsArgs) -> str:
     """Named by content: a new script is a new ConfigMap, so running pods see it only once they are rolled."""
-    return f"{_own(name, args)}-launch-{hashlib.sha256(''.join(launch_files(args).values()).encode()).hexdigest()[:8]}"
+    return (
+        f"{own_name(name, args)}-launch-{hashlib.sha256(''.join(launch_files(args).values()).encode()).hexdigest()[:8]}"
+    )
 
 
-def _own(name: str, args: EnginePodsArgs) -> str:
+def own_name(name: str, args: EnginePodsArgs) -> str:
     """What the names of a group's own objects begin with."""
     return coloured(name, args.colour) if args.colour else name
+
+
+def version(template: Any, more: str) -> str:
+    """A digest of a replica's template and of `more`. Output values are not in it: they are known only while the stack
+    is made."""
+    text = json.dumps([template, more], sort_keys=True, default=lambda _: None)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def layout_annotation(args: EnginePodsArgs) -> dict[str, str]:
@@ -315,7 +325,7 @@ def register(
     may take one termination and one start for each of its `rounds`.
     """
     child = pulumi.ResourceOptions(parent=component)  # merging opts would pass on its depends_on and ignore_changes
-    parts = _own(name, args)
+    parts = own_name(name, args)
     config = kubernetes_object(f"{parts}-launch", launch_config(name, args), child)
     limits = args.limits
     registered = kubernetes_object(

@@ -22,7 +22,7 @@ from planning.problems import Problem, Refused
 # digest of a weak key would confirm one, even with a slow hash.
 _REVISION_BYTES = 2
 VERSION = "modelserve.dev/version"
-"""The annotation of a Service that switches between groups: the version that it sends requests to."""
+"""The annotation of a Service or route that switches between groups: the version that it sends requests to."""
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
@@ -150,7 +150,8 @@ class InferenceService(pulumi.ComponentResource):
         *,
         switches: bool = False,
     ) -> None:
-        """The Service comes last if it `switches`: then call `switch`, once the group behind it is registered."""
+        """The Service comes last if it `switches`: then call `switch`, once the group behind it is registered. A route
+        that switches makes its own instead."""
         super().__init__("modelserve:serving:InferenceService", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)  # merging opts would pass on our depends_on and ignore_changes
         self._name, self._args, self.secret_name = name, args, None

@@ -1,22 +1,24 @@
 """The path through AIBrix's gateway to one model: its Service, API key, network policy, our route and its grant.
 
-Works for any workload whose servers a label selector finds and whose own metadata names the model, so that AIBrix
-creates its route too. Not here: the workload, AIBrix and its gateway (`aibrix`), and requests with a routing strategy:
-those bypass every HTTPRoute, because AIBrix's plugins send them to a pod of their choice.
+Works for any workload whose servers a label selector finds. Not here: the workload, AIBrix and its gateway (`aibrix`),
+and requests with a routing strategy: those bypass every HTTPRoute, because AIBrix's plugins send them to a pod of their
+choice.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pulumi
 
 from components.cluster.kubernetes import Manifest, kubernetes_object, labels
-from components.serving.inference_service import InferenceService, InferenceServiceArgs, in_namespace
+from components.serving.inference_service import VERSION, InferenceService, InferenceServiceArgs, in_namespace, service
 from planning import aibrix_features
 from planning.catalog import fact
+from planning.names import coloured, route_object
 from planning.problems import Problem, Refused
 
 _GROUP = "gateway.networking.k8s.io"
@@ -110,15 +112,15 @@ def reference_grant(name: str, args: ModelRouteArgs) -> Manifest:
     }
 
 
-def http_route(name: str, args: ModelRouteArgs) -> Manifest:
-    """The route with our timeout, ready when the gateway has accepted it and found the Service.
+def http_route(name: str, args: ModelRouteArgs, to: str | None = None, version: str | None = None) -> Manifest:
+    """The route, ready when the gateway has accepted it and found the Service: the model's own, or `to`, whose pods are
+    of this `version`.
 
-    AIBrix's controller creates `<model>-router`, which ends every request after its 120 s, even while an answer still
-    streams. A route of ours created earlier under that name would hold, but the controller deletes it with the workload
-    (also one that is replaced) and creates its own again; and while no route has that name, the gateway's plugins
-    refuse requests. So ours stands beside it under another name. By the Gateway API the older route wins, but not with
-    Envoy Gateway 1.1 and 1.2 (internal/gatewayapi/sort.go): they ignore age and leave equal routes in any order. In
-    both versions an exact path comes before AIBrix's prefixes.
+    It has the name of the route that the gateway's plugins ask for: they refuse requests while there is none. For a
+    workload that has the model's label, AIBrix's controller creates one under that name, which ends every request after
+    120 s, and deletes whatever has the name with the workload, although another one of the same model still serves
+    (v0.7.0, pkg/controller/modelrouter/modelrouter_controller.go, deleteHTTPRoute); it never makes it again for one
+    that is there. So our workloads lack that label, their pods have it, and the route is ours alone.
     """
     gateway = fact("aibrix", "gateway", "object")
     wait = [
@@ -131,17 +133,22 @@ def http_route(name: str, args: ModelRouteArgs) -> Manifest:
         "apiVersion": f"{_GROUP}/v1",
         "kind": "HTTPRoute",
         "metadata": {
-            "name": f"{args.model_name}-modelserve",
+            "name": route_object(args.model_name),
             "namespace": gateway["namespace"],
             "labels": labels(args.stack, name),
-            "annotations": {"pulumi.com/waitFor": json.dumps(wait)},
+            "annotations": {
+                "pulumi.com/waitFor": json.dumps(wait),
+                # A switch that gives a new group a share writes the route too, and owns what it wrote.
+                "pulumi.com/patchForce": "true",
+                **({VERSION: version} if version else {}),
+            },
         },
         "spec": {
             "parentRefs": [{"name": gateway["name"], "namespace": gateway["namespace"]}],
             "rules": [
                 {
                     "matches": [{"path": {"type": "Exact", "value": path}, "headers": [header]} for path in paths],
-                    "backendRefs": [{"name": args.model_name, "namespace": args.namespace, "port": args.port}],
+                    "backendRefs": [{"name": to or args.model_name, "namespace": args.namespace, "port": args.port}],
                     # Envoy Gateway also raises the stream's idle timeout (five minutes by default) to this value; an
                     # answer that is not streamed would run into it otherwise.
                     "timeouts": {"request": f"{args.request_seconds}s"},
@@ -156,20 +163,46 @@ class ModelRoute(pulumi.ComponentResource):
 
     endpoint: pulumi.Output[str]
     """Base URL of the OpenAI-compatible API at the gateway's address, known once the route is accepted."""
-    service_name: str
-    """The Service, named after the model."""
     secret_name: str | None
     """The API key's Secret, or None."""
+    before: list[pulumi.Resource]
+    """What the pods need, or must not be without."""
 
-    def __init__(self, name: str, args: ModelRouteArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: ModelRouteArgs, opts: pulumi.ResourceOptions | None = None, *, switches: bool = False
+    ) -> None:
+        """The route comes last if it `switches`: then call `switch`, once the group behind it is registered."""
         super().__init__("modelserve:serving:ModelRoute", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)  # merging opts would hand our depends_on and ignore_changes down
-        front = InferenceService(name, args.front, child)
-        grant = kubernetes_object(f"{name}-grant", reference_grant(name, args), child)
-        # References count as resolved only once the Service and the grant exist.
-        behind = pulumi.ResourceOptions(parent=self, depends_on=[front, grant])
-        route = kubernetes_object(f"{name}-route", http_route(name, args), behind)
-        self.service_name = args.model_name
+        front = InferenceService(name, args.front, child, switches=switches)
+        self._name, self._args = name, args
         self.secret_name = front.secret_name
-        self.endpoint = pulumi.Output.all(args.gateway_address, route.id).apply(lambda known: f"http://{known[0]}/v1")
+        self._grant = kubernetes_object(f"{name}-grant", reference_grant(name, args), child)
+        self.before = [*front.before, self._grant]
+        if switches:
+            front.register_outputs({})
+        else:
+            self._route(http_route(name, args), [front])
+
+    def switch(
+        self,
+        group: pulumi.Resource,
+        colour: str,
+        leaders: Mapping[str, str],
+        version: str,
+        hooks: pulumi.ResourceHookBinding | None,
+    ) -> None:
+        """Registers a Service for the `leaders` of this `group`, and the route to it, with `hooks` that judge the group
+        first. The other colour's Service and group stay until the end of an `up` in which nothing has failed."""
+        name, args = self._name, self._args
+        own = replace(args.front, service_name=coloured(args.model_name, colour), leaders=leaders)
+        child = pulumi.ResourceOptions(parent=self)
+        made = kubernetes_object(f"{coloured(name, colour)}-service", service(name, own), child)
+        self._route(http_route(name, args, own.service_name, version), [made, group], hooks)
+
+    def _route(self, manifest: Manifest, after: Sequence[Any], hooks: pulumi.ResourceHookBinding | None = None) -> None:
+        # References count as resolved only once the Service and the grant exist.
+        behind = pulumi.ResourceOptions(parent=self, depends_on=[*after, self._grant], hooks=hooks)
+        route, address = kubernetes_object(f"{self._name}-route", manifest, behind), self._args.gateway_address
+        self.endpoint = pulumi.Output.all(address, route.id).apply(lambda known: f"http://{known[0]}/v1")
         self.register_outputs({"endpoint": self.endpoint})

@@ -8,7 +8,7 @@ a weight source adds to pods (RDMA, init containers, volumes), which the stack's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pulumi
@@ -21,6 +21,7 @@ from planning.aibrix_features import MODEL_LABEL, model_labels
 from planning.catalog import fact
 from planning.engine import release_key
 from planning.fleet import name_limit, ray_port
+from planning.names import COLOUR, FLEET
 from planning.problems import Problem, Refused
 
 PORT_NAME = "service"
@@ -65,9 +66,9 @@ class RayClusterFleetArgs:
             raise Refused(*wrong)
 
 
-def head_selector(name: str) -> dict[str, str]:
-    """Labels that only the heads of `name` have: no other pod answers requests."""
-    return {MODEL_LABEL: name, _NODE_TYPE: "head"}
+def head_selector(name: str, fleet: str | None = None) -> dict[str, str]:
+    """Labels that only the heads of `name` have, or of one `fleet` of its two: no other pod answers requests."""
+    return {MODEL_LABEL: name, _NODE_TYPE: "head"} | ({FLEET: fleet} if fleet else {})
 
 
 def member_selector(name: str) -> dict[str, str]:
@@ -80,21 +81,24 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
 
     Raises Refused for a name that is too long for the names that KubeRay derives from it.
     """
-    if len(name) > name_limit():
-        why = f"has {len(name)} characters, and KubeRay clips names that are built from more than {name_limit()}"
-        raise Refused(Problem("name", name, why, "take a shorter one"))
+    own = engine_pods.own_name(name, args.pods)
+    if len(own) > name_limit():
+        why = f"has {len(own)} characters, and KubeRay clips names that are built from more than {name_limit()}"
+        raise Refused(Problem("name", own, why, "take a shorter one"))
     # Selector and template share it: if they differ, AIBrix does not find its RayClusters and creates more without end
-    # (https://github.com/vllm-project/aibrix/issues/1423). It must never change during a fleet's life.
-    selector = {MODEL_LABEL: name}
+    # (https://github.com/vllm-project/aibrix/issues/1423). It must never change during a fleet's life. Two fleets must
+    # differ in it: AIBrix counts a fleet's RayClusters by it alone (pkg/controller/rayclusterreplicaset).
+    selector = {MODEL_LABEL: name, **_fleet_label(name, args)}
     return {
         "apiVersion": "orchestration.aibrix.ai/v1alpha1",
         "kind": "RayClusterFleet",
         "metadata": {
-            "name": name,
+            "name": own,
             "namespace": args.pods.namespace,
-            # AIBrix creates the model's route from the fleet's labels, and only when it first sees the fleet.
-            "labels": {**labels(args.pods.stack, name), **model_labels(name, args.pods.port)},
+            # Without the model's label: with it AIBrix would make the model's route, and take ours away with the fleet.
+            "labels": labels(args.pods.stack, name),
             "annotations": {
+                **({COLOUR: args.pods.colour} if args.pods.colour else {}),
                 "pulumi.com/waitFor": _ready(args),
                 # So that a deletion ends only when the GPUs are free; in the background the fleet would go before its
                 # pods. Nobody replaces what is being deleted: the fleet's controller then only writes statuses, the
@@ -119,6 +123,16 @@ def fleet(name: str, args: RayClusterFleetArgs) -> Manifest:
             },
         },
     }
+
+
+def version(name: str, args: RayClusterFleetArgs, more: str) -> str:
+    """A digest of a replica and of `more`. Where it changes, a fleet of the other colour takes over."""
+    spec = fleet(name, replace(args, pods=replace(args.pods, colour=None)))["spec"]
+    return engine_pods.version(spec["template"], more)
+
+
+def _fleet_label(name: str, args: RayClusterFleetArgs) -> dict[str, str]:
+    return {FLEET: engine_pods.own_name(name, args.pods)} if args.pods.colour else {}
 
 
 def _ready(args: RayClusterFleetArgs) -> str:
@@ -182,7 +196,7 @@ def pod_template(name: str, args: RayClusterFleetArgs, *, head: bool) -> Manifes
     pods = args.pods
     container = engine_pods.container(pods, _environment(pods, head=head), leads=head, apart=False)
     if not head:
-        return engine_pods.pod_template(name, pods, container | _worker_probes(), "worker", {})
+        return engine_pods.pod_template(name, pods, container | _worker_probes(), "worker", _fleet_label(name, args))
     ports = {**(fact("fleet", "kuberay", "headPorts") if pods.nodes > 1 else {}), PORT_NAME: pods.port}
     container["args"] = engine_pods.serve_args(pods)
     container["ports"] = [{"name": port, "containerPort": number} for port, number in ports.items()]
@@ -191,7 +205,7 @@ def pod_template(name: str, args: RayClusterFleetArgs, *, head: bool) -> Manifes
 
 def _routed(name: str, args: RayClusterFleetArgs) -> dict[str, str]:
     """Labels by which AIBrix's gateway and autoscaler find the heads; they include the fleet's selector."""
-    routed = model_labels(name, args.pods.port)
+    routed = model_labels(name, args.pods.port) | _fleet_label(name, args)
     if release_key(args.aibrix_version) >= release_key(fact("fleet", "aibrix", "engineLabelSince")):
         routed[ENGINE_LABEL] = "vllm"
     return routed

@@ -7,7 +7,6 @@ Not here: what the pods share with other workloads (`engine_pods`); the Service,
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,8 +35,8 @@ class RayLwsGroupArgs:
 
     The arguments in `pods` lack a pod's place in its group: the launch script adds it. `lws_version` is the cluster's
     LeaderWorkerSet release; without one every `restart_policy` is passed on. `object_name` names the LeaderWorkerSet
-    and its headless Service, which must not take a gateway's Service's name; selectors go by it. The LeaderWorkerSet
-    has `object_labels`; leaders have `leader_labels`, by which a gateway tells them from workers. `scheduled`: a
+    and its headless Service, which must not take a gateway's Service's name; selectors go by it. Leaders have
+    `leader_labels`, by which a gateway tells them from workers. `scheduled`: a
     schedule sets the number of replicas once the group has been created with `replicas`; `scaled_to`: an autoscaler
     does, up to that many.
     Raises Refused when that release lacks `restart_policy`.
@@ -48,7 +47,6 @@ class RayLwsGroupArgs:
     launcher: Literal["ray", "native"]
     lws_version: str | None
     object_name: str
-    object_labels: Mapping[str, str]
     leader_labels: Mapping[str, str]
     startup_policy: Literal["LeaderCreated", "LeaderReady"]
     restart_policy: Literal["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"]
@@ -88,7 +86,7 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
         "metadata": {
             "name": args.object_name,
             "namespace": args.pods.namespace,
-            "labels": {**args.object_labels, **labels(args.pods.stack, name)},
+            "labels": labels(args.pods.stack, name),
             "annotations": {
                 "pulumi.com/waitFor": json.dumps(wait),
                 **(SET_BY_ANOTHER if _set_by_another(args) else {}),
@@ -116,13 +114,9 @@ def leader_worker_set(name: str, args: RayLwsGroupArgs) -> Manifest:
 
 
 def version(name: str, args: RayLwsGroupArgs, more: str) -> str:
-    """A digest of what a replica is made of, and of `more`. Where it changes, a group of the other colour takes over.
-
-    Output values are not in it: they are known only while the stack is made.
-    """
+    """A digest of a replica and of `more`. Where it changes, a group of the other colour takes over."""
     spec = leader_worker_set(name, replace(args, pods=replace(args.pods, colour=None)))["spec"]
-    text = json.dumps([spec["leaderWorkerTemplate"], more], sort_keys=True, default=lambda _: None)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return engine_pods.version(spec["leaderWorkerTemplate"], more)
 
 
 def _set_by_another(args: RayLwsGroupArgs) -> bool:

@@ -129,27 +129,29 @@ def test_a_switch_that_is_killed_at_any_step_is_finished_by_recover_and_up_witho
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("start", ["acs", "volcengine"])
+@pytest.mark.parametrize(("start", "workload"), [("acs", "lws"), ("volcengine", "lws"), ("volcengine", "fleet")])
 def test_a_cloud_switches_without_a_failed_request(
-    request: pytest.FixtureRequest, cluster: Cluster, fleets: Fleets, start: str
+    request: pytest.FixtureRequest, cluster: Cluster, fleets: Fleets, start: str, workload: str
 ):
     stack = request.getfixturevalue(start)
     (service,) = stack.services.values()
     service |= {"rollout": {"strategy": "blueGreen"}, "startupSeconds": STARTUP_SECONDS}
     service["engine"]["env"] = {TOKEN_SECONDS: "0.1"}
     if start == "volcengine":
-        service |= {"workload": "lws", "gateway": "none"}
+        service |= {"workload": workload, "gateway": "none"}
         service.pop("routing", None)
-        stack.config["modelserve:addons"].pop("aibrix", None)
+        if workload == "lws":
+            stack.config["modelserve:addons"].pop("aibrix", None)
         stack.config.pop("modelserve:monitoring", None)
     stack.config["modelserve:services"] = {"ds": service}
     with fleets.more_nodes(2):
         stack.up()
-        with asked(cluster, f"a good version on {start}") as outcomes:
+        with asked(cluster, f"a good version on {start}, {workload}") as outcomes:
             service["podAnnotations"] = {"version": "2"}
             stack.up()
         assert outcomes.keys() == {"whole"}, outcomes
-        assert (groups(cluster), serves(cluster)) == (["ds-green"], "ds-green")
+        kinds = ("LeaderWorkerSet/", "RayClusterFleet/")
+        assert [each.partition("/")[2] for each in cluster.ours() if each.startswith(kinds)] == ["ds-green"]
         stack.up("--refresh", "--expect-no-changes")
         stack.destroy("--exclude-protected")
 

@@ -18,7 +18,7 @@ from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import Cluster, Stack
 
 ENGINES = "--data-parallel-size 16 --enable-expert-parallel"
-OURS = f"aibrix-system/{NAME}-modelserve"
+OURS = f"aibrix-system/{NAME}-router"
 
 
 @pytest.fixture

@@ -41,7 +41,6 @@ GROUP = {
     "launcher": "native",
     "lws_version": "0.9.0",
     "object_name": "ds",
-    "object_labels": {},
     "leader_labels": {},
     "startup_policy": "LeaderCreated",
     "restart_policy": "RecreateGroupOnPodRestart",

@@ -18,7 +18,7 @@ SYNC = "Job/deepseek-r1-sync"
 FLEET, ROUTE, SCALER = f"RayClusterFleet/{NAME}", f"HTTPRoute/{NAME}-route", f"PodAutoscaler/{NAME}-autoscaler"
 GATEWAY, CLASS = "Gateway/aibrix-gateway-aibrix-eg", "GatewayClass/aibrix-gatewayclass-aibrix-eg"
 ENVOY, KINDS = "Release/addons-envoy-gateway", "Release/addons-aibrix-kinds"
-OURS = f"aibrix-system/{NAME}-modelserve"
+OURS = f"aibrix-system/{NAME}-router"
 
 
 def controllers(stack: Stack) -> list[str]:

@@ -4,12 +4,15 @@ side, a LeaderWorkerSet behind the gateway, and starts that fail."""
 from __future__ import annotations
 
 import re
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import requests
 
 from local.__main__ import main
 from local.control_plane import ControlPlane
@@ -17,12 +20,14 @@ from standins.vllm_server import TOKEN_SECONDS
 from tests.rehearsal.clouds import Cloud
 from tests.rehearsal.fleets import NAME, Fleets
 from tests.rehearsal.pulumi_stack import STARTUP_SECONDS, Cluster, Stack, one_node
+from tests.rehearsal.test_answers import asked, endpoints
 from tests.support.patience import PATIENCE_SECONDS
 
 # Each test needs AIBrix, which a separate stack installs beforehand; that takes minutes.
 pytestmark = pytest.mark.soak
 FLEET = f"RayClusterFleet/{NAME}"
 RAYCLUSTERS = "/apis/ray.io/v1/namespaces/default/rayclusters"
+ROUTE = f"/apis/gateway.networking.k8s.io/v1/namespaces/aibrix-system/httproutes/{NAME}-router"
 HUB = {"source": "huggingface", "endpoint": "https://hf-mirror.com"}
 BUCKET = {"name": "modelserve-vke-weights", "keep": False}
 SYNC = {"from": "modelscope"}
@@ -193,15 +198,13 @@ def test_one_of_two_models_goes_and_the_other_keeps_its_way_through_the_gateway(
     twin = two_models(volcengine)
     volcengine.up()
     ways = {name: fleets.way(name) for name in (NAME, twin)}
-    assert ways == {name: f"aibrix-system/{name}-modelserve" for name in (NAME, twin)}
+    assert ways == {name: f"aibrix-system/{name}-router" for name in (NAME, twin)}
     pods = fleets.uids()
 
     del volcengine.services[twin]
     volcengine.up()
-    aibrixs = "ReferenceGrant/aibrix-system-reserved-referencegrant-in-default"
-    cluster.wait("AIBrix takes its grant away, for all models", lambda: aibrixs not in cluster.ours())
-    assert f"HTTPRoute/{twin}-router" not in cluster.ours() and f"HTTPRoute/{twin}-modelserve" not in cluster.ours()
-    assert {f"HTTPRoute/{NAME}-modelserve", f"ReferenceGrant/{NAME}-gateway"} <= set(cluster.ours())
+    assert f"HTTPRoute/{twin}-router" not in cluster.ours()
+    assert {f"HTTPRoute/{NAME}-router", f"ReferenceGrant/{NAME}-gateway"} <= set(cluster.ours())
     assert fleets.way() == ways[NAME] and fleets.way(twin) == 400 and fleets.uids() == pods
     volcengine.up("--refresh", "--expect-no-changes")
 
@@ -214,7 +217,7 @@ def test_a_leaderworkerset_answers_beside_a_fleet_behind_the_same_gateway(
     volcengine.up()
     group = f"LeaderWorkerSet/{twin}"
     assert volcengine.in_order("Release/addons-lws", group) and volcengine.in_order(f"HTTPRoute/{twin}-route", group)
-    assert [fleets.way(name) for name in (NAME, twin)] == [f"aibrix-system/{name}-modelserve" for name in (NAME, twin)]
+    assert [fleets.way(name) for name in (NAME, twin)] == [f"aibrix-system/{name}-router" for name in (NAME, twin)]
     assert f"{twin} answered" in volcengine.ops("verify", volcengine.name)
     volcengine.up("--expect-no-changes")
 
@@ -239,7 +242,7 @@ def test_a_fleet_that_fails_is_told_with_its_cause_and_the_next_up_heals_it(
     for pod in fleets.pods():
         cluster.core.delete_namespaced_pod(pod.metadata.name, "default")
     volcengine.up()
-    assert fleets.ready() and fleets.way() == f"aibrix-system/{NAME}-modelserve"
+    assert fleets.ready() and fleets.way() == f"aibrix-system/{NAME}-router"
     volcengine.up("--expect-no-changes")
 
 
@@ -300,3 +303,158 @@ def test_load_brings_a_second_replica_and_its_end_takes_one_away_without_a_lost_
         [each.result() for each in running]
         assert statuses and set(statuses) == {200}
         volcengine.up("--expect-no-changes")
+
+
+# --- an update beside what serves
+
+
+def beside(stack: Stack, workload: str, **rollout: object) -> dict[str, Any]:
+    """The stack's model on one node, updated blue-green; returns the service."""
+    stack.config["modelserve:weights"] = HUB
+    stack.config["modelserve:monitoring"] = {"enabled": False}
+    service = one_node({**stack.services[NAME], "unproven": True}) | {"workload": workload, "gateway": "aibrix"}
+    service["rollout"] = {"strategy": "blueGreen", **rollout}
+    service["engine"]["env"] = {TOKEN_SECONDS: "0.05"}
+    stack.services[NAME] = service
+    return service
+
+
+def weights(cluster: Cluster) -> dict[str, int]:
+    """The shares of the colours, as the route has them."""
+    rules = cluster.plane.api.get(ROUTE)["spec"]["rules"]
+    return {each["name"].removeprefix(f"{NAME}-"): each.get("weight", 1) for each in rules[0]["backendRefs"]}
+
+
+def workloads(cluster: Cluster) -> set[str]:
+    kinds = ("RayClusterFleet/", "LeaderWorkerSet/")
+    return {each.rpartition("-")[2] for each in cluster.ours() if each.startswith(kinds) and NAME in each}
+
+
+def answered(cluster: Cluster, colour: str) -> int:
+    """How many requests the leaders of a colour have answered."""
+    found = 0
+    for url in endpoints(cluster, f"{NAME}-{colour}"):
+        for line in requests.get(f"{url}/metrics", timeout=PATIENCE_SECONDS).text.splitlines():
+            if line.startswith("vllm:request_success_total"):
+                found += int(float(line.rpartition(" ")[2]))
+    return found
+
+
+def share(cluster: Cluster, fleets: Fleets, old: str, new: str) -> float:
+    """The share of the new colour in some hundred requests, in percent."""
+    before = {colour: answered(cluster, colour) for colour in (old, new)}
+    with ThreadPoolExecutor(8) as many:
+        assert {each.status_code for each in many.map(lambda _: fleets.ask(max_tokens=1), range(300))} == {200}
+    more = {colour: answered(cluster, colour) - count for colour, count in before.items()}
+    return 100 * more[new] / sum(more.values())
+
+
+def shares_during(stack: Stack, cluster: Cluster, fleets: Fleets) -> dict[int, float]:
+    """Brings the stack up; returns the share of the new colour that was counted at each step."""
+    (old,) = weights(cluster)
+    (new,) = {"blue", "green"} - {old}
+    counted: dict[int, float] = {}
+    with ThreadPoolExecutor(1) as one:
+        up = one.submit(stack.up)
+        while not up.done():
+            percent = weights(cluster).get(new)
+            if percent and len(weights(cluster)) > 1 and percent not in counted:
+                time.sleep(1)
+                counted[percent] = share(cluster, fleets, old, new)
+            time.sleep(0.1)
+        up.result()
+    return counted
+
+
+@pytest.mark.parametrize("workload", ["fleet", "lws"])
+def test_behind_the_gateway_a_good_version_takes_over_by_shares_and_a_bad_one_is_kept_off_without_a_failed_request(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets, workload: str
+):
+    service = beside(volcengine, workload)
+    volcengine.up()
+    assert (workloads(cluster), weights(cluster)) == ({"blue"}, {"blue": 1})
+    assert fleets.way() == f"aibrix-system/{NAME}-router"
+    with asked(cluster, f"a good version, {workload}", fleets) as outcomes:
+        service["podAnnotations"] = {"version": "2"}
+        volcengine.up()
+    assert outcomes.keys() == {"whole"}, outcomes
+    assert (workloads(cluster), weights(cluster)) == ({"green"}, {"green": 1})
+    with asked(cluster, f"a bad version, {workload}", fleets) as outcomes:
+        service["maxModelLen"] = 32
+        said = volcengine.up(ok=False)
+    assert outcomes.keys() == {"whole"}, outcomes
+    assert f"{NAME}: the new group did not answer: 400" in said and "Traceback" not in said
+    assert (workloads(cluster), weights(cluster)) == ({"blue", "green"}, {"green": 1})
+    with asked(cluster, f"shares, {workload}", fleets) as outcomes:
+        service |= {"maxModelLen": "auto", "podAnnotations": {"version": "3"}}
+        service["rollout"] |= {"canary": [10, 50], "stepSeconds": 20}
+        counted = shares_during(volcengine, cluster, fleets)
+    print(f"counted: {counted}")
+    assert outcomes.keys() == {"whole"} and counted.keys() == {10, 50}, (outcomes, counted)
+    assert 4 < counted[10] < 18 and 38 < counted[50] < 62
+    assert (workloads(cluster), weights(cluster)) == ({"blue"}, {"blue": 1})
+    assert f"{NAME} answered" in volcengine.ops("verify", volcengine.name)
+    volcengine.up("--refresh", "--expect-no-changes")
+
+
+def test_a_run_that_is_killed_amid_the_shares_is_finished_left_or_overtaken_without_a_failed_request(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets
+):
+    service = beside(volcengine, "fleet", canary=[10, 50], stepSeconds=6)
+    volcengine.up()
+    with asked(cluster, "killed amid the shares", fleets) as outcomes:
+        for percent, wanted, then in ((10, "2", "2"), (50, "3", "2"), (10, "4", "5")):
+            (old,) = weights(cluster)
+            (new,) = {"blue", "green"} - {old}
+            service["podAnnotations"] = {"version": wanted}
+            run = volcengine.begin("up")
+            cluster.wait(f"{percent} % go to the new group", lambda: weights(cluster).get(new) == percent)  # noqa: B023
+            volcengine.interrupt(run, signal.SIGKILL)
+            assert weights(cluster) == {old: 100 - percent, new: percent}
+            volcengine.ops("recover", volcengine.name)
+            service["podAnnotations"] = {"version": then}
+            volcengine.up()
+            goes_on = old if then == "2" and wanted == "3" else new
+            assert (workloads(cluster), weights(cluster)) == ({goes_on}, {goes_on: 1})
+    assert outcomes.keys() == {"whole"}, outcomes
+    volcengine.up("--refresh", "--expect-no-changes")
+
+
+def test_a_version_that_stops_answering_amid_its_share_loses_it_and_up_ends_with_the_reason(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets
+):
+    service = beside(volcengine, "fleet", canary=[10], stepSeconds=60)
+    volcengine.up()
+    service["podAnnotations"] = {"version": "2"}
+    with ThreadPoolExecutor(1) as one:
+        up = one.submit(volcengine.up, ok=False)
+        cluster.wait("a tenth goes to the new group", lambda: weights(cluster).get("green") == 10)
+        (head,) = [pod for pod in fleets.pods() if pod.metadata.labels.get("modelserve.dev/fleet") == f"{NAME}-green"]
+        cluster.core.delete_namespaced_pod(head.metadata.name, "default")
+        said = up.result()
+    assert f"{NAME}: the new group did not answer: " in said and "the old group keeps the requests" in said
+    assert weights(cluster) == {"blue": 1} and fleets.way() == f"aibrix-system/{NAME}-router"
+    del service["podAnnotations"]
+    volcengine.up()
+    assert workloads(cluster) == {"blue"} and fleets.way() == f"aibrix-system/{NAME}-router"
+
+
+def test_an_aibrix_fleet_becomes_blue_green_and_plain_again_and_keeps_its_route(
+    volcengine: Stack, cluster: Cluster, fleets: Fleets
+):
+    service = beside(volcengine, "fleet")
+    rollout = service.pop("rollout")
+    volcengine.up()
+    with asked(cluster, "the first switch", fleets) as outcomes:
+        service["rollout"] = rollout
+        volcengine.up()
+    assert outcomes.keys() == {"whole"}, outcomes
+    assert (workloads(cluster), weights(cluster)) == ({"blue"}, {"blue": 1})
+    del service["rollout"]
+    volcengine.up()
+    assert fleets.ready(size=1) and fleets.way() == f"aibrix-system/{NAME}-router"
+    volcengine.up("--refresh", "--expect-no-changes")
+    cluster.plane.api.delete(ROUTE)
+    cluster.wait("AIBrix's plugin refuses a model without its route", lambda: fleets.way() == 400)
+    volcengine.up("--refresh")
+    assert fleets.way() == f"aibrix-system/{NAME}-router"

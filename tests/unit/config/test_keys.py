@@ -55,6 +55,10 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "Service.routing": ("services/*/routing", {"requestSeconds": 60}),
     "Autoscaling.strategy": ("services/*/autoscaling", {"maximum": 2, "strategy": "APA"}),
     "Autoscaling.schedules": ("services/*/autoscaling", {"maximum": 2, "schedules": []}),
+    **{
+        f"Rollout.{key}": ("services/*/rollout", {"strategy": "blueGreen", "canary": [10], **more})
+        for key, more in {"canary": {}, "stepSeconds": {"stepSeconds": 9}}.items()
+    },
     "Rollout.maxSurge": ("services/*/rollout", {"strategy": "RollingUpdate", "maxSurge": 1}),
     "Service.expose": ("services/*/expose", {"to": "private"}),
     "Catalog.gpuPods": ("catalog/gpuPods", {"Own": {"gpus": [8]}}),

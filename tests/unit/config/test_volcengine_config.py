@@ -23,6 +23,7 @@ ALONE = {
     "monitoring": ...,
 }
 BESIDE = {"strategy": "blueGreen"}
+CANARY = {**BESIDE, "canary": [10, 50]}
 NIGHTLY = {"timezone": "Asia/Shanghai", "on": [{"days": ["mon"], "from": "08:00", "to": "20:00"}]}
 
 
@@ -59,21 +60,46 @@ def test_the_committed_stack_file_is_accepted_and_its_copies_take_what_the_artic
             "rollout.strategy: blueGreen: an update needs 4 nodes, and there are 3; leave rollout out",
         ),
         (
-            {f"{NAME}__rollout": BESIDE},
-            "rollout.strategy: blueGreen: AIBrix sends requests to every ready pod of a mod",
+            {f"{NAME}__rollout": BESIDE, f"{NAME}__routing__strategy": "random"},
+            "rollout.strategy: blueGreen: with routing.strategy random AIBrix sends requests to every ready pod",
         ),
-        ({f"{NAME}__workload": "lws", f"{NAME}__rollout": BESIDE}, "AIBrix sends requests to every ready pod of a mod"),
+        (
+            {f"{NAME}__rollout": CANARY, f"{NAME}__routing__strategy": "random"},
+            "rollout.canary: [10, 50]: with routing.strategy random AIBrix sends requests to every ready pod",
+        ),
         (
             {**ALONE, f"{NAME}__rollout": {**BESIDE, "maxSurge": 1}},
             "rollout.maxSurge: 1: blueGreen starts all new replicas beside the old ones; write 0",
         ),
         (
             {f"{NAME}__rollout": {"canary": [10, 50]}},
-            "rollout.canary: [10, 50]: nothing holds weights here: a Service sends to all its pods alike",
+            "rollout.canary: [10, 50]: Recreate replaces the old replicas, and leaves none for the other requests",
+        ),
+        *(
+            (
+                {f"{NAME}__rollout": {**CANARY, "canary": shares}},
+                f"rollout.canary: {shares}: the new group's share has",
+            )
+            for shares in ([50, 10], [10, 10], [10, 50, 20])
+        ),
+        ({f"{NAME}__rollout": {**CANARY, "canary": []}}, "rollout.canary: []: names no share; leave it out, or write"),
+        *(
+            ({f"{NAME}__rollout": {**CANARY, "canary": [10, share]}}, f"rollout.canary[1]: {share}: ")
+            for share in (0, 100, -1, "x")
+        ),
+        ({f"{NAME}__rollout": {**CANARY, "canary": 10}}, "rollout.canary: 10: "),
+        (
+            {**ALONE, f"{NAME}__rollout": CANARY},
+            "rollout.canary: [10, 50]: a Service sends to all its pods alike; leave it out, or write gateway: aibrix",
         ),
         (
-            {**ALONE, f"{NAME}__rollout": {**BESIDE, "canary": [50, 10]}},
-            "rollout.canary: [50, 10]: nothing holds weights here",
+            {f"{NAME}__rollout": {**BESIDE, "stepSeconds": 5}},
+            "rollout.stepSeconds: 5: only the shares of canary last; leave it out, or write canary",
+        ),
+        ({f"{NAME}__rollout": {**CANARY, "stepSeconds": 0}}, "rollout.stepSeconds: 0: "),
+        (
+            {f"services__{'m' * 19}": {**FILE.whole["services"]["deepseek-r1-671b"], "rollout": BESIDE}},
+            "has 19 characters; the names of its Ray pods, built from it, would be cut; write at most",
         ),
         (
             {**ALONE, f"{NAME}__rollout": BESIDE, f"{NAME}__schedule": NIGHTLY},

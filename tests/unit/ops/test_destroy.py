@@ -77,4 +77,5 @@ def test_nothing_is_scaled_before_a_person_has_seen_the_preview_and_said_yes(mon
 
 def test_only_groups_of_a_colour_are_scaled_to_zero_first():
     plain = {"type": KIND, "inputs": {"metadata": {"name": "ds"}}}
-    assert destroy.coloured_groups([plain, {"type": KIND, "inputs": GROUP}, {"type": "a:b:C"}]) == [GROUP]
+    fleet = {"type": "kubernetes:orchestration.aibrix.ai/v1alpha1:RayClusterFleet", "inputs": GROUP}
+    assert destroy.coloured_groups([plain, fleet, {"type": KIND, "inputs": GROUP}, {"type": "a:b:C"}]) == [GROUP]

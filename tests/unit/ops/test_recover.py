@@ -219,6 +219,13 @@ def test_what_is_still_to_be_deleted_is_not_taken_for_what_is_in_its_place():
     assert seen == ["new"]
 
 
+def test_what_a_stack_only_reads_is_not_looked_up_as_if_it_were_its_own():
+    read = {key: value for key, value in group(external=True).items() if key != "inputs"}
+    found = state(("reading", read), resources=[read])
+    assert settle(found, pytest.fail) == compare(found, copy.deepcopy(found), pytest.fail) == []
+    assert found == state(resources=[read])
+
+
 def test_the_cluster_is_compared_with_secrets_in_plain_and_the_state_keeps_them_encrypted():
     mark = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
     hidden, open_ = (

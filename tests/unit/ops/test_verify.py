@@ -14,10 +14,12 @@ from config.judge import parse
 from config.stack_file import read
 from local.paths import ROOT
 from ops.__main__ import main as ops
-from ops.verify import _ask_service
+from ops.verify import _ask_service, _front
+from planning.names import Live
 from standins.vllm import Arguments, Engine
 from tests.support.http_server import Handler, serving
 from tests.support.simulator import Simulator
+from watch import switchover
 
 Capture = pytest.CaptureFixture[str]
 
@@ -108,6 +110,7 @@ def event(delta: dict[str, str]) -> bytes:
 
 
 DONE = b"data: [DONE]\n\n"
+NAME, BESIDE = "deepseek-r1-671b", {"rollout": {"strategy": "blueGreen"}}
 
 
 @pytest.mark.parametrize(
@@ -159,6 +162,25 @@ def test_a_stacks_reasoning_parser_that_splits_nothing_is_found_where_there_is_o
     cluster: Any = Forwarded()
     with contextlib.nullcontext() if why is None else pytest.raises(NoAnswer, match=why):
         _ask_service(cluster, parse(raw), "ds", 5, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "live", "front"),
+    [
+        ({}, None, NAME),
+        ({"gateway": "none"}, None, f"{NAME}-leader"),
+        (BESIDE, Live("green", "a1"), f"{NAME}-green"),
+        (BESIDE, Live(None, ""), NAME),
+        (BESIDE, None, NAME),
+    ],
+)
+def test_a_service_is_asked_where_its_requests_go(changes, live, front, monkeypatch):
+    monkeypatch.setattr(switchover, "live", lambda *_: ({NAME: live} if live else {}, {}))
+    raw = read(ROOT / "Pulumi.volcengine.yaml").raw
+    raw["services"][NAME] |= changes
+    if changes.get("gateway"):
+        del raw["services"][NAME]["routing"], raw["monitoring"]
+    assert _front(parse(raw), NAME) == front
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,21 @@ from typing import Any
 
 import pytest
 
+from components.weights.tos_bucket import ACCESS_KEY
 from planning.names import Live
-from tests.support.program import before, merged, run_program
+from tests.support import volcengine
+from tests.support.program import MADE, before, merged, run_program
 from tests.support.recorder import Recorder, inputs
 from tests.support.stack_files import StackFile
 
 WHOLE = StackFile("local").whole
 BESIDE = {"services": {"ds": {"rollout": {"strategy": "blueGreen"}}}}
 VERSION = "modelserve.dev/version"
+MODEL = volcengine.MODEL
+KINDS = [
+    ("fleet", "RayClusterFleet", MODEL + "-{colour}"),
+    ("lws", "LeaderWorkerSet", MODEL + "-group-{colour}"),
+]
 
 
 def run(live: Live | None = None, key: str = "canary-apiKey", **service: Any) -> Recorder:
@@ -97,3 +104,52 @@ def test_a_name_that_the_groups_names_do_not_go_with_is_refused(names, said):
     services = {name: service if name != "ds-green" else WHOLE["services"]["ds"] for name in names}
     (line,) = StackFile("local").lines({**WHOLE, "services": services}, secrets=["apiKey"])
     assert said in line
+
+
+# --- behind AIBrix's gateway
+
+
+def routed(workload: str, live: Live | None = None, **rollout: Any) -> Recorder:
+    """A run of the stack for Volcengine."""
+    engine = Recorder(preview=False)
+    service = {"workload": workload, "gateway": "aibrix", "rollout": {"strategy": "blueGreen", **rollout}}
+    raw = volcengine.stack_file(**{f"{volcengine.SERVICE}/{key}": value for key, value in service.items()})
+    made = {ACCESS_KEY: {"secretAccessKey": MADE}, volcengine.GATEWAY_TYPE: volcengine.GATEWAY}
+    with volcengine.apart():
+        run_program(engine, raw, secrets=["apiKey"], made=made, live={MODEL: live} if live else {})
+    return engine
+
+
+def backends(engine: Recorder) -> list[str]:
+    (rule,) = inputs(engine.one("HTTPRoute", f"{MODEL}-route"))["spec"]["rules"]
+    return [each["name"] for each in rule["backendRefs"]]
+
+
+@pytest.mark.parametrize(("workload", "kind", "group_name"), KINDS)
+def test_behind_the_gateway_each_colour_has_its_workload_and_service_and_the_route_is_last(workload, kind, group_name):
+    engine = routed(workload)
+    route = inputs(engine.one("HTTPRoute", f"{MODEL}-route"))
+    own = route["metadata"]["annotations"][VERSION]
+    for live, colour in ((Live("green", own), "green"), (Live("green", "other"), "blue"), (Live(None, ""), "blue")):
+        engine = routed(workload, live)
+        name = f"{MODEL}-{colour}"
+        made = inputs(engine.one(kind, name))
+        assert made["metadata"]["name"] == group_name.format(colour=colour) and backends(engine) == [name]
+        front = inputs(engine.one("Service", f"{name}-service"))
+        assert front["metadata"]["name"] == name != made["metadata"]["name"] or kind == "RayClusterFleet"
+        wanted = front["spec"]["selector"].items()
+        other = "green" if colour == "blue" else "blue"
+        assert colour in str(wanted) and other not in str(wanted)
+        assert {f"{kind} {name}", f"Service {name}-service"} <= before(engine, f"HTTPRoute {MODEL}-route")
+        assert {f"Secret {MODEL}-api-key", f"NetworkPolicy {MODEL}-network"} <= before(engine, f"{kind} {name}")
+        assert engine.one("HTTPRoute", f"{MODEL}-route").hooks.before_update
+        assert not [
+            each for each in engine.objects() if each["kind"] == "Service" and each["metadata"]["name"] == MODEL
+        ]
+
+
+@pytest.mark.parametrize("workload", ["fleet", "lws"])
+def test_shares_make_no_other_version_of_what_serves(workload):
+    engines = [routed(workload), routed(workload, canary=[10, 50], stepSeconds=5)]
+    routes = [inputs(engine.one("HTTPRoute", f"{MODEL}-route")) for engine in engines]
+    assert routes[0]["metadata"]["annotations"][VERSION] == routes[1]["metadata"]["annotations"][VERSION]

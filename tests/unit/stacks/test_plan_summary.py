@@ -7,6 +7,7 @@ import pytest
 from config.judge import parse
 from config.plans import plan_services
 from stacks.plan_summary import briefly, summary
+from tests.support.stack_files import StackFile
 from tests.unit.config.test_stack import GOOD, changed
 
 
@@ -34,3 +35,13 @@ def test_a_price_makes_the_hour_and_the_cold_start_known():
     assert price == pytest.approx(320 * planned.startup_seconds / 3600, rel=0.01)
     raw["services"]["ds"]["replicas"] = 0
     assert "an update" not in "".join(briefly("ds", plan_services(parse(raw))["ds"]))
+
+
+def test_a_preview_says_which_shares_a_new_version_has_and_for_how_long():
+    file = StackFile("volcengine")
+    (name,) = file.whole["services"]
+    for more, seconds in (({}, 60), ({"stepSeconds": 9}, 9)):
+        rollout = {"strategy": "blueGreen", "canary": [10, 50], **more}
+        planned = plan_services(parse(file.changed(**{f"services__{name}__rollout": rollout})))[name]
+        told = f"{name}: before it has all of them, a new version has 10 and 50 % of the requests, for {seconds} s each"
+        assert told in briefly(name, planned)

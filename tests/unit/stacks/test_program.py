@@ -15,8 +15,11 @@ from config.secrets import SECRETS
 from config.stack_file import StackFile, read
 from local.paths import ROOT
 from ops.__main__ import main
+from planning.names import Live
 from stacks import program
 from stacks.plan_summary import outputs
+from watch import switchover
+from watch.api_server import UnansweredError
 
 SMALL = {"gpu: H20-96": "gpu: L20-48", "      replicas: 1": "      replicas: 1\n      unproven: true"}
 KEY = "  modelserve:apiKey:"
@@ -114,6 +117,25 @@ def test_nothing_is_changed_where_nobody_tells_which_group_has_the_requests(said
     monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
     preview(read(path))
     assert any(line.startswith("warning: ds: which group has the requests is unknown (its kubeconf") for line in said)
+
+
+def test_an_up_takes_back_what_a_run_has_left_divided_and_a_preview_only_reads(said, stack, monkeypatch):
+    path = stack({"      replicas: 1": "      replicas: 1\n      rollout: {strategy: blueGreen}"})
+    taken = []
+
+    def take_back(_config, _kubeconfig, name):
+        taken.append(name)
+        return {name: UnansweredError("HTTP 403")} if len(taken) > 1 else {}
+
+    monkeypatch.setattr(switchover, "live", lambda *_: ({"ds": Live("blue", "a1", divided=True)}, {}))
+    monkeypatch.setattr(switchover, "take_back", take_back)
+    for dry_run, wanted in ((True, []), (False, ["ds"])):
+        monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda dry_run=dry_run: dry_run)
+        preview(read(path))
+        assert taken == wanted
+    assert any("ds: a run has ended amid its shares: the old group gets all requests again" in line for line in said)
+    with pytest.raises(pulumi.RunError, match=r"has the requests \(HTTP 403\)"):
+        preview(read(path))
 
 
 def test_owner_last_day_and_what_policies_read_of_a_plan_are_outputs(stack):

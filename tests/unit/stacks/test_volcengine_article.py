@@ -324,10 +324,9 @@ def _() -> tuple[object, object]:
 
 @states("the model in a request is deepseek-r1-671b")
 def _() -> tuple[object, object]:
-    head, fleet = pods()[0], one("RayClusterFleet")
+    head = pods()[0]
     args = engines()[0]["args"]
     return {
-        fleet["metadata"]["labels"]["model.aibrix.ai/name"],
         head["metadata"]["labels"]["model.aibrix.ai/name"],
         one("Service", MODEL)["metadata"]["name"],
         args[args.index("--served-model-name") + 1],

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from watch import rollout_fleet
 from watch.rollout import RolloutStatus
 from watch.rollout_group import View, describe
 
@@ -221,3 +222,14 @@ def test_an_init_container_that_failed_is_named_with_its_own_last_words():
         "ds-0: its init container weights ended with exit code 1, so its group starts anew; "
         "its last words: no such bucket: weights",
     )
+
+
+@pytest.mark.parametrize(
+    ("annotations", "own"),
+    [({}, "app.kubernetes.io/instance"), ({"modelserve.dev/colour": "blue"}, "modelserve.dev/fleet")],
+)
+def test_a_fleet_of_a_colour_is_told_from_the_other_one_of_its_service(annotations, own, monkeypatch):
+    fleet = {"metadata": {"annotations": annotations}, "spec": {"template": {"spec": {}}}}
+    reader: Any = type("Reader", (), {"custom": lambda *_: fleet})()
+    monkeypatch.setattr(rollout_fleet, "look_at_group", lambda _, ours, *__: ours)
+    assert rollout_fleet.look(reader, "ds-blue") == (f"ray.io/cluster,{own}=ds-blue", f"{own}!=ds-blue")

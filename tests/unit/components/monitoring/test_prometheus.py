@@ -43,7 +43,7 @@ LABELS = {
     "job_name": ["deepseek-r1-loader-job"],
     "condition": ["true", "false"],
     "phase": ["Pending"],
-    "envoy_cluster_name": ["httproute/aibrix-system/r1-modelserve/rule/0"],
+    "envoy_cluster_name": ["httproute/aibrix-system/r1-router/rule/0"],
     "envoy_response_code_class": ["2", "5"],
     "le": ["1", "+Inf"],
 }

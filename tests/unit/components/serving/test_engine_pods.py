@@ -83,7 +83,6 @@ LWS = Workload(
         "launcher": "native",
         "lws_version": "0.5.0",
         "object_name": "b",
-        "object_labels": {"b": "b"},
         "leader_labels": {"b": "b"},
         "startup_policy": "LeaderReady",
         "restart_policy": "None",

@@ -101,10 +101,22 @@ def test_the_selector_is_the_templates_labels_and_never_changes_with_anything_bu
         assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"] == {MODEL_LABEL: "ds"}
 
 
-def test_the_fleet_says_to_aibrix_which_route_to_make():
+def test_the_fleet_itself_does_not_name_the_model_or_aibrix_would_take_its_route_away_with_it():
     labels = fleet(port=9000)["metadata"]["labels"]
-    assert (labels[MODEL_LABEL], labels[PORT_LABEL]) == ("ds", "9000")
+    assert not [key for key in labels if key.startswith("model.aibrix.ai/")]
     assert labels["modelserve.dev/stack"] == "test"
+
+
+def test_two_fleets_of_a_model_have_nothing_in_common_by_which_aibrix_could_take_one_for_the_other():
+    blue, green = (fleet(colour=colour) for colour in ("blue", "green"))
+    assert (blue["metadata"]["name"], green["metadata"]["name"]) == ("ds-blue", "ds-green")
+    for one, other in ((blue, green), (green, blue)):
+        wanted = one["spec"]["selector"]["matchLabels"].items()
+        assert wanted <= one["spec"]["template"]["metadata"]["labels"].items()
+        assert not wanted <= other["spec"]["template"]["metadata"]["labels"].items()
+        heads = ray_cluster_fleet.head_selector("ds", one["metadata"]["name"]).items() - {("ray.io/node-type", "head")}
+        groups = (each["spec"]["template"]["spec"]["headGroupSpec"]["template"] for each in (one, other))
+        assert [heads <= each["metadata"]["labels"].items() for each in groups] == [True, False]
 
 
 def test_gateway_and_autoscaler_find_heads_and_no_worker():

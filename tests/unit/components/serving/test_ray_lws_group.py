@@ -24,7 +24,6 @@ ARGS = RayLwsGroupArgs(
     launcher="ray",
     lws_version=None,
     object_name="ds",
-    object_labels={},
     leader_labels={},
     startup_policy="LeaderCreated",
     restart_policy="RecreateGroupOnPodRestart",
@@ -181,11 +180,8 @@ def test_a_gateways_labels_are_the_leaders_alone_or_workers_would_be_taken_for_s
     assert pod(False, leader_labels=labels) == pod(False)
 
 
-def test_the_sets_own_labels_are_on_no_pod_and_cannot_take_it_out_of_its_stack():
-    made = group(object_labels={"model.aibrix.ai/name": "ds", "modelserve.dev/stack": "other"})
-    assert made["metadata"]["labels"]["model.aibrix.ai/name"] == "ds"
-    assert made["metadata"]["labels"]["modelserve.dev/stack"] == "test"
-    assert made["spec"] == group()["spec"]
+def test_the_set_itself_does_not_name_the_model_or_aibrix_would_take_its_route_away_with_it():
+    assert not [key for key in group()["metadata"]["labels"] if key.startswith("model.aibrix.ai/")]
 
 
 def test_another_name_of_the_set_frees_the_services_name_and_changes_nothing_else():
