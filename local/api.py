@@ -21,6 +21,8 @@ _JSON = "application/json"
 _PATIENCE = urllib3.Retry(
     connect=0, read=0, redirect=0, other=0, status=10, allowed_methods=None, raise_on_status=False
 )
+# As the Kubernetes library for Go asks for the schema of all kinds, in 32 s at most.
+_SCHEMA = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
@@ -98,6 +100,8 @@ class Api:
             return [name for name in names if name not in served]
 
         wait_until(lambda: not missing(), seconds, lambda: f"CRDs not established: {', '.join(missing())}")
+        # New kinds make the server compute the schema anew, which on a slow machine takes longer than clients wait.
+        self._send("GET", "/openapi/v2", None, _JSON, _SCHEMA)
         return names
 
 
