@@ -11,7 +11,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --compile
 unexport PYTHONDONTWRITEBYTECODE
 
 # The tests of one file stay together, because they share what is slow to make, such as a control plane. Tests on a
-# rehearsal wait more than they compute: four workers suit two cores.
+# rehearsal wait more than they compute: three workers suit two cores. With four, as many
+# API servers keep the memory busier than the cores.
 PYTEST := $(PY) -m pytest -q --dist loadscope --no-loadscope-reorder -n
 # Workers import every file that they are given, so name only the files that have such tests.
 REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)
@@ -55,7 +56,7 @@ check: lint ## lint, and run the tests that need only Python
 
 test: check ## check, and run the tests that need a rehearsal; they start their own
 	@$(PY) -m local build
-	@$(PYTEST) 4 -m "rehearsal and not soak" $(REHEARSED)
+	@$(PYTEST) 3 -m "rehearsal and not soak" $(REHEARSED)
 
 soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 	@$(PY) -m local build
