@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = (3, 10)
 """To connect, and between two parts of an answer. The library's default is to wait forever."""
+WHOLE_SECONDS = (3, 60)
+"""The same for a definition of a kind, which may have megabytes: an API server gives a request a minute."""
 FOLLOWED_SECONDS = (3, 86400)
 """The same for a followed log, which may be silent for hours. The library has no value for «forever»."""
 

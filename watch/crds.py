@@ -21,7 +21,7 @@ import yaml
 from components.cluster.cluster_addons import Addon
 from components.cluster.kubernetes import MANAGER
 from planning.engine import release_key
-from watch.client import dynamic_client, errors
+from watch.client import WHOLE_SECONDS, dynamic_client, errors
 
 RELEASE = "modelserve.dev/release"
 """The annotation of a kind that was brought up to a release: which one."""
@@ -145,13 +145,17 @@ def _upgraded(context: str, kubeconfig: str | None, addon: Addon, only_looks: bo
         marked = {**(metadata.get("annotations") or {}), RELEASE: addon.operator}
         body = {**kind, "metadata": {"name": name, "labels": metadata.get("labels") or {}, "annotations": marked}}
         body.pop("status", None)
-        done = client.server_side_apply(resource, body, name, force_conflicts=True, field_manager=MANAGER, **more)
+        done = client.server_side_apply(
+            resource, body, name, force_conflicts=True, field_manager=MANAGER, _request_timeout=WHOLE_SECONDS, **more
+        )
         return done.to_dict()
 
     upgraded = []
     for kind in kinds_of(Path(addon.chart)):
         name = kind["metadata"]["name"]
-        (*there,) = resource.get(field_selector=f"metadata.name={name}").to_dict()["items"]
+        (*there,) = resource.get(field_selector=f"metadata.name={name}", _request_timeout=WHOLE_SECONDS).to_dict()[
+            "items"
+        ]
         if there and (seen := change(there[0], apply(kind, dry_run="All"))):
             upgraded.append(seen)
             if not only_looks and not seen.stays(addon.operator):

@@ -34,8 +34,9 @@ from tests.support.patience import PATIENCE_SECONDS
 API_KEY = "sk-canary-1f6b0e9d"
 _NAME = "first-of-all"
 LWS = ("leaderworkerset.x-k8s.io", "v1", "default", "leaderworkersets")
-# A start takes a second or two here. Tests wait for the limits that derive from this one.
-STARTUP_SECONDS = 8
+# A start takes a second or two here, and ten times that on a machine that is slow. Tests of starts that fail wait for
+# the limit that derives from this.
+STARTUP_SECONDS = 30
 
 _OURS = "app.kubernetes.io/managed-by=modelserve"
 _FLUID = "/apis/data.fluid.io/v1alpha1/namespaces/default"
