@@ -11,8 +11,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --compile
 unexport PYTHONDONTWRITEBYTECODE
 
 # The tests of one file stay together, because they share what is slow to make, such as a control plane. Tests on a
-# rehearsal wait more than they compute: three workers suit two cores. With four, as many
-# API servers keep the memory busier than the cores.
+# rehearsal wait more than they compute: three workers suit two cores. With four, the API servers of four control planes
+# keep the memory busier than the cores.
 PYTEST := $(PY) -m pytest -q --dist loadscope --no-loadscope-reorder -n
 # Workers import every file that they are given, so name only the files that have such tests.
 REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)
