@@ -25,6 +25,7 @@ from ops import recover
 from ops.arguments import add_stack, not_negative, stack_file
 from planning.catalog import fact
 from watch.outcomes import pending_operations, resources_of
+from watch.rollout import is_ready
 
 State = Mapping[str, Any]
 Object = Mapping[str, Any]
@@ -152,9 +153,7 @@ def readers(pods: Sequence[Object], secrets: Collection[str]) -> dict[str, str]:
     names = {}
     for pod in pods:
         owners = pod["metadata"].get("ownerReferences") or []
-        ready = not any(owner["kind"] == "Job" for owner in owners) and any(
-            each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions") or []
-        )
+        ready = is_ready(pod) and not any(owner["kind"] == "Job" for owner in owners)
         for kind in ("initContainer", "container"):
             started = {
                 each["name"]

@@ -153,9 +153,8 @@ def _upgraded(context: str, kubeconfig: str | None, addon: Addon, only_looks: bo
     upgraded = []
     for kind in kinds_of(Path(addon.chart)):
         name = kind["metadata"]["name"]
-        (*there,) = resource.get(field_selector=f"metadata.name={name}", _request_timeout=WHOLE_SECONDS).to_dict()[
-            "items"
-        ]
+        listed = resource.get(field_selector=f"metadata.name={name}", _request_timeout=WHOLE_SECONDS)
+        there = listed.to_dict()["items"]
         if there and (seen := change(there[0], apply(kind, dry_run="All"))):
             upgraded.append(seen)
             if not only_looks and not seen.stays(addon.operator):

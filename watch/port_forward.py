@@ -19,6 +19,7 @@ from kubernetes import client, config
 from kubernetes.stream import portforward
 
 from watch.client import Reads, api_client
+from watch.rollout import is_ready, pod_name
 
 # Time for the last bytes of an answer after the client has closed its side.
 _LAST_BYTES_SECONDS = 5
@@ -57,11 +58,11 @@ class Cluster:
         with self._asking(f"Service {service}"):
             spec = self._reads.json(f"/api/v1/{self._place}/services/{service}")["spec"]
         first = self._ready_pods(spec.get("selector") or {}, f"behind Service {service}")[0]
-        return Leader(_name(first), _target_port(spec["ports"][0], first))
+        return Leader(pod_name(first), _target_port(spec["ports"][0], first))
 
     def leaders(self, selector: Mapping[str, str], port: int) -> list[Leader]:
         """The ready pods with these labels. If there is none, raises ClusterError, which says what is missing."""
-        return [Leader(_name(pod), port) for pod in self._ready_pods(selector, "with its labels")]
+        return [Leader(pod_name(pod), port) for pod in self._ready_pods(selector, "with its labels")]
 
     def replicas(self, api_version: str, plural: str, name: str) -> int | None:
         """How many replicas the workload is to have; None if there is no such workload."""
@@ -125,15 +126,15 @@ class Cluster:
         selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
         with self._asking("pods"):
             pods = self._reads.items(f"/api/v1/{self._place}/pods", labelSelector=selector)
-        ready = sorted(filter(_ready, pods), key=_name)
+        ready = [pod for pod in pods if is_ready(pod) and not pod["metadata"].get("deletionTimestamp")]
         if not ready:
             reasons = "; ".join(self._not_ready(pod) for pod in pods) or f"no pod has the labels {selector}"
             raise ClusterError(f"no ready leader pod {where}: {reasons}")
-        return ready
+        return sorted(ready, key=pod_name)
 
     def _not_ready(self, pod: Mapping[str, Any]) -> str:
         """Why one pod is not ready."""
-        name, status = _name(pod), pod.get("status") or {}
+        name, status = pod_name(pod), pod.get("status") or {}
         for condition in status.get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 return f"{name} finds no node: {condition.get('message')}"
@@ -185,17 +186,6 @@ def _return(far: socket.socket, near: socket.socket) -> None:
     with suppress(OSError):
         while far.recv(65536):
             pass
-
-
-def _name(pod: Mapping[str, Any]) -> str:
-    return pod["metadata"]["name"]
-
-
-def _ready(pod: Mapping[str, Any]) -> bool:
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 def _target_port(port: Mapping[str, Any], pod: Mapping[str, Any]) -> int:

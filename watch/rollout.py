@@ -44,6 +44,12 @@ def pod_name(pod: Mapping[str, Any]) -> str:
     return pod["metadata"]["name"]
 
 
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod says that it is ready; one that is being deleted may still say so."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
 def waiting(pod: Mapping[str, Any]) -> str | None:
     """Why a container of the pod has not started, in one word."""
     for status in pod["status"].get("containerStatuses") or []:

@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from watch.rollout import Reader, RolloutStatus, failures, given_up, gone, pod_name, running, unplaced, waiting
+from watch.rollout import (
+    Reader,
+    RolloutStatus,
+    failures,
+    given_up,
+    gone,
+    is_ready,
+    pod_name,
+    running,
+    unplaced,
+    waiting,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ def describe(view: View) -> RolloutStatus:
             f"pods started: {len(started)} of {wanted} ({pod_name(late)}: {waiting(late) or 'Pending'})", problems
         )
     leaders = [pod for pod in pods if _leads(pod, view.leader)]
-    late_leader = next((pod for pod in leaders if not _ready(pod)), None)
+    late_leader = next((pod for pod in leaders if not is_ready(pod)), None)
     if late_leader is None:
         return RolloutStatus(f"replicas ready: {replicas} of {replicas}", problems)
     return RolloutStatus(f"{pod_name(late_leader)}: {running(view.logs.get(pod_name(late_leader)))}", problems)
@@ -85,13 +96,6 @@ def _gpus(pod: Mapping[str, Any]) -> tuple[str, int]:
     return "GPUs", 0
 
 
-def _ready(pod: Mapping[str, Any]) -> bool:
-    return any(
-        condition["type"] == "Ready" and condition["status"] == "True"
-        for condition in pod["status"].get("conditions") or []
-    )
-
-
 def look_at_group(
     reader: Reader, selectors: tuple[str, str], size: int, replicas: int, leader: tuple[str, str]
 ) -> RolloutStatus | None:
@@ -112,4 +116,4 @@ def _leads(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:
 
 
 def _starts(pod: Mapping[str, Any], leader: tuple[str, str]) -> bool:
-    return _leads(pod, leader) and pod["status"].get("phase") == "Running" and not _ready(pod)
+    return _leads(pod, leader) and pod["status"].get("phase") == "Running" and not is_ready(pod)
