@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import urllib3
 import yaml
 
+_CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _FIELD_MANAGER = "rehearsal"
 _JSON = "application/json"
 # While the server fills its cache for a new kind it answers «retry later»; other clients retry by themselves.
@@ -74,20 +74,25 @@ class Api:
     def merge(self, path: str, patch: Any) -> Any:
         return self.request("PATCH", path, patch, "application/merge-patch+json")
 
-    def apply(self, path: str, manifest: bytes | dict[str, Any]) -> Any:
-        """Server-side apply of one object. Bytes are sent as they are, which saves parsing big YAML files."""
-        body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+    def apply(self, path: str, manifest: dict[str, Any]) -> Any:
+        """Server-side apply of one object."""
         query = f"?fieldManager={_FIELD_MANAGER}&force=true"
-        return self.request("PATCH", path + query, body, "application/apply-patch+yaml")
+        return self.request("PATCH", path + query, manifest, "application/apply-patch+yaml")
 
-    def apply_crds(self, files: Iterable[Path], seconds: float = 180) -> list[str]:
-        """Applies CustomResourceDefinitions in parallel, waits until all are Established, and returns their names."""
-        base = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        documents = [text.encode() for file in files for text in _documents(file.read_text())]
-        names = [_crd_name(document) for document in documents]
+    def create_kinds(self, definitions: Mapping[str, bytes], seconds: float = 180) -> None:
+        """Creates CustomResourceDefinitions (name to JSON) in parallel and waits until all are Established. Those that
+        exist stay as they are."""
+
+        def create(definition: bytes) -> None:
+            try:
+                self.request("POST", f"{_CRDS}?fieldManager={_FIELD_MANAGER}", definition)
+            except ApiError as error:
+                if error.code != 409:
+                    raise
+
         # More at once would only make each take longer than the API server lets a request take.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            list(threads.map(lambda pair: self.apply(f"{base}/{pair[0]}", pair[1]), zip(names, documents, strict=True)))
+            list(threads.map(create, definitions.values()))
 
         def missing() -> list[str]:
             # Discovery lists the served kinds in a few kilobytes; the definitions themselves are megabytes.
@@ -97,12 +102,11 @@ class Api:
                 for version in group["versions"]
                 for resource in version["resources"]
             }
-            return [name for name in names if name not in served]
+            return [name for name in definitions if name not in served]
 
         wait_until(lambda: not missing(), seconds, lambda: f"CRDs not established: {', '.join(missing())}")
         # New kinds make the server compute the schema anew, which on a slow machine takes longer than clients wait.
         self._send("GET", "/openapi/v2", None, _JSON, _SCHEMA)
-        return names
 
 
 def wait_until(done: Callable[[], bool], seconds: float, what: Callable[[], str], step: float = 0.1) -> None:
@@ -123,16 +127,3 @@ def wait_until(done: Callable[[], bool], seconds: float, what: Callable[[], str]
 def load_documents(file: Path) -> list[dict[str, Any]]:
     """The objects of a YAML file, without empty documents."""
     return [document for document in yaml.safe_load_all(file.read_text()) if document]
-
-
-def _documents(text: str) -> list[str]:
-    return [
-        part for part in re.split(r"^---\s*$", text, flags=re.MULTILINE) if re.search(r"^kind:", part, re.MULTILINE)
-    ]
-
-
-def _crd_name(document: bytes) -> str:
-    match = re.search(rb"^metadata:\n(?:^ .*\n)*?^  name: (\S+)", document, re.MULTILINE)
-    if match is None:
-        raise ValueError("a CustomResourceDefinition without metadata.name")
-    return match.group(1).decode()

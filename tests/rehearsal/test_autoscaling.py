@@ -17,6 +17,7 @@ import requests
 import yaml
 
 from components.serving import group_autoscaler
+from local import definitions
 from local.api import ApiError
 from local.control_plane import free_ports
 from local.paths import ROOT
@@ -49,7 +50,7 @@ def test_an_update_leaves_a_group_the_replicas_that_an_autoscaler_gave_it(stack:
     scaled = {"engine": "keda", "prometheus": "http://prometheus.monitoring:9090", "maximum": 2}
     stack.services["ds"]["autoscaling"] = scaled
     assert "autoscaling.engine: keda: the cluster has no ScaledObject" in stack.up(ok=False)
-    api.apply_crds([ROOT / "tests" / "data" / "keda" / "keda.sh_scaledobjects.yaml"])
+    api.create_kinds(definitions.read([ROOT / "tests" / "data" / "keda" / "keda.sh_scaledobjects.yaml"]))
     stop = threading.Event()
 
     def operate() -> None:
