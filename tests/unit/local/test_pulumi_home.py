@@ -82,6 +82,13 @@ def test_second_install_writes_nothing(machine: Path) -> None:
     assert files(home) == before
 
 
+def test_logs_of_earlier_runs_go_and_no_folder_is_left_for_new_ones(machine: Path) -> None:
+    home, _ = install()
+    (home / "logs").unlink()
+    (home / "logs" / "old").mkdir(parents=True)
+    assert (install()[0] / "logs").is_file()
+
+
 def test_install_inside_its_own_environment_does_not_take_itself_for_official(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
