@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.rehearsal.pulumi_stack import Cluster, Stack
-from tests.support.patience import PATIENCE_SECONDS
 
 SOAK = pytest.mark.soak
 # What stays in the state together with a protected bucket.
@@ -24,15 +22,24 @@ def has(cluster: Cluster, name: str) -> Callable[[], bool]:
     return lambda: cluster.object(*name.split("/")) is not None
 
 
-def test_ctrl_c_during_the_wait_ends_at_once_and_the_next_up_goes_on_waiting(stack: Stack, cluster: Cluster):
+def test_a_living_run_is_left_alone_and_after_ctrl_c_the_next_up_goes_on_waiting(stack: Stack, cluster: Cluster):
     stack.services["ds"]["podAnnotations"] = SLOW
     run = stack.begin("up")
+    cluster.wait("the run is under way", has(cluster, "Secret/ds-api-key"))
+    run.send_signal(signal.SIGSTOP)  # it cannot end meanwhile
+    try:
+        said = stack.ops("recover", stack.name, code=2)
+    finally:
+        run.send_signal(signal.SIGCONT)
+    assert "is locked by" in said and "may be alive" in said
+
     cluster.wait("the group is there", has(cluster, "Pod/ds-0"))
     said = stack.interrupt(run, signal.SIGINT)
     assert "context canceled" in said and "Traceback" not in said
     uid = cluster.group()["metadata"]["uid"]
     stack.up()
     assert cluster.ready() and cluster.group()["metadata"]["uid"] == uid
+    assert f"{stack.name}: nothing is pending" in stack.ops("recover", stack.name)
 
 
 def goes_on(stack: Stack) -> None:
@@ -47,16 +54,6 @@ def ends(stack: Stack, cluster: Cluster) -> None:
     cluster.wait_for_end()
     left = {each["type"].rpartition(":")[2] for each in stack.state()["deployment"].get("resources", [])}
     assert left <= KEPT
-
-
-def test_runs_killed_amid_a_step_go_on_after_recover(stack: Stack, cluster: Cluster):
-    assert stack.kill_at("LeaderWorkerSet/ds", "up")
-    # The second: a kill in the middle of writing the state, which `recover` repairs too.
-    assert re.search("currently locked by 1 lock|failed to load checkpoint: EOF", said := stack.up(ok=False)), said
-    goes_on(stack)
-    assert stack.kill_at("LeaderWorkerSet/ds", "destroy", "--exclude-protected")
-    stack.recover()
-    ends(stack, cluster)
 
 
 @SOAK
@@ -161,20 +158,6 @@ def test_an_update_that_was_interrupted_and_taken_back_is_taken_back_in_the_clus
     template = cluster.group()["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
     assert template["spec"]["containers"][0]["image"] == image
     stack.refresh("--expect-no-changes")
-
-
-def test_recover_keeps_off_a_living_run_and_has_nothing_to_do_after_one_that_ended(stack: Stack, cluster: Cluster):
-    stack.services["ds"]["podAnnotations"] = SLOW
-    run = stack.begin("up")
-    cluster.wait("the group is there", has(cluster, "LeaderWorkerSet/ds"))
-    run.send_signal(signal.SIGSTOP)  # it cannot end meanwhile
-    try:
-        said = stack.ops("recover", stack.name, code=2)
-    finally:
-        run.send_signal(signal.SIGCONT)
-    assert "is locked by" in said and "may be alive" in said
-    assert run.wait(timeout=PATIENCE_SECONDS) == 0 and cluster.ready()
-    assert f"{stack.name}: nothing is pending" in stack.ops("recover", stack.name)
 
 
 @SOAK

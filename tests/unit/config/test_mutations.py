@@ -4,7 +4,7 @@ never fails."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonschema
@@ -110,17 +110,30 @@ def accepted(raw: dict[str, Any], secrets: tuple[str, ...]) -> StackConfig | Non
         return None
 
 
-@settings(
-    max_examples=600,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(st.sampled_from(sorted(ways.WAYS)), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
+def tried(examples: int) -> Callable[[Any], Any]:
+    """A test that gets so many files, each with one or two changes, with or without secrets."""
+    unhurried = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    chosen = settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=unhurried
+    )
+    made = given(st.sampled_from(sorted(ways.WAYS)), st.lists(mutations(), min_size=1, max_size=2), st.booleans())
+    return lambda test: chosen(made(test))
+
+
+@tried(150)
 def test_every_service_of_a_file_that_is_accepted_is_rendered_as_kubernetes_takes_it_and_editors_accept_it(
     monkeypatch, way, changes, keys
 ):
+    is_rendered_if_accepted(monkeypatch, way, changes, keys)
+
+
+@pytest.mark.soak
+@tried(3000)
+def test_every_service_of_many_files_that_are_accepted_is_rendered(monkeypatch, way, changes, keys):
+    is_rendered_if_accepted(monkeypatch, way, changes, keys)
+
+
+def is_rendered_if_accepted(monkeypatch, way, changes, keys):
     secrets = ways.secrets(way) if keys else ()
     raw = mutated(ways.WAYS[way], changes)
     config = accepted(raw, secrets)

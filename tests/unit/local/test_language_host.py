@@ -216,7 +216,11 @@ def test_ctrl_c_ends_host_and_program_and_is_no_failure_of_the_program(sleeper: 
     wait_for(lambda: not runs(host) and not runs(program))
 
 
-@pytest.mark.parametrize("victims", [("cli",), ("host",), ("cli", "host")], ids="+".join)
+@pytest.mark.parametrize(
+    "victims",
+    [("cli",), *(pytest.param(each, marks=pytest.mark.soak) for each in (("host",), ("cli", "host")))],
+    ids="+".join,
+)
 def test_kill_9_leaves_no_process_behind(sleeper: tuple, victims: tuple[str, ...]) -> None:
     cli, host, program = sleeper
     for victim in victims:

@@ -315,19 +315,18 @@ def test_a_file_that_is_cut_or_no_object_is_refused_in_one_line(text, tmp_path):
     assert len(caught.value.lines) == 1
 
 
+SOAK, LONG = pytest.mark.soak, "Kimi-K2.6-NVFP4"
 ODD = (None, 0, -1, "8", 2.5, True, [], [None], [{}], {}, {"a": 1})
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "MiniMax-M2.7-NVFP4",
-        "Kimi-K2.5",
         "gpt-oss-120b",
         "Qwen3.5-397B-A17B",
         "NVIDIA-Nemotron-3-Super-120B-A12B-FP8",
         "DeepSeek-V4-Flash",
-        "MiMo-V2-Flash",
+        *(pytest.param(name, marks=SOAK) for name in ("MiniMax-M2.7-NVFP4", "Kimi-K2.5", "MiMo-V2-Flash")),
     ],
 )
 @pytest.mark.parametrize("place", [None, "text_config", "quantization_config", "vision_config"])
@@ -462,7 +461,8 @@ def without_effect(name: str, key: str, latent: bool) -> bool:
     return key in harmless or key.endswith(suffixes) or partly or (latent and key in LATENT)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+# Its lists of modules take as long as a dozen other files.
+@pytest.mark.parametrize("name", [pytest.param(each, marks=SOAK if each == LONG else ()) for each in PUBLISHED])
 def test_every_key_changes_the_plan_or_is_refused_or_is_known_to_change_nothing(name):
     raw, beside = read(CONFIGS / name / "config.json")
     base, silent = from_config(raw, "x", beside), set()

@@ -24,6 +24,7 @@ from tests.unit.components.conftest import (
 )
 
 pytestmark = pytest.mark.rehearsal
+SOAK = pytest.mark.soak
 
 TOKEN = "canary-hub-token"
 HUGGING_FACE = {"HUB_KIND": "huggingface", "REVISION": "main"}
@@ -76,7 +77,7 @@ def test_a_commit_that_is_there_needs_no_hub_at_all(room: Room):
     assert room.hub.seen == []
 
 
-@pytest.mark.parametrize("leaves", ["", "original/*"])
+@pytest.mark.parametrize("leaves", ["", pytest.param("original/*", marks=SOAK)])
 def test_a_hub_that_is_away_does_not_hold_up_a_bucket_that_has_all_that_is_needed(room: Room, leaves):
     room.run()
     room.hub.faults.append(Fault("repo/files", times=99, status=503))
@@ -158,7 +159,7 @@ def test_the_same_files_from_another_hub_are_not_fetched_again(room: Room):
 @pytest.mark.parametrize(
     ("shard", "at"),
     [
-        pytest.param(shard, at, marks=() if (shard, at) in ((0, 1 << 20), (2, 0)) else pytest.mark.soak)
+        pytest.param(shard, at, marks=() if (shard, at) == (0, 1 << 20) else SOAK)
         for shard in range(3)
         for at in (0, 1 << 20)
     ],
@@ -223,13 +224,11 @@ def test_being_told_to_end_ends_at_once(room: Room):
     "fault",
     [
         pytest.param(Fault(SHARDS[0], cut=1 << 20), id="truncated"),
-        pytest.param(Fault(SHARDS[0], corrupt=True), id="corrupted"),
-        pytest.param(Fault(SHARDS[0], reset=1 << 20), id="reset", marks=pytest.mark.soak),
-        pytest.param(Fault(SHARDS[0], status=502, times=2), id="502", marks=pytest.mark.soak),
-        pytest.param(Fault("repo/files", status=500), id="500 for the list", marks=pytest.mark.soak),
-        pytest.param(
-            Fault("/resolve/.*config.json", status=429, times=3, retry_after=0), id="429", marks=pytest.mark.soak
-        ),
+        pytest.param(Fault(SHARDS[0], corrupt=True), id="corrupted", marks=SOAK),
+        pytest.param(Fault(SHARDS[0], reset=1 << 20), id="reset", marks=SOAK),
+        pytest.param(Fault(SHARDS[0], status=502, times=2), id="502", marks=SOAK),
+        pytest.param(Fault("repo/files", status=500), id="500 for the list", marks=SOAK),
+        pytest.param(Fault("/resolve/.*config.json", status=429, times=3, retry_after=0), id="429", marks=SOAK),
         pytest.param(Fault("repo/files", status=429), id="429 for the list"),
     ],
 )
@@ -339,7 +338,7 @@ def test_a_path_that_leads_out_of_the_prefix_is_refused(room: Room):
 # --- what was there already
 
 
-@pytest.mark.parametrize("changes", [{}, HUGGING_FACE], ids=["modelscope", "huggingface"])
+@pytest.mark.parametrize("changes", [pytest.param({}, marks=SOAK), HUGGING_FACE], ids=["modelscope", "huggingface"])
 def test_what_was_uploaded_by_hand_is_read_back_and_kept_if_it_is_right(room: Room, changes):
     by_hand = {
         SHARDS[0]: MODEL[SHARDS[0]],
@@ -369,7 +368,7 @@ def test_an_object_that_is_lost_or_changed_is_brought_again(room: Room):
 # --- secrets
 
 
-@pytest.mark.parametrize("changes", [{}, HUGGING_FACE], ids=["modelscope", "huggingface"])
+@pytest.mark.parametrize("changes", [pytest.param({}, marks=SOAK), HUGGING_FACE], ids=["modelscope", "huggingface"])
 def test_no_secret_is_in_an_argument_list_and_the_token_stays_with_its_hub(room: Room, changes):
     room.hub.token = TOKEN
     holds = [Fault(SHARDS[0], hold=1000), Fault(SHARDS[1], hold=1000)]
