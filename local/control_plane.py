@@ -51,11 +51,10 @@ _OWN_STAGES = (_STAGES / "services.yaml", _STAGES / "pods.yaml")
 # On the loopback: a stack's webhooks call a Service, and the API server really dials it. Any other address would leave
 # this machine, and each write would wait for an answer.
 _SERVICES = "127.96.0.0/16"
-# Half of what an idle API server does is to keep a cache for each kind fresh, to count the objects of each, and to list
-# their keys. With three control planes, tests had a quarter of the machine less.
+# A quarter of what an idle control plane does is to count the objects of each kind, and to list their keys, for metrics
+# and limits that nobody here has.
 _API_SERVER = {
     "service-cluster-ip-range": _SERVICES,
-    "watch-cache": "false",
     "etcd-count-metric-poll-period": "0",
     "feature-gates": "SizeBasedListCostEstimate=false",
 }

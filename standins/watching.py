@@ -130,23 +130,23 @@ def follow(api: WatchingApi, path: str, sink: Sink, folder: Path) -> None:
 
     Raises SystemExit if the API server stops answering.
     """
-    alive = time.monotonic()
+    away = 0.0
     while folder.exists():
         try:
             listed = api.get(path)
+            away = 0.0
             for item in listed["items"]:
                 sink.see(item)
             sink.keep_only(listed["items"])
-            alive = time.monotonic()
             for event in api.watch(path, listed["metadata"]["resourceVersion"]):
-                alive = time.monotonic()
                 if event["type"] == "DELETED":
                     sink.forget(event["object"]["metadata"]["uid"])
                 elif event["type"] != "BOOKMARK":
                     sink.see(event["object"])
         except (ApiError, urllib3.exceptions.HTTPError) as error:
             print(f"{datetime.now():%H:%M:%S} {error}", flush=True)
-            if time.monotonic() - alive > _LOST_SECONDS:
+            away = away or time.monotonic()
+            if time.monotonic() - away > _LOST_SECONDS:
                 raise SystemExit(f"the API server has been away for {_LOST_SECONDS} s") from None
             time.sleep(0.5)
 
