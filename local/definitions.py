@@ -34,9 +34,9 @@ def read(files: Sequence[Path]) -> dict[str, bytes]:
         found = [each for text in texts for each in yaml.load_all(text, loader) if each]
         kept.parent.mkdir(exist_ok=True)
         fresh = kept.with_suffix(f".{os.getpid()}")  # several control planes may start at once
-        fresh.write_text(json.dumps({each["metadata"]["name"]: undescribed(each) for each in found}))
+        fresh.write_text(json.dumps({each["metadata"]["name"]: json.dumps(undescribed(each)) for each in found}))
         fresh.replace(kept)
-    return {name: json.dumps(definition).encode() for name, definition in json.loads(kept.read_text()).items()}
+    return {name: definition.encode() for name, definition in json.loads(kept.read_text()).items()}
 
 
 def undescribed(part: Any) -> Any:
