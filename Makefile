@@ -10,8 +10,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --compile
 # Otherwise every start of the program would compile it again, in shells that set this.
 unexport PYTHONDONTWRITEBYTECODE
 
-# The tests of one file stay together, because they share what is slow to make, such as a control plane. Tests on a
-# rehearsal wait more than they compute: three workers suit two cores. With four, the API servers of four control planes
+# The tests of one file stay together, because they share what is slow to make, such as a control plane. Tests wait as
+# well as compute: more workers than two cores suit them. On a rehearsal three: the API servers of four control planes
 # keep the memory busier than the cores.
 PYTEST := $(PY) -m pytest -q --dist loadscope --no-loadscope-reorder -n
 # Workers import every file that they are given, so name only the files that have such tests.
@@ -52,7 +52,7 @@ lint: $(VENV)/development ## check style and types
 	@$(PY) -m mypy
 
 check: lint ## lint, and run the tests that need only Python
-	@$(PYTEST) auto --maxprocesses 4 -m "not rehearsal and not soak"
+	@$(PYTEST) 4 --ignore tests/rehearsal -m "not rehearsal and not soak"
 
 test: check ## check, and run the tests that need a rehearsal; they start their own
 	@$(PY) -m local build

@@ -202,6 +202,7 @@ def leaves(patterns: Sequence[str]) -> Callable[[str], bool]:
     """
     plain = {each for each in patterns if "*" not in each and not each.startswith("re:")}
     words = {each for each in plain if "." not in each}
+    paths = plain - words
     parts = [each[3:] for each in patterns if each.startswith("re:")]
     globs = [each for each in patterns if "*" in each and not each.startswith("re:")]
     parts += [".*".join(re.escape(text) for text in each.split("*")) + r"(\.|$)" * (each[-1] != "*") for each in globs]
@@ -213,6 +214,6 @@ def leaves(patterns: Sequence[str]) -> Callable[[str], bool]:
         split = module.split(".")
         if not words.isdisjoint(split):
             return True
-        return any(".".join(split[:count]) in plain for count in range(len(split), 2, -1))
+        return bool(paths) and any(".".join(split[:count]) in paths for count in range(len(split), 2, -1))
 
     return left_out

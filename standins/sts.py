@@ -106,7 +106,7 @@ class STS:
         self.sessions: dict[str, tuple[str, str]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def lend(self, form: Mapping[str, str]) -> dict[str, Any]:
         """Answers a request for a temporary key. Raises STSError."""

@@ -25,7 +25,7 @@ def serving(repositories: Path) -> Iterator[tuple[str, Path]]:
     authority.issue_cert("127.0.0.1").configure_cert(context)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Backend", (_Backend,), {"repositories": repositories}))
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"https://127.0.0.1:{server.server_port}", trusted
     finally:

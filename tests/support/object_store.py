@@ -88,7 +88,7 @@ def serve(folder: Path, endpoint: str, bucket: str, *, takes_chunks: bool = Fals
     Objects.store = store
     server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     store.environment = {
         "HTTPS_PROXY": f"http://127.0.0.1:{server.server_address[1]}",

@@ -44,7 +44,7 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
     server = Proxy()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
