@@ -86,7 +86,9 @@ class Program:
         """The built program. Its name changes with the version, dependencies, our own Go code and linker flags."""
         digest = hashlib.sha256(f"{self.linker_flags}{self.tags}{self.changed or ''}".encode())
         folder = _HERE / self.folder
-        for file in (folder / "go.mod", folder / "go.sum", *(sorted(folder.rglob("*.go")) if self.is_own else [])):
+        # At the top of the others' folders nothing is built, and below it is what takes the place of a module.
+        ours = folder.rglob("*.go") if self.is_own else folder.glob("*/**/*.go")
+        for file in (folder / "go.mod", folder / "go.sum", *sorted(ours)):
             digest.update(file.read_bytes())
         return work_dir() / "bin" / f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"
 

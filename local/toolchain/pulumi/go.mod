@@ -273,4 +273,8 @@ require (
 	lukechampine.com/frand v1.5.1 // indirect
 )
 
-replace github.com/atotto/clipboard => github.com/tgummerer/clipboard v0.0.0-20241001131231-d02d263e614e
+replace (
+	github.com/atotto/clipboard => github.com/tgummerer/clipboard v0.0.0-20241001131231-d02d263e614e
+	github.com/ccojocar/zxcvbn-go => ./zxcvbn/ccojocar
+	github.com/nbutton23/zxcvbn-go => ./zxcvbn/nbutton23
+)
