@@ -43,7 +43,7 @@ _OPTIONS = {
     "kube-scheduler": "kubeScheduler",
     "kwok": "kwokController",
 }
-_KWOK_CRDS = ["Stage", "Logs", "ClusterLogs", "Exec", "ClusterExec", "PortForward", "ClusterPortForward"]
+_KWOK_CRDS = ["Stage", "Logs", "PortForward"]
 _STAGES = ROOT / "local" / "stages"
 # The only stage of Services must not come last: kwok may overlook the newest kind until another stage comes. It is told
 # of a stage before its cache has it (withCache in pkg/config/resources/cache.go sets the compared version later).

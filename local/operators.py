@@ -80,8 +80,8 @@ class Equipment:
     programs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-# What every control plane starts with. Of prometheus-operator's CRDs it takes only the kinds that a workload creates:
-# the rest is megabytes of schema, which every start would wait for.
+# What every control plane starts with. Of CRDs whose operator does not run here it takes only the kinds that a workload
+# creates: the rest is megabytes of schema, which every start and every run of the kubernetes plugin would read.
 BASIC = Equipment(
     operators=(
         Operator(
@@ -97,7 +97,10 @@ BASIC = Equipment(
     players=("engines", "fluid", "jobs"),
     crds=(
         ("sigs.k8s.io/lws", "config/crd/bases/*.yaml"),
-        ("github.com/fluid-cloudnative/fluid", "config/crd/bases/*.yaml"),
+        *(
+            ("github.com/fluid-cloudnative/fluid", f"config/crd/bases/*_{plural}.yaml")
+            for plural in ("dataloads", "datasets", "jindoruntimes")
+        ),
         *(
             ("github.com/prometheus-operator/prometheus-operator", f"example/prometheus-operator-crd/*_{plural}.yaml")
             for plural in ("podmonitors", "servicemonitors", "prometheusrules")
