@@ -11,8 +11,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --compile
 unexport PYTHONDONTWRITEBYTECODE
 
 # The tests of one file stay together, because they share what is slow to make, such as a control plane. Tests wait as
-# well as compute: more workers than two cores suit them. On a rehearsal three: the API servers of four control planes
-# keep the memory busier than the cores.
+# well as compute: four workers suit two cores, one of them for tests without a control plane (tests/conftest.py). With
+# four control planes, as in a soak, the API servers keep the memory busier than the cores.
 PYTEST := $(PY) -m pytest -q --dist loadscope --no-loadscope-reorder -n
 # Workers import every file that they are given, so name only the files that have such tests.
 REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)
@@ -56,7 +56,7 @@ check: lint ## lint, and run the tests that need only Python
 
 test: check ## check, and run the tests that need a rehearsal; they start their own
 	@$(PY) -m local build
-	@$(PYTEST) 3 -m "rehearsal and not soak" $(REHEARSED)
+	@$(PYTEST) 4 -m "rehearsal and not soak" $(REHEARSED)
 
 soak: $(VENV)/development ## run the long tests: make soak SEED=7 SECONDS=600
 	@$(PY) -m local build

@@ -24,9 +24,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _REHEARSAL = Path(__file__).parent / "rehearsal"
+# These need programs, but no control plane. One worker runs them all, so that the others are left the cores for theirs.
+_WITHOUT_A_CONTROL_PLANE = frozenset(
+    {
+        *("test_model_sync_run", "test_model_sync_hosts", "test_sync_folder", "test_sync_node", "test_model_bucket"),
+        *("test_state_bucket", "test_prometheus", "test_alerts", "test_language_host"),
+    }
+)
 _LONGEST = (
-    *("volcengine", "test_stack", "test_acs", "test_answers", "test_interruption", "test_paused", "test_access"),
-    *("test_audit", "test_model_sync_run", "test_layouts", "test_gateway_plane", "test_drift", "test_model_bucket"),
+    *("volcengine", "test_stack", "no control plane", "test_acs", "test_answers", "test_access", "test_blue_green"),
+    *("test_audit", "test_paused", "test_interruption", "test_fluid_controllers", "test_layouts", "test_preflight"),
+    *("test_gateway_plane", "test_drift"),
 )
 _LONG_TESTS = ("test_stack", "test_interruption")
 
@@ -74,13 +82,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def group_of(nodeid: str) -> str:
-    """One worker runs all tests of a file, because they share fixtures, but for files whose tests share only the
-    control plane and take long. One worker runs all rehearsals with Volcengine's operators, because adding these to a
-    control plane takes most of a minute."""
+    """What one worker runs: all tests of a file, because they share fixtures, but for files whose tests share only the
+    control plane and take long; all rehearsals with Volcengine's operators, because adding these to a control plane
+    takes most of a minute; and all tests that need none."""
     file, _, test = nodeid.partition("::")
     stem = Path(file).stem
     if "/rehearsal/" in file and any(word in f"{stem} {test}" for word in ("volcengine", "fleet")):
         return "volcengine"
+    if stem in _WITHOUT_A_CONTROL_PLANE:
+        return "no control plane"
     return nodeid if stem in _LONG_TESTS else stem
 
 

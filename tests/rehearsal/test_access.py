@@ -29,17 +29,17 @@ def smaller(stack: Stack) -> None:
     stack.services["ds"] = one_node(stack.services["ds"])
 
 
-def test_a_stack_whose_pods_take_roles_has_no_key_anywhere_and_another_cluster_cannot_take_them(
-    acs: Stack, cluster: Cluster, cloud: Cloud
-):
-    smaller(acs)
-    acs.config["modelserve:addons"] = {"lws": {"install": False}}
-    acs.config["modelserve:cache"] = {"engine": "none"}
+def with_roles(stack: Stack, issuer: str) -> None:
+    """Lets the pods take roles of the cloud, which trusts tokens of this issuer."""
+    smaller(stack)
+    stack.config["modelserve:addons"] = {"lws": {"install": False}}
+    stack.config["modelserve:cache"] = {"engine": "none"}
     provider = f"acs:ram::{ACCOUNT}:oidc-provider/ack-rrsa-rehearsal"
-    oidc = acs.config["modelserve:cluster"]["oidc"] = {"provider": provider, "issuer": "https://another.example"}
-    said = acs.up(ok=False)
-    assert "STS answers 403 NoPermission: check cluster.oidc" in said
-    oidc["issuer"] = issuer(cluster)
+    stack.config["modelserve:cluster"]["oidc"] = {"provider": provider, "issuer": issuer}
+
+
+def test_a_stack_whose_pods_take_roles_has_no_key_anywhere(acs: Stack, cluster: Cluster, cloud: Cloud):
+    with_roles(acs, issuer(cluster))
     said = acs.up()
     assert "bucket: read by a role and filled by a role" in said
     assert cluster.ready() and cloud.written(BUCKET)
@@ -52,6 +52,19 @@ def test_a_stack_whose_pods_take_roles_has_no_key_anywhere_and_another_cluster_c
     acs.up("--refresh", "--expect-no-changes")
     acs.destroy("--exclude-protected")
     assert cloud.left() == {"buckets": [BUCKET]}
+
+
+@pytest.mark.soak
+def test_another_cluster_cannot_take_the_roles_of_a_stack_and_the_right_issuer_heals_it(
+    acs: Stack, cluster: Cluster, cloud: Cloud
+):
+    with_roles(acs, "https://another.example")
+    said = acs.up(ok=False)
+    assert "STS answers 403 NoPermission: check cluster.oidc" in said
+    assert not cloud.written(BUCKET)
+    acs.config["modelserve:cluster"]["oidc"]["issuer"] = issuer(cluster)
+    acs.up()
+    assert cluster.ready() and cloud.written(BUCKET)
 
 
 def rotated(stack: Stack, cloud: Cloud) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 from local.__main__ import main
 from local.api import ApiError
 from local.control_plane import ControlPlane
-from tests.rehearsal.pulumi_stack import API_KEY, Cluster, Stack, one_node
+from tests.rehearsal.pulumi_stack import API_KEY, STARTUP_SECONDS, Cluster, Stack, one_node
 
 
 def test_a_group_comes_up_answers_is_left_alone_takes_each_change_as_it_should_and_goes_though_runs_are_killed(
@@ -122,13 +122,16 @@ def test_services_come_and_go_beside_one_that_stays_and_an_up_ends_with_an_answe
 
 def test_a_start_that_cannot_be_is_told_in_time_with_its_cause_and_the_next_up_heals_it(stack: Stack, cluster: Cluster):
     layout = stack.services["ds"]["layout"]
+    # No machine is too slow to see in half the time that there are no nodes.
+    stack.services["ds"]["startupSeconds"] = STARTUP_SECONDS // 2
     stack.services["ds"] |= {"layout": {"nodes": 4, "gpusPerNode": 8, "tensor": 8, "pipeline": 4}}
     said = stack.up(ok=False)
     assert "error: ds is not ready: no node for ds-0-" in said
     assert "32 nvidia.com/gpu are wanted (8 in each pod), the cluster has 16, of which 0 free" in said
     assert "timed out waiting for the condition" in said and "Traceback" not in said
 
-    stack.services["ds"] |= {"layout": layout, "podAnnotations": {"rehearsal.modelserve.dev/ready-after": "20s"}}
+    slow = {"rehearsal.modelserve.dev/ready-after": "20s"}
+    stack.services["ds"] |= {"layout": layout, "podAnnotations": slow, "startupSeconds": STARTUP_SECONDS}
     said = stack.up()
     assert "waiting: ds-0: " in said and "weights loading: " in said and cluster.ready()
 

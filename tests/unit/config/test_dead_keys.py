@@ -99,11 +99,10 @@ JUDGED = {"local": ("addons.lws",), "volcengine, s3": ("weights.bucket.create",)
 # A stack's owner and expiry only become outputs (tests/unit/stacks/test_program.py). What becomes of a cache shows only
 # while its services are paused (tests/unit/stacks/test_acs.py).
 FACTS = ("charts", "unproven", "imageHasRay", "cloud.nodes", "catalog", "manifests", "owner", "expires", "whilePaused")
-# A way takes half a minute of one core, and several times that with AIBrix. So `make check` tries all keys in two ways,
-# `make test` those in a third way that only AIBrix gives an effect, and `make soak` all keys in the other ways.
+# A way takes half a minute of one core, and several times that with AIBrix. So `make check` tries all keys in two ways
+# and `make soak` in the others.
 SHORT = ("local", "acs, claim")
 MARKS = {way: (() if way in SHORT else (pytest.mark.soak,)) for way in WAYS}
-AIBRIX = ("aibrix", "workload", "gateway", "routing", "autoscaling", "rollout")
 
 
 def keys_of(way: str) -> list[Key]:
@@ -137,14 +136,6 @@ def test_what_is_made_of_a_file_is_the_same_every_time_and_of_another_is_not():
         assert one == two
         other = json.dumps({**WAYS[way], "cluster": {"context": "other"}})
         assert made_of(other, secrets(way)) != one
-
-
-@pytest.mark.rehearsal
-def test_every_key_of_aibrix_changes_what_is_made_or_is_refused():
-    way = "volcengine, scaled"
-    theirs = [key for key in keys_of(way) if set(AIBRIX) & set(key.dotted.split("."))]
-    assert {each for each in AIBRIX for key in theirs if each in key.dotted.split(".")} == set(AIBRIX)
-    assert [key.dotted for key in theirs if outcome(way, key) == "dead"] == []
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=MARKS[way]) for way in WAYS])
