@@ -121,7 +121,7 @@ def test_what_a_program_prints_reaches_the_user(project: Project) -> None:
 def test_secret_config_stays_secret_and_reads_in_clear_in_the_program(project: Project) -> None:
     project.run("config", "set", "plain", "open")
     refused = project.run("config", "set", "token", "s3cr3t-value")
-    assert refused.returncode and "looks like a secret; rerun with --secret" in refused.stdout
+    assert refused.returncode and "looks like a secret; rerun with --secret" in refused.stderr
     project.run("config", "set", "--secret", "token", "s3cr3t-value")
     project.write(
         "import pulumi\nc = pulumi.Config()\npulumi.export('plain', c.require('plain'))\n"
