@@ -32,7 +32,7 @@ _WITHOUT_A_CONTROL_PLANE = frozenset(
     }
 )
 _LONGEST = (
-    *("volcengine", "test_stack", "no control plane", "test_acs", "test_answers", "test_access", "test_blue_green"),
+    *("volcengine", "no control plane", "test_stack", "test_acs", "test_answers", "test_access", "test_blue_green"),
     *("test_audit", "test_paused", "test_interruption", "test_fluid_controllers", "test_layouts", "test_preflight"),
     *("test_gateway_plane", "test_drift"),
 )
