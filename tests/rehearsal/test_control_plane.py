@@ -181,6 +181,29 @@ def test_a_pod_fails_as_its_annotation_says(room: Room, how: str, waiting: str |
     assert how != "crash" or state("p")["restartCount"] > 0
 
 
+def test_a_pod_that_is_told_to_end_while_it_starts_never_gets_ready(room: Room) -> None:
+    path = f"/api/v1/namespaces/{room.name}/pods"
+
+    def start(name: str, **metadata: Any) -> None:
+        annotations = {"rehearsal.modelserve.dev/ready-after": "5s"}
+        spec = {"containers": [{"name": "a", "image": "some/image"}]}
+        room.api.request("POST", path, {"metadata": {"name": name, "annotations": annotations, **metadata}, "spec": spec})
+
+    def container(name: str) -> dict[str, Any]:
+        return (room.pods()[name]["status"].get("containerStatuses") or [{"state": {}, "ready": False}])[0]
+
+    # As a leader whose workers have to go first.
+    start("ended", finalizers=["rehearsal.modelserve.dev/others"])
+    room.wait(lambda: "running" in container("ended")["state"], "it does not run")
+    room.api.delete(f"{path}/ended")
+    start("later")
+    room.wait(lambda: container("later")["ready"], "the other pod does not get ready")
+    ready = container("ended")["ready"]
+    room.api.merge(f"{path}/ended", {"metadata": {"finalizers": None}})
+    room.wait(lambda: "ended" not in room.pods(), "it stays")
+    assert not ready
+
+
 def test_a_job_completes_and_one_that_crashes_fails(room: Room) -> None:
     for name, fate in (("good", {}), ("bad", {"rehearsal.modelserve.dev/fail": "crash"})):
         pod = {"restartPolicy": "Never", "containers": [{"name": "a", "image": "some/image"}]}
