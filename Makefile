@@ -11,8 +11,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --compile
 unexport PYTHONDONTWRITEBYTECODE
 
 # The tests of one file stay together, because they share what is slow to make, such as a control plane. Tests wait as
-# well as compute: four workers suit two cores, one of them for tests without a control plane (tests/conftest.py). With
-# four control planes, as in a soak, the API servers keep the memory busier than the cores.
+# well as compute: four workers suit two cores, of which on a rehearsal one has tests without a control plane for most of
+# its time. Where all have a control plane, as in a soak, four API servers would keep the memory busier than the cores.
 PYTEST := $(PY) -m pytest -q --dist loadscope --no-loadscope-reorder -n
 # Workers import every file that they are given, so name only the files that have such tests.
 REHEARSED = tests/rehearsal $(shell grep -rl --include='test_*.py' --exclude-dir=rehearsal mark.rehearsal tests)

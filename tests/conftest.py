@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _REHEARSAL = Path(__file__).parent / "rehearsal"
-# These need programs, but no control plane. One worker runs them all, so that the others are left the cores for theirs.
+# These need programs, but no control plane. One worker runs them all and starts none before its group is done, which is
+# then as long as what the others do. What else needs none is short.
 _WITHOUT_A_CONTROL_PLANE = frozenset(
     {
         *("test_model_sync_run", "test_model_sync_hosts", "test_sync_folder", "test_sync_node", "test_model_bucket"),
@@ -53,15 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "preview_too: also as in a preview, where what the engine tells differs")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart() -> None:
-    """Collecting makes objects by the million, which all stay: searching them for garbage takes half of its time, and
-    a second whenever it happens later."""
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Without garbage collection: nearly all that collecting makes stays to the end, and each full collection would
+    search it again, now and while tests run."""
     gc.disable()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
+    yield
     gc.freeze()
     gc.enable()
 
@@ -84,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def group_of(nodeid: str) -> str:
     """What one worker runs: all tests of a file, because they share fixtures, but for files whose tests share only the
     control plane and take long; all rehearsals with Volcengine's operators, because adding these to a control plane
-    takes most of a minute; and all tests that need none."""
+    takes most of a minute; and the files that need none."""
     file, _, test = nodeid.partition("::")
     stem = Path(file).stem
     if "/rehearsal/" in file and any(word in f"{stem} {test}" for word in ("volcengine", "fleet")):

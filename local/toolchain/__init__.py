@@ -87,7 +87,7 @@ class Program:
         digest = hashlib.sha256(f"{self.linker_flags}{self.tags}{self.changed or ''}".encode())
         folder = _HERE / self.folder
         # At the top of the others' folders nothing is built, and below it is what takes the place of a module.
-        ours = folder.rglob("*.go") if self.is_own else folder.glob("*/**/*.go")
+        ours = folder.rglob("*.go") if self.is_own else (each for each in folder.glob("*/**/*") if each.is_file())
         for file in (folder / "go.mod", folder / "go.sum", *sorted(ours)):
             digest.update(file.read_bytes())
         return work_dir() / "bin" / f"{self.name}-{self.version}-{digest.hexdigest()[:8]}"

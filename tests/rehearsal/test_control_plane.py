@@ -184,10 +184,10 @@ def test_a_pod_fails_as_its_annotation_says(room: Room, how: str, waiting: str |
 def test_a_pod_that_is_told_to_end_while_it_starts_never_gets_ready(room: Room) -> None:
     path = f"/api/v1/namespaces/{room.name}/pods"
 
-    def start(name: str, **metadata: Any) -> None:
-        annotations = {"rehearsal.modelserve.dev/ready-after": "5s"}
+    def start(name: str, **more: Any) -> None:
+        metadata = {"name": name, "annotations": {"rehearsal.modelserve.dev/ready-after": "5s"}, **more}
         spec = {"containers": [{"name": "a", "image": "some/image"}]}
-        room.api.request("POST", path, {"metadata": {"name": name, "annotations": annotations, **metadata}, "spec": spec})
+        room.api.request("POST", path, {"metadata": metadata, "spec": spec})
 
     def container(name: str) -> dict[str, Any]:
         return (room.pods()[name]["status"].get("containerStatuses") or [{"state": {}, "ready": False}])[0]

@@ -138,6 +138,11 @@ def test_what_is_made_of_a_file_is_the_same_every_time_and_of_another_is_not():
         assert made_of(other, secrets(way)) != one
 
 
+def test_the_way_through_aibrix_has_keys_of_each_part_that_only_aibrix_has():
+    parts = {part for key in keys_of("volcengine, scaled") for part in key.dotted.split(".")}
+    assert parts >= {"aibrix", "workload", "gateway", "routing", "autoscaling", "rollout"}
+
+
 @pytest.mark.parametrize("way", [pytest.param(way, marks=MARKS[way]) for way in WAYS])
 def test_every_key_changes_what_is_made_or_is_refused(way: str):
     assert [key.dotted for key in keys_of(way) if outcome(way, key) == "dead"] == []

@@ -118,10 +118,14 @@ def test_what_a_program_prints_reaches_the_user(project: Project) -> None:
     assert "to stderr" in output
 
 
+def test_the_engine_does_not_write_in_plain_what_looks_like_a_secret(project: Project) -> None:
+    refused = project.run("config", "set", "token", "hf-token-name")
+    assert refused.returncode and "looks like a secret; rerun with --secret" in refused.stderr
+    assert project.run("config", "set", "tokens", "1048576").returncode == 0
+
+
 def test_secret_config_stays_secret_and_reads_in_clear_in_the_program(project: Project) -> None:
     project.run("config", "set", "plain", "open")
-    refused = project.run("config", "set", "token", "s3cr3t-value")
-    assert refused.returncode and "looks like a secret; rerun with --secret" in refused.stderr
     project.run("config", "set", "--secret", "token", "s3cr3t-value")
     project.write(
         "import pulumi\nc = pulumi.Config()\npulumi.export('plain', c.require('plain'))\n"

@@ -137,8 +137,16 @@ def test_a_built_program_is_built_once(path: Path) -> None:
     assert builds() == 1
 
 
-@pytest.mark.parametrize(("program", "changed"), [("kwok", "go.sum"), ("pulumi-resource-kubernetes", "main.go")])
-def test_a_changed_pin_or_main_builds_anew(
+@pytest.mark.parametrize(
+    ("program", "changed"),
+    [
+        ("kwok", "go.sum"),
+        ("pulumi-resource-kubernetes", "main.go"),
+        ("pulumi", "zxcvbn/nbutton23/zxcvbn.go"),
+        ("pulumi", "zxcvbn/ccojocar/go.mod"),
+    ],
+)
+def test_a_changed_pin_or_main_or_module_of_ours_builds_anew(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, changed: str
 ) -> None:
     before = toolchain.PROGRAMS[program].target
@@ -295,7 +303,7 @@ def test_a_module_is_taken_as_it_is_required_itself_not_as_another_programs_buil
 
 
 def test_the_go_from_pypi_builds_every_program_and_so_does_any_that_is_taken_from_path() -> None:
-    for file in (ROOT / "local" / "toolchain").glob("*/go.mod"):
+    for file in (ROOT / "local" / "toolchain").rglob("go.mod"):
         (wanted,) = re.findall(r"^go (\S+)$", file.read_text(), re.MULTILINE)
         # One on PATH may be of any patch.
         assert tuple(map(int, wanted.split("."))) <= (*toolchain.GO.minimum, 0), file

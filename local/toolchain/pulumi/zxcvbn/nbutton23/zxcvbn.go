@@ -5,14 +5,25 @@ package zxcvbn
 
 import "math"
 
-// printable counts the characters that a text can be made of.
-const printable = 95
-
 // Match is the answer.
 type Match struct{ Entropy float64 }
 
-// PasswordStrength gives the most bits of entropy that a text of this length can have: the engine refuses what it would
-// refuse, and words of a dictionary too.
+// PasswordStrength gives the bits of entropy of a text in which nothing is a word or a pattern. It is the most that the
+// package itself finds, so whatever that refuses is refused, and some words too.
 func PasswordStrength(text string, _ []string) Match {
-	return Match{Entropy: float64(len(text)) * math.Log2(printable)}
+	digits, lower, upper, symbols := 0, 0, 0, 0
+	for _, each := range text {
+		switch {
+		case '0' <= each && each <= '9':
+			digits = 10
+		case 'a' <= each && each <= 'z':
+			lower = 26
+		case 'A' <= each && each <= 'Z':
+			upper = 26
+		default:
+			symbols = 33
+		}
+	}
+	size := max(digits+lower+upper+symbols, 1)
+	return Match{Entropy: float64(len(text)) * math.Log2(float64(size))}
 }
