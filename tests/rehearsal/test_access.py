@@ -29,13 +29,13 @@ def smaller(stack: Stack) -> None:
     stack.services["ds"] = one_node(stack.services["ds"])
 
 
-def with_roles(stack: Stack, issuer: str) -> None:
-    """Lets the pods take roles of the cloud, which trusts tokens of this issuer."""
+def with_roles(stack: Stack, trusted: str) -> None:
+    """Lets the pods take roles of the cloud, which trusts tokens of the issuer `trusted`."""
     smaller(stack)
     stack.config["modelserve:addons"] = {"lws": {"install": False}}
     stack.config["modelserve:cache"] = {"engine": "none"}
     provider = f"acs:ram::{ACCOUNT}:oidc-provider/ack-rrsa-rehearsal"
-    stack.config["modelserve:cluster"]["oidc"] = {"provider": provider, "issuer": issuer}
+    stack.config["modelserve:cluster"]["oidc"] = {"provider": provider, "issuer": trusted}
 
 
 def test_a_stack_whose_pods_take_roles_has_no_key_anywhere(acs: Stack, cluster: Cluster, cloud: Cloud):

@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import trustme
+
+from tests.support.http_server import running
 
 
 @contextmanager
@@ -25,12 +26,8 @@ def serving(repositories: Path) -> Iterator[tuple[str, Path]]:
     authority.issue_cert("127.0.0.1").configure_cert(context)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Backend", (_Backend,), {"repositories": repositories}))
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
+    with running(server):
         yield f"https://127.0.0.1:{server.server_port}", trusted
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Backend(BaseHTTPRequestHandler):

@@ -21,7 +21,6 @@ import contextlib
 import hashlib
 import re
 import ssl
-import threading
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -33,6 +32,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import trustme
+
+from tests.support.http_server import running
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,6 @@ def serve(folder: Path, endpoint: str, bucket: str, *, takes_chunks: bool = Fals
     Objects.store = store
     server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
     store.environment = {
         "HTTPS_PROXY": f"http://127.0.0.1:{server.server_address[1]}",
         "NO_PROXY": "127.0.0.1,localhost",
@@ -101,12 +100,8 @@ def serve(folder: Path, endpoint: str, bucket: str, *, takes_chunks: bool = Fals
         "AWS_CONFIG_FILE": "/dev/null",
         "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
     }
-    try:
+    with running(server):
         yield store
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Objects(BaseHTTPRequestHandler):

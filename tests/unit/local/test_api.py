@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from local import control_plane
 from local.api import Api, ApiError
+from tests.support.http_server import running
 
 
 class Server(HTTPServer):
@@ -43,10 +43,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as made:
-        threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True).start()
+    made = Server(("127.0.0.1", 0), Handler)
+    with running(made):
         yield made
-        made.shutdown()
 
 
 @pytest.mark.parametrize(("statuses", "left"), [([429, 503, 200, 200], 1), ([200, 200], 1)])

@@ -7,7 +7,6 @@ import io
 import json
 import ssl
 import tarfile
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +19,7 @@ from config.errors import ConfigError
 from config.judge import parse
 from stacks import addon_charts, downloads
 from stacks.downloads import DownloadError, Pins
+from tests.support.http_server import running
 from tests.support.stack_files import StackFile
 
 ADVICE = "mirror it"
@@ -88,10 +88,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     authority.issue_cert("localhost").configure_cert(context)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     served = Place(server.server_address[1])
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield served
-    server.shutdown()
-    server.server_close()
+    with running(server):
+        yield served
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from components.serving import modelserve_scale
 from components.serving.replica_schedule import ReplicaSchedule, ReplicaScheduleArgs, Workload, access, cron_job
 from planning.schedule import Schedule, Window
+from tests.support.http_server import running
 from tests.support.recorder import Recorder
 
 ARGS = ReplicaScheduleArgs(
@@ -106,7 +106,6 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[list[
             pass
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     (tmp_path / "token").write_text("the-token\n")
     (container,) = pod()["spec"]["containers"]
     for each in container["env"]:
@@ -114,9 +113,8 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[list[
     monkeypatch.setenv("MODELSERVE_API", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("MODELSERVE_IDENTITY", str(tmp_path))
     monkeypatch.setattr(modelserve_scale, "_PAUSE_SECONDS", 0)
-    yield statuses, asked
-    server.shutdown()
-    server.server_close()
+    with running(server):
+        yield statuses, asked
 
 
 def test_the_program_sets_the_number_with_its_own_token_and_without_showing_it(api, capsys):

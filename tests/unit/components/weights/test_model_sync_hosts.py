@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,6 +11,7 @@ import pytest
 
 from components.weights.sync.bucket import key_environment, remote_environment
 from local.toolchain import ensure
+from tests.support.http_server import running
 from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.rehearsal
@@ -44,10 +44,8 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
     server = Proxy()
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with running(server):
+        yield server
 
 
 @pytest.mark.parametrize(
